@@ -1,0 +1,70 @@
+"""Artefacts reach their final name whole or not at all."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+TEXT_COLUMNS = ("subject_id", "session_id", "label", "predicted", "scan", "plane", "subset")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; flush and rename it once the block has ended well.
+
+    The temporary name keeps the suffixes, since many writers choose a format by them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.name, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON; a NaN or infinity raises ValueError (JSON has none)."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a TSV; missing values read n/a, as in BIDS, and floats keep all their digits."""
+    write_text(path, table.to_csv(sep="\t", index=False, na_rep="n/a", lineterminator="\n"))
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a TSV of ours: ids and names stay text ('007' is no number, 'NA' no missing value)."""
+    columns = pd.read_csv(path, sep="\t", nrows=0).columns
+    text = {name: str for name in TEXT_COLUMNS if name in columns}
+    missing = {name: ["n/a"] for name in columns}
+    return pd.read_csv(path, sep="\t", dtype=text, na_values=missing, keep_default_na=False)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
