@@ -1,0 +1,160 @@
+"""The run directory: written by training, read by everything after it, and by nothing else.
+
+Each file opens with numpy, pandas or a TOML or JSON reader alone:
+
+    run.toml            every setting that made the run
+    history.jsonl       one row an epoch: losses, slice accuracies, learning rate, seconds
+    predictions.tsv     one row a slice: subset, ids, slice_index, label, predicted, probabilities
+    metrics.json        figures with intervals, training seconds, freeze certificate
+    head.npz            weight (K, D), bias (K,), initial_weight, initial_bias, class_names
+    features.npz        features (N, D), logits (N, K), label, subject_id, subset, slice
+    layers.npz          mean activation (n, C) of each stage, and the rows ("slice") they come from
+    maps.npz            last feature maps (n, C, h, w) of test slices, and their rows ("slice")
+    model.safetensors   every parameter and buffer of the trained network
+
+`metrics.json` is written last: a directory without it is a run that has not ended.
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tomli_w
+from numpy.typing import NDArray
+
+from headscope.errors import InputError
+from headscope.files import atomic_path, read_table, write_json, write_table, write_text
+
+Arrays = dict[str, NDArray[Any]]
+SUBSETS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run, read lazily from its directory."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The directory's name: architecture, regime, split and seed."""
+        return self.path.name
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run ended and all of its files stand."""
+        return (self.path / "metrics.json").is_file()
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Every setting that made the run (`run.toml`)."""
+        return tomllib.loads(self._file("run.toml").read_text(encoding="utf-8"))
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch."""
+        return pd.read_json(self._file("history.jsonl"), lines=True)
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """One row a slice, in the order of the slice table."""
+        return read_table(self._file("predictions.tsv"))
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Slice and subject figures with intervals, seconds, freeze certificate."""
+        return json.loads(self._file("metrics.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def head(self) -> Arrays:
+        """The final layer before and after training."""
+        return self._arrays("head.npz")
+
+    @cached_property
+    def features(self) -> Arrays:
+        """What the final layer read and wrote for every slice."""
+        return self._arrays("features.npz")
+
+    @cached_property
+    def layers(self) -> Arrays:
+        """Mean activation of each stage for some slices."""
+        return self._arrays("layers.npz")
+
+    @cached_property
+    def maps(self) -> Arrays:
+        """Last feature maps of some test slices."""
+        return self._arrays("maps.npz")
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes, in the order of the logits."""
+        return [str(name) for name in self.head["class_names"]]
+
+    def _arrays(self, name: str) -> Arrays:
+        with np.load(self._file(name), allow_pickle=False) as stored:
+            return dict(stored)
+
+    def _file(self, name: str) -> Path:
+        path = self.path / name
+        if not path.is_file():
+            raise InputError(f"{path} does not exist: {self.path} is no finished run.")
+        return path
+
+
+def write_run(
+    path: Path,
+    *,
+    history: Sequence[Mapping[str, Any]],
+    predictions: pd.DataFrame,
+    metrics: Mapping[str, Any],
+    head: Arrays,
+    features: Arrays,
+    layers: Arrays,
+    maps: Arrays,
+) -> Run:
+    """Write everything that analysis will want; `metrics.json` last, which marks the end.
+
+    `run.toml` stands already (`write_settings`), `model.safetensors` too (`training`).
+    """
+    write_history(path, history)
+    write_table(path / "predictions.tsv", predictions)
+    for name, arrays in (("head", head), ("features", features), ("layers", layers), ("maps", maps)):
+        with atomic_path(path / f"{name}.npz") as temporary:
+            np.savez(temporary, **arrays)
+    write_json(path / "metrics.json", metrics)
+    return Run(path)
+
+
+def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Write `history.jsonl`, one row an epoch."""
+    lines = [json.dumps(row, allow_nan=False) for row in history]
+    write_text(path / "history.jsonl", "".join(line + "\n" for line in lines))
+
+
+def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write `run.toml`; settings that are None are left out, as TOML knows no null."""
+    known = {name: value for name, value in settings.items() if value is not None}
+    write_text(path / "run.toml", tomli_w.dumps(known))
+
+
+def read_experiment(experiment: Path) -> list[Run]:
+    """Return the finished runs of an experiment, by name.
+
+    Raises
+    ------
+    InputError
+        The folder does not exist or holds no finished run.
+    """
+    folder = experiment / "runs"
+    if not folder.is_dir():
+        raise InputError(f"{experiment} is no experiment: it has no folder 'runs'.")
+    runs = [run for run in map(Run, sorted(folder.iterdir())) if run.finished]
+    if not runs:
+        raise InputError(f"{experiment} has no finished run yet; 'headscope run' goes on with it.")
+    return runs
