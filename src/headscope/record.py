@@ -124,7 +124,12 @@ def write_run(
     """
     write_history(path, history)
     write_table(path / "predictions.tsv", predictions)
-    for name, arrays in (("head", head), ("features", features), ("layers", layers), ("maps", maps)):
+    for name, arrays in (
+        ("head", head),
+        ("features", features),
+        ("layers", layers),
+        ("maps", maps),
+    ):
         with atomic_path(path / f"{name}.npz") as temporary:
             np.savez(temporary, **arrays)
     write_json(path / "metrics.json", metrics)
