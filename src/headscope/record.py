@@ -16,6 +16,7 @@ Each file opens with numpy, pandas or a TOML or JSON reader alone:
 """
 
 import json
+import shutil
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ import numpy as np
 import pandas as pd
 import tomli_w
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from headscope.errors import InputError
 from headscope.files import atomic_path, read_table, write_json, write_table, write_text
@@ -117,10 +119,11 @@ def write_run(
     features: Arrays,
     layers: Arrays,
     maps: Arrays,
+    model: Arrays,
 ) -> Run:
     """Write everything that analysis will want; `metrics.json` last, which marks the end.
 
-    `run.toml` stands already (`write_settings`), `model.safetensors` too (`training`).
+    `run.toml` stands already (`start_run`); the checkpoint has done its work and goes.
     """
     write_history(path, history)
     write_table(path / "predictions.tsv", predictions)
@@ -131,8 +134,11 @@ def write_run(
         ("maps", maps),
     ):
         with atomic_path(path / f"{name}.npz") as temporary:
-            np.savez(temporary, **arrays)
+            np.savez(temporary, **arrays)  # type: ignore[arg-type]
+    with atomic_path(path / "model.safetensors") as temporary:
+        save_file(model, temporary)
     write_json(path / "metrics.json", metrics)
+    shutil.rmtree(path / "checkpoint", ignore_errors=True)
     return Run(path)
 
 
@@ -142,10 +148,32 @@ def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     write_text(path / "history.jsonl", "".join(line + "\n" for line in lines))
 
 
-def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Write `run.toml`; settings that are None are left out, as TOML knows no null."""
+def start_run(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Write `run.toml` if the run is new; return whether the run stands finished already.
+
+    Settings that are None are left out, as TOML knows no null.
+
+    Raises
+    ------
+    InputError
+        The directory was begun with other settings; they are named.
+    """
     known = {name: value for name, value in settings.items() if value is not None}
-    write_text(path / "run.toml", tomli_w.dumps(known))
+    run = Run(path)
+    if not (path / "run.toml").is_file():
+        write_text(path / "run.toml", tomli_w.dumps(known))
+        return False
+    differing = [
+        f"{name} {run.settings.get(name, 'unset')!r} instead of {known.get(name, 'unset')!r}"
+        for name in sorted(known | run.settings)
+        if run.settings.get(name) != known.get(name)
+    ]
+    if differing:
+        raise InputError(
+            f"{path} was begun with other settings ({', '.join(differing[:4])}): choose another "
+            f"--out, or delete that folder."
+        )
+    return run.finished
 
 
 def read_experiment(experiment: Path) -> list[Run]:

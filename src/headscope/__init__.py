@@ -1,0 +1,57 @@
+"""What did the head learn, and should you believe its accuracy?
+
+import headscope as hs
+
+hs.run(hs.Config(data="scans", out="experiment"))   the whole path, from scans to records
+hs.report("experiment")                             table, figures and HTML page
+hs.simulate("cohort")                               a simulated cohort with known atrophy
+hs.inspect("scans")                                 subjects, sessions, classes, problems
+hs.head_analysis(weight, bias)                      the final layer, explained
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headscope.analysis.weights import head_analysis
+    from headscope.cohort.layouts import find_cohort as inspect
+    from headscope.cohort.simulate import simulate_cohort as simulate
+    from headscope.config import Config
+    from headscope.errors import InputError, RunError
+    from headscope.experiment import run
+    from headscope.record import Run, read_experiment
+    from headscope.report import write_report as report
+
+_HOMES = {
+    "Config": ("headscope.config", "Config"),
+    "InputError": ("headscope.errors", "InputError"),
+    "Run": ("headscope.record", "Run"),
+    "RunError": ("headscope.errors", "RunError"),
+    "head_analysis": ("headscope.analysis.weights", "head_analysis"),
+    "inspect": ("headscope.cohort.layouts", "find_cohort"),
+    "read_experiment": ("headscope.record", "read_experiment"),
+    "report": ("headscope.report", "write_report"),
+    "run": ("headscope.experiment", "run"),
+    "simulate": ("headscope.cohort.simulate", "simulate_cohort"),
+}
+__version__ = "0.1.0"
+__all__ = [
+    "Config",
+    "InputError",
+    "Run",
+    "RunError",
+    "head_analysis",
+    "inspect",
+    "read_experiment",
+    "report",
+    "run",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name's home when it is first asked for: torch alone takes seconds."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'headscope' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,247 @@
+"""The whole path on one screen: scans → slices → splits → networks → records."""
+
+import importlib.metadata
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from headscope.cohort.layouts import find_cohort
+from headscope.cohort.slices import SliceSet, write_slices
+from headscope.cohort.splits import ensure_split
+from headscope.config import Config, Row
+from headscope.console import console
+from headscope.errors import InputError
+from headscope.files import write_json
+from headscope.metrics import run_figures, softmax
+from headscope.models.network import Network, build_network
+from headscope.models.regimes import find_regime
+from headscope.models.zoo import find_architecture
+from headscope.record import Run, start_run, write_run
+from headscope.training.optim import Recipe
+from headscope.training.train import train
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run to be: what trains on which split with which seed."""
+
+    name: str
+    architecture: str
+    regime: str
+    split: str
+    seed: int
+    recipe: Recipe
+
+
+def run(config: Config) -> Path:
+    """Run an experiment, going on where an earlier start stopped; return its folder.
+
+    Raises
+    ------
+    InputError
+        Something in the settings or the data is wrong, or the folder holds another experiment.
+    RunError
+        Training diverged, or a frozen backbone changed.
+    """
+    # 1. what will run: unknown names are found before any work is done
+    plans = plan_runs(config)
+    for plan in plans:
+        find_architecture(plan.architecture)
+        find_regime(plan.regime)
+    # 2. scans → slices, read once for every run
+    cohort = find_cohort(
+        config.data,
+        label=config.label,
+        classes=config.classes,
+        threshold=config.threshold,
+        plane=config.plane,
+    )
+    for note in cohort.notes:
+        console.print(note)
+    slices = write_slices(
+        cohort,
+        config.out / "slices",
+        plane=config.plane,
+        count=config.count,
+        size=config.size,
+        centre=config.centre,
+        workers=config.workers,
+    )
+    config.save(config.out / "experiment.toml")
+    write_json(config.out / "environment.json", environment())
+    # 3. each run: its split, its training, its record
+    for number, plan in enumerate(plans, start=1):
+        subsets = ensure_split(
+            config.out / "splits" / f"{plan.split}-seed{plan.seed}.tsv",
+            slices.table,
+            kind=plan.split,
+            ratio=config.ratio,
+            seed=plan.seed,
+        )
+        title = f"[{number}/{len(plans)}] {plan.name}"
+        train_run(plan, slices, subsets, config, simulated=cohort.simulated, title=title)
+    return config.out
+
+
+def train_run(
+    plan: Plan,
+    slices: SliceSet,
+    subsets: NDArray[np.str_],
+    config: Config,
+    *,
+    simulated: bool,
+    title: str,
+) -> Run:
+    """Train one network and write its run directory; a finished run is left as it is.
+
+    subsets (N,) says to which subset each slice belongs.
+    """
+    path = config.out / "runs" / plan.name
+    # 1. the network as its regime wants it, and every setting that makes the run
+    network = build_network(
+        plan.architecture,
+        plan.regime,
+        config.weights,
+        classes=len(slices.class_names),
+        size=slices.pixels.shape[1],
+        seed=plan.seed,
+    )
+    settings = _settings(plan, network, slices, int(np.sum(subsets == "train")), simulated)
+    if start_run(path, settings):
+        console.print(f"{title}: stands already")
+        return Run(path)
+    # 2. training, as far as an earlier start has not come
+    outcome = train(
+        network,
+        slices.pixels,
+        slices.labels,
+        subsets,
+        plan.recipe,
+        seed=plan.seed,
+        device=_device(config.device),
+        checkpoint=path / "checkpoint" / "last.pt",
+        cache=config.out / "cache",
+        slices_key=slices.sha256,
+        title=title,
+    )
+    # 3. the record, from which everything after this reads
+    predictions = _predictions(slices, subsets, softmax(outcome.logits))
+    return write_run(
+        path,
+        history=outcome.history,
+        predictions=predictions,
+        metrics=run_figures(predictions, slices.class_names)
+        | {
+            "epochs": len(outcome.history),
+            "train_seconds": outcome.train_seconds,
+            "freeze_certificate": outcome.certificate,
+        },
+        head=outcome.head | {"class_names": np.array(slices.class_names)},
+        features={
+            "features": outcome.extracted.features,
+            "logits": outcome.logits,
+            "label": slices.labels,
+            "subject_id": slices.table["subject_id"].to_numpy(str),
+            "subset": subsets,
+            "slice": np.arange(len(subsets)),
+        },
+        layers=outcome.extracted.layers,
+        maps=outcome.maps,
+        model=outcome.model,
+    )
+
+
+def plan_runs(config: Config) -> list[Plan]:
+    """Return every run of the grid: rows × architectures × splits × seeds."""
+    rows = config.rows or tuple(Row(regime=regime) for regime in config.regimes)
+    plans = [
+        _plan(config, row, architecture, split, seed)
+        for seed in config.seeds
+        for row in rows
+        for architecture in ([row.architecture] if row.architecture else config.architectures)
+        for split in (row.splits or config.splits)
+    ]
+    names = [plan.name for plan in plans]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"Two rows make the run {twice[0]}: give one of them a name of its own.")
+    return plans
+
+
+def environment() -> dict[str, Any]:
+    """Return the versions of what computed the numbers; nothing about the machine's owner."""
+    packages = ("headscope", "torch", "torchvision", "timm", "numpy", "scikit-learn", "nibabel")
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "threads": torch.get_num_threads(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def _plan(config: Config, row: Row, architecture: str, split: str, seed: int) -> Plan:
+    name = row.name or row.regime
+    recipe = Recipe(
+        epochs=row.epochs or config.epochs,
+        learning_rate=row.learning_rate or config.learning_rate,
+        batch_size=config.batch_size,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        drop_every=config.drop_every,
+        drop_factor=config.drop_factor,
+        head_learning_rate=config.head_learning_rate,
+    )
+    folder = f"{architecture.replace('/', '-')}-{name}-{split}-seed{seed}"
+    return Plan(folder, architecture, row.regime, split, seed, recipe)
+
+
+def _settings(
+    plan: Plan, network: Network, slices: SliceSet, train_slices: int, simulated: bool
+) -> dict[str, Any]:
+    """Return what goes into run.toml: all that decides the run's numbers."""
+    return {
+        "name": plan.name,
+        "architecture": plan.architecture,
+        "regime": plan.regime,
+        "split": plan.split,
+        "seed": plan.seed,
+        **asdict(plan.recipe),
+        "steps_per_epoch": -(-train_slices // plan.recipe.batch_size),
+        "weights": network.source.text,
+        "weights_sha256": network.source.sha256,
+        "classifier": network.classifier,
+        "map_layer": network.map_layer,
+        "note": network.architecture.note or None,
+        "class_names": slices.class_names,
+        "slices_sha256": slices.sha256,
+        "slice_size": int(slices.pixels.shape[1]),
+        "planes": sorted(slices.table["plane"].unique()),
+        "simulated": simulated,
+    }
+
+
+def _predictions(
+    slices: SliceSet, subsets: NDArray[np.str_], probabilities: NDArray[np.float64]
+) -> pd.DataFrame:
+    """Return predictions.tsv: ids, label, prediction and one probability a class, by slice."""
+    columns = ["subject_id", "session_id", "plane", "slice_index", "label"]
+    table = slices.table[columns].copy()
+    table.insert(0, "subset", subsets)
+    table["predicted"] = np.array(slices.class_names)[probabilities.argmax(axis=1)]
+    for k, name in enumerate(slices.class_names):
+        table[f"probability_{name}"] = probabilities[:, k]
+    return table
+
+
+def _device(name: str) -> torch.device:
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError("The device 'cuda' is not available; valid here: auto, cpu.")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")

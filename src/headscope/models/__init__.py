@@ -1,0 +1,1 @@
+"""Networks: where they come from, their final layer, and what a regime may change."""

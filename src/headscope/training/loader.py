@@ -1,0 +1,89 @@
+"""Slices and features as network input: kept small on the device, made into floats by the batch."""
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+RESIDENT_BYTES = 2 * 2**30
+
+
+class Inputs(Protocol):
+    """Rows in, a batch on the device out."""
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+        ...
+
+    def __call__(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return the batch of those rows."""
+        ...
+
+
+class SliceInputs:
+    """Grey slices (N, H, W) uint8 as normalised colour input (B, 3, H, W) float32.
+
+    The whole set lies on the device while it is below 2 GiB; beyond, batches are read from the
+    memory map. Channels last, which convolutions on today's hardware prefer.
+    """
+
+    def __init__(
+        self,
+        pixels: NDArray[np.uint8],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        device: torch.device,
+    ) -> None:
+        """Take the slices, and the mean and standard deviation of pixels in 0 to 1."""
+        self.pixels = pixels
+        self.device = device
+        resident = pixels.nbytes <= RESIDENT_BYTES
+        self.resident = torch.from_numpy(np.array(pixels)).to(device) if resident else None
+        spread = torch.tensor(std, device=device)
+        self.scale = (1 / (255 * spread)).view(1, 3, 1, 1)
+        self.shift = (-torch.tensor(mean, device=device) / spread).view(1, 3, 1, 1)
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.pixels)
+
+    def __call__(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return slices `rows` as a batch."""
+        if self.resident is not None:
+            grey = self.resident[torch.from_numpy(rows).to(self.device)]
+        else:
+            grey = torch.from_numpy(self.pixels[rows]).to(self.device)
+        grey = grey.unsqueeze(1).to(torch.float32)  # (B, 1, H, W)
+        colour = torch.addcmul(self.shift, grey, self.scale)  # (B, 3, H, W)
+        return colour.contiguous(memory_format=torch.channels_last)
+
+
+class FeatureInputs:
+    """Stored features (N, D) as the input of a classifier that trains alone."""
+
+    def __init__(self, features: NDArray[np.float32], device: torch.device) -> None:
+        """Put all features on the device."""
+        self.features = torch.from_numpy(features).to(device)
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.features)
+
+    def __call__(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return the features (B, D) of `rows`."""
+        return self.features[torch.from_numpy(rows).to(self.features.device)]
+
+
+def batches(rows: NDArray[Any], batch_size: int) -> list[NDArray[Any]]:
+    """Cut `rows` into batches of at most `batch_size` whose sizes differ by one at most.
+
+    So no epoch ends on a lone slice, on which BatchNorm has no variance to take.
+    """
+    return np.array_split(rows, max(1, -(-len(rows) // batch_size)))
+
+
+def epoch_order(rows: NDArray[Any], seed: int, epoch: int) -> NDArray[Any]:
+    """Return the order of epoch `epoch`: a function of (seed, epoch) alone."""
+    return np.random.default_rng((seed, epoch)).permutation(rows)
