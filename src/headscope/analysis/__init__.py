@@ -1,0 +1,53 @@
+"""From the record to results: arrays in, small frozen dataclasses and tables out."""
+
+from headscope.analysis.table import (
+    LogitScatter,
+    cohort_table,
+    format_fraction,
+    format_percent,
+    format_seconds,
+    logit_scatter,
+    markdown_table,
+    regime_text,
+    results_table,
+    run_network,
+    run_title,
+    run_variant,
+    seed_summary,
+    shared_subjects,
+)
+from headscope.analysis.weights import (
+    HeadAnalysis,
+    PolynomialFit,
+    class_pairs,
+    correlation_from_moments,
+    head_analysis,
+    polynomial_fits,
+    run_head_analysis,
+    sum_shrinkage,
+)
+
+__all__ = [
+    "HeadAnalysis",
+    "LogitScatter",
+    "PolynomialFit",
+    "class_pairs",
+    "cohort_table",
+    "correlation_from_moments",
+    "format_fraction",
+    "format_percent",
+    "format_seconds",
+    "head_analysis",
+    "logit_scatter",
+    "markdown_table",
+    "polynomial_fits",
+    "regime_text",
+    "results_table",
+    "run_head_analysis",
+    "run_network",
+    "run_title",
+    "run_variant",
+    "seed_summary",
+    "shared_subjects",
+    "sum_shrinkage",
+]

@@ -1,0 +1,257 @@
+"""Runs side by side: the table of results (Table 2), the cohort's counts, the logits of Fig. 2."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from headscope.errors import InputError
+from headscope.record import SUBSETS, Run
+
+REGIMES = ("frozen", "frozen-bn", "layerwise", "lp-ft", "finetune", "scratch-moments", "scratch")
+SHARED = "slices of one subject on both sides"
+MISSING = "–"
+
+
+@dataclass(frozen=True, eq=False)
+class LogitScatter:
+    """The two logits of each slice of a subset: the points of Fig. 2.
+
+    `logits` (n, 2), `label` (n,) with 0 and 1 for the two classes, `correct` (n,) whether the
+    largest of all K logits is the slice's class. Slices of other classes are left out.
+    """
+
+    title: str
+    network: str
+    class_names: tuple[str, str]
+    class_count: int
+    subset: str
+    logits: NDArray[np.float64]
+    label: NDArray[np.int64]
+    correct: NDArray[np.bool_]
+
+    @property
+    def slice_accuracy(self) -> float:
+        """Share of the slices shown that lie on the right side; NaN if there are none."""
+        return float(self.correct.mean()) if len(self.correct) else float("nan")
+
+
+def logit_scatter(run: Run, pair: tuple[int, int] = (0, 1), subset: str = "test") -> LogitScatter:
+    """Take the logits of two classes from a run's `features.npz`. Source: the paper's Fig. 2.
+
+    Raises
+    ------
+    InputError
+        The pair names no two classes of the run.
+    """
+    names = run.class_names
+    if pair[0] == pair[1] or not all(0 <= k < len(names) for k in pair):
+        raise InputError(f"pair {pair} names no two of the classes {', '.join(names)}.")
+    stored = run.features
+    kept = (stored["subset"] == subset) & np.isin(stored["label"], pair)
+    logits = stored["logits"][kept].astype(np.float64)  # (n, K)
+    label = stored["label"][kept]
+    return LogitScatter(
+        title=run_title(run),
+        network=run_network(run),
+        class_names=(names[pair[0]], names[pair[1]]),
+        class_count=len(names),
+        subset=subset,
+        logits=logits[:, list(pair)],  # (n, 2)
+        label=(label == pair[1]).astype(np.int64),
+        correct=logits.argmax(axis=1) == label if len(logits) else np.zeros(0, dtype=bool),
+    )
+
+
+def run_variant(run: Run) -> str:
+    """Return the row's own name, as in 'scratch-50', or else its regime."""
+    known = run.settings
+    start = f"{known['architecture'].replace('/', '-')}-"
+    end = f"-{known['split']}-seed{known['seed']}"
+    name = run.name.removeprefix(start).removesuffix(end)
+    return name if name and run.name == f"{start}{name}{end}" else str(known["regime"])
+
+
+def run_title(run: Run) -> str:
+    """Say what sets a run apart from others of its network: 'frozen, subject split'."""
+    return f"{run_variant(run)}, {run.settings['split']} split"
+
+
+def run_network(run: Run) -> str:
+    """Say which network it is: 'resnet101, seed 0'."""
+    return f"{run.settings['architecture']}, seed {run.settings['seed']}"
+
+
+def results_table(runs: Iterable[Run]) -> pd.DataFrame:
+    """Return one row a run: raw fractions and seconds, with 95% intervals over subjects.
+
+    Sorted by architecture, split (by subject first), regime and seed. `shared_subjects` counts
+    the test subjects of whom the network saw other slices in training. Source: Table 2.
+    """
+    rows = sorted((_result(run) for run in runs), key=_rank)
+    if not rows:
+        raise InputError("A table of results needs at least one run.")
+    return pd.DataFrame(rows)
+
+
+def shared_subjects(run: Run) -> int:
+    """Count the test subjects of whom slices stand in the training subset too."""
+    subjects = run.predictions.groupby("subset")["subject_id"].agg(set).to_dict()
+    return len(subjects.get("train", set()) & subjects.get("test", set()))
+
+
+def cohort_table(run: Run) -> pd.DataFrame:
+    """Return one row a subset and class: how many subjects, sessions and slices it holds."""
+    predictions = run.predictions
+    visits = predictions.drop_duplicates(["subset", "label", "subject_id", "session_id"])
+    keys = ["subset", "label"]
+    counted = pd.DataFrame(
+        {
+            "subjects": predictions.groupby(keys)["subject_id"].nunique(),
+            "sessions": visits.groupby(keys).size(),
+            "slices": predictions.groupby(keys).size(),
+        }
+    )
+    rows = [(subset, name) for subset in SUBSETS for name in run.class_names]
+    index = pd.MultiIndex.from_tuples(rows, names=["subset", "label"])
+    return counted.reindex(index, fill_value=0).reset_index()
+
+
+def seed_summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Return mean and standard deviation (n − 1) over the seeds of each setting with several."""
+    columns = [name for name in NUMBERS if name in table]
+    groups = table.groupby(["architecture", "name", "regime", "split"], sort=False)
+    summary = groups[columns].agg(["mean", "std"])
+    summary.columns = pd.Index([f"{name}_{part}" for name, part in summary.columns])
+    summary.insert(0, "seeds", groups["seed"].nunique())
+    return summary[summary["seeds"] > 1].reset_index()
+
+
+NUMBERS = (
+    "train_slice_accuracy",
+    "val_slice_accuracy",
+    "test_slice_accuracy",
+    "test_subject_accuracy",
+    "test_slice_auc",
+    "test_subject_auc",
+    "train_seconds",
+)
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """Return `results_table` as Table 2 prints it: percentages, intervals, min:sec."""
+    head = [
+        "Network",
+        "Regime",
+        "Split",
+        "Seed",
+        "Epochs",
+        "Training slice accuracy (%)",
+        "Validation slice accuracy (%)",
+        "Test slice accuracy (%) [95% interval]",
+        "Test subject accuracy (%) [95% interval]",
+        "Test slice AUC [95% interval]",
+        "Test subject AUC [95% interval]",
+        "Test subjects",
+        "Training time (min:sec)",
+        "Marker",
+    ]
+    rows = [_markdown_cells(row) for row in table.to_dict("records")]
+    align = [*["---"] * 3, *["--:"] * 10, "---"]
+    lines = [_markdown_line(cells) for cells in (head, align, *rows)]
+    notes = "Accuracies are percentages of slices or of subjects; intervals resample subjects."
+    return "\n".join(lines) + f"\n\n{notes}\n"
+
+
+def regime_text(name: str, regime: str) -> str:
+    """Return the regime, after the row's own name if it has one."""
+    return regime if name == regime else f"{name} ({regime})"
+
+
+def format_seconds(seconds: float | None) -> str:
+    """Return a duration as min:sec, as in Table 2: 244 s is '4:04'."""
+    if seconds is None or not np.isfinite(seconds):
+        return MISSING
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+def format_percent(fraction: float | None) -> str:
+    """Return a fraction as a percentage with one decimal, without the sign: 0.932 is '93.2'."""
+    return MISSING if fraction is None or not np.isfinite(fraction) else f"{100 * fraction:.1f}"
+
+
+def format_fraction(fraction: float | None) -> str:
+    """Return a fraction with three decimals, as AUCs are printed."""
+    return MISSING if fraction is None or not np.isfinite(fraction) else f"{fraction:.3f}"
+
+
+def _result(run: Run) -> dict[str, Any]:
+    settings, metrics = run.settings, run.metrics
+    test = metrics.get("test") or {}
+    row: dict[str, Any] = {
+        "run": run.name,
+        "architecture": settings["architecture"],
+        "name": run_variant(run),
+        "regime": settings["regime"],
+        "split": settings["split"],
+        "seed": settings["seed"],
+        "epochs": metrics.get("epochs", settings.get("epochs")),
+        "train_slice_accuracy": _value(metrics, "train", "slice_accuracy"),
+        "val_slice_accuracy": _value(metrics, "val", "slice_accuracy"),
+    }
+    for name in ("slice_accuracy", "subject_accuracy", "slice_auc", "subject_auc"):
+        row[f"test_{name}"] = _value(metrics, "test", name)
+        row[f"test_{name}_low"] = _value(metrics, "test", name, "low")
+        row[f"test_{name}_high"] = _value(metrics, "test", name, "high")
+    row["test_slices"] = test.get("slices", 0)
+    row["test_subjects"] = test.get("subjects", 0)
+    row["train_seconds"] = float(metrics.get("train_seconds", float("nan")))
+    row["shared_subjects"] = shared_subjects(run)
+    row["marker"] = SHARED if row["shared_subjects"] else ""
+    return row
+
+
+def _value(metrics: dict[str, Any], subset: str, name: str, part: str = "value") -> float:
+    value = ((metrics.get(subset) or {}).get(name) or {}).get(part)
+    return float("nan") if value is None else float(value)
+
+
+def _rank(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Order by architecture, honest split first, regime from least to most trained, seed."""
+    family = row["regime"].partition(":")[0]
+    regime = REGIMES.index(family) if family in REGIMES else len(REGIMES)
+    split = row["split"]
+    variant = row["epochs"] or 0, row["name"]
+    return row["architecture"], split != "subject", split, regime, variant, row["seed"], row["run"]
+
+
+def _markdown_cells(row: dict[Any, Any]) -> list[str]:
+    return [
+        str(row["architecture"]),
+        regime_text(row["name"], row["regime"]),
+        str(row["split"]),
+        str(row["seed"]),
+        str(row["epochs"]),
+        format_percent(row["train_slice_accuracy"]),
+        format_percent(row["val_slice_accuracy"]),
+        _interval(row, "test_slice_accuracy", format_percent),
+        _interval(row, "test_subject_accuracy", format_percent),
+        _interval(row, "test_slice_auc", format_fraction),
+        _interval(row, "test_subject_auc", format_fraction),
+        str(row["test_subjects"]),
+        format_seconds(row["train_seconds"]),
+        str(row["marker"]),
+    ]
+
+
+def _interval(row: dict[Any, Any], name: str, show: Any) -> str:
+    value, low, high = (show(row[key]) for key in (name, f"{name}_low", f"{name}_high"))
+    return value if MISSING in (low, high) else f"{value} [{low}–{high}]"
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,106 @@
+"""One look for all figures: journal column widths, Okabe–Ito colours, nothing global touched."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MM = 1 / 25.4  # inches
+COLUMN, PAGE = 85 * MM, 174 * MM
+INK, FAINT, EDGE, GRID = "#1b1f24", "#5b6470", "#c3c8d0", "#e8eaee"
+
+# Okabe & Ito 2008, told apart by every kind of colour vision; the markers by a black printer.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "^", "s", "D", "v", "P")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1.2, 1.4)))
+# Beyond this many points a vector file grows heavier than a picture of them.
+DENSE = 600
+
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "mathtext.fontset": "dejavusans",
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 5,
+    "axes.labelsize": 7,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.limits": (-3, 4),
+    "axes.unicode_minus": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.5,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "legend.handlelength": 1.8,
+    "lines.linewidth": 1.1,
+    "text.color": INK,
+    "figure.dpi": 100,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "headscope",
+    "svg.fonttype": "path",
+}
+
+
+def styled(plot: Callable[P, T]) -> Callable[P, T]:
+    """Run a plotting function under the house style, whatever the caller's own settings are."""
+
+    @wraps(plot)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        with mpl.rc_context():
+            mpl.rcdefaults()
+            mpl.rcParams.update(STYLE)
+            return plot(*args, **kwargs)
+
+    return wrapper
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of that size in inches, without a window behind it."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def figure_of(ax: Axes) -> Figure:
+    """Return the figure that an axes lies in, be it nested in subfigures."""
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        raise ValueError("The axes belong to no figure.")
+    return figure
+
+
+def head_line(ax: Axes, title: str, below: str) -> None:
+    """Set a bold title and, in grey under it, the figures that belong to it."""
+    ax.set_title(plain(title) + "\n" * (below.count("\n") + 1), linespacing=1.35)
+    ax.text(
+        0, 1.025, plain(below), transform=ax.transAxes, color=FAINT, va="bottom", linespacing=1.35
+    )
+
+
+def plain(text: str) -> str:
+    """Keep a name from being read as mathematics: a dollar sign is a dollar sign."""
+    return text.replace("$", r"\$")

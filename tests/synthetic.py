@@ -1,0 +1,209 @@
+"""Run directories made up of random numbers that agree with one another, for tests without scans.
+
+Features are drawn (subject effect, class effect, noise), and a linear head is trained on them by
+our own SGD with momentum and weight decay; logits, predictions, metrics and history follow from
+it, so that whatever a report says of such a run can be recomputed.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from headscope.record import SUBSETS, Run, start_run, write_run
+
+FIGURES = ("accuracy", "balanced_accuracy", "auc")
+
+
+def write_experiment(folder: Path, runs=None, **shared) -> Path:
+    """Write several runs into `folder`/runs; the default is the demo's four."""
+    for settings in runs or (
+        {"regime": "frozen"},
+        {"regime": "finetune", "signal": 4.0, "epochs": 12},
+        {"regime": "scratch", "signal": 2.0, "epochs": 16},
+        {"regime": "frozen", "split": "slice"},
+    ):
+        write_synthetic_run(folder, **(shared | settings))
+    return folder
+
+
+def write_synthetic_run(
+    experiment: Path,
+    *,
+    architecture="tf_efficientnet_lite0",
+    regime="frozen",
+    split="subject",
+    seed=0,
+    class_names=("NC", "AD"),
+    subject_prefix="sub-",
+    subjects=30,
+    slices_each=12,
+    width=256,
+    signal=2.6,
+    epochs=8,
+    learning_rate=0.002,
+    weight_decay=1e-4,
+    momentum=0.9,
+    head_learning_rate=1.0,
+    simulated=True,
+    record_initial=True,
+) -> Run:
+    """Draw features, train a head on them and write the whole run through `record`."""
+    rng = np.random.default_rng([seed, len(regime), subjects])
+    K = len(class_names)
+    subject = np.repeat(np.arange(subjects), slices_each)  # (N,)
+    label = subject % K
+    features = (
+        rng.normal(0, 0.6, (subjects, width))[subject]
+        + signal * rng.normal(0, 1 / np.sqrt(width), (K, width))[label]
+        + rng.normal(0, 1.6, (len(subject), width))
+    ).astype(np.float32)  # (N, D)
+    subset = _subsets(rng, subject, label, split)
+
+    batch = 32
+    rates = [learning_rate * 0.9 ** (epoch // 10) for epoch in range(epochs)]
+    bound = 1 / np.sqrt(width)
+    weight = initial = rng.uniform(-bound, bound, (K, width)).astype(np.float32)
+    bias = initial_bias = np.zeros(K, dtype=np.float32)
+    train = np.flatnonzero(subset == "train")
+    velocity, bias_velocity, history = np.zeros_like(weight), np.zeros_like(bias), []
+    for epoch, rate in enumerate(rates, start=1):
+        order = rng.permutation(train)
+        for rows in np.split(order, range(batch, len(order), batch)):
+            error = _softmax(features[rows] @ weight.T + bias)
+            error[np.arange(len(rows)), label[rows]] -= 1
+            gradient = error.T @ features[rows] / len(rows) + weight_decay * weight
+            velocity = momentum * velocity + gradient
+            bias_velocity = momentum * bias_velocity + error.mean(axis=0) + weight_decay * bias
+            step = rate * head_learning_rate
+            weight, bias = weight - step * velocity, bias - step * bias_velocity
+        history.append(_history_row(epoch, rate, features @ weight.T + bias, label, subset))
+
+    logits = (features @ weight.T + bias).astype(np.float32)  # (N, K)
+    path = experiment / "runs" / f"{architecture}-{regime}-{split}-seed{seed}"
+    settings = {
+        "name": path.name,
+        "architecture": architecture,
+        "regime": regime,
+        "split": split,
+        "seed": seed,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "batch_size": batch,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "head_learning_rate": head_learning_rate,
+        "steps_per_epoch": int(np.ceil(len(train) / batch)),
+        "class_names": list(class_names),
+        "weights": "random numbers",
+        "slice_size": 128,
+        "plane": "axial",
+        "simulated": simulated,
+        "data": "synthetic",
+        "classifier": "classifier",
+        "device": "cpu",
+    }
+    start_run(path, settings)
+    ids = np.array([f"{subject_prefix}{number:03d}" for number in subject])
+    head = {"weight": weight, "bias": bias, "class_names": np.array(class_names)}
+    if record_initial:
+        head |= {"initial_weight": initial, "initial_bias": initial_bias}
+    return write_run(
+        path,
+        history=history,
+        predictions=_predictions(ids, label, subset, logits, class_names, slices_each),
+        metrics=_metrics(regime, epochs, ids, label, subset, logits),
+        head=head,
+        features={
+            "features": features,
+            "logits": logits,
+            "label": label,
+            "subject_id": ids,
+            "subset": subset,
+            "slice": np.arange(len(label)),
+        },
+        layers={"classifier": features[:16], "slice": np.arange(16)},
+        maps={"maps": np.zeros((2, 4, 3, 3), np.float32), "slice": np.arange(2)},
+        model={"classifier.weight": weight, "classifier.bias": bias},
+    )
+
+
+def _subsets(rng, subject, label, split):
+    """Assign 50, 20 and 30% of each class's subjects, or of all slices, to the subsets."""
+    unit = np.arange(len(subject)) if split == "slice" else subject
+    names = {}
+    for k in np.unique(label):
+        units = rng.permutation(np.unique(unit[label == k]))
+        cuts = [round(0.5 * len(units)), round(0.7 * len(units))]
+        for name, part in zip(SUBSETS, np.split(units, cuts), strict=True):
+            names |= dict.fromkeys(part.tolist(), name)
+    return np.array([names[u] for u in unit.tolist()])
+
+
+def _softmax(logits):
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _history_row(epoch, rate, logits, label, subset):
+    row = {"epoch": epoch, "learning_rate": rate}
+    likelihood = _softmax(logits)[np.arange(len(label)), label]
+    for name in ("train", "val"):
+        inside = subset == name
+        row[f"{name}_loss"] = float(-np.log(likelihood[inside] + 1e-12).mean())
+        row[f"{name}_slice_accuracy"] = float(
+            (logits[inside].argmax(axis=1) == label[inside]).mean()
+        )
+    return row | {"seconds": 7.5}
+
+
+def _predictions(ids, label, subset, logits, class_names, slices_each):
+    probabilities = _softmax(logits)
+    table = pd.DataFrame(
+        {
+            "subset": subset,
+            "subject_id": ids,
+            "session_id": "ses-1",
+            "plane": "axial",
+            "slice_index": np.tile(np.arange(slices_each), len(ids) // slices_each),
+            "label": np.array(class_names)[label],
+            "predicted": np.array(class_names)[logits.argmax(axis=1)],
+        }
+    )
+    for k, name in enumerate(class_names):
+        table[f"probability_{name}"] = probabilities[:, k]
+    return table
+
+
+def _metrics(regime, epochs, ids, label, subset, logits):
+    digest = f"{len(ids):064x}"
+    return {
+        **{name: _figures(ids, label, logits, subset == name) for name in SUBSETS},
+        "epochs": epochs,
+        "train_seconds": 7.5 * epochs,
+        "freeze_certificate": {
+            "before": digest,
+            "after": digest if regime == "frozen" else digest[::-1],
+            "identical": regime == "frozen",
+        },
+    }
+
+
+def _figures(ids, label, logits, inside):
+    probability, label, ids = _softmax(logits)[inside], label[inside], ids[inside]
+    people = pd.DataFrame(probability).groupby(ids).mean().to_numpy()
+    people_label = pd.Series(label).groupby(ids).first().to_numpy()
+    figures = {"slices": len(ids), "subjects": len(people)}
+    for level, p, y in (("slice", probability, label), ("subject", people, people_label)):
+        right = p.argmax(axis=1) == y
+        balanced = float(np.mean([right[y == k].mean() for k in np.unique(y)]))
+        auc = float(roc_auc_score(y, p[:, 1])) if p.shape[1] == 2 else None
+        for name, value in zip(FIGURES, (float(right.mean()), balanced, auc), strict=True):
+            half = 1.96 * 0.5 / np.sqrt(len(people))
+            figures[f"{level}_{name}"] = {
+                "value": value,
+                "low": None if value is None else max(0.0, value - half),
+                "high": None if value is None else min(1.0, value + half),
+            }
+    return figures
