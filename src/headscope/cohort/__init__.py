@@ -1,0 +1,1 @@
+"""From a folder of scans to labelled slices and an honest split."""
