@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
+from headscope.metrics import run_figures, softmax
 from headscope.record import SUBSETS, Run, start_run, write_run
-
-FIGURES = ("accuracy", "balanced_accuracy", "auc")
 
 
 def write_experiment(folder: Path, runs=None, **shared) -> Path:
@@ -35,6 +33,7 @@ def write_synthetic_run(
     regime="frozen",
     split="subject",
     seed=0,
+    name=None,
     class_names=("NC", "AD"),
     subject_prefix="sub-",
     subjects=30,
@@ -71,7 +70,7 @@ def write_synthetic_run(
     for epoch, rate in enumerate(rates, start=1):
         order = rng.permutation(train)
         for rows in np.split(order, range(batch, len(order), batch)):
-            error = _softmax(features[rows] @ weight.T + bias)
+            error = softmax(features[rows] @ weight.T + bias)
             error[np.arange(len(rows)), label[rows]] -= 1
             gradient = error.T @ features[rows] / len(rows) + weight_decay * weight
             velocity = momentum * velocity + gradient
@@ -81,7 +80,7 @@ def write_synthetic_run(
         history.append(_history_row(epoch, rate, features @ weight.T + bias, label, subset))
 
     logits = (features @ weight.T + bias).astype(np.float32)  # (N, K)
-    path = experiment / "runs" / f"{architecture}-{regime}-{split}-seed{seed}"
+    path = experiment / "runs" / f"{architecture}-{name or regime}-{split}-seed{seed}"
     settings = {
         "name": path.name,
         "architecture": architecture,
@@ -98,22 +97,21 @@ def write_synthetic_run(
         "class_names": list(class_names),
         "weights": "random numbers",
         "slice_size": 128,
-        "plane": "axial",
+        "planes": ["axial"],
         "simulated": simulated,
-        "data": "synthetic",
         "classifier": "classifier",
-        "device": "cpu",
     }
     start_run(path, settings)
     ids = np.array([f"{subject_prefix}{number:03d}" for number in subject])
+    predictions = _predictions(ids, label, subset, logits, class_names, slices_each)
     head = {"weight": weight, "bias": bias, "class_names": np.array(class_names)}
     if record_initial:
         head |= {"initial_weight": initial, "initial_bias": initial_bias}
     return write_run(
         path,
         history=history,
-        predictions=_predictions(ids, label, subset, logits, class_names, slices_each),
-        metrics=_metrics(regime, epochs, ids, label, subset, logits),
+        predictions=predictions,
+        metrics=_metrics(regime, epochs, predictions, class_names),
         head=head,
         features={
             "features": features,
@@ -141,14 +139,9 @@ def _subsets(rng, subject, label, split):
     return np.array([names[u] for u in unit.tolist()])
 
 
-def _softmax(logits):
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
-
-
 def _history_row(epoch, rate, logits, label, subset):
     row = {"epoch": epoch, "learning_rate": rate}
-    likelihood = _softmax(logits)[np.arange(len(label)), label]
+    likelihood = softmax(logits)[np.arange(len(label)), label]
     for name in ("train", "val"):
         inside = subset == name
         row[f"{name}_loss"] = float(-np.log(likelihood[inside] + 1e-12).mean())
@@ -159,7 +152,7 @@ def _history_row(epoch, rate, logits, label, subset):
 
 
 def _predictions(ids, label, subset, logits, class_names, slices_each):
-    probabilities = _softmax(logits)
+    probabilities = softmax(logits)
     table = pd.DataFrame(
         {
             "subset": subset,
@@ -176,10 +169,10 @@ def _predictions(ids, label, subset, logits, class_names, slices_each):
     return table
 
 
-def _metrics(regime, epochs, ids, label, subset, logits):
-    digest = f"{len(ids):064x}"
+def _metrics(regime, epochs, predictions, class_names):
+    digest = f"{len(predictions):064x}"
     return {
-        **{name: _figures(ids, label, logits, subset == name) for name in SUBSETS},
+        **run_figures(predictions, list(class_names)),
         "epochs": epochs,
         "train_seconds": 7.5 * epochs,
         "freeze_certificate": {
@@ -188,22 +181,3 @@ def _metrics(regime, epochs, ids, label, subset, logits):
             "identical": regime == "frozen",
         },
     }
-
-
-def _figures(ids, label, logits, inside):
-    probability, label, ids = _softmax(logits)[inside], label[inside], ids[inside]
-    people = pd.DataFrame(probability).groupby(ids).mean().to_numpy()
-    people_label = pd.Series(label).groupby(ids).first().to_numpy()
-    figures = {"slices": len(ids), "subjects": len(people)}
-    for level, p, y in (("slice", probability, label), ("subject", people, people_label)):
-        right = p.argmax(axis=1) == y
-        balanced = float(np.mean([right[y == k].mean() for k in np.unique(y)]))
-        auc = float(roc_auc_score(y, p[:, 1])) if p.shape[1] == 2 else None
-        for name, value in zip(FIGURES, (float(right.mean()), balanced, auc), strict=True):
-            half = 1.96 * 0.5 / np.sqrt(len(people))
-            figures[f"{level}_{name}"] = {
-                "value": value,
-                "low": None if value is None else max(0.0, value - half),
-                "high": None if value is None else min(1.0, value + half),
-            }
-    return figures

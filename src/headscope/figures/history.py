@@ -52,6 +52,7 @@ def plot_history(
     loss.set_ylim(bottom=0)
     head_line(loss, title, network)
     accuracy.set(xlabel="Epoch", ylabel="Slice accuracy (%)", ylim=(None, 101))
+    accuracy.yaxis.set_major_locator(MaxNLocator(5))
     accuracy.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure = figure_of(loss)
     if own:

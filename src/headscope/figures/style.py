@@ -95,9 +95,17 @@ def figure_of(ax: Axes) -> Figure:
 
 def head_line(ax: Axes, title: str, below: str) -> None:
     """Set a bold title and, in grey under it, the figures that belong to it."""
-    ax.set_title(plain(title) + "\n" * (below.count("\n") + 1), linespacing=1.35)
-    ax.text(
-        0, 1.025, plain(below), transform=ax.transAxes, color=FAINT, va="bottom", linespacing=1.35
+    lines = len(below.splitlines())
+    ax.set_title(plain(title), pad=4 + 10 * lines)
+    ax.annotate(
+        plain(below),
+        (0, 1),
+        xytext=(0, 4),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        color=FAINT,
+        va="bottom",
+        linespacing=1.25,
     )
 
 

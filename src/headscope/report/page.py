@@ -1,0 +1,182 @@
+"""`write_report`: an experiment's runs → table.tsv, table.md, figures/ and report.html."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jinja2
+import pandas as pd
+
+from headscope.analysis import (
+    HeadAnalysis,
+    LogitScatter,
+    class_pairs,
+    cohort_table,
+    logit_scatter,
+    markdown_table,
+    regime_text,
+    results_table,
+    run_head_analysis,
+    run_network,
+    run_title,
+    seed_summary,
+    shared_subjects,
+)
+from headscope.console import track
+from headscope.files import write_table, write_text
+from headscope.record import Run, read_experiment
+from headscope.report.numbers import number, numbers
+from headscope.report.pictures import (
+    Picture,
+    history_picture,
+    logits_picture,
+    weights_picture,
+)
+from headscope.report.verdict import verdict
+
+HERE = Path(__file__).parent
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page shows of one run: its logits and head by pair of classes, and its curves."""
+
+    run: Run
+    title: str
+    network: str
+    logits: list[LogitScatter]
+    heads: list[tuple[HeadAnalysis, Picture]]
+    history: Picture
+
+
+def write_report(experiment: Path) -> Path:
+    """Write an experiment's tables, figures and page; return the path of `report.html`.
+
+    Raises
+    ------
+    InputError
+        The folder is no experiment, or holds no finished run.
+    """
+    # 1. the finished runs, in the order of the table
+    runs = {run.name: run for run in read_experiment(experiment)}
+    table = results_table(runs.values())
+    ordered = [runs[name] for name in table["run"]]
+    # 2. the tables
+    write_table(experiment / "table.tsv", table)
+    write_text(experiment / "table.md", markdown_table(table))
+    # 3. the figures
+    figures = experiment / "figures"
+    sections = [
+        _section(run, figures) for run in track(ordered, "Drawing figures", total=len(ordered))
+    ]
+    pictures = _logits_pictures(sections, figures)
+    # 4. the page
+    context = {
+        "name": experiment.resolve().name,
+        "simulated": any(run.settings.get("simulated") for run in ordered),
+        "verdict": verdict(
+            table, {each.run.name: [head for head, _ in each.heads] for each in sections}
+        ),
+        "splits": _splits(ordered),
+        "networks": _by_network(table),
+        "seeds": seed_summary(table).to_dict("records"),
+        "sections": sections,
+        "logits": pictures,
+        "environment": _environment(experiment / "environment.json"),
+    }
+    page = _templates().get_template("page.html.j2").render(context)
+    write_text(experiment / "report.html", page)
+    return experiment / "report.html"
+
+
+def _section(run: Run, figures: Path) -> Section:
+    pairs = class_pairs(len(run.class_names))
+    analyses = [run_head_analysis(run, pair) for pair in pairs]
+    return Section(
+        run=run,
+        title=run_title(run),
+        network=run_network(run),
+        logits=[logit_scatter(run, pair) for pair in pairs],
+        heads=[
+            (each, weights_picture(each, run, figures / f"fig3-weights-{run.name}{_suffix(each)}"))
+            for each in analyses
+        ],
+        history=history_picture(run, figures / f"history-{run.name}"),
+    )
+
+
+def _logits_pictures(sections: Sequence[Section], figures: Path) -> list[dict[str, Any]]:
+    """Draw Fig. 2 of each network and pair of classes: a panel a run, on the same axes."""
+    pictures = []
+    for network, group in _grouped(sections, lambda section: section.network):
+        stem = network.replace(", seed ", "-seed").replace("/", "-")
+        for k, (head, _) in enumerate(group[0].heads):
+            panels = [section.logits[k] for section in group]
+            path = figures / f"fig2-logits-{stem}{_suffix(head)}"
+            picture = logits_picture(panels, path)
+            pictures.append({"network": network, "picture": picture, "pair": head.pair,
+                             "panels": list(zip(group, panels, strict=True))})  # fmt: skip
+    return pictures
+
+
+def _splits(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Count who and what stands in each subset, once a split and seed."""
+    splits = []
+    for (split, seed), group in _grouped(
+        runs, lambda run: (run.settings["split"], run.settings["seed"])
+    ):
+        run, people = group[0], group[0].predictions.groupby("label")["subject_id"].nunique()
+        splits.append(
+            {
+                "split": split,
+                "seed": seed,
+                "run": run.name,
+                "rows": cohort_table(run).to_dict("records"),
+                "subjects": int(run.predictions["subject_id"].nunique()),
+                "slices": len(run.predictions),
+                "classes": [(name, int(people.get(name, 0))) for name in run.class_names],
+                "shared": shared_subjects(run),
+            }
+        )
+    return splits
+
+
+def _by_network(table: pd.DataFrame) -> list[tuple[str, list[dict[Any, Any]]]]:
+    return _grouped(table.to_dict("records"), lambda row: str(row["architecture"]))
+
+
+def _grouped(items: Iterable[T], key: Callable[[T], Any]) -> list[tuple[Any, list[T]]]:
+    """Gather items of equal key, keys in the order of their first appearance."""
+    groups: dict[Any, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.items())
+
+
+def _environment(path: Path) -> dict[str, str]:
+    """Return the versions as flat text, or nothing where none were recorded."""
+    if not path.is_file():
+        return {}
+    known = json.loads(path.read_text(encoding="utf-8"))
+    packages = known.pop("packages", {})
+    return {str(name): str(value) for name, value in (known | packages).items()}
+
+
+def _suffix(head: HeadAnalysis) -> str:
+    """Tell the pairs of classes apart in file names, where there is more than one."""
+    return "" if head.class_count == 2 else f"-{head.pair[0]}-{head.pair[1]}"
+
+
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"number": number, "numbers": numbers, "regime_text": regime_text}
+    return environment

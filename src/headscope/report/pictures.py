@@ -1,0 +1,78 @@
+"""The page's figures: drawn from the record, saved as PNG and SVG, embedded in the page."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from headscope.analysis import HeadAnalysis, LogitScatter, run_network, run_title
+from headscope.figures import plot_history, plot_logits, plot_weights
+from headscope.figures.style import styled
+from headscope.files import atomic_path
+from headscope.record import Run
+
+DPI = 200
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure in the page: its file's name without suffix, data URI and words for the blind."""
+
+    name: str
+    source: str
+    alt: str
+    width: int
+    height: int
+
+
+@styled
+def save_figure(figure: Figure, stem: Path) -> Path:
+    """Write `stem`.png (200 dpi) and `stem`.svg; return the latter. Equal figures, equal bytes."""
+    for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
+        with atomic_path(stem.with_name(stem.name + suffix)) as temporary:
+            figure.savefig(temporary, dpi=DPI, metadata=metadata)
+    return stem.with_name(f"{stem.name}.svg")
+
+
+def logits_picture(panels: Sequence[LogitScatter], stem: Path) -> Picture:
+    """Draw Fig. 2 of one network: a panel a run."""
+    first, second = panels[0].class_names
+    each = "; ".join(
+        f"{panel.title}, {100 * panel.slice_accuracy:.1f}% of {len(panel.logits)} slices right"
+        for panel in panels
+    )
+    alt = f"Scatter plots of the logits of {first} and {second}, a dot a test slice: {each}."
+    return _picture(plot_logits(panels), stem, alt)
+
+
+def weights_picture(analysis: HeadAnalysis, run: Run, stem: Path) -> Picture:
+    """Draw Fig. 3 of one run and pair of classes."""
+    first, second = analysis.class_names
+    alt = (
+        f"{run_title(run)}: weights to {first} against weights to {second}, a dot for each of "
+        f"{analysis.feature_count} features; r {analysis.r:.4f}, null {analysis.r_null:.4f}."
+    )
+    figure = plot_weights(analysis, title=run_title(run), network=run_network(run))
+    return _picture(figure, stem, alt)
+
+
+def history_picture(run: Run, stem: Path) -> Picture:
+    """Draw the training curves of one run."""
+    last = run.history.iloc[-1]
+    alt = (
+        f"{run_title(run)}: loss and slice accuracy over {len(run.history)} epochs, ending at "
+        f"{100 * last['train_slice_accuracy']:.1f}% in training and "
+        f"{100 * last['val_slice_accuracy']:.1f}% in validation."
+    )
+    figure = plot_history(run.history, title=run_title(run), network=run_network(run))
+    return _picture(figure, stem, alt)
+
+
+def _picture(figure: Figure, stem: Path, alt: str) -> Picture:
+    svg = save_figure(figure, stem)
+    # A picture of its own, not inline: the names inside two SVGs would clash in one page.
+    source = "data:image/svg+xml;base64," + b64encode(svg.read_bytes()).decode("ascii")
+    width, height = (round(96 * inches) for inches in figure.get_size_inches())
+    return Picture(stem.name, source, alt, width, height)

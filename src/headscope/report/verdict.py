@@ -1,0 +1,137 @@
+"""The page's first words, made from the numbers: what was reached, and what would be claimed."""
+
+from collections.abc import Mapping, Sequence
+from math import isnan
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from headscope.analysis import HeadAnalysis
+from headscope.report.numbers import number
+
+Row = Mapping[str, Any]
+# Below this, observed and predicted correlation are told apart by nobody's eye in Fig. 3.
+CLOSE = 0.02
+
+
+def verdict(table: pd.DataFrame, heads: Mapping[str, Sequence[HeadAnalysis]]) -> list[Markup]:
+    """Return the verdict's sentences from `results_table` and each run's head analyses."""
+    rows = table.to_dict("records")
+    apart = [row for row in rows if not row["shared_subjects"]]
+    mixed = [row for row in rows if row["shared_subjects"]]
+    sentences = _reached(apart) if apart else [NONE_APART]
+    return [*sentences, *leak_gaps(apart, mixed), *_correlation(heads)]
+
+
+def leak_gaps(apart: Sequence[Row], mixed: Sequence[Row]) -> list[Markup]:
+    """Say, for each run that mixes subjects, what its twin with subjects kept apart reached."""
+    keys = ("architecture", "name", "regime", "seed")
+    sentences = []
+    for claim in mixed:
+        twins = [row for row in apart if all(row[key] == claim[key] for key in keys)]
+        if not twins:
+            continue
+        gap = 100 * (claim["test_slice_accuracy"] - twins[0]["test_slice_accuracy"])
+        sentences.append(
+            Markup(
+                "With slices of one subject on both sides of the split, the same {network} would "
+                "have claimed {claim}% of slices where it reaches {honest}% on unseen subjects: "
+                "{gap} points that come from the split, not from the network."
+            ).format(
+                network=_name(claim),
+                claim=_number(claim, "test_slice_accuracy", "percent"),
+                honest=_number(twins[0], "test_slice_accuracy", "percent"),
+                gap=number(gap, claim["run"], "leak_gap_points", "points"),
+            )
+        )
+    return sentences
+
+
+def _reached(apart: Sequence[Row]) -> list[Markup]:
+    best = max(apart, key=_validated)
+    chosen = Markup()
+    if len(apart) > 1:
+        chosen = Markup(
+            " It is the run of the highest validation accuracy among the {} that keep subjects "
+            "apart; the table below has them all."
+        ).format(len(apart))
+    reached = Markup(
+        "On {subjects} subjects never seen in training, {network} put {subject}% of subjects"
+        "{subject_interval} and {slice}% of their slices{slice_interval} in the right class."
+        "{chosen}"
+    ).format(
+        subjects=_number(best, "test_subjects", "count"),
+        network=_name(best),
+        subject=_number(best, "test_subject_accuracy", "percent"),
+        subject_interval=_interval(best, "test_subject_accuracy", "percent"),
+        slice=_number(best, "test_slice_accuracy", "percent"),
+        slice_interval=_interval(best, "test_slice_accuracy", "percent"),
+        chosen=chosen,
+    )
+    return [reached, _against_chance(best)]
+
+
+def _against_chance(row: Row) -> Markup:
+    low, high = row["test_subject_auc_low"], row["test_subject_auc_high"]
+    if isnan(low) or isnan(high):
+        return Markup("Its area under the ROC curve over subjects has no interval here.")
+    if low > 0.5:
+        meaning = "which lies above the 0.5 of chance."
+    elif high < 0.5:
+        meaning = "which lies below the 0.5 of chance: labels or data deserve a second look."
+    else:
+        meaning = "which includes 0.5: with these subjects it cannot be told from chance."
+    return Markup(
+        "Its area under the ROC curve over subjects is {auc}{interval}, {meaning}"
+    ).format(
+        auc=_number(row, "test_subject_auc", "fraction"),
+        interval=_interval(row, "test_subject_auc", "fraction"),
+        meaning=meaning,
+    )
+
+
+def _correlation(heads: Mapping[str, Sequence[HeadAnalysis]]) -> list[Markup]:
+    known = [(run, each) for run, analyses in heads.items() for each in analyses]
+    known = [(run, each) for run, each in known if not isnan(each.residual)]
+    if not known:
+        return []
+    run, worst = max(known, key=lambda item: abs(item[1].residual))
+    close = abs(worst.residual) <= CLOSE
+    text = (
+        "The correlation of the two rows of weights, the falling line of Fig. 3, is the one that "
+        "the training rule forces on any data, to within {residual}: it tells how far the head "
+        "moved, and nothing about MRI."
+        if close
+        else "The correlation of the rows of weights departs from the one that the training rule "
+        "forces by up to {residual}; only that part is worth interpreting."
+    )
+    residual = number(abs(worst.residual), run, "abs_residual", pair=worst.pair)
+    return [Markup(text).format(residual=residual)]  # noqa: S704 (our own words)
+
+
+def _validated(row: Row) -> float:
+    value = row["val_slice_accuracy"]
+    return -1.0 if isnan(value) else float(value)
+
+
+def _name(row: Row) -> str:
+    return f"{row['architecture']} ({row['name']})"
+
+
+def _number(row: Row, quantity: str, show: str) -> Markup:
+    return number(row[quantity], row["run"], quantity, show)
+
+
+def _interval(row: Row, quantity: str, show: str) -> Markup:
+    if isnan(row[f"{quantity}_low"]) or isnan(row[f"{quantity}_high"]):
+        return Markup()
+    return Markup(" (95% interval {} to {})").format(
+        _number(row, f"{quantity}_low", show), _number(row, f"{quantity}_high", show)
+    )
+
+
+NONE_APART = Markup(
+    "In every run here, slices of one subject stand in training and in test: none of these "
+    "accuracies says how the network would do on new people."
+)
