@@ -15,7 +15,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import permutations, product
 from pathlib import Path
@@ -92,6 +92,7 @@ class Scan:
     spacing_mm: tuple[float, float, float]
     slope: float = 1.0
     intercept: float = 0.0
+    path: Path = Path("scan")
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ def read_scan(
         with np.errstate(all="ignore"):
             header = _read_header(path)
             _check_header(header)
-            return _canonical(header, _read_voxels(header, volume), plane, analyze_orientation)
+            voxels = _read_voxels(header, volume)
+            return replace(_canonical(header, voxels, plane, analyze_orientation), path=path)
     except _Refused as error:
         raise ScanError(path, str(error)) from None
     except FileNotFoundError as error:
@@ -179,26 +181,7 @@ def find_scan_files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-class _Refused(Exception):  # noqa: N818 (turned into a ScanError with the path before it leaves)
-    """Why a scan is refused."""
-
-
-def _read_header(path: Path) -> _Header:
-    header_path, data_path = _pair(path)
-    if header_path.is_file() and header_path.stat().st_size == 0:
-        raise _Refused("is empty")
-    head = _read_bytes(header_path, 0, HEADER_BYTES)
-    if path.name.lower().endswith((".mgh", ".mgz")):
-        return _mgh_header(head, data_path)
-    kind = NIFTI.get(head[344:348]) or NIFTI.get(head[4:8])
-    if kind is not None:
-        return _nifti_header(kind, head, data_path)
-    if header_path == data_path:
-        raise _Refused("is no NIfTI file: its magic number is wrong")
-    return _analyze_header(head, header_path, data_path)
-
-
-def _pair(path: Path) -> tuple[Path, Path]:
+def scan_files(path: Path) -> tuple[Path, Path]:
     """Return the files of header and voxels, which are one but for .hdr/.img."""
     match = re.fullmatch(r"(.+)\.(?:hdr|img)(?:\.gz)?", path.name, re.IGNORECASE | re.DOTALL)
     if match is None:
@@ -210,6 +193,25 @@ def _pair(path: Path) -> tuple[Path, Path]:
     return next((p for p in header if p.exists()), header[0]), next(
         (p for p in data if p.exists()), data[0]
     )
+
+
+class _Refused(Exception):  # noqa: N818 (turned into a ScanError with the path before it leaves)
+    """Why a scan is refused."""
+
+
+def _read_header(path: Path) -> _Header:
+    header_path, data_path = scan_files(path)
+    if header_path.is_file() and header_path.stat().st_size == 0:
+        raise _Refused("is empty")
+    head = _read_bytes(header_path, 0, HEADER_BYTES)
+    if path.name.lower().endswith((".mgh", ".mgz")):
+        return _mgh_header(head, data_path)
+    kind = NIFTI.get(head[344:348]) or NIFTI.get(head[4:8])
+    if kind is not None:
+        return _nifti_header(kind, head, data_path)
+    if header_path == data_path:
+        raise _Refused("is no NIfTI file: its magic number is wrong")
+    return _analyze_header(head, header_path, data_path)
 
 
 def _nifti_header(kind: Any, head: bytes, data: Path) -> _Header:

@@ -1,0 +1,486 @@
+"""Volumes → labelled mid-slices: one uint8 memory map, one table, one file of settings.
+
+    slices.npy    uint8 (N, H, W), a plain NumPy file
+    slices.tsv    one row a slice: scan, subject_id, session_id, label, plane, slice_index
+    slices.json   every setting, the fingerprint of the scans, class_names, sha256; written last
+    problems.tsv  scans that gave no slices, and why
+
+A picture's top is anterior (axial) or superior (coronal, sagittal). Its left is the subject's left
+(axial, coronal: the neurological convention, which is RAS as it lies) or posterior (sagittal).
+`slice_index` counts along the plane's axis of the canonical volume, from 0.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import joblib
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from headscope.cohort.scans import PLANES, Scan, ScanError, read_scan, scan_files
+from headscope.console import track
+from headscope.errors import InputError
+from headscope.files import read_table, sha256, write_json, write_table, write_text
+
+if TYPE_CHECKING:
+    from headscope.cohort.layouts import Cohort
+
+AUTO: Final = "vertex:70mm"
+WINDOW: Final = (1.0, 98.0)  # percentiles of the foreground that become black and white
+HEAD_MM: Final = 100.0  # the window is that of the head, so far down from the vertex: a bright neck
+# would darken every brain by its length in the picture
+FAILED_SHARE: Final = 0.2
+SCANS_PER_WORKER: Final = 16  # starting a process costs about as much as so many scans
+SAMPLE_MM: Final = 2.0  # foreground and window are found on a grid of about this spacing
+COLUMNS: Final = ("scan", "subject_id", "session_id", "label", "plane", "slice_index")
+
+
+@dataclass(frozen=True)
+class SliceSet:
+    """A stored set of slices: pixels (N, H, W) uint8, memory-mapped, and a row for each."""
+
+    path: Path
+    pixels: NDArray[np.uint8]
+    table: pd.DataFrame
+    class_names: list[str]
+    settings: dict[str, Any]
+    sha256: str
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Index into `class_names` of each slice (N,)."""
+        return pd.Index(self.class_names).get_indexer(self.table["label"]).astype(np.int64)
+
+    @property
+    def notes(self) -> list[str]:
+        """Plain sentences on where the slices come from and what was left out."""
+        return list(self.settings["notes"])
+
+
+def take_slices(
+    scan: Scan, plane: str = "axial", count: int = 30, size: int = 224, centre: str = "auto"
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return `count` consecutive slices (n, size, size) and their indices (n,), from low to high.
+
+    centre is "volume" (the middle of the grid, as in the paper), "foreground" (the middle of what
+    stands out of the background), or "vertex:70mm": the point so far below the top of the head
+    and in the middle of the head above it, in every plane. "auto" is "vertex:70mm". A grid of one
+    slice gives that slice.
+
+    Brightness runs from the 1st to the 98th percentile of the foreground of the whole head (the
+    volume down to 100 mm below the vertex, without the neck's fat). Proportions are true by `spacing_mm`; the shorter side is padded with black.
+
+    Raises
+    ------
+    ScanError
+        The grid holds fewer than `count` slices, or lies in another plane.
+    InputError
+        A plane, count, size or centre is none.
+    """
+    axis = _checked(plane, count, size)
+    depth = scan.volume.shape[axis]
+    across = [n for other, n in enumerate(scan.volume.shape) if other != axis]
+    if min(across) < 2:
+        raise ScanError(scan.path, f"shows no {plane} slices: its grid is {_shape_text(scan)}")
+    if 1 < depth < count:
+        raise ScanError(scan.path, f"has {depth} {plane} slices, and {count} are asked for")
+    foreground, low, high = _foreground(scan)
+    middle = _centre(scan, foreground, axis, centre)
+    first = min(max(round(middle - count / 2), 0), max(depth - count, 0))
+    indices = np.arange(first, min(first + count, depth))
+    pictures = [_picture(scan, axis, int(index), size, low, high) for index in indices]
+    return np.stack(pictures), indices
+
+
+def _checked(plane: str, count: int, size: int) -> int:
+    if plane not in PLANES:
+        raise InputError(f"Plane {plane!r} is none: choose axial, coronal or sagittal.")
+    if count < 1 or size < 1:
+        raise InputError(f"Count {count} and size {size} of slices must be 1 or more.")
+    return PLANES[plane]
+
+
+def _shape_text(scan: Scan) -> str:
+    return "×".join(map(str, scan.volume.shape))
+
+
+def _foreground(scan: Scan) -> tuple[NDArray[np.bool_], float, float]:
+    """Return the foreground on a grid of about 2 mm, and the window over it.
+
+    The background's limit lies a tenth of the way from the 2nd to the 98th percentile, as in
+    Smith 2002 (BET, section 2.2); a background that is not zero, as in OASIS-2, is no obstacle.
+    """
+    coarse = _coarse(scan)
+    darkest, brightest = np.percentile(coarse, [2, 98])
+    if darkest == brightest:
+        darkest, brightest = float(coarse.min()), float(coarse.max())
+    foreground = coarse > darkest + 0.1 * (brightest - darkest)
+    step = HEAD_MM / (scan.spacing_mm[2] * _steps(scan)[2])
+    head = slice(max(0, round(_extent(foreground, 2)[1] - step)), None)
+    low, high = np.percentile(coarse[..., head][foreground[..., head]], WINDOW)
+    return foreground, float(low), float(high if high > low else low + 1)
+
+
+def _steps(scan: Scan) -> list[int]:
+    return [max(1, round(SAMPLE_MM / spacing)) for spacing in scan.spacing_mm]
+
+
+def _coarse(scan: Scan) -> NDArray[Any]:
+    i, j, k = _steps(scan)
+    return scan.volume[::i, ::j, ::k]
+
+
+def _centre(scan: Scan, foreground: NDArray[np.bool_], axis: int, centre: str) -> float:
+    """Return the position along `axis`, in slices, about which the slices are taken."""
+    depth_mm = _depth_mm(centre)
+    if centre == "volume":
+        return scan.volume.shape[axis] / 2
+    step = _steps(scan)
+    if depth_mm is not None:
+        top = _extent(foreground, 2)[1]
+        below = top - depth_mm / (scan.spacing_mm[2] * step[2])
+        if axis == 2:
+            return (below + 0.5) * step[2]
+        foreground = foreground[:, :, max(0, round(below)) :]
+    low, high = _extent(foreground, axis)
+    return ((low + high) / 2 + 0.5) * step[axis]
+
+
+def _depth_mm(centre: str) -> float | None:
+    """Return the depth below the vertex, or None where `centre` names no vertex."""
+    name = AUTO if centre == "auto" else centre
+    if name in ("volume", "foreground"):
+        return None
+    kind, _, depth = name.partition(":")
+    try:
+        value = float(depth.removesuffix("mm"))
+    except ValueError:
+        value = math.nan
+    if kind != "vertex" or not 0 <= value <= 1000:
+        raise InputError(
+            f"Centre {centre!r} is none: choose volume, foreground, or a depth below the vertex "
+            "such as vertex:70mm."
+        )
+    return value
+
+
+def _extent(foreground: NDArray[np.bool_], axis: int) -> tuple[int, int]:
+    """Return the first and last slice that hold a fair part (5%) of the fullest one's foreground.
+
+    Noise in the air and the tip of a nose do not count.
+    """
+    other = tuple(a for a in range(3) if a != axis)
+    area = foreground.sum(axis=other)
+    held = np.flatnonzero(area > 0.05 * area.max())
+    return int(held[0]), int(held[-1])
+
+
+def _picture(
+    scan: Scan, axis: int, index: int, size: int, low: float, high: float
+) -> NDArray[np.uint8]:
+    """Return one slice upright, windowed, in true proportions, padded square (size, size)."""
+    plane = np.take(scan.volume, index, axis=axis)  # (I, J), (I, K) or (J, K)
+    upright = plane.T[::-1]  # rows from the top: anterior or superior first
+    grey = (np.clip(upright, low, high).astype(np.float64) - low) * (255 / (high - low))
+    across, up = (spacing for a, spacing in enumerate(scan.spacing_mm) if a != axis)
+    height_mm, width_mm = grey.shape[0] * up, grey.shape[1] * across
+    side_mm = max(height_mm, width_mm)
+    height = max(1, round(size * height_mm / side_mm))
+    width = max(1, round(size * width_mm / side_mm))
+    resized = Image.fromarray(grey.astype(np.float32)).resize(
+        (width, height), Image.Resampling.BILINEAR
+    )
+    picture = np.zeros((size, size), dtype=np.uint8)
+    top, left = (size - height) // 2, (size - width) // 2
+    picture[top : top + height, left : left + width] = np.rint(np.asarray(resized))
+    return picture
+
+
+def write_slices(
+    cohort: "Cohort",
+    out: Path,
+    *,
+    plane: str = "axial",
+    count: int = 30,
+    size: int = 224,
+    centre: str = "auto",
+    workers: int | None = None,
+    strict: bool = False,
+    volume: int | None = None,
+    analyze_orientation: str = "LAS",
+) -> SliceSet:
+    """Take the slices of every scan of a cohort and store them in `out`.
+
+    Killed, it goes on with the next scan; finished, it returns at once. The files are the same for
+    any number of `workers` (processes; by default as many as cores, fewer for few scans). A scan
+    that cannot be read goes to problems.tsv and the rest goes on, unless `strict`.
+
+    Raises
+    ------
+    InputError
+        `out` holds slices of other settings or scans, or more than 20% of the scans fail.
+    ScanError
+        The first scan that fails, where `strict`.
+    """
+    options = {
+        "plane": plane,
+        "count": count,
+        "size": size,
+        "centre": AUTO if centre == "auto" else centre,
+        "volume": volume,
+        "analyze_orientation": analyze_orientation,
+    }
+    _checked(plane, count, size)
+    _depth_mm(centre)
+    settings = options | {
+        "window": list(WINDOW),
+        "class_names": cohort.class_names,
+        "scans": len(cohort.scans),
+        "fingerprint": _fingerprint(cohort),
+    }
+    if (out / "slices.json").is_file():
+        stored = open_slices(out)
+        _check_same(out, stored.settings, settings)
+        return stored
+    out.mkdir(parents=True, exist_ok=True)
+    with _Partial(out, settings, size) as partial:
+        _take_all(cohort, options, partial, workers, strict)
+        return _finish(cohort, out, settings, partial)
+
+
+def open_slices(out: Path) -> SliceSet:
+    """Open a stored set; the pixels stay on disk until they are looked at.
+
+    Raises
+    ------
+    InputError
+        There is none in `out`, or its files do not fit together.
+    """
+    if not (out / "slices.json").is_file():
+        raise InputError(f"{out} holds no slices: it has no finished slices.json.")
+    settings = json.loads((out / "slices.json").read_text(encoding="utf-8"))
+    table = read_table(out / "slices.tsv")
+    pixels = np.load(out / "slices.npy", mmap_mode="r", allow_pickle=False)
+    if len(pixels) != len(table):
+        raise InputError(
+            f"{out} is damaged: {len(pixels)} slices in slices.npy, {len(table)} in slices.tsv."
+        )
+    return SliceSet(out, pixels, table, settings["class_names"], settings, settings["sha256"])
+
+
+def _fingerprint(cohort: "Cohort") -> str:
+    """Return a hash over the ids, labels, sizes and dates of all scans."""
+    digest = hashlib.sha256()
+    for row in cohort.scans[["path", "subject_id", "session_id", "label"]].itertuples(index=False):
+        facts = []
+        for file in dict.fromkeys(scan_files(cohort.root / row.path)):
+            if file.exists():
+                stat = file.stat()
+                facts += [stat.st_size, stat.st_mtime_ns]
+        digest.update(json.dumps([*row, *facts]).encode())
+    return digest.hexdigest()
+
+
+def _check_same(out: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    different = [name for name in wanted if stored.get(name) != wanted[name]]
+    if not different:
+        return
+    named = [name for name in different if name != "fingerprint"]
+    what = ", ".join(f"{name} {stored.get(name)} (now {wanted[name]})" for name in named)
+    raise InputError(
+        f"{out} holds slices of {what or 'other scans, or the scans, ids or labels have changed'}: "
+        "choose another folder, or delete this one."
+    )
+
+
+class _Partial:
+    """Slices on their way: pixels appended scan by scan, and a line of a journal for each scan.
+
+    A scan counts once its line stands, and its line is written after its pixels; so a kill at any
+    moment loses no more than the scan in hand.
+    """
+
+    def __init__(self, out: Path, settings: dict[str, Any], size: int) -> None:
+        self.pixels_path = out / "slices.part.npy"
+        self.journal_path = out / "slices.part.jsonl"
+        self.size = size
+        self.done: list[dict[str, Any]] = []  # one a scan: its indices, or why it failed
+        first = json.dumps(settings)
+        lines = self._read_journal()
+        if lines and lines[0] == first and self.pixels_path.is_file():
+            self._resume(lines[1:])
+        else:
+            self.pixels_path.write_bytes(_npy_header(0, size))
+        self.start = len(_npy_header(0, size))
+        journal = [first, *(json.dumps(entry) for entry in self.done)]
+        write_text(self.journal_path, "".join(line + "\n" for line in journal))
+
+    def __enter__(self) -> "_Partial":
+        self.pixels = self.pixels_path.open("r+b")
+        self.pixels.truncate(self.start + self.slices * self.size**2)
+        self.pixels.seek(0, 2)
+        self.journal = self.journal_path.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pixels.close()
+        self.journal.close()
+
+    @property
+    def slices(self) -> int:
+        return sum(len(entry.get("indices", ())) for entry in self.done)
+
+    @property
+    def problems(self) -> list[tuple[int, str]]:
+        """The failed scans: position in the cohort, reason."""
+        return [(n, entry["problem"]) for n, entry in enumerate(self.done) if "problem" in entry]
+
+    def add(self, taken: "_Taken") -> None:
+        """Append the slices of the next scan, or why it gave none."""
+        entry: dict[str, Any]
+        if isinstance(taken, str):
+            entry = {"problem": taken}
+        else:
+            self.pixels.write(taken[0].tobytes())
+            self.pixels.flush()
+            entry = {"indices": taken[1].tolist()}
+        self.journal.write(json.dumps(entry) + "\n")
+        self.journal.flush()
+        self.done.append(entry)
+
+    def _read_journal(self) -> list[str]:
+        if not self.journal_path.is_file():
+            return []
+        text = self.journal_path.read_text(encoding="utf-8")
+        return text.split("\n")[:-1]  # a last line without its end was cut off
+
+    def _resume(self, lines: list[str]) -> None:
+        """Take over the scans whose pixels stand in full."""
+        stored = self.pixels_path.stat().st_size - len(_npy_header(0, self.size))
+        for line in lines:
+            entry = json.loads(line)
+            stored -= len(entry.get("indices", ())) * self.size**2
+            if stored < 0:
+                break
+            self.done.append(entry)
+
+
+_Taken = tuple[NDArray[np.uint8], NDArray[np.int64]] | str
+
+
+def _npy_header(slices: int, size: int) -> bytes:
+    """Return the header of a NumPy file; its length is the same for any number of slices."""
+    stream = BytesIO()
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": "|u1", "fortran_order": False, "shape": (slices, size, size)}
+    )
+    return stream.getvalue()
+
+
+def _take_all(
+    cohort: "Cohort", options: dict[str, Any], partial: _Partial, workers: int | None, strict: bool
+) -> None:
+    """Append every scan that is still to do, in the order of the cohort."""
+    total = len(cohort.scans)
+    paths = [cohort.root / path for path in cohort.scans["path"]]
+    todo = paths[len(partial.done) :]
+    results = track(_taken(todo, options, workers), "Slicing", total, len(partial.done))
+    _check_problems(cohort, partial, strict)
+    for taken in results:
+        partial.add(taken)
+        if isinstance(taken, str):
+            _check_problems(cohort, partial, strict)
+
+
+def _taken(paths: list[Path], options: dict[str, Any], workers: int | None) -> Iterator[_Taken]:
+    """Yield what each scan gives, in order; processes work ahead by a few scans, no more."""
+    if workers is None:
+        workers = max(1, min(joblib.cpu_count(), len(paths) // SCANS_PER_WORKER))
+    if workers == 1:
+        yield from (_take(path, options) for path in paths)
+        return
+    parallel = joblib.Parallel(n_jobs=workers, return_as="generator", pre_dispatch="2*n_jobs")
+    yield from parallel(joblib.delayed(_take)(path, options) for path in paths)
+
+
+def _take(path: Path, options: dict[str, Any]) -> _Taken:
+    try:
+        scan = read_scan(
+            path,
+            plane=options["plane"],
+            volume=options["volume"],
+            analyze_orientation=options["analyze_orientation"],
+        )
+        return take_slices(
+            scan, options["plane"], options["count"], options["size"], options["centre"]
+        )
+    except ScanError as error:
+        return error.reason
+
+
+def _check_problems(cohort: "Cohort", partial: _Partial, strict: bool) -> None:
+    problems = partial.problems
+    if not problems:
+        return
+    first = ScanError(cohort.root / cohort.scans["path"].iloc[problems[0][0]], problems[0][1])
+    if strict:
+        raise first
+    if len(problems) > FAILED_SHARE * len(cohort.scans):
+        path = _write_problems(cohort, partial)
+        raise InputError(
+            f"{len(problems)} of the first {len(partial.done)} of {len(cohort.scans)} scans cannot "
+            f"be used, more than {FAILED_SHARE:.0%} of all ({path} lists them). The first: {first}"
+        )
+
+
+def _write_problems(cohort: "Cohort", partial: _Partial) -> Path:
+    rows = [(cohort.scans["path"].iloc[n], reason) for n, reason in partial.problems]
+    path = partial.journal_path.with_name("problems.tsv")
+    write_table(path, pd.DataFrame(rows, columns=["path", "reason"]))
+    return path
+
+
+def _finish(cohort: "Cohort", out: Path, settings: dict[str, Any], partial: _Partial) -> SliceSet:
+    """Give the files their names and hashes; slices.json comes last."""
+    table = _table(cohort, settings["plane"], partial)
+    lacking = [name for name in cohort.class_names if name not in set(table["label"])]
+    if lacking:
+        raise InputError(f"No scan of the class {lacking[0]!r} could be used: see problems.tsv.")
+    _write_problems(cohort, partial)
+    partial.pixels.seek(0)
+    partial.pixels.write(_npy_header(len(table), settings["size"]))
+    partial.pixels.flush()
+    os.fsync(partial.pixels.fileno())
+    partial.pixels_path.replace(out / "slices.npy")
+    write_table(out / "slices.tsv", table)
+    hashes = sha256(out / "slices.npy") + sha256(out / "slices.tsv")
+    problems = len(partial.problems)
+    note = f"{problems} of {len(cohort.scans)} scans could not be used; problems.tsv says why."
+    written = settings | {
+        "slices": len(table),
+        "layout": cohort.layout,
+        "simulated": cohort.simulated,
+        "notes": [*cohort.notes, *([note] if problems else [])],
+        "sha256": hashlib.sha256(hashes.encode()).hexdigest(),
+    }
+    write_json(out / "slices.json", written)
+    partial.journal_path.unlink()
+    return open_slices(out)
+
+
+def _table(cohort: "Cohort", plane: str, partial: _Partial) -> pd.DataFrame:
+    taken = [np.asarray(entry.get("indices", ()), dtype=np.int64) for entry in partial.done]
+    scans = cohort.scans.rename(columns={"path": "scan"}).assign(plane=plane)
+    table = scans.loc[scans.index.repeat([len(indices) for indices in taken])]
+    table = table.assign(slice_index=np.concatenate(taken)).reset_index(drop=True)
+    return table[list(COLUMNS)]
