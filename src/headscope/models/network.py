@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from headscope.errors import InputError
 from headscope.models.head import find_classifier, map_name, replace_classifier, stage_names
@@ -53,27 +53,27 @@ def build_network(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = entry.build()
-    classifier = find_classifier(model, architecture)
-    source = Source("random")
-    if chosen.pretrained and weights != "random":
-        source = load_pretrained(model, entry, classifier, weights)
-    head = replace_classifier(model, classifier, classes, seed)
-    map_layer = map_name(model, _example(architecture, model, size))
+        classifier = find_classifier(model, architecture)
+        source = Source("random")
+        if chosen.pretrained and weights != "random":
+            source = load_pretrained(model, entry, classifier, weights)
+        head = replace_classifier(model, classifier, classes, seed)
+    _check_size(architecture, model, size)
+    # at the size it was made for, so that the last maps have positions and pooled ones have not
+    map_layer = map_name(model, torch.zeros(1, 3, max(size, entry.size), max(size, entry.size)))
     training_mode = prepare(model, classifier, chosen)
     model = model.to(memory_format=torch.channels_last)
     stages = stage_names(model, classifier)
     return Network(entry, chosen, model, classifier, head, stages, map_layer, source, training_mode)
 
 
-def _example(name: str, model: nn.Module, size: int) -> Tensor:
-    """Return an empty slice that the network is known to take."""
-    example = torch.zeros(1, 3, size, size)
+def _check_size(name: str, model: nn.Module, size: int) -> None:
+    """Raise InputError where the network cannot take slices of `size` pixels."""
     try:
         with torch.inference_mode():
-            model.eval()(example)
+            model.eval()(torch.zeros(1, 3, size, size))
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"{name} does not take slices of {size} × {size} pixels ({reason}); try --size 224."
         ) from None
-    return example

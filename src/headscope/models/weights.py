@@ -151,8 +151,11 @@ def _lite0_names(model: nn.Module) -> dict[str, str]:
     expanding |= {"_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"}
     plain = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw"}
     plain |= {"_bn2": "bn2"}
-    blocks = [name for name, _ in model.named_modules() if name.count(".") == 2]
-    blocks = list(dict.fromkeys(name.rsplit(".", 1)[0] for name in blocks))
+    blocks = [
+        name
+        for name, _ in model.named_modules()
+        if name.startswith("blocks.") and name.count(".") == 2
+    ]
     for index, block in enumerate(blocks):
         inner = expanding if hasattr(model.get_submodule(block), "conv_pwl") else plain
         modules |= {f"_blocks.{index}.{old}": f"{block}.{new}" for old, new in inner.items()}

@@ -115,7 +115,8 @@ def find_architecture(name: str) -> Architecture:
     library, _, short = name.partition("/")
     if library == "timm" and timm.is_model(short):
         return _from_timm(short)
-    known = [*TABLE, *classifiers, *(f"timm/{model}" for model in timm.list_models())]
+    others = [f"timm/{model}" for model in timm.list_models()]
+    known = list(dict.fromkeys([*TABLE, *classifiers, *others]))
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or [*TABLE]
     raise InputError(
         f"Unknown architecture {name!r}; did you mean {', '.join(close)}? Any torchvision "

@@ -108,4 +108,4 @@ def _logits(network: Network, features: NDArray[np.float32]) -> NDArray[np.float
 
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:
-    return np.array(tensor.detach().cpu().contiguous())
+    return tensor.detach().cpu().contiguous().numpy().copy()

