@@ -5,22 +5,20 @@ OASIS-2 (its demographic table beside its files), a participants table whose ids
 names of the scans, class folders (DATA/AD/…, DATA/NC/…).
 """
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import pandas as pd
 
+from headscope.cohort.labels import label_scans
 from headscope.cohort.scans import PLANES, find_scan_files
+from headscope.cohort.tables import MISSING, listed, read_any_table
 from headscope.errors import InputError
 
-MISSING: Final = ("", "n/a", "N/A", "NA", "NaN", "nan", "None")
-MOST_CLASSES: Final = 10
+ID: Final = "id of the participant"
 COLUMNS: Final = ["path", "subject_id", "session_id", "label"]
 SUBJECT: Final = re.compile(r"(sub-[A-Za-z0-9]+|OAS[1-4]_?\d{4,5}|\d{3}_S_\d{4,5})")
 SESSION: Final = re.compile(
@@ -83,7 +81,10 @@ def find_cohort(
         raise InputError(f"Plane {plane!r} is none: choose axial, coronal or sagittal.")
     root = data if data.is_dir() else data.parent
     found = _recognise(data, root, label, plane)
-    scans, class_names, notes = _labelled(data, found, label, classes, threshold)
+    if classes is None and label is None and threshold is None:
+        classes = found.classes
+    column = _class_column(data, found, label)
+    scans, class_names, notes = label_scans(found.scans, column, classes, threshold)
     scans, doubled = _told_apart(scans)
     _check(data, scans, class_names)
     subjects = scans.groupby("label")["subject_id"].nunique()
@@ -101,36 +102,6 @@ def find_cohort(
         notes=[head, *found.notes, *notes, *doubled],
         simulated=(root / "simulation.json").is_file(),
     )
-
-
-def read_any_table(path: Path) -> pd.DataFrame:
-    """Read a TSV or CSV as other programs write it; every value stays text, spaces stripped.
-
-    Separators tab, comma and semicolon; line ends LF, CRLF and CR; UTF-8 with or without a mark,
-    UTF-16 with one, else Windows-1252.
-    """
-    raw = path.read_bytes()
-    text = _decoded(raw).replace("\r\n", "\n").replace("\r", "\n")
-    header = text.lstrip("\n").split("\n", 1)[0]
-    separator = max("\t;,", key=header.count)
-    rows = [row for row in csv.reader(StringIO(text), delimiter=separator) if any(row)]
-    if len(rows) < 2:
-        raise InputError(f"{path} holds no rows below its header.")
-    names, width = [name.strip() for name in rows[0]], len(rows[0])
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) > width and any(cell.strip() for cell in row[width:]):
-            raise InputError(f"{path}: row {number} has {len(row)} fields, the header {width}.")
-    cells = [[*map(str.strip, row[:width]), *[""] * (width - len(row))] for row in rows[1:]]
-    return pd.DataFrame(cells, columns=names, dtype=str)
-
-
-def _decoded(raw: bytes) -> str:
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return raw.decode("utf-16", errors="replace")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return raw.decode("cp1252", errors="replace")
 
 
 def _recognise(data: Path, root: Path, label: str | None, plane: str) -> _Found:
@@ -163,7 +134,7 @@ def _recognise(data: Path, root: Path, label: str | None, plane: str) -> _Found:
 def _scan_table(root: Path, path: Path) -> _Found:
     table = read_any_table(path)
     if "path" not in table.columns:
-        raise InputError(f"{path} lacks the column 'path': it has {_listed(table.columns)}.")
+        raise InputError(f"{path} lacks the column 'path': it has {listed(table.columns)}.")
     missing = [name for name in table["path"] if not (root / name).is_file()]
     if missing:
         raise InputError(
@@ -211,7 +182,7 @@ def _participants(path: Path, table: pd.DataFrame, names: list[str]) -> _Found:
     if column is None:
         raise InputError(
             f"No column of {path} holds ids that stand in the names of the scans, such as "
-            f"{names[0]!r}: it has {_listed(table.columns)}."
+            f"{names[0]!r}: it has {listed(table.columns)}."
         )
     scans = pd.DataFrame({"path": names, "subject_id": subjects})
     unknown = scans["subject_id"].isna()
@@ -234,17 +205,9 @@ def _participants(path: Path, table: pd.DataFrame, names: list[str]) -> _Found:
     without = len(set(table[column]) - set(scans["subject_id"]))
     if without:
         notes.append(f"{without} rows of {path.name} have no scan.")
-    own = table.drop(
-        columns=[
-            name
-            for name in ("path", "subject_id", "session_id")
-            if name != column and name in table.columns
-        ]
-    )
+    ours = [name for name in COLUMNS[:3] if name in table.columns and name != column]
     joined = scans.merge(
-        own.assign(_id=own[column]).drop(columns="subject_id", errors="ignore"),
-        left_on="subject_id",
-        right_on="_id",
+        table.drop(columns=ours).rename(columns={column: ID}), left_on="subject_id", right_on=ID
     )
     return _Found("participants table", joined, None, notes=notes)
 
@@ -297,8 +260,8 @@ def _class_folders(data: Path, names: list[str]) -> _Found:
     notes = [f"Subject ids come from {' and '.join(origins)}."]
     if any(origin == "the whole file name" for _, origin in ids):
         notes.append(
-            "A file whose name holds no known form of id (sub-X, OAS1_0001, 002_S_0295) counts as a "
-            "subject of its own: if one person has several, give a scans.tsv."
+            "A file whose name holds no known form of id (sub-X, OAS1_0001, 002_S_0295) counts as "
+            "a subject of its own: if one person has several, give a scans.tsv."
         )
     if len(inside) < len(names):
         notes.append(f"{len(names) - len(inside)} scans outside class folders are left out.")
@@ -324,77 +287,14 @@ def _session_of(name: str) -> str:
     return match[1] if match is not None else "1"
 
 
-def _labelled(
-    data: Path,
-    found: _Found,
-    label: str | None,
-    classes: Mapping[str, Sequence[str]] | None,
-    threshold: float | None,
-) -> tuple[pd.DataFrame, list[str], list[str]]:
-    """Return the scans that show a class, the classes in order, and what was left out."""
-    if classes is None and label is None and threshold is None:
-        classes = found.classes
+def _class_column(data: Path, found: _Found, label: str | None) -> str:
     column = label or found.label
-    offered = [name for name in found.scans.columns if name not in COLUMNS[:3] and name[0] != "_"]
+    offered = [name for name in found.scans.columns if name not in (*COLUMNS[:3], ID)]
     if column is None:
-        raise InputError(f"Which column holds the classes? Name one as label: {_listed(offered)}.")
+        raise InputError(f"Which column of {data} holds the classes? Name it: {listed(offered)}.")
     if column not in found.scans.columns:
-        raise InputError(f"There is no column {column!r} in {data}: it has {_listed(offered)}.")
-    values = found.scans[column].astype(str)
-    known = ~values.isin(MISSING)
-    notes = []
-    if not known.all():
-        notes.append(f"{(~known).sum()} scans have no value of {column} and are left out.")
-    scans, values = found.scans[known], values[known]
-    if threshold is not None:
-        values = _cut(values, column, threshold)
-    elif classes is None:
-        _check_classes(values, column)
-    names = list(classes) if classes is not None else sorted(values.unique())
-    chosen = classes if classes is not None else {name: [name] for name in names}
-    of_value = {str(value): name for name, group in chosen.items() for value in group}
-    left = values[~values.isin(list(of_value))].value_counts().sort_index()
-    if len(left):
-        each = ", ".join(f"{value} {count}" for value, count in left.items())
-        notes.append(f"Left out by {column}: {each} ({left.sum()} scans).")
-    if classes is not None:
-        named = "; ".join(
-            f"{name} = {', '.join(map(str, group))}" for name, group in chosen.items()
-        )
-        notes.append(f"Classes by {column}: {named}.")
-    scans = scans.drop(columns="label", errors="ignore").assign(label=values.map(of_value))
-    return scans[scans["label"].notna()], [str(name) for name in names], notes
-
-
-def _cut(values: pd.Series, column: str, threshold: float) -> pd.Series:
-    numbers = _numbers(values)
-    if numbers is None:
-        bad = next(value for value in values if _numbers(pd.Series([value])) is None)
-        raise InputError(f"Column {column!r} has no threshold: {bad!r} in it is no number.")
-    names = np.where(numbers > threshold, f"{column}>{threshold:g}", f"{column}<={threshold:g}")
-    return pd.Series(names, index=values.index)
-
-
-def _numbers(values: pd.Series) -> pd.Series | None:
-    """Return the values as numbers, decimal commas allowed; None where one is no number."""
-    numbers = pd.to_numeric(values.str.replace(",", ".", regex=False), errors="coerce")
-    return None if numbers.isna().any() else numbers
-
-
-def _check_classes(values: pd.Series, column: str) -> None:
-    count = values.nunique()
-    if count <= MOST_CLASSES:
-        return
-    numbers = _numbers(values)
-    if numbers is not None:
-        raise InputError(
-            f"Column {column!r} is numeric, from {numbers.min():g} to {numbers.max():g}: cut it in "
-            f"two classes with threshold, for example {numbers.median():.3g}."
-        )
-    raise InputError(
-        f"Column {column!r} has {count} values, {_listed(sorted(values.unique()))}: choose those "
-        "that are classes with classes."
-    )
+        raise InputError(f"There is no column {column!r} in {data}: it has {listed(offered)}.")
+    return column
 
 
 def _told_apart(scans: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -419,8 +319,3 @@ def _check(data: Path, scans: pd.DataFrame, class_names: list[str]) -> None:
     if len(class_names) < 2:
         held = f"only {class_names[0]!r} in {len(scans)} scans" if class_names else "none"
         raise InputError(f"{data} shows {held}: at least two classes are needed.")
-
-
-def _listed(names: Sequence[str] | pd.Index) -> str:
-    shown = ", ".join(map(str, list(names)[:20]))
-    return f"{shown} and {len(names) - 20} more" if len(names) > 20 else shown or "none"

@@ -1,0 +1,49 @@
+"""Tables as other programs write them → text columns."""
+
+import csv
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from headscope.errors import InputError
+
+MISSING: Final = ("", "n/a", "N/A", "NA", "NaN", "nan", "None")
+
+
+def read_any_table(path: Path) -> pd.DataFrame:
+    """Read a TSV or CSV as other programs write it; every value stays text, spaces stripped.
+
+    Separators tab, comma and semicolon; line ends LF, CRLF and CR; UTF-8 with or without a mark,
+    UTF-16 with one, else Windows-1252.
+    """
+    raw = path.read_bytes()
+    text = _decoded(raw).replace("\r\n", "\n").replace("\r", "\n")
+    header = text.lstrip("\n").split("\n", 1)[0]
+    separator = max("\t;,", key=header.count)
+    rows = [row for row in csv.reader(StringIO(text), delimiter=separator) if any(row)]
+    if len(rows) < 2:
+        raise InputError(f"{path} holds no rows below its header.")
+    names, width = [name.strip() for name in rows[0]], len(rows[0])
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) > width and any(cell.strip() for cell in row[width:]):
+            raise InputError(f"{path}: row {number} has {len(row)} fields, the header {width}.")
+    cells = [[*map(str.strip, row[:width]), *[""] * (width - len(row))] for row in rows[1:]]
+    return pd.DataFrame(cells, columns=names, dtype=str)
+
+
+def _decoded(raw: bytes) -> str:
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return raw.decode("utf-16", errors="replace")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", errors="replace")
+
+
+def listed(names: Sequence[str] | pd.Index) -> str:
+    """Name up to 20 of `names` in a sentence."""
+    shown = ", ".join(map(str, list(names)[:20]))
+    return f"{shown} and {len(names) - 20} more" if len(names) > 20 else shown or "none"
