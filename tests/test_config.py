@@ -1,0 +1,100 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headscope.config import Config, make_config, parse_change, read_config
+from headscope.errors import InputError
+from headscope.experiment import plan_runs
+
+
+def test_settings_survive_toml(tmp_path):
+    config = make_config(
+        data="scans",
+        classes={"AD": ["Demented"], "NC": ["Nondemented"]},
+        rows=[{"regime": "scratch", "name": "scratch-50", "epochs": 50}],
+        seeds=[0, 1],
+    )
+    config.save(tmp_path / "experiment.toml")
+    again = read_config(tmp_path / "experiment.toml", {"data": "scans", "out": config.out})
+    assert again == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"epoch": 3}, "did you mean 'epochs'"),
+        ({"rows": [{"regime": "frozen", "rate": 1}]}, "Valid settings: regime, name"),
+        ({"size": 3}, "The setting 'size' is 3"),
+        ({"plane": "oblique"}, "axial"),
+        ({"splits": ["scan"]}, "subject"),
+        ({"ratio": [1, 0, 1]}, "ratio.1"),
+        ({"regimes": []}, "needs at least one value"),
+        ({"learning_rate": -1}, "greater than 0"),
+    ],
+)
+def test_a_bad_setting_is_named_with_the_valid_ones(settings, part):
+    with pytest.raises(InputError) as caught:
+        make_config(data="scans", **settings)
+    assert part in str(caught.value)
+
+
+def test_data_is_needed():
+    with pytest.raises(InputError, match="'data' is missing"):
+        make_config()
+
+
+def test_paths_in_a_file_are_taken_from_its_folder(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text('data = "scans"\nout = "result"\nweights = "w.safetensors"\nepochs = 2\n')
+    config = read_config(path, {"epochs": 3})
+    assert (config.data, config.out) == (tmp_path / "scans", tmp_path / "result")
+    assert config.weights == str(tmp_path / "w.safetensors")
+    assert config.epochs == 3
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text("data = [")
+    with pytest.raises(InputError, match=r"a\.toml cannot be read as TOML"):
+        read_config(path, {})
+
+
+def test_changes_are_toml_or_text():
+    assert parse_change("epochs=3") == ("epochs", 3)
+    assert parse_change("regimes=frozen,finetune") == ("regimes", ["frozen", "finetune"])
+    assert parse_change("regimes=frozen") == ("regimes", ["frozen"])
+    assert parse_change("seeds=[0, 1]") == ("seeds", [0, 1])
+    assert parse_change("seeds=7") == ("seeds", [7])
+    assert parse_change("weights=a=b") == ("weights", "a=b")
+    with pytest.raises(InputError, match="key=value"):
+        parse_change("epochs")
+
+
+@given(st.sets(st.sampled_from(["subject", "slice"]), min_size=1), st.integers(1, 3))
+def test_the_plan_is_the_whole_grid(splits, seeds):
+    config = Config(data="d", splits=tuple(splits), seeds=tuple(range(seeds)))
+    plans = plan_runs(config)
+    assert len(plans) == 3 * len(splits) * seeds
+    assert len({plan.name for plan in plans}) == len(plans)
+
+
+def test_rows_take_what_they_leave_out_from_the_experiment():
+    rows = [
+        {"regime": "frozen", "splits": ["subject", "slice"]},
+        {"regime": "scratch", "epochs": 5},
+        {"regime": "scratch", "name": "scratch-long", "epochs": 9},
+    ]
+    plans = plan_runs(make_config(data="d", rows=rows, epochs=2, architectures=["resnet18"]))
+    assert [plan.name for plan in plans] == [
+        "resnet18-frozen-subject-seed0",
+        "resnet18-frozen-slice-seed0",
+        "resnet18-scratch-subject-seed0",
+        "resnet18-scratch-long-subject-seed0",
+    ]
+    assert [plan.recipe.epochs for plan in plans] == [2, 2, 5, 9]
+
+
+def test_two_rows_of_one_name_are_refused():
+    rows = [{"regime": "scratch", "epochs": 5}, {"regime": "scratch", "epochs": 9}]
+    with pytest.raises(InputError, match="scratch-subject-seed0: give one of them a name"):
+        plan_runs(make_config(data="d", rows=rows))
