@@ -220,12 +220,12 @@ def _resumable() -> Iterator[None]:
 
 def _conclude(experiment: Path) -> None:
     """Write the report; print its table and where it stands."""
-    from headscope.analysis.table import display_table, results_table
+    from headscope.analysis.table import results_table, short_table
     from headscope.record import read_experiment
     from headscope.report import write_report
 
     page = write_report(experiment)
-    _print_table(display_table(results_table(read_experiment(experiment))))
+    _print_table(short_table(results_table(read_experiment(experiment))))
     print(f"Report: {page}")
 
 

@@ -27,6 +27,7 @@ class LogitScatter:
     title: str
     network: str
     class_names: tuple[str, str]
+    pair: tuple[int, int]
     class_count: int
     subset: str
     logits: NDArray[np.float64]
@@ -58,6 +59,7 @@ def logit_scatter(run: Run, pair: tuple[int, int] = (0, 1), subset: str = "test"
         title=run_title(run),
         network=run_network(run),
         class_names=(names[pair[0]], names[pair[1]]),
+        pair=pair,
         class_count=len(names),
         subset=subset,
         logits=logits[:, list(pair)],  # (n, 2)
@@ -164,6 +166,27 @@ def markdown_table(table: pd.DataFrame) -> str:
     lines = [_markdown_line(cells) for cells in (head, align, *rows)]
     notes = "Accuracies are percentages of slices or of subjects; intervals resample subjects."
     return "\n".join(lines) + f"\n\n{notes}\n"
+
+
+def short_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return `results_table` as text for a terminal: what fits in some hundred columns."""
+    rows = [
+        {
+            "Network": row["architecture"],
+            "Regime": row["name"],
+            "Split": row["split"],
+            "Seed": row["seed"],
+            "Epochs": row["epochs"],
+            "Train %": format_percent(row["train_slice_accuracy"]),
+            "Val %": format_percent(row["val_slice_accuracy"]),
+            "Test slice % [95%]": _interval(row, "test_slice_accuracy", format_percent),
+            "Test subject % [95%]": _interval(row, "test_subject_accuracy", format_percent),
+            "Subject AUC [95%]": _interval(row, "test_subject_auc", format_fraction),
+            "min:sec": format_seconds(row["train_seconds"]),
+        }
+        for row in table.to_dict("records")
+    ]
+    return pd.DataFrame(rows)
 
 
 def regime_text(name: str, regime: str) -> str:
