@@ -49,7 +49,7 @@ def write_synthetic_run(
     record_initial=True,
 ) -> Run:
     """Draw features, train a head on them and write the whole run through `record`."""
-    rng = np.random.default_rng([seed, len(regime), subjects])
+    rng = np.random.default_rng([seed, len(regime), len(architecture), subjects])
     K = len(class_names)
     subject = np.repeat(np.arange(subjects), slices_each)  # (N,)
     label = subject % K
@@ -70,7 +70,7 @@ def write_synthetic_run(
     for epoch, rate in enumerate(rates, start=1):
         order = rng.permutation(train)
         for rows in np.split(order, range(batch, len(order), batch)):
-            error = softmax(features[rows] @ weight.T + bias)
+            error = softmax(features[rows] @ weight.T + bias).astype(np.float32)
             error[np.arange(len(rows)), label[rows]] -= 1
             gradient = error.T @ features[rows] / len(rows) + weight_decay * weight
             velocity = momentum * velocity + gradient
@@ -80,7 +80,8 @@ def write_synthetic_run(
         history.append(_history_row(epoch, rate, features @ weight.T + bias, label, subset))
 
     logits = (features @ weight.T + bias).astype(np.float32)  # (N, K)
-    path = experiment / "runs" / f"{architecture}-{name or regime}-{split}-seed{seed}"
+    folder = architecture.replace("/", "-")
+    path = experiment / "runs" / f"{folder}-{name or regime}-{split}-seed{seed}"
     settings = {
         "name": path.name,
         "architecture": architecture,

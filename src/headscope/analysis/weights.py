@@ -305,7 +305,7 @@ def _fit(z: Array, y: Array, degree: int, mu: float, sigma: float) -> Polynomial
 
 def _least_squares(z: Array, y: Array, degree: int) -> tuple[Array, float]:
     powers = np.vander(z, degree + 1)  # (D, degree + 1), highest power first
-    coefficients = np.linalg.lstsq(powers, y, rcond=None)[0]
+    coefficients: Array = np.linalg.lstsq(powers, y, rcond=None)[0].astype(np.float64)
     rss = float(((y - powers @ coefficients) ** 2).sum())
     return coefficients, rss if rss > EXACT * float((y**2).sum()) else 0.0
 

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from headscope.figures.style import (
     COLOURS,
@@ -19,6 +20,7 @@ from headscope.figures.style import (
     styled,
 )
 
+FLOOR = 38  # per cent: below chance for two classes
 SUBSETS = {"train": "training", "val": "validation"}
 
 
@@ -51,8 +53,10 @@ def plot_history(
     loss.set(ylabel="Cross-entropy (nats)")
     loss.set_ylim(bottom=0)
     head_line(loss, title, network)
-    accuracy.set(xlabel="Epoch", ylabel="Slice accuracy (%)", ylim=(None, 101))
-    accuracy.yaxis.set_major_locator(MaxNLocator(5))
+    lowest = accuracy.dataLim.y0 if np.isfinite(accuracy.dataLim.y0) else FLOOR
+    accuracy.set(xlabel="Epoch", ylabel="Slice accuracy (%)")
+    accuracy.set_ylim(min(FLOOR, lowest - 3), 103)  # the same for most runs, to be compared
+    accuracy.yaxis.set_major_locator(MultipleLocator(20))
     accuracy.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure = figure_of(loss)
     if own:

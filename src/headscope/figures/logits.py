@@ -84,9 +84,9 @@ def _draw(panel: LogitScatter, ax: Axes, letter: str) -> None:
         rasterized=len(panel.logits) > DENSE,
         zorder=3,
     )
-    first, second = (plain(name) for name in panel.class_names)
-    ax.set(xlabel=f"Logit of {first}, $z_0$", ylabel=f"Logit of {second}, $z_1$")
-    head_line(ax, letter + panel.title, f"{panel.network}: {_summary(panel)}")
+    (first, second), (i, j) = (plain(name) for name in panel.class_names), panel.pair
+    ax.set(xlabel=f"Logit of {first}, $z_{i}$", ylabel=f"Logit of {second}, $z_{j}$")
+    head_line(ax, letter + panel.title, f"{panel.network}\n{_summary(panel)}")
 
 
 def _summary(panel: LogitScatter) -> str:
@@ -94,7 +94,7 @@ def _summary(panel: LogitScatter) -> str:
     if n == 0:
         return f"no {panel.subset} slices of these classes"
     text = f"{100 * panel.slice_accuracy:.1f}% of {n:,} slices right"
-    return text if panel.class_count == 2 else f"{text}, {panel.class_count} classes"
+    return text if panel.class_count == 2 else f"{text} among {panel.class_count} classes"
 
 
 def _limits(panels: Sequence[LogitScatter]) -> tuple[float, float]:
@@ -110,7 +110,7 @@ def _grid(count: int) -> list[Axes]:
     columns = 1 if count == 1 else 2
     rows = ceil(count / columns)
     width = COLUMN if columns == 1 else PAGE
-    figure = new_figure(width, rows * COLUMN * 1.08 + LEGEND)
+    figure = new_figure(width, rows * COLUMN * 1.08 + LEGEND, row_gap=2.5 * MM)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for spare in axes[count:]:
         spare.set_axis_off()
@@ -133,5 +133,7 @@ def _handles(panel: LogitScatter) -> list[Line2D]:
     ]
     ring = Line2D([], [], linestyle="none", marker="o", markersize=6.5, markerfacecolor="none",
                   markeredgecolor=INK, markeredgewidth=0.5, label="wrongly classified")  # fmt: skip
-    line = Line2D([], [], color=INK, linewidth=0.8, dashes=(4, 2), label="decision line, $z_0=z_1$")
+    i, j = panel.pair
+    name = f"decision line, $z_{i}=z_{j}$"
+    line = Line2D([], [], color=INK, linewidth=0.8, dashes=(4, 2), label=name)
     return [*points, ring, line]

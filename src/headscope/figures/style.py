@@ -8,6 +8,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,9 +79,10 @@ def styled(plot: Callable[P, T]) -> Callable[P, T]:
     return wrapper
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float, row_gap: float = 1 * MM) -> Figure:
     """Return an empty figure of that size in inches, without a window behind it."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    layout = ConstrainedLayoutEngine(h_pad=row_gap)
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -97,7 +99,7 @@ def head_line(ax: Axes, title: str, below: str) -> None:
     """Set a bold title and, in grey under it, the figures that belong to it."""
     lines = len(below.splitlines())
     ax.set_title(plain(title), pad=4 + 10 * lines)
-    ax.annotate(
+    note = ax.annotate(
         plain(below),
         (0, 1),
         xytext=(0, 4),
@@ -107,6 +109,7 @@ def head_line(ax: Axes, title: str, below: str) -> None:
         va="bottom",
         linespacing=1.25,
     )
+    note.set_in_layout(False)  # a long line must not narrow the panel; the pad keeps its height
 
 
 def plain(text: str) -> str:

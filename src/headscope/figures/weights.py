@@ -40,7 +40,7 @@ def plot_weights(
     Source: the paper's Fig. 3.
     """
     own = ax is None
-    ax = new_figure(COLUMN, COLUMN + 32 * MM).subplots() if ax is None else ax
+    ax = new_figure(COLUMN, COLUMN + 30 * MM).subplots() if ax is None else ax
     ax.axhline(0, color=EDGE, linewidth=0.4, zorder=1)
     ax.axvline(0, color=EDGE, linewidth=0.4, zorder=1)
     ax.scatter(

@@ -80,6 +80,7 @@ def _pair(pair: tuple[int, int] | None) -> Markup:
 
 SHOWN: dict[str, Callable[[float], str]] = {
     "significant": significant,
+    "brief": lambda value: significant(value, 1),
     "probability": probability,
     "percent": format_percent,
     "points": _fixed(1),

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -128,16 +129,18 @@ def _splits(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for (split, seed), group in _grouped(
         runs, lambda run: (run.settings["split"], run.settings["seed"])
     ):
-        run, people = group[0], group[0].predictions.groupby("label")["subject_id"].nunique()
+        run = group[0]
+        people = run.predictions.groupby("label")["subject_id"].nunique()
         splits.append(
             {
                 "split": split,
                 "seed": seed,
                 "run": run.name,
-                "rows": cohort_table(run).to_dict("records"),
+                "subsets": _grouped(cohort_table(run).to_dict("records"), itemgetter("subset")),
                 "subjects": int(run.predictions["subject_id"].nunique()),
                 "slices": len(run.predictions),
-                "classes": [(name, int(people.get(name, 0))) for name in run.class_names],
+                "classes": run.class_names,
+                "people": {name: int(people.get(name, 0)) for name in run.class_names},
                 "shared": shared_subjects(run),
             }
         )

@@ -1,7 +1,7 @@
 """The page's first words, made from the numbers: what was reached, and what would be claimed."""
 
 from collections.abc import Mapping, Sequence
-from math import isnan
+from math import isnan, sqrt
 from typing import Any
 
 import pandas as pd
@@ -11,8 +11,6 @@ from headscope.analysis import HeadAnalysis
 from headscope.report.numbers import number
 
 Row = Mapping[str, Any]
-# Below this, observed and predicted correlation are told apart by nobody's eye in Fig. 3.
-CLOSE = 0.02
 
 
 def verdict(table: pd.DataFrame, heads: Mapping[str, Sequence[HeadAnalysis]]) -> list[Markup]:
@@ -35,9 +33,9 @@ def leak_gaps(apart: Sequence[Row], mixed: Sequence[Row]) -> list[Markup]:
         gap = 100 * (claim["test_slice_accuracy"] - twins[0]["test_slice_accuracy"])
         sentences.append(
             Markup(
-                "With slices of one subject on both sides of the split, the same {network} would "
-                "have claimed {claim}% of slices where it reaches {honest}% on unseen subjects: "
-                "{gap} points that come from the split, not from the network."
+                "With slices of one subject on both sides of the split, {network} would have "
+                "claimed {claim}% of slices, where it reaches {honest}% on unseen subjects: "
+                "a leakage gap of {gap} points."
             ).format(
                 network=_name(claim),
                 claim=_number(claim, "test_slice_accuracy", "percent"),
@@ -57,9 +55,8 @@ def _reached(apart: Sequence[Row]) -> list[Markup]:
             "apart; the table below has them all."
         ).format(len(apart))
     reached = Markup(
-        "On {subjects} subjects never seen in training, {network} put {subject}% of subjects"
-        "{subject_interval} and {slice}% of their slices{slice_interval} in the right class."
-        "{chosen}"
+        "On {subjects} subjects never seen in training, {network} classified {subject}% of "
+        "subjects{subject_interval} and {slice}% of their slices{slice_interval} correctly.{chosen}"
     ).format(
         subjects=_number(best, "test_subjects", "count"),
         network=_name(best),
@@ -96,8 +93,8 @@ def _correlation(heads: Mapping[str, Sequence[HeadAnalysis]]) -> list[Markup]:
     known = [(run, each) for run, each in known if not isnan(each.residual)]
     if not known:
         return []
-    run, worst = max(known, key=lambda item: abs(item[1].residual))
-    close = abs(worst.residual) <= CLOSE
+    run, worst = max(known, key=lambda item: _departure(item[1]))
+    close = _departure(worst) <= 2
     text = (
         "The correlation of the two rows of weights, the falling line of Fig. 3, is the one that "
         "the training rule forces on any data, to within {residual}: it tells how far the head "
@@ -106,8 +103,13 @@ def _correlation(heads: Mapping[str, Sequence[HeadAnalysis]]) -> list[Markup]:
         else "The correlation of the rows of weights departs from the one that the training rule "
         "forces by up to {residual}; only that part is worth interpreting."
     )
-    residual = number(abs(worst.residual), run, "abs_residual", pair=worst.pair)
+    residual = number(abs(worst.residual), run, "abs_residual", "brief", worst.pair)
     return [Markup(text).format(residual=residual)]  # noqa: S704 (our own words)
+
+
+def _departure(head: HeadAnalysis) -> float:
+    """Return the residual in sampling errors of a correlation over D features, 1 / sqrt(D)."""
+    return abs(head.residual) * sqrt(head.feature_count)
 
 
 def _validated(row: Row) -> float:

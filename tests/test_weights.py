@@ -1,0 +1,276 @@
+"""The head analysis against scipy, numpy, torch's own SGD and the paper's printed numbers."""
+
+from math import log, pi
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from headscope.analysis import (
+    PolynomialFit,
+    class_pairs,
+    correlation_from_moments,
+    head_analysis,
+    run_head_analysis,
+    sum_shrinkage,
+)
+from headscope.errors import InputError
+from tests.synthetic import write_synthetic_run
+
+
+@pytest.fixture
+def head():
+    rng = np.random.default_rng(3)
+    x = rng.normal(0.001, 0.113, 300)
+    return np.stack([x, -0.9 * x + 0.3 * x**2 + rng.normal(0, 0.03, 300)])  # (2, D)
+
+
+def test_correlation_equals_scipy_and_the_identity(head):
+    result = head_analysis(head)
+    assert result.r == pytest.approx(stats.pearsonr(*head).statistic, abs=1e-12)
+    assert result.r_identity == pytest.approx(result.r, abs=1e-12)
+    s, d = head[0] + head[1], head[0] - head[1]
+    assert result.sum_variance == pytest.approx(np.var(s, ddof=1), rel=1e-12)
+    assert result.difference_variance == pytest.approx(np.var(d, ddof=1), rel=1e-12)
+    assert result.sum_difference_covariance == pytest.approx(np.cov(s, d)[0, 1], rel=1e-9)
+    assert result.displacement_ratio == pytest.approx(np.std(d) / np.std(s), rel=1e-12)
+
+
+def test_linear_fit_equals_linregress(head):
+    fit, line = head_analysis(head).fits[0], stats.linregress(*head)
+    assert fit.coefficients[0] / fit.sigma == pytest.approx(line.slope, rel=1e-12)
+    assert fit([0.0])[0] == pytest.approx(line.intercept, rel=1e-9)
+    assert fit.r2 == pytest.approx(line.rvalue**2, rel=1e-12)
+    assert fit.f == pytest.approx((line.slope / line.stderr) ** 2, rel=1e-9)
+    assert fit.p == pytest.approx(line.pvalue, rel=1e-6)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 4])
+def test_fits_equal_numpy_and_the_f_test_by_hand(head, degree):
+    x, y = head
+    n = len(x)
+    z = (x - x.mean()) / x.std(ddof=1)
+    fit = head_analysis(head).fits[degree - 1]
+    assert (fit.degree, fit.mu) == (degree, pytest.approx(x.mean(), rel=1e-12))
+    assert fit.sigma == pytest.approx(x.std(ddof=1), rel=1e-12)
+    np.testing.assert_allclose(fit.coefficients, np.polyfit(z, y, degree), rtol=1e-8, atol=1e-12)
+
+    def rss(k):
+        return np.sum((y - np.polyval(np.polyfit(z, y, k), z)) ** 2)
+
+    free = n - degree - 1
+    f = (rss(degree - 1) - rss(degree)) / (rss(degree) / free)
+    tss = np.sum((y - y.mean()) ** 2)
+    assert fit.residual_norm == pytest.approx(np.sqrt(rss(degree)), rel=1e-10)
+    assert fit.r2 == pytest.approx(1 - rss(degree) / tss, rel=1e-10)
+    assert fit.adjusted_r2 == pytest.approx(1 - rss(degree) / free / (tss / (n - 1)), rel=1e-10)
+    assert fit.f == pytest.approx(f, rel=1e-7)
+    assert fit.p == pytest.approx(1 - stats.f.cdf(f, 1, free), abs=1e-9)
+    sigma2 = rss(degree) / n
+    likelihood = stats.norm.logpdf(
+        y, np.polyval(np.polyfit(z, y, degree), z), np.sqrt(sigma2)
+    ).sum()
+    assert fit.bic == pytest.approx((degree + 1) * log(n) - 2 * likelihood, rel=1e-10)
+    assert fit.bic == pytest.approx(n * (log(2 * pi * sigma2) + 1) + (degree + 1) * log(n))
+
+
+def test_equation_reads_as_the_paper_prints_it():
+    fit = PolynomialFit(
+        degree=4,
+        mu=0.000927,
+        sigma=0.113,
+        coefficients=(-0.000125, 0.000412, 0.000671, -0.107, -3.51e-05),
+        **dict.fromkeys(("residual_norm", "r2", "adjusted_r2", "bic", "f", "p"), 0.0),
+    )
+    assert fit.equation == (
+        "y = −0.000125*z^4 + 0.000412*z^3 + 0.000671*z^2 − 0.107*z − 3.51e-05, "
+        "where z = (x − 0.000927)/0.113"
+    )
+
+
+def test_the_papers_slope_follows_from_spread_and_initialisation_alone():
+    # Glorot-uniform 2048 → 2: sd sqrt(2 / 2050) = 0.0312 a row; var W[0] = 0.113² as printed.
+    sum_variance = 2 * 0.0312**2
+    difference_variance = 4 * 0.113**2 - sum_variance
+    r = correlation_from_moments(sum_variance, difference_variance, 0.0)
+    assert r == pytest.approx(-0.924, abs=5e-4)
+
+
+def test_null_prediction_takes_the_sum_from_the_initial_head():
+    rng = np.random.default_rng(0)
+    initial = rng.uniform(-0.02, 0.02, (2, 2048))
+    learned = rng.normal(0, 0.1, 2048)
+    weight = 0.9 * initial + np.stack([learned, -learned])
+    rates, decay = [0.1], 1.0  # one step that shrinks the sum to 0.9 of itself
+    result = head_analysis(weight, initial_weight=initial, learning_rates=rates, weight_decay=decay)
+    s, d = 0.9 * initial.sum(axis=0), weight[0] - weight[1]
+    vs, vd = np.var(s), np.var(d)
+    assert result.shrinkage == pytest.approx(0.9)
+    assert result.row_sum_drift < 1e-15
+    assert result.r_null == pytest.approx((vs - vd) / (vs + vd), rel=1e-12)
+    assert result.null_slope == pytest.approx(result.r_null, rel=1e-12)
+    assert result.r_conserved == pytest.approx(result.r, abs=1e-12)
+    assert result.residual == pytest.approx(result.r - result.r_null, abs=1e-15)
+    assert result.null_source == "initial head"
+    assert result.notes == ()
+
+
+def test_untrained_head_has_no_correlation_and_a_displacement_of_one():
+    initial = np.random.default_rng(1).normal(0, 0.03, (5, 20_000))
+    result = head_analysis(initial, initial_weight=initial, pair=(1, 3))
+    assert result.r == pytest.approx(0, abs=0.02)
+    assert result.displacement_ratio == pytest.approx(1, abs=0.02)
+    assert result.row_sum_drift == 0
+
+
+def test_without_an_initial_head_the_null_says_so(head):
+    result = head_analysis(head)
+    vs, vd = (np.var(head[0] + sign * head[1]) for sign in (1, -1))
+    assert result.r_null == pytest.approx((vs - vd) / (vs + vd), rel=1e-12)
+    assert result.null_source == "observed row sum"
+    assert np.isnan(result.row_sum_drift) and np.isnan(result.r_conserved)
+    assert any("No initial head" in note for note in result.notes)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rates=st.lists(st.floats(1e-4, 0.5), min_size=1, max_size=60),
+    decay=st.floats(0, 0.1),
+    momentum=st.floats(0, 0.95),
+)
+def test_sum_shrinkage_is_what_torch_does_to_an_idle_parameter(rates, decay, momentum):
+    idle = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
+    optimizer = torch.optim.SGD([idle], lr=1.0, momentum=momentum, weight_decay=decay)
+    for rate in rates:
+        optimizer.param_groups[0]["lr"] = rate
+        idle.grad = torch.zeros_like(idle)
+        optimizer.step()
+    assert sum_shrinkage(rates, decay, momentum) == pytest.approx(idle[0].item(), rel=1e-12)
+
+
+def test_sum_shrinkage_of_plain_sgd_is_the_product():
+    rates = [0.1, 0.05, 0.2]
+    assert sum_shrinkage(rates, 0.3) == pytest.approx(np.prod([1 - 0.3 * r for r in rates]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 2**16),
+    width=st.integers(5, 200),
+    classes=st.integers(2, 4),
+    rate=st.floats(1e-3, 0.1),
+    decay=st.floats(0, 0.01),
+    momentum=st.floats(0, 0.95),
+    steps=st.integers(1, 60),
+)
+def test_sgd_conserves_the_row_sum_as_predicted(seed, width, classes, rate, decay, momentum, steps):
+    torch.manual_seed(seed)
+    features, label = torch.randn(64, width), torch.randint(classes, (64,))
+    layer = torch.nn.Linear(width, classes)
+    initial = layer.weight.detach().numpy().copy()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=rate, momentum=momentum, weight_decay=decay)
+    for step in range(steps):
+        rows = torch.randperm(64)[:16]
+        optimizer.param_groups[0]["lr"] = rate * 0.9 ** (step // 10)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(layer(features[rows]), label[rows]).backward()
+        optimizer.step()
+    weight = layer.weight.detach().numpy()
+    rates = [rate * 0.9 ** (step // 10) for step in range(steps)]
+    result = head_analysis(
+        weight, initial_weight=initial, learning_rates=rates,
+        weight_decay=decay, momentum=momentum,
+    )  # fmt: skip
+    # In float32 what the sum may lose is relative to the weights that cancel in it.
+    scale = np.abs(weight).sum(axis=0).max()
+    assert result.row_sum_drift <= 1e-5 * scale
+    assert result.r_identity == pytest.approx(result.r, abs=1e-9)
+    assert result.r_conserved == pytest.approx(result.r, abs=1e-3)
+
+
+def test_run_gives_the_null_its_own_rates(tmp_path):
+    run = write_synthetic_run(tmp_path, weight_decay=0.01, head_learning_rate=3.0, epochs=14)
+    result = run_head_analysis(run)
+    assert result.shrinkage < 0.96
+    assert result.row_sum_drift < 1e-6
+    assert result.residual == pytest.approx(0, abs=0.01)
+    assert result.class_names == ("NC", "AD")
+    assert result.notes == ()
+
+
+def test_run_without_steps_says_that_decay_is_unknown(tmp_path):
+    run = write_synthetic_run(tmp_path)
+    del run.settings["steps_per_epoch"]
+    result = run_head_analysis(run)
+    assert result.shrinkage is None
+    assert any("weight decay is not known" in note for note in result.notes)
+
+
+def test_pairs_of_many_classes_use_the_mean_row():
+    rng = np.random.default_rng(5)
+    weight = rng.normal(0, 0.1, (4, 500))
+    result = head_analysis(weight, pair=(2, 0), class_names=list("abcd"))
+    assert result.class_names == ("c", "a")
+    mean = weight.mean(axis=0)
+    c, a = weight[2] - mean, weight[0] - mean
+    kept = np.var(mean)
+    expected = (kept + np.cov(c, a, ddof=0)[0, 1]) / np.sqrt(
+        (kept + np.var(c)) * (kept + np.var(a))
+    )
+    assert result.r_null == pytest.approx(expected, rel=1e-9)
+    assert len(class_pairs(4)) == 6
+    assert class_pairs(11) == [(0, 1)]
+
+
+def test_constant_row_has_no_correlation_and_says_so():
+    weight = np.stack([np.full(50, 0.1), np.linspace(-1, 1, 50)])
+    result = head_analysis(weight, class_names=("NC", "AD"))
+    assert np.isnan(result.r)
+    assert result.fits == ()
+    assert any("to NC are all equal" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(("width", "degrees"), [(1, 0), (2, 1), (3, 2), (4, 3), (5, 4), (9, 4)])
+def test_too_few_features_for_a_degree_leave_it_out(width, degrees):
+    weight = np.random.default_rng(width).normal(size=(2, width))
+    result = head_analysis(weight)
+    assert [fit.degree for fit in result.fits] == list(range(1, degrees + 1))
+    if 1 < width < 5:
+        assert any("determine no fit above degree" in note for note in result.notes)
+
+
+def test_exact_polynomial_leaves_nothing_to_test():
+    x = np.linspace(-1, 1, 40)
+    linear, quadratic, cubic, _ = head_analysis(np.stack([x, 2 * x**2 - x])).fits
+    assert linear.residual_norm > 0.1
+    assert (quadratic.residual_norm, quadratic.f, quadratic.p) == (0, np.inf, 0)
+    assert quadratic.bic == -np.inf
+    assert np.isnan(cubic.f)
+
+
+def test_a_head_that_started_at_zero_has_moved_infinitely_far():
+    d = np.random.default_rng(0).normal(size=64)
+    result = head_analysis(np.stack([d, -d]), initial_weight=np.zeros((2, 64)))
+    assert result.displacement_ratio == np.inf
+    assert result.r == result.r_null == pytest.approx(-1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"weight": np.zeros(4)}, r"weight has shape \(4,\)"),
+        ({"weight": np.zeros((1, 4))}, r"K of 2 or more"),
+        ({"weight": np.full((2, 4), np.nan)}, "not finite"),
+        ({"weight": np.eye(2), "bias": np.zeros(3)}, r"bias has shape \(3,\)"),
+        ({"weight": np.eye(2), "initial_weight": np.eye(3)}, "initial_weight has shape"),
+        ({"weight": np.eye(2), "class_names": ["a"]}, "1 class names were given for 2 rows"),
+        ({"weight": np.eye(2), "pair": (0, 2)}, "rows of 0 to 1"),
+        ({"weight": np.eye(2), "pair": (1, 1)}, "no two different rows"),
+    ],
+)
+def test_wrong_input_is_named(arguments, message):
+    with pytest.raises(InputError, match=message):
+        head_analysis(**arguments)
