@@ -8,7 +8,6 @@ import os
 import re
 import zlib
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ import numpy as np
 from isal import igzip
 from isal.igzip_lib import IsalError
 from nibabel.filebasedimages import ImageFileError
-from nibabel.freesurfer.mghformat import MGHHeader
+from nibabel.freesurfer.mghformat import MGHError, MGHHeader
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.spm2analyze import Spm2AnalyzeHeader
 from nibabel.wrapstruct import WrapStructError
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 HEADER_BYTES: Final = 1024  # enough for every header read here: 348, 540 and 284 bytes
+MGH_OFFSET: Final = 284  # bytes before the voxels of an MGH file
 DEFLATE_RATIO: Final = 1032  # deflate packs at most so many bytes into one
 SPACING_RANGE_MM: Final = (1e-3, 1e2)
 NIFTI: Final = {
@@ -48,6 +48,7 @@ UNREADABLE: Final[tuple[type[Exception], ...]] = (  # type: ignore[assignment]  
     HeaderTypeError,
     ImageFileError,
     WrapStructError,
+    MGHError,
 )
 
 
@@ -125,14 +126,17 @@ def _analyze_header(head: bytes, header_path: Path, data: Path) -> Header:
 
 
 def _mgh_header(head: bytes, data: Path) -> Header:
-    header = MGHHeader.from_fileobj(BytesIO(head), check=False)
+    size = MGHHeader.template_dtype.itemsize
+    header = MGHHeader(
+        head[:size].ljust(size, b"\0"), check=False
+    )  # what follows the voxels is not looked at
     if int(header["version"]) != 1:
         raise Refused(f"is no MGH file: its version is {header['version']}, not 1")
     return Header(
         data=data,
         shape=header.get_data_shape(),
         dtype=header.get_data_dtype(),
-        offset=header.get_data_offset(),
+        offset=MGH_OFFSET,
         affine=header.get_affine(),
         oriented=True,
         slope=1.0,

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from headscope.cohort.tables import MISSING, listed
+from headscope.cohort.tables import MISSING, counted, listed
 from headscope.errors import InputError
 
 MOST_CLASSES: Final = 10
@@ -30,28 +30,49 @@ def label_scans(
     """
     values = scans[column].astype(str)
     known = ~values.isin(MISSING)
-    notes = []
-    if not known.all():
-        notes.append(f"{(~known).sum()} scans have no value of {column} and are left out.")
+    notes = _left_out(f"no value of {column}", (~known).sum())
     scans, values = scans[known], values[known]
     if threshold is not None:
         values = _cut(values, column, threshold)
-    elif classes is None:
+    if classes is None:
         _check_classes(values, column)
-    names = list(classes) if classes is not None else sorted(values.unique())
-    chosen = classes if classes is not None else {name: [name] for name in names}
-    of_value = {str(value): name for name, group in chosen.items() for value in group}
-    left = values[~values.isin(list(of_value))].value_counts().sort_index()
-    if len(left):
-        each = ", ".join(f"{value} {count}" for value, count in left.items())
-        notes.append(f"Left out by {column}: {each} ({left.sum()} scans).")
-    if classes is not None:
-        named = "; ".join(
-            f"{name} = {', '.join(map(str, group))}" for name, group in chosen.items()
-        )
+        classes = {value: [value] for value in sorted(values.unique())}
+    else:
+        named = "; ".join(f"{name} = {', '.join(group)}" for name, group in classes.items())
         notes.append(f"Classes by {column}: {named}.")
-    scans = scans.drop(columns="label", errors="ignore").assign(label=values.map(of_value))
-    return scans[scans["label"].notna()], [str(name) for name in names], notes
+    class_of = _class_of(classes, values, column)
+    left = values[~values.isin(list(class_of))].value_counts().sort_index()
+    if len(left):
+        each = ", ".join(f"{value} ({counted(count, 'scan')})" for value, count in left.items())
+        notes.append(f"Left out by {column}: {each}.")
+    scans = scans.assign(label=values.map(class_of))
+    return scans[scans["label"].notna()], list(classes), notes
+
+
+def _left_out(what: str, number: int) -> list[str]:
+    if number == 0:
+        return []
+    verbs = ("has", "is") if number == 1 else ("have", "are")
+    return [f"{counted(number, 'scan')} {verbs[0]} {what} and {verbs[1]} left out."]
+
+
+def _class_of(
+    classes: Mapping[str, Sequence[str]], values: pd.Series, column: str
+) -> dict[str, str]:
+    """Return the class of each value, and refuse classes that share a value or have none."""
+    class_of: dict[str, str] = {}
+    held = set(values)
+    for name, group in classes.items():
+        for value in group:
+            if value in class_of:
+                raise InputError(f"The value {value!r} of {column} stands in two classes.")
+            class_of[value] = name
+        if not held & set(group):
+            raise InputError(
+                f"No scan shows the class {name!r} ({column} {listed(list(group))}): "
+                f"the values of {column} are {listed(sorted(held))}."
+            )
+    return class_of
 
 
 def _cut(values: pd.Series, column: str, threshold: float) -> pd.Series:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from headscope.cohort.labels import label_scans
 from headscope.cohort.scans import PLANES, find_scan_files
-from headscope.cohort.tables import MISSING, listed, read_any_table
+from headscope.cohort.tables import MISSING, counted, listed, read_any_table
 from headscope.errors import InputError
 
 ID: Final = "id of the participant"
@@ -87,21 +87,26 @@ def find_cohort(
     scans, class_names, notes = label_scans(found.scans, column, classes, threshold)
     scans, doubled = _told_apart(scans)
     _check(data, scans, class_names)
-    subjects = scans.groupby("label")["subject_id"].nunique()
-    held = ", ".join(
-        f"{name} {(scans['label'] == name).sum()} of {subjects[name]}" for name in class_names
-    )
-    head = (
-        f"{found.layout}: {len(scans)} scans of {scans['subject_id'].nunique()} subjects ({held})."
-    )
     return Cohort(
         root=root,
         layout=found.layout,
         scans=scans[COLUMNS],
         class_names=class_names,
-        notes=[head, *found.notes, *notes, *doubled],
+        notes=[_head(found, scans, class_names), *found.notes, *notes, *doubled],
         simulated=(root / "simulation.json").is_file(),
     )
+
+
+def _head(found: _Found, scans: pd.DataFrame, class_names: list[str]) -> str:
+    parts = []
+    for name in class_names:
+        subjects = scans.loc[scans["label"] == name, "subject_id"]
+        parts.append(f"{name}: {_people(subjects)}")
+    return f"{found.layout}: {_people(scans['subject_id'])} ({', '.join(parts)})."
+
+
+def _people(subjects: pd.Series) -> str:
+    return f"{counted(len(subjects), 'scan')} of {counted(subjects.nunique(), 'subject')}"
 
 
 def _recognise(data: Path, root: Path, label: str | None, plane: str) -> _Found:
@@ -169,9 +174,9 @@ def _oasis2(path: Path, table: pd.DataFrame, names: list[str], plane: str) -> _F
     without = scans["path"].isna()
     notes = [f"Subject and session ids and classes come from {path.name}."]
     if without.any():
-        notes.append(
-            f"{without.sum()} sessions of the table have no {plane} scan and are left out."
-        )
+        sessions = counted(without.sum(), "session")
+        verb = "has" if without.sum() == 1 else "have"
+        notes.append(f"{sessions} of the table {verb} no {plane} scan.")
     default = {"AD": ["Demented"], "NC": ["Nondemented"]}
     return _Found("OASIS-2", scans[~without], "Group", default, notes)
 
@@ -190,21 +195,21 @@ def _participants(path: Path, table: pd.DataFrame, names: list[str]) -> _Found:
     twice = table.loc[table[column].duplicated(), column]
     if len(twice):
         raise InputError(
-            f"{path} has several rows for {len(twice)} participants, the first {twice.iloc[0]!r}: "
-            "give a scans.tsv with path, subject_id, session_id and label instead."
+            f"{path} has several rows for {counted(twice.nunique(), 'participant')}, the first "
+            f"{twice.iloc[0]!r}: give a scans.tsv with path, subject_id, session_id and label."
         )
     notes = [f"Subject ids come from the column {column} of {path.name}."]
     if unknown.any():
         notes.append(
-            f"{unknown.sum()} scans stand for no row of {path.name} and are left out, "
-            f"the first {scans.loc[unknown, 'path'].iloc[0]}."
+            f"Left out, as their names hold no id of {path.name}: "
+            f"{counted(unknown.sum(), 'scan')}, the first {scans.loc[unknown, 'path'].iloc[0]}."
         )
     scans = scans[~unknown].assign(
         session_id=[_session_of(name) for name in scans.loc[~unknown, "path"]]
     )
     without = len(set(table[column]) - set(scans["subject_id"]))
     if without:
-        notes.append(f"{without} rows of {path.name} have no scan.")
+        notes.append(f"Rows of {path.name} without a scan: {without}.")
     ours = [name for name in COLUMNS[:3] if name in table.columns and name != column]
     joined = scans.merge(
         table.drop(columns=ours).rename(columns={column: ID}), left_on="subject_id", right_on=ID
@@ -264,7 +269,8 @@ def _class_folders(data: Path, names: list[str]) -> _Found:
             "a subject of its own: if one person has several, give a scans.tsv."
         )
     if len(inside) < len(names):
-        notes.append(f"{len(names) - len(inside)} scans outside class folders are left out.")
+        outside = counted(len(names) - len(inside), "scan")
+        notes.append(f"Left out, as they lie outside class folders: {outside}.")
     return _Found("class folders", scans, "class folder", notes=notes)
 
 
@@ -313,9 +319,8 @@ def _told_apart(scans: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _check(data: Path, scans: pd.DataFrame, class_names: list[str]) -> None:
-    empty = [name for name in class_names if name not in set(scans["label"])]
-    if empty and len(class_names) > 1:
-        raise InputError(f"No scan in {data} shows the class {empty[0]!r}.")
     if len(class_names) < 2:
-        held = f"only {class_names[0]!r} in {len(scans)} scans" if class_names else "none"
+        held = (
+            f"only {class_names[0]!r} in {counted(len(scans), 'scan')}" if class_names else "none"
+        )
         raise InputError(f"{data} shows {held}: at least two classes are needed.")

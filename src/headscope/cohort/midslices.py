@@ -5,7 +5,8 @@ A picture's top is anterior (axial) or superior (coronal, sagittal). Its left is
 """
 
 import math
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,11 +50,11 @@ def take_slices(
         raise ScanError(scan.path, f"shows no {plane} slices: its grid is {_shape_text(scan)}")
     if 1 < depth < count:
         raise ScanError(scan.path, f"has {depth} {plane} slices, and {count} are asked for")
-    foreground, low, high = _foreground(scan)
-    middle = _centre(scan, foreground, axis, centre)
-    first = min(max(round(middle - count / 2), 0), max(depth - count, 0))
+    head = _find_head(scan)
+    first = math.floor(_centre(scan, head, axis, centre) - count / 2 + 0.5)
+    first = min(max(first, 0), max(depth - count, 0))
     indices = np.arange(first, min(first + count, depth))
-    pictures = [_picture(scan, axis, int(index), size, low, high) for index in indices]
+    pictures = [_picture(scan, axis, int(index), size, head.low, head.high) for index in indices]
     return np.stack(pictures), indices
 
 
@@ -71,46 +72,51 @@ def _shape_text(scan: Scan) -> str:
     return "×".join(map(str, scan.volume.shape))
 
 
-def _foreground(scan: Scan) -> tuple[NDArray[np.bool_], float, float]:
-    """Return the foreground on a grid of about 2 mm, and the window over it.
+@dataclass(frozen=True)
+class _Head:
+    """What stands out of the background, on a grid of every `step`-th voxel, and its window."""
+
+    foreground: NDArray[np.bool_]
+    step: list[int]
+    low: float
+    high: float
+
+
+def _find_head(scan: Scan) -> _Head:
+    """Find the foreground on a grid of about 2 mm, and the window over the head.
 
     The background's limit lies a tenth of the way from the 2nd to the 98th percentile, as in
     Smith 2002 (BET, section 2.2); a background that is not zero, as in OASIS-2, is no obstacle.
     """
-    coarse = _coarse(scan)
+    step = [max(1, round(SAMPLE_MM / spacing)) for spacing in scan.spacing_mm]
+    coarse = scan.volume[:: step[0], :: step[1], :: step[2]]
+    if coarse.min() == coarse.max():  # what there is to see is finer than the grid
+        step, coarse = [1, 1, 1], scan.volume
     darkest, brightest = np.percentile(coarse, [2, 98])
     if darkest == brightest:
         darkest, brightest = float(coarse.min()), float(coarse.max())
     foreground = coarse > darkest + 0.1 * (brightest - darkest)
-    step = HEAD_MM / (scan.spacing_mm[2] * _steps(scan)[2])
-    head = slice(max(0, round(_extent(foreground, 2)[1] - step)), None)
+    if not foreground.any():
+        raise ScanError(scan.path, f"shows nothing: every voxel is {coarse.min()}")
+    top = _extent(foreground, 2)[1]
+    head = slice(max(0, top - round(HEAD_MM / (scan.spacing_mm[2] * step[2]))), None)
     low, high = np.percentile(coarse[..., head][foreground[..., head]], WINDOW)
-    return foreground, float(low), float(high if high > low else low + 1)
+    return _Head(foreground, step, float(low), float(high if high > low else low + 1))
 
 
-def _steps(scan: Scan) -> list[int]:
-    return [max(1, round(SAMPLE_MM / spacing)) for spacing in scan.spacing_mm]
-
-
-def _coarse(scan: Scan) -> NDArray[Any]:
-    i, j, k = _steps(scan)
-    return scan.volume[::i, ::j, ::k]
-
-
-def _centre(scan: Scan, foreground: NDArray[np.bool_], axis: int, centre: str) -> float:
+def _centre(scan: Scan, head: _Head, axis: int, centre: str) -> float:
     """Return the position along `axis`, in slices, about which the slices are taken."""
-    depth_mm = _depth_mm(centre)
     if centre == "volume":
         return scan.volume.shape[axis] / 2
-    step = _steps(scan)
+    foreground, depth_mm = head.foreground, _depth_mm(centre)
     if depth_mm is not None:
-        top = _extent(foreground, 2)[1]
-        below = top - depth_mm / (scan.spacing_mm[2] * step[2])
+        spacing_mm = scan.spacing_mm[2] * head.step[2]
+        below = _extent(foreground, 2)[1] - depth_mm / spacing_mm
         if axis == 2:
-            return (below + 0.5) * step[2]
+            return (below + 0.5) * head.step[2]
         foreground = foreground[:, :, max(0, round(below)) :]
     low, high = _extent(foreground, axis)
-    return ((low + high) / 2 + 0.5) * step[axis]
+    return ((low + high) / 2 + 0.5) * head.step[axis]
 
 
 def _depth_mm(centre: str) -> float | None:

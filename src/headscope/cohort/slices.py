@@ -12,7 +12,9 @@ axis of the canonical volume, from 0.
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -111,7 +113,9 @@ def write_slices(
         return stored
     out.mkdir(parents=True, exist_ok=True)
     with _Partial(out, settings, size) as partial:
-        _take_all(cohort, options, partial, workers, strict)
+        steps = _take_all(cohort, options, partial, workers, strict)
+        for _ in track(steps, "Slicing", len(cohort.scans), len(partial.done)):
+            pass
         return _finish(cohort, out, settings, partial)
 
 
@@ -246,20 +250,21 @@ def _npy_header(slices: int, size: int) -> bytes:
 
 def _take_all(
     cohort: "Cohort", options: dict[str, Any], partial: _Partial, workers: int | None, strict: bool
-) -> None:
-    """Append every scan that is still to do, in the order of the cohort."""
-    total = len(cohort.scans)
-    paths = [cohort.root / path for path in cohort.scans["path"]]
-    todo = paths[len(partial.done) :]
-    results = track(_taken(todo, options, workers), "Slicing", total, len(partial.done))
+) -> Generator[None, None, None]:
+    """Append every scan that is still to do, in the order of the cohort, one at each step."""
+    paths = [cohort.root / path for path in cohort.scans["path"].iloc[len(partial.done) :]]
     _check_problems(cohort, partial, strict)
-    for taken in results:
-        partial.add(taken)
-        if isinstance(taken, str):
-            _check_problems(cohort, partial, strict)
+    with closing(_taken(paths, options, workers)) as results:
+        for taken in results:
+            partial.add(taken)
+            if isinstance(taken, str):
+                _check_problems(cohort, partial, strict)
+            yield
 
 
-def _taken(paths: list[Path], options: dict[str, Any], workers: int | None) -> Iterator[_Taken]:
+def _taken(
+    paths: list[Path], options: dict[str, Any], workers: int | None
+) -> Generator[_Taken, None, None]:
     """Yield what each scan gives, in order; processes work ahead by a few scans, no more."""
     if workers is None:
         workers = max(1, min(joblib.cpu_count(), len(paths) // SCANS_PER_WORKER))
@@ -267,7 +272,14 @@ def _taken(paths: list[Path], options: dict[str, Any], workers: int | None) -> I
         yield from (_take(path, options) for path in paths)
         return
     parallel = joblib.Parallel(n_jobs=workers, return_as="generator", pre_dispatch="2*n_jobs")
-    yield from parallel(joblib.delayed(_take)(path, options) for path in paths)
+    results = parallel(joblib.delayed(_take)(path, options) for path in paths)
+    try:
+        for taken in results:  # noqa: UP028 ('yield from' would close it, and warn, before 'finally')
+            yield taken
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that work done ahead is thrown away
+            results.close()
 
 
 def _take(path: Path, options: dict[str, Any]) -> _Taken:

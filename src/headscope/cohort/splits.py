@@ -179,7 +179,10 @@ def _check_sizes(strata: list[tuple[str, ...]], sizes: list[int], kind: str) -> 
 def _assigned(path: Path, table: pd.DataFrame, kind: str) -> NDArray[np.str_]:
     """Read the split and look up each row of the table in it."""
     key = _key(kind)
-    split = read_table(path)
+    try:
+        split = read_table(path)
+    except (ValueError, pd.errors.ParserError) as error:
+        raise InputError(f"{path} is no split: {str(error).rstrip('.')}.") from error
     lacking = [name for name in [*key, "subset"] if name not in split.columns]
     if lacking:
         raise InputError(f"{path} is no split by {kind}: it lacks the column {lacking[0]!r}.")

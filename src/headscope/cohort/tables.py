@@ -30,6 +30,9 @@ def read_any_table(path: Path) -> pd.DataFrame:
     for number, row in enumerate(rows[1:], start=2):
         if len(row) > width and any(cell.strip() for cell in row[width:]):
             raise InputError(f"{path}: row {number} has {len(row)} fields, the header {width}.")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"{path} names the column {twice[0]!r} twice.")
     cells = [[*map(str.strip, row[:width]), *[""] * (width - len(row))] for row in rows[1:]]
     return pd.DataFrame(cells, columns=names, dtype=str)
 
@@ -47,3 +50,9 @@ def listed(names: Sequence[str] | pd.Index) -> str:
     """Name up to 20 of `names` in a sentence."""
     shown = ", ".join(map(str, list(names)[:20]))
     return f"{shown} and {len(names) - 20} more" if len(names) > 20 else shown or "none"
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun: 1 scan, 2 scans, 3 classes."""
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{number} {noun if number == 1 else plural}"

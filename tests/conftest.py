@@ -1,0 +1,29 @@
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def _real_data() -> Path:
+    folder = Path(os.environ.get("HEADSCOPE_TEST_DATA", "../shared/data"))
+    return (REPOSITORY / folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real scans; ask for it in tests marked `real_data`."""
+    return _real_data()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folder = _real_data()
+    if folder.is_dir():
+        return
+    skip = pytest.mark.skip(
+        reason=f"needs the real scans: there is no {folder} (set HEADSCOPE_TEST_DATA)"
+    )
+    for item in items:
+        if item.get_closest_marker("real_data") is not None:
+            item.add_marker(skip)

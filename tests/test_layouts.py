@@ -1,0 +1,292 @@
+import nibabel as nib
+import numpy as np
+import pytest
+
+from headscope.cohort.layouts import find_cohort
+from headscope.cohort.tables import read_any_table
+from headscope.errors import InputError
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def rows(cohort):
+    return [tuple(row) for row in cohort.scans.itertuples(index=False)]
+
+
+def test_class_folders_take_ids_from_bids_and_oasis_names(tmp_path):
+    touch(
+        tmp_path,
+        "AD/sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz",
+        "AD/sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz",
+        "AD/OAS1_0002_MR1_mpr.hdr",
+        "NC/ADNI_002_S_0295_MR_MPR_I40966.nii",
+        ".cache/x.nii",
+    )
+    cohort = find_cohort(tmp_path)
+    assert cohort.layout == "class folders"
+    assert cohort.class_names == ["AD", "NC"]
+    assert not cohort.simulated
+    assert rows(cohort) == [
+        ("NC/ADNI_002_S_0295_MR_MPR_I40966.nii", "002_S_0295", "1", "NC"),
+        ("AD/OAS1_0002_MR1_mpr.hdr", "OAS1_0002", "MR1", "AD"),
+        ("AD/sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz", "sub-01", "ses-1", "AD"),
+        ("AD/sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz", "sub-01", "ses-2", "AD"),
+    ]
+    assert cohort.notes[0] == (
+        "class folders: 4 scans of 3 subjects (AD: 3 scans of 2 subjects, NC: 1 scan of 1 subject)."
+    )
+
+
+def test_class_folders_without_known_ids_say_so(tmp_path):
+    touch(tmp_path, "AD/x.nii", "AD/y.nii.gz", "NC/p/scan.nii", "NC/p/again.nii", "loose.nii")
+    cohort = find_cohort(tmp_path)
+    assert [row[1:3] for row in rows(cohort)] == [
+        ("p", "1-1"),
+        ("p", "1-2"),
+        ("x", "1"),
+        ("y", "1"),
+    ]
+    notes = " ".join(cohort.notes)
+    assert "the folders inside the classes and the whole file name" in notes
+    assert "a subject of its own" in notes
+    assert "outside class folders: 1 scan." in notes
+    assert "2 scans share subject and session" in notes
+
+
+def test_classes_choose_name_and_order_folders(tmp_path):
+    touch(tmp_path, "AD/a.nii", "MCI/b.nii", "CN/c.nii")
+    cohort = find_cohort(tmp_path, classes={"well": ["CN"], "ill": ["AD"]})
+    assert cohort.class_names == ["well", "ill"]
+    assert "Left out by class folder: MCI (1 scan)." in cohort.notes
+    with pytest.raises(InputError, match=r"class 'ill' .*Alzheimer.* AD, CN, MCI"):
+        find_cohort(tmp_path, classes={"well": ["CN"], "ill": ["Alzheimer"]})
+    with pytest.raises(InputError, match=r"'CN' .* stands in two classes"):
+        find_cohort(tmp_path, classes={"well": ["CN"], "ill": ["AD", "CN"]})
+
+
+def test_participants_match_whole_ids_only(tmp_path):
+    touch(tmp_path, "Subj1_T1.nii", "Subj10_T1.nii", "deep/Subj2/T1.nii.gz", "Subj3_T1.nii")
+    (tmp_path / "participants.csv").write_bytes(
+        b"\xef\xbb\xbfID;Sex;Age\rSubj1;M;70,5\rSubj10;F;80,0\rSubj2;F;90,25\rSubj4;M;1"
+    )
+    cohort = find_cohort(tmp_path, label="Sex")
+    assert cohort.layout == "participants table"
+    assert rows(cohort) == [
+        ("Subj1_T1.nii", "Subj1", "1", "M"),
+        ("Subj10_T1.nii", "Subj10", "1", "F"),
+        ("deep/Subj2/T1.nii.gz", "Subj2", "1", "F"),
+    ]
+    notes = " ".join(cohort.notes)
+    assert "hold no id of participants.csv: 1 scan, the first Subj3_T1.nii" in notes
+    assert "Rows of participants.csv without a scan: 1." in notes
+    cut = find_cohort(tmp_path, label="Age", threshold=80)
+    assert cut.class_names == ["Age<=80", "Age>80"]
+    assert cut.scans["label"].tolist() == ["Age<=80", "Age<=80", "Age>80"]
+    named = find_cohort(
+        tmp_path, label="Age", threshold=80, classes={"old": ["Age>80"], "young": ["Age<=80"]}
+    )
+    assert named.class_names == ["old", "young"]
+
+
+def participants(tmp_path, count=12):
+    names = [f"sub-{number:02d}" for number in range(count)]
+    touch(tmp_path, *(f"{name}_T1w.nii" for name in names))
+    lines = [f"{name}\t{number}\t{name}x\tno" for number, name in enumerate(names)]
+    (tmp_path / "participants.tsv").write_text(
+        "participant_id\tage\tsite\tsmoker\n" + "\n".join(lines)
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({}, r"Which column .* holds the classes\? Name it: age, site, smoker"),
+        ({"label": "sex"}, "'sex' .* age, site, smoker"),
+        ({"label": "age"}, "'age' is numeric, from 0 to 11: .* threshold"),
+        ({"label": "site"}, "'site' has 12 values"),
+        ({"label": "site", "threshold": 3}, "'sub-00x' in it is no number"),
+        ({"label": "smoker"}, "shows only 'no' in 12 scans: at least two classes"),
+        ({"label": "age", "threshold": 99}, "shows only 'age<=99'"),
+        ({"plane": "oblique"}, "Plane 'oblique' is none"),
+    ],
+)
+def test_labels_that_give_no_classes_are_refused(tmp_path, options, reason):
+    with pytest.raises(InputError, match=reason):
+        find_cohort(participants(tmp_path), **options)
+
+
+def test_participants_without_label_value_are_left_out(tmp_path):
+    participants(tmp_path, 4)
+    (tmp_path / "participants.tsv").write_text(
+        "participant_id\tdx\nsub-00\tAD\nsub-01\tn/a\nsub-02\tNC\nsub-03\tMCI\n"
+    )
+    cohort = find_cohort(tmp_path, label="dx", classes={"AD": ["AD"], "NC": ["NC"]})
+    assert cohort.scans["subject_id"].tolist() == ["sub-00", "sub-02"]
+    assert "1 scan has no value of dx and is left out." in cohort.notes
+    assert "Left out by dx: MCI (1 scan)." in cohort.notes
+
+
+def test_one_participant_in_two_rows_is_refused(tmp_path):
+    touch(tmp_path, "a_T1.nii", "b_T1.nii")
+    (tmp_path / "participants.csv").write_text("id,dx\na,AD\nb,NC\na,NC\n")
+    with pytest.raises(InputError, match=r"several rows for 1 participant, the first 'a'"):
+        find_cohort(tmp_path, label="dx")
+
+
+def test_ids_that_match_nothing_are_refused(tmp_path):
+    touch(tmp_path, "x_T1.nii")
+    (tmp_path / "participants.csv").write_text("id,dx\na,AD\nb,NC\n")
+    with pytest.raises(InputError, match=r"No column .* stand in the names .*x_T1.nii'.* id, dx"):
+        find_cohort(tmp_path, label="dx")
+
+
+def test_a_table_of_scans(tmp_path):
+    touch(tmp_path, "a/1.nii", "a/2.nii", "b.nii", "simulation.json")
+    (tmp_path / "scans.tsv").write_text(
+        "path\tsubject_id\tsession_id\tlabel\na/1.nii\t007\t1\tAD\na/2.nii\t007\t2\tAD\n"
+        "b.nii\t008\t1\tNC\n"
+    )
+    cohort = find_cohort(tmp_path)
+    assert (cohort.layout, cohort.simulated) == ("scan table", True)
+    assert rows(cohort) == [
+        ("a/1.nii", "007", "1", "AD"),
+        ("a/2.nii", "007", "2", "AD"),
+        ("b.nii", "008", "1", "NC"),
+    ]
+    assert rows(find_cohort(tmp_path / "scans.tsv")) == rows(cohort)
+    (tmp_path / "b.nii").unlink()
+    (tmp_path / "a" / "2.nii").unlink()
+    with pytest.raises(InputError, match=r"lists 2 of 3 scans that do not exist, the first 'a/2"):
+        find_cohort(tmp_path)
+    (tmp_path / "scans.tsv").write_text("file,label\nb.nii,AD\n")
+    with pytest.raises(InputError, match=r"lacks the column 'path': it has file, label"):
+        find_cohort(tmp_path)
+
+
+def test_a_table_of_scans_needs_no_ids_but_says_where_they_come_from(tmp_path):
+    touch(tmp_path, "sub-1_ses-a.nii", "sub-2_ses-a.nii")
+    (tmp_path / "scans.csv").write_text(
+        "path,dx\nsub-1_ses-a.nii,AD\nsub-2_ses-a.nii,NC\n", encoding="utf-16"
+    )
+    cohort = find_cohort(tmp_path, label="dx")
+    assert cohort.scans["subject_id"].tolist() == ["sub-1", "sub-2"]
+    assert cohort.scans["session_id"].tolist() == ["ses-a", "ses-a"]
+    assert any("names no subject_id" in note for note in cohort.notes)
+
+
+def test_folders_without_a_cohort_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere does not exist"):
+        find_cohort(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"holds no scans"):
+        find_cohort(tmp_path)
+    touch(tmp_path, "a.nii")
+    with pytest.raises(InputError, match=r"neither class folders nor a table"):
+        find_cohort(tmp_path)
+    with pytest.raises(InputError, match=r"no table with the column 'dx': it holds no table"):
+        find_cohort(tmp_path, label="dx")
+    touch(tmp_path, "AD/b.nii")
+    with pytest.raises(InputError, match=r"shows only 'AD' in 1 scan"):
+        find_cohort(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_tables_are_read_however_they_were_written(tmp_path, encoding, end, separator):
+    cells = [["id", "naïve name"], ["1", f'"a{separator} b"'], ["", ""], ["02", " x "]]
+    text = end.join(separator.join(row) for row in cells)
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    table = read_any_table(tmp_path / "t.csv")
+    assert table.columns.tolist() == ["id", "naïve name"]
+    assert table.to_numpy().tolist() == [["1", f"a{separator} b"], ["02", "x"]]
+
+
+def test_a_ragged_table_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,2,3\n")
+    with pytest.raises(InputError, match=r"row 2 has 3 fields, the header 2"):
+        read_any_table(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("a,b\n")
+    with pytest.raises(InputError, match=r"holds no rows"):
+        read_any_table(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("a,a\n1,2\n")
+    with pytest.raises(InputError, match=r"names the column 'a' twice"):
+        read_any_table(tmp_path / "t.csv")
+
+
+def oasis2(tmp_path, names):
+    touch(tmp_path, *names)
+    rows = [
+        "Subject ID;MRI ID;Group;CDR",
+        "OAS2_0001;OAS2_0001_MR1;Nondemented;0",
+        "OAS2_0002;OAS2_0002_MR1;Demented;0,5",
+        "OAS2_0002;OAS2_0002_MR2;Demented;1",
+        "OAS2_0003;OAS2_0003_MR1;Converted;0,5",
+    ]
+    (tmp_path / "demographic.csv").write_text("\r".join(rows))
+    return tmp_path
+
+
+def test_oasis2_as_slices_and_as_volumes(tmp_path):
+    sessions = ["0001_MR1", "0002_MR1", "0003_MR1"]
+    marks = ["axl", "cor", "sag"]
+    ready = oasis2(
+        tmp_path / "ready", [f"{m}/OAS2_{s}_{m}.nii.gz" for s in sessions for m in marks]
+    )
+    cohort = find_cohort(ready, plane="coronal")
+    assert (cohort.layout, cohort.class_names) == ("OASIS-2", ["AD", "NC"])
+    assert rows(cohort) == [
+        ("cor/OAS2_0001_MR1_cor.nii.gz", "OAS2_0001", "MR1", "NC"),
+        ("cor/OAS2_0002_MR1_cor.nii.gz", "OAS2_0002", "MR1", "AD"),
+    ]
+    assert "Left out by Group: Converted (1 scan)." in cohort.notes
+    by_cdr = find_cohort(ready, label="CDR", threshold=0)
+    assert by_cdr.scans["label"].tolist() == ["CDR<=0", "CDR>0", "CDR>0"]
+    whole = oasis2(
+        tmp_path / "whole", [f"OAS2_{s}/RAW/mpr-{n}.hdr" for s in sessions for n in (1, 2)]
+    )
+    assert find_cohort(whole).scans["path"].tolist() == [
+        "OAS2_0001_MR1/RAW/mpr-1.hdr",
+        "OAS2_0002_MR1/RAW/mpr-1.hdr",
+    ]
+
+
+@pytest.mark.real_data
+def test_oasis2_as_it_lies(real_data):
+    cohort = find_cohort(real_data / "oasis2")
+    assert (len(cohort.scans), cohort.scans["subject_id"].nunique()) == (331, 136)
+    assert cohort.scans.groupby("label")["subject_id"].nunique().to_dict() == {"AD": 64, "NC": 72}
+    assert any("Converted" in note for note in cohort.notes)
+    assert any("5 sessions of the table have no axial scan" in note for note in cohort.notes)
+    assert (
+        sum(
+            len(find_cohort(real_data / "oasis2", plane=p).scans)
+            for p in ("axial", "coronal", "sagittal")
+        )
+        == 1003
+    )
+
+
+@pytest.mark.real_data
+def test_nichart_by_sex_and_by_age(real_data):
+    table = read_any_table(real_data / "nichart_t1" / "participants.csv").set_index("MRID")
+    cohort = find_cohort(real_data / "nichart_t1", label="Sex")
+    assert len(cohort.scans) == 23
+    for row in cohort.scans.itertuples():
+        assert row.path == f"{row.subject_id}_T1.nii.gz"
+        assert row.label == table.loc[row.subject_id, "Sex"]
+    aged = find_cohort(real_data / "nichart_t1", label="Age", threshold=80)
+    older = aged.scans.set_index("subject_id")["label"] == "Age>80"
+    np.testing.assert_array_equal(older, table.loc[older.index, "Age"].astype(float) > 80)
+
+
+def test_a_real_scan_is_not_opened_to_find_the_cohort(tmp_path):
+    """Finding a cohort of thousands must stay fast: names and tables are enough."""
+    touch(tmp_path, "AD/a.nii", "NC/b.nii")
+    with pytest.raises(nib.filebasedimages.ImageFileError):
+        nib.load(tmp_path / "AD/a.nii")
+    assert len(find_cohort(tmp_path).scans) == 2

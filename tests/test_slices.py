@@ -1,0 +1,370 @@
+import json
+import shutil
+from itertools import permutations, product
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
+
+from headscope.cohort import slices as slices_module
+from headscope.cohort.layouts import find_cohort
+from headscope.cohort.midslices import take_slices
+from headscope.cohort.scans import Scan, ScanError, read_scan
+from headscope.cohort.slices import open_slices, write_slices
+from headscope.errors import InputError
+
+PLANES = ("axial", "coronal", "sagittal")
+FILES = ("slices.npy", "slices.tsv", "slices.json", "problems.tsv")
+
+
+def head(shape=(40, 50, 60), top=10, neck=True, noise=2.0, seed=0):
+    """A head: an ellipsoid `top` voxels below the grid's top, a bright left eye, a thin neck."""
+    i, j, k = np.indices(shape, dtype=float)
+    centre_k = shape[2] - top - 20
+    ball = ((i - 20) / 14) ** 2 + ((j - 25) / 18) ** 2 + ((k - centre_k) / 20) ** 2
+    volume = np.where(ball < 1, 100 + 20 * np.cos(i / 3) * np.cos(j / 4), 0)
+    if neck:
+        volume[14:27, 12:30, : centre_k - 10] = 180
+    volume[12:15, 38:41, centre_k - 2 : centre_k + 3] = 250  # left, anterior
+    rng = np.random.default_rng(seed)
+    return np.clip(volume + rng.normal(0, noise, shape), 0, 255).astype(np.uint8)
+
+
+def scan(volume, spacing=(2.0, 2.0, 2.0)):
+    return Scan(volume, spacing)
+
+
+def save(path, volume, spacing=2.0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(volume, np.diag([spacing, spacing, spacing, 1])), path)
+
+
+@pytest.fixture
+def cohort_folder(tmp_path):
+    for number in range(10):
+        name = "AD" if number % 2 else "NC"
+        save(tmp_path / "data" / name / f"sub-{number}_T1w.nii.gz", head(seed=number))
+    return tmp_path / "data"
+
+
+def take(folder, out, **options):
+    return write_slices(find_cohort(folder), out, **({"count": 4, "size": 32} | options))
+
+
+def test_all_48_orientations_give_identical_slices(tmp_path):
+    volume = head()[:, :45]
+    expected = {plane: take_slices(scan(volume), plane, 5, 48) for plane in PLANES}
+    for letters in product("LR", "PA", "IS"):
+        for code in permutations(letters):
+            turn = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(code))
+            affine = np.diag([2, 2, 2, 1]) @ inv_ornt_aff(turn, volume.shape)
+            nib.save(nib.Nifti1Image(apply_orientation(volume, turn), affine), tmp_path / "a.nii")
+            for plane in PLANES:
+                pixels, indices = take_slices(read_scan(tmp_path / "a.nii"), plane, 5, 48)
+                np.testing.assert_array_equal(pixels, expected[plane][0])
+                np.testing.assert_array_equal(indices, expected[plane][1])
+
+
+def test_slices_lie_upright():
+    """The bright spot is anterior and left; the neck is inferior."""
+    volume = head()
+    axial = take_slices(scan(volume), "axial", 1, 50, "vertex:40mm")[0][0]
+    coronal = take_slices(scan(volume), "coronal", 1, 60, "volume")[0][0]
+    sagittal = take_slices(scan(volume), "sagittal", 1, 60, "foreground")[0][0]
+    row, column = np.unravel_index(axial.argmax(), axial.shape)
+    assert row < 25  # anterior is up
+    assert column < 25  # the subject's left is left
+    bright = volume == volume.max()
+    assert bright.any()
+    for picture in (coronal, sagittal):
+        widths = (picture > 60).sum(axis=1)
+        rows = np.flatnonzero(widths)
+        assert rows[0] > 60 - rows[-1] - 1  # air above, the neck runs out of the picture below
+    # posterior is left in a sagittal picture: the neck (j from 12 to 30) lies left of the middle
+    columns = np.flatnonzero(sagittal[-3] > 60)
+    assert columns.mean() < 29
+
+
+def test_proportions_are_true_and_padded_square():
+    box = np.zeros((20, 40, 30), np.uint8)
+    box[5:15, 10:30, 5:25] = 200
+    box[5:15, 10:30, 15] = 100
+    # 20·2 = 40 mm across, 40·1 = 40 mm along, 30·4 = 120 mm up
+    coronal = take_slices(scan(box, (2.0, 1.0, 4.0)), "coronal", 1, 120, "volume")[0][0]
+    rows, columns = (np.flatnonzero(coronal.any(axis=axis)) for axis in (1, 0))
+    assert abs((rows[-1] - rows[0] + 1) - 80) <= 4  # 20 slices of 4 mm, a millimetre a pixel
+    assert abs((columns[-1] - columns[0] + 1) - 20) <= 4
+    assert abs(columns.mean() - 59.5) <= 1  # padded on both sides alike
+
+
+def test_resizing_is_antialiased():
+    fine = np.indices((256, 256)).sum(axis=0) % 2 * 200
+    volume = np.repeat(fine[..., None], 3, axis=2).astype(np.uint8)
+    picture = take_slices(scan(volume, (1.0, 1.0, 1.0)), "axial", 1, 64, "volume")[0][0]
+    inner = picture[4:-4, 4:-4].astype(float)
+    assert inner.std() < 3  # a checkerboard finer than a pixel is grey, not noise
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_the_vertex_finds_the_same_anatomy_at_any_neck(plane):
+    """Seven voxels more neck move the grid, not the head."""
+    low = head(top=4, noise=0)
+    high = np.concatenate([np.zeros((40, 50, 6)), low[..., :-6]], axis=2).astype(np.uint8)
+    longer = np.pad(low, ((0, 0), (0, 0), (7, 0)), mode="edge")
+    spot = {"axial": low, "coronal": longer, "sagittal": longer}[plane]
+    first, at_first = take_slices(scan(low), plane, 6, 40, "vertex:40mm")
+    second, at_second = take_slices(scan(spot), plane, 6, 40, "vertex:40mm")
+    assert (at_second - at_first == 0).all()
+    assert first.shape == second.shape == (6, 40, 40)
+    if plane == "axial":
+        _, shifted = take_slices(scan(longer), plane, 6, 40, "vertex:40mm")
+        assert (shifted - at_first == 7).all()
+        assert high.shape == low.shape
+
+
+def test_centres():
+    volume = np.zeros((20, 20, 100), np.uint8)
+    volume[5:15, 5:15, 10:50] = np.arange(100, 140)
+    start = {
+        centre: int(take_slices(scan(volume), "axial", 10, 16, centre)[1][0])
+        for centre in ("volume", "foreground", "vertex:30mm", "vertex:0mm", "vertex:500")
+    }
+    assert start == {
+        "volume": 45,
+        "foreground": 25,
+        "vertex:30mm": 50 - 15 - 5,  # 15 slices of 2 mm below the top, half of ten before it
+        "vertex:0mm": 45,
+        "vertex:500": 0,  # never beyond the grid
+    }
+
+
+def test_the_window_ignores_the_background_and_the_scale():
+    volume = head(neck=False).astype(np.int16)
+    small, _ = take_slices(scan(volume), "axial", 3, 40)
+    padded = np.pad(volume, ((0, 0), (40, 40), (0, 0)))
+    _, indices = take_slices(scan(padded), "axial", 3, 40)
+    scaled, _ = take_slices(scan((volume * 37 + 11).astype(np.int32)), "axial", 3, 40)
+    as_float, _ = take_slices(scan(volume.astype(np.float32) / 7), "axial", 3, 40)
+    assert small.max() > 250
+    assert small.min() == 0
+    np.testing.assert_array_equal(small, scaled)
+    np.testing.assert_allclose(small.astype(int), as_float.astype(int), atol=1)
+    assert len(indices) == 3
+    # OASIS-2's background is about 27, not 0: it must come out black
+    lifted = np.where(volume < 10, 27, volume + 40)
+    pixels, _ = take_slices(scan(lifted), "axial", 3, 40)
+    assert np.median(pixels[:, :3]) == 0
+
+
+def test_ready_slices_and_too_few_slices(tmp_path):
+    picture = head()[20]
+    one = scan(picture[None])
+    pixels, indices = take_slices(one, "sagittal", 30, 64)
+    assert pixels.shape == (1, 64, 64)
+    assert indices.tolist() == [0]
+    with pytest.raises(ScanError, match="shows no axial slices: its grid is 1×50×60"):
+        take_slices(one, "axial", 30, 64)
+    with pytest.raises(ScanError, match="has 40 sagittal slices, and 41 are asked for"):
+        take_slices(scan(head()), "sagittal", 41, 64)
+    for options in ({"plane": "x"}, {"count": 0}, {"size": 0}, {"centre": "top"}):
+        with pytest.raises(InputError, match=r"is none|must be 1 or more"):
+            take_slices(scan(head()), **options)
+    for centre in ("vertex:", "vertex:-3mm", "vertex:nan", "vertex:7cm"):
+        with pytest.raises(InputError, match="is none: choose volume, foreground, or a depth"):
+            take_slices(scan(head()), centre=centre)
+
+
+def test_a_cohort_is_written_and_opened(cohort_folder, tmp_path):
+    stored = take(cohort_folder, tmp_path / "out")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(FILES)
+    assert stored.pixels.shape == (40, 32, 32) and stored.pixels.dtype == np.uint8
+    assert isinstance(stored.pixels, np.memmap)
+    assert stored.table.columns.tolist() == list(slices_module.COLUMNS)
+    assert stored.class_names == ["AD", "NC"]
+    assert stored.labels.dtype == np.int64
+    names = np.array(stored.class_names)[stored.labels]
+    np.testing.assert_array_equal(names, stored.table["label"])
+    for row, pixels in zip(stored.table.itertuples(), stored.pixels, strict=True):
+        expected, indices = take_slices(read_scan(cohort_folder / row.scan), "axial", 4, 32)
+        np.testing.assert_array_equal(pixels, expected[indices == row.slice_index][0])
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "slices.npy"), stored.pixels)
+    assert open_slices(tmp_path / "out").sha256 == stored.sha256
+
+
+def test_a_second_call_reads_no_scan(cohort_folder, tmp_path, monkeypatch):
+    first = take(cohort_folder, tmp_path / "out", workers=1)
+    monkeypatch.setattr(slices_module, "read_scan", None)
+    assert take(cohort_folder, tmp_path / "out", workers=1).sha256 == first.sha256
+
+
+def test_other_settings_or_scans_are_refused(cohort_folder, tmp_path):
+    take(cohort_folder, tmp_path / "out")
+    with pytest.raises(InputError, match=r"holds slices of size 32 \(now 64\), plane|size 32"):
+        take(cohort_folder, tmp_path / "out", size=64)
+    save(cohort_folder / "AD" / "sub-1_T1w.nii.gz", head(seed=99))
+    with pytest.raises(InputError, match="the scans, ids or labels have changed"):
+        take(cohort_folder, tmp_path / "out")
+    save(cohort_folder / "AD" / "sub-99_T1w.nii.gz", head(seed=99))
+    with pytest.raises(InputError, match=r"scans 10 \(now 11\)"):
+        take(cohort_folder, tmp_path / "out")
+
+
+def test_the_files_are_the_same_for_any_number_of_workers(cohort_folder, tmp_path):
+    for workers in (1, 2):
+        take(cohort_folder, tmp_path / str(workers), workers=workers)
+    for name in FILES:
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
+@pytest.mark.parametrize("cut", ["journal", "pixels", "line", "nothing"])
+def test_a_killed_call_goes_on_where_it_stopped(cohort_folder, tmp_path, monkeypatch, cut):
+    whole = take(cohort_folder, tmp_path / "whole", workers=1)
+    read, seen = slices_module.read_scan, []
+
+    def dies_at_the_seventh(path, **options):
+        seen.append(path)
+        if len(seen) == 7:
+            raise KeyboardInterrupt
+        return read(path, **options)
+
+    monkeypatch.setattr(slices_module, "read_scan", dies_at_the_seventh)
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        take(cohort_folder, out, workers=1)
+    assert not (out / "slices.json").exists()
+    journal, pixels = out / "slices.part.jsonl", out / "slices.part.npy"
+    if cut == "journal":  # killed between the pixels and their line
+        journal.write_text("\n".join(journal.read_text().split("\n")[:-2]) + "\n")
+    elif cut == "line":  # killed within a line
+        journal.write_text(journal.read_text()[:-3])
+    elif cut == "pixels":  # the disk lost the last pixels
+        pixels.write_bytes(pixels.read_bytes()[:-10])
+    seen.clear()
+    monkeypatch.setattr(
+        slices_module,
+        "read_scan",
+        lambda path, **options: seen.append(path) or read(path, **options),
+    )
+    resumed = take(cohort_folder, out, workers=1)
+    assert len(seen) == (4 if cut == "nothing" else 5)
+    assert resumed.sha256 == whole.sha256
+    for name in FILES:
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_other_settings_start_afresh_after_a_kill(cohort_folder, tmp_path, monkeypatch):
+    read = slices_module.read_scan
+
+    def dies(path, **options):
+        if "sub-5" in path.name:
+            raise KeyboardInterrupt
+        return read(path, **options)
+
+    monkeypatch.setattr(slices_module, "read_scan", dies)
+    with pytest.raises(KeyboardInterrupt):
+        take(cohort_folder, tmp_path / "out", workers=1)
+    monkeypatch.setattr(slices_module, "read_scan", read)
+    assert take(cohort_folder, tmp_path / "out", size=24).pixels.shape == (40, 24, 24)
+
+
+def test_bad_scans_are_listed_and_the_rest_goes_on(cohort_folder, tmp_path):
+    (cohort_folder / "AD" / "sub-3_T1w.nii.gz").write_bytes(b"")
+    save(cohort_folder / "NC" / "sub-4_T1w.nii.gz", head()[..., :3])
+    for workers in (1, 2):
+        stored = take(cohort_folder, tmp_path / str(workers), workers=workers)
+        assert len(stored.pixels) == 32
+    problems = pd.read_csv(tmp_path / "1" / "problems.tsv", sep="\t")
+    assert problems.to_numpy().tolist() == [
+        ["AD/sub-3_T1w.nii.gz", "is empty"],
+        ["NC/sub-4_T1w.nii.gz", "has 3 axial slices, and 4 are asked for"],
+    ]
+    assert stored.notes[-1].startswith("2 of 10 scans could not be used")
+    with pytest.raises(ScanError, match=r"sub-3_T1w.nii.gz is empty"):
+        take(cohort_folder, tmp_path / "strict", strict=True)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_more_than_a_fifth_of_bad_scans_stops(cohort_folder, tmp_path, workers):
+    for number in (1, 3, 5):
+        (cohort_folder / "AD" / f"sub-{number}_T1w.nii.gz").write_bytes(b"no scan")
+    with pytest.raises(InputError, match=r"more than 20% .* The first: .*sub-1_T1w.nii.gz is"):
+        take(cohort_folder, tmp_path / "out", workers=workers)
+    assert not (tmp_path / "out" / "slices.json").exists()
+    assert len(pd.read_csv(tmp_path / "out" / "problems.tsv", sep="\t")) == 3
+
+
+def test_a_class_that_failed_altogether_stops(tmp_path):
+    for number in range(9):
+        save(tmp_path / "data" / "NC" / f"sub-{number}.nii", head())
+    (tmp_path / "data" / "AD").mkdir()
+    (tmp_path / "data" / "AD" / "sub-9.nii").write_bytes(b"no scan")
+    with pytest.raises(InputError, match="No scan of the class 'AD' could be used"):
+        take(tmp_path / "data", tmp_path / "out")
+
+
+def test_what_is_no_slice_set_is_refused(cohort_folder, tmp_path):
+    with pytest.raises(InputError, match="holds no slices"):
+        open_slices(tmp_path)
+    take(cohort_folder, tmp_path / "out")
+    table = (tmp_path / "out" / "slices.tsv").read_text().splitlines()
+    (tmp_path / "out" / "slices.tsv").write_text("\n".join(table[:-1]) + "\n")
+    with pytest.raises(InputError, match=r"40 slices in slices.npy, 39 in slices.tsv"):
+        open_slices(tmp_path / "out")
+
+
+def test_a_simulated_cohort_is_marked(cohort_folder, tmp_path):
+    (cohort_folder / "simulation.json").write_text("{}")
+    take(cohort_folder, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "slices.json").read_text())["simulated"] is True
+
+
+@pytest.mark.real_data
+def test_left_and_right_of_the_same_brain(real_data):
+    nifti = real_data / "formats" / "nifti"
+    for plane in PLANES:
+        both = [take_slices(read_scan(nifti / f"mni{n}.nii.gz"), plane) for n in ("LR", "RL")]
+        np.testing.assert_array_equal(both[0][0], both[1][0])
+        np.testing.assert_array_equal(both[0][1], both[1][1])
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    "name",
+    ["analyze/avg152T1.hdr", "nifti/IXI012-HH-1211_T1.nii.gz", "nifti/IXI015-HH-1258_T1.nii.gz"],
+)
+def test_real_heads_lie_upright(real_data, name):
+    """Air is above a head; a midline picture matches its mirror, not its picture upside down."""
+    whole = read_scan(real_data / "formats" / name)
+    for plane in ("coronal", "sagittal"):
+        picture = take_slices(whole, plane, 1, 96)[0][0] > 40
+        assert picture[-10:].mean() > 0.1 > picture[:10].mean()
+    axial = take_slices(whole, "axial", 1, 96)[0][0].astype(float)
+    mirrored = np.corrcoef(axial.ravel(), axial[:, ::-1].ravel())[0, 1]
+    upside_down = np.corrcoef(axial.ravel(), axial[::-1].ravel())[0, 1]
+    assert mirrored > upside_down
+    # a brain is broader behind its middle than before it
+    widths = (axial > 40).sum(axis=1)
+    rows = np.flatnonzero(widths)
+    middle = (rows[0] + rows[-1]) // 2
+    assert widths[middle : rows[-1]].sum() > widths[rows[0] : middle].sum()
+
+
+@pytest.mark.real_data
+def test_nichart_gives_30_slices_of_each_scan(real_data, tmp_path):
+    stored = write_slices(
+        find_cohort(real_data / "nichart_t1", label="Sex"), tmp_path / "out", size=64, workers=1
+    )
+    assert stored.pixels.shape == (690, 64, 64)
+    assert (stored.table.groupby("scan").size() == 30).all()
+    assert (stored.table.groupby("scan")["slice_index"].agg(np.ptp) == 29).all()
+
+
+@pytest.mark.real_data
+def test_oasis2_gives_its_331_labelled_axial_slices(real_data, tmp_path):
+    stored = write_slices(find_cohort(real_data / "oasis2"), tmp_path / "out", size=32, workers=1)
+    assert stored.pixels.shape == (331, 32, 32)
+    assert (stored.table["slice_index"] == 0).all()
+    assert np.median(stored.pixels[:, 0]) == 0  # OASIS-2's grey background came out black
+    shutil.rmtree(tmp_path / "out")

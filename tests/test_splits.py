@@ -1,0 +1,216 @@
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headscope.cohort.layouts import find_cohort
+from headscope.cohort.splits import SUBSETS, LeakageError, ensure_split, make_split
+from headscope.errors import InputError
+
+
+def cohort(sizes, sessions=1, slices=1):
+    """A table of slices; class k has sizes[k] subjects of so many sessions (or 1 to 3 by turns)."""
+    rows = [
+        (f"s{k}-{subject}", f"MR{session}", f"class{k}", "axial", index)
+        for k, size in enumerate(sizes)
+        for subject in range(size)
+        for session in range(sessions or 1 + subject % 3)
+        for index in range(slices)
+    ]
+    columns = ["subject_id", "session_id", "label", "plane", "slice_index"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def subject_counts(table, subset):
+    first = table.assign(subset=subset).drop_duplicates("subject_id")
+    return pd.crosstab(first["label"], first["subset"]).reindex(columns=list(SUBSETS), fill_value=0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    sizes=st.lists(st.integers(3, 40), min_size=2, max_size=5),
+    sessions=st.integers(0, 3),
+    slices=st.integers(1, 3),
+    seed=st.integers(0, 2**32),
+)
+def test_subject_splits_of_random_cohorts(sizes, sessions, slices, seed):
+    table = cohort(sizes, sessions, slices)
+    subset = make_split(table, kind="subject", seed=seed)
+    assert table.assign(subset=subset).groupby("subject_id")["subset"].nunique().max() == 1
+    counts = subject_counts(table, subset)
+    assert counts.to_numpy().min() >= 1
+    quota = np.outer(sizes, [0.5, 0.2, 0.3])
+    assert np.abs(counts.to_numpy() - quota).max() < 1
+    if min(sizes) >= 5:
+        assert np.abs(counts.to_numpy().sum(axis=0) - quota.sum(axis=0)).max() <= 1
+    shuffled = table.sample(frac=1, random_state=seed % 1000)
+    again = make_split(shuffled, kind="subject", seed=seed)
+    np.testing.assert_array_equal(subset[shuffled.index], again)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    ratio=st.tuples(*[st.integers(1, 9)] * 3),
+    sizes=st.lists(st.integers(3, 12), min_size=1, max_size=4),
+)
+def test_totals_are_the_nearest_that_can_be_had(ratio, sizes):
+    """Oracle: brute force over every table of floors and ceilings that leaves no cell empty."""
+    shares = np.array(ratio) / sum(ratio)
+    totals = {(0, 0, 0)}
+    for size in sizes:
+        ways = [
+            (a, b, size - a - b)
+            for a in range(1, size)
+            for b in range(1, size - a)
+            if np.abs(np.array([a, b, size - a - b]) - size * shares).max() < 1
+        ]
+        totals = {tuple(np.add(total, way)) for total in totals for way in ways}
+    if not totals:  # a ratio so steep that one of each takes more than a unit from the largest
+        return
+    table = cohort(sizes)
+    counts = subject_counts(table, make_split(table, kind="subject", ratio=ratio))
+    found = np.linalg.norm(counts.to_numpy().sum(axis=0) - sum(sizes) * shares)
+    best = min(np.linalg.norm(np.array(total) - sum(sizes) * shares) for total in totals)
+    assert found == pytest.approx(best)
+
+
+def test_a_steep_ratio_still_gives_every_subset_every_class():
+    table = cohort([10, 3])
+    counts = subject_counts(table, make_split(table, kind="subject", ratio=(98, 1, 1)))
+    assert counts.to_numpy().tolist() == [[8, 1, 1], [1, 1, 1]]
+
+
+def test_subjects_whose_label_changes_stay_together_and_are_spread():
+    table = cohort([6, 6], sessions=2)
+    changing = table["subject_id"].isin(["s0-0", "s0-1", "s0-2"]) & (table["session_id"] == "MR1")
+    table.loc[changing, "label"] = "class1"
+    subset = make_split(table, kind="subject", seed=3)
+    by_subject = table.assign(subset=subset).groupby("subject_id")["subset"].agg(set)
+    assert by_subject.map(len).max() == 1
+    assert {next(iter(by_subject[f"s0-{n}"])) for n in range(3)} == set(SUBSETS)
+
+
+def test_slice_splits_are_stratified_and_mix_subjects():
+    table = cohort([4, 8], slices=25)
+    subset = make_split(table, kind="slice", seed=1)
+    for label, size in (("class0", 100), ("class1", 200)):
+        counts = Counter(subset[table["label"] == label])
+        assert [counts[name] for name in SUBSETS] == [
+            size * 5 // 10,
+            size * 2 // 10,
+            size * 3 // 10,
+        ]
+    assert table.assign(subset=subset).groupby("subject_id")["subset"].nunique().min() > 1
+
+
+def test_seeds_differ_and_repeat():
+    table = cohort([20, 20])
+    splits = [make_split(table, kind="subject", seed=seed) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(splits[0], splits[1])
+    assert (splits[0] != splits[2]).any()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "reason"),
+    [
+        ([5, 2], {}, r"at least 3 subjects of each class, and there are 5 of class0, 2 of class1"),
+        ([5, 5], {"kind": "scan"}, "Split 'scan' is none: choose 'subject' or 'slice'"),
+        ([5, 5], {"ratio": (5, 0, 5)}, "Ratio 5:0:5 is none: three positive numbers"),
+        ([5, 5], {"ratio": (7, 3)}, "Ratio 7:3 is none"),
+    ],
+)
+def test_splits_that_cannot_be_are_refused(sizes, options, reason):
+    with pytest.raises(InputError, match=reason):
+        make_split(cohort(sizes), **({"kind": "subject"} | options))
+
+
+def test_classes_that_share_too_few_subjects_are_refused():
+    table = cohort([1, 9], sessions=2)
+    table.loc[
+        table["subject_id"].isin(["s1-0", "s1-1"]) & (table["session_id"] == "MR0"), "label"
+    ] = "class0"
+    try:
+        subset = make_split(table, kind="subject")
+    except InputError as error:
+        assert "class0" in str(error)
+    else:
+        assert set(subset[table["label"] == "class0"]) == set(SUBSETS)
+
+
+@pytest.mark.parametrize("kind", ["subject", "slice"])
+def test_a_split_is_written_once(tmp_path, kind):
+    table = cohort([5, 5], slices=4)
+    path = tmp_path / "splits" / "s.tsv"
+    first = ensure_split(path, table, kind=kind, seed=7)
+    content = path.read_bytes()
+    np.testing.assert_array_equal(first, make_split(table, kind=kind, seed=7))
+    again = ensure_split(path, table, kind=kind, seed=8, ratio=(1, 1, 1))
+    np.testing.assert_array_equal(first, again)
+    assert path.read_bytes() == content
+    path.unlink()
+    ensure_split(path, table.sample(frac=1, random_state=0), kind=kind, seed=7)
+    assert path.read_bytes() == content
+    assert content.splitlines()[0].split(b"\t")[-1] == b"subset"
+
+
+def test_ids_that_look_like_numbers_stay_text(tmp_path):
+    table = cohort([5, 5])
+    table["subject_id"] = [f"{number:03d}" for number in range(10)]
+    subset = ensure_split(tmp_path / "s.tsv", table, kind="subject")
+    np.testing.assert_array_equal(subset, ensure_split(tmp_path / "s.tsv", table, kind="subject"))
+
+
+def test_a_leak_is_named(tmp_path):
+    table = cohort([5, 5])
+    path = tmp_path / "s.tsv"
+    ensure_split(path, table, kind="subject")
+    lines = path.read_text().splitlines()
+    subset = lines[1].split("\t")[1]
+    other = next(name for name in SUBSETS if name != subset)
+    path.write_text("\n".join([*lines, f"s0-0\t{other}"]) + "\n")
+    with pytest.raises(LeakageError, match=r"s\.tsv leaks: s0-0 stands in two subsets"):
+        ensure_split(path, table, kind="subject")
+
+
+def test_a_split_by_slice_is_no_split_by_subject(tmp_path):
+    table = cohort([5, 5], slices=10)
+    ensure_split(tmp_path / "s.tsv", table, kind="slice")
+    with pytest.raises(LeakageError, match="and 5 more stand in two subsets"):
+        ensure_split(tmp_path / "s.tsv", table, kind="subject")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("subject_id\tsubset\ns0-0\ttrain\n", "does not cover 9 of 10 slices"),
+        ("subject\tsubset\ns0-0\ttrain\n", "lacks the column 'subject_id'"),
+        ("subject_id\tsubset\ns0-0\tTRAIN\n", "names the subset 'TRAIN'; valid are train, val"),
+        ("", "is no split"),
+    ],
+)
+def test_foreign_split_files_are_checked(tmp_path, content, reason):
+    (tmp_path / "s.tsv").write_text(content)
+    with pytest.raises(InputError, match=reason):
+        ensure_split(tmp_path / "s.tsv", cohort([5, 5]), kind="subject")
+
+
+def test_a_subset_without_a_class_is_refused(tmp_path):
+    table = cohort([5, 5])
+    ensure_split(tmp_path / "s.tsv", table, kind="subject")
+    text = (tmp_path / "s.tsv").read_text().replace("\tval", "\ttrain")
+    (tmp_path / "s.tsv").write_text(text)
+    with pytest.raises(InputError, match="leaves the subset val without the class 'class0'"):
+        ensure_split(tmp_path / "s.tsv", table, kind="subject")
+
+
+@pytest.mark.real_data
+def test_no_subject_of_oasis2_stands_in_two_subsets(real_data):
+    scans = find_cohort(real_data / "oasis2").scans
+    subset = make_split(scans, kind="subject", seed=0)
+    assert scans.assign(subset=subset).groupby("subject_id")["subset"].nunique().max() == 1
+    counts = subject_counts(scans, subset)
+    quota = np.outer([64, 72], [0.5, 0.2, 0.3])
+    assert np.abs(counts.to_numpy() - quota).max() < 1
