@@ -65,7 +65,8 @@ def _fixed(digits: int) -> Callable[[float], str]:
     def show(value: float) -> str:
         if isnan(value) or isinf(value):
             return _special(value)
-        return f"{value:,.{digits}f}".replace("-", "−")
+        text = f"{value:,.{digits}f}"
+        return f"{0:.{digits}f}" if float(text.replace(",", "")) == 0 else text.replace("-", "−")
 
     return show
 
@@ -88,4 +89,5 @@ SHOWN: dict[str, Callable[[float], str]] = {
     "time": format_seconds,
     "count": _fixed(0),
     "correlation": _fixed(4),
+    "factor": _fixed(6),
 }

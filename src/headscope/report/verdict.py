@@ -96,12 +96,12 @@ def _correlation(heads: Mapping[str, Sequence[HeadAnalysis]]) -> list[Markup]:
     run, worst = max(known, key=lambda item: _departure(item[1]))
     close = _departure(worst) <= 2
     text = (
-        "The correlation of the two rows of weights, the falling line of Fig. 3, is the one that "
-        "the training rule forces on any data, to within {residual}: it tells how far the head "
-        "moved, and nothing about MRI."
+        "The correlation of the rows of weights, drawn in Figure 3, is the one that the training "
+        "rule forces on any data, to within {residual}: it tells how far the head moved, and "
+        "nothing about MRI."
         if close
-        else "The correlation of the rows of weights departs from the one that the training rule "
-        "forces by up to {residual}; only that part is worth interpreting."
+        else "The correlation of the rows of weights, drawn in Figure 3, departs from the one that "
+        "the training rule forces by up to {residual}; only that part is worth interpreting."
     )
     residual = number(abs(worst.residual), run, "abs_residual", "brief", worst.pair)
     return [Markup(text).format(residual=residual)]  # noqa: S704 (our own words)

@@ -1,0 +1,141 @@
+"""Figures show what their results hold, in the house style, and leave the world as it was."""
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from headscope.analysis import head_analysis, logit_scatter, run_head_analysis
+from headscope.figures import plot_history, plot_logits, plot_weights
+from headscope.figures.style import COLUMN, MM, PAGE
+from tests.synthetic import write_synthetic_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write_synthetic_run(tmp_path_factory.mktemp("experiment"), width=64)
+
+
+def texts(figure):
+    figure.draw_without_rendering()
+    return " ".join(text.get_text() for text in figure.findobj(mpl.text.Text))
+
+
+def points(ax):
+    return [collection.get_offsets().data for collection in ax.collections]
+
+
+def test_logits_show_each_slice_by_class_and_ring_the_errors(run):
+    panel = logit_scatter(run)
+    figure = plot_logits(panel)
+    (ax,) = figure.axes
+    first, second, rings = points(ax)
+    np.testing.assert_array_equal(first, panel.logits[panel.label == 0])
+    np.testing.assert_array_equal(second, panel.logits[panel.label == 1])
+    np.testing.assert_array_equal(rings, panel.logits[~panel.correct])
+    assert ax.get_xlim() == ax.get_ylim()
+    shown = texts(figure)
+    assert "Logit of NC" in shown and "Logit of AD" in shown
+    assert f"{100 * panel.slice_accuracy:.1f}% of {len(panel.logits)} slices right" in shown
+    assert "frozen, subject split" in shown
+    assert figure.get_size_inches()[0] == pytest.approx(85 * MM)
+
+
+def test_classes_differ_by_marker_and_colour(run):
+    first, second, _ = plot_logits(logit_scatter(run)).axes[0].collections
+    assert len(first.get_paths()[0]) != len(second.get_paths()[0])
+    assert first.get_facecolor().size and not second.get_facecolor().size
+
+
+def test_panels_share_their_axes(run):
+    panels = [logit_scatter(run), logit_scatter(run, subset="train"), logit_scatter(run)]
+    figure = plot_logits(panels)
+    assert {ax.get_xlim() for ax in figure.axes[:3]} == {figure.axes[0].get_ylim()}
+    assert [ax.get_title(loc="left")[:3] for ax in figure.axes[:3]] == ["(a)", "(b)", "(c)"]
+    assert not figure.axes[3].axison
+    assert figure.get_size_inches()[0] == pytest.approx(PAGE)
+
+
+def test_logits_of_no_slices_still_draw(run):
+    assert "no nowhere slices" in texts(plot_logits(logit_scatter(run, subset="nowhere")))
+
+
+def test_weights_show_every_feature_equation_and_null(run):
+    result = run_head_analysis(run)
+    figure = plot_weights(result, title="a run")
+    (ax,) = figure.axes
+    np.testing.assert_array_equal(points(ax)[0], np.stack([result.x, result.y], axis=1))
+    shown = texts(figure)
+    assert f"r = {result.r:.4f}".replace("-", "−") in shown
+    assert f"null prediction {result.r_null:.4f}".replace("-", "−") in shown
+    assert "D = 64" in shown
+    for name in ("Linear", "Quadratic", "Cubic", "4th degree", "where z = (x"):
+        assert name in shown
+    curves = {line.get_label().partition(":")[0]: line for line in ax.lines}
+    for fit, name in zip(result.fits, ("Linear", "Quadratic"), strict=False):
+        x, y = curves[name].get_data()
+        np.testing.assert_allclose(y, fit(x), rtol=1e-12)
+
+
+def test_weights_without_fits_say_undefined():
+    result = head_analysis([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]])
+    assert "r = undefined" in texts(plot_weights(result))
+
+
+def test_history_shows_both_subsets(run):
+    figure = plot_history(run.history, title="a run", network="net, seed 0")
+    loss, accuracy = figure.axes
+    np.testing.assert_array_equal(loss.lines[0].get_ydata(), run.history["train_loss"])
+    shown = 100 * run.history["val_slice_accuracy"]
+    np.testing.assert_array_equal(accuracy.lines[1].get_ydata(), shown)
+    assert accuracy.get_ylabel() == "Slice accuracy (%)"
+    assert accuracy.get_ylim()[0] < shown.min()
+
+
+@pytest.mark.parametrize(
+    "plot",
+    [
+        lambda run, ax: plot_logits(logit_scatter(run), ax=ax[0]),
+        lambda run, ax: plot_weights(run_head_analysis(run), ax=ax[0]),
+        lambda run, ax: plot_history(run.history, ax=ax),
+    ],
+)
+def test_given_axes_are_drawn_on(run, plot):
+    figure = Figure()
+    assert plot(run, figure.subplots(2)) is figure
+
+
+def test_text_fits_into_the_figure(run):
+    for figure in (
+        plot_logits(logit_scatter(run)),
+        plot_weights(run_head_analysis(run), title="finetune, subject split", network="resnet101"),
+        plot_history(run.history, title="finetune, subject split"),
+    ):
+        figure.draw_without_rendering()
+        whole = figure.get_tightbbox()  # of all that is drawn but the lines under the titles
+        boxes = [(whole.min * figure.dpi, whole.max * figure.dpi)]
+        for ax in figure.axes:
+            boxes += [(box.min, box.max) for box in (text.get_window_extent() for text in ax.texts)]
+        for low, high in boxes:
+            assert np.all(low >= -1) and np.all(high <= figure.bbox.size + 1)
+        assert figure.get_size_inches()[0] == pytest.approx(COLUMN)
+
+
+def test_names_with_dollars_and_backslashes_are_no_mathematics(tmp_path):
+    run = write_synthetic_run(tmp_path, width=8, class_names=(r"$\frac$", "a$b"))
+    figures = (plot_logits(logit_scatter(run)), plot_weights(run_head_analysis(run)))
+    for figure in figures:
+        figure.draw_without_rendering()
+
+
+def test_nothing_global_is_touched(run):
+    before = dict(mpl.rcParams)
+    plot_weights(run_head_analysis(run))
+    assert dict(mpl.rcParams) == before
+
+
+def test_the_callers_own_style_does_not_leak_in(run):
+    with mpl.rc_context({"font.size": 30, "axes.facecolor": "black"}):
+        figure = plot_history(run.history)
+    assert figure.axes[0].get_facecolor() == (1, 1, 1, 1)
+    assert figure.axes[0].xaxis.label.get_fontsize() < 10

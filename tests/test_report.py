@@ -1,0 +1,352 @@
+"""The page shows the record's numbers, needs nothing but itself, and a browser shows it whole."""
+
+import os
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from headscope.analysis import run_head_analysis
+from headscope.errors import InputError
+from headscope.figures import plot_history
+from headscope.record import Run, read_experiment
+from headscope.report import save_figure, write_report
+from headscope.report.numbers import number, probability, significant
+from tests.synthetic import write_experiment, write_synthetic_run
+
+HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "a & $b")
+
+
+class Page(HTMLParser):
+    """Reads back what the page shows: its numbers, and everything that it would load."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.numbers, self.tags, self.loads = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        known = dict(attributes)
+        self.tags.append((tag, known))
+        self.loads += [value for name, value in attributes if name in ("src", "href", "srcset")]
+        if "data-quantity" in known:
+            self.numbers.append(known)
+
+    def find(self, run, quantity):
+        return [
+            each["data-value"]
+            for each in self.numbers
+            if (each["data-run"], each["data-quantity"]) == (run, quantity)
+        ]
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    folder = write_experiment(tmp_path_factory.mktemp("report") / "demo", width=96)
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(experiment):
+    return Page((experiment / "report.html").read_text(encoding="utf-8"))
+
+
+def shrinkage(run: Run) -> float:
+    """Momentum SGD on the row sum, written once more from the definition."""
+    known, s, velocity = run.settings, 1.0, 0.0
+    for rate in run.history["learning_rate"]:
+        for _ in range(known["steps_per_epoch"]):
+            velocity = known["momentum"] * velocity + known["weight_decay"] * s
+            s -= rate * known["head_learning_rate"] * velocity
+    return s
+
+
+def recomputed(run: Run) -> dict[str, float]:
+    """Every number of the weights section, from head.npz, run.toml and history.jsonl alone."""
+    with np.load(run.path / "head.npz") as head:
+        x, y = head["weight"].astype(np.float64)
+        initial = head["initial_weight"].astype(np.float64).sum(axis=0)
+    s, d = x + y, x - y
+    kept = shrinkage(run) * initial
+    r = np.corrcoef(x, y)[0, 1]
+    null = (np.var(kept) - np.var(d)) / (np.var(kept) + np.var(d))
+    known = {
+        "feature_count": len(x),
+        "r": r,
+        "r_null": null,
+        "residual": r - null,
+        "r_conserved": np.corrcoef(kept + d, kept - d)[0, 1],
+        "displacement_ratio": np.sqrt(np.var(d) / np.var(s)),
+        "row_sum_drift": np.abs(s - kept).max(),
+        "shrinkage": shrinkage(run),
+        "sum_variance": np.var(s, ddof=1),
+        "difference_variance": np.var(d, ddof=1),
+        "sum_difference_covariance": np.cov(s, d)[0, 1],
+        "mu": x.mean(),
+        "sigma": x.std(ddof=1),
+    }
+    z, n = (x - x.mean()) / x.std(ddof=1), len(x)
+    rss = [np.sum((y - np.polyval(np.polyfit(z, y, k), z)) ** 2) for k in range(5)]
+    for k in range(1, 5):
+        free = n - k - 1
+        known |= {
+            f"fit{k}.residual_norm": np.sqrt(rss[k]),
+            f"fit{k}.r2": 1 - rss[k] / rss[0],
+            f"fit{k}.adjusted_r2": 1 - (rss[k] / free) / (rss[0] / (n - 1)),
+            f"fit{k}.bic": n * (np.log(2 * np.pi * rss[k] / n) + 1) + (k + 1) * np.log(n),
+            f"fit{k}.f": (rss[k - 1] - rss[k]) / (rss[k] / free),
+            f"fit{k}.coefficients": np.polyfit(z, y, k),
+        }
+    return known
+
+
+def test_numbers_of_the_weights_are_recomputed_from_the_record(experiment, page):
+    for run in read_experiment(experiment):
+        for quantity, value in recomputed(run).items():
+            shown = page.find(run.name, quantity)
+            assert len(shown) == 1, (run.name, quantity)
+            parts = [float(part) for part in shown[0].split()]
+            np.testing.assert_allclose(parts, value, rtol=1e-9, atol=1e-9, err_msg=quantity)
+
+
+def test_no_number_of_the_weights_is_left_unchecked(experiment, page):
+    run = read_experiment(experiment)[0]
+    checked = set(recomputed(run)) | {f"fit{k}.p" for k in range(1, 5)}
+    shown = {each["data-quantity"] for each in page.numbers if "data-pair" in each}
+    assert shown - {"abs_residual"} - checked == {"logits.slice_accuracy", "logits.slices"}
+
+
+def test_slice_accuracy_is_recomputed_from_the_logits(experiment, page):
+    for run in read_experiment(experiment):
+        with np.load(run.path / "features.npz") as stored:
+            test = stored["subset"] == "test"
+            right = stored["logits"][test].argmax(axis=1) == stored["label"][test]
+        for quantity in ("logits.slice_accuracy", "test_slice_accuracy"):
+            for shown in page.find(run.name, quantity):
+                assert float(shown) == pytest.approx(right.mean(), abs=1e-12)
+        assert page.find(run.name, "logits.slices") == [str(int(test.sum()))]
+
+
+def test_figures_of_the_table_are_those_of_the_metrics(experiment, page):
+    for run in read_experiment(experiment):
+        for name in ("slice_accuracy", "subject_accuracy", "slice_auc", "subject_auc"):
+            for part, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
+                shown = page.find(run.name, f"test_{name}{suffix}")
+                assert shown and set(map(float, shown)) == {run.metrics["test"][name][part]}
+        assert page.find(run.name, "train_seconds") == [repr(run.metrics["train_seconds"])]
+
+
+def test_counts_of_the_cohort_are_those_of_the_predictions(experiment, page):
+    run = next(run for run in read_experiment(experiment) if "slice" in run.name)
+    for (subset, label), rows in run.predictions.groupby(["subset", "label"]):
+        assert page.find(run.name, f"slices.{subset}.{label}") == [str(len(rows))]
+        people = str(rows["subject_id"].nunique())
+        assert page.find(run.name, f"subjects.{subset}.{label}") == [people]
+
+
+def test_verdict_names_subjects_interval_and_the_leakage_gap(experiment, page):
+    text = (experiment / "report.html").read_text(encoding="utf-8")
+    verdict = text[text.index('id="verdict"') : text.index('id="cohort"')]
+    words = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", verdict))
+    assert "subjects never seen in training" in words
+    assert "95% interval" in words
+    runs = {run.name: run for run in read_experiment(experiment)}
+    claim, honest = (
+        runs[f"tf_efficientnet_lite0-frozen-{split}-seed0"].metrics["test"]["slice_accuracy"]
+        for split in ("slice", "subject")
+    )
+    gap = 100 * (claim["value"] - honest["value"])
+    assert f"a leakage gap of {gap:.1f} points".replace("-", "−") in words
+    assert page.find("tf_efficientnet_lite0-frozen-slice-seed0", "leak_gap_points") == [repr(gap)]
+    chosen = max(
+        (run for run in runs.values() if "subject" in run.name),
+        key=lambda run: run.metrics["val"]["slice_accuracy"]["value"],
+    )
+    assert f"({chosen.settings['regime']}) classified" in words
+
+
+def test_page_loads_nothing(page, experiment):
+    assert page.loads
+    for load in page.loads:
+        assert load.startswith(("data:", "#")), load[:80]
+    assert not [tag for tag, _ in page.tags if tag in {"script", "iframe", "object", "embed"}]
+    text = (experiment / "report.html").read_text(encoding="utf-8")
+    css = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in css and "@import" not in css
+    assert "https://" not in text and "http://" not in text
+
+
+def test_every_picture_has_words(page):
+    pictures = [known for tag, known in page.tags if tag == "img"]
+    assert len(pictures) == 1 + 4 + 4
+    for known in pictures:
+        assert len(known["alt"]) > 40
+        assert known["src"].startswith("data:image/svg+xml;base64,")
+
+
+def test_contents_lead_to_sections(page):
+    ids = {known["id"] for _, known in page.tags if "id" in known}
+    links = {known["href"][1:] for tag, known in page.tags if tag == "a"}
+    assert links and links <= ids
+
+
+def test_simulated_cohorts_are_announced_and_real_ones_are_not(experiment, tmp_path):
+    banner = "The cohort is simulated."
+    assert banner in (experiment / "report.html").read_text(encoding="utf-8")
+    write_synthetic_run(tmp_path, width=8, epochs=1, simulated=False)
+    assert banner not in write_report(tmp_path).read_text(encoding="utf-8")
+
+
+def test_tables_and_figures_lie_beside_the_page(experiment):
+    table = pd.read_csv(experiment / "table.tsv", sep="\t")
+    assert len(table) == 4
+    assert (experiment / "table.md").read_text(encoding="utf-8").startswith("| Network |")
+    stems = {path.stem for path in (experiment / "figures").iterdir()}
+    assert stems == {
+        "fig2-logits-tf_efficientnet_lite0-seed0",
+        *(f"{kind}-{run}" for run in table["run"] for kind in ("fig3-weights", "history")),
+    }
+    for stem in stems:
+        for suffix in (".png", ".svg"):
+            assert (experiment / "figures" / f"{stem}{suffix}").stat().st_size > 1000
+
+
+def test_frozen_runs_show_their_certificate(experiment, tmp_path):
+    text = (experiment / "report.html").read_text(encoding="utf-8")
+    assert text.count("identical, to the bit") == 2
+    run = write_synthetic_run(tmp_path, width=8, epochs=1)
+    path = run.path / "metrics.json"
+    path.write_text(path.read_text().replace('"identical": true', '"identical": false'))
+    assert "this run was not frozen" in write_report(tmp_path).read_text(encoding="utf-8")
+
+
+def test_hostile_names_stay_text(tmp_path):
+    write_synthetic_run(
+        tmp_path, width=16, epochs=2, class_names=HOSTILE, subject_prefix="<i>sub</i>-"
+    )
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    page = Page(text)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert not [tag for tag, _ in page.tags if tag in ("script", "i")]
+    assert not [known for _, known in page.tags if "onerror" in known]
+
+
+def test_three_classes_show_all_pairs_and_each_number_once(tmp_path):
+    run = write_synthetic_run(tmp_path, width=24, class_names=("NC", "MCI", "AD"))
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    for pair in ((0, 1), (0, 2), (1, 2)):
+        shown = {
+            each["data-quantity"]: float(each["data-value"])
+            for each in page.numbers
+            if each.get("data-pair") == f"{pair[0]},{pair[1]}" and " " not in each["data-value"]
+        }
+        weight = run.head["weight"].astype(float)
+        expected = np.corrcoef(weight[pair[0]], weight[pair[1]])[0, 1]
+        assert shown["r"] == pytest.approx(expected, abs=1e-12)
+        assert shown["r_null"] == run_head_analysis(run, pair).r_null
+
+
+def test_seeds_and_rows_of_the_same_regime_stand_side_by_side(tmp_path):
+    for seed in (0, 1):
+        write_synthetic_run(tmp_path, width=8, epochs=1, seed=seed, architecture="timm/tiny")
+    write_synthetic_run(tmp_path, width=8, epochs=2, architecture="timm/tiny", name="frozen-long")
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "over seeds" in text
+    assert "frozen-long<small>frozen</small>" in text
+
+
+def test_a_record_without_an_initial_head_says_what_the_null_rests_on(tmp_path):
+    write_synthetic_run(tmp_path, width=32, epochs=2, record_initial=False)
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "observed row sum" in text
+    assert "No initial head is recorded" in text
+    assert "undefined" in text
+
+
+def test_runs_that_all_mix_subjects_give_no_honest_number(tmp_path):
+    write_synthetic_run(tmp_path, width=8, epochs=1, split="slice")
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "none of these accuracies says how the network would do on new people" in text
+
+
+def test_the_same_record_gives_the_same_bytes(tmp_path):
+    write_synthetic_run(tmp_path, width=16, epochs=2)
+    first = write_report(tmp_path).read_bytes()
+    assert write_report(tmp_path).read_bytes() == first
+
+
+def test_save_figure_writes_both_formats_and_leaves_no_scraps(tmp_path, experiment):
+    figure = plot_history(read_experiment(experiment)[0].history)
+    svg = save_figure(figure, tmp_path / "resnet50.v1")
+    assert svg == tmp_path / "resnet50.v1.svg"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "resnet50.v1.png",
+        "resnet50.v1.svg",
+    ]
+    assert svg.read_text(encoding="utf-8").startswith("<?xml")
+
+
+def test_no_experiment_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="is no experiment"):
+        write_report(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (0.0123456, "0.0123"),
+        (-0.98, "−0.980"),
+        (1.46e-7, "1.46 × 10⁻⁷"),
+        (12345.6, "12,346"),
+        (float("nan"), "undefined"),
+        (float("-inf"), "−∞"),
+    ],
+)
+def test_numbers_are_set_with_three_digits(value, text):
+    assert significant(value) == text
+
+
+def test_numbers_carry_their_whole_value():
+    cell = number(1 / 3, 'a"run', "r", "correlation", (0, 1))
+    assert 'data-value="0.3333333333333333"' in cell and ">0.3333<" in cell
+    assert 'data-run="a&#34;run"' in cell and 'data-pair="0,1"' in cell
+    assert ">0.0000<" in number(-1e-9, "run", "r", "correlation")
+    assert probability(1e-9) == "< 0.001"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 800])
+def test_a_browser_shows_the_page_whole(experiment, width):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = os.environ.get("HEADSCOPE_CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no Chromium: install one or name it in HEADSCOPE_CHROMIUM")
+    complaints = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+        )
+        view = browser.new_page(viewport={"width": width, "height": 900})
+        view.on("console", lambda message: complaints.append(message.text))
+        view.on("pageerror", lambda error: complaints.append(str(error)))
+        requests = []
+        view.on("request", lambda request: requests.append(request.url))
+        view.goto((experiment / "report.html").as_uri())
+        view.wait_for_load_state("load")
+        overflow = view.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        sizes = view.evaluate(
+            "[...document.querySelectorAll('img, svg')].map(each => [each.naturalWidth ?? 1,"
+            " each.getBoundingClientRect().width, each.getBoundingClientRect().height])"
+        )
+        browser.close()
+    assert complaints == []
+    assert [url[:5] for url in requests if not url.startswith("data:")] == ["file:"]
+    assert overflow <= 0
+    assert len(sizes) == 9
+    assert all(min(size) > 0 for size in sizes)
