@@ -1,0 +1,143 @@
+"""The command line as a user meets it: in a process of its own."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from headscope.cli import app
+from tests.test_experiment import write_cohort
+
+COMMANDS = sorted(get_command(app).commands)
+README = Path(__file__).parents[1] / "README.md"
+
+
+def headscope(*arguments, folder=None, environment=None):
+    return subprocess.run(
+        [sys.executable, "-m", "headscope", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=folder,
+        env=os.environ | (environment or {}),
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command):
+    shown = headscope(command, "--help")
+    assert shown.returncode == 0
+    assert f"Example: headscope {command}" in shown.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_stands_in_the_readme(command):
+    assert f"headscope {command}" in README.read_text(encoding="utf-8")
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['headscope', '--help']\n"
+        "from headscope.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'pandas', 'numpy', 'matplotlib', 'pydantic'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_cohort(tmp_path_factory.mktemp("cli") / "scans")
+
+
+@pytest.fixture(scope="module")
+def one_class(tmp_path_factory):
+    return write_cohort(tmp_path_factory.mktemp("one") / "scans", classes=("AD",))
+
+
+@pytest.fixture(scope="module")
+def two_subjects(tmp_path_factory):
+    return write_cohort(tmp_path_factory.mktemp("two") / "scans", subjects=2)
+
+
+@pytest.mark.parametrize(
+    ("where", "options", "part"),
+    [
+        ("nowhere", [], "nowhere does not exist"),
+        ("data", ["--architecture", "resnet1000"], "Unknown architecture 'resnet1000'"),
+        ("data", ["--regimes", "thawed"], "Unknown regime 'thawed'; valid regimes: frozen"),
+        ("data", ["--set", "epoch=3"], "did you mean 'epochs'"),
+        ("data", ["--weights", "w.pth"], "The weights file w.pth does not exist"),
+        ("data", ["--classes", "AD"], "--classes takes NAME=VALUE"),
+        ("one_class", [], "shows only 'AD' in 6 scans: at least two classes"),
+        ("two_subjects", ["--weights", "random"], "subjects"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(request, tmp_path, where, options, part):
+    place = where if where == "nowhere" else request.getfixturevalue(where)
+    tail = ["--architecture", "timm/test_resnet", "--size", 32, "--count", 2, "--workers", 1]
+    if "--architecture" in options:
+        tail = tail[2:]
+    done = headscope("run", place, *options, *tail, "--out", tmp_path / "out", folder=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert part in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_run_prints_the_table_and_the_report_and_goes_on(data, tmp_path):
+    arguments = ["run", data, "--architecture", "timm/test_resnet", "--weights", "random"]
+    arguments += ["--size", 32, "--count", 2, "--epochs", 1, "--workers", 1, "--out", "first"]
+    done = headscope(*arguments, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Test subject % [95%]" in done.stdout and "finetune" in done.stdout
+    page = re.search(r"Report: (\S+)", done.stdout)
+    assert page and (tmp_path / page[1]).is_file()
+    again = headscope(*arguments, folder=tmp_path)
+    assert again.stderr.count("stands already") == 3
+    assert headscope("report", "first", folder=tmp_path).returncode == 0
+    bad = headscope("report", data, folder=tmp_path)
+    assert bad.returncode == 2 and "is no experiment" in bad.stderr
+
+
+def test_inspect_says_what_a_folder_holds(data):
+    done = headscope("inspect", data)
+    assert done.returncode == 0
+    assert "class folders" in done.stdout and re.search(r"AD\s+6\s+6", done.stdout)
+
+
+REFUSE_SOCKETS = """
+import socket
+def refuse(self, address, *rest):
+    if self.family in (socket.AF_INET, socket.AF_INET6):
+        raise SystemExit(f"a network connection was opened: {address}")
+    return connect(self, address, *rest)
+connect = socket.socket.connect
+socket.socket.connect = refuse
+socket.getaddrinfo = lambda *a, **k: (_ for _ in ()).throw(SystemExit("a name was looked up"))
+"""
+
+
+def test_the_demo_runs_without_a_network(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(REFUSE_SOCKETS)
+    check = subprocess.run(
+        [sys.executable, "-c", "import socket; socket.create_connection(('localhost', 1))"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert "was looked up" in check.stderr  # the guard guards
+    done = headscope(
+        *["demo", "--out", tmp_path / "demo", "--subjects", 8, "--epochs", 1],
+        environment={"PYTHONPATH": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "simulated" in done.stdout
+    assert done.stdout.count("tf_efficientnet_lite0") == 4
+    assert (tmp_path / "demo" / "report.html").is_file()

@@ -1,0 +1,187 @@
+"""The whole path on a small cohort of our own making: scans in, records and report out."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from headscope.config import make_config
+from headscope.errors import InputError, RunError
+from headscope.experiment import run
+from headscope.metrics import softmax, subset_figures
+from headscope.record import read_experiment
+from headscope.training import loop
+
+
+def write_cohort(folder: Path, subjects: int = 6, classes=("AD", "NC")) -> Path:
+    """Class folders of small volumes, a bright ball in each whose size tells the class."""
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 24)] * 3, indexing="ij"))
+    radius = np.sqrt((grid**2).sum(axis=0))
+    for k, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for subject in range(subjects):
+            volume = 400 * (radius < 0.9) + 300 * (radius < 0.3 + 0.2 * k)
+            volume = volume + rng.normal(0, 30, radius.shape)
+            scan = nib.Nifti1Image(np.clip(volume, 0, 1000).astype(np.int16), np.diag([8, 8, 8, 1]))
+            nib.save(scan, folder / name / f"sub-{name}{subject}_T1w.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_cohort(tmp_path_factory.mktemp("data") / "scans")
+
+
+def settings(data, out, **changes):
+    known = {
+        "data": data,
+        "out": out,
+        "count": 4,
+        "size": 32,
+        "architectures": ["timm/test_resnet"],
+        "weights": "random",
+        "epochs": 2,
+        "learning_rate": 0.05,
+        "batch_size": 8,
+        "splits": ["subject", "slice"],
+        "workers": 1,
+    }
+    return make_config(**(known | changes))
+
+
+@pytest.fixture(scope="module")
+def experiment(data, tmp_path_factory):
+    return run(settings(data, tmp_path_factory.mktemp("out") / "experiment"))
+
+
+def test_every_run_of_the_grid_leaves_a_whole_record(experiment):
+    runs = read_experiment(experiment)
+    regimes = ("finetune", "frozen", "scratch")
+    names = [f"timm-test_resnet-{r}-{s}-seed0" for r in regimes for s in ("slice", "subject")]
+    assert [record.name for record in runs] == names
+    for record in runs:
+        files = {path.name for path in record.path.iterdir()}
+        assert files == {
+            "run.toml",
+            "history.jsonl",
+            "predictions.tsv",
+            "metrics.json",
+            "head.npz",
+            "features.npz",
+            "layers.npz",
+            "maps.npz",
+            "model.safetensors",
+        }
+        assert len(record.history) == 2
+        assert record.class_names == ["AD", "NC"]
+
+
+def test_a_record_opens_with_numpy_and_pandas_alone_and_agrees_with_itself(experiment):
+    for record in read_experiment(experiment):
+        head = np.load(record.path / "head.npz")
+        found = np.load(record.path / "features.npz")
+        table = pd.read_csv(record.path / "predictions.tsv", sep="\t")
+        logits = found["features"] @ head["weight"].T + head["bias"]
+        np.testing.assert_allclose(found["logits"], logits, atol=1e-5)
+        probabilities = table[["probability_AD", "probability_NC"]].to_numpy()
+        np.testing.assert_allclose(probabilities, softmax(found["logits"]), atol=1e-12)
+        assert (table["predicted"] == head["class_names"][logits.argmax(axis=1)]).all()
+        assert (table["subset"] == found["subset"]).all()
+        assert (table["label"] == head["class_names"][found["label"]]).all()
+        test = found["subset"] == "test"
+        metrics = json.loads((record.path / "metrics.json").read_text())
+        expected = subset_figures(
+            found["label"][test], probabilities[test], found["subject_id"][test]
+        )
+        assert metrics["test"] == expected
+        model = load_file(record.path / "model.safetensors")
+        assert np.array_equal(model["fc.weight"], head["weight"])
+        maps = np.load(record.path / "maps.npz")
+        assert set(found["subset"][maps["slice"]]) == {"test"}
+
+
+def test_the_subject_split_shares_no_subject_and_the_slice_split_does(experiment):
+    for record in read_experiment(experiment):
+        groups = record.predictions.groupby("subject_id")["subset"].nunique()
+        shared = (groups > 1).any()
+        assert shared == (record.settings["split"] == "slice")
+
+
+def test_only_the_frozen_backbone_is_certified_unchanged(experiment):
+    for record in read_experiment(experiment):
+        certificate = record.metrics["freeze_certificate"]
+        frozen = record.settings["regime"] == "frozen"
+        assert certificate["identical"] == frozen
+        assert (certificate["before"] == certificate["after"]) == frozen
+
+
+def test_the_regimes_begin_with_the_same_head(experiment):
+    heads = [record.head["initial_weight"] for record in read_experiment(experiment)]
+    assert all(np.array_equal(heads[0], head) for head in heads)
+
+
+def snapshot(folder: Path):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_same_command_again_does_nothing_twice(data, experiment):
+    before = snapshot(experiment / "runs") | snapshot(experiment / "slices")
+    run(settings(data, experiment))
+    assert snapshot(experiment / "runs") | snapshot(experiment / "slices") == before
+
+
+def test_other_settings_for_a_standing_run_are_refused(data, experiment):
+    with pytest.raises(InputError, match=r"begun with other settings \(epochs 2 instead of 3\)"):
+        run(settings(data, experiment, epochs=3))
+    with pytest.raises(InputError, match="size"):
+        run(settings(data, experiment, size=48))
+
+
+def test_an_interrupted_experiment_goes_on_to_the_same_numbers(
+    data, experiment, tmp_path, monkeypatch
+):
+    saved, epochs = loop._save, []
+
+    def stop(*args):
+        saved(*args)
+        epochs.append(1)
+        if len(epochs) == 7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_save", stop)
+    config = settings(data, tmp_path / "again")
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
+    run(config)
+    assert len(epochs) == 12
+    for one, two in zip(read_experiment(experiment), read_experiment(config.out), strict=True):
+        for name in ("model.safetensors", "predictions.tsv", "head.npz"):
+            assert (one.path / name).read_bytes() == (two.path / name).read_bytes(), name
+
+
+def test_a_frozen_backbone_that_moves_fails(data, tmp_path, monkeypatch):
+    from headscope.models.network import Network
+
+    hashes = iter(["a", "a", "b"])  # before, as the key of the features, after
+    monkeypatch.setattr(Network, "backbone_hash", lambda self: next(hashes))
+    with pytest.raises(RunError, match="the frozen backbone changed"):
+        run(settings(data, tmp_path / "out", regimes=["frozen"], splits=["subject"]))
+
+
+def test_three_classes_go_all_the_way(tmp_path):
+    data = write_cohort(tmp_path / "scans", subjects=4, classes=("AD", "MCI", "NC"))
+    out = run(settings(data, tmp_path / "out", regimes=["frozen"], splits=["subject"]))
+    record = read_experiment(out)[0]
+    assert record.head["weight"].shape[0] == 3
+    assert 0 <= record.metrics["test"]["slice_auc"]["value"] <= 1
+
+
+def test_unknown_names_are_found_before_any_work(data, tmp_path):
+    with pytest.raises(InputError, match="Unknown architecture"):
+        run(settings(data, tmp_path / "out", architectures=["resnet18", "nonsense"]))
+    assert not (tmp_path / "out").exists()
