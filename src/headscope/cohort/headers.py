@@ -115,7 +115,7 @@ def _analyze_header(head: bytes, header_path: Path, data: Path) -> Header:
     oriented = matrix.is_file()
     return Header(
         data=data,
-        shape=header.get_data_shape(),
+        shape=tuple(map(int, header.get_data_shape())),
         dtype=header.get_data_dtype(),
         offset=max(int(header["vox_offset"]), 0),
         affine=_spm_affine(matrix) if oriented else _plain_affine(header),
@@ -134,7 +134,7 @@ def _mgh_header(head: bytes, data: Path) -> Header:
         raise Refused(f"is no MGH file: its version is {header['version']}, not 1")
     return Header(
         data=data,
-        shape=header.get_data_shape(),
+        shape=tuple(map(int, header.get_data_shape())),
         dtype=header.get_data_dtype(),
         offset=MGH_OFFSET,
         affine=header.get_affine(),
@@ -198,7 +198,7 @@ def read_bytes(path: Path, start: int, size: int) -> bytes:
     with path.open("rb") as file:
         stored = os.fstat(file.fileno()).st_size
         if file.read(2) != b"\x1f\x8b":
-            file.seek(start)
+            file.seek(min(start, stored))
             return file.read(min(size, stored))
         if start + size > DEFLATE_RATIO * stored + HEADER_BYTES:
             raise Refused(

@@ -103,6 +103,8 @@ def read_scan(
         raise ScanError(path, "cannot be read: it does not fit into memory") from error
     except UNREADABLE as error:
         reason = str(error).rstrip(".") or type(error).__name__
+        if isinstance(error, LookupError):
+            reason = f"unknown code {reason}"
         raise ScanError(path, f"is damaged or no scan ({reason})") from error
 
 

@@ -129,9 +129,12 @@ def open_slices(out: Path) -> SliceSet:
     """
     if not (out / "slices.json").is_file():
         raise InputError(f"{out} holds no slices: it has no finished slices.json.")
-    settings = json.loads((out / "slices.json").read_text(encoding="utf-8"))
-    table = read_table(out / "slices.tsv")
-    pixels = np.load(out / "slices.npy", mmap_mode="r", allow_pickle=False)
+    try:
+        settings = json.loads((out / "slices.json").read_text(encoding="utf-8"))
+        table = read_table(out / "slices.tsv")
+        pixels = np.load(out / "slices.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{out} is damaged: {str(error).rstrip('.')}.") from error
     if len(pixels) != len(table):
         raise InputError(
             f"{out} is damaged: {len(pixels)} slices in slices.npy, {len(table)} in slices.tsv."
@@ -330,9 +333,8 @@ def _finish(cohort: "Cohort", out: Path, settings: dict[str, Any], partial: _Par
     partial.pixels.write(_npy_header(len(table), settings["size"]))
     partial.pixels.flush()
     os.fsync(partial.pixels.fileno())
-    partial.pixels_path.replace(out / "slices.npy")
     write_table(out / "slices.tsv", table)
-    hashes = sha256(out / "slices.npy") + sha256(out / "slices.tsv")
+    hashes = sha256(partial.pixels_path) + sha256(out / "slices.tsv")
     problems = len(partial.problems)
     note = f"{problems} of {len(cohort.scans)} scans could not be used; problems.tsv says why."
     written = settings | {
@@ -342,6 +344,7 @@ def _finish(cohort: "Cohort", out: Path, settings: dict[str, Any], partial: _Par
         "notes": [*cohort.notes, *([note] if problems else [])],
         "sha256": hashlib.sha256(hashes.encode()).hexdigest(),
     }
+    partial.pixels_path.replace(out / "slices.npy")
     write_json(out / "slices.json", written)
     partial.journal_path.unlink()
     return open_slices(out)
