@@ -25,7 +25,8 @@ from headscope.figures.style import (
     styled,
 )
 
-SIZE = 11  # points², legible at column width
+SIZE, SMALL = 11, 7  # points²; the small ones where there are many slices
+MANY = 250
 LEGEND = 9 * MM  # height that the legend takes
 
 
@@ -42,7 +43,7 @@ def plot_logits(
     low, high = _limits(panels)
     for letter, panel, each in zip(ascii_lowercase, panels, axes, strict=False):
         _draw(panel, each, f"({letter}) " if len(panels) > 1 else "")
-        each.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+        each.set(xlim=(low, high), ylim=(low, high), aspect="equal", anchor="N")
         each.set_yticks([tick for tick in each.get_xticks() if low <= tick <= high])
         each.set_xticks(each.get_yticks())
     figure = figure_of(axes[0])
@@ -58,12 +59,13 @@ def plot_logits(
 
 def _draw(panel: LogitScatter, ax: Axes, letter: str) -> None:
     ax.axline((0, 0), slope=1, color=INK, linewidth=0.8, dashes=(4, 2), zorder=1)
+    size = SMALL if len(panel.logits) > MANY else SIZE
     for k, name in enumerate(panel.class_names):
         points = panel.logits[panel.label == k]  # (n_k, 2)
         ax.scatter(
             points[:, 0],
             points[:, 1],
-            s=SIZE,
+            s=size,
             marker=MARKERS[k],
             facecolors=COLOURS[k] if k == 0 else "none",
             edgecolors="white" if k == 0 else COLOURS[k],
@@ -77,10 +79,11 @@ def _draw(panel: LogitScatter, ax: Axes, letter: str) -> None:
     ax.scatter(
         wrong[:, 0],
         wrong[:, 1],
-        s=2.6 * SIZE,
+        s=2.6 * size,
         facecolors="none",
         edgecolors=INK,
-        linewidths=0.5,
+        linewidths=0.45,
+        alpha=0.8,
         rasterized=len(panel.logits) > DENSE,
         zorder=3,
     )

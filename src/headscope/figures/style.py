@@ -79,7 +79,7 @@ def styled(plot: Callable[P, T]) -> Callable[P, T]:
     return wrapper
 
 
-def new_figure(width: float, height: float, row_gap: float = 1 * MM) -> Figure:
+def new_figure(width: float, height: float, row_gap: float = 1.6 * MM) -> Figure:
     """Return an empty figure of that size in inches, without a window behind it."""
     layout = ConstrainedLayoutEngine(h_pad=row_gap)
     figure = Figure(figsize=(width, height), layout=layout)

@@ -40,7 +40,7 @@ def plot_weights(
     Source: the paper's Fig. 3.
     """
     own = ax is None
-    ax = new_figure(COLUMN, COLUMN + 30 * MM).subplots() if ax is None else ax
+    ax = new_figure(COLUMN, COLUMN + 33 * MM).subplots() if ax is None else ax
     ax.axhline(0, color=EDGE, linewidth=0.4, zorder=1)
     ax.axvline(0, color=EDGE, linewidth=0.4, zorder=1)
     ax.scatter(
@@ -63,7 +63,7 @@ def plot_weights(
     i, j = result.pair
     ax.set(xlabel=f"Weight to {first}, $W_{{{i},j}}$", ylabel=f"Weight to {second}, $W_{{{j},j}}$")
     edge = 1.06 * max(float(np.abs(result.x).max()), float(np.abs(result.y).max())) or 1.0
-    ax.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal")
+    ax.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal", anchor="N")
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.yaxis.set_major_locator(MaxNLocator(5))
     below = f"{network}\n{_summary(result)}" if network else _summary(result)
@@ -95,8 +95,8 @@ def _draw_null(result: HeadAnalysis, ax: Axes) -> Line2D:
     x = np.array([result.x.min(), result.x.max()])
     y = result.y.mean() + result.null_slope * (x - result.x.mean())
     label = f"Null model, from the {result.null_source}: slope {_number(result.null_slope, 3)}"
-    style: Any = {"color": "#E69F00", "linewidth": 5, "alpha": 0.4, "solid_capstyle": "butt"}
-    return ax.plot(x, y, label=label, zorder=2.5, **style)[0]
+    style: Any = {"color": "#E69F00", "linewidth": 6, "alpha": 0.5, "solid_capstyle": "butt"}
+    return ax.plot(x, y, label=label, zorder=1.5, **style)[0]
 
 
 def _pretty(fit: PolynomialFit) -> str:
