@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from headscope.errors import InputError, RunError
     from headscope.experiment import run
     from headscope.record import Run, read_experiment
-    from headscope.report import write_report as report
+    from headscope.reporting import write_report as report
 
 _HOMES = {
     "Config": ("headscope.config", "Config"),
@@ -30,7 +30,7 @@ _HOMES = {
     "head_analysis": ("headscope.analysis.weights", "head_analysis"),
     "inspect": ("headscope.cohort.layouts", "find_cohort"),
     "read_experiment": ("headscope.record", "read_experiment"),
-    "report": ("headscope.report", "write_report"),
+    "report": ("headscope.reporting", "write_report"),
     "run": ("headscope.experiment", "run"),
     "simulate": ("headscope.cohort.simulate", "simulate_cohort"),
 }

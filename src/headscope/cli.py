@@ -222,7 +222,7 @@ def _conclude(experiment: Path) -> None:
     """Write the report; print its table and where it stands."""
     from headscope.analysis.table import results_table, short_table
     from headscope.record import read_experiment
-    from headscope.report import write_report
+    from headscope.reporting import write_report
 
     page = write_report(experiment)
     _print_table(short_table(results_table(read_experiment(experiment))))

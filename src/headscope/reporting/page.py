@@ -28,14 +28,14 @@ from headscope.analysis import (
 from headscope.console import track
 from headscope.files import write_table, write_text
 from headscope.record import Run, read_experiment
-from headscope.report.numbers import number, numbers
-from headscope.report.pictures import (
+from headscope.reporting.numbers import number, numbers
+from headscope.reporting.pictures import (
     Picture,
     history_picture,
     logits_picture,
     weights_picture,
 )
-from headscope.report.verdict import verdict
+from headscope.reporting.verdict import verdict
 
 HERE = Path(__file__).parent
 T = TypeVar("T")

@@ -13,8 +13,8 @@ from headscope.analysis import run_head_analysis
 from headscope.errors import InputError
 from headscope.figures import plot_history
 from headscope.record import Run, read_experiment
-from headscope.report import save_figure, write_report
-from headscope.report.numbers import number, probability, significant
+from headscope.reporting import save_figure, write_report
+from headscope.reporting.numbers import number, probability, significant
 from tests.synthetic import write_experiment, write_synthetic_run
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "a & $b")

@@ -8,7 +8,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from headscope.analysis import HeadAnalysis
-from headscope.report.numbers import number
+from headscope.reporting.numbers import number
 
 Row = Mapping[str, Any]
 
