@@ -1,5 +1,6 @@
 """What the user sees while work goes on: all of it on stderr, so that stdout stays for results."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -9,11 +10,10 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
 T = TypeVar("T")
 
 
@@ -24,16 +24,15 @@ def track(items: Iterable[T], description: str, total: int, done: int = 0) -> It
     is no terminal, one line says what was done, once it is.
     """
     with Progress(
-        TextColumn("{task.description:<28}"),
-        BarColumn(bar_width=32),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("elapsed,"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("{task.fields[unit]}"),
         console=console,
     ) as progress:
-        task = progress.add_task(description, total=total, completed=done)
+        task = progress.add_task(description, total=total, completed=done, unit="left")
         for item in items:
             yield item
             progress.advance(task)
+        progress.update(task, unit="in all")

@@ -63,7 +63,7 @@ def run(config: Config) -> Path:
         plane=config.plane,
     )
     for note in cohort.notes:
-        console.print(note)
+        console.print(note, soft_wrap=True)
     slices = write_slices(
         cohort,
         config.out / "slices",
