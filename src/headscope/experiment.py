@@ -23,6 +23,7 @@ from headscope.models.network import Network, build_network
 from headscope.models.regimes import find_regime
 from headscope.models.zoo import find_architecture
 from headscope.record import Run, start_run, write_run
+from headscope.training.loader import batches
 from headscope.training.optim import Recipe
 from headscope.training.train import train
 
@@ -112,7 +113,7 @@ def train_run(
         size=slices.pixels.shape[1],
         seed=plan.seed,
     )
-    settings = _settings(plan, network, slices, int(np.sum(subsets == "train")), simulated)
+    settings = _settings(plan, network, slices, subsets, simulated) | {"ratio": list(config.ratio)}
     if start_run(path, settings):
         console.print(f"{title}: stands already")
         return Run(path)
@@ -203,7 +204,7 @@ def _plan(config: Config, row: Row, architecture: str, split: str, seed: int) ->
 
 
 def _settings(
-    plan: Plan, network: Network, slices: SliceSet, train_slices: int, simulated: bool
+    plan: Plan, network: Network, slices: SliceSet, subsets: NDArray[np.str_], simulated: bool
 ) -> dict[str, Any]:
     """Return what goes into run.toml: all that decides the run's numbers."""
     return {
@@ -213,7 +214,7 @@ def _settings(
         "split": plan.split,
         "seed": plan.seed,
         **asdict(plan.recipe),
-        "steps_per_epoch": -(-train_slices // plan.recipe.batch_size),
+        "steps_per_epoch": len(batches(np.flatnonzero(subsets == "train"), plan.recipe.batch_size)),
         "weights": network.source.text,
         "weights_sha256": network.source.sha256,
         "classifier": network.classifier,
