@@ -1,7 +1,7 @@
 """Slice and subject figures with 95% intervals over subjects.
 
 The unit of inference is the subject: slices of one head are near copies of each other, so
-intervals resample subjects, never slices (science.md, section 7).
+intervals resample subjects, never slices (docs/science.md, section 7).
 """
 
 from collections.abc import Mapping

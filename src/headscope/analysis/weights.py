@@ -67,8 +67,8 @@ class PolynomialFit:
 class HeadAnalysis:
     """Two rows of a final layer, their correlation and the part of it that training forces.
 
-    Undefined numbers are NaN, and `notes` says why. Source: `science.md` sections 2 and 3 of the
-    design; Khagi & Kwon 2022, Fig. 3.
+    Undefined numbers are NaN, and `notes` says why. Source: docs/science.md, sections 2 and 3;
+    Khagi & Kwon 2022, Fig. 3.
 
     Attributes
     ----------
@@ -237,7 +237,7 @@ def sum_shrinkage(learning_rates: ArrayLike, weight_decay: float, momentum: floa
 
     The loss pushes the sum by zero, so SGD moves it by the linear recurrence of its weight decay
     (`torch.optim.SGD` without dampening or Nesterov), one learning rate a step. Source:
-    `science.md` section 2; Π(1 − η λ) without momentum.
+    docs/science.md, section 2; Π(1 − η λ) without momentum.
     """
     total, velocity = 1.0, 0.0
     for rate in np.asarray(learning_rates, dtype=np.float64).ravel().tolist():
@@ -249,7 +249,7 @@ def sum_shrinkage(learning_rates: ArrayLike, weight_decay: float, momentum: floa
 def correlation_from_moments(sum_var: float, difference_var: float, covariance: float) -> float:
     """Return corr(x, y) from var s, var d and cov(s, d) of s = x + y, d = x − y; exact.
 
-    NaN where x or y does not vary. Source: `science.md` section 2.
+    NaN where x or y does not vary. Source: docs/science.md, section 2.
     """
     square = (sum_var + difference_var) ** 2 - 4 * covariance**2
     return (sum_var - difference_var) / sqrt(square) if square > 0 else NAN
