@@ -1,4 +1,4 @@
-"""What a regime may change, and the proof that it changed nothing else (docs/science.md, section 8)."""
+"""What a regime may change, and the proof that nothing else did (docs/science.md, section 8)."""
 
 import hashlib
 from collections.abc import Callable
