@@ -5,8 +5,9 @@ A picture's top is anterior (axial) or superior (coronal, sagittal). Its left is
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,52 +21,118 @@ WINDOW: Final = (1.0, 98.0)  # percentiles of the foreground that become black a
 HEAD_MM: Final = 100.0  # the window is that of the head, so far down from the vertex: a bright neck
 # would darken every brain by its length in the picture
 SAMPLE_MM: Final = 2.0  # foreground and window are found on a grid of about this spacing
+SAMPLES: Final = 2**19  # voxels of that grid that are enough
 
 
 def take_slices(
-    scan: Scan, plane: str = "axial", count: int = 30, size: int = 224, centre: str = "auto"
+    scan: Scan,
+    plane: str = "axial",
+    count: int = 30,
+    size: int = 224,
+    centre: str = "auto",
+    spacing_mm: float | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return `count` consecutive slices (n, size, size) and their indices (n,), from low to high.
+    """Return `count` slices (n, size, size) and their indices (n,), from low to high.
 
-    centre is "volume" (the middle of the grid, as in the paper), "foreground" (the middle of what
-    stands out of the background), or "vertex:70mm": the point so far below the top of the head
-    and in the middle of the head above it, in every plane. "auto" is "vertex:70mm". A grid of one
-    slice gives that slice.
+    They are consecutive, or the nearest to lying `spacing_mm` apart. centre is "volume" (the
+    middle of the grid, as in the paper), "foreground" (the middle of what stands out of the
+    background), or "vertex:70mm": the point so far below the top of the head and in the middle of
+    the head above it, in every plane. "auto" is "vertex:70mm". A grid of one slice gives that
+    slice.
 
     Brightness runs from the 1st to the 98th percentile of the foreground of the head: of the whole
     volume down to 100 mm below the vertex, without the neck's fat. Proportions are true by
-    `spacing_mm`; the shorter side is padded with black.
+    `spacing_mm` of the scan; the shorter side is padded with black.
 
     Raises
     ------
     ScanError
-        The grid holds fewer than `count` slices, or lies in another plane.
+        The grid holds fewer than `count` slices so far apart, or lies in another plane.
     InputError
-        A plane, count, size or centre is none.
+        A plane, count, size, centre or spacing is none.
     """
-    axis = check_options(plane, count, size, centre)
+    check_options(plane, count, size, centre, spacing_mm)
+    pixels, taken = take_planes(scan, (plane,), count, size, centre, spacing_mm)
+    return pixels, taken[plane]
+
+
+def take_planes(
+    scan: Scan,
+    planes: Sequence[str],
+    count: int,
+    size: int,
+    centre: str,
+    spacing_mm: float | None = None,
+) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]:
+    """Return the slices of several planes, one after another, and the indices by plane."""
+    for plane in planes:
+        _check_depth(scan, plane, count, spacing_mm)
+    head = _find_head(scan)
+    taken = {plane: _indices(scan, head, plane, count, centre, spacing_mm) for plane in planes}
+    pixels = np.zeros((sum(map(len, taken.values())), size, size), dtype=np.uint8)
+    row = 0
+    for plane, indices in taken.items():
+        for index in indices.tolist():
+            _picture(pixels[row], scan, PLANES[plane], index, head.low, head.high)
+            row += 1
+    return pixels, taken
+
+
+def planes_of(plane: str) -> tuple[str, ...]:
+    """Return the planes that a setting stands for: "all" is all three."""
+    if plane == "all":
+        return tuple(sorted(PLANES))
+    if plane not in PLANES:
+        raise InputError(f"Plane {plane!r} is none: choose axial, coronal, sagittal or all.")
+    return (plane,)
+
+
+def check_options(
+    plane: str, count: int, size: int, centre: str, spacing_mm: float | None = None
+) -> None:
+    """Say which option is none (InputError)."""
+    planes_of(plane)
+    if count < 1 or size < 1:
+        raise InputError(f"Count {count} and size {size} of slices must be 1 or more.")
+    if spacing_mm is not None and not 0 < spacing_mm <= 100:
+        raise InputError(f"Spacing {spacing_mm:g} mm of slices is none: above 0, at most 100.")
+    _depth_mm(centre)
+
+
+def _check_depth(scan: Scan, plane: str, count: int, spacing_mm: float | None) -> None:
+    """Refuse a grid of another plane, and one that does not hold the slices asked for."""
+    axis = PLANES[plane]
     depth = scan.volume.shape[axis]
     across = [n for other, n in enumerate(scan.volume.shape) if other != axis]
     if min(across) < 2:
         raise ScanError(scan.path, f"shows no {plane} slices: its grid is {_shape_text(scan)}")
-    if 1 < depth < count:
-        raise ScanError(scan.path, f"has {depth} {plane} slices, and {count} are asked for")
-    head = _find_head(scan)
-    first = math.floor(_centre(scan, head, axis, centre) - count / 2 + 0.5)
-    first = min(max(first, 0), max(depth - count, 0))
-    indices = np.arange(first, min(first + count, depth))
-    pictures = [_picture(scan, axis, int(index), size, head.low, head.high) for index in indices]
-    return np.stack(pictures), indices
+    step = _step(scan, axis, spacing_mm)
+    if depth == 1 or ((count - 1) * step <= depth - 1 and step >= 1):
+        return
+    if step < 1:
+        voxel = f"its voxels are {scan.spacing_mm[axis]:.3g} mm deep"
+        raise ScanError(scan.path, f"has no {plane} slices {spacing_mm:g} mm apart: {voxel}")
+    apart = "" if spacing_mm is None else f", {spacing_mm:g} mm apart,"
+    raise ScanError(scan.path, f"has {depth} {plane} slices, and {count}{apart} are asked for")
 
 
-def check_options(plane: str, count: int, size: int, centre: str) -> int:
-    """Return the axis of `plane`, or say which option is none (InputError)."""
-    if plane not in PLANES:
-        raise InputError(f"Plane {plane!r} is none: choose axial, coronal or sagittal.")
-    if count < 1 or size < 1:
-        raise InputError(f"Count {count} and size {size} of slices must be 1 or more.")
-    _depth_mm(centre)
-    return PLANES[plane]
+def _step(scan: Scan, axis: int, spacing_mm: float | None) -> float:
+    """Return how far apart slices lie, in voxels."""
+    return 1.0 if spacing_mm is None else spacing_mm / scan.spacing_mm[axis]
+
+
+def _indices(
+    scan: Scan, head: "_Head", plane: str, count: int, centre: str, spacing_mm: float | None
+) -> NDArray[np.int64]:
+    """Return the indices (n,) of the slices about the centre, moved into the grid as a whole."""
+    axis = PLANES[plane]
+    depth, step = scan.volume.shape[axis], _step(scan, axis, spacing_mm)
+    if depth == 1:
+        return np.zeros(1, dtype=np.int64)
+    span = (count - 1) * step
+    first = math.floor(_centre(scan, head, axis, centre) - span / 2)
+    first = min(max(first, 0), math.floor(depth - 1 - span))
+    return first + np.rint(np.arange(count) * step).astype(np.int64)
 
 
 def _shape_text(scan: Scan) -> str:
@@ -85,14 +152,17 @@ class _Head:
 def _find_head(scan: Scan) -> _Head:
     """Find the foreground on a grid of about 2 mm, and the window over the head.
 
-    The background's limit lies a tenth of the way from the 2nd to the 98th percentile, as in
-    Smith 2002 (BET, section 2.2); a background that is not zero, as in OASIS-2, is no obstacle.
+    A fine grid is sampled sparser from side to side, never in depth. The background's limit lies a
+    tenth of the way from the 2nd to the 98th percentile, as in Smith 2002 (BET, section 2.2); a
+    background that is not zero, as in OASIS-2, is no obstacle.
     """
     step = [max(1, round(SAMPLE_MM / spacing)) for spacing in scan.spacing_mm]
-    coarse = scan.volume[:: step[0], :: step[1], :: step[2]]
+    if math.prod(-(-n // by) for n, by in zip(scan.volume.shape, step, strict=True)) > SAMPLES:
+        step = [2 * step[0], 2 * step[1], step[2]]
+    coarse = scan.volume[:: step[0], :: step[1], :: step[2]].copy(order="K")
     if coarse.min() == coarse.max():  # what there is to see is finer than the grid
         step, coarse = [1, 1, 1], scan.volume
-    darkest, brightest = np.percentile(coarse, [2, 98])
+    darkest, brightest = _percentiles(coarse, (2, 98))
     if darkest == brightest:
         darkest, brightest = float(coarse.min()), float(coarse.max())
     foreground = coarse > darkest + 0.1 * (brightest - darkest)
@@ -100,8 +170,22 @@ def _find_head(scan: Scan) -> _Head:
         raise ScanError(scan.path, f"shows nothing: every voxel is {coarse.min()}")
     top = _extent(foreground, 2)[1]
     head = slice(max(0, top - round(HEAD_MM / (scan.spacing_mm[2] * step[2]))), None)
-    low, high = np.percentile(coarse[..., head][foreground[..., head]], WINDOW)
-    return _Head(foreground, step, float(low), float(high if high > low else low + 1))
+    low, high = _percentiles(coarse[..., head][foreground[..., head]], WINDOW)
+    return _Head(foreground, step, low, high if high > low else low + 1)
+
+
+def _percentiles(values: NDArray[Any], which: tuple[float, float]) -> tuple[float, float]:
+    """Return two percentiles; integers of 16 bits and less are counted, which is faster."""
+    if values.dtype.kind in "iu" and values.dtype.itemsize <= 2:
+        lowest = int(values.min())
+        counts = np.cumsum(np.bincount(values.ravel(order="K").astype(np.intp) - lowest))
+        ranks = np.array(which) / 100 * (values.size - 1)
+        below = np.searchsorted(counts, np.floor(ranks), side="right")
+        above = np.searchsorted(counts, np.ceil(ranks), side="right")
+        low, high = lowest + below + (ranks - np.floor(ranks)) * (above - below)
+    else:
+        low, high = np.percentile(values, which)
+    return float(low), float(high)
 
 
 def _centre(scan: Scan, head: _Head, axis: int, centre: str) -> float:
@@ -149,22 +233,23 @@ def _extent(foreground: NDArray[np.bool_], axis: int) -> tuple[int, int]:
 
 
 def _picture(
-    scan: Scan, axis: int, index: int, size: int, low: float, high: float
-) -> NDArray[np.uint8]:
-    """Return one slice upright, windowed, in true proportions, padded square (size, size)."""
+    picture: NDArray[np.uint8], scan: Scan, axis: int, index: int, low: float, high: float
+) -> None:
+    """Draw one slice into black (size, size): upright, windowed, in true proportions, centred."""
     whole = slice(None)
     flat = scan.volume[tuple(index if a == axis else whole for a in range(3))]  # (I, J) or the like
     upright = flat.T[::-1]  # rows from the top: anterior or superior first
-    grey = (np.clip(upright, low, high).astype(np.float64) - low) * (255 / (high - low))
+    wide = flat.dtype.itemsize > 2 and flat.dtype != np.float32
+    grey = np.subtract(upright, low, dtype=np.float64 if wide else np.float32, casting="unsafe")
+    grey *= 255 / (high - low)
+    np.clip(grey, 0, 255, out=grey)
     across, up = (spacing for a, spacing in enumerate(scan.spacing_mm) if a != axis)
     height_mm, width_mm = grey.shape[0] * up, grey.shape[1] * across
-    side_mm = max(height_mm, width_mm)
+    size, side_mm = len(picture), max(height_mm, width_mm)
     height = max(1, round(size * height_mm / side_mm))
     width = max(1, round(size * width_mm / side_mm))
-    resized = Image.fromarray(grey.astype(np.float32)).resize(
+    resized = Image.fromarray(grey.astype(np.float32, order="C", copy=False)).resize(
         (width, height), Image.Resampling.BILINEAR
     )
-    picture = np.zeros((size, size), dtype=np.uint8)
     top, left = (size - height) // 2, (size - width) // 2
     picture[top : top + height, left : left + width] = np.rint(np.asarray(resized))
-    return picture
