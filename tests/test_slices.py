@@ -16,7 +16,7 @@ from headscope.cohort.slices import open_slices, write_slices
 from headscope.errors import InputError
 
 PLANES = ("axial", "coronal", "sagittal")
-FILES = ("slices.npy", "slices.tsv", "slices.json", "problems.tsv")
+FILES = ("labels.npy", "problems.tsv", "slices.json", "slices.npy", "slices.tsv")
 
 
 def head(shape=(40, 50, 60), top=10, neck=True, noise=2.0, seed=0):

@@ -1,12 +1,8 @@
 """A cohort → its labelled mid-slices: one uint8 memory map, one table, one file of settings.
 
-    slices.npy    uint8 (N, H, W), a plain NumPy file
-    slices.tsv    one row a slice: scan, subject_id, session_id, label, plane, slice_index
-    slices.json   every setting, the fingerprint of the scans, class_names, sha256; written last
-    problems.tsv  scans that gave no slices, and why
-
-How a slice is taken, and how it lies, says `midslices`. `slice_index` counts along the plane's
-axis of the canonical volume, from 0.
+What is stored, and how it is opened, says `sliceset`; problems.tsv beside it lists the scans that
+gave no slices, and why. How a slice is taken, and how it lies, says `midslices`. `slice_index`
+counts along the plane's axis of the canonical volume, from 0.
 """
 
 import hashlib
@@ -15,8 +11,6 @@ import os
 import warnings
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
-from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,11 +21,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from headscope.cohort.headers import scan_files
-from headscope.cohort.midslices import AUTO, WINDOW, check_options, take_slices
-from headscope.cohort.scans import ScanError, read_scan
+from headscope.cohort.midslices import (
+    AUTO,
+    WINDOW,
+    check_options,
+    planes_of,
+    take_planes,
+    take_slices,
+)
+from headscope.cohort.scans import PLANES, Scan, ScanError, read_scan
+from headscope.cohort.sliceset import SliceSet, open_slices
 from headscope.console import track
 from headscope.errors import InputError
-from headscope.files import read_table, sha256, write_json, write_table, write_text
+from headscope.files import atomic_path, sha256, write_json, write_table, write_text
 
 if TYPE_CHECKING:
     from headscope.cohort.layouts import Cohort
@@ -44,28 +46,6 @@ COLUMNS: Final = ("scan", "subject_id", "session_id", "label", "plane", "slice_i
 __all__ = ["SliceSet", "open_slices", "take_slices", "write_slices"]
 
 
-@dataclass(frozen=True)
-class SliceSet:
-    """A stored set of slices: pixels (N, H, W) uint8, memory-mapped, and a row for each."""
-
-    path: Path
-    pixels: NDArray[np.uint8]
-    table: pd.DataFrame
-    class_names: list[str]
-    settings: dict[str, Any]
-    sha256: str
-
-    @cached_property
-    def labels(self) -> NDArray[np.int64]:
-        """Index into `class_names` of each slice (N,)."""
-        return pd.Index(self.class_names).get_indexer(self.table["label"]).astype(np.int64)
-
-    @property
-    def notes(self) -> list[str]:
-        """Plain sentences on where the slices come from and what was left out."""
-        return list(self.settings["notes"])
-
-
 def write_slices(
     cohort: "Cohort",
     out: Path,
@@ -74,6 +54,7 @@ def write_slices(
     count: int = 30,
     size: int = 224,
     centre: str = "auto",
+    spacing_mm: float | None = None,
     workers: int | None = None,
     strict: bool = False,
     volume: int | None = None,
@@ -81,6 +62,8 @@ def write_slices(
 ) -> SliceSet:
     """Take the slices of every scan of a cohort and store them in `out`.
 
+    plane may be "all": `count` slices of each plane; where files hold ready slices, each is taken
+    in the plane that the cohort names for it. Slices lie `spacing_mm` apart, or are consecutive.
     Killed, it goes on with the next scan; finished, it returns at once. The files are the same for
     any number of `workers` (processes; by default as many as cores, fewer for few scans). A scan
     that cannot be read goes to problems.tsv and the rest goes on, unless `strict`.
@@ -97,10 +80,11 @@ def write_slices(
         "count": count,
         "size": size,
         "centre": AUTO if centre == "auto" else centre,
+        "spacing_mm": spacing_mm,
         "volume": volume,
         "analyze_orientation": analyze_orientation,
     }
-    check_options(plane, count, size, centre)
+    check_options(plane, count, size, centre, spacing_mm)
     settings = options | {
         "window": list(WINDOW),
         "class_names": cohort.class_names,
@@ -119,33 +103,12 @@ def write_slices(
         return _finish(cohort, out, settings, partial)
 
 
-def open_slices(out: Path) -> SliceSet:
-    """Open a stored set; the pixels stay on disk until they are looked at.
-
-    Raises
-    ------
-    InputError
-        There is none in `out`, or its files do not fit together.
-    """
-    if not (out / "slices.json").is_file():
-        raise InputError(f"{out} holds no slices: it has no finished slices.json.")
-    try:
-        settings = json.loads((out / "slices.json").read_text(encoding="utf-8"))
-        table = read_table(out / "slices.tsv")
-        pixels = np.load(out / "slices.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{out} is damaged: {str(error).rstrip('.')}.") from error
-    if len(pixels) != len(table):
-        raise InputError(
-            f"{out} is damaged: {len(pixels)} slices in slices.npy, {len(table)} in slices.tsv."
-        )
-    return SliceSet(out, pixels, table, settings["class_names"], settings, settings["sha256"])
-
-
 def _fingerprint(cohort: "Cohort") -> str:
     """Return a hash over the ids, labels, sizes and dates of all scans."""
     digest = hashlib.sha256()
-    for row in cohort.scans[["path", "subject_id", "session_id", "label"]].itertuples(index=False):
+    columns = ["path", "subject_id", "session_id", "label", "plane"]
+    named = [name for name in columns if name in cohort.scans.columns]
+    for row in cohort.scans[named].itertuples(index=False):
         facts = []
         for file in dict.fromkeys(scan_files(cohort.root / row.path)):
             if file.exists():
@@ -202,7 +165,7 @@ class _Partial:
 
     @property
     def slices(self) -> int:
-        return sum(len(entry.get("indices", ())) for entry in self.done)
+        return sum(map(_entry_size, self.done))
 
     @property
     def problems(self) -> list[tuple[int, str]]:
@@ -217,7 +180,7 @@ class _Partial:
         else:
             self.pixels.write(taken[0].tobytes())
             self.pixels.flush()
-            entry = {"indices": taken[1].tolist()}
+            entry = {"indices": {plane: held.tolist() for plane, held in taken[1].items()}}
         self.journal.write(json.dumps(entry) + "\n")
         self.journal.flush()
         self.done.append(entry)
@@ -233,13 +196,18 @@ class _Partial:
         stored = self.pixels_path.stat().st_size - len(_npy_header(0, self.size))
         for line in lines:
             entry = json.loads(line)
-            stored -= len(entry.get("indices", ())) * self.size**2
+            stored -= _entry_size(entry) * self.size**2
             if stored < 0:
                 break
             self.done.append(entry)
 
 
-_Taken = tuple[NDArray[np.uint8], NDArray[np.int64]] | str
+_Taken = tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]] | str
+
+
+def _entry_size(entry: dict[str, Any]) -> int:
+    """Return how many slices a line of the journal stands for."""
+    return sum(map(len, entry.get("indices", {}).values()))
 
 
 def _npy_header(slices: int, size: int) -> bytes:
@@ -255,9 +223,11 @@ def _take_all(
     cohort: "Cohort", options: dict[str, Any], partial: _Partial, workers: int | None, strict: bool
 ) -> Generator[None, None, None]:
     """Append every scan that is still to do, in the order of the cohort, one at each step."""
-    paths = [cohort.root / path for path in cohort.scans["path"].iloc[len(partial.done) :]]
+    scans = cohort.scans.iloc[len(partial.done) :]
+    planes = scans["plane"] if "plane" in scans else [options["plane"]] * len(scans)
+    todo = [(cohort.root / path, plane) for path, plane in zip(scans["path"], planes, strict=True)]
     _check_problems(cohort, partial, strict)
-    with closing(_taken(paths, options, workers)) as results:
+    with closing(_taken(todo, options, workers)) as results:
         for taken in results:
             partial.add(taken)
             if isinstance(taken, str):
@@ -266,16 +236,16 @@ def _take_all(
 
 
 def _taken(
-    paths: list[Path], options: dict[str, Any], workers: int | None
+    todo: list[tuple[Path, str]], options: dict[str, Any], workers: int | None
 ) -> Generator[_Taken, None, None]:
     """Yield what each scan gives, in order; processes work ahead by a few scans, no more."""
     if workers is None:
-        workers = max(1, min(joblib.cpu_count(), len(paths) // SCANS_PER_WORKER))
+        workers = max(1, min(joblib.cpu_count(), len(todo) // SCANS_PER_WORKER))
     if workers == 1:
-        yield from (_take(path, options) for path in paths)
+        yield from (_take(path, plane, options) for path, plane in todo)
         return
     parallel = joblib.Parallel(n_jobs=workers, return_as="generator", pre_dispatch="2*n_jobs")
-    results = parallel(joblib.delayed(_take)(path, options) for path in paths)
+    results = parallel(joblib.delayed(_take)(path, plane, options) for path, plane in todo)
     try:
         for taken in results:  # noqa: UP028 ('yield from' would close it, and warn, before 'finally')
             yield taken
@@ -285,19 +255,30 @@ def _taken(
             results.close()
 
 
-def _take(path: Path, options: dict[str, Any]) -> _Taken:
+def _take(path: Path, plane: str, options: dict[str, Any]) -> _Taken:
     try:
         scan = read_scan(
             path,
-            plane=options["plane"],
+            plane="axial" if plane == "all" else plane,
             volume=options["volume"],
             analyze_orientation=options["analyze_orientation"],
         )
-        return take_slices(
-            scan, options["plane"], options["count"], options["size"], options["centre"]
+        return take_planes(
+            scan,
+            _planes_in(scan, plane),
+            options["count"],
+            options["size"],
+            options["centre"],
+            options["spacing_mm"],
         )
     except ScanError as error:
         return error.reason
+
+
+def _planes_in(scan: Scan, plane: str) -> tuple[str, ...]:
+    """Return the planes to take of a scan: of a grid of one slice, the one in which it lies."""
+    thin = [name for name, axis in PLANES.items() if scan.volume.shape[axis] == 1]
+    return (thin[0],) if plane == "all" and thin else planes_of(plane)
 
 
 def _check_problems(cohort: "Cohort", partial: _Partial, strict: bool) -> None:
@@ -324,7 +305,7 @@ def _write_problems(cohort: "Cohort", partial: _Partial) -> Path:
 
 def _finish(cohort: "Cohort", out: Path, settings: dict[str, Any], partial: _Partial) -> SliceSet:
     """Give the files their names and hashes; slices.json comes last."""
-    table = _table(cohort, settings["plane"], partial)
+    table = _table(cohort, partial)
     lacking = [name for name in cohort.class_names if name not in set(table["label"])]
     if lacking:
         raise InputError(f"No scan of the class {lacking[0]!r} could be used: see problems.tsv.")
@@ -334,6 +315,8 @@ def _finish(cohort: "Cohort", out: Path, settings: dict[str, Any], partial: _Par
     partial.pixels.flush()
     os.fsync(partial.pixels.fileno())
     write_table(out / "slices.tsv", table)
+    with atomic_path(out / "labels.npy") as path:
+        np.save(path, pd.Index(cohort.class_names).get_indexer(table["label"]).astype(np.int64))
     hashes = sha256(partial.pixels_path) + sha256(out / "slices.tsv")
     problems = len(partial.problems)
     note = f"{problems} of {len(cohort.scans)} scans could not be used; problems.tsv says why."
@@ -350,9 +333,14 @@ def _finish(cohort: "Cohort", out: Path, settings: dict[str, Any], partial: _Par
     return open_slices(out)
 
 
-def _table(cohort: "Cohort", plane: str, partial: _Partial) -> pd.DataFrame:
-    taken = [np.asarray(entry.get("indices", ()), dtype=np.int64) for entry in partial.done]
-    scans = cohort.scans.rename(columns={"path": "scan"}).assign(plane=plane)
-    table = scans.loc[scans.index.repeat([len(indices) for indices in taken])]
-    table = table.assign(slice_index=np.concatenate(taken)).reset_index(drop=True)
-    return table[list(COLUMNS)]
+def _table(cohort: "Cohort", partial: _Partial) -> pd.DataFrame:
+    taken = [
+        (row, plane, index)
+        for row, entry in enumerate(partial.done)
+        for plane, indices in entry.get("indices", {}).items()
+        for index in indices
+    ]
+    rows, planes, indices = zip(*taken, strict=True) if taken else ((), (), ())
+    scans = cohort.scans.rename(columns={"path": "scan"}).iloc[list(rows)]
+    table = scans.assign(plane=planes, slice_index=np.array(indices, dtype=np.int64))
+    return table[list(COLUMNS)].reset_index(drop=True)

@@ -1,0 +1,109 @@
+"""A stored set of slices: one uint8 memory map, one table, and settings that tie them together.
+
+    slices.npy    uint8 (N, H, W), a plain NumPy file
+    labels.npy    int64 (N,), index into class_names of each slice
+    slices.tsv    one row a slice: scan, subject_id, session_id, label, plane, slice_index
+    slices.json   every setting, the fingerprint of the scans, class_names, sha256
+
+Opening reads the settings alone, so that a set of a million slices opens at once: pixels and labels
+stay on disk, and the table is read when it is first looked at.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from headscope.errors import InputError
+from headscope.files import read_table
+
+CHUNK: Final = 2**20
+
+
+@dataclass(frozen=True)
+class SliceSet:
+    """A stored set of slices: pixels (N, H, W) uint8, memory-mapped, and a row for each."""
+
+    path: Path
+    pixels: NDArray[np.uint8]
+    class_names: list[str]
+    settings: dict[str, Any]
+    sha256: str
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A row for each slice, in the order of the pixels; read when first asked for."""
+        try:
+            return read_table(self.path / "slices.tsv")
+        except (OSError, ValueError) as error:
+            raise _damaged(self.path, error) from error
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Index into `class_names` of each slice (N,)."""
+        try:
+            return np.load(self.path / "labels.npy", allow_pickle=False)
+        except FileNotFoundError:  # a set made by an earlier headscope
+            return pd.Index(self.class_names).get_indexer(self.table["label"]).astype(np.int64)
+
+    @property
+    def notes(self) -> list[str]:
+        """Plain sentences on where the slices come from and what was left out."""
+        return list(self.settings["notes"])
+
+    def batch(self, rows: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Return the pixels (B, H, W) of some rows, read from disk rather than mapped.
+
+        A map of a set larger than memory would grow with every page that was ever looked at.
+        """
+        pixels = self.pixels
+        out = np.empty((len(rows), *pixels.shape[1:]), dtype=np.uint8)  # (B, H, W)
+        size = out[:1].nbytes
+        start = (self.path / "slices.npy").stat().st_size - len(pixels) * size
+        file = os.open(self.path / "slices.npy", os.O_RDONLY)
+        try:
+            for picture, row in zip(out, rows.tolist(), strict=True):
+                if not 0 <= row < len(pixels):
+                    raise IndexError(f"row {row} of {len(pixels)} slices")
+                os.preadv(file, [picture], start + row * size)
+        finally:
+            os.close(file)
+        return out
+
+
+def open_slices(out: Path) -> SliceSet:
+    """Open a stored set; pixels and table stay on disk until they are looked at.
+
+    Raises
+    ------
+    InputError
+        There is none in `out`, or its files do not fit together.
+    """
+    if not (out / "slices.json").is_file():
+        raise InputError(f"{out} holds no slices: it has no finished slices.json.")
+    try:
+        settings = json.loads((out / "slices.json").read_text(encoding="utf-8"))
+        rows = _count_lines(out / "slices.tsv") - 1
+        pixels = np.load(out / "slices.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise _damaged(out, error) from error
+    if len(pixels) != rows:
+        raise InputError(
+            f"{out} is damaged: {len(pixels)} slices in slices.npy, {rows} in slices.tsv."
+        )
+    return SliceSet(out, pixels, settings["class_names"], settings, settings["sha256"])
+
+
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(CHUNK), b""))
+
+
+def _damaged(out: Path, error: Exception) -> InputError:
+    return InputError(f"{out} is damaged: {str(error).rstrip('.')}.")
