@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 
-from headscope.cohort.scans import ScanError, find_scan_files, read_scan, scan_shape
+from headscope.cohort.scans import ScanError, find_scan_files, read_scan
 from headscope.errors import InputError
 
 SPACING = (1.0, 1.5, 2.0)
@@ -123,7 +123,6 @@ def test_a_ready_slice_is_placed_in_its_plane(tmp_path, plane, shape):
     nib.save(nib.Nifti1Image(picture, None), tmp_path / "a.nii.gz")
     scan = read_scan(tmp_path / "a.nii.gz", plane=plane)
     np.testing.assert_array_equal(scan.volume, picture.reshape(shape))
-    assert scan_shape(tmp_path / "a.nii.gz") == (7, 9)
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
@@ -194,7 +193,11 @@ DAMAGED = {
     "colour": ("a.nii", nifti([(70, "<hh", 128, 24)]), "holds no intensities"),
     "unknown type": ("a.nii", nifti([(70, "<hh", 3, 16)]), "is damaged or no scan"),
     "mgh": ("a.mgh", b"\0" * 400, "is no MGH file"),
-    "header without voxels": ("a.hdr", nifti([(344, "4s", b"ni1\0")]), "a.img does not exist"),
+    "header without voxels": (
+        "a.hdr",
+        nifti([(344, "4s", b"ni1\0")]),
+        "its .img does not exist",
+    ),
     "no Analyze": ("a.hdr", b"0123456789" * 40, "is no Analyze header|is damaged"),
 }
 
@@ -263,8 +266,8 @@ def test_scans_are_found_once_each(tmp_path):
 @pytest.mark.real_data
 def test_real_files_read_as_nibabel_reads_them(real_data):
     files = find_scan_files(real_data / "formats")
-    assert len(files) == 6
-    for path in files:
+    assert len(files) == 7
+    for path in (path for path in files if path.is_file()):
         oracle = nib.as_closest_canonical(nib.load(path))
         scan = read_scan(path)
         values = scan.volume * scan.slope + scan.intercept

@@ -27,6 +27,8 @@ HEADER_BYTES: Final = 1024  # enough for every header read here: 348, 540 and 28
 MGH_OFFSET: Final = 284  # bytes before the voxels of an MGH file
 DEFLATE_RATIO: Final = 1032  # deflate packs at most so many bytes into one
 SPACING_RANGE_MM: Final = (1e-3, 1e2)
+LARGEST_VOLUME: Final = 2**30  # bytes of one stored volume; 512³ voxels of 8 bytes
+LARGEST_OFFSET: Final = 2**26  # bytes before the voxels: a header and its extensions
 NIFTI: Final = {
     b"n+1\0": nib.Nifti1Header,
     b"ni1\0": nib.Nifti1Header,
@@ -73,7 +75,10 @@ class Header:
 def read_header(path: Path) -> Header:
     """Read the header of any format, known by its magic number, not by its name alone."""
     header_path, data_path = scan_files(path)
-    if header_path.is_file() and header_path.stat().st_size == 0:
+    for file in (header_path, data_path):
+        if file.exists() and not file.is_file():  # a pipe would be waited for without end
+            raise Refused("cannot be read: it is no regular file")
+    if header_path.exists() and header_path.stat().st_size == 0:
         raise Refused("is empty")
     head = read_bytes(header_path, 0, HEADER_BYTES)
     if path.name.lower().endswith((".mgh", ".mgz")):
@@ -175,6 +180,8 @@ def check_header(header: Header) -> None:
         raise Refused(f"is damaged: its header claims a spacing of {sizes} mm")
     if header.oriented and abs(np.linalg.det(linear / np.sqrt((linear**2).sum(axis=0)))) < 1e-2:
         raise Refused("is damaged: its affine is singular")
+    if header.offset > LARGEST_OFFSET:
+        raise Refused(f"is damaged: its header claims that voxels begin at byte {header.offset}")
     if header.slope == 0:
         raise Refused("is damaged: its intensities are scaled by 0")
 

@@ -2,7 +2,7 @@
 
 Analyze 7.5, SPM Analyze, NIfTI-1 and -2 (single files and pairs) and MGH, plain or gzipped. nibabel
 reads the headers; the voxels are read here, once, in the type they are stored in, and only after
-the size that the header claims was held against the file.
+the size that the header claims was held against the file. DICOM series are read in `dicom`.
 
 Orientation where the file stores none (Analyze without a .mat file, NIfTI with both codes zero):
 a volume is taken to lie as `analyze_orientation` says, by default "LAS", which is the convention
@@ -13,6 +13,7 @@ R, A, S order without the axis across its plane; its left and right cannot be kn
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import permutations, product
 from pathlib import Path
@@ -22,13 +23,16 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 from numpy.typing import NDArray
 
+from headscope.cohort.dicom import dicom_files, find_series, is_dicom, read_series
 from headscope.cohort.headers import (
+    LARGEST_VOLUME,
     UNREADABLE,
     Header,
     Refused,
     check_header,
     read_bytes,
     read_header,
+    scan_files,
     shape_text,
     squeezed,
 )
@@ -36,11 +40,10 @@ from headscope.errors import InputError
 
 PLANES: Final = {"sagittal": 0, "coronal": 1, "axial": 2}
 SUFFIXES: Final = (".nii", ".nii.gz", ".mgh", ".mgz", ".hdr", ".hdr.gz")
-LARGEST_VOLUME: Final = 2**30  # bytes of one stored volume; 512³ voxels of 8 bytes
 
 
 class ScanError(InputError):
-    """A scan cannot be used; `path` and `reason` say which and why."""
+    """A scan cannot be used; `path` and `reason` say which and why; `reason` holds no names."""
 
     def __init__(self, path: Path, reason: str) -> None:
         """Keep both as arguments, so that the error survives the way from another process."""
@@ -75,7 +78,7 @@ def read_scan(
     volume: int | None = None,
     analyze_orientation: str = "LAS",
 ) -> Scan:
-    """Read one scan into canonical RAS.
+    """Read one scan, a file or the folder of a DICOM series, into canonical RAS.
 
     `plane` says how a file of two axes without orientation lies; `volume` chooses one of several
     volumes of a 4-D file, from 0; `analyze_orientation` holds where a file stores none. NaN, which
@@ -85,61 +88,88 @@ def read_scan(
     ------
     ScanError
         The file is missing, damaged, not a scan, of several volumes, or without any contrast.
+    InputError
+        It is DICOM, and SimpleITK is not installed.
     """
     path = Path(path)
-    try:
-        with np.errstate(all="ignore"):
+    with refusing(path), np.errstate(all="ignore"):
+        if path.is_dir() or is_dicom(path):
+            header, voxels = read_series(path, volume)
+            check_header(header)
+        else:
             header = read_header(path)
             check_header(header)
             voxels = _read_voxels(header, volume)
-            return replace(_canonical(header, voxels, plane, analyze_orientation), path=path)
+        return replace(_canonical(header, voxels, plane, analyze_orientation), path=path)
+
+
+@contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged file sets off into a ScanError, whose reason holds no name of it."""
+    try:
+        yield
+    except InputError:  # a wrong option, not a damaged file
+        raise
     except Refused as error:
         raise ScanError(path, str(error)) from None
     except FileNotFoundError as error:
-        raise ScanError(path, f"cannot be read: {error.filename} does not exist") from error
+        missing = "".join(Path(error.filename or path).suffixes[-1:]) or "file"
+        raise ScanError(path, f"cannot be read: its {missing} does not exist") from error
     except PermissionError as error:
         raise ScanError(path, "cannot be read: permission denied") from error
     except MemoryError as error:
         raise ScanError(path, "cannot be read: it does not fit into memory") from error
     except UNREADABLE as error:
-        reason = str(error).rstrip(".") or type(error).__name__
+        named = isinstance(error, OSError) and error.strerror
+        reason = str(named or error).replace(str(path), "it").rstrip(".") or type(error).__name__
         if isinstance(error, LookupError):
             reason = f"unknown code {reason}"
+        reason = " ".join(reason.split())
         raise ScanError(path, f"is damaged or no scan ({reason})") from error
 
 
-def scan_shape(path: Path) -> tuple[int, ...]:
-    """Return the stored shape, trailing singleton axes dropped, from the header alone."""
-    path = Path(path)
-    try:
-        with np.errstate(all="ignore"):
-            return squeezed(read_header(path).shape)
-    except Refused as error:
-        raise ScanError(path, str(error)) from None
-    except UNREADABLE as error:
-        raise ScanError(path, f"is damaged or no scan ({error})") from error
-
-
 def find_scan_files(folder: Path) -> list[Path]:
-    """Return the scans below `folder`, sorted; one entry, the header, for a .hdr/.img pair.
+    """Return the scans below `folder`, sorted.
 
-    Hidden files and folders are passed over. Linked folders are followed, each real folder once.
+    One entry, the header, stands for a .hdr/.img pair, and the folder for the DICOM series in it
+    (the first file of each, where it holds several). Hidden files and folders are passed over.
+    Linked folders are followed, each real folder once; one that may not be read counts as a scan,
+    so that it is named among the problems.
     """
-    found = []
+    found: list[Path] = []
+    locked: list[Path] = []
+    for place, files in walk_files(folder, locked):
+        dicom = [place / name for name in files if is_dicom(place / name)]
+        found += find_series(place, dicom) if dicom else []
+        found += [place / name for name in files if name.lower().endswith(SUFFIXES)]
+    return sorted(found + locked)
+
+
+def walk_files(folder: Path, locked: list[Path]) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each folder with the names of its files; those that may not be read go to `locked`."""
+
+    def refuse(error: OSError) -> None:
+        if isinstance(error, PermissionError):
+            locked.append(Path(error.filename))
+
     seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(place)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            Path(place, name)
-            for name in files
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        ]
-    return sorted(found)
+        yield Path(place), sorted(name for name in files if not name.startswith("."))
+
+
+def stored_files(path: Path) -> list[Path]:
+    """Return the files that a scan is stored in: header and voxels, or those of its folder."""
+    if path.is_dir():
+        return dicom_files(path)
+    if is_dicom(path):
+        return dicom_files(path.parent)
+    return list(dict.fromkeys(scan_files(path)))
 
 
 def _read_voxels(header: Header, volume: int | None) -> NDArray[Any]:

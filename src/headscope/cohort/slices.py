@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from headscope.cohort.headers import scan_files
 from headscope.cohort.midslices import (
     AUTO,
     WINDOW,
@@ -29,7 +28,7 @@ from headscope.cohort.midslices import (
     take_planes,
     take_slices,
 )
-from headscope.cohort.scans import PLANES, Scan, ScanError, read_scan
+from headscope.cohort.scans import PLANES, Scan, ScanError, read_scan, stored_files
 from headscope.cohort.sliceset import SliceSet, open_slices
 from headscope.console import track
 from headscope.errors import InputError
@@ -110,7 +109,7 @@ def _fingerprint(cohort: "Cohort") -> str:
     named = [name for name in columns if name in cohort.scans.columns]
     for row in cohort.scans[named].itertuples(index=False):
         facts = []
-        for file in dict.fromkeys(scan_files(cohort.root / row.path)):
+        for file in stored_files(cohort.root / row.path):
             if file.exists():
                 stat = file.stat()
                 facts += [stat.st_size, stat.st_mtime_ns]

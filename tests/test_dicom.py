@@ -1,0 +1,151 @@
+"""DICOM series: written here by SimpleITK, and the real one of the test data."""
+
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+
+from headscope.cohort import dicom
+from headscope.cohort.scans import ScanError, find_scan_files, read_scan, stored_files
+from headscope.errors import InputError
+
+sitk = pytest.importorskip("SimpleITK", reason="DICOM needs SimpleITK: pip install '.[dicom]'")
+
+SHAPE, SPACING = (12, 10, 8), (1.0, 1.5, 2.0)
+
+
+def volume(seed=0):
+    """Without any symmetry, in RAS."""
+    return np.random.default_rng(seed).integers(1, 4000, SHAPE).astype(np.uint16)
+
+
+def write_series(
+    folder, ras, series="1.2.3", plane="axial", names="{:03d}.dcm", angle=0.0, skip=()
+):
+    """Write a RAS volume as files of one plane each; rows of pixels run as scanners store them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    axes = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}[plane]
+    lps = ras[::-1, ::-1]  # DICOM counts to the left and to the back
+    tilt = np.array(
+        [[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]]
+    )
+    along = np.eye(3)[:, list(axes)]
+    if np.linalg.det(along) < 0:  # the normal of a plane is the cross product of its axes
+        along[:, 2] *= -1
+        lps = np.flip(lps, axes[2])
+    along = tilt @ along
+    stack = lps.transpose(axes)  # (columns, rows, slices)
+    spacing = np.array(SPACING)[list(axes)]
+    for number in range(stack.shape[2]):
+        if number in skip:
+            continue
+        image = sitk.GetImageFromArray(stack[:, :, number].T[None])
+        image.SetSpacing(spacing.tolist())
+        image.SetDirection(along.ravel().tolist())
+        origin = along[:, 2] * spacing[2] * number
+        image.SetOrigin(origin.tolist())
+        image.SetMetaData("0020|000e", series)
+        image.SetMetaData("0020|0013", str(stack.shape[2] - number))  # files run downwards
+        position, turn = origin, along[:, :2].T.ravel()
+        image.SetMetaData("0020|0032", "\\".join(f"{value:.10g}" for value in position))
+        image.SetMetaData("0020|0037", "\\".join(f"{value:.10g}" for value in turn))
+        image.SetMetaData("0008|0060", "MR")
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetImageIO("GDCMImageIO")
+        image.SetMetaData("0008|0018", f"{series}.{number + 1}")
+        image.SetMetaData("0008|0016", "1.2.840.10008.5.1.4.1.1.4")
+        path = folder / names.format(stack.shape[2] - number)
+        plain = path if path.suffix == ".dcm" else path.with_name(path.name + ".dcm")
+        writer.SetFileName(str(plain))
+        writer.Execute(image)
+        plain.rename(path)
+    return folder
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("angle", [0.0, 0.2])
+def test_a_series_of_any_plane_is_canonical(tmp_path, plane, angle):
+    write_series(tmp_path / "a", volume(), plane=plane, angle=angle)
+    scan = read_scan(tmp_path / "a")
+    np.testing.assert_array_equal(scan.volume, volume())
+    assert scan.spacing_mm == pytest.approx(SPACING, abs=1e-4)
+
+
+@pytest.mark.parametrize("names", ["{:03d}.dcm", "IM{:04d}", "1.2.840.{}", "{:03d}.IMA"])
+def test_a_folder_is_one_scan_whatever_its_files_are_called(tmp_path, names):
+    folder = write_series(tmp_path / "AD" / "sub-1", volume(), names=names)
+    (folder / "notes.txt").write_text("no scan")
+    (folder / "README").write_text("no scan either")
+    assert find_scan_files(tmp_path) == [folder]
+    assert len(stored_files(folder)) == SHAPE[2]
+    np.testing.assert_array_equal(read_scan(folder).volume, volume())
+
+
+def test_each_series_of_a_folder_is_a_scan(tmp_path):
+    write_series(tmp_path / "a", volume(0), series="1.2.3", names="x{:03d}.dcm")
+    write_series(tmp_path / "a", volume(1), series="1.2.4", names="y{:03d}.dcm")
+    found = find_scan_files(tmp_path)
+    assert [path.name for path in found] == ["x001.dcm", "y001.dcm"]
+    for seed, path in enumerate(found):
+        np.testing.assert_array_equal(read_scan(path).volume, volume(seed))
+    with pytest.raises(ScanError, match="holds several DICOM series: name the first file of one"):
+        read_scan(tmp_path / "a")
+
+
+def test_one_of_several_volumes_is_chosen(tmp_path):
+    for echo in range(2):
+        write_series(tmp_path / "a", volume(echo), names=f"{echo}-{{:03d}}.dcm")
+    with pytest.raises(ScanError, match="holds 2 volumes: choose one with 'volume', 0 to 1"):
+        read_scan(tmp_path / "a")
+    np.testing.assert_array_equal(read_scan(tmp_path / "a", volume=1).volume, volume(1))
+    with pytest.raises(ScanError, match="there is no volume 2"):
+        read_scan(tmp_path / "a", volume=2)
+
+
+def test_gaps_and_strangers_are_refused(tmp_path):
+    write_series(tmp_path / "gap", volume(), skip=(3,))
+    with pytest.raises(ScanError, match="lacks slices: they lie 2 to 4 mm apart"):
+        read_scan(tmp_path / "gap")
+    write_series(tmp_path / "mixed", volume(), names="a{:03d}.dcm")
+    write_series(tmp_path / "mixed", volume(), names="b{:03d}.dcm", plane="coronal")
+    with pytest.raises(ScanError, match="mixes slices of different"):
+        read_scan(tmp_path / "mixed")
+    write_series(tmp_path / "cut", volume())
+    (tmp_path / "cut" / "004.dcm").write_bytes((tmp_path / "cut" / "004.dcm").read_bytes()[:150])
+    with pytest.raises(ScanError, match="is damaged: SimpleITK finds no DICOM slice"):
+        read_scan(tmp_path / "cut")
+    (tmp_path / "empty.d").mkdir()
+    with pytest.raises(ScanError, match="is a folder without DICOM files"):
+        read_scan(tmp_path / "empty.d")
+
+
+def test_a_claim_beyond_measure_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    write_series(tmp_path / "a", volume())
+    monkeypatch.setattr(dicom, "LARGEST_VOLUME", 1000)
+    monkeypatch.setattr(dicom, "_read_voxels", lambda file: pytest.fail("voxels were read"))
+    with pytest.raises(ScanError, match="is too large"):
+        read_scan(tmp_path / "a")
+
+
+def test_without_simpleitk_the_extra_is_named(tmp_path, monkeypatch):
+    write_series(tmp_path / "a", volume())
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    dicom._simpleitk.cache_clear()
+    assert find_scan_files(tmp_path) == [tmp_path / "a"]
+    with pytest.raises(InputError, match=r"pip install 'headscope\[dicom\]'") as error:
+        read_scan(tmp_path / "a")
+    assert not isinstance(error.value, ScanError)  # every series would fail: the work stops
+    dicom._simpleitk.cache_clear()
+
+
+@pytest.mark.real_data
+def test_the_real_series_reads_as_simpleitk_reads_it(real_data):
+    folder = real_data / "formats" / "dicom_t1"
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+    image = sitk.DICOMOrient(sitk.ReadImage(names), "RAS")
+    scan = read_scan(folder)
+    np.testing.assert_array_equal(scan.volume, sitk.GetArrayFromImage(image).transpose(2, 1, 0))
+    assert scan.spacing_mm == pytest.approx(image.GetSpacing())
