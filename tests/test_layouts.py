@@ -1,9 +1,12 @@
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 
 from headscope.cohort.layouts import find_cohort
+from headscope.cohort.slices import write_slices
 from headscope.cohort.tables import read_any_table
+from headscope.cohort.where import parse_where, where_holds
 from headscope.errors import InputError
 
 
@@ -290,3 +293,230 @@ def test_a_real_scan_is_not_opened_to_find_the_cohort(tmp_path):
     with pytest.raises(nib.filebasedimages.ImageFileError):
         nib.load(tmp_path / "AD/a.nii")
     assert len(find_cohort(tmp_path).scans) == 2
+
+
+def bids(folder, *names, participants="participant_id\tsex\tdx\n01\tF\tAD\nsub-02\tM\tNC\n"):
+    touch(folder, *(f"{name}.nii.gz" for name in names))
+    if participants:
+        (folder / "participants.tsv").write_text(participants)
+    return folder
+
+
+def test_bids_takes_one_t1w_a_session(tmp_path):
+    bids(
+        tmp_path,
+        "sub-01/ses-a/anat/sub-01_ses-a_acq-hi_run-1_T1w",
+        "sub-01/ses-a/anat/sub-01_ses-a_run-2_T1w",
+        "sub-01/ses-a/anat/sub-01_ses-a_run-1_T1w",
+        "sub-01/ses-a/anat/sub-01_ses-a_T2w",
+        "sub-01/ses-b/anat/sub-01_ses-b_T1w",
+        "sub-01/ses-c/anat/sub-01_ses-c_FLAIR",
+        "sub-01/ses-b/func/sub-01_ses-b_bold",
+        "sub-02/anat/sub-02_T1w",
+        "derivatives/fs/sub-02/anat/sub-02_T1w",
+    )
+    cohort = find_cohort(tmp_path)
+    assert cohort.layout == "BIDS"
+    assert rows(cohort) == [
+        ("sub-01/ses-a/anat/sub-01_ses-a_run-1_T1w.nii.gz", "sub-01", "ses-a", "AD"),
+        ("sub-01/ses-b/anat/sub-01_ses-b_T1w.nii.gz", "sub-01", "ses-b", "AD"),
+        ("sub-02/anat/sub-02_T1w.nii.gz", "sub-02", "1", "NC"),
+    ]
+    notes = " ".join(cohort.notes)
+    assert "Scans of the suffix T1w are taken, not FLAIR (1), T2w (1)." in notes
+    assert "1 session holds several T1w: the one of fewest entities" in notes
+    assert "Sessions without a T1w, left out: 1." in notes
+    by_sex = find_cohort(tmp_path, label="sex", keep=["dx"])
+    assert by_sex.class_names == ["F", "M"]
+    assert by_sex.scans["dx"].tolist() == ["AD", "AD", "NC"]
+
+
+def test_bids_without_t1w_takes_the_most_frequent_suffix(tmp_path):
+    bids(tmp_path, "sub-01/anat/sub-01_T2w", "sub-02/anat/sub-02_T2w", "sub-02/anat/sub-02_PDw")
+    assert [row[0] for row in rows(find_cohort(tmp_path))] == [
+        "sub-01/anat/sub-01_T2w.nii.gz",
+        "sub-02/anat/sub-02_T2w.nii.gz",
+    ]
+
+
+def test_labels_of_bids_sessions_win_over_those_of_participants(tmp_path):
+    visits = [f"sub-{n}/ses-{v}/anat/sub-{n}_ses-{v}_T1w" for n in ("01", "02") for v in (1, 2)]
+    bids(tmp_path, *visits)
+    (tmp_path / "sub-01" / "sub-01_sessions.tsv").write_text(
+        "session_id\tdx\tage\nses-1\tNC\t70\n2\tn/a\t72\n"
+    )
+    cohort = find_cohort(tmp_path, where="sex == F")
+    assert cohort.scans[["session_id", "label"]].to_numpy().tolist() == [
+        ["ses-1", "NC"],
+        ["ses-2", "AD"],
+    ]
+    assert "Labels of sessions come from sessions.tsv: dx, age." in cohort.notes
+    with pytest.raises(InputError, match=r"several rows of sessions.tsv for sub-01, ses-2"):
+        (tmp_path / "sub-01" / "sub-01_sessions.tsv").write_text("session_id\tdx\n2\tNC\nses-2\tAD")
+        find_cohort(tmp_path)
+
+
+def test_bids_of_a_single_sessions_table_or_none(tmp_path):
+    visits = [f"sub-{n}/ses-1/anat/sub-{n}_ses-1_T1w" for n in ("01", "02")]
+    bids(tmp_path, *visits, participants=None)
+    with pytest.raises(InputError, match=r"neither participants.tsv nor sessions.tsv"):
+        find_cohort(tmp_path)
+    (tmp_path / "sessions.tsv").write_text(
+        "participant_id\tsession_id\tgroup\n01\t1\tAD\n02\t1\tNC\n"
+    )
+    assert [row[3] for row in rows(find_cohort(tmp_path))] == ["AD", "NC"]
+
+
+def oasis1(folder, cdr, kinds=("mpr_n4_anon_111_t88_masked_gfc", "mpr_n4_anon_111_t88_gfc")):
+    lines = ["ID,M/F,Hand,Age,CDR,Delay"]
+    for number, (session, value) in enumerate(cdr.items()):
+        place = f"disc{1 + number // 3}/{session}"
+        touch(folder, f"{place}/RAW/{session}_mpr-1_anon.hdr", f"{place}/{session}.txt")
+        for kind in kinds:
+            name = f"{place}/PROCESSED/MPRAGE/T88_111/{session}_{kind}"
+            touch(folder, f"{name}.hdr", f"{name}.img")
+        lines.append(f"{session},{'MF'[number % 2]},R,{60 + number},{value},N/A")
+    (folder / "oasis_cross-sectional.csv").write_text("\n".join(lines))
+    return folder
+
+
+CDR = {
+    "OAS1_0001_MR1": "0",
+    "OAS1_0002_MR1": "",
+    "OAS1_0003_MR1": "0.5",
+    "OAS1_0003_MR2": "0.5",
+    "OAS1_0004_MR1": "2",
+}
+
+
+def test_oasis1_takes_the_masked_average_and_classes_by_cdr(tmp_path):
+    cohort = find_cohort(oasis1(tmp_path, CDR))
+    assert (cohort.layout, cohort.class_names) == ("OASIS-1", ["AD", "NC"])
+    end = "PROCESSED/MPRAGE/T88_111/{}_mpr_n4_anon_111_t88_masked_gfc.hdr"
+    assert rows(cohort) == [
+        (f"disc{disc}/{name}/{end.format(name)}", name[:9], name[10:], label)
+        for disc, name, label in (
+            (1, "OAS1_0001_MR1", "NC"),
+            (1, "OAS1_0003_MR1", "AD"),
+            (2, "OAS1_0003_MR2", "AD"),
+            (2, "OAS1_0004_MR1", "AD"),
+        )
+    ]
+    notes = " ".join(cohort.notes)
+    assert "1 scan has no value of CDR and is left out." in notes
+    assert "1 rescan (MR2) count as sessions of the same subject" in notes
+    assert "t88_masked_gfc (5)" in notes
+    women = find_cohort(tmp_path, label="M/F", where="Age >= 61 and Age < 64 and Hand == R")
+    assert women.scans["label"].tolist() == ["F", "M", "F"]
+
+
+def test_oasis1_falls_back_and_names_its_missing_table(tmp_path):
+    oasis1(tmp_path, CDR, kinds=())
+    assert all("/RAW/" in row[0] for row in rows(find_cohort(tmp_path)))
+    (tmp_path / "oasis_cross-sectional.csv").unlink()
+    with pytest.raises(InputError, match="lies as OASIS-1 but lacks its table"):
+        find_cohort(tmp_path)
+
+
+def write_volume(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    volume = np.random.default_rng(seed).integers(0, 200, (12, 14, 16)).astype(np.uint8)
+    kind = nib.AnalyzeImage if path.suffix == ".hdr" else nib.Nifti1Image
+    nib.save(kind(volume, np.diag([3, 3, 3, 1])), path)
+
+
+@pytest.mark.parametrize("layout", ["BIDS", "OASIS-1"])
+def test_recognised_layouts_are_sliced(tmp_path, layout):
+    if layout == "BIDS":
+        bids(tmp_path / "data", *(f"sub-{n:02d}/anat/sub-{n:02d}_T1w" for n in (1, 2)))
+    else:
+        oasis1(tmp_path / "data", CDR)
+    cohort = find_cohort(tmp_path / "data", plane="all")
+    for number, name in enumerate(cohort.scans["path"]):
+        write_volume(tmp_path / "data" / name, number)
+    stored = write_slices(cohort, tmp_path / "out", plane="all", count=3, size=32, workers=1)
+    assert len(stored.pixels) == 9 * len(cohort.scans)
+    assert stored.table.groupby("plane").size().tolist() == [3 * len(cohort.scans)] * 3
+
+
+def test_a_scan_table_may_name_planes(tmp_path):
+    touch(tmp_path, "a.nii", "b.nii", "c.nii")
+    (tmp_path / "scans.csv").write_text(
+        "path,subject_id,label,plane\na.nii,1,x,axial\nb.nii,2,y,axial\nc.nii,2,y,coronal\n"
+    )
+    cohort = find_cohort(tmp_path)
+    assert cohort.scans["path"].tolist() == ["a.nii", "b.nii"]
+    assert "Left out, as they are not axial: 1 scan." in cohort.notes
+    assert find_cohort(tmp_path, plane="all").scans["plane"].tolist() == [
+        "axial",
+        "axial",
+        "coronal",
+    ]
+    with pytest.raises(InputError, match=r"shows none: at least two|plane"):
+        find_cohort(tmp_path, plane="sagittal")
+
+
+@pytest.mark.parametrize(
+    ("text", "conditions"),
+    [
+        ("Age > 60", [("Age", ">", "60")]),
+        ("Age>60 and M/F==F", [("Age", ">", "60"), ("M/F", "==", "F")]),
+        ("Subject ID != OAS2_0001", [("Subject ID", "!=", "OAS2_0001")]),
+        ("'Subject ID' = \"a and b\"", [("Subject ID", "=", "a and b")]),
+        ('`x>y` <= 3 AND "q" >= 4,5', [("x>y", "<=", "3"), ("q", ">=", "4,5")]),
+        ("Hand == left and right", None),
+        ("brand == A and handed == R", [("brand", "==", "A"), ("handed", "==", "R")]),
+        ("site == Land's End", [("site", "==", "Land's End")]),
+        ("Age", None),
+        ("", None),
+        ("Age > 60 and", [("Age", ">", "60 and")]),  # which is no number, and said to be none
+        ("__import__('os').system('x')", None),
+    ],
+)
+def test_conditions_are_read(text, conditions):
+    if conditions is None:
+        with pytest.raises(InputError, match="--where takes COLUMN OP VALUE joined by 'and'"):
+            parse_where(text)
+    else:
+        assert parse_where(text) == conditions
+
+
+def test_conditions_compare_numbers_as_numbers_and_texts_as_texts():
+    table = pd.DataFrame(
+        {
+            "Age": ["9", "70,5", "n/a", "80"],
+            "M/F": ["F", "M", "F", ""],
+            "id": ["007", "7", "x", "7.0"],
+        }
+    )
+    for text, expected in {
+        "Age > 10": [0, 1, 0, 1],
+        "Age <= 70.5": [1, 1, 0, 0],
+        "Age != 9": [0, 1, 0, 1],
+        "M/F == F": [1, 0, 1, 0],
+        "M/F != F": [0, 1, 0, 0],
+        "Age == 9.0 and M/F = F": [1, 0, 0, 0],
+        "id == 007": [1, 0, 0, 0],  # ids with letters among them are text
+    }.items():
+        assert where_holds(table, text).tolist() == [bool(n) for n in expected], text
+    with pytest.raises(InputError, match="names no column 'Sex': there are Age, M/F, id"):
+        where_holds(table, "Sex == F")
+    with pytest.raises(InputError, match="'x' is no number to compare with"):
+        where_holds(table, "id > 3")
+    with pytest.raises(InputError, match="'old' is no number to compare with"):
+        where_holds(table, "Age > old")
+
+
+@pytest.mark.real_data
+def test_oasis2_of_all_planes_and_by_condition(real_data):
+    cohort = find_cohort(real_data / "oasis2", plane="all")
+    assert len(cohort.scans) == 1003
+    assert cohort.scans.groupby("plane").size().to_dict() == {
+        "axial": 331,
+        "coronal": 336,
+        "sagittal": 336,
+    }
+    assert not cohort.scans.duplicated(["subject_id", "session_id", "plane"]).any()
+    old = find_cohort(real_data / "oasis2", where="Age > 75 and M/F == F", keep=["Age", "M/F"])
+    assert set(old.scans["M/F"]) == {"F"}
+    assert old.scans["Age"].astype(float).min() > 75

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from headscope.cohort.tables import MISSING, counted, listed
+from headscope.cohort.tables import MISSING, counted, listed, numbers_in
 from headscope.errors import InputError
 
 MOST_CLASSES: Final = 10
@@ -86,7 +86,7 @@ def _cut(values: pd.Series, column: str, threshold: float) -> pd.Series:
 
 def _numbers(values: pd.Series) -> pd.Series | None:
     """Return the values as numbers, decimal commas allowed; None where one is no number."""
-    numbers = pd.to_numeric(values.str.replace(",", ".", regex=False), errors="coerce")
+    numbers = numbers_in(values)
     return None if numbers.isna().any() else numbers
 
 

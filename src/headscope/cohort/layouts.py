@@ -1,30 +1,28 @@
 """A folder of scans → the table of scans: what stands where, whose it is, which class it shows.
 
 Layouts are recognised in this order: a table of scans (scans.tsv or .csv with a column `path`),
-OASIS-2 (its demographic table beside its files), a participants table whose ids stand in the
-names of the scans, class folders (DATA/AD/…, DATA/NC/…).
+BIDS (sub-*/anat/), OASIS-1 and OASIS-2 (their tables beside their files), a participants table
+whose ids stand in the names of the scans, class folders (DATA/AD/…, DATA/NC/…).
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pandas as pd
 
+from headscope.cohort.bids import find_bids
+from headscope.cohort.found import ID, Found, session_of, subject_of
 from headscope.cohort.labels import label_scans
+from headscope.cohort.oasis import OASIS1, is_oasis1, is_oasis2, oasis1, oasis2
 from headscope.cohort.scans import PLANES, find_scan_files
 from headscope.cohort.tables import MISSING, counted, listed, read_any_table
+from headscope.cohort.where import where_holds
 from headscope.errors import InputError
 
-ID: Final = "id of the participant"
 COLUMNS: Final = ["path", "subject_id", "session_id", "label"]
-SUBJECT: Final = re.compile(r"(sub-[A-Za-z0-9]+|OAS[1-4]_?\d{4,5}|\d{3}_S_\d{4,5})")
-SESSION: Final = re.compile(
-    r"(?:^|[_/-])(ses-[A-Za-z0-9]+|MR\d+|d\d{4}|visit-?[A-Za-z0-9]+)(?=[_/.-]|$)"
-)
-PLANE_MARK: Final = {"axial": "axl", "coronal": "cor", "sagittal": "sag"}
 
 
 @dataclass(frozen=True)
@@ -43,17 +41,6 @@ class Cohort:
     simulated: bool
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What a layout recognised: a row a scan, with every column its table offers."""
-
-    layout: str
-    scans: pd.DataFrame
-    label: str | None = None  # the column of classes, where the layout knows it
-    classes: Mapping[str, Sequence[str]] | None = None
-    notes: list[str] = field(default_factory=list)
-
-
 def find_cohort(
     data: Path,
     *,
@@ -61,43 +48,73 @@ def find_cohort(
     classes: Mapping[str, Sequence[str]] | None = None,
     plane: str = "axial",
     threshold: float | None = None,
+    where: str | None = None,
+    keep: Sequence[str] = (),
 ) -> Cohort:
     """Recognise how the scans below `data` lie and return the labelled ones.
 
     label names the column of classes in the layout's table. classes names them and chooses their
     values: {"AD": ["Demented"], "NC": ["Nondemented"]}; scans of other values are left out.
     threshold cuts a numeric column in two, named "Age<=80" and "Age>80". Classes stand as given
-    in `classes`, else sorted. plane matters where a file holds one ready slice.
+    in `classes`, else sorted. plane matters where a file holds one ready slice; with "all" each
+    is of its own plane, and `scans` has a column for it. where leaves out scans that do not meet
+    its conditions ("Age > 60 and M/F == F"). keep names columns of the table to keep in `scans`.
 
     Raises
     ------
     InputError
-        There is no such folder, no scan, no label, one class only, or a listed file is missing.
+        There is no such folder, no scan, no label, no column of a name, one class only, or a listed
+        file is missing.
     """
     data = Path(data)
     if not data.exists():
         raise InputError(f"{data} does not exist.")
-    if plane not in PLANES:
-        raise InputError(f"Plane {plane!r} is none: choose axial, coronal or sagittal.")
+    if plane not in (*PLANES, "all"):
+        raise InputError(f"Plane {plane!r} is none: choose axial, coronal, sagittal or all.")
     root = data if data.is_dir() else data.parent
     found = _recognise(data, root, label, plane)
     if classes is None and label is None and threshold is None:
         classes = found.classes
     column = _class_column(data, found, label)
-    scans, class_names, notes = label_scans(found.scans, column, classes, threshold)
+    kept, left_out = _where(found.scans, where)
+    scans, class_names, notes = label_scans(kept, column, classes, threshold)
     scans, doubled = _told_apart(scans)
     _check(data, scans, class_names)
     return Cohort(
         root=root,
         layout=found.layout,
-        scans=scans[COLUMNS],
+        scans=scans[[*COLUMNS, *_extra_columns(data, scans, keep)]],
         class_names=class_names,
-        notes=[_head(found, scans, class_names), *found.notes, *notes, *doubled],
+        notes=[_head(found, scans, class_names), *found.notes, *left_out, *notes, *doubled],
         simulated=(root / "simulation.json").is_file(),
     )
 
 
-def _head(found: _Found, scans: pd.DataFrame, class_names: list[str]) -> str:
+def _where(scans: pd.DataFrame, where: str | None) -> tuple[pd.DataFrame, list[str]]:
+    if where is None:
+        return scans, []
+    holds = where_holds(scans.drop(columns=["path", ID], errors="ignore"), where)
+    if not holds.any():
+        raise InputError(f"No scan meets --where {where!r}.")
+    left = counted(int((~holds).sum()), "scan")
+    return scans[holds], [f"Left out by {where!r}: {left}."]
+
+
+def _extra_columns(data: Path, scans: pd.DataFrame, keep: Sequence[str]) -> list[str]:
+    offered = _offered(scans)
+    for name in keep:
+        if name not in offered:
+            raise InputError(f"There is no column {name!r} in {data}: it has {listed(offered)}.")
+    planes = [] if "plane" not in scans.columns else ["plane"]
+    return [*planes, *dict.fromkeys(keep)]
+
+
+def _offered(scans: pd.DataFrame) -> list[str]:
+    """Return the columns that a user may name."""
+    return [name for name in scans.columns if name not in (*COLUMNS[:3], "plane", ID)]
+
+
+def _head(found: Found, scans: pd.DataFrame, class_names: list[str]) -> str:
     parts = []
     for name in class_names:
         subjects = scans.loc[scans["label"] == name, "subject_id"]
@@ -109,25 +126,30 @@ def _people(subjects: pd.Series) -> str:
     return f"{counted(len(subjects), 'scan')} of {counted(subjects.nunique(), 'subject')}"
 
 
-def _recognise(data: Path, root: Path, label: str | None, plane: str) -> _Found:
+def _recognise(data: Path, root: Path, label: str | None, plane: str) -> Found:
     if data.is_file():
-        return _scan_table(root, data)
+        return _scan_table(root, data, plane)
     tables = sorted(
         p for p in data.iterdir() if p.suffix.lower() in (".tsv", ".csv") and p.is_file()
     )
     for path in tables:
         if path.stem.lower() == "scans":
-            return _scan_table(root, path)
+            return _scan_table(root, path, plane)
     files = find_scan_files(data)
     if not files:
         raise InputError(
             f"{data} holds no scans: none of .nii, .nii.gz, .hdr with .img, .mgh or .mgz."
         )
     names = [str(file.relative_to(data).as_posix()) for file in files]
+    bids = find_bids(data, names)
+    if bids is not None:
+        return bids
     for path in tables:
         table = read_any_table(path)
-        if {"MRI ID", "Group"} <= set(table.columns):
-            return _oasis2(path, table, names, plane)
+        if is_oasis1(table, names):
+            return oasis1(path, table, names)
+        if is_oasis2(table):
+            return oasis2(path, table, names, plane)
         if path.stem.lower() == "participants" or (label is not None and label in table.columns):
             return _participants(path, table, names)
     if label is not None:
@@ -136,7 +158,7 @@ def _recognise(data: Path, root: Path, label: str | None, plane: str) -> _Found:
     return _class_folders(data, names)
 
 
-def _scan_table(root: Path, path: Path) -> _Found:
+def _scan_table(root: Path, path: Path, plane: str) -> Found:
     table = read_any_table(path)
     if "path" not in table.columns:
         raise InputError(f"{path} lacks the column 'path': it has {listed(table.columns)}.")
@@ -148,40 +170,22 @@ def _scan_table(root: Path, path: Path) -> _Found:
         )
     notes = []
     if "subject_id" not in table.columns:
-        ids = [_subject_of(name, nested=False) for name in table["path"]]
+        ids = [subject_of(name, nested=False) for name in table["path"]]
         table = table.assign(subject_id=[subject for subject, _ in ids])
         notes.append(f"{path.name} names no subject_id: ids come from the names of the files.")
+    if "plane" in table.columns:
+        if not set(table["plane"]) <= set(PLANES):
+            raise InputError(f"{path}: column 'plane' may hold axial, coronal and sagittal alone.")
+        if plane != "all":
+            other = int((table["plane"] != plane).sum())
+            table = table[table["plane"] == plane]
+            notes += [f"Left out, as they are not {plane}: {counted(other, 'scan')}."] * (other > 0)
     if "session_id" not in table.columns:
-        table = table.assign(session_id=[_session_of(name) for name in table["path"]])
-    return _Found("scan table", table, "label" if "label" in table.columns else None, notes=notes)
+        table = table.assign(session_id=[session_of(name) for name in table["path"]])
+    return Found("scan table", table, "label" if "label" in table.columns else None, notes=notes)
 
 
-def _oasis2(path: Path, table: pd.DataFrame, names: list[str], plane: str) -> _Found:
-    """OASIS-2 (Marcus et al. 2010): AD = Demented, NC = Nondemented, Converted left out."""
-    mark = f"_{PLANE_MARK[plane]}."
-    marked = [name for name in names if re.search(r"_(axl|cor|sag)\.", name)]
-    chosen = [name for name in marked if mark in name] if marked else names
-    by_session: dict[str, str] = {}
-    for name in chosen:
-        match = re.search(r"OAS2_\d{4}_MR\d+", name)
-        if match is not None:
-            by_session.setdefault(match[0], name)
-    scans = table.assign(
-        path=table["MRI ID"].map(by_session),
-        subject_id=table["MRI ID"].str.extract(r"(OAS2_\d{4})", expand=False),
-        session_id=table["MRI ID"].str.extract(r"(MR\d+)", expand=False),
-    )
-    without = scans["path"].isna()
-    notes = [f"Subject and session ids and classes come from {path.name}."]
-    if without.any():
-        sessions = counted(without.sum(), "session")
-        verb = "has" if without.sum() == 1 else "have"
-        notes.append(f"{sessions} of the table {verb} no {plane} scan.")
-    default = {"AD": ["Demented"], "NC": ["Nondemented"]}
-    return _Found("OASIS-2", scans[~without], "Group", default, notes)
-
-
-def _participants(path: Path, table: pd.DataFrame, names: list[str]) -> _Found:
+def _participants(path: Path, table: pd.DataFrame, names: list[str]) -> Found:
     """Join a table of participants with the scans in whose names its ids stand."""
     column, subjects = _id_column(table, names)
     if column is None:
@@ -205,7 +209,7 @@ def _participants(path: Path, table: pd.DataFrame, names: list[str]) -> _Found:
             f"{counted(unknown.sum(), 'scan')}, the first {scans.loc[unknown, 'path'].iloc[0]}."
         )
     scans = scans[~unknown].assign(
-        session_id=[_session_of(name) for name in scans.loc[~unknown, "path"]]
+        session_id=[session_of(name) for name in scans.loc[~unknown, "path"]]
     )
     without = len(set(table[column]) - set(scans["subject_id"]))
     if without:
@@ -214,7 +218,7 @@ def _participants(path: Path, table: pd.DataFrame, names: list[str]) -> _Found:
     joined = scans.merge(
         table.drop(columns=ours).rename(columns={column: ID}), left_on="subject_id", right_on=ID
     )
-    return _Found("participants table", joined, None, notes=notes)
+    return Found("participants table", joined, None, notes=notes)
 
 
 def _id_column(table: pd.DataFrame, names: list[str]) -> tuple[str | None, list[str | None]]:
@@ -245,19 +249,24 @@ def _tokens(text: str) -> tuple[str, ...]:
     return tuple(token for token in re.split(r"[^A-Za-z0-9]+", text) if token)
 
 
-def _class_folders(data: Path, names: list[str]) -> _Found:
+def _class_folders(data: Path, names: list[str]) -> Found:
+    if any(name.startswith("disc") and OASIS1.search(name) for name in names):
+        raise InputError(
+            f"{data} lies as OASIS-1 but lacks its table: put oasis_cross-sectional.csv, which has "
+            "the columns ID and CDR, in it."
+        )
     inside = [name for name in names if "/" in name]
     if not inside:
         raise InputError(
             f"{data} holds {len(names)} scans but neither class folders nor a table: put each "
             "class in a folder of its own, or add participants.tsv or scans.tsv."
         )
-    ids = [_subject_of(name.split("/", 1)[1], nested=True) for name in inside]
+    ids = [subject_of(name.split("/", 1)[1], nested=True) for name in inside]
     scans = pd.DataFrame(
         {
             "path": inside,
             "subject_id": [subject for subject, _ in ids],
-            "session_id": [_session_of(name.split("/", 1)[1]) for name in inside],
+            "session_id": [session_of(name.split("/", 1)[1]) for name in inside],
             "class folder": [name.split("/", 1)[0] for name in inside],
         }
     )
@@ -271,31 +280,12 @@ def _class_folders(data: Path, names: list[str]) -> _Found:
     if len(inside) < len(names):
         outside = counted(len(names) - len(inside), "scan")
         notes.append(f"Left out, as they lie outside class folders: {outside}.")
-    return _Found("class folders", scans, "class folder", notes=notes)
+    return Found("class folders", scans, "class folder", notes=notes)
 
 
-def _subject_of(name: str, *, nested: bool) -> tuple[str, str]:
-    """Return the subject that a path names, and where in it that was found."""
-    match = SUBJECT.search(name)
-    if match is not None:
-        return match[0], "the ids in the names"
-    if nested and "/" in name:
-        return name.split("/", 1)[0], "the folders inside the classes"
-    stem = re.sub(r"\.(nii|hdr|mgh|mgz)(\.gz)?$", "", name.rsplit("/", 1)[-1], flags=re.IGNORECASE)
-    session = SESSION.search(stem)
-    if session is not None and session.start() > 0:
-        return stem[: session.start()], "the names up to the session"
-    return stem, "the whole file name"
-
-
-def _session_of(name: str) -> str:
-    match = SESSION.search(name)
-    return match[1] if match is not None else "1"
-
-
-def _class_column(data: Path, found: _Found, label: str | None) -> str:
+def _class_column(data: Path, found: Found, label: str | None) -> str:
     column = label or found.label
-    offered = [name for name in found.scans.columns if name not in (*COLUMNS[:3], ID)]
+    offered = _offered(found.scans)
     if column is None:
         raise InputError(f"Which column of {data} holds the classes? Name it: {listed(offered)}.")
     if column not in found.scans.columns:
@@ -306,7 +296,7 @@ def _class_column(data: Path, found: _Found, label: str | None) -> str:
 def _told_apart(scans: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Give scans of one session names of their own, for a slice is known by subject and session."""
     scans = scans.sort_values(["subject_id", "session_id", "path"], ignore_index=True)
-    key = ["subject_id", "session_id"]
+    key = [n for n in ("subject_id", "session_id", "plane") if n in scans.columns]
     twice = scans.duplicated(key, keep=False)
     if not twice.any():
         return scans, []

@@ -56,3 +56,8 @@ def counted(number: int, noun: str) -> str:
     """Write a number with its noun: 1 scan, 2 scans, 3 classes."""
     plural = noun + ("es" if noun.endswith("s") else "s")
     return f"{number} {noun if number == 1 else plural}"
+
+
+def numbers_in(values: pd.Series) -> pd.Series:
+    """Return texts as numbers, decimal commas allowed; NaN where one is no number."""
+    return pd.to_numeric(values.str.replace(",", ".", regex=False), errors="coerce")
