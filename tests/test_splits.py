@@ -5,9 +5,17 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from headscope.cohort.layouts import find_cohort
-from headscope.cohort.splits import SUBSETS, LeakageError, ensure_split, make_split
+from headscope.cohort.splits import (
+    SUBSETS,
+    LeakageError,
+    balance_of,
+    ensure_split,
+    make_fold,
+    make_split,
+)
 from headscope.errors import InputError
 
 
@@ -214,3 +222,147 @@ def test_no_subject_of_oasis2_stands_in_two_subsets(real_data):
     counts = subject_counts(scans, subset)
     quota = np.outer([64, 72], [0.5, 0.2, 0.3])
     assert np.abs(counts.to_numpy() - quota).max() < 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(5, 30), min_size=2, max_size=4),
+    sessions=st.integers(0, 2),
+    slices=st.integers(1, 3),
+    folds=st.integers(2, 5),
+    seed=st.integers(0, 2**32),
+)
+def test_folds_of_random_cohorts(sizes, sessions, slices, folds, seed):
+    """Each subject is tested once; folds differ by one subject at most, in all and by class."""
+    table = cohort(sizes, sessions, slices)
+    tested = []
+    for fold in range(folds):
+        subset = make_fold(table, fold, folds, kind="subject", seed=seed)
+        assert table.assign(subset=subset).groupby("subject_id")["subset"].nunique().max() == 1
+        counts = subject_counts(table, subset)
+        assert counts.to_numpy().min() >= 1
+        quota = np.array(sizes) / folds
+        assert np.abs(counts["test"] - quota).max() < 1
+        assert abs(counts["test"].sum() - sum(sizes) / folds) < 1
+        tested += sorted(set(table.loc[subset == "test", "subject_id"]))
+        shuffled = table.sample(frac=1, random_state=seed % 1000)
+        again = make_fold(shuffled, fold, folds, kind="subject", seed=seed)
+        np.testing.assert_array_equal(subset[shuffled.index], again)
+    assert sorted(tested) == sorted(set(table["subject_id"]))
+
+
+def test_folds_validate_as_the_ratio_says():
+    table = cohort([40, 60])
+    counts = subject_counts(table, make_fold(table, 2, 5, kind="subject", ratio=(3, 1, 9)))
+    assert counts.to_numpy().tolist() == [[24, 8, 8], [36, 12, 12]]
+
+
+@pytest.mark.parametrize("kind", ["subject", "slice"])
+def test_folds_are_written_once(tmp_path, kind):
+    table = cohort([6, 6], slices=2)
+    paths = [tmp_path / f"{fold}.tsv" for fold in range(3)]
+    for fold, path in enumerate(paths):
+        ensure_split(path, table, kind=kind, fold=(fold, 3))
+    assert len({path.read_bytes() for path in paths}) == 3
+    again = ensure_split(paths[0], table, kind=kind, fold=(0, 3), seed=9)
+    np.testing.assert_array_equal(again, make_fold(table, 0, 3, kind=kind))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fold", "reason"),
+    [
+        (
+            [5, 4],
+            (0, 5),
+            "5 folds by subject need at least 5 subjects of each class, .* 4 of class1",
+        ),
+        ([5, 3], (0, 2), "2 folds by subject need at least 4 subjects"),
+        ([5, 5], (5, 5), "Fold 5 of 5 is none"),
+        ([5, 5], (0, 1), "Fold 0 of 1 is none"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(sizes, fold, reason):
+    with pytest.raises(InputError, match=reason):
+        for number in range(fold[1]) if fold == (0, fold[1]) and fold[1] > 1 else fold[:1]:
+            make_fold(cohort(sizes), number, fold[1], kind="subject")
+
+
+@pytest.mark.parametrize("slices", [1, 4])
+def test_the_same_seed_writes_the_same_file(tmp_path, slices):
+    for sessions in (0, 1, 3):
+        table = cohort([7, 9, 4], sessions, slices)
+        for kind in ("subject", "slice"):
+            written = []
+            for n in (0, 1):
+                path = tmp_path / f"{sessions}{kind}{n}.tsv"
+                ensure_split(path, table.sample(frac=1, random_state=n), kind=kind, seed=3)
+                written.append(path.read_bytes())
+            assert written[0] == written[1]
+
+
+def people(table):
+    rng = np.random.default_rng(5)
+    ids = sorted(set(table["subject_id"]))
+    return pd.DataFrame(
+        {
+            "subject_id": ids,
+            "Age": [f"{age:.0f}" for age in rng.normal(75, 8, len(ids))],
+            "Sex": rng.choice(["F", "M"], len(ids)),
+        }
+    )
+
+
+def test_p_values_of_balance_agree_with_scipy():
+    table = cohort([30, 30])
+    subset, covariates = make_split(table, kind="subject"), people(table)
+    found = balance_of(table, subset, covariates).set_index("column")
+    first = table.assign(subset=subset).drop_duplicates("subject_id").merge(covariates)
+    ages = [group["Age"].astype(float) for _, group in first.groupby("subset")]
+    assert found.loc["Age", "p"] == pytest.approx(stats.kruskal(*ages).pvalue)
+    counts = pd.crosstab(first["Sex"], first["subset"])
+    assert found.loc["Sex", "p"] == pytest.approx(stats.chi2_contingency(counts).pvalue)
+    assert found["test"].tolist() == ["Kruskal-Wallis", "chi-squared"]
+    same = covariates.assign(Age="70", Sex="F")
+    assert balance_of(table, subset, same)["p"].tolist() == [1.0, 1.0]
+    gaps = covariates.assign(Age=covariates["Age"].mask(covariates.index % 2 == 0, "n/a"))
+    assert balance_of(table, subset, gaps)["test"].tolist()[0] == "Kruskal-Wallis"
+
+
+def test_a_balanced_split_is_better_balanced_and_as_fair():
+    table = cohort([30, 36])
+    covariates = people(table)
+    for seed in range(3):
+        plain = make_split(table, kind="subject", seed=seed)
+        even = make_split(table, kind="subject", seed=seed, covariates=covariates)
+        smallest = [balance_of(table, s, covariates)["p"].min() for s in (plain, even)]
+        assert smallest[1] > max(smallest[0], 0.7)
+        pd.testing.assert_frame_equal(subject_counts(table, plain), subject_counts(table, even))
+        again = make_split(table, kind="subject", seed=seed, covariates=covariates)
+        np.testing.assert_array_equal(even, again)
+    with pytest.raises(InputError, match="Only a split by subject can be balanced"):
+        make_split(table, kind="slice", covariates=covariates)
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "csv"])
+def test_a_split_made_elsewhere_is_copied_and_checked(tmp_path, suffix):
+    table = cohort([5, 5], slices=2)
+    wanted = make_split(table, kind="subject", seed=4)
+    source = tmp_path / f"mine.{suffix}"
+    mine = table[["subject_id"]].assign(subset=wanted).drop_duplicates()
+    mine.to_csv(source, sep="\t" if suffix == "tsv" else ";", index=False)
+    path = tmp_path / "splits" / "s.tsv"
+    np.testing.assert_array_equal(ensure_split(path, table, kind="subject", source=source), wanted)
+    np.testing.assert_array_equal(ensure_split(path, table, kind="subject"), wanted)
+    other = mine.assign(subset=mine["subset"].to_numpy()[::-1])
+    other.to_csv(source, sep="\t" if suffix == "tsv" else ";", index=False)
+    with pytest.raises(InputError, match=r"s\.tsv is another split than .*mine"):
+        ensure_split(path, table, kind="subject", source=source)
+    leak = pd.concat(
+        [mine, mine.iloc[:1].assign(subset="test"), mine.iloc[:1].assign(subset="val")]
+    )
+    leak.to_csv(source, sep="\t" if suffix == "tsv" else ";", index=False)
+    with pytest.raises(LeakageError, match=r"mine\..sv leaks: s0-0 stands in two subsets"):
+        ensure_split(tmp_path / "new.tsv", table, kind="subject", source=source)
+    assert not (tmp_path / "new.tsv").exists()
+    with pytest.raises(InputError, match="nowhere"):
+        ensure_split(path, table, kind="subject", source=tmp_path / "nowhere.tsv")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from headscope.errors import InputError
 from headscope.files import write_text
@@ -45,15 +45,20 @@ class Config(BaseModel):
     label: str | None = None
     classes: dict[str, tuple[str, ...]] | None = None
     threshold: float | None = None
+    where: str | None = None
     # slices
-    plane: Literal["axial", "coronal", "sagittal"] = "axial"
+    plane: Literal["axial", "coronal", "sagittal", "all"] = "axial"
     count: Positive = 30
     size: Annotated[int, Field(ge=16, le=1024)] = 224
     centre: str = "auto"
+    spacing_mm: Annotated[float, Field(gt=0, le=100)] | None = None
     # splits
     splits: tuple[SplitKind, ...] = ("subject",)
     ratio: tuple[Positive, Positive, Positive] = (5, 2, 3)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    folds: Annotated[int, Field(ge=2)] | None = None
+    balance: tuple[str, ...] = ()
+    split_file: Path | None = None
     # networks
     architectures: tuple[str, ...] = ("tf_efficientnet_lite0",)
     weights: str = "pretrained"
@@ -78,6 +83,13 @@ class Config(BaseModel):
         if not values:
             raise ValueError("needs at least one value")
         return tuple(dict.fromkeys(values))
+
+    @model_validator(mode="after")
+    def _one_way_to_split(self) -> "Config":
+        given = [name for name in ("folds", "balance", "split_file") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other: give one of them")
+        return self
 
     def to_toml(self) -> str:
         """Return the settings as TOML; those that are None are left out."""
@@ -111,7 +123,7 @@ def read_config(path: Path, changes: Mapping[str, Any]) -> Config:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as TOML: {error}.") from None
-    for key in ("data", "out"):
+    for key in ("data", "out", "split_file"):
         if isinstance(found.get(key), str):
             found[key] = path.parent / found[key]
     weights = found.get("weights")

@@ -11,13 +11,13 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from headscope.cohort.layouts import find_cohort
+from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.slices import SliceSet, write_slices
-from headscope.cohort.splits import ensure_split
+from headscope.cohort.splits import balance_of, ensure_split
 from headscope.config import Config, Row
 from headscope.console import console
 from headscope.errors import InputError
-from headscope.files import write_json
+from headscope.files import write_json, write_table
 from headscope.metrics import run_figures, softmax
 from headscope.models.network import Network, build_network
 from headscope.models.regimes import find_regime
@@ -38,6 +38,7 @@ class Plan:
     split: str
     seed: int
     recipe: Recipe
+    fold: int | None = None
 
 
 def run(config: Config) -> Path:
@@ -62,6 +63,8 @@ def run(config: Config) -> Path:
         classes=config.classes,
         threshold=config.threshold,
         plane=config.plane,
+        where=config.where,
+        keep=config.balance,
     )
     for note in cohort.notes:
         console.print(note, soft_wrap=True)
@@ -72,22 +75,46 @@ def run(config: Config) -> Path:
         count=config.count,
         size=config.size,
         centre=config.centre,
+        spacing_mm=config.spacing_mm,
         workers=config.workers,
     )
     config.save(config.out / "experiment.toml")
     write_json(config.out / "environment.json", environment())
     # 3. each run: its split, its training, its record
     for number, plan in enumerate(plans, start=1):
-        subsets = ensure_split(
-            config.out / "splits" / f"{plan.split}-seed{plan.seed}.tsv",
-            slices.table,
-            kind=plan.split,
-            ratio=config.ratio,
-            seed=plan.seed,
-        )
+        subsets = _split(plan, config, slices, cohort)
         title = f"[{number}/{len(plans)}] {plan.name}"
         train_run(plan, slices, subsets, config, simulated=cohort.simulated, title=title)
     return config.out
+
+
+def _split(plan: Plan, config: Config, slices: SliceSet, cohort: Cohort) -> NDArray[np.str_]:
+    """Return the subset of each slice by the plan's split; say how well it is balanced."""
+    by_subject = plan.split == "subject"
+    balanced = bool(config.balance) and by_subject
+    foreign = by_subject or "subject" not in config.splits
+    part = "" if plan.fold is None else f"fold{plan.fold}of{config.folds}-"
+    path = config.out / "splits" / f"{plan.split}-{part}seed{plan.seed}.tsv"
+    covariates = cohort.scans[["subject_id", *config.balance]]
+    subsets = ensure_split(
+        path,
+        slices.table,
+        kind=plan.split,
+        ratio=config.ratio,
+        seed=plan.seed,
+        fold=None if plan.fold is None or config.folds is None else (plan.fold, config.folds),
+        covariates=covariates if balanced else None,
+        source=config.split_file if foreign else None,
+    )
+    if balanced:
+        found = balance_of(slices.table, subsets, covariates)
+        if not path.with_suffix(".balance.tsv").exists():
+            write_table(path.with_suffix(".balance.tsv"), found)
+            each = ", ".join(
+                f"{row.column} p = {row.p:.2g} ({row.test})" for row in found.itertuples()
+            )
+            console.print(f"{path.stem}: between the subsets, {each}", soft_wrap=True)
+    return subsets
 
 
 def train_run(
@@ -159,11 +186,12 @@ def train_run(
 
 
 def plan_runs(config: Config) -> list[Plan]:
-    """Return every run of the grid: rows × architectures × splits × seeds."""
+    """Return every run of the grid: rows × architectures × splits × folds × seeds."""
     rows = config.rows or tuple(Row(regime=regime) for regime in config.regimes)
     plans = [
-        _plan(config, row, architecture, split, seed)
+        _plan(config, row, architecture, split, seed, fold)
         for seed in config.seeds
+        for fold in (range(config.folds) if config.folds else [None])
         for row in rows
         for architecture in ([row.architecture] if row.architecture else config.architectures)
         for split in (row.splits or config.splits)
@@ -187,8 +215,11 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _plan(config: Config, row: Row, architecture: str, split: str, seed: int) -> Plan:
+def _plan(
+    config: Config, row: Row, architecture: str, split: str, seed: int, fold: int | None
+) -> Plan:
     name = row.name or row.regime
+    part = "" if fold is None else f"-fold{fold}of{config.folds}"
     recipe = Recipe(
         epochs=row.epochs or config.epochs,
         learning_rate=row.learning_rate or config.learning_rate,
@@ -199,8 +230,8 @@ def _plan(config: Config, row: Row, architecture: str, split: str, seed: int) ->
         drop_factor=config.drop_factor,
         head_learning_rate=config.head_learning_rate,
     )
-    folder = f"{architecture.replace('/', '-')}-{name}-{split}-seed{seed}"
-    return Plan(folder, architecture, row.regime, split, seed, recipe)
+    folder = f"{architecture.replace('/', '-')}-{name}{part}-{split}-seed{seed}"
+    return Plan(folder, architecture, row.regime, split, seed, recipe, fold)
 
 
 def _settings(
@@ -213,6 +244,7 @@ def _settings(
         "regime": plan.regime,
         "split": plan.split,
         "seed": plan.seed,
+        "fold": plan.fold,
         **asdict(plan.recipe),
         "steps_per_epoch": len(batches(np.flatnonzero(subsets == "train"), plan.recipe.batch_size)),
         "weights": network.source.text,

@@ -1,0 +1,39 @@
+"""Whether age, sex and the like differ between the subsets of a split."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import chi2_contingency, kruskal
+
+from headscope.cohort.tables import MISSING, numbers_in
+
+
+def balance_of(
+    table: pd.DataFrame, subset: NDArray[np.str_], covariates: pd.DataFrame
+) -> pd.DataFrame:
+    """Return one row a column of `covariates`: column, test, p.
+
+    covariates holds subject_id and further columns; a subject counts once, with the first value
+    that it has. Numbers are compared by Kruskal and Wallis 1952, other values by the chi-squared
+    test of independence; a column without variation has p = 1.
+    """
+    of_subject = pd.Series(subset, index=table["subject_id"].astype(str))
+    of_subject = of_subject[~of_subject.index.duplicated()]
+    rows = []
+    for name in [column for column in covariates.columns if column != "subject_id"]:
+        known = covariates[~covariates[name].astype(str).isin(MISSING)]
+        values = known.drop_duplicates("subject_id").set_index("subject_id")[name].astype(str)
+        values = values[values.index.isin(of_subject.index)]
+        rows.append((name, *_p_value(values, of_subject.loc[values.index])))
+    return pd.DataFrame(rows, columns=["column", "test", "p"])
+
+
+def _p_value(values: pd.Series, subset: pd.Series) -> tuple[str, float]:
+    numbers = numbers_in(values)
+    if numbers.isna().any():
+        counts = pd.crosstab(values.to_numpy(), subset.to_numpy())
+        test = "chi-squared"
+        return test, float(chi2_contingency(counts).pvalue) if min(counts.shape) > 1 else 1.0
+    groups = [group for _, group in numbers.groupby(subset.to_numpy())]
+    test = "Kruskal-Wallis"
+    return test, float(kruskal(*groups).pvalue) if numbers.nunique() > 1 < len(groups) else 1.0
