@@ -13,6 +13,8 @@ import pandas as pd
 
 TEXT_COLUMNS = ("subject_id", "session_id", "label", "predicted", "scan", "plane", "subset")
 
+NO_ID = "unknown"  # the subject_id of slices of whom nobody knows whom they show
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:

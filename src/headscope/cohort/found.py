@@ -32,7 +32,9 @@ def subject_of(name: str, *, nested: bool) -> tuple[str, str]:
         return match[0], "the ids in the names"
     if nested and "/" in name:
         return name.split("/", 1)[0], "the folders inside the classes"
-    stem = re.sub(r"\.(nii|hdr|mgh|mgz)(\.gz)?$", "", name.rsplit("/", 1)[-1], flags=re.IGNORECASE)
+    stem = re.sub(
+        r"\.(nii|hdr|mgh|mgz|dcm|ima)(\.gz)?$", "", name.rsplit("/", 1)[-1], flags=re.IGNORECASE
+    )
     session = SESSION.search(stem)
     if session is not None and session.start() > 0:
         return stem[: session.start()], "the names up to the session"

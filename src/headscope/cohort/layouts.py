@@ -17,10 +17,18 @@ from headscope.cohort.bids import find_bids
 from headscope.cohort.found import ID, Found, session_of, subject_of
 from headscope.cohort.labels import label_scans
 from headscope.cohort.oasis import OASIS1, is_oasis1, is_oasis2, oasis1, oasis2
+from headscope.cohort.pictures import (
+    NO_IDS,
+    find_pictures,
+    is_picture,
+    number_pictures,
+    subjects_in,
+)
 from headscope.cohort.scans import PLANES, find_scan_files
 from headscope.cohort.tables import MISSING, counted, listed, read_any_table
 from headscope.cohort.where import where_holds
 from headscope.errors import InputError
+from headscope.files import NO_ID
 
 COLUMNS: Final = ["path", "subject_id", "session_id", "label"]
 
@@ -50,6 +58,7 @@ def find_cohort(
     threshold: float | None = None,
     where: str | None = None,
     keep: Sequence[str] = (),
+    subject_pattern: str | None = None,
 ) -> Cohort:
     """Recognise how the scans below `data` lie and return the labelled ones.
 
@@ -59,6 +68,9 @@ def find_cohort(
     in `classes`, else sorted. plane matters where a file holds one ready slice; with "all" each
     is of its own plane, and `scans` has a column for it. where leaves out scans that do not meet
     its conditions ("Age > 60 and M/F == F"). keep names columns of the table to keep in `scans`.
+    subject_pattern is a regular expression whose first group is the subject id in a path below its
+    class folder. Ready pictures in place of scans get a column slice_index, and the subject_id
+    "unknown" where their names hold no ids.
 
     Raises
     ------
@@ -72,12 +84,22 @@ def find_cohort(
     if plane not in (*PLANES, "all"):
         raise InputError(f"Plane {plane!r} is none: choose axial, coronal, sagittal or all.")
     root = data if data.is_dir() else data.parent
-    found = _recognise(data, root, label, plane)
+    found = _recognise(data, root, label, plane, subject_pattern)
     if classes is None and label is None and threshold is None:
         classes = found.classes
     column = _class_column(data, found, label)
     kept, left_out = _where(found.scans, where)
     scans, class_names, notes = label_scans(kept, column, classes, threshold)
+    ready = scans["path"].map(is_picture)
+    if ready.any() and plane == "all" and "plane" not in scans.columns:
+        raise InputError(
+            f"{data} holds ready pictures, whose plane nobody knows: name it by plane."
+        )
+    scans = (
+        number_pictures(scans)
+        if ready.all()
+        else scans.drop(columns="slice_index", errors="ignore")
+    )
     scans, doubled = _told_apart(scans)
     _check(data, scans, class_names)
     return Cohort(
@@ -105,13 +127,15 @@ def _extra_columns(data: Path, scans: pd.DataFrame, keep: Sequence[str]) -> list
     for name in keep:
         if name not in offered:
             raise InputError(f"There is no column {name!r} in {data}: it has {listed(offered)}.")
-    planes = [] if "plane" not in scans.columns else ["plane"]
-    return [*planes, *dict.fromkeys(keep)]
+    ours = [name for name in ("plane", "slice_index") if name in scans.columns]
+    return [*ours, *dict.fromkeys(keep)]
 
 
 def _offered(scans: pd.DataFrame) -> list[str]:
     """Return the columns that a user may name."""
-    return [name for name in scans.columns if name not in (*COLUMNS[:3], "plane", ID)]
+    return [
+        name for name in scans.columns if name not in (*COLUMNS[:3], "plane", "slice_index", ID)
+    ]
 
 
 def _head(found: Found, scans: pd.DataFrame, class_names: list[str]) -> str:
@@ -123,22 +147,25 @@ def _head(found: Found, scans: pd.DataFrame, class_names: list[str]) -> str:
 
 
 def _people(subjects: pd.Series) -> str:
+    if len(subjects) and (subjects == NO_ID).all():
+        return f"{counted(len(subjects), 'picture')} without subject ids"
     return f"{counted(len(subjects), 'scan')} of {counted(subjects.nunique(), 'subject')}"
 
 
-def _recognise(data: Path, root: Path, label: str | None, plane: str) -> Found:
+def _recognise(data: Path, root: Path, label: str | None, plane: str, pattern: str | None) -> Found:
     if data.is_file():
-        return _scan_table(root, data, plane)
+        return _scan_table(root, data, plane, pattern)
     tables = sorted(
         p for p in data.iterdir() if p.suffix.lower() in (".tsv", ".csv") and p.is_file()
     )
     for path in tables:
         if path.stem.lower() == "scans":
-            return _scan_table(root, path, plane)
-    files = find_scan_files(data)
+            return _scan_table(root, path, plane, pattern)
+    files = find_scan_files(data) or find_pictures(data)
     if not files:
         raise InputError(
-            f"{data} holds no scans: none of .nii, .nii.gz, .hdr with .img, .mgh or .mgz."
+            f"{data} holds no scans: none of .nii, .nii.gz, .hdr with .img, .mgh, .mgz or .dcm, "
+            "and no pictures."
         )
     names = [str(file.relative_to(data).as_posix()) for file in files]
     bids = find_bids(data, names)
@@ -155,14 +182,14 @@ def _recognise(data: Path, root: Path, label: str | None, plane: str) -> Found:
     if label is not None:
         seen = ", ".join(path.name for path in tables) or "no table"
         raise InputError(f"{data} has no table with the column {label!r}: it holds {seen}.")
-    return _class_folders(data, names)
+    return _class_folders(data, names, pattern)
 
 
-def _scan_table(root: Path, path: Path, plane: str) -> Found:
+def _scan_table(root: Path, path: Path, plane: str, pattern: str | None) -> Found:
     table = read_any_table(path)
     if "path" not in table.columns:
         raise InputError(f"{path} lacks the column 'path': it has {listed(table.columns)}.")
-    missing = [name for name in table["path"] if not (root / name).is_file()]
+    missing = [name for name in table["path"] if not (root / name).exists()]
     if missing:
         raise InputError(
             f"{path} lists {len(missing)} of {len(table)} scans that do not exist, "
@@ -170,9 +197,9 @@ def _scan_table(root: Path, path: Path, plane: str) -> Found:
         )
     notes = []
     if "subject_id" not in table.columns:
-        ids = [subject_of(name, nested=False) for name in table["path"]]
-        table = table.assign(subject_id=[subject for subject, _ in ids])
-        notes.append(f"{path.name} names no subject_id: ids come from the names of the files.")
+        subjects, origins = _subjects(list(table["path"]), pattern, nested=False)
+        table = table.assign(subject_id=subjects)
+        notes = [f"{path.name} names no subject_id.", *origins]
     if "plane" in table.columns:
         if not set(table["plane"]) <= set(PLANES):
             raise InputError(f"{path}: column 'plane' may hold axial, coronal and sagittal alone.")
@@ -249,7 +276,7 @@ def _tokens(text: str) -> tuple[str, ...]:
     return tuple(token for token in re.split(r"[^A-Za-z0-9]+", text) if token)
 
 
-def _class_folders(data: Path, names: list[str]) -> Found:
+def _class_folders(data: Path, names: list[str], pattern: str | None) -> Found:
     if any(name.startswith("disc") and OASIS1.search(name) for name in names):
         raise InputError(
             f"{data} lies as OASIS-1 but lacks its table: put oasis_cross-sectional.csv, which has "
@@ -261,26 +288,39 @@ def _class_folders(data: Path, names: list[str]) -> Found:
             f"{data} holds {len(names)} scans but neither class folders nor a table: put each "
             "class in a folder of its own, or add participants.tsv or scans.tsv."
         )
-    ids = [subject_of(name.split("/", 1)[1], nested=True) for name in inside]
+    below = [name.split("/", 1)[1] for name in inside]
+    subjects, notes = _subjects(below, pattern, nested=True)
     scans = pd.DataFrame(
         {
             "path": inside,
-            "subject_id": [subject for subject, _ in ids],
-            "session_id": [session_of(name.split("/", 1)[1]) for name in inside],
+            "subject_id": subjects,
+            "session_id": [session_of(name) for name in below],
             "class folder": [name.split("/", 1)[0] for name in inside],
         }
     )
-    origins = sorted({origin for _, origin in ids})
-    notes = [f"Subject ids come from {' and '.join(origins)}."]
+    if len(inside) < len(names):
+        outside = counted(len(names) - len(inside), "scan")
+        notes.append(f"Left out, as they lie outside class folders: {outside}.")
+    return Found("class folders", scans, "class folder", notes=notes)
+
+
+def _subjects(
+    names: list[str], pattern: str | None, *, nested: bool
+) -> tuple[list[str], list[str]]:
+    """Return the subject of each path, and notes on where in the names it was found."""
+    pictures = any(map(is_picture, names))
+    named = subjects_in(names, pattern, pictures=pictures)
+    if named is not None:
+        subjects, origin = named
+        return subjects, [f"Subject ids come from {origin}." if origin else NO_IDS]
+    ids = [subject_of(name, nested=nested) for name in names]
+    notes = [f"Subject ids come from {' and '.join(sorted({origin for _, origin in ids}))}."]
     if any(origin == "the whole file name" for _, origin in ids):
         notes.append(
             "A file whose name holds no known form of id (sub-X, OAS1_0001, 002_S_0295) counts as "
             "a subject of its own: if one person has several, give a scans.tsv."
         )
-    if len(inside) < len(names):
-        outside = counted(len(names) - len(inside), "scan")
-        notes.append(f"Left out, as they lie outside class folders: {outside}.")
-    return Found("class folders", scans, "class folder", notes=notes)
+    return [subject for subject, _ in ids], notes
 
 
 def _class_column(data: Path, found: Found, label: str | None) -> str:
@@ -296,7 +336,8 @@ def _class_column(data: Path, found: Found, label: str | None) -> str:
 def _told_apart(scans: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Give scans of one session names of their own, for a slice is known by subject and session."""
     scans = scans.sort_values(["subject_id", "session_id", "path"], ignore_index=True)
-    key = [n for n in ("subject_id", "session_id", "plane") if n in scans.columns]
+    key = ["subject_id", "session_id", "plane", "slice_index"]
+    key = [name for name in key if name in scans.columns]
     twice = scans.duplicated(key, keep=False)
     if not twice.any():
         return scans, []

@@ -78,6 +78,22 @@ def take_planes(
     return pixels, taken
 
 
+def draw_picture(
+    grey: NDArray[Any], size: int, window: tuple[float, float] | None
+) -> NDArray[np.uint8]:
+    """Return a ready picture (H, W) of square pixels as a slice (size, size), as one of a scan.
+
+    Without a window it is found by percentiles over the foreground.
+    """
+    scan = Scan(grey[::-1].T[..., None], (1.0, 1.0, 1.0))  # (H, W) → (I, J, 1)
+    if window is None:
+        head = _find_head(scan)
+        window = head.low, head.high
+    picture = np.zeros((size, size), dtype=np.uint8)
+    _picture(picture, scan, PLANES["axial"], 0, *window)
+    return picture
+
+
 def planes_of(plane: str) -> tuple[str, ...]:
     """Return the planes that a setting stands for: "all" is all three."""
     if plane == "all":

@@ -28,6 +28,7 @@ from headscope.cohort.midslices import (
     take_planes,
     take_slices,
 )
+from headscope.cohort.pictures import is_picture, take_picture
 from headscope.cohort.scans import PLANES, Scan, ScanError, read_scan, stored_files
 from headscope.cohort.sliceset import SliceSet, open_slices
 from headscope.console import track
@@ -256,6 +257,8 @@ def _taken(
 
 def _take(path: Path, plane: str, options: dict[str, Any]) -> _Taken:
     try:
+        if is_picture(path.name):
+            return take_picture(path, options["size"]), {plane: np.zeros(1, dtype=np.int64)}
         scan = read_scan(
             path,
             plane="axial" if plane == "all" else plane,
@@ -341,5 +344,7 @@ def _table(cohort: "Cohort", partial: _Partial) -> pd.DataFrame:
     ]
     rows, planes, indices = zip(*taken, strict=True) if taken else ((), (), ())
     scans = cohort.scans.rename(columns={"path": "scan"}).iloc[list(rows)]
-    table = scans.assign(plane=planes, slice_index=np.array(indices, dtype=np.int64))
+    table = scans.assign(plane=planes)
+    if "slice_index" not in scans.columns:  # ready pictures have theirs by name
+        table["slice_index"] = np.array(indices, dtype=np.int64)
     return table[list(COLUMNS)].reset_index(drop=True)
