@@ -5,6 +5,7 @@ import headscope as hs
 hs.run(hs.Config(data="scans", out="experiment"))   the whole path, from scans to records
 hs.report("experiment")                             table, figures and HTML page
 hs.simulate("cohort")                               a simulated cohort with known atrophy
+hs.audit("scans")                                   duplicates, leaks and shortcuts
 hs.inspect("scans")                                 subjects, sessions, classes, problems
 hs.head_analysis(weight, bias)                      the final layer, explained
 """
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headscope.analysis.weights import head_analysis
+    from headscope.cohort.audit import audit
+    from headscope.cohort.fetch import fetch_oasis_vbm as fetch
     from headscope.cohort.layouts import find_cohort as inspect
     from headscope.cohort.simulate import simulate_cohort as simulate
     from headscope.config import Config
@@ -27,6 +30,8 @@ _HOMES = {
     "InputError": ("headscope.errors", "InputError"),
     "Run": ("headscope.record", "Run"),
     "RunError": ("headscope.errors", "RunError"),
+    "audit": ("headscope.cohort.audit", "audit"),
+    "fetch": ("headscope.cohort.fetch", "fetch_oasis_vbm"),
     "head_analysis": ("headscope.analysis.weights", "head_analysis"),
     "inspect": ("headscope.cohort.layouts", "find_cohort"),
     "read_experiment": ("headscope.record", "read_experiment"),
@@ -40,6 +45,8 @@ __all__ = [
     "InputError",
     "Run",
     "RunError",
+    "audit",
+    "fetch",
     "head_analysis",
     "inspect",
     "read_experiment",

@@ -14,6 +14,7 @@ from headscope.errors import InputError, RunError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from headscope.cohort.audit import Audit
     from headscope.config import Config
 
 app = typer.Typer(
@@ -176,6 +177,82 @@ def simulate(
 
 
 @app.command()
+def audit(
+    data: Annotated[Path, typer.Argument(help="Scans, an experiment, or stored slices.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the page (the experiment, or headscope-audit)."),
+    ] = None,
+    label: Label = None,
+    classes: Classes = None,
+    threshold: Threshold = None,
+    plane: Plane = None,
+    count: Annotated[int, typer.Option(help="Slices a scan to compare.", min=1)] = 30,
+    correlation: Annotated[
+        float, typer.Option(help="Least correlation of a copy, at 24 by 24 pixels.")
+    ] = 0.98,
+    workers: Annotated[int | None, typer.Option(help="Processes that slice (all cores).")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Look for duplicates, people under two ids, leaks between subsets, and shortcuts.
+
+    Ends with exit code 3 where something serious is found.
+
+    Example: headscope audit scans --label Sex
+    """
+    from headscope.cohort.audit import audit as run_audit
+    from headscope.reporting.audit import write_audit
+
+    options: dict[str, Any] = {
+        "label": label,
+        "classes": _classes(classes),
+        "threshold": threshold,
+    }
+    with _resumable():
+        result = run_audit(
+            data,
+            plane=plane or "axial",
+            count=count,
+            correlation=correlation,
+            workers=workers,
+            **options,
+        )
+    inside = data if (data / "experiment.toml").is_file() else Path("headscope-audit")
+    page = (out or inside) / "audit.html"
+    write_audit(page, result.to_dict(), [pair.pictures for pair in result.pairs])
+    _print_audit(result, page, json_)
+    if result.serious:
+        raise typer.Exit(3)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="What to fetch: oasis-vbm.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the cohort (NAME).")] = None,
+    subjects: Annotated[int | None, typer.Option(help="The first so many of 403.")] = None,
+    tissue: Annotated[str, typer.Option(help="Maps of grey or white matter.")] = "grey",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where nilearn keeps its data (NILEARN_DATA).")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Agree to the terms shown.")] = False,
+) -> None:
+    """Fetch a public cohort through nilearn, once its terms are agreed to.
+
+    Example: headscope fetch oasis-vbm --out oasis
+    """
+    from headscope.cohort.fetch import OASIS_TERMS, fetch_oasis_vbm
+
+    if name != "oasis-vbm":
+        raise InputError(f"There is nothing to fetch of the name {name!r}: choose oasis-vbm.")
+    print(OASIS_TERMS)
+    agreed = yes or (sys.stdin.isatty() and typer.confirm("Do you agree to these terms?"))
+    cohort = fetch_oasis_vbm(
+        out or Path(name), agreed=agreed, subjects=subjects, tissue=tissue, data_dir=data_dir
+    )
+    print(f"Cohort: {cohort}\nNext: headscope inspect {cohort}")
+
+
+@app.command()
 def report(
     experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
 ) -> None:
@@ -227,6 +304,21 @@ def _conclude(experiment: Path) -> None:
     page = write_report(experiment)
     _print_table(short_table(results_table(read_experiment(experiment))))
     print(f"Report: {page}")
+
+
+def _print_audit(result: "Audit", page: Path, as_json: bool) -> None:
+    import json
+
+    import pandas as pd
+
+    if as_json:
+        print(json.dumps(result.to_dict() | {"page": str(page)}, indent=2, allow_nan=False))
+        return
+    rows = [(each.check, each.level, each.text) for each in result.findings]
+    _print_table(pd.DataFrame(rows, columns=["Check", "Outcome", "Found"]))
+    for note in result.notes:
+        print(note)
+    print(f"Page: {page}")
 
 
 def _print_table(table: "pd.DataFrame") -> None:
