@@ -7,7 +7,7 @@ whose ids stand in the names of the scans, class folders (DATA/AD/â€¦, DATA/NC/â
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,7 @@ from headscope.cohort.where import where_holds
 from headscope.errors import InputError
 from headscope.files import NO_ID
 
+NO_CLASS: Final = "unlabelled"
 COLUMNS: Final = ["path", "subject_id", "session_id", "label"]
 
 
@@ -59,6 +60,7 @@ def find_cohort(
     where: str | None = None,
     keep: Sequence[str] = (),
     subject_pattern: str | None = None,
+    need_classes: bool = True,
 ) -> Cohort:
     """Recognise how the scans below `data` lie and return the labelled ones.
 
@@ -70,7 +72,8 @@ def find_cohort(
     its conditions ("Age > 60 and M/F == F"). keep names columns of the table to keep in `scans`.
     subject_pattern is a regular expression whose first group is the subject id in a path below its
     class folder. Ready pictures in place of scans get a column slice_index, and the subject_id
-    "unknown" where their names hold no ids.
+    "unknown" where their names hold no ids. Without need_classes, scans of whom no class is known
+    are all labelled "unlabelled".
 
     Raises
     ------
@@ -87,6 +90,8 @@ def find_cohort(
     found = _recognise(data, root, label, plane, subject_pattern)
     if classes is None and label is None and threshold is None:
         classes = found.classes
+    if not need_classes and label is None and found.label is None:
+        found = _unlabelled(found)
     column = _class_column(data, found, label)
     kept, left_out = _where(found.scans, where)
     scans, class_names, notes = label_scans(kept, column, classes, threshold)
@@ -101,7 +106,8 @@ def find_cohort(
         else scans.drop(columns="slice_index", errors="ignore")
     )
     scans, doubled = _told_apart(scans)
-    _check(data, scans, class_names)
+    if need_classes:
+        _check(data, scans, class_names)
     return Cohort(
         root=root,
         layout=found.layout,
@@ -284,10 +290,10 @@ def _class_folders(data: Path, names: list[str], pattern: str | None) -> Found:
         )
     inside = [name for name in names if "/" in name]
     if not inside:
-        raise InputError(
-            f"{data} holds {len(names)} scans but neither class folders nor a table: put each "
-            "class in a folder of its own, or add participants.tsv or scans.tsv."
-        )
+        subjects, notes = _subjects(names, pattern, nested=False)
+        sessions = [session_of(name) for name in names]
+        scans = pd.DataFrame({"path": names, "subject_id": subjects, "session_id": sessions})
+        return Found("scans", scans, notes=notes)
     below = [name.split("/", 1)[1] for name in inside]
     subjects, notes = _subjects(below, pattern, nested=True)
     scans = pd.DataFrame(
@@ -323,9 +329,22 @@ def _subjects(
     return [subject for subject, _ in ids], notes
 
 
+def _unlabelled(found: Found) -> Found:
+    """Let a cohort without classes be looked at and sliced."""
+    offered = _offered(found.scans)
+    columns = f" Columns that may hold them: {listed(offered)}." if offered else ""
+    notes = [*found.notes, f"No classes are known, and a run needs them.{columns}"]
+    return replace(found, scans=found.scans.assign(class_=NO_CLASS), label="class_", notes=notes)
+
+
 def _class_column(data: Path, found: Found, label: str | None) -> str:
     column = label or found.label
     offered = _offered(found.scans)
+    if column is None and not offered:
+        raise InputError(
+            f"{data} holds {counted(len(found.scans), 'scan')} but neither class folders nor a "
+            "table: put each class in a folder of its own, or add participants.tsv or scans.tsv."
+        )
     if column is None:
         raise InputError(f"Which column of {data} holds the classes? Name it: {listed(offered)}.")
     if column not in found.scans.columns:

@@ -1,0 +1,100 @@
+"""A stored set of slices → folders of pictures, as the paper fed its networks: OUT/AD/….jpg."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from headscope.cohort.layouts import find_cohort
+from headscope.cohort.slices import write_slices
+from headscope.cohort.sliceset import SliceSet
+from headscope.console import track
+from headscope.errors import InputError
+from headscope.files import atomic_path, write_table
+
+FORMATS: Final = {"jpeg": ".jpg", "png": ".png"}
+JPEG: Final[dict[str, Any]] = {"quality": 95, "subsampling": 0}
+
+
+def export_pictures(slices: SliceSet, out: Path, picture_format: str) -> pd.DataFrame:
+    """Write every slice as a picture in the folder of its class; return what was written.
+
+    Names hold subject, session, plane and slice: AD/OAS1_0003_MR1_axial_slice-012.jpg. Pictures
+    that stand already are left, so a killed export goes on. pictures.tsv lists them with the ids,
+    which names alone may not give back. PNG keeps every grey value, JPEG (quality 95) nearly.
+
+    Raises
+    ------
+    InputError
+        The format is neither jpeg nor png, or two slices would get one name.
+    """
+    if picture_format not in FORMATS:
+        raise InputError(f"Format {picture_format!r} is none: choose {', '.join(FORMATS)}.")
+    table = slices.table.drop(columns="scan")
+    table.insert(0, "path", _names(table, FORMATS[picture_format]))
+    for name in sorted(set(table["label"])):
+        (out / _plain(name)).mkdir(parents=True, exist_ok=True)
+    for _ in track(_written(slices, out, table["path"]), "Writing pictures", len(table)):
+        pass
+    write_table(out / "pictures.tsv", table)
+    return table
+
+
+def slice_data(
+    data: Path,
+    out: Path,
+    *,
+    picture_format: str | None = None,
+    find: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> SliceSet:
+    """Take the slices of the scans below `data` and store them in `out`, as pictures too if asked.
+
+    find holds options of `find_cohort` (label, classes, threshold, where, …), options those of
+    `write_slices` (plane, count, size, centre, spacing_mm, workers, strict, …).
+
+    Raises
+    ------
+    InputError
+        As `find_cohort`, `write_slices` and `export_pictures`.
+    """
+    if picture_format not in (None, *FORMATS):
+        raise InputError(f"Format {picture_format!r} is none: choose store, {', '.join(FORMATS)}.")
+    plane = options.get("plane", "axial")
+    cohort = find_cohort(data, plane=plane, need_classes=False, **(find or {}))
+    slices = write_slices(cohort, out, **options)
+    if picture_format is not None:
+        export_pictures(slices, out, picture_format)
+    return slices
+
+
+def _names(table: pd.DataFrame, suffix: str) -> list[str]:
+    names = [
+        f"{_plain(row.label)}/{_plain(row.subject_id)}_{_plain(row.session_id)}"
+        f"_{row.plane}_slice-{row.slice_index:03d}{suffix}"
+        for row in table.itertuples()
+    ]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"Two slices would be written as {twice}: give subjects plainer ids.")
+    return names
+
+
+def _plain(text: str) -> str:
+    """Keep what every file system takes in a name."""
+    return re.sub(r"[^A-Za-z0-9._<>=+-]+", "-", text).strip(".") or "-"
+
+
+def _written(slices: SliceSet, out: Path, names: pd.Series) -> Iterator[None]:
+    for row, name in enumerate(names):
+        path = out / name
+        if not path.exists():
+            picture = Image.fromarray(np.asarray(slices.pixels[row]))
+            with atomic_path(path) as temporary:
+                options = JPEG if path.suffix == ".jpg" else {}
+                picture.save(temporary, **options)
+        yield
