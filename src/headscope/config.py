@@ -46,12 +46,17 @@ class Config(BaseModel):
     classes: dict[str, tuple[str, ...]] | None = None
     threshold: float | None = None
     where: str | None = None
+    subject_pattern: str | None = None
+    pseudonymise: Path | None = None
     # slices
     plane: Literal["axial", "coronal", "sagittal", "all"] = "axial"
     count: Positive = 30
     size: Annotated[int, Field(ge=16, le=1024)] = 224
     centre: str = "auto"
     spacing_mm: Annotated[float, Field(gt=0, le=100)] | None = None
+    volume: Annotated[int, Field(ge=0)] | None = None
+    analyze_orientation: str = "LAS"
+    strict: bool = False
     # splits
     splits: tuple[SplitKind, ...] = ("subject",)
     ratio: tuple[Positive, Positive, Positive] = (5, 2, 3)
@@ -123,7 +128,7 @@ def read_config(path: Path, changes: Mapping[str, Any]) -> Config:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as TOML: {error}.") from None
-    for key in ("data", "out", "split_file"):
+    for key in ("data", "out", "split_file", "pseudonymise"):
         if isinstance(found.get(key), str):
             found[key] = path.parent / found[key]
     weights = found.get("weights")

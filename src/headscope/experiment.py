@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from headscope.cohort.layouts import Cohort, find_cohort
+from headscope.cohort.privacy import pseudonymised
 from headscope.cohort.slices import SliceSet, write_slices
-from headscope.cohort.splits import balance_of, ensure_split
+from headscope.cohort.splits import balance_of, check_ids, ensure_split
 from headscope.config import Config, Row
 from headscope.console import console
 from headscope.errors import InputError
@@ -65,7 +66,12 @@ def run(config: Config) -> Path:
         plane=config.plane,
         where=config.where,
         keep=config.balance,
+        subject_pattern=config.subject_pattern,
     )
+    for plan in plans:
+        check_ids(cohort.scans, plan.split)
+    if config.pseudonymise is not None:
+        cohort = pseudonymised(cohort, config.pseudonymise, config.out)
     for note in cohort.notes:
         console.print(note, soft_wrap=True)
     slices = write_slices(
@@ -77,6 +83,9 @@ def run(config: Config) -> Path:
         centre=config.centre,
         spacing_mm=config.spacing_mm,
         workers=config.workers,
+        strict=config.strict,
+        volume=config.volume,
+        analyze_orientation=config.analyze_orientation,
     )
     config.save(config.out / "experiment.toml")
     write_json(config.out / "environment.json", environment())

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from headscope.files import NO_ID
+
 DRAWS = 2000
 Array = NDArray[Any]
 Value = dict[str, float | None]
@@ -39,8 +41,11 @@ def subset_figures(
     Each figure is {"value", "low", "high"} as a fraction, with a percentile interval from a
     bootstrap over subjects within class; None where it is undefined (AUC with one class only).
     A subject's probability is the mean over its slices. A subject whose sessions bear different
-    labels counts once for each of them, and is drawn as one.
+    labels counts once for each of them, and is drawn as one. Where it is not known whom a slice
+    shows there are no subjects (0): their figures are None, and so are all intervals.
     """
+    if (np.asarray(subject_ids) == NO_ID).any():
+        return _without_subjects(labels, probabilities)
     people, owner = np.unique(subject_ids, return_inverse=True)  # (S,), (N,)
     draws_of_people = _draw_subjects(labels, owner, len(people), draws, seed)  # (draws, S)
     slices = Units(labels, probabilities, owner)
@@ -48,14 +53,21 @@ def subset_figures(
     for level, units in (("slice", slices), ("subject", subject_level(*slices))):
         weights = draws_of_people[:, units.owner]  # (draws, units)
         ones = np.ones((1, len(units.labels)), dtype=weights.dtype)
-        for name, figure in (
-            ("accuracy", _accuracy),
-            ("balanced_accuracy", _balanced_accuracy),
-            ("auc", _auc),
-        ):
+        for name, figure in FIGURES.items():
             value = figure(units.labels, units.probabilities, ones)[0]
             drawn = _in_chunks(figure, units.labels, units.probabilities, weights)
             figures[f"{level}_{name}"] = _with_interval(value, drawn)
+    return figures
+
+
+def _without_subjects(labels: Array, probabilities: Array) -> dict[str, Any]:
+    """Return the figures of slices alone."""
+    figures: dict[str, Any] = {"slices": len(labels), "subjects": 0}
+    ones = np.ones((1, len(labels)), dtype=np.float32)
+    for name, figure in FIGURES.items():
+        value = figure(labels, probabilities, ones)[0]
+        figures[f"slice_{name}"] = _with_interval(value, np.empty(0))
+        figures[f"subject_{name}"] = _with_interval(np.nan, np.empty(0))
     return figures
 
 
@@ -190,3 +202,6 @@ def _binary_auc(
     below = np.cumsum(downs, axis=1) - downs
     pairs = ups.sum(axis=1) * downs.sum(axis=1)
     return (ups * (below + downs / 2)).sum(axis=1) / pairs
+
+
+FIGURES = {"accuracy": _accuracy, "balanced_accuracy": _balanced_accuracy, "auc": _auc}

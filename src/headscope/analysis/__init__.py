@@ -1,6 +1,7 @@
 """From the record to results: arrays in, small frozen dataclasses and tables out."""
 
 from headscope.analysis.table import (
+    NAMELESS,
     LogitScatter,
     cohort_table,
     format_fraction,
@@ -28,6 +29,7 @@ from headscope.analysis.weights import (
 )
 
 __all__ = [
+    "NAMELESS",
     "HeadAnalysis",
     "LogitScatter",
     "PolynomialFit",

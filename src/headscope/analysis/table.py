@@ -9,10 +9,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from headscope.errors import InputError
+from headscope.files import NO_ID
 from headscope.record import SUBSETS, Run
 
 REGIMES = ("frozen", "frozen-bn", "layerwise", "lp-ft", "finetune", "scratch-moments", "scratch")
 SHARED = "slices of one subject on both sides"
+NAMELESS = "no subject ids: slices of one subject may stand on both sides"
 MISSING = "–"
 
 
@@ -100,14 +102,17 @@ def results_table(runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def shared_subjects(run: Run) -> int:
-    """Count the test subjects of whom slices stand in the training subset too."""
+    """Count the test subjects of whom slices stand in the training subset too.
+
+    Pictures without ids count as one subject, who stands everywhere.
+    """
     subjects = run.predictions.groupby("subset")["subject_id"].agg(set).to_dict()
     return len(subjects.get("train", set()) & subjects.get("test", set()))
 
 
 def cohort_table(run: Run) -> pd.DataFrame:
     """Return one row a subset and class: how many subjects, sessions and slices it holds."""
-    predictions = run.predictions
+    predictions = run.predictions.replace({"subject_id": {NO_ID: None}})
     visits = predictions.drop_duplicates(["subset", "label", "subject_id", "session_id"])
     keys = ["subset", "label"]
     counted = pd.DataFrame(
@@ -234,7 +239,8 @@ def _result(run: Run) -> dict[str, Any]:
     row["test_subjects"] = test.get("subjects", 0)
     row["train_seconds"] = float(metrics.get("train_seconds", float("nan")))
     row["shared_subjects"] = shared_subjects(run)
-    row["marker"] = SHARED if row["shared_subjects"] else ""
+    nameless = (run.predictions["subject_id"] == NO_ID).any()
+    row["marker"] = NAMELESS if nameless else SHARED if row["shared_subjects"] else ""
     return row
 
 

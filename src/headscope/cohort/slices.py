@@ -106,16 +106,22 @@ def write_slices(
 def _fingerprint(cohort: "Cohort") -> str:
     """Return a hash over the ids, labels, sizes and dates of all scans."""
     digest = hashlib.sha256()
-    columns = ["path", "subject_id", "session_id", "label", "plane"]
+    columns = ["subject_id", "session_id", "label", "plane", "slice_index"]
     named = [name for name in columns if name in cohort.scans.columns]
-    for row in cohort.scans[named].itertuples(index=False):
+    rows = cohort.scans[named].assign(name=_names(cohort)).itertuples(index=False)
+    for row, path in zip(rows, cohort.scans["path"], strict=True):
         facts = []
-        for file in stored_files(cohort.root / row.path):
+        for file in stored_files(cohort.root / path):
             if file.exists():
                 stat = file.stat()
                 facts += [stat.st_size, stat.st_mtime_ns]
         digest.update(json.dumps([*row, *facts]).encode())
     return digest.hexdigest()
+
+
+def _names(cohort: "Cohort") -> "pd.Series[str]":
+    """Return what artefacts call each scan: its path, or its pseudonym where it has one."""
+    return cohort.scans["name" if "name" in cohort.scans.columns else "path"]
 
 
 def _check_same(out: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -299,7 +305,8 @@ def _check_problems(cohort: "Cohort", partial: _Partial, strict: bool) -> None:
 
 
 def _write_problems(cohort: "Cohort", partial: _Partial) -> Path:
-    rows = [(cohort.scans["path"].iloc[n], reason) for n, reason in partial.problems]
+    names = _names(cohort)
+    rows = [(names.iloc[n], reason) for n, reason in partial.problems]
     path = partial.journal_path.with_name("problems.tsv")
     write_table(path, pd.DataFrame(rows, columns=["path", "reason"]))
     return path
@@ -343,7 +350,7 @@ def _table(cohort: "Cohort", partial: _Partial) -> pd.DataFrame:
         for index in indices
     ]
     rows, planes, indices = zip(*taken, strict=True) if taken else ((), (), ())
-    scans = cohort.scans.rename(columns={"path": "scan"}).iloc[list(rows)]
+    scans = cohort.scans.assign(scan=_names(cohort)).iloc[list(rows)]
     table = scans.assign(plane=planes)
     if "slice_index" not in scans.columns:  # ready pictures have theirs by name
         table["slice_index"] = np.array(indices, dtype=np.int64)

@@ -15,13 +15,14 @@ from headscope.cohort.balance import balance_of
 from headscope.cohort.dealing import KEYS, SUBSETS, key_of, make_fold, make_split
 from headscope.cohort.tables import read_any_table
 from headscope.errors import InputError
-from headscope.files import read_table, write_table
+from headscope.files import NO_ID, read_table, write_table
 
 __all__ = [
     "KEYS",
     "SUBSETS",
     "LeakageError",
     "balance_of",
+    "check_ids",
     "ensure_split",
     "make_fold",
     "make_split",
@@ -57,6 +58,7 @@ def ensure_split(
         or is another than `source`.
     """
     key = key_of(kind)
+    check_ids(table, kind)
     if source is not None:
         subset = _assigned(source, table, kind)
         _check_classes(source, table, subset)
@@ -74,6 +76,16 @@ def ensure_split(
         raise InputError(f"{path} is another split than {source}: choose another folder.")
     _check_classes(path, table, stored)
     return stored
+
+
+def check_ids(table: pd.DataFrame, kind: str) -> None:
+    """Refuse a split by subject of slices that name no subjects (InputError)."""
+    if kind == "subject" and (table["subject_id"] == NO_ID).any():
+        raise InputError(
+            "The pictures name no subjects, so they cannot be split by subject: say where ids "
+            "stand with --subject-pattern, or go on with --splits slice, whose accuracy says "
+            "nothing about people who were not seen in training."
+        )
 
 
 def _assigned(path: Path, table: pd.DataFrame, kind: str) -> NDArray[np.str_]:

@@ -26,7 +26,7 @@ from headscope.analysis import (
     shared_subjects,
 )
 from headscope.console import track
-from headscope.files import write_table, write_text
+from headscope.files import NO_ID, write_table, write_text
 from headscope.record import Run, read_experiment
 from headscope.reporting.numbers import number, numbers
 from headscope.reporting.pictures import (
@@ -130,14 +130,15 @@ def _splits(runs: Sequence[Run]) -> list[dict[str, Any]]:
         runs, lambda run: (run.settings["split"], run.settings["seed"])
     ):
         run = group[0]
-        people = run.predictions.groupby("label")["subject_id"].nunique()
+        known = run.predictions[run.predictions["subject_id"] != NO_ID]
+        people = known.groupby("label")["subject_id"].nunique()
         splits.append(
             {
                 "split": split,
                 "seed": seed,
                 "run": run.name,
                 "subsets": _grouped(cohort_table(run).to_dict("records"), itemgetter("subset")),
-                "subjects": int(run.predictions["subject_id"].nunique()),
+                "subjects": int(known["subject_id"].nunique()),
                 "slices": len(run.predictions),
                 "classes": run.class_names,
                 "people": {name: int(people.get(name, 0)) for name in run.class_names},

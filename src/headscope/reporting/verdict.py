@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from headscope.analysis import HeadAnalysis
+from headscope.analysis import NAMELESS, HeadAnalysis
 from headscope.reporting.numbers import number
 
 Row = Mapping[str, Any]
@@ -18,7 +18,8 @@ def verdict(table: pd.DataFrame, heads: Mapping[str, Sequence[HeadAnalysis]]) ->
     rows = table.to_dict("records")
     apart = [row for row in rows if not row["shared_subjects"]]
     mixed = [row for row in rows if row["shared_subjects"]]
-    sentences = _reached(apart) if apart else [NONE_APART]
+    nameless = any(row["marker"] == NAMELESS for row in mixed)
+    sentences = _reached(apart) if apart else [NOBODY_KNOWS if nameless else NONE_APART]
     return [*sentences, *leak_gaps(apart, mixed), *_correlation(heads)]
 
 
@@ -133,6 +134,10 @@ def _interval(row: Row, quantity: str, show: str) -> Markup:
     )
 
 
+NOBODY_KNOWS = Markup(
+    "The pictures name no subjects, so slices of one person may stand in training and in test: "
+    "none of these accuracies says how the network would do on new people."
+)
 NONE_APART = Markup(
     "In every run here, slices of one subject stand in training and in test: none of these "
     "accuracies says how the network would do on new people."
