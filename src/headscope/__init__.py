@@ -7,6 +7,7 @@ hs.report("experiment")                             table, figures and HTML page
 hs.simulate("cohort")                               a simulated cohort with known atrophy
 hs.audit("scans")                                   duplicates, leaks and shortcuts
 hs.inspect("scans")                                 subjects, sessions, classes, problems
+hs.slice("scans", "slices")                         labelled mid-slices, as a store or pictures
 hs.head_analysis(weight, bias)                      the final layer, explained
 """
 
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headscope.analysis.weights import head_analysis
     from headscope.cohort.audit import audit
+    from headscope.cohort.export import slice_data as slice
     from headscope.cohort.fetch import fetch_oasis_vbm as fetch
-    from headscope.cohort.layouts import find_cohort as inspect
+    from headscope.cohort.inspection import inspect_data as inspect
     from headscope.cohort.simulate import simulate_cohort as simulate
     from headscope.config import Config
     from headscope.errors import InputError, RunError
@@ -33,10 +35,11 @@ _HOMES = {
     "audit": ("headscope.cohort.audit", "audit"),
     "fetch": ("headscope.cohort.fetch", "fetch_oasis_vbm"),
     "head_analysis": ("headscope.analysis.weights", "head_analysis"),
-    "inspect": ("headscope.cohort.layouts", "find_cohort"),
+    "inspect": ("headscope.cohort.inspection", "inspect_data"),
     "read_experiment": ("headscope.record", "read_experiment"),
     "report": ("headscope.reporting", "write_report"),
     "run": ("headscope.experiment", "run"),
+    "slice": ("headscope.cohort.export", "slice_data"),
     "simulate": ("headscope.cohort.simulate", "simulate_cohort"),
 }
 __version__ = "0.1.0"
@@ -53,6 +56,7 @@ __all__ = [
     "report",
     "run",
     "simulate",
+    "slice",
 ]
 
 

@@ -38,7 +38,32 @@ Classes = Annotated[
 Threshold = Annotated[
     float | None, typer.Option(help="Cut a numeric --label column into two classes here.")
 ]
-Plane = Annotated[str | None, typer.Option(help="axial (default), coronal or sagittal.")]
+SubjectPattern = Annotated[
+    str | None,
+    typer.Option(help="Regular expression whose first group is the subject id in a file's path."),
+]
+Volume = Annotated[int | None, typer.Option(help="Which volume of 4-D files, from 0.")]
+Pseudonymise = Annotated[
+    Path | None,
+    typer.Option(help="Key file (made if absent): ids become keyed hashes in all that is written."),
+]
+Strict = Annotated[
+    bool | None, typer.Option("--strict", help="Stop at the first scan that cannot be used.")
+]
+Where = Annotated[str | None, typer.Option(help='Scans to keep: "Age > 60 and M/F == F".')]
+Plane = Annotated[
+    str | None, typer.Option(help="axial (default), coronal, sagittal, or all three.")
+]
+Count = Annotated[int | None, typer.Option(help="Mid-slices a scan (30).")]
+Size = Annotated[int | None, typer.Option(help="Side of a slice in pixels (224).")]
+Centre = Annotated[
+    str | None,
+    typer.Option(help="Where the slices lie: auto, volume, foreground, vertex:70mm."),
+]
+Spacing = Annotated[
+    float | None, typer.Option(help="Slices so many mm apart (default: consecutive).")
+]
+Workers = Annotated[int | None, typer.Option(help="Processes that slice (all cores).")]
 
 
 @app.command()
@@ -67,13 +92,16 @@ def run(
     label: Label = None,
     classes: Classes = None,
     threshold: Threshold = None,
+    where: Where = None,
     plane: Plane = None,
-    count: Annotated[int | None, typer.Option(help="Mid-slices a scan (30).")] = None,
-    size: Annotated[int | None, typer.Option(help="Side of a slice in pixels (224).")] = None,
-    centre: Annotated[
-        str | None,
-        typer.Option(help="Where the slices lie: auto, volume, foreground, vertex:70mm."),
-    ] = None,
+    count: Count = None,
+    size: Size = None,
+    centre: Centre = None,
+    spacing_mm: Spacing = None,
+    subject_pattern: SubjectPattern = None,
+    volume: Volume = None,
+    strict: Strict = None,
+    pseudonymise: Pseudonymise = None,
     architecture: Annotated[
         str | None, typer.Option(help="Networks, by comma: resnet101,googlenet,timm/NAME.")
     ] = None,
@@ -84,14 +112,23 @@ def run(
         str | None, typer.Option(help="Regimes, by comma: frozen,finetune,scratch.")
     ] = None,
     splits: Annotated[
-        str | None, typer.Option(help="subject (default) and, as in the paper, slice; by comma.")
+        str | None,
+        typer.Option(
+            "--splits",
+            "--split",
+            help="subject (default) and, as in the paper, slice; by comma. Or a split file.",
+        ),
+    ] = None,
+    folds: Annotated[int | None, typer.Option(help="Folds, each tested once, by --splits.")] = None,
+    balance: Annotated[
+        str | None, typer.Option(help="Columns to balance between subsets, by comma: Age,Sex.")
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, by comma (0).")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs (20).")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Initial rate (0.001).")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Slices a batch (32).")] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu or cuda.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that slice (all cores).")] = None,
+    workers: Workers = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any other setting, as key=value.")
     ] = None,
@@ -109,14 +146,22 @@ def run(
         "label": label,
         "classes": _classes(classes),
         "threshold": threshold,
+        "where": where,
         "plane": plane,
         "count": count,
         "size": size,
         "centre": centre,
+        "spacing_mm": spacing_mm,
+        "subject_pattern": subject_pattern,
+        "volume": volume,
+        "strict": strict,
+        "pseudonymise": pseudonymise,
         "architectures": _list(architecture),
         "weights": weights,
         "regimes": _list(regimes),
-        "splits": _list(splits),
+        **_splits(splits),
+        "folds": folds,
+        "balance": _list(balance),
         "seeds": _list(seeds),
         "epochs": epochs,
         "learning_rate": learning_rate,
@@ -139,24 +184,102 @@ def inspect(
     label: Label = None,
     classes: Classes = None,
     threshold: Threshold = None,
+    where: Where = None,
     plane: Plane = None,
+    count: Count = None,
+    size: Size = None,
+    subject_pattern: SubjectPattern = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what a folder of scans holds: layout, subjects, sessions, classes.
+    """Say what a folder of scans holds: layout, subjects, classes, grids, problems, cost.
 
     Example: headscope inspect scans --label Sex
     """
-    from headscope.cohort.layouts import find_cohort
+    from headscope.cohort.inspection import inspect_data
 
-    cohort = find_cohort(
-        data, label=label, classes=_classes(classes), threshold=threshold, plane=plane or "axial"
+    found = inspect_data(
+        data,
+        label=label,
+        classes=_classes(classes),
+        threshold=threshold,
+        where=where,
+        subject_pattern=subject_pattern,
+        **_given(plane=plane, count=count, size=size),
     )
-    print(f"{data}: {cohort.layout}")
-    for note in cohort.notes:
+    if json:
+        from json import dumps
+
+        print(dumps(found.as_dict(), indent=2))
+        return
+    print(f"{data}: {found.layout}")
+    for note in found.notes:
         print(note)
-    counts = cohort.scans.groupby("label").agg(
-        subjects=("subject_id", "nunique"), scans=("path", "size")
-    )
-    _print_table(counts.loc[cohort.class_names].reset_index())
+    for table in (found.classes, found.grids, found.problems):
+        if len(table):
+            _print_table(table)
+    print(found.cost)
+
+
+@app.command(name="slice")
+def slice_(
+    data: Data,
+    out: Annotated[Path, typer.Argument(help="Folder to store the slices in.")],
+    picture_format: Annotated[
+        str,
+        typer.Option("--format", help="store, or jpeg or png: OUT/AD/….jpg beside the store."),
+    ] = "store",
+    label: Label = None,
+    classes: Classes = None,
+    threshold: Threshold = None,
+    where: Where = None,
+    plane: Plane = None,
+    count: Count = None,
+    size: Size = None,
+    centre: Centre = None,
+    spacing_mm: Spacing = None,
+    volume: Annotated[int | None, typer.Option(help="Which volume of 4-D files, from 0.")] = None,
+    analyze_orientation: Annotated[
+        str | None, typer.Option(help="How files without orientation lie (LAS).")
+    ] = None,
+    subject_pattern: SubjectPattern = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad scan.")] = False,
+    workers: Workers = None,
+) -> None:
+    """Take the mid-slices of every scan and store them, as pictures in class folders if asked.
+
+    Killed, the same command goes on where it stopped.
+
+    Example: headscope slice scans slices --plane coronal --format png
+    """
+    with _resumable():
+        from headscope.cohort.export import slice_data
+
+        slices = slice_data(
+            data,
+            out,
+            picture_format=None if picture_format == "store" else picture_format,
+            find={
+                "label": label,
+                "classes": _classes(classes),
+                "threshold": threshold,
+                "where": where,
+                "subject_pattern": subject_pattern,
+            },
+            strict=strict,
+            **_given(
+                plane=plane,
+                count=count,
+                size=size,
+                centre=centre,
+                spacing_mm=spacing_mm,
+                volume=volume,
+                analyze_orientation=analyze_orientation,
+                workers=workers,
+            ),
+        )
+    for note in slices.notes:
+        print(note)
+    print(f"Slices: {len(slices.pixels)} in {out}")
 
 
 @app.command()
@@ -191,7 +314,7 @@ def audit(
     correlation: Annotated[
         float, typer.Option(help="Least correlation of a copy, at 24 by 24 pixels.")
     ] = 0.98,
-    workers: Annotated[int | None, typer.Option(help="Processes that slice (all cores).")] = None,
+    workers: Workers = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Look for duplicates, people under two ids, leaks between subsets, and shortcuts.
@@ -335,6 +458,18 @@ def _print_table(table: "pd.DataFrame") -> None:
         shown.add_row(*(str(value) for value in row))
     width = None if sys.stdout.isatty() else 200
     Console(highlight=False, width=width).print(shown)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Return the options that were given; the rest keep their defaults."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _splits(text: str | None) -> dict[str, Any]:
+    """Read --splits: kinds by comma, or a file of a split made elsewhere."""
+    if text is not None and text.lower().endswith((".tsv", ".csv")):
+        return {"split_file": Path(text)}
+    return {"splits": _list(text)}
 
 
 def _list(text: str | None) -> list[str] | None:
