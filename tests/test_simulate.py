@@ -9,6 +9,7 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from headscope.cohort import phantom, simulate
+from headscope.cohort.scans import read_scan
 from headscope.cohort.simulate import plan_cohort, simulate_cohort, simulate_scan
 from headscope.errors import InputError
 from headscope.files import read_table
@@ -99,7 +100,7 @@ def test_no_header_tells_the_class(cohort):
 
 def test_analyze_and_nifti_hold_the_same_brain(tmp_path):
     volume = np.random.default_rng(0).integers(0, 3000, (5, 6, 7), dtype=np.int16)
-    simulate.write_nifti(tmp_path / "a.nii.gz", volume, 2.0)
+    simulate.write_oriented(tmp_path / "a.nii.gz", volume, 2.0)
     simulate.write_analyze(tmp_path / "b.hdr", volume, 2.0)
     assert nib.load(tmp_path / "b.hdr").header["sizeof_hdr"] == 348
     assert not isinstance(nib.load(tmp_path / "b.hdr"), nib.Nifti1Pair)  # magic number zero
@@ -263,3 +264,19 @@ def test_folder_with_something_else_is_refused(tmp_path, cohort):
     (tmp_path / "simulation.json").write_text("{")
     with pytest.raises(InputError, match="no JSON"):
         simulate_cohort(tmp_path, **SMALL)
+
+
+@pytest.mark.parametrize(("scan_format", "suffix"), list(simulate.FORMATS.items()))
+def test_every_format_holds_the_same_scan(scan_format, suffix, cohort, tmp_path):
+    made = simulate_cohort(tmp_path, workers=1, scan_format=scan_format, **SMALL)
+    theirs, ours = (read_table(folder / "scans.tsv") for folder in (cohort, made))
+    assert set(read_table(made / "truth.tsv")["format"]) == {scan_format}
+    assert ours["path"].str.endswith(suffix).all()
+    for a, b in zip(theirs["path"], ours["path"], strict=True):
+        assert np.array_equal(read_scan(cohort / a).volume, read_scan(made / b).volume)
+
+
+def test_an_unknown_format_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"format 'dicom' is none: choose mixed, nifti"):
+        simulate_cohort(tmp_path / "new", scan_format="dicom")
+    assert not (tmp_path / "new").exists()

@@ -33,6 +33,8 @@ from headscope.files import atomic_path, write_json, write_table, write_text
 
 RECIPE: Final = 1  # to be raised whenever the same settings come to give other scans
 NC_SEVERITY: Final = 2.0  # mean of normal ageing in units of its spread: one in forty has none
+FORMATS: Final = {"nifti": ".nii.gz", "analyze": ".hdr", "nifti2": ".nii.gz", "mgh": ".mgz"}
+MIXED: Final = ("nifti", "analyze")
 KNOBS: Final = {  # the least and the most that still makes a head
     "spacing_mm": (1.0, 6.0),
     "repeat_share": (0.0, 1.0),
@@ -65,7 +67,7 @@ truth.tsv  one row a scan (truth/ holds the same, scan by scan):
   head_scale            length of the head relative to the template
   grey_to_white, csf_to_white  intensity, white matter being 1
   noise_sd, gain        Rician noise, white matter being 1; stored value of white matter
-  format                nifti (.nii.gz) or analyze (.hdr and .img)
+  format                nifti (.nii.gz), analyze (.hdr and .img), nifti2 (.nii.gz) or mgh (.mgz)
 """
 
 
@@ -82,11 +84,12 @@ def simulate_cohort(
     medial_loss: float = 0.06,
     individuality: float = 1.0,
     noise: float = 0.02,
+    scan_format: str = "mixed",
     workers: int | None = None,
 ) -> Path:
     """Write a simulated cohort of 3-D scans, half NC and half AD, into the folder `out`; return it.
 
-    The folder holds scans/ (int16; half NIfTI-1, half Analyze 7.5), scans.tsv (path, subject_id,
+    The folder holds scans/ (int16), scans.tsv (path, subject_id,
     session_id, label), truth.tsv (one row a scan: severity and what came of it), truth/ (the same,
     scan by scan), simulation.json (the settings) and README.txt. The same settings give the same
     bytes whatever `workers`, and a second call makes only what is missing.
@@ -105,6 +108,8 @@ def simulate_cohort(
         Standard deviation of the Rician noise's two parts; white matter is 1.
     repeat_share
         Share of the subjects with more than one session; a fifth of these have three, not two.
+    scan_format
+        "nifti", "analyze", "nifti2" or "mgh"; "mixed" is half NIfTI-1 and half Analyze 7.5.
 
     Raises
     ------
@@ -123,11 +128,12 @@ def simulate_cohort(
     }
     settings: dict[str, Any] = {"recipe": RECIPE, "subjects": subjects, "seed": seed}
     settings |= {name: float(value) for name, value in knobs.items()}
+    settings["format"] = scan_format
     out = Path(out)
     _check(settings, workers)
     _claim(out, settings)
 
-    plan = plan_cohort(subjects, seed, repeat_share, effect)
+    plan = plan_cohort(subjects, seed, repeat_share, effect, scan_format)
     missing = [row for row in plan if not _stands(out, row)]
     if missing:
         _write_scans(out, missing, settings, workers, done=len(plan) - len(missing))
@@ -137,7 +143,7 @@ def simulate_cohort(
 
 
 def plan_cohort(
-    subjects: int, seed: int, repeat_share: float, effect: float
+    subjects: int, seed: int, repeat_share: float, effect: float, scan_format: str = "mixed"
 ) -> list[dict[str, Any]]:
     """Decide who there is: a dict a scan with subject, session, label, severity, format and path.
 
@@ -154,7 +160,8 @@ def plan_cohort(
     for row in plan:
         row["subject_id"] = f"sub-{row['subject'] + 1:0{width}d}"
         row["session_id"] = f"ses-{row['session']}"
-        suffix = {"nifti": ".nii.gz", "analyze": ".hdr"}[row["format"]]
+        row["format"] = row["format"] if scan_format == "mixed" else scan_format
+        suffix = FORMATS[row["format"]]
         row["path"] = f"scans/{row['subject_id']}_{row['session_id']}{suffix}"
     return sorted(plan, key=lambda row: (row["subject"], row["session"]))
 
@@ -181,7 +188,7 @@ def _deal(
             row = {"subject": int(subject), "session": session, "label": label}
             rows.append(row | {"severity": float(severity + (session - 1) * pace)})
     for place, index in enumerate(rng.permutation(len(rows))):
-        rows[index]["format"] = ("nifti", "analyze")[place % 2]
+        rows[index]["format"] = MIXED[place % 2]
     return rows
 
 
@@ -239,16 +246,21 @@ def _write_scan(
 ) -> None:
     """Make one scan; its truth is written last and says that the scan stands."""
     volume, truth = simulate_scan(template, row, settings)
-    write = {"nifti": write_nifti, "analyze": write_analyze}[row["format"]]
-    write(out / row["path"], volume, settings["spacing_mm"])
+    if row["format"] == "analyze":
+        write_analyze(out / row["path"], volume, settings["spacing_mm"])
+    else:
+        image = {"nifti": nib.Nifti1Image, "nifti2": nib.Nifti2Image, "mgh": nib.MGHImage}
+        write_oriented(out / row["path"], volume, settings["spacing_mm"], image[row["format"]])
     write_json(_truth_path(out, row), truth)
 
 
-def write_nifti(path: Path, volume: NDArray[np.int16], spacing_mm: float) -> None:
-    """Write an int16 volume in RAS order as gzipped NIfTI-1, the same bytes every time."""
+def write_oriented(
+    path: Path, volume: NDArray[np.int16], spacing_mm: float, image: Any = nib.Nifti1Image
+) -> None:
+    """Write an int16 volume in RAS order, gzipped, as `image` stores it; the same bytes always."""
     affine = np.diag([spacing_mm] * 3 + [1.0])
     affine[:3, 3] = FIELD_MM[:, 0]
-    content = gzip.compress(nib.Nifti1Image(volume, affine).to_bytes(), compresslevel=1, mtime=0)
+    content = gzip.compress(image(volume, affine).to_bytes(), compresslevel=1, mtime=0)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
@@ -302,6 +314,10 @@ def _check(settings: dict[str, Any], workers: int | None) -> None:
                 f"{name} of a simulated cohort must lie between {low} and {high}, "
                 f"not be {settings[name]}."
             )
+    if settings["format"] not in (*FORMATS, "mixed"):
+        raise InputError(
+            f"format {settings['format']!r} is none: choose mixed, {', '.join(FORMATS)}."
+        )
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, not {workers}.")
 
