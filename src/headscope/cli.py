@@ -287,6 +287,15 @@ def simulate(
     out: Annotated[Path, typer.Argument(help="Folder to write the cohort in.")],
     subjects: Annotated[int, typer.Option(help="How many subjects.", min=6)] = 80,
     seed: Annotated[int, typer.Option(help="Seed.", min=0)] = 0,
+    scan_format: Annotated[
+        str, typer.Option("--format", help="nifti, analyze, nifti2, mgh; or mixed: the first two.")
+    ] = "mixed",
+    spacing_mm: Annotated[float, typer.Option(help="Side of a voxel, 1 to 6 mm.")] = 2.0,
+    effect: Annotated[
+        float, typer.Option(help="Difference of the classes in severity; 0 for none.")
+    ] = 2.2,
+    repeat_share: Annotated[float, typer.Option(help="Share with several sessions.")] = 0.3,
+    workers: Annotated[int | None, typer.Option(help="Processes (all cores).")] = None,
 ) -> None:
     """Write a simulated cohort of T1 scans with known atrophy, truth beside it.
 
@@ -295,7 +304,16 @@ def simulate(
     from headscope.cohort.simulate import simulate_cohort
 
     with _resumable():
-        cohort = simulate_cohort(out, subjects=subjects, seed=seed)
+        cohort = simulate_cohort(
+            out,
+            subjects=subjects,
+            seed=seed,
+            scan_format=scan_format,
+            spacing_mm=spacing_mm,
+            effect=effect,
+            repeat_share=repeat_share,
+            workers=workers,
+        )
     print(f"Simulated cohort: {cohort}")
 
 
@@ -309,6 +327,8 @@ def audit(
     label: Label = None,
     classes: Classes = None,
     threshold: Threshold = None,
+    where: Where = None,
+    subject_pattern: SubjectPattern = None,
     plane: Plane = None,
     count: Annotated[int, typer.Option(help="Slices a scan to compare.", min=1)] = 30,
     correlation: Annotated[
@@ -330,6 +350,8 @@ def audit(
         "label": label,
         "classes": _classes(classes),
         "threshold": threshold,
+        "where": where,
+        "subject_pattern": subject_pattern,
     }
     with _resumable():
         result = run_audit(
