@@ -1,0 +1,148 @@
+"""From .nii.gz to slices: beside a plain nibabel loop, on two processes, and its peak memory.
+
+    python bench/slices.py [--data FOLDER_OF_NII_GZ] [--out FOLDER]
+
+Without --data, six whole scans of 1 mm are simulated. Times are CPU seconds of one thread, the
+least of several rounds taken by turns, so that a shared machine matters little; those on one and
+two processes are seconds on the clock.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import nibabel as nib
+import numpy as np
+from isal import isal_zlib
+from PIL import Image
+
+from headscope.cohort.midslices import take_slices
+from headscope.cohort.scans import read_scan
+from headscope.cohort.simulate import simulate_cohort
+
+COUNT, SIZE, ROUNDS = 30, 224, 9
+
+
+def plain_loop(path):
+    """What one writes first: get_fdata, take slices, resize with Pillow."""
+    volume = nib.load(path).get_fdata()
+    low, high = volume.min(), volume.max()
+    first = volume.shape[2] // 2 - COUNT // 2
+    return [resized(volume[:, :, k], low, high) for k in range(first, first + COUNT)]
+
+
+def same_work_loop(path):
+    """The same with what headscope does besides: canonical axes, a window over the foreground."""
+    volume = nib.as_closest_canonical(nib.load(path)).get_fdata()
+    dark, bright = np.percentile(volume, [2, 98])
+    foreground = volume > dark + 0.1 * (bright - dark)
+    low, high = np.percentile(volume[foreground], [1, 98])
+    top = np.flatnonzero(foreground.any(axis=(0, 1)))[-1]
+    first = min(max(0, top - 70 - COUNT // 2), volume.shape[2] - COUNT)
+    return [resized(volume[:, :, k].T[::-1], low, high) for k in range(first, first + COUNT)]
+
+
+def resized(picture, low, high):
+    grey = (np.clip((picture - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    return np.asarray(Image.fromarray(grey).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+
+
+def headscope_loop(path):
+    return take_slices(read_scan(path), "axial", COUNT, SIZE)
+
+
+def bare_inflate(path):
+    return isal_zlib.decompress(path.read_bytes(), 31)
+
+
+def one_process(paths):
+    """Print CPU milliseconds a volume of each way."""
+    ways = (headscope_loop, plain_loop, same_work_loop, bare_inflate)
+    best = {(way, path): np.inf for way in ways for path in paths}
+    for _ in range(ROUNDS):
+        for way, path in best:
+            start = time.thread_time()
+            way(path)
+            best[way, path] = min(best[way, path], time.thread_time() - start)
+    each = {way: np.mean([best[way, path] for path in paths]) for way in ways}
+    for way, seconds in each.items():
+        print(f"{way.__name__:16} {1000 * seconds:7.1f} ms a volume")
+    ours = each[headscope_loop]
+    print(f"plain loop / headscope:           {each[plain_loop] / ours:.2f} x")
+    print(f"loop of the same work / headscope: {each[same_work_loop] / ours:.2f} x")
+    print(f"bare isal inflate / headscope:     {each[bare_inflate] / ours:.0%} of its time")
+
+
+CHILD = """
+import resource, sys, time
+from pathlib import Path
+from headscope.cohort.layouts import find_cohort
+from headscope.cohort.slices import write_slices
+cohort = find_cohort(Path(sys.argv[1]))
+start = time.perf_counter()
+write_slices(cohort, Path(sys.argv[2]), workers=int(sys.argv[3]))
+seconds = time.perf_counter() - start
+peak = max(resource.getrusage(who).ru_maxrss for who in
+           (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+print(seconds, peak / 1024)
+"""
+
+
+def whole_cohort(paths, number, workers, folder):
+    """Slice `number` volumes (links to the few there are) in a process of its own."""
+    data = folder / f"cohort{number}"
+    for n in range(number):
+        place = data / ("AD" if n % 2 else "NC")
+        place.mkdir(parents=True, exist_ok=True)
+        link = place / f"sub-{n:03d}_T1w.nii.gz"
+        if not link.exists():
+            link.symlink_to(paths[n % len(paths)].resolve())
+    out = folder / f"slices{number}-{workers}"
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, data, out, str(workers)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seconds, peak = map(float, done.stdout.split())
+    print(
+        f"{number:4} volumes, {workers} process{'es' * (workers > 1)}: {seconds:6.1f} s, "
+        f"{1000 * seconds / number:5.1f} ms a volume, peak memory of a process {peak:.0f} MiB"
+    )
+    return seconds
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--quick", action="store_true", help="one process alone")
+    parser.add_argument("--many", type=int, default=460)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data = options.data or simulate_cohort(
+            folder / "sim", subjects=6, spacing_mm=1, scan_format="nifti", repeat_share=0
+        )
+        paths = sorted(Path(data).rglob("*.nii.gz"))[:6]
+        image = nib.load(paths[0])
+        size = np.mean([path.stat().st_size for path in paths]) / 2**20
+        print(
+            f"{len(paths)} volumes as {image.shape} {image.get_data_dtype()}, {size:.1f} MiB each"
+        )
+        one_process(paths)
+        if options.quick:
+            return
+        one = whole_cohort(paths, 23, 1, folder)
+        whole_cohort(paths, options.many, 1, folder)
+        one, two = (whole_cohort(paths, 92, workers, folder) for workers in (1, 2))
+        print(f"two processes / one: {one / two:.2f} x")
+
+
+if __name__ == "__main__":
+    main()
