@@ -242,6 +242,7 @@ def slice_(
         str | None, typer.Option(help="How files without orientation lie (LAS).")
     ] = None,
     subject_pattern: SubjectPattern = None,
+    pseudonymise: Pseudonymise = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad scan.")] = False,
     workers: Workers = None,
 ) -> None:
@@ -265,6 +266,7 @@ def slice_(
                 "where": where,
                 "subject_pattern": subject_pattern,
             },
+            pseudonymise=pseudonymise,
             strict=strict,
             **_given(
                 plane=plane,

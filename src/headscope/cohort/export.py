@@ -10,6 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from headscope.cohort.layouts import find_cohort
+from headscope.cohort.privacy import pseudonymised
 from headscope.cohort.slices import write_slices
 from headscope.cohort.sliceset import SliceSet
 from headscope.console import track
@@ -50,12 +51,14 @@ def slice_data(
     *,
     picture_format: str | None = None,
     find: Mapping[str, Any] | None = None,
+    pseudonymise: Path | None = None,
     **options: Any,
 ) -> SliceSet:
     """Take the slices of the scans below `data` and store them in `out`, as pictures too if asked.
 
     find holds options of `find_cohort` (label, classes, threshold, where, …), options those of
-    `write_slices` (plane, count, size, centre, spacing_mm, workers, strict, …).
+    `write_slices` (plane, count, size, centre, spacing_mm, workers, strict, …). pseudonymise names
+    a key file: ids become keyed hashes.
 
     Raises
     ------
@@ -66,6 +69,8 @@ def slice_data(
         raise InputError(f"Format {picture_format!r} is none: choose store, {', '.join(FORMATS)}.")
     plane = options.get("plane", "axial")
     cohort = find_cohort(data, plane=plane, need_classes=False, **(find or {}))
+    if pseudonymise is not None:
+        cohort = pseudonymised(cohort, pseudonymise, out)
     slices = write_slices(cohort, out, **options)
     if picture_format is not None:
         export_pictures(slices, out, picture_format)

@@ -18,6 +18,7 @@ from headscope.cohort.pictures import is_picture
 from headscope.cohort.scans import PLANES, ScanError, refusing, stored_files
 from headscope.cohort.tables import counted
 from headscope.console import track
+from headscope.files import NO_ID
 
 BASE_BYTES: Final = 150 * 2**20  # a process with NumPy and pandas, before it reads a scan
 COPIES: Final = 2.5  # of the largest volume: its file, its voxels, what is drawn from them
@@ -120,12 +121,12 @@ def inspect_cohort(
         slices += _slices_of(facts, plane, count)
         largest = max(largest, facts.nbytes)
     rows = [(*grid, number) for grid, number in grids.most_common()]
-    keys = ["subject_id", "session_id"]
+    keys, named = ["subject_id", "session_id"], scans["subject_id"] != NO_ID
     return Inspection(
         layout=cohort.layout,
         notes=cohort.notes,
-        subjects=scans["subject_id"].nunique(),
-        sessions=len(scans.drop_duplicates(keys)),
+        subjects=scans.loc[named, "subject_id"].nunique(),
+        sessions=len(scans[named].drop_duplicates(keys)),
         classes=_classes(cohort),
         grids=pd.DataFrame(rows, columns=["format", "grid", "spacing_mm", "scans"]),
         problems=pd.DataFrame(problems, columns=["path", "reason"]),
@@ -177,8 +178,9 @@ def _slices_of(facts: Facts, plane: str, count: int) -> int:
 
 
 def _classes(cohort: Cohort) -> pd.DataFrame:
+    subjects = cohort.scans["subject_id"].mask(cohort.scans["subject_id"] == NO_ID)
     groups = cohort.scans.assign(
-        visit=cohort.scans["subject_id"] + "\t" + cohort.scans["session_id"]
+        subject_id=subjects, visit=subjects + "\t" + cohort.scans["session_id"]
     ).groupby("label")
     counts = groups.agg(
         subjects=("subject_id", "nunique"), sessions=("visit", "nunique"), scans=("path", "size")

@@ -1,0 +1,187 @@
+"""Damaged input, from the file to problems.tsv: named, bounded, and the rest goes on."""
+
+import gzip
+import json
+import os
+import struct
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from headscope.cohort import scans as scans_module
+from headscope.cohort.layouts import find_cohort
+from headscope.cohort.scans import ScanError, find_scan_files, read_scan
+from headscope.cohort.slices import write_slices
+from headscope.errors import InputError
+from tests import mutation
+
+
+def test_2000_mutated_files_give_slices_or_a_named_problem(tmp_path):
+    """Warnings are errors in that process, and its memory may grow by 2 GiB at most."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.mutation", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["wrong"] == []
+    assert found["longest"][0] < 5
+    reasons = found["reasons"]
+    assert sum(found["given"].values()) + sum(reasons.values()) == mutation.FILES
+    assert not [reason for reason in reasons if "memory" in reason]
+    formats = set(found["given"]) | {reason.split()[0] for reason in reasons}
+    assert {".nii", ".nii.gz", ".2.nii.gz", ".mgz", ".mgh", ".img", ".png", ".jpg"} < formats
+    assert sum(found["given"].values()) > 300  # not everything is refused
+
+
+def head(seed=0):
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 20)] * 3, indexing="ij"))
+    rng = np.random.default_rng(seed)
+    return ((grid**2).sum(axis=0) < 0.8) * 300.0 + rng.integers(0, 60, (20, 20, 20))
+
+
+def save(path, volume):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scan = nib.Nifti1Image(volume.astype(np.float32), np.diag([8.0, 8, 8, 1]))
+    nib.save(scan, path)
+    return path
+
+
+def sound_cohort(data, subjects=70):
+    """Class folders of so many sound scans that the damaged ones are few among them."""
+    for number in range(subjects):
+        save(data / ("AD", "NC")[number % 2] / f"sub-{number:03d}.nii", head(number))
+    return data
+
+
+def claim(path, place, code, *values):
+    """Overwrite a field of the header of an unpacked file."""
+    raw = bytearray(path.read_bytes())
+    struct.pack_into(code, raw, place, *values)
+    path.write_bytes(raw)
+    return path
+
+
+def damage(folder):
+    """One file of each kind that the issue names; the reason each must be given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = save(folder / "x-whole.nii", head()).read_bytes()
+    (folder / "x-whole.nii").unlink()
+    (folder / "x-truncated.nii.gz").write_bytes(gzip.compress(whole)[:3000])
+    claim(save(folder / "x-claim.nii", head()), 40, "<4h", 3, 10000, 10000, 10000)
+    save(folder / "x-nan.nii", np.full((20, 20, 20), np.nan))
+    save(folder / "x-constant.nii", np.full((20, 20, 20), 5.0))
+    for name, affine in (("spacing", np.zeros((3, 4))), ("singular", np.ones((3, 4)))):
+        path = claim(save(folder / f"x-{name}.nii", head()), 252, "<2h", 0, 1)  # its sform counts
+        claim(path, 280, "<12f", *affine.ravel())
+    (folder / "x-magic.nii").write_bytes(whole[:344] + b"xyz\0" + whole[348:])
+    (folder / "x-empty.nii.gz").write_bytes(b"")
+    (folder / "x-loop.nii").symlink_to("x-loop.nii")
+    (folder / "x-lost.nii").symlink_to("nowhere.nii")
+    os.mkfifo(folder / "x-pipe.nii")
+    (folder / "x-folder").symlink_to(folder.parent)  # a loop of folders: passed through once
+    return {
+        "x-truncated.nii.gz": "damaged|truncated",
+        "x-claim.nii": "too large: its header claims 10000×10000×10000 voxels",
+        "x-nan.nii": "every voxel is NaN",
+        "x-constant.nii": "every voxel is 5",
+        "x-spacing.nii": "spacing of 0 × 0 × 0 mm|singular",
+        "x-singular.nii": "affine is singular",
+        "x-magic.nii": "magic number is wrong",
+        "x-empty.nii.gz": "is empty",
+        "x-loop.nii": "symbolic links|no regular file|damaged",
+        "x-lost.nii": "does not exist",
+        "x-pipe.nii": "no regular file",
+    }
+
+
+def test_every_kind_of_damage_is_listed_and_the_rest_goes_on(tmp_path):
+    data = sound_cohort(tmp_path / "data")
+    expected = damage(data / "AD")
+    slices = write_slices(find_cohort(data), tmp_path / "out", count=2, size=32, workers=1)
+    assert len(slices.pixels) == 140
+    problems = pd.read_csv(tmp_path / "out" / "problems.tsv", sep="\t").set_index("path")
+    assert sorted(problems.index) == sorted(f"AD/{name}" for name in expected)
+    for name, reason in expected.items():
+        assert pd.Series([problems.loc[f"AD/{name}", "reason"]]).str.contains(reason).all(), name
+    assert f"{len(expected)} of 81 scans could not be used; problems.tsv says why." in slices.notes
+    with pytest.raises(ScanError, match="x-"):
+        write_slices(find_cohort(data), tmp_path / "strict", count=2, size=32, strict=True)
+
+
+def test_a_cohort_of_which_more_than_a_fifth_fails_stops(tmp_path):
+    data = sound_cohort(tmp_path / "data", subjects=30)
+    expected = damage(data / "AD")
+    assert len(expected) > 0.2 * (30 + len(expected))
+    with pytest.raises(InputError, match=r"more than 20% of all .*problems.tsv lists them"):
+        write_slices(find_cohort(data), tmp_path / "out", count=2, size=32, workers=1)
+    assert (tmp_path / "out" / "problems.tsv").is_file()
+
+
+def test_the_claim_of_a_million_million_voxels_allocates_nothing(tmp_path, monkeypatch):
+    path = claim(save(tmp_path / "a.nii", head()), 40, "<4h", 3, 10000, 10000, 10000)
+    monkeypatch.setattr(scans_module, "read_bytes", lambda *a: pytest.fail("voxels were read"))
+    with pytest.raises(ScanError, match=r"too large.* 3\.73e\+03 GiB"):
+        read_scan(path)
+
+
+def test_what_may_not_be_read_is_named(tmp_path, monkeypatch):
+    path = save(tmp_path / "AD" / "a.nii", head())
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(scans_module, "read_header", refuse)
+    with pytest.raises(ScanError, match="cannot be read: permission denied"):
+        read_scan(path)
+
+
+def test_a_folder_that_may_not_be_read_counts_as_a_scan(tmp_path, monkeypatch):
+    save(tmp_path / "AD" / "sub-1.nii", head())
+    locked = tmp_path / "AD" / "sub-2"
+    locked.mkdir()
+    scandir = os.scandir
+
+    def refuse(place):
+        if os.fspath(place) == str(locked):
+            raise PermissionError(13, "Permission denied", str(locked))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root reads whatever its permissions say
+    assert find_scan_files(tmp_path) == [tmp_path / "AD" / "sub-1.nii", locked]
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(ScanError, match="cannot be read: permission denied"):
+        read_scan(locked)
+
+
+def test_real_permissions(tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("runs as root, who may read anything")
+    path = save(tmp_path / "a.nii", head())
+    path.chmod(0)
+    with pytest.raises(ScanError, match="permission denied"):
+        read_scan(path)
+
+
+def test_a_packed_bomb_is_not_unpacked(tmp_path):
+    """A header whose voxels begin behind gigabytes of packed zeros."""
+    path = claim(save(tmp_path / "a.nii", head()), 108, "<f", 3e9)
+    packed = tmp_path / "b.nii.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(ScanError, match="claims that voxels begin at byte 3000000000"):
+        read_scan(packed)
+
+
+def test_pictures_of_mutation_are_sound(tmp_path):
+    whole = mutation.whole_files(tmp_path)
+    with Image.open(tmp_path / "whole.tif") as picture:
+        assert picture.mode == "I;16"
+    assert len(whole) in (10, 11)

@@ -1,0 +1,143 @@
+"""What a header says of a person reaches no artefact; ids become keyed hashes if asked."""
+
+import hashlib
+import hmac
+import re
+import stat
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from headscope.cohort.layouts import find_cohort
+from headscope.cohort.privacy import pseudonymised
+from headscope.cohort.slices import write_slices
+from headscope.errors import InputError
+from headscope.experiment import run
+from headscope.reporting import write_report
+from tests.test_experiment import settings, write_cohort
+
+# DICOM groups whose text tells a person, a place or a time: identification, patient, study, visit
+PERSONAL = re.compile(r"(0008\|00[0-9a-f]{2}|0008\|1[0-9a-f]{3}|0010|0020\|00|0032|0038|0040)")
+
+
+def personal_strings(folder: Path) -> dict[str, set[str]]:
+    """Every text of the headers' personal fields, and its words, with the tags it stands in."""
+    sitk = pytest.importorskip("SimpleITK", reason="DICOM needs SimpleITK: pip install '.[dicom]'")
+    found: dict[str, set[str]] = {}
+    for path in sorted(folder.iterdir())[:3]:
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        for tag in reader.GetMetaDataKeys():
+            text = reader.GetMetaData(tag).encode("utf-8", "replace").decode().strip()
+            if PERSONAL.match(tag):
+                for part in (text, *re.split(r"[\\^, ]+", text)):
+                    found.setdefault(part, set()).add(tag)
+    telling = {text: tags for text, tags in found.items() if len(text) > 4}
+    wanted = {"0010|0010", "0010|0020", "0010|0030", "0008|0080", "0008|0020", "0020|000e"}
+    assert wanted <= set().union(*telling.values())
+    return telling
+
+
+def occurrences(folder: Path, strings) -> list[str]:
+    """Which strings occur in which files, as UTF-8 and as NumPy writes text (UTF-32)."""
+    wanted = {text: (text.encode(), text.encode("utf-32-le")) for text in strings}
+    hits = []
+    for path in sorted(folder.rglob("*")):
+        content = path.read_bytes() if path.is_file() else b""
+        place = str(path.relative_to(folder))
+        hits += [
+            f"{text!r} in {place}"
+            for text, codes in wanted.items()
+            if text in place or any(code in content for code in codes)
+        ]
+    return hits
+
+
+def link(files, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for path in files:
+        (folder / path.name).symlink_to(path)
+
+
+@pytest.mark.real_data
+def test_no_personal_field_of_a_dicom_header_reaches_an_experiment(real_data, tmp_path):
+    series = real_data / "formats" / "dicom_t1"
+    strings = personal_strings(series)
+    # generic words that stand in artefacts for reasons of their own are no trace of a header
+    strings = sorted(set(strings) - {"PRIMARY", "ORIGINAL", "basic"})
+    for number in range(8):
+        folder = tmp_path / "data" / ("AD" if number % 2 else "NC") / f"head{number}"
+        link(sorted(series.iterdir()), folder)
+    broken = tmp_path / "data" / "NC" / "head9"  # a series that fails: its reason is written too
+    files = sorted(series.iterdir())
+    link(files[:20] + files[30:40], broken)
+    known = {"plane": "sagittal", "regimes": ["frozen"], "splits": ["subject"], "epochs": 1}
+    experiment = run(settings(tmp_path / "data", tmp_path / "out", **known))
+    write_report(experiment)
+    table = pd.read_csv(experiment / "slices" / "slices.tsv", sep="\t")
+    assert set(table["subject_id"]) == {f"head{n}" for n in range(8)}
+    problems = pd.read_csv(experiment / "slices" / "problems.tsv", sep="\t")
+    assert problems["path"].tolist() == ["NC/head9"] and "lacks slices" in problems["reason"][0]
+    assert len([path for path in experiment.rglob("*") if path.is_file()]) > 15
+    assert occurrences(series, ["19701112"])  # the search finds what is there
+    assert occurrences(experiment, strings) == []
+
+
+def test_names_in_a_nifti_header_reach_no_artefact(tmp_path):
+    import nibabel as nib
+
+    data = write_cohort(tmp_path / "data")
+    for path in data.rglob("*.nii.gz"):
+        scan = nib.load(path)
+        scan.header["descrip"], scan.header["db_name"] = b"Jane Q Public", b"born 19400102"
+        scan.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Jane Q Public"))
+        nib.save(nib.Nifti1Image(np.asarray(scan.dataobj), scan.affine, scan.header), path)
+    write_slices(find_cohort(data), tmp_path / "out", count=2, size=32, workers=1)
+    assert occurrences(tmp_path / "out", ["Jane", "19400102"]) == []
+
+
+def test_pseudonyms_are_keyed_hashes_and_no_id_is_left(tmp_path):
+    data = write_cohort(tmp_path / "data")
+    (data / "AD" / "sub-AD5_T1w.nii.gz").write_bytes(b"broken")
+    (data / "sub-lost_T1w.nii.gz").write_bytes(b"outside of class folders")
+    key = tmp_path / "keys" / "study.key"
+    known = {"regimes": ["frozen"], "epochs": 1, "pseudonymise": key}
+    experiment = run(settings(data, tmp_path / "out", **known))
+    write_report(experiment)
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600 and len(key.read_bytes()) == 32
+    names = [path.name.split("_")[0] for path in data.rglob("*.nii.gz")]
+    assert occurrences(experiment, [*names, "T1w.nii"]) == []
+    assert occurrences(experiment, [key.read_bytes().hex()]) == []
+    table = pd.read_csv(experiment / "slices" / "slices.tsv", sep="\t", dtype=str)
+    digest = hmac.new(key.read_bytes(), b"subject\0sub-NC0", hashlib.sha256).hexdigest()
+    assert f"sub-{digest[:12]}" in set(table["subject_id"])
+    assert table["subject_id"].nunique() == 11
+    problems = pd.read_csv(experiment / "slices" / "problems.tsv", sep="\t")
+    assert re.fullmatch(r"sub-[0-9a-f]{12}/ses-[0-9a-f]{8}", problems["path"][0])
+    assert run(settings(data, tmp_path / "out", **known)) == experiment
+    with pytest.raises(InputError, match="holds slices of other scans"):
+        run(settings(data, tmp_path / "out", **(known | {"pseudonymise": tmp_path / "other.key"})))
+
+
+def test_the_same_key_gives_the_same_pseudonyms_and_another_gives_others(tmp_path):
+    cohort = find_cohort(write_cohort(tmp_path / "data"))
+    first, again, other = (
+        pseudonymised(cohort, tmp_path / name, tmp_path / "out").scans for name in ("a", "a", "b")
+    )
+    pd.testing.assert_frame_equal(first, again)
+    assert not set(first["subject_id"]) & set(other["subject_id"])
+    assert first["subject_id"].nunique() == cohort.scans["subject_id"].nunique()
+
+
+def test_a_key_that_protects_nothing_is_refused(tmp_path):
+    cohort = find_cohort(write_cohort(tmp_path / "data"))
+    (tmp_path / "short.key").write_bytes(b"secret")
+    with pytest.raises(InputError, match="holds 6 bytes: 16 are the least"):
+        pseudonymised(cohort, tmp_path / "short.key", tmp_path / "out")
+    with pytest.raises(InputError, match="keep the key elsewhere"):
+        pseudonymised(cohort, tmp_path / "out" / "study.key", tmp_path / "out")
+    with pytest.raises(InputError, match="cannot be read"):
+        pseudonymised(cohort, tmp_path / "data", tmp_path / "out")
