@@ -1,0 +1,73 @@
+"""Folds, balanced splits and split files, from settings to records."""
+
+import pandas as pd
+import pytest
+
+from headscope.analysis.table import results_table
+from headscope.errors import InputError
+from headscope.experiment import plan_runs, run
+from headscope.record import read_experiment
+from tests.test_experiment import settings, write_cohort
+
+QUICK = {"regimes": ["frozen"], "splits": ["subject"], "epochs": 1, "count": 2}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Class folders, and a table of the same scans with age and sex."""
+    folder = write_cohort(tmp_path_factory.mktemp("data") / "scans")
+    scans = sorted(folder.rglob("*.nii.gz"))
+    pd.DataFrame(
+        {
+            "path": [path.relative_to(folder).as_posix() for path in scans],
+            "subject_id": [path.name.split("_")[0] for path in scans],
+            "label": [path.parent.name for path in scans],
+            "Age": [60 + number % 7 for number in range(len(scans))],
+            "M/F": ["MF"[number % 2] for number in range(len(scans))],
+        }
+    ).to_csv(folder / "scans.tsv", sep="\t", index=False)
+    return folder
+
+
+def test_folds_test_every_subject_once(data, tmp_path):
+    out = run(settings(data, tmp_path / "out", folds=3, **QUICK))
+    runs = read_experiment(out)
+    assert [record.name for record in runs] == [
+        f"timm-test_resnet-frozen-fold{n}of3-subject-seed0" for n in range(3)
+    ]
+    tested = [
+        subject
+        for record in runs
+        for subject in record.predictions.query("subset == 'test'")["subject_id"].unique()
+    ]
+    assert sorted(tested) == sorted(pd.read_csv(data / "scans.tsv", sep="\t")["subject_id"])
+    assert (out / "splits" / "subject-fold0of3-seed0.tsv").is_file()
+    assert results_table(runs)["name"].tolist() == [f"frozen-fold{n}of3" for n in range(3)]
+
+
+def test_balance_is_shown_and_stored(data, tmp_path, capsys):
+    out = run(settings(data, tmp_path / "out", balance=["Age", "M/F"], where="Age < 67", **QUICK))
+    stored = pd.read_csv(out / "splits" / "subject-seed0.balance.tsv", sep="\t")
+    assert stored["column"].tolist() == ["Age", "M/F"]
+    assert stored["p"].between(0, 1).all()
+    assert "between the subsets, Age p = " in capsys.readouterr().err
+    with pytest.raises(InputError, match="no column 'Sex'"):
+        run(settings(data, tmp_path / "other", balance=["Sex"], **QUICK))
+
+
+def test_a_split_file_is_followed(data, tmp_path):
+    ids = pd.read_csv(data / "scans.tsv", sep="\t")["subject_id"]
+    mine = pd.DataFrame({"subject_id": ids, "subset": ["train", "val", "test"] * 4})
+    mine.to_csv(tmp_path / "mine.tsv", sep="\t", index=False)
+    out = run(settings(data, tmp_path / "out", split_file=tmp_path / "mine.tsv", **QUICK))
+    stored = pd.read_csv(out / "splits" / "subject-seed0.tsv", sep="\t")
+    pd.testing.assert_frame_equal(
+        stored, mine.sort_values("subject_id", ignore_index=True), check_dtype=False
+    )
+
+
+def test_ways_to_split_exclude_each_other(data, tmp_path):
+    with pytest.raises(InputError, match="folds and balance exclude each other"):
+        settings(data, tmp_path, folds=3, balance=["Age"])
+    plans = plan_runs(settings(data, tmp_path, folds=2, seeds=[0, 1], splits=["subject"]))
+    assert len({plan.name for plan in plans}) == 12
