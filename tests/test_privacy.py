@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import re
 import stat
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def occurrences(folder: Path, strings) -> list[str]:
     wanted = {text: (text.encode(), text.encode("utf-32-le")) for text in strings}
     hits = []
     for path in sorted(folder.rglob("*")):
-        content = path.read_bytes() if path.is_file() else b""
+        content = _unpacked(path)
         place = str(path.relative_to(folder))
         hits += [
             f"{text!r} in {place}"
@@ -54,6 +55,14 @@ def occurrences(folder: Path, strings) -> list[str]:
             if text in place or any(code in content for code in codes)
         ]
     return hits
+
+
+def _unpacked(path: Path) -> bytes:
+    """What a file holds, arrays of an archive unpacked; of a folder nothing."""
+    if path.suffix != ".npz":
+        return path.read_bytes() if path.is_file() else b""
+    with zipfile.ZipFile(path) as archive:
+        return b"".join(archive.read(name) for name in archive.namelist())
 
 
 def link(files, folder: Path) -> None:

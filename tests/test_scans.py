@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 
+from headscope.cohort.layouts import find_cohort
 from headscope.cohort.scans import ScanError, find_scan_files, read_scan
+from headscope.cohort.slices import write_slices
 from headscope.errors import InputError
 
 SPACING = (1.0, 1.5, 2.0)
@@ -273,3 +275,22 @@ def test_real_files_read_as_nibabel_reads_them(real_data):
         values = scan.volume * scan.slope + scan.intercept
         np.testing.assert_allclose(values, np.squeeze(oracle.get_fdata()), rtol=1e-6)
         assert scan.spacing_mm == pytest.approx(oracle.header.get_zooms()[:3])
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_every_real_format_gives_slices(real_data, tmp_path, plane):
+    pytest.importorskip("SimpleITK", reason="DICOM needs SimpleITK: pip install '.[dicom]'")
+    for number, path in enumerate(find_scan_files(real_data / "formats")):
+        folder = tmp_path / "data" / ("A" if number % 2 else "B")
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in [path, *path.parent.glob("*.img")]:
+            (folder / file.name).unlink(missing_ok=True)
+            (folder / file.name).symlink_to(file)
+    cohort = find_cohort(tmp_path / "data")
+    assert len(cohort.scans) == 7
+    slices = write_slices(cohort, tmp_path / "out", plane=plane, count=3, size=64, workers=1)
+    assert len(slices.pixels) == 21
+    left, right = (slices.pixels[slices.table["subject_id"] == f"mni{n}"] for n in ("LR", "RL"))
+    np.testing.assert_array_equal(left, right)
+    assert slices.pixels.reshape(21, -1).std(axis=1).min() > 20
