@@ -69,7 +69,7 @@ Workers = Annotated[int | None, typer.Option(help="Processes that slice (all cor
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the experiment.")] = Path("headscope-demo"),
-    subjects: Annotated[int, typer.Option(help="Subjects to simulate.", min=6)] = 80,
+    subjects: Annotated[int, typer.Option(help="Subjects to simulate.", min=6)] = 120,
     epochs: Annotated[int | None, typer.Option(help="Epochs of every regime.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Seed of cohort, split and networks.", min=0)] = 0,
 ) -> None:
