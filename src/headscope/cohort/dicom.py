@@ -22,7 +22,6 @@ from headscope.cohort.headers import LARGEST_VOLUME, Header, Refused
 from headscope.errors import InputError
 
 SERIES: Final = "0020|000e"
-BITS: Final = "0028|0100"
 INSTANCE: Final = "0020|0013"
 MAGIC: Final = (128, b"DICM")
 JITTER: Final = 0.1  # how far distances between slices may differ, as a share of them
@@ -201,7 +200,7 @@ def _read_file(path: Path) -> _File:
         series=_field(reader, SERIES),
         instance=_whole(_field(reader, INSTANCE)),
         size=(width, height, depth),
-        item_bytes=max(_whole(_field(reader, BITS)) // 8, 2),
+        item_bytes=8 if "64" in sitk.GetPixelIDValueAsString(reader.GetPixelID()) else 4,
         spacing=geometry[0],
         origin=geometry[1],
         direction=direction,
