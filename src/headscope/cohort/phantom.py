@@ -25,6 +25,7 @@ CENTRE_MM: Final = np.array([0.0, -17.0, 10.0])  # sizes and rotations are about
 FINE_MM: Final = 2.0  # grid of the folding pattern
 COARSE_MM: Final = 4.0  # grid of the deformation
 REACH_MM: Final = 16.0  # no deformation brings the brain farther than this
+PUSH_MM: Final = 30.0  # what is farther from the ventricles is not moved by their wall
 VENTRICLES_MM: Final = np.array([[-38, 38], [-55, 33], [-5, 30]])  # a box that holds both
 HIPPOCAMPI_MM: Final = np.array([[-26.0, -20.0, -16.0], [26.0, -20.0, -16.0]])
 HIPPOCAMPUS_RADII_MM: Final = np.array([7.0, 14.0, 8.0])
@@ -41,11 +42,11 @@ class Field:
     origin: NDArray[np.float64]
     spacing_mm: float
 
-    def at(self, points: Floats) -> Floats:
-        """Return the values (N,) at points (3, N), linear between voxels."""
+    def at(self, points: Floats, order: int = 1) -> Floats:
+        """Return the values (N,) at points (3, N): of the nearest voxel (0) or linear (1)."""
         where = (points - _column(self.origin)) / np.float32(self.spacing_mm)
         return ndimage.map_coordinates(
-            self.voxels, where, output=np.float32, order=1, mode="nearest", prefilter=False
+            self.voxels, where, output=np.float32, order=order, mode="nearest", prefilter=False
         )
 
 
@@ -120,7 +121,7 @@ def load_template() -> Template:
     detail = np.where(inside, t1 - flat, 0).astype(np.float32)
     ventricle = _ventricle_distance(np.where(inside, csf, 0), origin)
     slope = np.gradient(ventricle.voxels, ventricle.spacing_mm)
-    # Nearly rigid at the wall, gone at 30 mm; within, the opposite wall must not be overshot.
+    # Nearly rigid at the wall, gone at PUSH_MM; within, the opposite wall must not be overshot.
     reach = np.where(ventricle.voxels > 0, 14.0, 3.0)
     fade = np.exp(-np.square(ventricle.voxels / reach)).astype(np.float32)
     return Template(
@@ -186,7 +187,7 @@ def scan_head(
     """
     shape, grid = _grid(spacing_mm)
     points = _to_head(grid, head, visit)
-    near = np.flatnonzero(template.near.at(points) > 0)
+    near = np.flatnonzero(template.near.at(points, order=0))
     points = points[:, near]  # (3, N)
     bent = points + np.stack([bend.at(points) for bend in head.displacement])
     brain = template.inside.at(bent) > 0.5
@@ -232,7 +233,9 @@ def _tissues(
     distance = template.ventricle.at(bent)
     wall = np.float32(atrophy.ventricle_mm + head.ventricle_mm)
     ventricle = expit((wall - distance) / np.float32(0.5))
-    source = bent - wall * np.stack([axis.at(bent) for axis in template.outward])
+    source = bent.copy()
+    moved = np.flatnonzero(distance < PUSH_MM)
+    source[:, moved] -= wall * np.stack([axis.at(bent[:, moved]) for axis in template.outward])
     # 2. The medial temporal lobe shrinks and CSF takes the room.
     source, vacated = _shrink_hippocampi(source, np.float32(atrophy.medial_temporal_loss))
     # 3. The pial surface recedes into the cortex, so that the sulci widen.
@@ -311,7 +314,8 @@ def _ventricle_distance(csf: Floats, origin: NDArray[np.float64]) -> Field:
     """Return the distance to the lateral ventricles: the largest pocket of CSF deep inside."""
     low, high = (VENTRICLES_MM - origin[:, None]).astype(int).T
     deep = tuple(map(slice, low, high))
-    around = tuple(map(slice, np.maximum(low - 30, 0), high + 30))
+    margin = int(PUSH_MM)
+    around = tuple(map(slice, np.maximum(low - margin, 0), high + margin))
     pockets = np.zeros(csf.shape, dtype=bool)
     pockets[deep] = csf[deep] > 0.5
     numbers, _ = ndimage.label(pockets[around])
