@@ -138,9 +138,8 @@ def main():
         one_process(paths)
         if options.quick:
             return
-        one = whole_cohort(paths, 23, 1, folder)
-        whole_cohort(paths, options.many, 1, folder)
-        one, two = (whole_cohort(paths, 92, workers, folder) for workers in (1, 2))
+        whole_cohort(paths, 23, 1, folder)
+        one, two = (whole_cohort(paths, options.many, workers, folder) for workers in (1, 2))
         print(f"two processes / one: {one / two:.2f} x")
 
 

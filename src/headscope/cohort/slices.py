@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from headscope.cohort.layouts import Cohort
 
 FAILED_SHARE: Final = 0.2
-SCANS_PER_WORKER: Final = 16  # starting a process costs about as much as so many scans
+SCANS_PER_WORKER: Final = 48  # starting a process costs about as much as so many scans
 COLUMNS: Final = ("scan", "subject_id", "session_id", "label", "plane", "slice_index")
 
 
