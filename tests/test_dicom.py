@@ -1,6 +1,7 @@
 """DICOM series: written here by SimpleITK, and the real one of the test data."""
 
 import importlib.util
+import locale
 import sys
 
 import numpy as np
@@ -59,7 +60,9 @@ def write_series(
         path = folder / names.format(stack.shape[2] - number)
         plain = path if path.suffix == ".dcm" else path.with_name(path.name + ".dcm")
         writer.SetFileName(str(plain))
+        spoken = locale.setlocale(locale.LC_ALL)
         writer.Execute(image)
+        locale.setlocale(locale.LC_ALL, spoken)  # writing DICOM leaves the process in locale C
         plain.rename(path)
     return folder
 
