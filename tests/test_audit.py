@@ -28,7 +28,7 @@ def make_head(rng, slices=1):
     """A bright ellipse common to all, with folds that are this head's own."""
     y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
     shape = (x / 0.72) ** 2 + (y / 0.88) ** 2 < 1
-    folds = gaussian_filter(rng.normal(size=(slices + 8, SIDE, SIDE)), (2.5, 2.2, 2.2))
+    folds = gaussian_filter(rng.normal(size=(slices + 8, SIDE, SIDE)), (2.5, 1.6, 1.6))
     folds = folds[4 : 4 + slices] / folds.std()
     grey = shape * (150 + 26 * folds + 60 * np.exp(-4 * (x**2 + y**2)))
     return np.clip(grey, 0, 255).astype(np.uint8)
@@ -124,7 +124,7 @@ def test_oasis2_holds_no_head_twice_and_planted_ones_are_found(real_data, tmp_pa
     found = audit(real_data / "oasis2", out=tmp_path, plane=plane, workers=1)
     assert found.pairs == [] and not found.serious
     known, recognised = found.visits
-    assert recognised > 0.5 * known
+    assert recognised > 0.8 * known
     pixels = np.load(tmp_path / "slices.npy")
     table = pd.read_csv(tmp_path / "slices.tsv", sep="\t")
     first = ~table["subject_id"].duplicated().to_numpy()  # a visit of each: all else is a copy
@@ -138,10 +138,10 @@ def test_oasis2_holds_no_head_twice_and_planted_ones_are_found(real_data, tmp_pa
 
 
 @pytest.mark.real_data
-def test_nichart_has_one_person_under_two_ids(real_data):
+def test_nichart_has_two_people_under_two_ids(real_data):
     found = audit(real_data / "nichart_t1", label="Sex", workers=1)
-    assert [pair.subjects for pair in found.pairs] == [("Subj15", "Subj16")]
-    assert found.pairs[0].kind == "alike" and found.serious
+    assert [pair.subjects for pair in found.pairs] == [("Subj15", "Subj16"), ("Subj10", "Subj9")]
+    assert {pair.kind for pair in found.pairs} == {"alike"} and found.serious
 
 
 def write_store(folder, *, people=24, sessions=1, alter=None, seed=0):

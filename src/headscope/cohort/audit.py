@@ -298,7 +298,7 @@ def _pair_findings(pairs: list[Pair], matches: Matches, scans: pd.DataFrame) -> 
         classes = sum(pair.labels[0] != pair.labels[1] for pair in own)
         subsets = sum(bool(pair.subsets) for pair in own)
         text = (
-            f"{counted(len(own), 'pair')} {words}; {len(across)} between subjects, {classes} "
+            f"{counted(len(own), 'pair')}, {words}: {len(across)} between subjects, {classes} "
             f"between classes, {subsets} between subsets, as {' and '.join(own[0].scans)}"
         )
         findings.append(Finding(check, "serious" if across or classes else "notice", text))
@@ -373,8 +373,8 @@ def _notes(matches: Matches, known: bool) -> list[str]:
     if matches.visits:
         found = sum(match.kind != "" for match in matches.visits)
         notes.append(
-            f"Of {len(matches.visits)} pairs of scans that are known to be of one person, {found} "
-            "are recognised as one head: about that share of people under two ids would be found."
+            f"Pairs of scans known to be of one person that are recognised as one head: {found} of "
+            f"{len(matches.visits)}. About that share of people under two ids would be found."
         )
     if not known:
         notes.append("Without subject ids every scan counts as a person of its own.")

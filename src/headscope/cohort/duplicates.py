@@ -5,9 +5,11 @@ numbers of docs/audit.md:
 
     correlation  of slices at 24×24, brightness and contrast taken out; people reach 0.96
     deviation    the same less the cohort's mean slice at that depth: what is particular to a head
-    detail       of the middle slices at 96×96, fine structure alone, laid upon each other within
-                 2° and 3 pixels: people stay below 0.6, visits of one person lie between 0.6 and
-                 0.95, a copy that was turned, compressed or brightened above 0.9
+    detail       of up to three slices at 96×96, fine structure alone, laid upon each other within
+                 2° and 3 pixels: people stay below 0.5, visits of one person lie about 0.85, a
+                 copy that was turned, compressed or brightened above 0.9
+
+Correlation and deviation only choose what is worth the closer look; detail decides.
 """
 
 import hashlib
@@ -21,24 +23,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import fft, ndimage
+from scipy.signal.windows import tukey
 
 from headscope.console import track
 
 SIDE: Final = 24
-LEAST: Final = (0.93, 0.50)  # correlation and deviation from which on detail is looked at
-LOOSER: Final = 0.10  # by how much less the middle slices alone may agree
+LEAST: Final = (0.75, 0.30)  # correlation and deviation of middle slices worth a closer look
 COPY: Final = 0.98  # least correlation of a copy
 COPY_DETAIL: Final = 0.93
-SAME_HEAD: Final = 0.65  # least detail of two scans of one person
+SAME_HEAD: Final = 0.60  # least detail of two scans of one person
 SHIFTS: Final = (-2, -1, 0, 1, 2)  # slices by which the depth of a copy may be off
 FINE_SIDE: Final = 96
 FINE_WIDTH: Final = 2.0  # pixels; structure smoother than this is taken away
 TURNS: Final = np.arange(-2, 2.1, 0.5)  # degrees
 REACH: Final = 3  # pixels
+INNER: Final = np.outer(*[tukey(FINE_SIDE, 0.2).astype(np.float32)] * 2)  # a frame is no head
 FEWEST: Final = 8  # scans from which on their mean stands for a common head
-MOST_PAIRS: Final = 100_000
-MOST_DETAILS: Final = 20_000  # pairs that are looked at in detail, at about 1 ms each
+MOST_PAIRS: Final = 20_000  # that are looked at closely, at a few ms each
 MOST_VISITS: Final = 300  # likewise of one person's
+DEPTHS: Final = (0.5, 0.25, 0.75)  # of the slices that are compared in detail
 MOST_SLICES: Final = 60_000  # held shrunk, at 4.6 kB each
 BLOCK: Final = 1024
 
@@ -111,24 +114,16 @@ def find_matches(
     counts = np.diff([*starts, len(scan)])
     identical, shared = _identical(pixels, starts, counts)
     heads = _describe(pixels, starts, counts, np.zeros_like(scan) if plane is None else plane)
-    likely, cut = _likely(heads, min(correlation, LEAST[0]))
+    people = np.unique(np.asarray(person), return_inverse=True)[1]
+    likely, cut = _likely(heads, people)
     known = set(identical)
-    found = [_agreement(heads, a, b) for a, b in likely if (a, b) not in known]
-    found = [match for match in found if match[3] >= LEAST[1]]
-    found.sort(key=lambda match: -match[3])
-    people = np.asarray(person)
-    across = [match for match in found if people[match[0]] != people[match[1]]]
-    visits = _some_visits(heads, people)
-    look = _Detail(pixels, starts + counts // 2)
-    graded = [_graded(look, match, correlation) for match in _tracked(across[:MOST_DETAILS])]
+    look = _Detail(pixels, starts, counts)
+    close = [_agreement(heads, a, b) for a, b in _tracked(likely) if (a, b) not in known]
+    graded = [_graded(look, found, correlation) for found in close]
+    visits = [_graded(look, found, correlation) for found in _some_visits(heads, people)]
     pairs = [Match(a, b, "identical", 1.0, 1.0, 1.0) for a, b in identical]
     pairs += sorted((match for match in graded if match.kind), key=lambda match: -match.detail)
-    return Matches(
-        pairs,
-        [_graded(look, match, correlation) for match in visits if match[:2] not in known],
-        [pair for pair in shared if pair not in known],
-        cut or len(across) > MOST_DETAILS,
-    )
+    return Matches(pairs, visits, [pair for pair in shared if pair not in known], cut)
 
 
 def shrink(pixels: NDArray[np.uint8], side: int = SIDE) -> Floats:
@@ -196,35 +191,39 @@ def _unit(rows: Floats) -> Floats:
     return np.divide(rows, length, out=np.zeros_like(rows), where=length > 1e-6)
 
 
-def _likely(heads: _Heads, least: float) -> tuple[list[tuple[int, int]], bool]:
-    """Return pairs (a, b), a < b, whose middle slices do not rule them out; by blocks."""
+def _likely(heads: _Heads, people: Index) -> tuple[list[tuple[int, int]], bool]:
+    """Return pairs (a, b), a < b, of different people whose middle slices may be of one head.
+
+    Of more than 20,000 those of the highest deviation are kept, and told so. Works by blocks.
+    """
     unit = heads.unit[heads.middles]  # (S, 576)
-    own = None if heads.own is None else heads.own[heads.middles]
-    found: list[tuple[int, int]] = []
+    own = unit if heads.own is None else heads.own[heads.middles]
+    found, best = np.empty((0, 2), dtype=np.intp), np.empty(0, dtype=np.float32)
+    cut = False
     blocks = range(0, len(unit), BLOCK)
     for start in track(blocks, "Comparing scans", len(blocks)):
         for other in range(start, len(unit), BLOCK):
             rows, columns = slice(start, start + BLOCK), slice(other, other + BLOCK)
-            near = unit[rows] @ unit[columns].T > least - LOOSER  # (BLOCK, BLOCK)
-            if own is not None and near.any():
-                near &= own[rows] @ own[columns].T > LEAST[1] - LOOSER
-            first, second = np.nonzero(near)
-            later = first + start < second + other
-            found += zip(
-                (first[later] + start).tolist(), (second[later] + other).tolist(), strict=True
-            )
+            deviation = own[rows] @ own[columns].T  # (BLOCK, BLOCK)
+            near = (deviation > LEAST[1]) & (unit[rows] @ unit[columns].T > LEAST[0])
+            near &= people[rows, None] != people[columns]
+            pairs = np.argwhere(near) + np.array([start, other])
+            later = pairs[:, 0] < pairs[:, 1]
+            found = np.concatenate([found, pairs[later]])
+            best = np.concatenate([best, deviation[near][later]])
             if len(found) > MOST_PAIRS:
-                return found[:MOST_PAIRS], True
-    return found, False
+                kept = np.sort(np.argpartition(-best, MOST_PAIRS)[:MOST_PAIRS])
+                found, best, cut = found[kept], best[kept], True
+    return [(int(a), int(b)) for a, b in found], cut
 
 
-Agreement = tuple[int, int, float, float]  # two scans, their correlation and deviation
+Agreement = tuple[int, int, float, float, int]  # two scans, correlation, deviation, depth
 
 
 def _agreement(heads: _Heads, a: int, b: int) -> Agreement:
     """Return mean correlation and deviation over the slices of two scans, at the best depth."""
     counts = heads.counts[a], heads.counts[b]
-    best = (-1.0, -1.0)
+    best = (-2.0, -2.0, 0)
     for shift in SHIFTS:
         low, high = max(0, -shift), min(counts[0], counts[1] - shift)
         if abs(shift) >= min(counts) or high <= low:
@@ -235,11 +234,11 @@ def _agreement(heads: _Heads, a: int, b: int) -> Agreement:
             1.0 if rows is None else np.einsum("nd,nd->n", rows[first], rows[second]).mean()
             for rows in (heads.unit, heads.own)
         )
-        best = max(best, (float(value), float(deviation)))
+        best = max(best, (float(value), float(deviation), shift))
     return a, b, *best
 
 
-def _some_visits(heads: _Heads, people: NDArray[np.str_]) -> list[Agreement]:
+def _some_visits(heads: _Heads, people: Index) -> list[Agreement]:
     """Return how pairs of neighbouring scans of one person agree, up to 300 spread over all."""
     order = np.lexsort((heads.plane, people))
     pairs = [
@@ -251,41 +250,55 @@ def _some_visits(heads: _Heads, people: NDArray[np.str_]) -> list[Agreement]:
     return [_agreement(heads, a, b) for a, b in pairs[::step]]
 
 
-def _tracked(pairs: list[Agreement]) -> list[Agreement]:
-    return list(pairs) if len(pairs) < 100 else list(track(pairs, "Looking closer", len(pairs)))
+def _tracked(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    return pairs if len(pairs) < 100 else list(track(pairs, "Looking closer", len(pairs)))
 
 
 class _Detail:
-    """Compares the fine structure of middle slices, each read and transformed once for a while."""
+    """Compares the fine structure of slices, each read and transformed once for a while."""
 
-    def __init__(self, pixels: NDArray[np.uint8], middles: Index) -> None:
+    def __init__(self, pixels: NDArray[np.uint8], starts: Index, counts: Index) -> None:
         self._pixels = pixels
-        self._middles = middles
-        self._still = lru_cache(4096)(lambda scan: self._spectra(scan, np.zeros(1)))
-        self._turned = lru_cache(256)(lambda scan: self._spectra(scan, TURNS))
+        self._starts = starts
+        self._counts = counts
+        self._still = lru_cache(4096)(lambda row: self._spectra(row, np.zeros(1)))
+        self._turned = lru_cache(512)(lambda row: self._spectra(row, TURNS))
 
-    def __call__(self, a: int, b: int) -> float:
-        """Return the best correlation over turns and shifts."""
-        product = self._still(a) * self._turned(b).conj()  # (turns, 96, 49)
-        over_shifts = fft.irfft2(product, s=(FINE_SIDE, FINE_SIDE))
+    def __call__(self, a: int, b: int, shift: int) -> float:
+        """Return the mean over three depths of the best correlation over turns and moves."""
+        low, high = max(0, -shift), min(self._counts[a], self._counts[b] - shift)
+        depths = {low + int((high - low) * share) for share in DEPTHS}
+        return float(
+            np.mean(
+                [
+                    self._slices(self._starts[a] + k, self._starts[b] + k + shift)
+                    for k in sorted(depths)
+                ]
+            )
+        )
+
+    def _slices(self, a: int, b: int) -> float:
+        product = self._still(int(a)) * self._turned(int(b)).conj()  # (turns, 96, 49)
+        over_moves = fft.irfft2(product, s=(FINE_SIDE, FINE_SIDE))
         near = np.r_[0 : REACH + 1, -REACH:0]
-        return float(over_shifts[:, near[:, None], near].max())
+        return float(over_moves[:, near[:, None], near].max())
 
-    def _spectra(self, scan: int, turns: NDArray[np.float64]) -> NDArray[np.complex64]:
-        picture = Image.fromarray(shrink(self._pixels[self._middles[[scan]]], FINE_SIDE)[0])
+    def _spectra(self, row: int, turns: NDArray[np.float64]) -> NDArray[np.complex64]:
+        picture = Image.fromarray(shrink(self._pixels[row : row + 1], FINE_SIDE)[0])
         turned = np.stack(
             [np.asarray(picture.rotate(turn, Image.Resampling.BILINEAR)) for turn in turns]
         )
         fine = turned - ndimage.gaussian_filter(turned, (0, FINE_WIDTH, FINE_WIDTH))
+        fine *= INNER
         return fft.rfft2(_unit(fine.reshape(len(fine), -1)).reshape(fine.shape))
 
 
 def _graded(look: _Detail, found: Agreement, correlation: float) -> Match:
-    a, b, value, deviation = found
-    detail = look(a, b)
+    a, b, value, deviation, shift = found
+    detail = look(a, b, shift)
     kind = ""
-    if value >= correlation and detail >= COPY_DETAIL:
+    if detail >= COPY_DETAIL and value >= correlation:
         kind = "copy"
-    elif value >= LEAST[0] and deviation >= LEAST[1] and detail >= SAME_HEAD:
+    elif detail >= SAME_HEAD:
         kind = "alike"
     return Match(a, b, kind, value, deviation, detail)

@@ -62,7 +62,7 @@ def picture_source(pixels: NDArray[np.uint8]) -> str:
 def _axis(low: float, value: float, high: float, colour: str) -> Markup:
     """Draw an AUC with its interval on an axis from 0 to 1, the line of chance at 0.5."""
     return Markup(
-        '<svg viewBox="0 0 200 18" width="200" height="18" role="img" '
+        '<svg viewBox="-6 0 212 18" width="212" height="18" role="img" '
         'aria-label="{value:.2f}, {low:.2f} to {high:.2f}">'
         '<line x1="0" x2="200" y1="9" y2="9" stroke="#e9ebef"/>'
         '<line x1="100" x2="100" y1="1" y2="17" stroke="#56606c" stroke-dasharray="2 2"/>'
