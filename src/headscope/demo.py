@@ -7,8 +7,6 @@ from headscope.config import Config, make_config
 from headscope.experiment import run
 
 SUBJECTS = 120
-# Atrophy that a small network learns in minutes, far from trivially: subject-level AUC about 0.8
-VENTRICLE_MM, THINNING_MM = 1.15, 0.2
 
 
 def demo_config(out: Path, *, seed: int = 0) -> Config:
@@ -38,11 +36,5 @@ def demo(out: Path, *, subjects: int = SUBJECTS, seed: int = 0, epochs: int | No
     if epochs is not None:
         rows = tuple(row.model_copy(update={"epochs": epochs}) for row in config.rows)
         config = config.model_copy(update={"rows": rows})
-    simulate_cohort(
-        out / "cohort",
-        subjects=subjects,
-        seed=seed,
-        ventricle_mm=VENTRICLE_MM,
-        thinning_mm=THINNING_MM,
-    )
+    simulate_cohort(out / "cohort", subjects=subjects, seed=seed)
     return run(config)
