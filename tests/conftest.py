@@ -3,6 +3,9 @@ from pathlib import Path
 
 import pytest
 
+# As on the command line, and before anything imports torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 REPOSITORY = Path(__file__).parents[1]
 
 

@@ -412,6 +412,8 @@ def report(
 
 def main() -> None:
     """Run the command line; a foreseen error is one sentence on stderr, never a traceback."""
+    # OpenMP's threads spin while they wait: beside other work that costs far more than it saves
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except InputError as error:
