@@ -13,7 +13,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
+console = Console(
+    stderr=True, highlight=False, markup=False, width=None if sys.stderr.isatty() else 120
+)
 T = TypeVar("T")
 
 
@@ -24,11 +26,11 @@ def track(items: Iterable[T], description: str, total: int, done: int = 0) -> It
     is no terminal, one line says what was done, once it is.
     """
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        TextColumn("{task.fields[unit]}"),
+        TextColumn("{task.fields[unit]}", markup=False),
         console=console,
     ) as progress:
         task = progress.add_task(description, total=total, completed=done, unit="left")

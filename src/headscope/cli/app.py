@@ -1,0 +1,46 @@
+"""The app that the commands join, and what it makes of errors and of Ctrl-C."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from headscope.errors import InputError, RunError
+
+app = typer.Typer(
+    name="headscope",
+    help="What did the final layer learn, and should you believe its accuracy?",
+    epilog="Begin with: headscope demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def main() -> None:
+    """Run the command line; a foreseen error is one sentence on stderr, never a traceback."""
+    # OpenMP's threads spin while they wait: beside other work that costs far more than it saves
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except RunError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:  # the reader of stdout has had enough, as in '| head'
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Turn Ctrl-C into a promise: nothing is lost, and the same command goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on from here.", file=sys.stderr)
+        raise typer.Exit(130) from None

@@ -1,0 +1,162 @@
+"""Commands that train and report: demo, run, report."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headscope.cli.app import app, resumable
+from headscope.cli.options import (
+    Centre,
+    Classes,
+    Count,
+    Label,
+    Plane,
+    Pseudonymise,
+    Size,
+    Spacing,
+    Strict,
+    SubjectPattern,
+    Threshold,
+    Volume,
+    Where,
+    Workers,
+    class_values,
+    names,
+    split_settings,
+)
+from headscope.cli.show import conclude
+
+if TYPE_CHECKING:
+    from headscope.config import Config
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the experiment.")] = Path("headscope-demo"),
+    subjects: Annotated[int, typer.Option(help="Subjects to simulate.", min=6)] = 120,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of every regime.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Seed of cohort, split and networks.", min=0)] = 0,
+) -> None:
+    """Run the main job on a simulated cohort: no network, no GPU, no data; minutes.
+
+    Example: headscope demo --out first-look
+    """
+    print("The demo's cohort is simulated: no figure in it says anything about real brains.")
+    with resumable():
+        from headscope.demo import demo as run_demo
+
+        experiment = run_demo(out, subjects=subjects, epochs=epochs, seed=seed)
+    conclude(experiment)
+
+
+@app.command()
+def run(
+    data: Annotated[Path, typer.Argument(help="A folder of scans, or an experiment's TOML file.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the experiment.")] = None,
+    label: Label = None,
+    classes: Classes = None,
+    threshold: Threshold = None,
+    where: Where = None,
+    plane: Plane = None,
+    count: Count = None,
+    size: Size = None,
+    centre: Centre = None,
+    spacing_mm: Spacing = None,
+    subject_pattern: SubjectPattern = None,
+    volume: Volume = None,
+    strict: Strict = None,
+    pseudonymise: Pseudonymise = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="Networks, by comma: resnet101,googlenet,timm/NAME.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="pretrained (default), random, or a file of weights.")
+    ] = None,
+    regimes: Annotated[
+        str | None, typer.Option(help="Regimes, by comma: frozen,finetune,scratch.")
+    ] = None,
+    splits: Annotated[
+        str | None,
+        typer.Option(
+            "--splits",
+            "--split",
+            help="subject (default) and, as in the paper, slice; by comma. Or a split file.",
+        ),
+    ] = None,
+    folds: Annotated[int | None, typer.Option(help="Folds, each tested once, by --splits.")] = None,
+    balance: Annotated[
+        str | None, typer.Option(help="Columns to balance between subsets, by comma: Age,Sex.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds, by comma (0).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs (20).")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Initial rate (0.001).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Slices a batch (32).")] = None,
+    device: Annotated[str | None, typer.Option(help="auto (default), cpu or cuda.")] = None,
+    workers: Workers = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other setting, as key=value.")
+    ] = None,
+) -> None:
+    """Train the grid of networks, regimes, splits and seeds, and report on it.
+
+    The same command goes on where it was stopped and does nothing twice.
+
+    Example: headscope run scans --architecture resnet101 --regimes frozen,finetune --out first
+    """
+    from headscope.config import make_config, parse_change, read_config
+
+    changes: dict[str, Any] = {
+        "out": out,
+        "label": label,
+        "classes": class_values(classes),
+        "threshold": threshold,
+        "where": where,
+        "plane": plane,
+        "count": count,
+        "size": size,
+        "centre": centre,
+        "spacing_mm": spacing_mm,
+        "subject_pattern": subject_pattern,
+        "volume": volume,
+        "strict": strict,
+        "pseudonymise": pseudonymise,
+        "architectures": names(architecture),
+        "weights": weights,
+        "regimes": names(regimes),
+        **split_settings(splits),
+        "folds": folds,
+        "balance": names(balance),
+        "seeds": names(seeds),
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "device": device,
+        "workers": workers,
+    }
+    changes = {name: value for name, value in changes.items() if value is not None}
+    changes |= dict(parse_change(text) for text in set_ or [])
+    if data.suffix == ".toml":
+        config = read_config(data, changes)
+    else:
+        config = make_config(data=data, **changes)
+    _run(config)
+
+
+@app.command()
+def report(
+    experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
+) -> None:
+    """Write table, figures and HTML page of an experiment anew from its records.
+
+    Example: headscope report headscope-demo
+    """
+    conclude(experiment)
+
+
+def _run(config: "Config") -> None:
+    with resumable():
+        from headscope.experiment import run as run_experiment
+
+        experiment = run_experiment(config)
+    conclude(experiment)
