@@ -11,7 +11,7 @@ ROOT = Path(headscope.__file__).parent
 BASE = {"errors", "files", "console"}
 MAY_IMPORT = {
     "errors": set(),
-    "files": set(),
+    "files": {"errors"},
     "console": set(),
     "config": BASE,
     "cohort": BASE,

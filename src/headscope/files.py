@@ -11,6 +11,13 @@ from typing import Any
 
 import pandas as pd
 
+from headscope.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
+
 TEXT_COLUMNS = ("subject_id", "session_id", "label", "predicted", "scan", "plane", "subset")
 
 NO_ID = "unknown"  # the subject_id of slices of whom nobody knows whom they show
@@ -34,6 +41,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing in `folder`; the system lets go even after a crash.
+
+    Where the system or its file system knows no such locks, nothing is held.
+
+    Raises
+    ------
+    InputError
+        Another process holds the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("ab") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"Another headscope is at work in {folder}.") from None
+            except OSError:  # a network drive without locks
+                pass
+        yield
 
 
 def write_text(path: Path, text: str) -> None:
