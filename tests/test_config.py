@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,16 +9,23 @@ from headscope.errors import InputError
 from headscope.experiment import plan_runs
 
 
-def test_settings_survive_toml(tmp_path):
+def test_settings_survive_toml(tmp_path, monkeypatch):
     config = make_config(
         data="scans",
+        out="experiment",
+        weights="w.safetensors",
         classes={"AD": ["Demented"], "NC": ["Nondemented"]},
         rows=[{"regime": "scratch", "name": "scratch-50", "epochs": 50}],
         seeds=[0, 1],
     )
-    config.save(tmp_path / "experiment.toml")
-    again = read_config(tmp_path / "experiment.toml", {"data": "scans", "out": config.out})
-    assert again == config
+    monkeypatch.chdir(tmp_path)
+    config.save(Path("experiment") / "experiment.toml")
+    monkeypatch.chdir("experiment")  # read again from elsewhere, it names the same places
+    again = read_config(Path("experiment.toml"), {})
+    for name in ("data", "out", "weights"):
+        assert Path(getattr(again, name)).resolve() == tmp_path / getattr(config, name)
+    places = ("data", "out", "weights")
+    assert again.model_dump(exclude=places) == config.model_dump(exclude=places)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +39,8 @@ def test_settings_survive_toml(tmp_path):
         ({"ratio": [1, 0, 1]}, "ratio.1"),
         ({"regimes": []}, "needs at least one value"),
         ({"learning_rate": -1}, "greater than 0"),
+        ({"folds": 3, "balance": ["Age"]}, "Folds and balance exclude each other"),
+        ({"rows": [{"regime": "frozen", "name": "../../evil"}]}, "rows.0.name"),
     ],
 )
 def test_a_bad_setting_is_named_with_the_valid_ones(settings, part):
@@ -66,6 +77,7 @@ def test_changes_are_toml_or_text():
     assert parse_change("seeds=[0, 1]") == ("seeds", [0, 1])
     assert parse_change("seeds=7") == ("seeds", [7])
     assert parse_change("weights=a=b") == ("weights", "a=b")
+    assert parse_change(r"subject_pattern=sub-(\d{1,3})") == ("subject_pattern", r"sub-(\d{1,3})")
     with pytest.raises(InputError, match="key=value"):
         parse_change("epochs")
 
@@ -92,6 +104,13 @@ def test_rows_take_what_they_leave_out_from_the_experiment():
         "resnet18-scratch-long-subject-seed0",
     ]
     assert [plan.recipe.epochs for plan in plans] == [2, 2, 5, 9]
+
+
+def test_rows_of_a_file_are_not_silently_kept(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text('data = "scans"\n[[rows]]\nregime = "frozen"\n')
+    with pytest.raises(InputError, match="has rows that name what trains"):
+        read_config(path, {"regimes": ["scratch"]})
 
 
 def test_two_rows_of_one_name_are_refused():

@@ -1,6 +1,7 @@
 """The settings of an experiment: TOML in and out, each value checked with the valid ones named."""
 
 import difflib
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from headscope.files import write_text
 
 SplitKind = Literal["subject", "slice"]
 Device = Literal["auto", "cpu", "cuda"]
+PATHS = ("data", "out", "split_file", "pseudonymise", "weights")
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 
@@ -27,7 +29,7 @@ class Row(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     regime: str
-    name: str | None = None
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")] | None = None
     architecture: str | None = None
     splits: tuple[SplitKind, ...] | None = None
     epochs: Positive | None = None
@@ -96,13 +98,12 @@ class Config(BaseModel):
             raise ValueError(f"{' and '.join(given)} exclude each other: give one of them")
         return self
 
-    def to_toml(self) -> str:
-        """Return the settings as TOML; those that are None are left out."""
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
-
     def save(self, path: Path) -> None:
-        """Write the settings as TOML."""
-        write_text(path, self.to_toml())
+        """Write the settings as TOML, with paths from the file's folder, as they are read again."""
+        settings = self.model_dump(mode="json", exclude_none=True)
+        for key in _paths(settings):
+            settings[key] = os.path.relpath(settings[key], path.parent)
+        write_text(path, tomli_w.dumps(settings))
 
 
 def make_config(**settings: Any) -> Config:
@@ -128,16 +129,19 @@ def read_config(path: Path, changes: Mapping[str, Any]) -> Config:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as TOML: {error}.") from None
-    for key in ("data", "out", "split_file", "pseudonymise"):
-        if isinstance(found.get(key), str):
-            found[key] = path.parent / found[key]
-    weights = found.get("weights")
-    if isinstance(weights, str) and weights not in ("pretrained", "random"):
-        found["weights"] = str(path.parent / weights)
+    found |= {key: str(path.parent / found[key]) for key in _paths(found)}
+    if found.get("rows") and {"regimes", "architectures"} & changes.keys():
+        raise InputError(f"{path} has rows that name what trains: change them there.")
     try:
         return make_config(**(found | dict(changes)))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _paths(settings: Mapping[str, Any]) -> list[str]:
+    """Return the keys of `settings` that hold paths; the weights may be a word instead."""
+    keys = [key for key in PATHS if isinstance(settings.get(key), str)]
+    return [key for key in keys if settings[key] not in ("pretrained", "random")]
 
 
 def parse_change(text: str) -> tuple[str, Any]:
@@ -149,16 +153,16 @@ def parse_change(text: str) -> tuple[str, Any]:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
-    if isinstance(parsed, str) and "," in parsed:
-        parsed = [part.strip() for part in parsed.split(",")]
     return key.strip(), _listed(key.strip(), parsed)
 
 
 def _listed(key: str, value: Any) -> Any:
-    """Let one value stand for a list of one, where the setting is a list."""
+    """Read text by comma, and one value as a list of one, where the setting is a list."""
     field = Config.model_fields.get(key)
     plural = field is not None and "tuple" in str(field.annotation) and key != "classes"
-    return [value] if plural and not isinstance(value, list | tuple) else value
+    if not plural or isinstance(value, list):
+        return value
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else [value]
 
 
 def _sentence(error: ValidationError) -> str:
@@ -174,4 +178,6 @@ def _sentence(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
         return f"The setting {where!r} is missing."
+    if not where:  # several settings that do not go together
+        return f"{message[0].upper()}{message[1:]}."
     return f"The setting {where!r} is {first['input']!r}: {message[0].lower()}{message[1:]}."

@@ -51,11 +51,10 @@ def subset_figures(
     slices = Units(labels, probabilities, owner)
     figures: dict[str, Any] = {"slices": len(labels), "subjects": len(people)}
     for level, units in (("slice", slices), ("subject", subject_level(*slices))):
-        weights = draws_of_people[:, units.owner]  # (draws, units)
-        ones = np.ones((1, len(units.labels)), dtype=weights.dtype)
+        ones = np.ones((1, len(units.labels)))
         for name, figure in FIGURES.items():
             value = figure(units.labels, units.probabilities, ones)[0]
-            drawn = _in_chunks(figure, units.labels, units.probabilities, weights)
+            drawn = _in_chunks(figure, units, draws_of_people)
             figures[f"{level}_{name}"] = _with_interval(value, drawn)
     return figures
 
@@ -125,19 +124,18 @@ def _draw_subjects(labels: Array, owner: Array, people: int, draws: int, seed: i
     return counts
 
 
-def _in_chunks(
-    figure: Any,
-    labels: Array,
-    probabilities: Array,
-    weights: Array,
-) -> Array:
-    """Apply a weighted figure to every draw, some at a time so that memory stays bounded."""
-    step = max(1, _CHUNK_BYTES // (8 * max(1, len(labels))))
-    parts = [
-        figure(labels, probabilities, weights[start : start + step])
-        for start in range(0, len(weights), step)
-    ]
-    return np.concatenate(parts) if parts else np.empty(0)
+def _in_chunks(figure: Any, units: Units, draws_of_people: Array) -> Array:
+    """Apply a weighted figure to every draw, some at a time so that memory stays bounded.
+
+    A draw that leaves a class without weight (its subjects also bear another label) gives NaN.
+    """
+    step = max(1, _CHUNK_BYTES // (8 * max(1, len(units.labels))))
+    with np.errstate(invalid="ignore"):
+        parts = [
+            figure(units.labels, units.probabilities, part[:, units.owner])  # (step, units)
+            for part in np.split(draws_of_people, range(step, len(draws_of_people), step))
+        ]
+    return np.concatenate(parts)
 
 
 def _with_interval(value: float, drawn: Array) -> Value:

@@ -34,6 +34,9 @@ def main() -> None:
         sys.exit(1)
     except BrokenPipeError:  # the reader of stdout has had enough, as in '| head'
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"{error.filename or 'The system'}: {error.strerror or error}.", file=sys.stderr)
+        sys.exit(1)
 
 
 @contextmanager

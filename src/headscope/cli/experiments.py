@@ -139,7 +139,7 @@ def run(
     if data.suffix == ".toml":
         config = read_config(data, changes)
     else:
-        config = make_config(data=data, **changes)
+        config = make_config(**({"data": data} | changes))
     _run(config)
 
 

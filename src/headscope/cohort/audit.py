@@ -232,10 +232,10 @@ def _root(experiment: Path) -> Path | None:
     if not settings.is_file():
         return None
     data = Path(str(tomllib.loads(settings.read_text(encoding="utf-8")).get("data", "")))
-    for folder in (data, experiment / data, experiment.parent / data):
-        if folder.exists():
-            return folder if folder.is_dir() else folder.parent
-    return None
+    folder = experiment / data  # paths are taken from the file's own folder
+    if not folder.exists():
+        return None
+    return folder if folder.is_dir() else folder.parent
 
 
 def _scan_numbers(table: pd.DataFrame) -> NDArray[np.intp]:

@@ -10,14 +10,13 @@ from urllib.error import URLError
 
 import timm
 import torch
-import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from headscope.errors import InputError
 from headscope.files import sha256
-from headscope.models.zoo import Architecture
+from headscope.models.zoo import Architecture, published_weights
 
 State = dict[str, Tensor]
 
@@ -169,7 +168,7 @@ def _lite0_names(model: nn.Module) -> dict[str, str]:
 
 
 def _torchvision_download(name: str) -> tuple[State, Source]:
-    published = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+    published = published_weights(name)
     try:
         state = published.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError) as error:
@@ -179,7 +178,7 @@ def _torchvision_download(name: str) -> tuple[State, Source]:
             f"{published.url} on a machine with a network and save it as {cache}, or give a "
             f"file with --weights, or --weights random."
         ) from None
-    return state, Source(f"torchvision {name} IMAGENET1K_V1")
+    return state, Source(f"torchvision {name} {published.name}")
 
 
 def _timm_download(name: str) -> tuple[State, Source]:

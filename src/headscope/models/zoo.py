@@ -27,7 +27,7 @@ class Architecture:
 
     build() returns it with random weights and its 1000 ImageNet classes; mean and std normalise
     pixels in 0 to 1; size is the side in pixels it was trained at; weights says where pretrained
-    ones come from: "torchvision", "timm" or "package".
+    ones come from: "torchvision", "timm", "package", or "file" where only a file has them.
     """
 
     name: str
@@ -124,8 +124,15 @@ def find_architecture(name: str) -> Architecture:
     )
 
 
+def published_weights(name: str) -> Any:
+    """Return torchvision's first ImageNet weights of a network, the nearest to its paper's."""
+    published = torchvision.models.get_model_weights(name)
+    first = getattr(published, "IMAGENET1K_V1", None)
+    return first or published.DEFAULT
+
+
 def _from_torchvision(name: str) -> Architecture:
-    transforms = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].transforms()
+    transforms = published_weights(name).transforms()
     options: dict[str, Any] = {}
     if name == "inception_v3":
         options = {"aux_logits": False, "transform_input": True, "init_weights": True}

@@ -1,8 +1,8 @@
 """What the backbone makes of each slice: features, stage means and last feature maps.
 
 A frozen backbone passes each slice once. Its features are stored under a key made of the
-backbone's hash, the slices' hash and the settings of the pass, and serve every split, seed and
-head that reads them.
+backbone's hash, its normalisation and the slices' hash, and serve every split, seed and head that
+reads them.
 """
 
 import hashlib
@@ -67,9 +67,11 @@ def cached_features(
 ) -> Extracted:
     """Return the features of a frozen backbone, from `folder` where they stand already.
 
-    `key` names slices and settings; the backbone's own hash is added to it.
+    `key` names the slices; the backbone's own hash and its normalisation are added to it.
     """
-    name = hashlib.sha256(f"{network.backbone_hash()} {key}".encode()).hexdigest()[:16]
+    entry = network.architecture
+    whole = f"{network.backbone_hash()} {entry.name} {entry.mean} {entry.std} {key}"
+    name = hashlib.sha256(whole.encode()).hexdigest()[:16]
     path = folder / f"features-{network.architecture.name.replace('/', '-')}-{name}.npz"
     if path.is_file():
         with np.load(path, allow_pickle=False) as stored:

@@ -79,7 +79,8 @@ class FeatureInputs:
 def batches(rows: NDArray[Any], batch_size: int) -> list[NDArray[Any]]:
     """Cut `rows` into batches of at most `batch_size` whose sizes differ by one at most.
 
-    So no epoch ends on a lone slice, on which BatchNorm has no variance to take.
+    So, with batches of three and more, no epoch ends on a lone slice, on which BatchNorm has
+    no variance to take.
     """
     return np.array_split(rows, max(1, -(-len(rows) // batch_size)))
 

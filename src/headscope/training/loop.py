@@ -124,12 +124,12 @@ def fit(
             trained = yield from train_epoch(
                 model, inputs, labels, order, optimizer, recipe.batch_size
             )
-            if not np.isfinite(trained[0]):
+            seen = evaluate(model, inputs, labels, val_rows, recipe.batch_size)
+            if not np.isfinite([trained[0], seen[0]]).all():
                 raise RunError(
                     f"The loss is no longer finite in epoch {epoch + 1}; a learning rate below "
                     f"{recipe.learning_rate:g} may help."
                 )
-            seen = evaluate(model, inputs, labels, val_rows, recipe.batch_size)
             # 3. keep what a later start needs
             seconds = time.perf_counter() - start
             history.append(_history_row(epoch, recipe, trained, seen, seconds))
