@@ -1,5 +1,6 @@
 """From the record to results: arrays in, small frozen dataclasses and tables out."""
 
+from headscope.analysis.fits import PolynomialFit, polynomial_fits
 from headscope.analysis.table import (
     NAMELESS,
     LogitScatter,
@@ -19,11 +20,9 @@ from headscope.analysis.table import (
 )
 from headscope.analysis.weights import (
     HeadAnalysis,
-    PolynomialFit,
     class_pairs,
     correlation_from_moments,
     head_analysis,
-    polynomial_fits,
     run_head_analysis,
     sum_shrinkage,
 )
