@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from headscope.config import make_config
 from headscope.errors import InputError, RunError
 from headscope.experiment import run
+from headscope.files import locked
 from headscope.metrics import softmax, subset_figures
 from headscope.record import read_experiment
 from headscope.training import loop
@@ -140,6 +141,37 @@ def test_other_settings_for_a_standing_run_are_refused(data, experiment):
         run(settings(data, experiment, epochs=3))
     with pytest.raises(InputError, match="size"):
         run(settings(data, experiment, size=48))
+
+
+def test_a_split_made_by_other_settings_is_refused(data, experiment):
+    with pytest.raises(InputError, match=r"subject-seed0.tsv was made by other settings \(ratio"):
+        run(settings(data, experiment, ratio=[2, 1, 1], regimes=["frozen"]))
+
+
+def test_a_run_goes_on_with_its_own_split_alone(data, tmp_path):
+    config = settings(data, tmp_path / "out", regimes=["frozen"], splits=["subject"])
+    run(config)
+    split = config.out / "splits" / "subject-seed0.tsv"
+    table = pd.read_csv(split, sep="\t")
+    table["subset"] = table["subset"].replace({"test": "train", "train": "test"})
+    table.to_csv(split, sep="\t", index=False)
+    with pytest.raises(InputError, match="split_sha256"):
+        run(config)
+
+
+def test_two_at_once_in_one_folder_are_refused(data, tmp_path):
+    with (
+        locked(tmp_path / "out"),
+        pytest.raises(InputError, match="Another headscope is at work"),
+    ):
+        run(settings(data, tmp_path / "out"))
+
+
+def test_an_out_that_is_a_file_is_named(data, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match="out is a file"):
+        run(settings(data, tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_an_interrupted_experiment_goes_on_to_the_same_numbers(

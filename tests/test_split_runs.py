@@ -67,7 +67,7 @@ def test_a_split_file_is_followed(data, tmp_path):
 
 
 def test_ways_to_split_exclude_each_other(data, tmp_path):
-    with pytest.raises(InputError, match="folds and balance exclude each other"):
+    with pytest.raises(InputError, match="Folds and balance exclude each other"):
         settings(data, tmp_path, folds=3, balance=["Age"])
     plans = plan_runs(settings(data, tmp_path, folds=2, seeds=[0, 1], splits=["subject"]))
     assert len({plan.name for plan in plans}) == 12

@@ -1,6 +1,8 @@
 """The whole path on one screen: scans → slices → splits → networks → records."""
 
+import hashlib
 import importlib.metadata
+import json
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from headscope.cohort.splits import balance_of, check_ids, ensure_split
 from headscope.config import Config, Row
 from headscope.console import console
 from headscope.errors import InputError
-from headscope.files import write_json, write_table
+from headscope.files import locked, write_json, write_table
 from headscope.metrics import run_figures, softmax
 from headscope.models.network import Network, build_network
 from headscope.models.regimes import find_regime
@@ -57,7 +59,18 @@ def run(config: Config) -> Path:
     for plan in plans:
         find_architecture(plan.architecture)
         find_regime(plan.regime)
-    # 2. scans → slices, read once for every run
+    if config.out.exists() and not config.out.is_dir():
+        raise InputError(f"{config.out} is a file: --out names a folder.")
+    device = _device(config.device)
+    # 2. the scans, and whether they can be split as asked
+    cohort = _find_cohort(config, plans)
+    # 3. slices and runs, in a folder that is ours alone
+    with locked(config.out):
+        _run_all(plans, cohort, config, device)
+    return config.out
+
+
+def _find_cohort(config: Config, plans: list[Plan]) -> Cohort:
     cohort = find_cohort(
         config.data,
         label=config.label,
@@ -74,6 +87,10 @@ def run(config: Config) -> Path:
         cohort = pseudonymised(cohort, config.pseudonymise, config.out)
     for note in cohort.notes:
         console.print(note, soft_wrap=True)
+    return cohort
+
+
+def _run_all(plans: list[Plan], cohort: Cohort, config: Config, device: torch.device) -> None:
     slices = write_slices(
         cohort,
         config.out / "slices",
@@ -88,13 +105,11 @@ def run(config: Config) -> Path:
         analyze_orientation=config.analyze_orientation,
     )
     config.save(config.out / "experiment.toml")
-    write_json(config.out / "environment.json", environment())
-    # 3. each run: its split, its training, its record
+    write_json(config.out / "environment.json", environment(device))
     for number, plan in enumerate(plans, start=1):
         subsets = _split(plan, config, slices, cohort)
         title = f"[{number}/{len(plans)}] {plan.name}"
         train_run(plan, slices, subsets, config, simulated=cohort.simulated, title=title)
-    return config.out
 
 
 def _split(plan: Plan, config: Config, slices: SliceSet, cohort: Cohort) -> NDArray[np.str_]:
@@ -104,6 +119,7 @@ def _split(plan: Plan, config: Config, slices: SliceSet, cohort: Cohort) -> NDAr
     foreign = by_subject or "subject" not in config.splits
     part = "" if plan.fold is None else f"fold{plan.fold}of{config.folds}-"
     path = config.out / "splits" / f"{plan.split}-{part}seed{plan.seed}.tsv"
+    _hold_to(path, config, plan)
     covariates = cohort.scans[["subject_id", *config.balance]]
     subsets = ensure_split(
         path,
@@ -124,6 +140,30 @@ def _split(plan: Plan, config: Config, slices: SliceSet, cohort: Cohort) -> NDAr
             )
             console.print(f"{path.stem}: between the subsets, {each}", soft_wrap=True)
     return subsets
+
+
+def _hold_to(path: Path, config: Config, plan: Plan) -> None:
+    """Write beside a split what makes it; refuse one that was made by other settings."""
+    made_by = {
+        "ratio": list(config.ratio),
+        "seed": plan.seed,
+        "folds": config.folds,
+        "balance": list(config.balance),
+        "split_file": str(config.split_file) if config.split_file else None,
+    }
+    beside = path.with_suffix(".json")
+    if path.exists() and beside.exists():
+        stored = json.loads(beside.read_text(encoding="utf-8"))
+        differing = [
+            f"{name} {stored.get(name)} instead of {value}"
+            for name, value in made_by.items()
+            if stored.get(name) != value
+        ]
+        if differing:
+            raise InputError(
+                f"{path} was made by other settings ({', '.join(differing)}): choose another --out."
+            )
+    write_json(beside, made_by)
 
 
 def train_run(
@@ -149,7 +189,8 @@ def train_run(
         size=slices.pixels.shape[1],
         seed=plan.seed,
     )
-    settings = _settings(plan, network, slices, subsets, simulated) | {"ratio": list(config.ratio)}
+    settings = _settings(plan, network, slices, subsets, simulated)
+    device = _device(config.device)
     if start_run(path, settings):
         console.print(f"{title}: stands already")
         return Run(path)
@@ -161,7 +202,7 @@ def train_run(
         subsets,
         plan.recipe,
         seed=plan.seed,
-        device=_device(config.device),
+        device=device,
         checkpoint=path / "checkpoint" / "last.pt",
         cache=config.out / "cache",
         slices_key=slices.sha256,
@@ -178,6 +219,7 @@ def train_run(
             "epochs": len(outcome.history),
             "train_seconds": outcome.train_seconds,
             "freeze_certificate": outcome.certificate,
+            "environment": environment(device),
         },
         head=outcome.head | {"class_names": np.array(slices.class_names)},
         features={
@@ -212,13 +254,13 @@ def plan_runs(config: Config) -> list[Plan]:
     return plans
 
 
-def environment() -> dict[str, Any]:
+def environment(device: torch.device) -> dict[str, Any]:
     """Return the versions of what computed the numbers; nothing about the machine's owner."""
     packages = ("headscope", "torch", "torchvision", "timm", "numpy", "scikit-learn", "nibabel")
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
         "threads": torch.get_num_threads(),
         "packages": {name: importlib.metadata.version(name) for name in packages},
     }
@@ -255,6 +297,7 @@ def _settings(
         "seed": plan.seed,
         "fold": plan.fold,
         **asdict(plan.recipe),
+        "split_sha256": hashlib.sha256("\n".join(subsets.tolist()).encode()).hexdigest(),
         "steps_per_epoch": len(batches(np.flatnonzero(subsets == "train"), plan.recipe.batch_size)),
         "weights": network.source.text,
         "weights_sha256": network.source.sha256,
