@@ -163,6 +163,7 @@ def _hold_to(path: Path, config: Config, plan: Plan) -> None:
             raise InputError(
                 f"{path} was made by other settings ({', '.join(differing)}): choose another --out."
             )
+        return
     write_json(beside, made_by)
 
 
