@@ -5,6 +5,7 @@ import hmac
 import re
 import stat
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,16 @@ def test_the_same_key_gives_the_same_pseudonyms_and_another_gives_others(tmp_pat
     pd.testing.assert_frame_equal(first, again)
     assert not set(first["subject_id"]) & set(other["subject_id"])
     assert first["subject_id"].nunique() == cohort.scans["subject_id"].nunique()
+
+
+def test_the_order_of_rows_says_nothing_about_the_real_ids(tmp_path):
+    cohort = find_cohort(write_cohort(tmp_path / "data"))
+    hidden = pseudonymised(cohort, tmp_path / "key", tmp_path / "out").scans
+    assert hidden["subject_id"].is_monotonic_increasing
+    assert hidden["path"].tolist() != cohort.scans["path"].tolist()
+    turned = replace(cohort, scans=cohort.scans[::-1].reset_index(drop=True))
+    again = pseudonymised(turned, tmp_path / "key", tmp_path / "out").scans
+    pd.testing.assert_frame_equal(hidden, again)
 
 
 def test_a_key_that_protects_nothing_is_refused(tmp_path):

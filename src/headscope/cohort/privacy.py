@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import pandas as pd
+
 from headscope.cohort.layouts import Cohort
 from headscope.errors import InputError
 from headscope.files import NO_ID
@@ -24,8 +26,8 @@ def pseudonymised(cohort: Cohort, key_file: Path, out: Path) -> Cohort:
 
     A subject becomes sub- and the first 12 hexadecimal digits of HMAC-SHA256 over its id, a
     session likewise of 8 over subject and session. The column `name` is what artefacts call a scan
-    in place of its path, and notes that quote an id or a file are left out. The key is made where
-    there is none.
+    in place of its path, and notes that quote an id or a file are left out. Rows are sorted by the
+    pseudonyms, so that their order tells nothing either. The key is made where there is none.
 
     Raises
     ------
@@ -50,7 +52,7 @@ def pseudonymised(cohort: Cohort, key_file: Path, out: Path) -> Cohort:
     hidden = {*scans["path"], *scans["subject_id"], *scans["session_id"]}
     return replace(
         cohort,
-        scans=scans.assign(subject_id=subjects, session_id=sessions, name=names),
+        scans=_reordered(scans.assign(subject_id=subjects, session_id=sessions, name=names)),
         notes=[note for note in cohort.notes if not _quotes(note, hidden)]
         + ["Ids are pseudonyms: keyed hashes of those in the data."],
     )
@@ -83,6 +85,12 @@ def _subject(key: bytes, subject: str) -> str:
 
 def _digest(key: bytes, *parts: str) -> str:
     return hmac.new(key, "\0".join(parts).encode(), hashlib.sha256).hexdigest()
+
+
+def _reordered(scans: pd.DataFrame) -> pd.DataFrame:
+    """Sort by pseudonyms: rows in the order of the real ids would give them back to who knows."""
+    by = ["subject_id", "session_id", "plane", "slice_index", "name"]
+    return scans.sort_values([name for name in by if name in scans.columns], ignore_index=True)
 
 
 def _quotes(note: str, hidden: Iterable[str]) -> bool:
