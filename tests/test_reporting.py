@@ -65,6 +65,13 @@ def shrinkage(run: Run) -> float:
     return s
 
 
+def resampled_residuals(x, y, kept):
+    """The residual of a thousand draws of the features, one at a time."""
+    for drawn in np.random.default_rng(0).integers(0, len(x), (1000, len(x))):
+        vs, vd = np.var(kept[drawn]), np.var((x - y)[drawn])
+        yield np.corrcoef(x[drawn], y[drawn])[0, 1] - (vs - vd) / (vs + vd)
+
+
 def recomputed(run: Run) -> dict[str, float]:
     """Every number of the weights section, from head.npz, run.toml and history.jsonl alone."""
     with np.load(run.path / "head.npz") as head:
@@ -74,7 +81,10 @@ def recomputed(run: Run) -> dict[str, float]:
     kept = shrinkage(run) * initial
     r = np.corrcoef(x, y)[0, 1]
     null = (np.var(kept) - np.var(d)) / (np.var(kept) + np.var(d))
+    low, high = np.quantile(list(resampled_residuals(x, y, kept)), [0.025, 0.975])
     known = {
+        "residual_low": low,
+        "residual_high": high,
         "feature_count": len(x),
         "r": r,
         "r_null": null,
@@ -149,9 +159,7 @@ def test_counts_of_the_cohort_are_those_of_the_predictions(experiment, page):
 
 
 def test_verdict_names_subjects_interval_and_the_leakage_gap(experiment, page):
-    text = (experiment / "report.html").read_text(encoding="utf-8")
-    verdict = text[text.index('id="verdict"') : text.index('id="cohort"')]
-    words = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", verdict))
+    words = verdict_of(experiment / "report.html")
     assert "subjects never seen in training" in words
     assert "95% interval" in words
     runs = {run.name: run for run in read_experiment(experiment)}
@@ -167,6 +175,26 @@ def test_verdict_names_subjects_interval_and_the_leakage_gap(experiment, page):
         key=lambda run: run.metrics["val"]["slice_accuracy"]["value"],
     )
     assert f"({chosen.settings['regime']}) classified" in words
+
+
+def verdict_of(page_path):
+    """The words of the verdict, without the tags."""
+    text = page_path.read_text(encoding="utf-8")
+    verdict = text[text.index('id="verdict"') : text.index('id="cohort"')]
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", verdict))
+
+
+def test_verdict_tells_a_head_that_departs_from_one_that_sgd_trained(tmp_path):
+    run = write_synthetic_run(tmp_path, width=512)
+    words = verdict_of(write_report(tmp_path))
+    assert "is the one that the training rule forces" in words and "departs" not in words
+    with np.load(run.path / "head.npz") as stored:
+        head = dict(stored)
+    head["weight"] = head["weight"] - 0.8 * head["weight"].mean(axis=0)  # a fifth of the row sum
+    np.savez(run.path / "head.npz", **head)
+    words = verdict_of(write_report(tmp_path))
+    assert "departs from the one that the training rule forces" in words
+    assert f"The sum of the rows moved in {run.name}" in words
 
 
 def test_page_loads_nothing(page, experiment):

@@ -118,6 +118,71 @@ def test_null_prediction_takes_the_sum_from_the_initial_head():
     assert result.notes == ()
 
 
+@pytest.mark.parametrize("classes", [2, 4])
+def test_residual_interval_equals_drawing_the_features_one_by_one(classes):
+    rng = np.random.default_rng(8)
+    D = 60
+    initial = rng.normal(0, 0.1, (classes, D))
+    weight = initial + rng.normal(0, 0.2, (classes, D))
+    result = head_analysis(weight, initial_weight=initial, pair=(1, 0))
+    residuals = []
+    for drawn in np.random.default_rng(0).integers(0, D, (1000, D)):
+        W, mean_row = weight[:, drawn], initial[:, drawn].mean(axis=0)
+        a, b = (W - weight.mean(axis=0)[drawn])[[1, 0]]
+        kept = np.var(mean_row)
+        null = (kept + np.cov(a, b, ddof=0)[0, 1]) / np.sqrt(
+            (kept + np.var(a)) * (kept + np.var(b))
+        )
+        residuals.append(np.corrcoef(W[1], W[0])[0, 1] - null)
+    expected = np.quantile(residuals, [0.025, 0.975])
+    np.testing.assert_allclose((result.residual_low, result.residual_high), expected, atol=1e-12)
+    assert result.residual_low < result.residual < result.residual_high
+
+
+def trained_by_sgd(seed, width):
+    """Return the initial and the trained weight of a head on random features, and its rates."""
+    torch.manual_seed(seed)
+    features, label = torch.randn(64, width), torch.randint(2, (64,))
+    layer = torch.nn.Linear(width, 2)
+    initial = layer.weight.detach().numpy().copy()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
+    for _ in range(40):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(layer(features), label).backward()
+        optimizer.step()
+    training = {"learning_rates": [0.05] * 40, "momentum": 0.9, "weight_decay": 1e-3}
+    return layer.weight.detach().numpy(), {"initial_weight": initial, **training}
+
+
+@pytest.mark.parametrize("width", [16, 96, 1280])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_head_trained_by_sgd_does_not_depart(seed, width):
+    weight, training = trained_by_sgd(seed, width)
+    result = head_analysis(weight, **training)
+    assert not result.drifted and not result.departs
+
+
+def test_a_head_with_a_shrunken_row_sum_departs():
+    weight, training = trained_by_sgd(0, 512)
+    shrunken = weight - 0.8 * weight.mean(axis=0)  # the sum is a fifth of what it was
+    result = head_analysis(shrunken, **training)
+    assert result.drifted and result.departs
+    assert not head_analysis(shrunken).drifted, "without its training nobody can tell"
+    foreign = head_analysis(shrunken, initial_weight=training["initial_weight"])
+    assert np.isnan(foreign.drift_limit) and not foreign.drifted
+
+
+def test_a_material_residual_departs_without_any_drift():
+    rng = np.random.default_rng(2)
+    initial = rng.normal(0, 0.05, (2, 512))
+    learned = 0.8 * initial.sum(axis=0)  # d follows s: the moments of each alone cannot tell
+    weight = initial + np.stack([learned, -learned])
+    result = head_analysis(weight, initial_weight=initial, learning_rates=[0.1])
+    assert not result.drifted
+    assert result.residual_high < 0 or result.residual_low > 0
+    assert result.departs
+
+
 def test_untrained_head_has_no_correlation_and_a_displacement_of_one():
     initial = np.random.default_rng(1).normal(0, 0.03, (5, 20_000))
     result = head_analysis(initial, initial_weight=initial, pair=(1, 3))
@@ -228,8 +293,8 @@ def test_pairs_of_many_classes_use_the_mean_row():
 def test_constant_row_has_no_correlation_and_says_so():
     weight = np.stack([np.full(50, 0.1), np.linspace(-1, 1, 50)])
     result = head_analysis(weight, class_names=("NC", "AD"))
-    assert np.isnan(result.r)
-    assert result.fits == ()
+    assert np.isnan(result.r) and np.isnan(result.residual_low)
+    assert result.fits == () and not result.departs
     assert any("to NC are all equal" in note for note in result.notes)
 
 

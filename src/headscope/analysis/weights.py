@@ -19,6 +19,8 @@ from headscope.record import Run
 
 Array = NDArray[np.float64]
 NAN = float("nan")
+DRAWS = 1000
+MATERIAL = 0.005
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,8 @@ class HeadAnalysis:
         alone forces on this head. NaN without an initial head.
     residual
         r − r_null.
+    residual_low, residual_high
+        Its 95% percentile interval over 1,000 bootstrap draws of the features.
     null_slope
         Slope of y on x under the null.
     null_source
@@ -58,6 +62,10 @@ class HeadAnalysis:
         Factor by which weight decay shrank the row sum; None if unknown, then taken as 1.
     row_sum_drift
         max |row sum − predicted row sum|. NaN without an initial head.
+    drift_limit
+        The drift that rounding explains: 0.001 of the standard deviation of the predicted row
+        sum, or 1e-5 of the largest weights that cancel in it. NaN where the null is not of the
+        head's own training, initial head and weight decay.
     displacement_ratio
         Spread of the learned part over that of the conserved part; about 1 when untrained. For
         K = 2: sqrt(var d / var s), of the sum and difference as observed.
@@ -79,13 +87,36 @@ class HeadAnalysis:
     r_null: float
     r_conserved: float
     residual: float
+    residual_low: float
+    residual_high: float
     null_slope: float
     null_source: Literal["initial head", "observed row sum"]
     shrinkage: float | None
     row_sum_drift: float
+    drift_limit: float
     displacement_ratio: float
     fits: tuple[PolynomialFit, ...]
     notes: tuple[str, ...]
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the row sum moved as no training by SGD moves it."""
+        return self.row_sum_drift > self.drift_limit
+
+    @property
+    def residual_limit(self) -> float:
+        """The residual that is not worth a word: 0.005, or what chance gives to few features.
+
+        If sum and difference of two classes are unrelated, their sample correlation c is about
+        z / √D, and the residual at most 0.19 c²: below 1.3 / D at z = 2.6 (99%).
+        """
+        return max(MATERIAL, 1.3 / self.feature_count)
+
+    @property
+    def departs(self) -> bool:
+        """Whether r departs from the null: the row sum drifted, or the residual is material."""
+        apart = self.residual_low > 0 or self.residual_high < 0
+        return self.drifted or (apart and abs(self.residual) > self.residual_limit)
 
 
 def run_head_analysis(run: Run, pair: tuple[int, int] = (0, 1)) -> HeadAnalysis:
@@ -165,6 +196,7 @@ def head_analysis(
     null = _null(W, predicted / K, (first, second))
     r = _pearson(x, y)
     has_initial = initial_weight is not None
+    low, high = _residual_interval(W, predicted / K, (first, second))
     return HeadAnalysis(
         class_names=(names[first], names[second]),
         pair=(first, second),
@@ -180,10 +212,13 @@ def head_analysis(
         r_null=null["r_null"],
         r_conserved=null["r_conserved"] if has_initial else NAN,
         residual=r - null["r_null"],
+        residual_low=low,
+        residual_high=high,
         null_slope=null["null_slope"],
         null_source="initial head" if has_initial else "observed row sum",
         shrinkage=shrinkage if has_initial else None,
         row_sum_drift=float(np.abs(row_sum - predicted).max()) if has_initial else NAN,
+        drift_limit=_drift_limit(W, predicted) if has_initial and shrinkage is not None else NAN,
         displacement_ratio=_displacement_ratio(W),
         fits=polynomial_fits(x, y),
         notes=_notes(W, (first, second), names, has_initial, shrinkage),
@@ -237,6 +272,42 @@ def _null(W: Array, mean_row: Array, pair: tuple[int, int]) -> dict[str, float]:
         "r_conserved": _pearson(mean_row + a, mean_row + b),
         "null_slope": covariance / variance_a if variance_a > 0 else NAN,
     }
+
+
+def _residual_interval(W: Array, mean_row: Array, pair: tuple[int, int]) -> tuple[float, float]:
+    """Return the 95% percentile interval of r − r_null, drawing features with replacement.
+
+    A draw takes columns of W together with their entries of the predicted mean row. All its
+    moments follow from how often it took each feature, hence from one product of matrices.
+    NaN where no draw has a correlation.
+    """
+    D = W.shape[1]
+    learned = W - W.mean(axis=0)
+    rows = np.stack([W[pair[0]], W[pair[1]], mean_row, learned[pair[0]], learned[pair[1]]])
+    rows = rows - rows.mean(axis=1, keepdims=True)  # (5, D), against cancellation
+    drawn = np.random.default_rng(0).integers(0, D, (DRAWS, D))
+    drawn += D * np.arange(DRAWS)[:, np.newaxis]
+    share = np.bincount(drawn.ravel(), minlength=DRAWS * D).reshape(DRAWS, D) / D
+    means = share @ rows.T  # (draws, 5)
+
+    def covariance(i: int, j: int) -> Array:
+        known: Array = share @ (rows[i] * rows[j]) - means[:, i] * means[:, j]
+        return known
+
+    kept = covariance(2, 2)
+    observed = covariance(0, 0) * covariance(1, 1)
+    expected = (kept + covariance(3, 3)) * (kept + covariance(4, 4))
+    usable = (observed > 0) & (expected > 0)
+    if not usable.any() or np.isnan(_pearson(W[pair[0]], W[pair[1]])):
+        return NAN, NAN
+    r = covariance(0, 1)[usable] / np.sqrt(observed[usable])
+    null = (kept + covariance(3, 4))[usable] / np.sqrt(expected[usable])
+    low, high = np.quantile(np.clip(r, -1, 1) - np.clip(null, -1, 1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _drift_limit(W: Array, predicted: Array) -> float:
+    return max(1e-3 * float(predicted.std()), 1e-5 * float(np.abs(W).sum(axis=0).max()))
 
 
 def _displacement_ratio(W: Array) -> float:

@@ -1,7 +1,7 @@
 """The page's first words, made from the numbers: what was reached, and what would be claimed."""
 
 from collections.abc import Mapping, Sequence
-from math import isnan, sqrt
+from math import isnan
 from typing import Any
 
 import pandas as pd
@@ -52,8 +52,8 @@ def _reached(apart: Sequence[Row]) -> list[Markup]:
     chosen = Markup()
     if len(apart) > 1:
         chosen = Markup(
-            " It is the run of the highest validation accuracy among the {} that keep subjects "
-            "apart; the table below has them all."
+            " It is the run of the highest validation slice accuracy among the {} that keep "
+            "subjects apart; the table below has them all."
         ).format(len(apart))
     reached = Markup(
         "On {subjects} subjects never seen in training, {network} classified {subject}% of "
@@ -94,23 +94,14 @@ def _correlation(heads: Mapping[str, Sequence[HeadAnalysis]]) -> list[Markup]:
     known = [(run, each) for run, each in known if not isnan(each.residual)]
     if not known:
         return []
-    run, worst = max(known, key=lambda item: _departure(item[1]))
-    close = _departure(worst) <= 2
-    text = (
-        "The correlation of the rows of weights, drawn in Figure 3, is the one that the training "
-        "rule forces on any data, to within {residual}: it tells how far the head moved, and "
-        "nothing about MRI."
-        if close
-        else "The correlation of the rows of weights, drawn in Figure 3, departs from the one that "
-        "the training rule forces by up to {residual}; only that part is worth interpreting."
-    )
+    apart = [(run, each) for run, each in known if each.departs]
+    run, worst = max(apart or known, key=lambda item: abs(item[1].residual))
     residual = number(abs(worst.residual), run, "abs_residual", "brief", worst.pair)
-    return [Markup(text).format(residual=residual)]  # noqa: S704 (our own words)
-
-
-def _departure(head: HeadAnalysis) -> float:
-    """Return the residual in sampling errors of a correlation over D features, 1 / sqrt(D)."""
-    return abs(head.residual) * sqrt(head.feature_count)
+    if not apart:
+        return [FORCED.format(residual=residual)]
+    drifted = sorted({name for name, each in apart if each.drifted})
+    cause = DRIFTED.format(", ".join(drifted)) if drifted else Markup()
+    return [DEPARTS.format(run=run, residual=residual, cause=cause)]
 
 
 def _validated(row: Row) -> float:
@@ -141,4 +132,17 @@ NOBODY_KNOWS = Markup(
 NONE_APART = Markup(
     "In every run here, slices of one subject stand in training and in test: none of these "
     "accuracies says how the network would do on new people."
+)
+FORCED = Markup(
+    "The correlation of the rows of weights, drawn in Figure 3, is the one that the training "
+    "rule forces on any data, to within {residual}: it tells how far the head moved, and "
+    "nothing about MRI."
+)
+DEPARTS = Markup(
+    "The correlation of the rows of weights, drawn in Figure 3, departs from the one that the "
+    "training rule forces, by {residual} in {run}; only that part is worth interpreting.{cause}"
+)
+DRIFTED = Markup(
+    " The sum of the rows moved in {}, which training by the recorded settings cannot do: the "
+    "head was changed, or trained otherwise than its record says."
 )
