@@ -60,6 +60,65 @@ def test_class_folders_without_known_ids_say_so(tmp_path):
     assert "2 scans share subject and session" in notes
 
 
+@pytest.mark.parametrize("name", ["001.nii", "001/scan.nii"])
+def test_folders_that_number_their_people_apart_are_refused(tmp_path, name):
+    touch(tmp_path, f"AD/{name}", f"NC/{name}", "NC/002.nii")
+    with pytest.raises(
+        InputError, match=r"the id '001' stands in several classes, as AD/001.* and"
+    ):
+        find_cohort(tmp_path)
+    cohort = find_cohort(tmp_path, subject_pattern="([0-9]+)")
+    assert cohort.scans["subject_id"].tolist() == ["001", "001", "002"]
+
+
+def test_a_known_form_of_id_may_recur_in_another_class(tmp_path):
+    touch(tmp_path, "MCI/OAS1_0001_MR1.nii", "AD/OAS1_0001_MR2.nii")
+    assert find_cohort(tmp_path).scans["subject_id"].tolist() == ["OAS1_0001"] * 2
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ("", "has no subject id in 1 row, column 'subject_id', the first in row 3"),
+        ("n/a", "has no subject id in 1 row"),
+        ("unknown", "the reserved word 'unknown' as subject id in 1 row"),
+    ],
+)
+def test_rows_without_a_subject_are_refused(tmp_path, written, reason):
+    touch(tmp_path, "a.nii", "b.nii", "c.nii")
+    (tmp_path / "scans.csv").write_text(
+        f"path,subject_id,session_id,label\na.nii,1,,AD\nb.nii,{written},,NC\nc.nii,3,2,NC\n"
+    )
+    with pytest.raises(InputError, match=reason):
+        find_cohort(tmp_path)
+    (tmp_path / "scans.csv").write_text(
+        "path,subject_id,session_id,label\na.nii,1,,AD\nb.nii,2,n/a,NC\nc.nii,3,2,NC\n"
+    )
+    assert find_cohort(tmp_path).scans["session_id"].tolist() == ["1", "1", "2"]
+    (tmp_path / "scans.csv").unlink()
+    (tmp_path / "participants.csv").write_text(f"id,dx\na,AD\n{written},NC\nb,NC\n")
+    with pytest.raises(InputError, match=reason.replace("subject_id", "id")):
+        find_cohort(tmp_path, label="dx")
+
+
+def test_a_table_of_something_else_does_not_stop_the_rest(tmp_path):
+    touch(tmp_path, "AD/a.nii", "NC/b.nii")
+    (tmp_path / "ragged.csv").write_text("a,b\n1,2,3\n")
+    (tmp_path / "headers.csv").write_text("a,b\n")
+    assert find_cohort(tmp_path).layout == "class folders"
+    with pytest.raises(InputError, match=r"headers.csv holds no rows"):
+        find_cohort(tmp_path, label="dx")
+    (tmp_path / "participants.csv").write_text("a,b\n1,2,3\n")
+    with pytest.raises(InputError, match=r"participants.csv: row 2 has 3 fields"):
+        find_cohort(tmp_path)
+
+
+def test_a_scan_in_place_of_a_folder_is_said_to_be_one(tmp_path):
+    touch(tmp_path, "a.nii.gz")
+    with pytest.raises(InputError, match=r"a.nii.gz is one scan: give the folder"):
+        find_cohort(tmp_path / "a.nii.gz")
+
+
 def test_classes_choose_name_and_order_folders(tmp_path):
     touch(tmp_path, "AD/a.nii", "MCI/b.nii", "CN/c.nii")
     cohort = find_cohort(tmp_path, classes={"well": ["CN"], "ill": ["AD"]})

@@ -8,7 +8,7 @@ from typing import Final
 import pandas as pd
 
 from headscope.cohort.found import ID, Found
-from headscope.cohort.tables import MISSING, counted, read_any_table
+from headscope.cohort.tables import MISSING, check_subjects, counted, read_any_table
 from headscope.errors import InputError
 
 ANAT: Final = re.compile(
@@ -85,6 +85,7 @@ def _participants(data: Path) -> pd.DataFrame | None:
     table = read_any_table(path).drop_duplicates()
     if "participant_id" not in table.columns:
         raise InputError(f"{path} lacks the column 'participant_id'.")
+    check_subjects(path, "participant_id", table["participant_id"])
     ids = table["participant_id"].map(lambda value: _prefixed("sub-", value))
     if ids.duplicated().any():
         raise InputError(f"{path} has several rows for {ids[ids.duplicated()].iloc[0]!r}.")

@@ -5,18 +5,19 @@ BIDS (sub-*/anat/), OASIS-1 and OASIS-2 (their tables beside their files), a par
 whose ids stand in the names of the scans, class folders (DATA/AD/…, DATA/NC/…).
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pandas as pd
 
 from headscope.cohort.bids import find_bids
 from headscope.cohort.found import ID, Found, session_of, subject_of
 from headscope.cohort.labels import label_scans
 from headscope.cohort.oasis import OASIS1, is_oasis1, is_oasis2, oasis1, oasis2
+from headscope.cohort.participants import join_participants
 from headscope.cohort.pictures import (
     NO_IDS,
     find_pictures,
@@ -24,13 +25,14 @@ from headscope.cohort.pictures import (
     number_pictures,
     subjects_in,
 )
-from headscope.cohort.scans import PLANES, find_scan_files
-from headscope.cohort.tables import MISSING, counted, listed, read_any_table
+from headscope.cohort.scans import PLANES, SUFFIXES, find_scan_files
+from headscope.cohort.tables import MISSING, check_subjects, counted, listed, read_any_table
 from headscope.cohort.where import where_holds
 from headscope.errors import InputError
 from headscope.files import NO_ID
 
 NO_CLASS: Final = "unlabelled"
+PLAIN: Final = ("the whole file name", "the folders inside the classes")  # ids of no known form
 COLUMNS: Final = ["path", "subject_id", "session_id", "label"]
 
 
@@ -159,6 +161,12 @@ def _people(subjects: pd.Series) -> str:
 
 
 def _recognise(data: Path, root: Path, label: str | None, plane: str, pattern: str | None) -> Found:
+    if data.is_file() and (
+        is_picture(data.name) or data.name.lower().endswith((*SUFFIXES, ".dcm"))
+    ):
+        raise InputError(
+            f"{data} is one scan: give the folder in which the scans lie, or a table of them."
+        )
     if data.is_file():
         return _scan_table(root, data, plane, pattern)
     tables = sorted(
@@ -177,14 +185,23 @@ def _recognise(data: Path, root: Path, label: str | None, plane: str, pattern: s
     bids = find_bids(data, names)
     if bids is not None:
         return bids
+    unreadable: list[InputError] = []
     for path in tables:
-        table = read_any_table(path)
+        try:
+            table = read_any_table(path)
+        except InputError as error:  # a table of something else need not be one for us
+            if path.stem.lower() == "participants" or "oasis" in path.stem.lower():
+                raise
+            unreadable.append(error)
+            continue
         if is_oasis1(table, names):
             return oasis1(path, table, names)
         if is_oasis2(table):
             return oasis2(path, table, names, plane)
         if path.stem.lower() == "participants" or (label is not None and label in table.columns):
-            return _participants(path, table, names)
+            return join_participants(path, table, names)
+    if unreadable and (label is not None or not any("/" in name for name in names)):
+        raise unreadable[0]
     if label is not None:
         seen = ", ".join(path.name for path in tables) or "no table"
         raise InputError(f"{data} has no table with the column {label!r}: it holds {seen}.")
@@ -195,14 +212,16 @@ def _scan_table(root: Path, path: Path, plane: str, pattern: str | None) -> Foun
     table = read_any_table(path)
     if "path" not in table.columns:
         raise InputError(f"{path} lacks the column 'path': it has {listed(table.columns)}.")
-    missing = [name for name in table["path"] if not (root / name).exists()]
+    missing = [name for name in table["path"] if not name or not (root / name).exists()]
     if missing:
         raise InputError(
             f"{path} lists {len(missing)} of {len(table)} scans that do not exist, "
             f"the first {missing[0]!r}."
         )
     notes = []
-    if "subject_id" not in table.columns:
+    if "subject_id" in table.columns:
+        check_subjects(path, "subject_id", table["subject_id"])
+    else:
         subjects, origins = _subjects(list(table["path"]), pattern, nested=False)
         table = table.assign(subject_id=subjects)
         notes = [f"{path.name} names no subject_id.", *origins]
@@ -215,71 +234,8 @@ def _scan_table(root: Path, path: Path, plane: str, pattern: str | None) -> Foun
             notes += [f"Left out, as they are not {plane}: {counted(other, 'scan')}."] * (other > 0)
     if "session_id" not in table.columns:
         table = table.assign(session_id=[session_of(name) for name in table["path"]])
+    table["session_id"] = table["session_id"].mask(table["session_id"].isin(MISSING), "1")
     return Found("scan table", table, "label" if "label" in table.columns else None, notes=notes)
-
-
-def _participants(path: Path, table: pd.DataFrame, names: list[str]) -> Found:
-    """Join a table of participants with the scans in whose names its ids stand."""
-    column, subjects = _id_column(table, names)
-    if column is None:
-        raise InputError(
-            f"No column of {path} holds ids that stand in the names of the scans, such as "
-            f"{names[0]!r}: it has {listed(table.columns)}."
-        )
-    scans = pd.DataFrame({"path": names, "subject_id": subjects})
-    unknown = scans["subject_id"].isna()
-    table = table.drop_duplicates()
-    twice = table.loc[table[column].duplicated(), column]
-    if len(twice):
-        raise InputError(
-            f"{path} has several rows for {counted(twice.nunique(), 'participant')}, the first "
-            f"{twice.iloc[0]!r}: give a scans.tsv with path, subject_id, session_id and label."
-        )
-    notes = [f"Subject ids come from the column {column} of {path.name}."]
-    if unknown.any():
-        notes.append(
-            f"Left out, as their names hold no id of {path.name}: "
-            f"{counted(unknown.sum(), 'scan')}, the first {scans.loc[unknown, 'path'].iloc[0]}."
-        )
-    scans = scans[~unknown].assign(
-        session_id=[session_of(name) for name in scans.loc[~unknown, "path"]]
-    )
-    without = len(set(table[column]) - set(scans["subject_id"]))
-    if without:
-        notes.append(f"Rows of {path.name} without a scan: {without}.")
-    ours = [name for name in COLUMNS[:3] if name in table.columns and name != column]
-    joined = scans.merge(
-        table.drop(columns=ours).rename(columns={column: ID}), left_on="subject_id", right_on=ID
-    )
-    return Found("participants table", joined, None, notes=notes)
-
-
-def _id_column(table: pd.DataFrame, names: list[str]) -> tuple[str | None, list[str | None]]:
-    """Return the column whose values stand in most names, and the id of each name."""
-    best: tuple[str | None, list[str | None]] = (None, [None] * len(names))
-    runs = [_token_runs(name) for name in names]
-    for column in table.columns:
-        ids = {_tokens(value): value for value in table[column] if value not in MISSING}
-        subjects = [next((ids[run] for run in own if run in ids), None) for own in runs]
-        if _known(subjects) > _known(best[1]):
-            best = (column, subjects)
-    return best
-
-
-def _known(subjects: list[str | None]) -> int:
-    return sum(subject is not None for subject in subjects)
-
-
-def _token_runs(name: str) -> list[tuple[str, ...]]:
-    """Return the runs of whole tokens in a path, longest first: Subj1 is no part of Subj10."""
-    tokens = _tokens(name)
-    spans = [(a, b) for a in range(len(tokens)) for b in range(a + 1, len(tokens) + 1)]
-    spans.sort(key=lambda span: (span[0] - span[1], -span[0]))
-    return [tokens[a:b] for a, b in spans]
-
-
-def _tokens(text: str) -> tuple[str, ...]:
-    return tuple(token for token in re.split(r"[^A-Za-z0-9]+", text) if token)
 
 
 def _class_folders(data: Path, names: list[str], pattern: str | None) -> Found:
@@ -304,10 +260,26 @@ def _class_folders(data: Path, names: list[str], pattern: str | None) -> Found:
             "class folder": [name.split("/", 1)[0] for name in inside],
         }
     )
+    if pattern is None:
+        _check_numbering(data, scans, below)
     if len(inside) < len(names):
         outside = counted(len(names) - len(inside), "scan")
         notes.append(f"Left out, as they lie outside class folders: {outside}.")
     return Found("class folders", scans, "class folder", notes=notes)
+
+
+def _check_numbering(data: Path, scans: pd.DataFrame, below: Sequence[str]) -> None:
+    """Refuse plain names that stand in two classes: AD/001 and NC/001 are likely two people."""
+    plain = np.array([subject_of(name, nested=True)[1] in PLAIN for name in below])
+    own = scans[plain & (scans["subject_id"] != NO_ID)].sort_values(["subject_id", "path"])
+    several = own.groupby("subject_id")["class folder"].nunique().loc[lambda number: number > 1]
+    if len(several):
+        rows = own[own["subject_id"] == several.index[0]].drop_duplicates("class folder")
+        raise InputError(
+            f"In {data} the id {several.index[0]!r} stands in several classes, as "
+            f"{' and '.join(rows['path'][:2])}: if they show one person, say where the id stands "
+            "with --subject-pattern; if not, give a scans.tsv with path, subject_id and label."
+        )
 
 
 def _subjects(

@@ -9,6 +9,7 @@ from typing import Final
 import pandas as pd
 
 from headscope.errors import InputError
+from headscope.files import NO_ID
 
 MISSING: Final = ("", "n/a", "N/A", "NA", "NaN", "nan", "None")
 
@@ -35,6 +36,16 @@ def read_any_table(path: Path) -> pd.DataFrame:
         raise InputError(f"{path} names the column {twice[0]!r} twice.")
     cells = [[*map(str.strip, row[:width]), *[""] * (width - len(row))] for row in rows[1:]]
     return pd.DataFrame(cells, columns=names, dtype=str)
+
+
+def check_subjects(path: Path, column: str, ids: pd.Series) -> None:
+    """Refuse a table whose rows lack a subject id, or give the word that stands for none."""
+    for bad, what in ((ids.isin(MISSING), "no"), (ids == NO_ID, f"the reserved word {NO_ID!r} as")):
+        if bad.any():
+            raise InputError(
+                f"{path} has {what} subject id in {counted(int(bad.sum()), 'row')}, column "
+                f"{column!r}, the first in row {int(bad.to_numpy().argmax()) + 2}."
+            )
 
 
 def _decoded(raw: bytes) -> str:
