@@ -74,7 +74,7 @@ def two_subjects(tmp_path_factory):
         ("data", ["--architecture", "resnet1000"], "Unknown architecture 'resnet1000'"),
         ("data", ["--regimes", "thawed"], "Unknown regime 'thawed'; valid regimes: frozen"),
         ("data", ["--set", "epoch=3"], "did you mean 'epochs'"),
-        ("data", ["--weights", "w.pth"], "The weights file w.pth does not exist"),
+        ("data", ["--weights", "w.pth"], "w.pth does not exist"),
         ("data", ["--classes", "AD"], "--classes takes NAME=VALUE"),
         ("one_class", [], "shows only 'AD' in 6 scans: at least two classes"),
         ("two_subjects", ["--weights", "random"], "subjects"),

@@ -1,12 +1,15 @@
 """The whole path on a small cohort of our own making: scans in, records and report out."""
 
 import json
+import shutil
+import textwrap
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from headscope.config import make_config
@@ -15,6 +18,7 @@ from headscope.experiment import run
 from headscope.files import locked
 from headscope.metrics import softmax, subset_figures
 from headscope.record import read_experiment
+from headscope.reporting import write_report
 from headscope.training import loop
 
 
@@ -124,6 +128,43 @@ def test_only_the_frozen_backbone_is_certified_unchanged(experiment):
 def test_the_regimes_begin_with_the_same_head(experiment):
     heads = [record.head["initial_weight"] for record in read_experiment(experiment)]
     assert all(np.array_equal(heads[0], head) for head in heads)
+
+
+def test_the_readmes_example_runs(experiment, capsys):
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    block = text[text.index("    import headscope as hs") :].split("\n\n## ")[0]
+    exec(textwrap.dedent(block).replace('"first"', repr(str(experiment))), {})
+    assert "finetune" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "head.npz", "run.toml", "history.jsonl"])
+def test_a_damaged_record_is_named(experiment, tmp_path, name):
+    shutil.copytree(experiment, tmp_path / "copy")
+    record = read_experiment(tmp_path / "copy")[0]
+    (record.path / name).write_text("{")
+    with pytest.raises(InputError, match=rf"{name} is damaged"):
+        write_report(tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"weights": "nowhere.pth"}, "nowhere.pth does not exist"),
+        ({"split_file": "nowhere.tsv"}, "nowhere.tsv does not exist"),
+        ({"device": "cuda"}, "'cuda' is not available"),
+    ],
+)
+def test_what_is_missing_is_said_before_any_work(data, tmp_path, changes, part):
+    if changes.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(InputError, match=part):
+        run(settings(data, tmp_path / "out", **changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_data_are_no_place_for_the_experiment(data):
+    with pytest.raises(InputError, match="holds the data"):
+        run(settings(data, data))
 
 
 def snapshot(folder: Path):

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headscope.analysis.weights import head_analysis
+    from headscope.analysis.weights import head_analysis, run_head_analysis
     from headscope.cohort.audit import audit
     from headscope.cohort.export import slice_data as slice
     from headscope.cohort.fetch import fetch_oasis_vbm as fetch
@@ -39,6 +39,7 @@ _HOMES = {
     "read_experiment": ("headscope.record", "read_experiment"),
     "report": ("headscope.reporting", "write_report"),
     "run": ("headscope.experiment", "run"),
+    "run_head_analysis": ("headscope.analysis.weights", "run_head_analysis"),
     "slice": ("headscope.cohort.export", "slice_data"),
     "simulate": ("headscope.cohort.simulate", "simulate_cohort"),
 }
@@ -55,6 +56,7 @@ __all__ = [
     "read_experiment",
     "report",
     "run",
+    "run_head_analysis",
     "simulate",
     "slice",
 ]

@@ -125,6 +125,8 @@ def read_config(path: Path, changes: Mapping[str, Any]) -> Config:
 
     Paths in the file are taken from the file's own folder.
     """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist, or is no file.")
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from headscope.cohort.simulate import simulate_cohort
 from headscope.config import Config, make_config
+from headscope.errors import InputError
 from headscope.experiment import run
 
 SUBJECTS = 120
@@ -36,5 +37,7 @@ def demo(out: Path, *, subjects: int = SUBJECTS, seed: int = 0, epochs: int | No
     if epochs is not None:
         rows = tuple(row.model_copy(update={"epochs": epochs}) for row in config.rows)
         config = config.model_copy(update={"rows": rows})
+    if (out / "experiment.toml").exists() and not (out / "cohort" / "simulation.json").exists():
+        raise InputError(f"{out} holds another experiment: --out names a folder of the demo's own.")
     simulate_cohort(out / "cohort", subjects=subjects, seed=seed)
     return run(config)

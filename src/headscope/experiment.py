@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from headscope.cohort.dealing import make_split
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.privacy import pseudonymised
 from headscope.cohort.slices import SliceSet, write_slices
@@ -61,6 +62,11 @@ def run(config: Config) -> Path:
         find_regime(plan.regime)
     if config.out.exists() and not config.out.is_dir():
         raise InputError(f"{config.out} is a file: --out names a folder.")
+    if config.out.resolve() == config.data.resolve():
+        raise InputError(f"{config.out} holds the data: --out names another folder.")
+    for file in (config.split_file, _weights_file(config)):
+        if file is not None and not file.is_file():
+            raise InputError(f"{file} does not exist, or is no file.")
     device = _device(config.device)
     # 2. the scans, and whether they can be split as asked
     cohort = _find_cohort(config, plans)
@@ -68,6 +74,10 @@ def run(config: Config) -> Path:
     with locked(config.out):
         _run_all(plans, cohort, config, device)
     return config.out
+
+
+def _weights_file(config: Config) -> Path | None:
+    return None if config.weights in ("pretrained", "random") else Path(config.weights)
 
 
 def _find_cohort(config: Config, plans: list[Plan]) -> Cohort:
@@ -83,6 +93,8 @@ def _find_cohort(config: Config, plans: list[Plan]) -> Cohort:
     )
     for plan in plans:
         check_ids(cohort.scans, plan.split)
+        if plan.split == "subject" and not (config.folds or config.split_file):
+            make_split(cohort.scans, kind="subject", ratio=config.ratio)
     if config.pseudonymise is not None:
         cohort = pseudonymised(cohort, config.pseudonymise, config.out)
     for note in cohort.notes:

@@ -18,7 +18,9 @@ Each file opens with numpy, pandas or a TOML or JSON reader alone:
 import json
 import shutil
 import tomllib
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,22 +58,26 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Every setting that made the run (`run.toml`)."""
-        return tomllib.loads(self._file("run.toml").read_text(encoding="utf-8"))
+        with self._readable("run.toml") as path:
+            return tomllib.loads(path.read_text(encoding="utf-8"))
 
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row an epoch."""
-        return pd.read_json(self._file("history.jsonl"), lines=True)
+        with self._readable("history.jsonl") as path:
+            return pd.read_json(path, lines=True)
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """One row a slice, in the order of the slice table."""
-        return read_table(self._file("predictions.tsv"))
+        with self._readable("predictions.tsv") as path:
+            return read_table(path)
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """Slice and subject figures with intervals, seconds, freeze certificate."""
-        return json.loads(self._file("metrics.json").read_text(encoding="utf-8"))
+        with self._readable("metrics.json") as path:
+            return json.loads(path.read_text(encoding="utf-8"))
 
     @cached_property
     def head(self) -> Arrays:
@@ -99,14 +105,22 @@ class Run:
         return [str(name) for name in self.head["class_names"]]
 
     def _arrays(self, name: str) -> Arrays:
-        with np.load(self._file(name), allow_pickle=False) as stored:
+        with self._readable(name) as path, np.load(path, allow_pickle=False) as stored:
             return dict(stored)
 
-    def _file(self, name: str) -> Path:
+    @contextmanager
+    def _readable(self, name: str) -> Iterator[Path]:
+        """Yield the path of a file; say which it is where it is missing or damaged."""
         path = self.path / name
         if not path.is_file():
             raise InputError(f"{path} does not exist: {self.path} is no finished run.")
-        return path
+        try:
+            yield path
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise InputError(
+                f"{path} is damaged ({reason}): delete {self.path} and run it anew."
+            ) from None
 
 
 def write_run(
@@ -176,7 +190,7 @@ def start_run(path: Path, settings: Mapping[str, Any]) -> bool:
     return run.finished
 
 
-def read_experiment(experiment: Path) -> list[Run]:
+def read_experiment(experiment: Path | str) -> list[Run]:
     """Return the finished runs of an experiment, by name.
 
     Raises
@@ -184,7 +198,7 @@ def read_experiment(experiment: Path) -> list[Run]:
     InputError
         The folder does not exist or holds no finished run.
     """
-    folder = experiment / "runs"
+    folder = Path(experiment) / "runs"
     if not folder.is_dir():
         raise InputError(f"{experiment} is no experiment: it has no folder 'runs'.")
     runs = [run for run in map(Run, sorted(folder.iterdir())) if run.finished]

@@ -46,14 +46,15 @@ def demo(
     with resumable():
         from headscope.demo import demo as run_demo
 
-        experiment = run_demo(out, subjects=subjects, epochs=epochs, seed=seed)
-    conclude(experiment)
+        conclude(run_demo(out, subjects=subjects, epochs=epochs, seed=seed))
 
 
 @app.command()
 def run(
     data: Annotated[Path, typer.Argument(help="A folder of scans, or an experiment's TOML file.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the experiment.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the experiment (headscope-experiment).")
+    ] = None,
     label: Label = None,
     classes: Classes = None,
     threshold: Threshold = None,
@@ -68,13 +69,14 @@ def run(
     strict: Strict = None,
     pseudonymise: Pseudonymise = None,
     architecture: Annotated[
-        str | None, typer.Option(help="Networks, by comma: resnet101,googlenet,timm/NAME.")
+        str | None,
+        typer.Option(help="Networks, by comma: resnet101,timm/NAME (tf_efficientnet_lite0)."),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="pretrained (default), random, or a file of weights.")
     ] = None,
     regimes: Annotated[
-        str | None, typer.Option(help="Regimes, by comma: frozen,finetune,scratch.")
+        str | None, typer.Option(help="Regimes, by comma (frozen,finetune,scratch).")
     ] = None,
     splits: Annotated[
         str | None,
@@ -151,12 +153,12 @@ def report(
 
     Example: headscope report headscope-demo
     """
-    conclude(experiment)
+    with resumable():
+        conclude(experiment)
 
 
 def _run(config: "Config") -> None:
     with resumable():
         from headscope.experiment import run as run_experiment
 
-        experiment = run_experiment(config)
-    conclude(experiment)
+        conclude(run_experiment(config))

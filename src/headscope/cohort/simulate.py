@@ -328,7 +328,7 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
         raise InputError(f"{out} is a file; a simulated cohort needs a folder.")
     record = out / "simulation.json"
     if not record.exists():
-        for name in ("scans", "scans.tsv", "truth", "truth.tsv", "README.txt"):
+        for name in sorted(each.name for each in out.iterdir()) if out.exists() else ():
             if (out / name).exists():
                 raise InputError(
                     f"{out} holds {name} but no simulation.json, so it is no simulated cohort to "
