@@ -33,6 +33,7 @@ def write_synthetic_run(
     regime="frozen",
     split="subject",
     seed=0,
+    fold=None,
     name=None,
     class_names=("NC", "AD"),
     subject_prefix="sub-",
@@ -58,7 +59,7 @@ def write_synthetic_run(
         + signal * rng.normal(0, 1 / np.sqrt(width), (K, width))[label]
         + rng.normal(0, 1.6, (len(subject), width))
     ).astype(np.float32)  # (N, D)
-    subset = _subsets(rng, subject, label, split)
+    subset = _subsets(rng, subject, label, split, fold)
 
     batch = 32
     rates = [learning_rate * 0.9 ** (epoch // 10) for epoch in range(epochs)]
@@ -81,13 +82,15 @@ def write_synthetic_run(
 
     logits = (features @ weight.T + bias).astype(np.float32)  # (N, K)
     folder = architecture.replace("/", "-")
-    path = experiment / "runs" / f"{folder}-{name or regime}-{split}-seed{seed}"
+    part = "-fold{}of{}".format(*fold) if fold else ""
+    path = experiment / "runs" / f"{folder}-{name or regime}{part}-{split}-seed{seed}"
     settings = {
         "name": path.name,
         "architecture": architecture,
         "regime": regime,
         "split": split,
         "seed": seed,
+        "fold": fold[0] if fold else None,
         "epochs": epochs,
         "learning_rate": learning_rate,
         "batch_size": batch,
@@ -128,13 +131,20 @@ def write_synthetic_run(
     )
 
 
-def _subsets(rng, subject, label, split):
-    """Assign 50, 20 and 30% of each class's subjects, or of all slices, to the subsets."""
+def _subsets(rng, subject, label, split, fold):
+    """Assign 50, 20 and 30% of each class's subjects, or of all slices, to the subsets.
+
+    Fold (k, n) tests the k-th nth of them and trains on half of the rest or more.
+    """
     unit = np.arange(len(subject)) if split == "slice" else subject
     names = {}
     for k in np.unique(label):
         units = rng.permutation(np.unique(unit[label == k]))
         cuts = [round(0.5 * len(units)), round(0.7 * len(units))]
+        if fold:
+            size = len(units) // fold[1]
+            units = np.roll(units, fold[0] * size)
+            cuts = [len(units) - 2 * size, len(units) - size]
         for name, part in zip(SUBSETS, np.split(units, cuts), strict=True):
             names |= dict.fromkeys(part.tolist(), name)
     return np.array([names[u] for u in unit.tolist()])

@@ -197,6 +197,51 @@ def test_verdict_tells_a_head_that_departs_from_one_that_sgd_trained(tmp_path):
     assert f"The sum of the rows moved in {run.name}" in words
 
 
+def test_folds_are_counted_apart_and_pooled(tmp_path):
+    runs = [
+        write_synthetic_run(tmp_path, width=32, fold=(k, 3), regime=regime, signal=signal)
+        for k in range(3)
+        for regime, signal in (("frozen", 6.0), ("scratch", 0.5))
+    ]
+    page_path = write_report(tmp_path)
+    page, words = Page(page_path.read_text(encoding="utf-8")), verdict_of(page_path)
+    for k, run in enumerate(runs[::2]):
+        rows = run.predictions[run.predictions["subset"] == "test"]
+        for label, part in rows.groupby("label"):
+            people = str(part["subject_id"].nunique())
+            assert page.find(run.name, f"subjects.test.{label}") == [people]
+        assert f"subject, fold {k} of 3, seed 0" in page_path.read_text(encoding="utf-8")
+    tests = pd.concat(run.predictions[run.predictions["subset"] == "test"] for run in runs[::2])
+    assert tests["subject_id"].nunique() == 30
+    right = tests["label"] == tests["predicted"]
+    by_subject = tests.groupby("subject_id")
+    says_ad = by_subject["probability_AD"].mean() > 0.5
+    people_right = (says_ad == (by_subject["label"].first() == "AD")).mean()
+    setting = "tf_efficientnet_lite0/frozen/frozen/subject"
+    (slices,) = page.find(setting, "pooled_test_slice_accuracy")
+    (people,) = page.find(setting, "pooled_test_subject_accuracy")
+    assert float(slices) == pytest.approx(right.mean(), abs=1e-12)
+    assert float(people) == pytest.approx(people_right, abs=1e-12)
+    assert "Pooled over the tests of 3 folds, 30 subjects in all" in words
+    assert "of the 2 settings that ran on the same splits" in words
+    assert "over seeds" not in page_path.read_text(encoding="utf-8")
+
+
+def test_validation_is_never_compared_between_seeds(tmp_path):
+    for seed in (0, 1):
+        write_synthetic_run(tmp_path, width=8, epochs=1, seed=seed)
+    write_synthetic_run(tmp_path, width=8, epochs=1, regime="scratch", signal=9.0)  # seed 0 alone
+    words = verdict_of(write_report(tmp_path))
+    assert "On average over 2 seeds" in words and "(frozen) classified" in words
+
+
+def test_settings_on_different_splits_are_not_ranked(tmp_path):
+    for seed, regime in enumerate(("frozen", "scratch")):
+        write_synthetic_run(tmp_path, width=8, epochs=1, seed=seed, regime=regime)
+    words = verdict_of(write_report(tmp_path))
+    assert "(frozen) classified" in words and "highest validation" not in words
+
+
 def test_page_loads_nothing(page, experiment):
     assert page.loads
     for load in page.loads:

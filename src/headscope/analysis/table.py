@@ -1,5 +1,6 @@
 """Runs side by side: the table of results (Table 2), the cohort's counts, the logits of Fig. 2."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +80,15 @@ def run_variant(run: Run) -> str:
     return name if name and run.name == f"{start}{name}{end}" else str(known["regime"])
 
 
+def run_fold(run: Run) -> str:
+    """Return which fold of a cross-validation it is, as its folder says: '0 of 5'; else ''."""
+    fold = run.settings.get("fold")
+    if fold is None:
+        return ""
+    known = re.search(rf"-fold{fold}of(\d+)-", run.name)
+    return f"{fold} of {known[1]}" if known else str(fold)
+
+
 def run_title(run: Run) -> str:
     """Say what sets a run apart from others of its network: 'frozen, subject split'."""
     return f"{run_variant(run)}, {run.settings['split']} split"
@@ -128,9 +138,12 @@ def cohort_table(run: Run) -> pd.DataFrame:
 
 
 def seed_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return mean and standard deviation (n − 1) over the seeds of each setting with several."""
+    """Return mean and standard deviation (n − 1) over the seeds of each setting with several.
+
+    Folds are never taken for seeds: each fold is a setting of its own.
+    """
     columns = [name for name in NUMBERS if name in table]
-    groups = table.groupby(["architecture", "name", "regime", "split"], sort=False)
+    groups = table.groupby(["architecture", "name", "regime", "split", "fold"], sort=False)
     summary = groups[columns].agg(["mean", "std"])
     summary.columns = pd.Index([f"{name}_{part}" for name, part in summary.columns])
     summary.insert(0, "seeds", groups["seed"].nunique())
@@ -227,6 +240,7 @@ def _result(run: Run) -> dict[str, Any]:
         "regime": settings["regime"],
         "split": settings["split"],
         "seed": settings["seed"],
+        "fold": run_fold(run),
         "epochs": metrics.get("epochs", settings.get("epochs")),
         "train_slice_accuracy": _value(metrics, "train", "slice_accuracy"),
         "val_slice_accuracy": _value(metrics, "val", "slice_accuracy"),

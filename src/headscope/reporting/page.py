@@ -19,6 +19,7 @@ from headscope.analysis import (
     markdown_table,
     regime_text,
     results_table,
+    run_fold,
     run_head_analysis,
     run_network,
     run_title,
@@ -124,10 +125,10 @@ def _logits_pictures(sections: Sequence[Section], figures: Path) -> list[dict[st
 
 
 def _splits(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Count who and what stands in each subset, once a split and seed."""
+    """Count who and what stands in each subset, once a split, fold and seed."""
     splits = []
-    for (split, seed), group in _grouped(
-        runs, lambda run: (run.settings["split"], run.settings["seed"])
+    for (split, fold, seed), group in _grouped(
+        runs, lambda run: (run.settings["split"], run_fold(run), run.settings["seed"])
     ):
         run = group[0]
         known = run.predictions[run.predictions["subject_id"] != NO_ID]
@@ -135,6 +136,7 @@ def _splits(runs: Sequence[Run]) -> list[dict[str, Any]]:
         splits.append(
             {
                 "split": split,
+                "fold": fold,
                 "seed": seed,
                 "run": run.name,
                 "subsets": _grouped(cohort_table(run).to_dict("records"), itemgetter("subset")),

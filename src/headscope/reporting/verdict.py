@@ -1,5 +1,6 @@
 """The page's first words, made from the numbers: what was reached, and what would be claimed."""
 
+import re
 from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import Any
@@ -25,7 +26,7 @@ def verdict(table: pd.DataFrame, heads: Mapping[str, Sequence[HeadAnalysis]]) ->
 
 def leak_gaps(apart: Sequence[Row], mixed: Sequence[Row]) -> list[Markup]:
     """Say, for each run that mixes subjects, what its twin with subjects kept apart reached."""
-    keys = ("architecture", "name", "regime", "seed")
+    keys = ("architecture", "name", "regime", "seed", "fold")
     sentences = []
     for claim in mixed:
         twins = [row for row in apart if all(row[key] == claim[key] for key in keys)]
@@ -48,13 +49,19 @@ def leak_gaps(apart: Sequence[Row], mixed: Sequence[Row]) -> list[Markup]:
 
 
 def _reached(apart: Sequence[Row]) -> list[Markup]:
-    best = max(apart, key=_validated)
+    rivals: Sequence[Row] = apart
+    if len({_split_file(row) for row in apart}) > 1:
+        settings = _comparable(apart)
+        if len(settings[0]) > 1:
+            return _reached_over_splits(settings)
+        rivals = [row for (row,) in settings]
+    best = max(rivals, key=_validated)
     chosen = Markup()
-    if len(apart) > 1:
+    if len(rivals) > 1:
         chosen = Markup(
             " It is the run of the highest validation slice accuracy among the {} that keep "
             "subjects apart; the table below has them all."
-        ).format(len(apart))
+        ).format(len(rivals))
     reached = Markup(
         "On {subjects} subjects never seen in training, {network} classified {subject}% of "
         "subjects{subject_interval} and {slice}% of their slices{slice_interval} correctly.{chosen}"
@@ -68,6 +75,79 @@ def _reached(apart: Sequence[Row]) -> list[Markup]:
         chosen=chosen,
     )
     return [reached, _against_chance(best)]
+
+
+def _comparable(apart: Sequence[Row]) -> list[list[Row]]:
+    """Return the rows of each setting that ran on the same split files, as many as there are."""
+    settings: dict[tuple[str, ...], dict[Any, Row]] = {}
+    for row in apart:
+        settings.setdefault(_setting(row), {})[_split_file(row)] = row
+    splits = max(settings.values(), key=len).keys()
+    return [list(rows.values()) for rows in settings.values() if rows.keys() == splits]
+
+
+def _reached_over_splits(settings: Sequence[Sequence[Row]]) -> list[Markup]:
+    """Say what the best setting reached over all folds and seeds, as validation chose it.
+
+    Figures are weighted by the subjects or slices that each test holds: pooled, where the tests
+    share nobody.
+    """
+    rows = max(settings, key=lambda rows: sum(map(_validated, rows)))
+    key = _setting(rows[0])
+    chosen = Markup()
+    if len(settings) > 1:
+        chosen = Markup(
+            " It has the highest mean validation slice accuracy of the {} settings that ran on "
+            "the same splits; the table below has all runs."
+        ).format(len(settings))
+    return [
+        Markup(
+            "{over}, {network} classified {subject} of subjects never seen in training and "
+            "{slice} of their slices correctly.{chosen}"
+        ).format(
+            over=_over(rows, "/".join(key)),
+            network=f"{rows[0]['architecture']} ({_plain_name(rows[0])})",
+            subject=_pooled(rows, key, "subject"),
+            slice=_pooled(rows, key, "slice"),
+            chosen=chosen,
+        )
+    ]
+
+
+def _over(rows: Sequence[Row], setting: str) -> Markup:
+    """Say over what the figures are taken: folds, seeds or both."""
+    folds, seeds = {row["fold"] for row in rows} - {""}, {row["seed"] for row in rows}
+    if not folds:
+        return Markup("On average over {} seeds, each with its own split").format(
+            number(len(seeds), setting, "seeds", "count")
+        )
+    count = number(len(folds), setting, "folds", "count")
+    if len(seeds) == 1:
+        subjects = number(
+            sum(row["test_subjects"] for row in rows), setting, "test_subjects", "count"
+        )
+        return Markup("Pooled over the tests of {} folds, {} subjects in all").format(
+            count, subjects
+        )
+    return Markup("On average over {} folds of {} seeds").format(
+        count, number(len(seeds), setting, "seeds", "count")
+    )
+
+
+def _pooled(rows: Sequence[Row], key: tuple[str, ...], unit: str) -> Markup:
+    """Return the share right over all tests, and its range from split to split."""
+    quantity, run = f"test_{unit}_accuracy", "/".join(key)
+    known = [row for row in rows if not isnan(row[quantity])]
+    total = sum(row[f"test_{unit}s"] for row in known)
+    if not total:
+        return Markup("an unknown share")
+    share = sum(row[quantity] * row[f"test_{unit}s"] for row in known) / total
+    lowest, highest = (each(known, key=lambda row: row[quantity]) for each in (min, max))
+    return Markup("{}% ({} to {} from split to split)").format(
+        number(share, run, f"pooled_{quantity}", "percent"),
+        _number(lowest, quantity, "percent"),
+        _number(highest, quantity, "percent"),
+    )
 
 
 def _against_chance(row: Row) -> Markup:
@@ -102,6 +182,19 @@ def _correlation(heads: Mapping[str, Sequence[HeadAnalysis]]) -> list[Markup]:
     drifted = sorted({name for name, each in apart if each.drifted})
     cause = DRIFTED.format(", ".join(drifted)) if drifted else Markup()
     return [DEPARTS.format(run=run, residual=residual, cause=cause)]
+
+
+def _split_file(row: Row) -> tuple[Any, ...]:
+    return row["fold"], row["seed"]
+
+
+def _setting(row: Row) -> tuple[str, ...]:
+    return row["architecture"], _plain_name(row), row["regime"], row["split"]
+
+
+def _plain_name(row: Row) -> str:
+    """Return the name of the row without its fold."""
+    return re.sub(r"-fold\d+of\d+$", "", row["name"])
 
 
 def _validated(row: Row) -> float:
