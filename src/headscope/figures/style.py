@@ -98,7 +98,7 @@ def figure_of(ax: Axes) -> Figure:
 def head_line(ax: Axes, title: str, below: str) -> None:
     """Set a bold title and, in grey under it, the figures that belong to it."""
     lines = len(below.splitlines())
-    ax.set_title(plain(title), pad=4 + 10 * lines)
+    ax.set_title(plain(title), pad=6.5 + 10 * lines)
     note = ax.annotate(
         plain(below),
         (0, 1),
