@@ -15,10 +15,11 @@ from headscope.cohort.audit import audit
 from headscope.cohort.duplicates import find_matches
 from headscope.cohort.shortcuts import FAMILIES, find_shortcuts, slice_facts
 from headscope.errors import InputError
+from headscope.experiment import run
 from headscope.files import NO_ID, write_json, write_table
 from headscope.reporting.audit import write_audit
 from tests.test_cli import headscope
-from tests.test_experiment import write_cohort
+from tests.test_experiment import settings, write_cohort
 
 SIDE = 96
 RNG = np.random.default_rng(0)
@@ -240,6 +241,19 @@ def test_subjects_in_two_subsets_are_found(tmp_path):
     assert level(found, "Split clean") == "fine"
     assert level(found, "Split leaky") == "serious" and found.splits[1].shared == ["P00"]
     assert level(found, "Split mixed") == "notice" and len(found.splits[2].shared) == 24
+
+
+def test_the_table_of_a_balanced_split_is_no_split(tmp_path):
+    data = write_cohort(tmp_path / "data", subjects=8)
+    rows = [
+        f"{path.name.split('_')[0]}\t{path.parent.name}\t{60 + number}"
+        for number, path in enumerate(sorted(data.rglob("*.nii.gz")))
+    ]
+    (data / "participants.tsv").write_text("\n".join(["id\tdx\tage", *rows]) + "\n")
+    known = {"label": "dx", "balance": ["age"], "splits": ["subject"], "regimes": ["frozen"]}
+    experiment = run(settings(data, tmp_path / "out", epochs=1, **known))
+    assert list((experiment / "splits").glob("*.balance.tsv"))
+    assert [split.name for split in audit(experiment).splits] == ["subject-seed0"]
 
 
 def test_a_pair_says_in_which_split_it_leaks(tmp_path):

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff
+from scipy.io import savemat
 
 from headscope.cohort.layouts import find_cohort
 from headscope.cohort.scans import ScanError, find_scan_files, read_scan
@@ -108,6 +109,21 @@ def test_analyze_with_a_mat_file_lies_as_that_says(tmp_path):
     nib.save(image, tmp_path / "a.img")
     assert (tmp_path / "a.mat").exists()
     np.testing.assert_array_equal(read_scan(tmp_path / "a.img").volume, brain())
+
+
+def test_a_mat_file_that_cannot_be_read_is_named(tmp_path):
+    nib.save(nib.Spm99AnalyzeImage(brain(), np.diag([*SPACING, 1])), tmp_path / "a.img")
+    matrix = tmp_path / "a.mat"
+    matrix.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(600))
+    with pytest.raises(ScanError, match=r"of MATLAB 7\.3 beside it: save that with -v6"):
+        read_scan(tmp_path / "a.img")
+    savemat(matrix, {"other": np.eye(4)})
+    with pytest.raises(ScanError, match="holds no 4×4 matrix"):
+        read_scan(tmp_path / "a.img")
+    for junk in (b"", b"junk", bytes(200)):
+        matrix.write_bytes(junk)
+        with pytest.raises(ScanError):
+            read_scan(tmp_path / "a.img")
 
 
 def test_nifti_without_orientation_lies_as_analyze_does(tmp_path):

@@ -7,13 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
+from scipy.io import savemat
 
+from headscope.cohort import scans as scans_module
 from headscope.cohort import slices as slices_module
 from headscope.cohort.layouts import find_cohort
 from headscope.cohort.midslices import take_slices
 from headscope.cohort.scans import Scan, ScanError, read_scan
 from headscope.cohort.slices import open_slices, write_slices
 from headscope.errors import InputError
+from headscope.files import locked
 
 PLANES = ("axial", "coronal", "sagittal")
 FILES = ("labels.npy", "problems.tsv", "slices.json", "slices.npy", "slices.tsv")
@@ -171,7 +174,7 @@ def test_ready_slices_and_too_few_slices(tmp_path):
 
 def test_a_cohort_is_written_and_opened(cohort_folder, tmp_path):
     stored = take(cohort_folder, tmp_path / "out")
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(FILES)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".lock", *sorted(FILES)]
     assert stored.pixels.shape == (40, 32, 32) and stored.pixels.dtype == np.uint8
     assert isinstance(stored.pixels, np.memmap)
     assert stored.table.columns.tolist() == list(slices_module.COLUMNS)
@@ -293,8 +296,55 @@ def test_a_class_that_failed_altogether_stops(tmp_path):
         save(tmp_path / "data" / "NC" / f"sub-{number}.nii", head())
     (tmp_path / "data" / "AD").mkdir()
     (tmp_path / "data" / "AD" / "sub-9.nii").write_bytes(b"no scan")
-    with pytest.raises(InputError, match="No scan of the class 'AD' could be used"):
+    with pytest.raises(InputError, match=r"No scan of the class 'AD' could .*AD/sub-9\.nii is "):
         take(tmp_path / "data", tmp_path / "out")
+    assert (tmp_path / "out" / "problems.tsv").is_file()
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "x"), MemoryError(), OSError(5, "I/O")])
+def test_what_the_machine_failed_at_is_tried_again(cohort_folder, tmp_path, monkeypatch, error):
+    whole = take(cohort_folder, tmp_path / "whole", workers=1)
+    read = scans_module.read_header
+
+    def fails(path):
+        if "sub-3" in path.name:
+            raise error
+        if "sub-8" in path.name:
+            raise KeyboardInterrupt
+        return read(path)
+
+    monkeypatch.setattr(scans_module, "read_header", fails)
+    with pytest.raises(KeyboardInterrupt):
+        take(cohort_folder, tmp_path / "out", workers=1)
+    monkeypatch.setattr(scans_module, "read_header", read)
+    assert take(cohort_folder, tmp_path / "out", workers=1).sha256 == whole.sha256
+    assert len(whole.pixels) == 40
+
+
+def test_a_second_writer_is_refused(cohort_folder, tmp_path):
+    with (
+        locked(tmp_path / "out"),
+        pytest.raises(InputError, match="Another headscope is at work in"),
+    ):
+        take(cohort_folder, tmp_path / "out")
+
+
+def test_labels_that_were_changed_are_refused(cohort_folder, tmp_path):
+    stored = take(cohort_folder, tmp_path / "out")
+    np.save(tmp_path / "out" / "labels.npy", 1 - stored.labels)
+    with pytest.raises(InputError, match=r"labels.npy has changed"):
+        open_slices(tmp_path / "out")
+
+
+def test_the_matrix_beside_an_analyze_header_belongs_to_the_scan(tmp_path):
+    for name in ("AD/a", "NC/b"):
+        path = tmp_path / "data" / f"{name}.img"
+        path.parent.mkdir(parents=True)
+        nib.save(nib.Spm99AnalyzeImage(head().astype(np.int16), np.diag([2, 2, 2, 1])), path)
+    take(tmp_path / "data", tmp_path / "out", workers=1)
+    savemat(tmp_path / "data" / "AD" / "a.mat", {"M": np.diag([-2, 2, 2, 1]), "much": np.eye(9)})
+    with pytest.raises(InputError, match="the scans, ids or labels have changed"):
+        take(tmp_path / "data", tmp_path / "out", workers=1)
 
 
 def test_what_is_no_slice_set_is_refused(cohort_folder, tmp_path):

@@ -132,7 +132,8 @@ def audit(
         raise InputError(f"Correlation {correlation} is no threshold of copies: choose 0.9 to 1.")
     for folder in (path / "slices", path):
         if (folder / "slices.json").is_file():
-            splits = sorted((path / "splits").glob("*.tsv"))
+            tables = sorted((path / "splits").glob("*.tsv"))
+            splits = [file for file in tables if not file.name.endswith(".balance.tsv")]
             return audit_slices(
                 open_slices(folder), path, _root(path), splits, correlation=correlation
             )

@@ -22,6 +22,7 @@ from nibabel.spm2analyze import Spm2AnalyzeHeader
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
 HEADER_BYTES: Final = 1024  # enough for every header read here: 348, 540 and 284 bytes
 MGH_OFFSET: Final = 284  # bytes before the voxels of an MGH file
@@ -116,7 +117,7 @@ def _analyze_header(head: bytes, header_path: Path, data: Path) -> Header:
     if int(header["sizeof_hdr"]) != 348:
         raise Refused(f"is no Analyze header: it claims {header['sizeof_hdr']} bytes, not 348")
     slope, intercept = header.get_slope_inter()
-    matrix = header_path.with_name(header_path.name.split(".hdr")[0] + ".mat")
+    matrix = matrix_of(header_path)
     oriented = matrix.is_file()
     return Header(
         data=data,
@@ -156,8 +157,21 @@ def _plain_affine(header: Any) -> NDArray[np.float64]:
 
 def _spm_affine(path: Path) -> NDArray[np.float64]:
     """Return the affine of SPM's .mat file, which counts voxels from 1."""
-    stored = loadmat(path)
-    return np.asarray(stored["mat" if "mat" in stored else "M"], dtype=np.float64)
+    try:
+        stored = loadmat(path)
+    except NotImplementedError:
+        raise Refused("has a .mat file of MATLAB 7.3 beside it: save that with -v6") from None
+    except MatReadError as error:
+        raise Refused(f"has a damaged .mat file beside it ({error})") from None
+    name = next((name for name in ("mat", "M") if name in stored), None)
+    if name is None or np.shape(stored[name]) != (4, 4):
+        raise Refused("has a .mat file beside it that holds no 4×4 matrix 'mat' or 'M'")
+    return np.asarray(stored[name], dtype=np.float64)
+
+
+def matrix_of(header: Path) -> Path:
+    """Return where SPM keeps the affine of an Analyze header, whether or not there is one."""
+    return header.with_name(re.split(r"\.hdr", header.name, flags=re.IGNORECASE)[0] + ".mat")
 
 
 def _millimetres(unit: int) -> NDArray[np.float64]:

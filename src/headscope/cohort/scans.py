@@ -10,6 +10,7 @@ of Analyze and nibabel's choice. A single slice of two axes is taken as it lies,
 R, A, S order without the axis across its plane; its left and right cannot be known.
 """
 
+import errno
 import math
 import os
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from headscope.cohort.headers import (
     Header,
     Refused,
     check_header,
+    matrix_of,
     read_bytes,
     read_header,
     scan_files,
@@ -39,17 +41,22 @@ from headscope.cohort.headers import (
 from headscope.errors import InputError
 
 PLANES: Final = {"sagittal": 0, "coronal": 1, "axial": 2}
+TRANSIENT: Final = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT)
 SUFFIXES: Final = (".nii", ".nii.gz", ".mgh", ".mgz", ".hdr", ".hdr.gz")
 
 
 class ScanError(InputError):
-    """A scan cannot be used; `path` and `reason` say which and why; `reason` holds no names."""
+    """A scan cannot be used; `path` and `reason` say which and why; `reason` holds no names.
 
-    def __init__(self, path: Path, reason: str) -> None:
-        """Keep both as arguments, so that the error survives the way from another process."""
-        super().__init__(path, reason)
+    `transient` says that the machine failed rather than the file, so another try may do better.
+    """
+
+    def __init__(self, path: Path, reason: str, transient: bool = False) -> None:
+        """Keep all as arguments, so that the error survives the way from another process."""
+        super().__init__(path, reason, transient)
         self.path = path
         self.reason = reason
+        self.transient = transient
 
     def __str__(self) -> str:
         """Return one sentence."""
@@ -116,16 +123,17 @@ def refusing(path: Path) -> Iterator[None]:
         missing = "".join(Path(error.filename or path).suffixes[-1:]) or "file"
         raise ScanError(path, f"cannot be read: its {missing} does not exist") from error
     except PermissionError as error:
-        raise ScanError(path, "cannot be read: permission denied") from error
+        raise ScanError(path, "cannot be read: permission denied", True) from error
     except MemoryError as error:
-        raise ScanError(path, "cannot be read: it does not fit into memory") from error
+        raise ScanError(path, "cannot be read: it does not fit into memory", True) from error
     except UNREADABLE as error:
         named = isinstance(error, OSError) and error.strerror
         reason = str(named or error).replace(str(path), "it").rstrip(".") or type(error).__name__
         if isinstance(error, LookupError):
             reason = f"unknown code {reason}"
         reason = " ".join(reason.split())
-        raise ScanError(path, f"is damaged or no scan ({reason})") from error
+        failed = isinstance(error, OSError) and error.errno in TRANSIENT
+        raise ScanError(path, f"is damaged or no scan ({reason})", failed) from error
 
 
 def find_scan_files(folder: Path) -> list[Path]:
@@ -164,12 +172,14 @@ def walk_files(folder: Path, locked: list[Path]) -> Iterator[tuple[Path, list[st
 
 
 def stored_files(path: Path) -> list[Path]:
-    """Return the files that a scan is stored in: header and voxels, or those of its folder."""
+    """Return the files of a scan: header, voxels and SPM's matrix, or those of its folder."""
     if path.is_dir():
         return dicom_files(path)
     if is_dicom(path):
         return dicom_files(path.parent)
-    return list(dict.fromkeys(scan_files(path)))
+    header, data = scan_files(path)
+    matrix = [] if header == data else [matrix_of(header)]
+    return list(dict.fromkeys([header, data, *(file for file in matrix if file.is_file())]))
 
 
 def _read_voxels(header: Header, volume: int | None) -> NDArray[Any]:

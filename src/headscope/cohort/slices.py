@@ -30,14 +30,15 @@ from headscope.cohort.midslices import (
 )
 from headscope.cohort.pictures import is_picture, take_picture
 from headscope.cohort.scans import PLANES, Scan, ScanError, read_scan, stored_files
-from headscope.cohort.sliceset import SliceSet, open_slices
+from headscope.cohort.sliceset import CHECKED, SliceSet, open_slices
 from headscope.console import track
 from headscope.errors import InputError
-from headscope.files import atomic_path, sha256, write_json, write_table, write_text
+from headscope.files import atomic_path, locked, sha256, write_json, write_table, write_text
 
 if TYPE_CHECKING:
     from headscope.cohort.layouts import Cohort
 
+GEOMETRY: Final = 1  # raised when the same settings come to give other pixels
 FAILED_SHARE: Final = 0.2
 SCANS_PER_WORKER: Final = 48  # starting a process costs about as much as so many scans
 COLUMNS: Final = ("scan", "subject_id", "session_id", "label", "plane", "slice_index")
@@ -86,21 +87,29 @@ def write_slices(
     }
     check_options(plane, count, size, centre, spacing_mm)
     settings = options | {
+        "version": GEOMETRY,
         "window": list(WINDOW),
         "class_names": cohort.class_names,
         "scans": len(cohort.scans),
         "fingerprint": _fingerprint(cohort),
     }
-    if (out / "slices.json").is_file():
-        stored = open_slices(out)
-        _check_same(out, stored.settings, settings)
+    stored = _stored(out, settings)
+    if stored is not None:
         return stored
-    out.mkdir(parents=True, exist_ok=True)
-    with _Partial(out, settings, size) as partial:
+    with locked(out), _Partial(out, settings, size) as partial:
         steps = _take_all(cohort, options, partial, workers, strict)
         for _ in track(steps, "Slicing", len(cohort.scans), len(partial.done)):
             pass
         return _finish(cohort, out, settings, partial)
+
+
+def _stored(out: Path, settings: dict[str, Any]) -> SliceSet | None:
+    """Return the finished slices in `out`, if there are any."""
+    if not (out / "slices.json").is_file():
+        return None
+    stored = open_slices(out)
+    _check_same(out, {"version": GEOMETRY} | stored.settings, settings)
+    return stored
 
 
 def _fingerprint(cohort: "Cohort") -> str:
@@ -181,8 +190,8 @@ class _Partial:
     def add(self, taken: "_Taken") -> None:
         """Append the slices of the next scan, or why it gave none."""
         entry: dict[str, Any]
-        if isinstance(taken, str):
-            entry = {"problem": taken}
+        if isinstance(taken, ScanError):
+            entry = {"problem": taken.reason} | ({"transient": True} if taken.transient else {})
         else:
             self.pixels.write(taken[0].tobytes())
             self.pixels.flush()
@@ -198,17 +207,17 @@ class _Partial:
         return text.split("\n")[:-1]  # a last line without its end was cut off
 
     def _resume(self, lines: list[str]) -> None:
-        """Take over the scans whose pixels stand in full."""
+        """Take over the scans whose pixels stand in full, up to one that is worth another try."""
         stored = self.pixels_path.stat().st_size - len(_npy_header(0, self.size))
         for line in lines:
             entry = json.loads(line)
             stored -= _entry_size(entry) * self.size**2
-            if stored < 0:
+            if stored < 0 or entry.get("transient"):
                 break
             self.done.append(entry)
 
 
-_Taken = tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]] | str
+_Taken = tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]] | ScanError
 
 
 def _entry_size(entry: dict[str, Any]) -> int:
@@ -236,7 +245,7 @@ def _take_all(
     with closing(_taken(todo, options, workers)) as results:
         for taken in results:
             partial.add(taken)
-            if isinstance(taken, str):
+            if isinstance(taken, ScanError):
                 _check_problems(cohort, partial, strict)
             yield
 
@@ -280,7 +289,7 @@ def _take(path: Path, plane: str, options: dict[str, Any]) -> _Taken:
             options["spacing_mm"],
         )
     except ScanError as error:
-        return error.reason
+        return error
 
 
 def _planes_in(scan: Scan, plane: str) -> tuple[str, ...]:
@@ -314,11 +323,16 @@ def _write_problems(cohort: "Cohort", partial: _Partial) -> Path:
 
 def _finish(cohort: "Cohort", out: Path, settings: dict[str, Any], partial: _Partial) -> SliceSet:
     """Give the files their names and hashes; slices.json comes last."""
+    _write_problems(cohort, partial)
     table = _table(cohort, partial)
     lacking = [name for name in cohort.class_names if name not in set(table["label"])]
     if lacking:
-        raise InputError(f"No scan of the class {lacking[0]!r} could be used: see problems.tsv.")
-    _write_problems(cohort, partial)
+        names = _names(cohort)
+        first = "; ".join(f"{names.iloc[n]} {reason}" for n, reason in partial.problems[:3])
+        raise InputError(
+            f"No scan of the class {lacking[0]!r} could be used: {out / 'problems.tsv'} lists why "
+            f"({first})."
+        )
     partial.pixels.seek(0)
     partial.pixels.write(_npy_header(len(table), settings["size"]))
     partial.pixels.flush()
@@ -326,7 +340,8 @@ def _finish(cohort: "Cohort", out: Path, settings: dict[str, Any], partial: _Par
     write_table(out / "slices.tsv", table)
     with atomic_path(out / "labels.npy") as path:
         np.save(path, pd.Index(cohort.class_names).get_indexer(table["label"]).astype(np.int64))
-    hashes = sha256(partial.pixels_path) + sha256(out / "slices.tsv")
+    hashes = {name: sha256(out / name) for name in CHECKED}
+    whole = "".join([sha256(partial.pixels_path), *hashes.values()])
     problems = len(partial.problems)
     note = f"{problems} of {len(cohort.scans)} scans could not be used; problems.tsv says why."
     written = settings | {
@@ -334,7 +349,8 @@ def _finish(cohort: "Cohort", out: Path, settings: dict[str, Any], partial: _Par
         "layout": cohort.layout,
         "simulated": cohort.simulated,
         "notes": [*cohort.notes, *([note] if problems else [])],
-        "sha256": hashlib.sha256(hashes.encode()).hexdigest(),
+        "files": hashes,
+        "sha256": hashlib.sha256(whole.encode()).hexdigest(),
     }
     partial.pixels_path.replace(out / "slices.npy")
     write_json(out / "slices.json", written)

@@ -5,8 +5,8 @@
     slices.tsv    one row a slice: scan, subject_id, session_id, label, plane, slice_index
     slices.json   every setting, the fingerprint of the scans, class_names, sha256
 
-Opening reads the settings alone, so that a set of a million slices opens at once: pixels and labels
-stay on disk, and the table is read when it is first looked at.
+Opening reads the settings and holds table and labels against their hashes, so that a set of a
+million slices opens at once: pixels stay on disk, and the table is parsed when first looked at.
 """
 
 import json
@@ -21,9 +21,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from headscope.errors import InputError
-from headscope.files import read_table
+from headscope.files import read_table, sha256
 
 CHUNK: Final = 2**20
+CHECKED: Final = ("slices.tsv", "labels.npy")  # small enough to be held against their hashes
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,9 @@ def open_slices(out: Path) -> SliceSet:
         raise InputError(
             f"{out} is damaged: {len(pixels)} slices in slices.npy, {rows} in slices.tsv."
         )
+    for name, known in settings.get("files", {}).items():
+        if name in CHECKED and (out / name).is_file() and sha256(out / name) != known:
+            raise InputError(f"{out} is damaged: {name} has changed since the slices were taken.")
     return SliceSet(out, pixels, settings["class_names"], settings, settings["sha256"])
 
 
