@@ -107,6 +107,29 @@ def test_one_of_several_volumes_is_chosen(tmp_path):
         read_scan(tmp_path / "a", volume=2)
 
 
+def test_volumes_are_told_apart_by_number_where_depths_differ_by_rounding(tmp_path):
+    def file(depth, instance):
+        origin = np.array([0.0, 0.0, depth])
+        path = tmp_path / f"{instance}.dcm"
+        return dicom._File(path, "1", instance, (4, 4, 1), 4, np.full(3, 2.0), origin, np.eye(3))
+
+    files = [file(-1e-6, 3), file(0.0, 1), file(2.0, 2), file(2.0 + 1e-6, 4)]
+    for volume, numbers in ((0, [1, 2]), (1, [3, 4])):
+        chosen = dicom._one_volume(files, volume)
+        assert [held.instance for held in chosen] == numbers
+
+
+def test_a_damaged_neighbour_gives_no_shortened_volume(tmp_path):
+    write_series(tmp_path / "a", volume(0), series="1.2.3", names="a{:03d}.dcm")
+    write_series(tmp_path / "a", volume(1), series="1.2.4", names="b{:03d}.dcm")
+    first = tmp_path / "a" / "a001.dcm"
+    np.testing.assert_array_equal(read_scan(first).volume, volume(0))
+    damaged = tmp_path / "a" / "a008.dcm"
+    damaged.write_bytes(damaged.read_bytes()[:150])
+    with pytest.raises(ScanError, match="lies beside a file that may belong to it and is damaged"):
+        read_scan(first)
+
+
 def test_gaps_and_strangers_are_refused(tmp_path):
     write_series(tmp_path / "gap", volume(), skip=(3,))
     with pytest.raises(ScanError, match="lacks slices: they lie 2 to 4 mm apart"):

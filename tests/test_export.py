@@ -54,6 +54,26 @@ def test_pictures_that_stand_are_left(scans, tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in pictures[1:]}
 
 
+def test_pictures_of_other_slices_are_written_anew(scans, tmp_path):
+    out = tmp_path / "out"
+    slice_data(scans, out, picture_format="png", count=2, size=40, workers=1, centre="volume")
+    first = sorted(out.rglob("*.png"))
+    other = take_other(scans, tmp_path / "other")
+    export_pictures(other, out, "png")
+    assert sorted(out.rglob("*.png")) == first
+    table = pd.read_csv(out / "pictures.tsv", sep="\t")
+    for name, pixels in zip(table["path"], other.pixels, strict=True):
+        with Image.open(out / name) as picture:
+            np.testing.assert_array_equal(np.asarray(picture), pixels)
+
+
+def take_other(scans, out):
+    """Slices of the same names from other scans."""
+    for path in scans.rglob("*.nii.gz"):
+        save(path, 255 - head(seed=7))
+    return write_slices(find_cohort(scans), out, count=2, size=40, workers=1, centre="volume")
+
+
 def test_pictures_come_back_as_the_same_slices(scans, tmp_path):
     """What headscope wrote, headscope reads: ids by name, one slice a picture."""
     out = tmp_path / "out"

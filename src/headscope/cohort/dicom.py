@@ -131,15 +131,18 @@ def _files_of(path: Path) -> list[_File]:
 
 
 def _others_of(own: _File) -> list[_File]:
-    """Return the files of the same series; of others the damaged ones do not matter here."""
+    """Return the files of the same series.
+
+    A file of the folder that cannot be read may be of this series, which would then be too short.
+    """
     found = []
     for path in dicom_files(own.path.parent):
         if path == own.path:
             continue
         try:
             file = _read_file(path)
-        except Refused:
-            continue
+        except Refused as error:
+            raise Refused(f"lies beside a file that may belong to it and {error}") from None
         if file.series == own.series:
             found.append(file)
     return found
@@ -154,6 +157,8 @@ def _one_volume(files: list[_File], volume: int | None) -> list[_File]:
             depths[-1].append(file)
         else:
             depths.append([file])
+    for same in depths:  # of one depth but for rounding: the numbers tell the volumes apart
+        same.sort(key=lambda file: (file.instance, file.path))
     counts = {len(same) for same in depths}
     if len(counts) > 1:
         raise Refused("is incomplete: some of its slices stand there more often than others")

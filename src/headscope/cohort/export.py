@@ -1,5 +1,6 @@
 """A stored set of slices → folders of pictures, as the paper fed its networks: OUT/AD/….jpg."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from headscope.cohort.slices import write_slices
 from headscope.cohort.sliceset import SliceSet
 from headscope.console import track
 from headscope.errors import InputError
-from headscope.files import atomic_path, write_table
+from headscope.files import atomic_path, write_json, write_table
 
 FORMATS: Final = {"jpeg": ".jpg", "png": ".png"}
 JPEG: Final[dict[str, Any]] = {"quality": 95, "subsampling": 0}
@@ -25,8 +26,9 @@ def export_pictures(slices: SliceSet, out: Path, picture_format: str) -> pd.Data
     """Write every slice as a picture in the folder of its class; return what was written.
 
     Names hold subject, session, plane and slice: AD/OAS1_0003_MR1_axial_slice-012.jpg. Pictures
-    that stand already are left, so a killed export goes on. pictures.tsv lists them with the ids,
-    which names alone may not give back. PNG keeps every grey value, JPEG (quality 95) nearly.
+    of these slices that stand already are left, so a killed export goes on; pictures.json says of
+    which slices they are. pictures.tsv lists them with the ids, which names alone may not give
+    back. PNG keeps every grey value, JPEG (quality 95) nearly.
 
     Raises
     ------
@@ -39,6 +41,7 @@ def export_pictures(slices: SliceSet, out: Path, picture_format: str) -> pd.Data
     table.insert(0, "path", _names(table, FORMATS[picture_format]))
     for name in sorted(set(table["label"])):
         (out / _plain(name)).mkdir(parents=True, exist_ok=True)
+    _clear_others(out, slices.sha256, table["path"])
     for _ in track(_written(slices, out, table["path"]), "Writing pictures", len(table)):
         pass
     write_table(out / "pictures.tsv", table)
@@ -92,6 +95,20 @@ def _names(table: pd.DataFrame, suffix: str) -> list[str]:
 def _plain(text: str) -> str:
     """Keep what every file system takes in a name."""
     return re.sub(r"[^A-Za-z0-9._<>=+-]+", "-", text).strip(".") or "-"
+
+
+def _clear_others(out: Path, sha256: str, names: pd.Series) -> None:
+    """Remove pictures of other slices that bear the names of ours, and note whose are to come."""
+    mark = out / "pictures.json"
+    wanted = {"slices_sha256": sha256}
+    try:
+        if json.loads(mark.read_text(encoding="utf-8")) == wanted:
+            return
+    except (FileNotFoundError, ValueError):
+        pass  # none yet, or one that says nothing
+    for name in names:
+        (out / name).unlink(missing_ok=True)
+    write_json(mark, wanted)
 
 
 def _written(slices: SliceSet, out: Path, names: pd.Series) -> Iterator[None]:
