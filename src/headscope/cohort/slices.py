@@ -344,6 +344,8 @@ def _finish(cohort: "Cohort", out: Path, settings: dict[str, Any], partial: _Par
     whole = "".join([sha256(partial.pixels_path), *hashes.values()])
     problems = len(partial.problems)
     note = f"{problems} of {len(cohort.scans)} scans could not be used; problems.tsv says why."
+    if any(entry.get("transient") for entry in partial.done):
+        note += f" Some may do at another try: delete {out.name} and take the slices again."
     written = settings | {
         "slices": len(table),
         "layout": cohort.layout,
