@@ -89,6 +89,17 @@ def test_a_subject_with_two_labels_counts_once_for_each():
     assert figures["subject_accuracy"]["value"] == 1.0
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_draws_that_are_all_the_same_give_no_interval(right):
+    """All right, or one class called for all: certainty that the bootstrap does not have."""
+    labels = np.repeat([0, 1], 4)
+    called = labels if right else np.zeros(8, int)
+    figures = subset_figures(labels, np.eye(2)[called], np.arange(8).astype(str), draws=200)
+    share = 1.0 if right else 0.5
+    assert figures["subject_accuracy"] == {"value": share, "low": None, "high": None}
+    assert figures["subject_auc"]["low"] is None
+
+
 def test_text_shows_per_cent_and_interval():
     assert text({"value": 0.714, "low": 0.58, "high": 0.8312}) == "71.4 (95% 58.0 to 83.1)"
     assert text({"value": 0.5, "low": None, "high": None}) == "50.0"

@@ -39,7 +39,8 @@ def subset_figures(
 
     labels (N,) index into the classes; probabilities (N, K); subject_ids (N,).
     Each figure is {"value", "low", "high"} as a fraction, with a percentile interval from a
-    bootstrap over subjects within class; None where it is undefined (AUC with one class only).
+    bootstrap over subjects within class; None where it is undefined (AUC with one class only; the
+    interval also where every draw gives the same figure).
     A subject's probability is the mean over its slices. A subject whose sessions bear different
     labels counts once for each of them, and is drawn as one. Where it is not known whom a slice
     shows there are no subjects (0): their figures are None, and so are all intervals.
@@ -139,10 +140,15 @@ def _in_chunks(figure: Any, units: Units, draws_of_people: Array) -> Array:
 
 
 def _with_interval(value: float, drawn: Array) -> Value:
+    """Return the figure with its percentile interval.
+
+    Where every draw gives the same (all right, or one class called for all), the bootstrap cannot
+    say how sure the figure is: there is no interval rather than one of no width.
+    """
     drawn = drawn[np.isfinite(drawn)]
     if not np.isfinite(value):
         return {"value": None, "low": None, "high": None}
-    if len(drawn) == 0:
+    if len(drawn) == 0 or np.ptp(drawn) < 1e-12:
         return {"value": float(value), "low": None, "high": None}
     low, high = np.quantile(drawn, [0.025, 0.975])
     return {"value": float(value), "low": float(low), "high": float(high)}

@@ -37,9 +37,10 @@ def leak_gaps(apart: Sequence[Row], mixed: Sequence[Row]) -> list[Markup]:
             Markup(
                 "With slices of one subject on both sides of the split, {network} would have "
                 "claimed {claim}% of slices, where it reaches {honest}% on unseen subjects: "
-                "a leakage gap of {gap} points."
+                "{words} of {gap} points."
             ).format(
                 network=_name(claim),
+                words="a leakage gap" if gap > 0 else "no gap, but a difference",
                 claim=_number(claim, "test_slice_accuracy", "percent"),
                 honest=_number(twins[0], "test_slice_accuracy", "percent"),
                 gap=number(gap, claim["run"], "leak_gap_points", "points"),
@@ -153,7 +154,10 @@ def _pooled(rows: Sequence[Row], key: tuple[str, ...], unit: str) -> Markup:
 def _against_chance(row: Row) -> Markup:
     low, high = row["test_subject_auc_low"], row["test_subject_auc_high"]
     if isnan(low) or isnan(high):
-        return Markup("Its area under the ROC curve over subjects has no interval here.")
+        return Markup(
+            "Its area under the ROC curve over subjects is {auc}, without an interval: too few or "
+            "too uniform subjects to say whether it differs from chance."
+        ).format(auc=_number(row, "test_subject_auc", "fraction"))
     if low > 0.5:
         meaning = "which lies above the 0.5 of chance."
     elif high < 0.5:
