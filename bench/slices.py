@@ -88,9 +88,10 @@ cohort = find_cohort(Path(sys.argv[1]))
 start = time.perf_counter()
 write_slices(cohort, Path(sys.argv[2]), workers=int(sys.argv[3]))
 seconds = time.perf_counter() - start
-peak = max(resource.getrusage(who).ru_maxrss for who in
-           (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-print(seconds, peak / 1024)
+# ru_maxrss of this process would hold what its parent had when it started it
+status = Path("/proc/self/status").read_text()
+own = int(status.split("VmHWM:")[1].split()[0])
+print(seconds, max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024)
 """
 
 
