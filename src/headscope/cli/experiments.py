@@ -1,7 +1,7 @@
 """Commands that train and report: demo, run, report."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,7 @@ from headscope.cli.options import (
     Where,
     Workers,
     class_values,
+    given,
     names,
     split_settings,
 )
@@ -108,35 +109,34 @@ def run(
     """
     from headscope.config import make_config, parse_change, read_config
 
-    changes: dict[str, Any] = {
-        "out": out,
-        "label": label,
-        "classes": class_values(classes),
-        "threshold": threshold,
-        "where": where,
-        "plane": plane,
-        "count": count,
-        "size": size,
-        "centre": centre,
-        "spacing_mm": spacing_mm,
-        "subject_pattern": subject_pattern,
-        "volume": volume,
-        "strict": strict,
-        "pseudonymise": pseudonymise,
-        "architectures": names(architecture),
-        "weights": weights,
-        "regimes": names(regimes),
+    changes = given(
+        out=out,
+        label=label,
+        classes=class_values(classes),
+        threshold=threshold,
+        where=where,
+        plane=plane,
+        count=count,
+        size=size,
+        centre=centre,
+        spacing_mm=spacing_mm,
+        subject_pattern=subject_pattern,
+        volume=volume,
+        strict=strict,
+        pseudonymise=pseudonymise,
+        architectures=names(architecture),
+        weights=weights,
+        regimes=names(regimes),
         **split_settings(splits),
-        "folds": folds,
-        "balance": names(balance),
-        "seeds": names(seeds),
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "device": device,
-        "workers": workers,
-    }
-    changes = {name: value for name, value in changes.items() if value is not None}
+        folds=folds,
+        balance=names(balance),
+        seeds=names(seeds),
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        device=device,
+        workers=workers,
+    )
     changes |= dict(parse_change(text) for text in set_ or [])
     if data.suffix == ".toml":
         config = read_config(data, changes)

@@ -19,6 +19,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 
 from headscope.cohort.headers import UNREADABLE, Refused, read_header, scan_files
+from headscope.cohort.pictures import is_picture
 from headscope.console import track
 
 FOLDS: Final = 5
@@ -27,7 +28,6 @@ DRAWS: Final = 1000
 LEVEL: Final = 0.05  # of all intervals together, by Bonferroni
 MARGIN: Final = 0.05  # above 0.5: a forest's luck with folds, which no interval over subjects holds
 STRONG: Final = 0.80  # what brightness may tell by anatomy alone stays below
-PICTURES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 EDGE: Final = 0.02  # width of a border, as a share of the side
 CORNER: Final = 0.08
 
@@ -105,7 +105,7 @@ def _file_facts(path: Path) -> dict[str, Any]:
         "file: format": "".join(path.suffixes[-2:] if path.suffix == ".gz" else [path.suffix]),
         "file size: bytes": float(sum(file.stat().st_size for file in files)),
     }
-    read = _picture_facts if path.suffix.lower() in PICTURES else _header_facts
+    read = _picture_facts if is_picture(path.name) else _header_facts
     try:
         with np.errstate(all="ignore"):
             return facts | read(path)

@@ -6,15 +6,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
 from headscope.files import write_text
+from headscope.reporting.templates import render
 
-HERE: Final = Path(__file__).parent
 KINDS: Final = {
     "identical": "identical: every pixel is equal",
     "copy": "copy: turned, compressed or brightened",
@@ -35,20 +34,13 @@ def write_audit(
         for pair, slices in zip(facts["pairs"], pictures, strict=True)
         if slices is not None
     ]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     context = dict(facts) | {
         "name": Path(facts["path"]).resolve().name,
         "shown": shown,
         "kinds": KINDS,
         "axis": _axis,
     }
-    write_text(page, environment.get_template("audit.html.j2").render(context))
+    write_text(page, render("audit.html.j2", context))
     return page
 
 

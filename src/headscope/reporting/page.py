@@ -7,7 +7,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jinja2
 import pandas as pd
 
 from headscope.analysis import (
@@ -36,9 +35,9 @@ from headscope.reporting.pictures import (
     logits_picture,
     weights_picture,
 )
+from headscope.reporting.templates import render
 from headscope.reporting.verdict import verdict
 
-HERE = Path(__file__).parent
 T = TypeVar("T")
 
 
@@ -88,9 +87,11 @@ def write_report(experiment: Path) -> Path:
         "sections": sections,
         "logits": pictures,
         "environment": _environment(experiment / "environment.json"),
+        "number": number,
+        "numbers": numbers,
+        "regime_text": regime_text,
     }
-    page = _templates().get_template("page.html.j2").render(context)
-    write_text(experiment / "report.html", page)
+    write_text(experiment / "report.html", render("page.html.j2", context))
     return experiment / "report.html"
 
 
@@ -174,15 +175,3 @@ def _environment(path: Path) -> dict[str, str]:
 def _suffix(head: HeadAnalysis) -> str:
     """Tell the pairs of classes apart in file names, where there is more than one."""
     return "" if head.class_count == 2 else f"-{head.pair[0]}-{head.pair[1]}"
-
-
-def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {"number": number, "numbers": numbers, "regime_text": regime_text}
-    return environment
