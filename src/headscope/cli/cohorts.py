@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -23,7 +23,7 @@ from headscope.cli.options import (
     Volume,
     Where,
     Workers,
-    class_values,
+    finding,
     given,
 )
 from headscope.cli.show import print_audit, print_table
@@ -51,11 +51,7 @@ def inspect(
 
     found = inspect_data(
         data,
-        label=label,
-        classes=class_values(classes),
-        threshold=threshold,
-        where=where,
-        subject_pattern=subject_pattern,
+        **finding(label, classes, threshold, where, subject_pattern),
         **given(plane=plane, count=count, size=size),
     )
     if json:
@@ -111,13 +107,7 @@ def slice_(
             data,
             out,
             picture_format=None if picture_format == "store" else picture_format,
-            find={
-                "label": label,
-                "classes": class_values(classes),
-                "threshold": threshold,
-                "where": where,
-                "subject_pattern": subject_pattern,
-            },
+            find=finding(label, classes, threshold, where, subject_pattern),
             pseudonymise=pseudonymise,
             strict=bool(strict),
             **given(
@@ -200,13 +190,6 @@ def audit(
     from headscope.cohort.audit import audit as run_audit
     from headscope.reporting.audit import write_audit
 
-    options: dict[str, Any] = {
-        "label": label,
-        "classes": class_values(classes),
-        "threshold": threshold,
-        "where": where,
-        "subject_pattern": subject_pattern,
-    }
     with resumable():
         result = run_audit(
             data,
@@ -214,7 +197,7 @@ def audit(
             count=count,
             correlation=correlation,
             workers=workers,
-            **options,
+            **finding(label, classes, threshold, where, subject_pattern),
         )
     inside = data if (data / "experiment.toml").is_file() else Path("headscope-audit")
     page = (out or inside) / "audit.html"

@@ -51,6 +51,23 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def finding(
+    label: str | None,
+    classes: str | None,
+    threshold: float | None,
+    where: str | None,
+    subject_pattern: str | None,
+) -> dict[str, Any]:
+    """Return the options by which scans and classes are found, as `find_cohort` takes them."""
+    return {
+        "label": label,
+        "classes": class_values(classes),
+        "threshold": threshold,
+        "where": where,
+        "subject_pattern": subject_pattern,
+    }
+
+
 def split_settings(text: str | None) -> dict[str, Any]:
     """Read --splits: kinds by comma, or a file of a split made elsewhere."""
     if text is not None and text.lower().endswith((".tsv", ".csv")):
