@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headscope.analysis import run_head_analysis
+from headscope.analysis import run_pair_analysis
 from headscope.errors import InputError
 from headscope.figures import plot_history
 from headscope.record import Run, read_experiment
@@ -322,7 +322,7 @@ def test_three_classes_show_all_pairs_and_each_number_once(tmp_path):
         weight = run.head["weight"].astype(float)
         expected = np.corrcoef(weight[pair[0]], weight[pair[1]])[0, 1]
         assert shown["r"] == pytest.approx(expected, abs=1e-12)
-        assert shown["r_null"] == run_head_analysis(run, pair).r_null
+        assert shown["r_null"] == run_pair_analysis(run, pair).r_null
 
 
 def test_seeds_and_rows_of_the_same_regime_stand_side_by_side(tmp_path):

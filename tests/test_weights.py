@@ -13,8 +13,8 @@ from headscope.analysis import (
     PolynomialFit,
     class_pairs,
     correlation_from_moments,
-    head_analysis,
-    run_head_analysis,
+    pair_analysis,
+    run_pair_analysis,
     sum_shrinkage,
 )
 from headscope.errors import InputError
@@ -29,7 +29,7 @@ def head():
 
 
 def test_correlation_equals_scipy_and_the_identity(head):
-    result = head_analysis(head)
+    result = pair_analysis(head)
     assert result.r == pytest.approx(stats.pearsonr(*head).statistic, abs=1e-12)
     assert result.r_identity == pytest.approx(result.r, abs=1e-12)
     s, d = head[0] + head[1], head[0] - head[1]
@@ -40,7 +40,7 @@ def test_correlation_equals_scipy_and_the_identity(head):
 
 
 def test_linear_fit_equals_linregress(head):
-    fit, line = head_analysis(head).fits[0], stats.linregress(*head)
+    fit, line = pair_analysis(head).fits[0], stats.linregress(*head)
     assert fit.coefficients[0] / fit.sigma == pytest.approx(line.slope, rel=1e-12)
     assert fit([0.0])[0] == pytest.approx(line.intercept, rel=1e-9)
     assert fit.r2 == pytest.approx(line.rvalue**2, rel=1e-12)
@@ -53,7 +53,7 @@ def test_fits_equal_numpy_and_the_f_test_by_hand(head, degree):
     x, y = head
     n = len(x)
     z = (x - x.mean()) / x.std(ddof=1)
-    fit = head_analysis(head).fits[degree - 1]
+    fit = pair_analysis(head).fits[degree - 1]
     assert (fit.degree, fit.mu) == (degree, pytest.approx(x.mean(), rel=1e-12))
     assert fit.sigma == pytest.approx(x.std(ddof=1), rel=1e-12)
     np.testing.assert_allclose(fit.coefficients, np.polyfit(z, y, degree), rtol=1e-8, atol=1e-12)
@@ -105,7 +105,7 @@ def test_null_prediction_takes_the_sum_from_the_initial_head():
     learned = rng.normal(0, 0.1, 2048)
     weight = 0.9 * initial + np.stack([learned, -learned])
     rates, decay = [0.1], 1.0  # one step that shrinks the sum to 0.9 of itself
-    result = head_analysis(weight, initial_weight=initial, learning_rates=rates, weight_decay=decay)
+    result = pair_analysis(weight, initial_weight=initial, learning_rates=rates, weight_decay=decay)
     s, d = 0.9 * initial.sum(axis=0), weight[0] - weight[1]
     vs, vd = np.var(s), np.var(d)
     assert result.shrinkage == pytest.approx(0.9)
@@ -124,7 +124,7 @@ def test_residual_interval_equals_drawing_the_features_one_by_one(classes):
     D = 60
     initial = rng.normal(0, 0.1, (classes, D))
     weight = initial + rng.normal(0, 0.2, (classes, D))
-    result = head_analysis(weight, initial_weight=initial, pair=(1, 0))
+    result = pair_analysis(weight, initial_weight=initial, pair=(1, 0))
     residuals = []
     for drawn in np.random.default_rng(0).integers(0, D, (1000, D)):
         W, mean_row = weight[:, drawn], initial[:, drawn].mean(axis=0)
@@ -158,17 +158,17 @@ def trained_by_sgd(seed, width):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_head_trained_by_sgd_does_not_depart(seed, width):
     weight, training = trained_by_sgd(seed, width)
-    result = head_analysis(weight, **training)
+    result = pair_analysis(weight, **training)
     assert not result.drifted and not result.departs
 
 
 def test_a_head_with_a_shrunken_row_sum_departs():
     weight, training = trained_by_sgd(0, 512)
     shrunken = weight - 0.8 * weight.mean(axis=0)  # the sum is a fifth of what it was
-    result = head_analysis(shrunken, **training)
+    result = pair_analysis(shrunken, **training)
     assert result.drifted and result.departs
-    assert not head_analysis(shrunken).drifted, "without its training nobody can tell"
-    foreign = head_analysis(shrunken, initial_weight=training["initial_weight"])
+    assert not pair_analysis(shrunken).drifted, "without its training nobody can tell"
+    foreign = pair_analysis(shrunken, initial_weight=training["initial_weight"])
     assert np.isnan(foreign.drift_limit) and not foreign.drifted
 
 
@@ -177,7 +177,7 @@ def test_a_material_residual_departs_without_any_drift():
     initial = rng.normal(0, 0.05, (2, 512))
     learned = 0.8 * initial.sum(axis=0)  # d follows s: the moments of each alone cannot tell
     weight = initial + np.stack([learned, -learned])
-    result = head_analysis(weight, initial_weight=initial, learning_rates=[0.1])
+    result = pair_analysis(weight, initial_weight=initial, learning_rates=[0.1])
     assert not result.drifted
     assert result.residual_high < 0 or result.residual_low > 0
     assert result.departs
@@ -185,14 +185,14 @@ def test_a_material_residual_departs_without_any_drift():
 
 def test_untrained_head_has_no_correlation_and_a_displacement_of_one():
     initial = np.random.default_rng(1).normal(0, 0.03, (5, 20_000))
-    result = head_analysis(initial, initial_weight=initial, pair=(1, 3))
+    result = pair_analysis(initial, initial_weight=initial, pair=(1, 3))
     assert result.r == pytest.approx(0, abs=0.02)
     assert result.displacement_ratio == pytest.approx(1, abs=0.02)
     assert result.row_sum_drift == 0
 
 
 def test_without_an_initial_head_the_null_says_so(head):
-    result = head_analysis(head)
+    result = pair_analysis(head)
     vs, vd = (np.var(head[0] + sign * head[1]) for sign in (1, -1))
     assert result.r_null == pytest.approx((vs - vd) / (vs + vd), rel=1e-12)
     assert result.null_source == "observed row sum"
@@ -245,7 +245,7 @@ def test_sgd_conserves_the_row_sum_as_predicted(seed, width, classes, rate, deca
         optimizer.step()
     weight = layer.weight.detach().numpy()
     rates = [rate * 0.9 ** (step // 10) for step in range(steps)]
-    result = head_analysis(
+    result = pair_analysis(
         weight, initial_weight=initial, learning_rates=rates,
         weight_decay=decay, momentum=momentum,
     )  # fmt: skip
@@ -258,7 +258,7 @@ def test_sgd_conserves_the_row_sum_as_predicted(seed, width, classes, rate, deca
 
 def test_run_gives_the_null_its_own_rates(tmp_path):
     run = write_synthetic_run(tmp_path, weight_decay=0.01, head_learning_rate=3.0, epochs=14)
-    result = run_head_analysis(run)
+    result = run_pair_analysis(run)
     assert result.shrinkage < 0.96
     assert result.row_sum_drift < 1e-6
     assert result.residual == pytest.approx(0, abs=0.01)
@@ -269,7 +269,7 @@ def test_run_gives_the_null_its_own_rates(tmp_path):
 def test_run_without_steps_says_that_decay_is_unknown(tmp_path):
     run = write_synthetic_run(tmp_path)
     del run.settings["steps_per_epoch"]
-    result = run_head_analysis(run)
+    result = run_pair_analysis(run)
     assert result.shrinkage is None
     assert any("weight decay is not known" in note for note in result.notes)
 
@@ -277,7 +277,7 @@ def test_run_without_steps_says_that_decay_is_unknown(tmp_path):
 def test_pairs_of_many_classes_use_the_mean_row():
     rng = np.random.default_rng(5)
     weight = rng.normal(0, 0.1, (4, 500))
-    result = head_analysis(weight, pair=(2, 0), class_names=list("abcd"))
+    result = pair_analysis(weight, pair=(2, 0), class_names=list("abcd"))
     assert result.class_names == ("c", "a")
     mean = weight.mean(axis=0)
     c, a = weight[2] - mean, weight[0] - mean
@@ -292,7 +292,7 @@ def test_pairs_of_many_classes_use_the_mean_row():
 
 def test_constant_row_has_no_correlation_and_says_so():
     weight = np.stack([np.full(50, 0.1), np.linspace(-1, 1, 50)])
-    result = head_analysis(weight, class_names=("NC", "AD"))
+    result = pair_analysis(weight, class_names=("NC", "AD"))
     assert np.isnan(result.r) and np.isnan(result.residual_low)
     assert result.fits == () and not result.departs
     assert any("to NC are all equal" in note for note in result.notes)
@@ -301,7 +301,7 @@ def test_constant_row_has_no_correlation_and_says_so():
 @pytest.mark.parametrize(("width", "degrees"), [(1, 0), (2, 1), (3, 2), (4, 3), (5, 4), (9, 4)])
 def test_too_few_features_for_a_degree_leave_it_out(width, degrees):
     weight = np.random.default_rng(width).normal(size=(2, width))
-    result = head_analysis(weight)
+    result = pair_analysis(weight)
     assert [fit.degree for fit in result.fits] == list(range(1, degrees + 1))
     if 1 < width < 5:
         assert any("determine no fit above degree" in note for note in result.notes)
@@ -309,7 +309,7 @@ def test_too_few_features_for_a_degree_leave_it_out(width, degrees):
 
 def test_exact_polynomial_leaves_nothing_to_test():
     x = np.linspace(-1, 1, 40)
-    linear, quadratic, cubic, _ = head_analysis(np.stack([x, 2 * x**2 - x])).fits
+    linear, quadratic, cubic, _ = pair_analysis(np.stack([x, 2 * x**2 - x])).fits
     assert linear.residual_norm > 0.1
     assert (quadratic.residual_norm, quadratic.f, quadratic.p) == (0, np.inf, 0)
     assert quadratic.bic == -np.inf
@@ -318,7 +318,7 @@ def test_exact_polynomial_leaves_nothing_to_test():
 
 def test_a_head_that_started_at_zero_has_moved_infinitely_far():
     d = np.random.default_rng(0).normal(size=64)
-    result = head_analysis(np.stack([d, -d]), initial_weight=np.zeros((2, 64)))
+    result = pair_analysis(np.stack([d, -d]), initial_weight=np.zeros((2, 64)))
     assert result.displacement_ratio == np.inf
     assert result.r == result.r_null == pytest.approx(-1)
 
@@ -338,4 +338,4 @@ def test_a_head_that_started_at_zero_has_moved_infinitely_far():
 )
 def test_wrong_input_is_named(arguments, message):
     with pytest.raises(InputError, match=message):
-        head_analysis(**arguments)
+        pair_analysis(**arguments)

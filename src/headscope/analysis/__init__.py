@@ -1,6 +1,12 @@
 """From the record to results: arrays in, small frozen dataclasses and tables out."""
 
 from headscope.analysis.fits import PolynomialFit, polynomial_fits
+from headscope.analysis.pairs import (
+    PairAnalysis,
+    correlation_from_moments,
+    pair_analysis,
+    sum_shrinkage,
+)
 from headscope.analysis.table import (
     NAMELESS,
     LogitScatter,
@@ -22,16 +28,16 @@ from headscope.analysis.table import (
 from headscope.analysis.weights import (
     HeadAnalysis,
     class_pairs,
-    correlation_from_moments,
     head_analysis,
     run_head_analysis,
-    sum_shrinkage,
+    run_pair_analysis,
 )
 
 __all__ = [
     "NAMELESS",
     "HeadAnalysis",
     "LogitScatter",
+    "PairAnalysis",
     "PolynomialFit",
     "class_pairs",
     "cohort_table",
@@ -42,12 +48,14 @@ __all__ = [
     "head_analysis",
     "logit_scatter",
     "markdown_table",
+    "pair_analysis",
     "polynomial_fits",
     "regime_text",
     "results_table",
     "run_fold",
     "run_head_analysis",
     "run_network",
+    "run_pair_analysis",
     "run_title",
     "run_variant",
     "seed_summary",

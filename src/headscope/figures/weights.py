@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from headscope.analysis.weights import HeadAnalysis, PolynomialFit
+from headscope.analysis.fits import PolynomialFit
+from headscope.analysis.pairs import PairAnalysis
 from headscope.figures.style import (
     COLOURS,
     COLUMN,
@@ -33,7 +34,7 @@ WIDEST = 56  # characters of an equation on one line of the legend
 
 @styled
 def plot_weights(
-    result: HeadAnalysis, title: str = "", network: str = "", ax: Axes | None = None
+    result: PairAnalysis, title: str = "", network: str = "", ax: Axes | None = None
 ) -> Figure:
     """Draw a dot a feature, the fits of degree 1 to 4 with their equations, r and its null.
 
@@ -76,7 +77,7 @@ def plot_weights(
     return figure
 
 
-def _draw_fit(fit: PolynomialFit, result: HeadAnalysis, ax: Axes) -> Line2D:
+def _draw_fit(fit: PolynomialFit, result: PairAnalysis, ax: Axes) -> Line2D:
     x = np.linspace(result.x.min(), result.x.max(), 200)
     k = fit.degree - 1
     label = f"{NAMES.get(fit.degree, f'degree {fit.degree}')}: {_pretty(fit)}"
@@ -91,7 +92,7 @@ def _draw_fit(fit: PolynomialFit, result: HeadAnalysis, ax: Axes) -> Line2D:
     )[0]
 
 
-def _draw_null(result: HeadAnalysis, ax: Axes) -> Line2D:
+def _draw_null(result: PairAnalysis, ax: Axes) -> Line2D:
     x = np.array([result.x.min(), result.x.max()])
     y = result.y.mean() + result.null_slope * (x - result.x.mean())
     label = f"Null model, from the {result.null_source}: slope {_number(result.null_slope, 3)}"
@@ -111,7 +112,7 @@ def _pretty(fit: PolynomialFit) -> str:
     return f"{equation[:cut]}\n      {equation[cut:]}"
 
 
-def _summary(result: HeadAnalysis) -> str:
+def _summary(result: PairAnalysis) -> str:
     text = f"D = {result.feature_count:,}    r = {_number(result.r, 4)}"
     return f"{text}    null prediction {_number(result.r_null, 4)}"
 

@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from headscope.analysis import (
-    HeadAnalysis,
     LogitScatter,
-    class_pairs,
+    PairAnalysis,
     cohort_table,
     logit_scatter,
     markdown_table,
@@ -49,7 +48,7 @@ class Section:
     title: str
     network: str
     logits: list[LogitScatter]
-    heads: list[tuple[HeadAnalysis, Picture]]
+    heads: list[tuple[PairAnalysis, Picture]]
     history: Picture
 
 
@@ -96,13 +95,12 @@ def write_report(experiment: Path) -> Path:
 
 
 def _section(run: Run, figures: Path) -> Section:
-    pairs = class_pairs(len(run.class_names))
-    analyses = [run_head_analysis(run, pair) for pair in pairs]
+    analyses = run_head_analysis(run).pairs
     return Section(
         run=run,
         title=run_title(run),
         network=run_network(run),
-        logits=[logit_scatter(run, pair) for pair in pairs],
+        logits=[logit_scatter(run, each.pair) for each in analyses],
         heads=[
             (each, weights_picture(each, run, figures / f"fig3-weights-{run.name}{_suffix(each)}"))
             for each in analyses
@@ -172,6 +170,6 @@ def _environment(path: Path) -> dict[str, str]:
     return {str(name): str(value) for name, value in (known | packages).items()}
 
 
-def _suffix(head: HeadAnalysis) -> str:
+def _suffix(head: PairAnalysis) -> str:
     """Tell the pairs of classes apart in file names, where there is more than one."""
     return "" if head.class_count == 2 else f"-{head.pair[0]}-{head.pair[1]}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from headscope.analysis import HeadAnalysis, LogitScatter, run_network, run_title
+from headscope.analysis import LogitScatter, PairAnalysis, run_network, run_title
 from headscope.figures import plot_history, plot_logits, plot_weights
 from headscope.figures.style import styled
 from headscope.files import atomic_path
@@ -47,7 +47,7 @@ def logits_picture(panels: Sequence[LogitScatter], stem: Path) -> Picture:
     return _picture(plot_logits(panels), stem, alt)
 
 
-def weights_picture(analysis: HeadAnalysis, run: Run, stem: Path) -> Picture:
+def weights_picture(analysis: PairAnalysis, run: Run, stem: Path) -> Picture:
     """Draw Fig. 3 of one run and pair of classes."""
     first, second = analysis.class_names
     alt = (

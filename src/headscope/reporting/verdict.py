@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from headscope.analysis import NAMELESS, HeadAnalysis
+from headscope.analysis import NAMELESS, PairAnalysis
 from headscope.reporting.numbers import number
 
 Row = Mapping[str, Any]
 
 
-def verdict(table: pd.DataFrame, heads: Mapping[str, Sequence[HeadAnalysis]]) -> list[Markup]:
+def verdict(table: pd.DataFrame, heads: Mapping[str, Sequence[PairAnalysis]]) -> list[Markup]:
     """Return the verdict's sentences from `results_table` and each run's head analyses."""
     rows = table.to_dict("records")
     apart = [row for row in rows if not row["shared_subjects"]]
@@ -173,7 +173,7 @@ def _against_chance(row: Row) -> Markup:
     )
 
 
-def _correlation(heads: Mapping[str, Sequence[HeadAnalysis]]) -> list[Markup]:
+def _correlation(heads: Mapping[str, Sequence[PairAnalysis]]) -> list[Markup]:
     known = [(run, each) for run, analyses in heads.items() for each in analyses]
     known = [(run, each) for run, each in known if not isnan(each.residual)]
     if not known:
