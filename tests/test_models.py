@@ -8,9 +8,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from headscope.errors import InputError
-from headscope.models.head import find_classifier, map_name, replace_classifier, stage_names
+from headscope.models.head import find_classifier, map_name, replace_classifier
 from headscope.models.network import build_network
-from headscope.models.regimes import REGIMES, backbone_hash
+from headscope.models.regimes import REGIMES, find_regime, state_hash
+from headscope.models.stages import stage_members, stage_names
 from headscope.models.weights import load_pretrained
 from headscope.models.zoo import find_architecture
 
@@ -127,7 +128,7 @@ def test_weights_that_cannot_be_downloaded_say_what_to_fetch(monkeypatch):
 def test_unknown_names_are_met_with_likely_ones():
     with pytest.raises(InputError, match="resnet101"):
         find_architecture("resnet-101")
-    with pytest.raises(InputError, match="frozen, finetune, scratch"):
+    with pytest.raises(InputError, match="frozen, frozen-bn, finetune, scratch, scratch-moments"):
         build_network(TINY, "froze", "random", classes=2, size=32, seed=0)
 
 
@@ -160,36 +161,101 @@ def test_resnet50_v1_keeps_its_stride_on_the_first_convolution():
 
 def test_stages_and_last_feature_maps():
     model = find_architecture("resnet18").build()
-    stages = ["conv1", "bn1", "layer1", "layer2", "layer3", "layer4"]
+    stages = ["conv1", "layer1", "layer2", "layer3", "layer4"]
     assert stage_names(model, "fc") == stages
     assert map_name(model, torch.zeros(1, 3, 64, 64)) == "layer4"
     vgg = find_architecture("vgg11").build()
     assert map_name(vgg, torch.zeros(1, 3, 32, 32)) == "avgpool"
-    assert "classifier.6" not in stage_names(vgg, "classifier.6")
+    assert stage_names(vgg, "classifier.6")[-3:] == ["features.18", "classifier.0", "classifier.3"]
 
 
-@pytest.mark.parametrize("regime", REGIMES)
-def test_one_step_changes_what_the_regime_says_and_nothing_else(regime):
-    network = tiny(regime)
+def step(network):
+    """One step of SGD; the names of the tensors it changed."""
     before = {name: tensor.clone() for name, tensor in network.model.state_dict().items()}
-    certificate = network.backbone_hash()
     optimizer = torch.optim.SGD([p for p in network.model.parameters() if p.requires_grad], lr=0.1)
     network.training_mode()
-    x = torch.randn(4, 3, 32, 32)
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     nn.functional.cross_entropy(network.model(x), torch.tensor([0, 1, 0, 1])).backward()
     optimizer.step()
-    changed = {
-        name
-        for name, tensor in network.model.state_dict().items()
-        if not torch.equal(tensor, before[name])
-    }
+    after = network.model.state_dict()
+    return {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+
+
+@pytest.mark.parametrize("regime", [*REGIMES, "layerwise:1"])
+def test_one_step_changes_what_the_regime_says_and_nothing_else(regime):
+    network = tiny(regime)
+    backbone, frozen = network.backbone_hash(), network.frozen_hash()
+    changed = step(network)
     head = {"fc.weight", "fc.bias"}
-    if regime == "frozen":
+    if not network.regime.trains_backbone:
         assert changed == head
-        assert network.backbone_hash() == certificate
+        assert network.backbone_hash() == backbone == frozen == network.frozen_hash()
+    elif regime == "layerwise:1":
+        assert {name.split(".")[0] for name in changed} == {"layer4", "fc"}
+        assert "layer4.0.bn1.running_mean" in changed
+        assert frozen and network.frozen_hash() == frozen and network.backbone_hash() != backbone
     else:
         assert head < changed and "bn1.running_mean" in changed and "conv1.0.weight" in changed
-        assert network.backbone_hash() != certificate
+        assert network.backbone_hash() != backbone and frozen is None is network.frozen_hash()
+
+
+def test_each_regime_starts_and_trains_as_it_is_defined():
+    facts = {
+        name: (r.start, r.trains, r.stages, r.restat, r.probe_first, r.pretrained)
+        for name, r in ((name, find_regime(name)) for name in [*REGIMES, "layerwise:12"])
+    }
+    assert facts == {
+        "frozen": ("pretrained", "classifier", None, False, False, True),
+        "frozen-bn": ("pretrained", "classifier", None, True, False, True),
+        "finetune": ("pretrained", "all", None, False, False, True),
+        "scratch": ("random", "all", None, False, False, False),
+        "scratch-moments": ("moments", "all", None, False, False, True),
+        "lp-ft": ("pretrained", "all", None, False, True, True),
+        "layerwise:12": ("pretrained", "stages", 12, False, False, True),
+    }
+
+
+@pytest.mark.parametrize("name", ["layerwise", "layerwise:", "layerwise:0", "layerwise:-1", "lpft"])
+def test_a_regime_that_is_none_names_the_valid_ones(name):
+    with pytest.raises(InputError, match=r"frozen-bn, .*lp-ft, layerwise:N"):
+        find_regime(name)
+
+
+def test_scratch_moments_keeps_each_tensors_mean_and_variance_and_nothing_else(tmp_path):
+    donor = find_architecture(TINY).build()
+    with torch.no_grad():
+        for tensor in donor.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.uniform_(0.5, 2)
+        donor.layer4[0].conv2.weight.mul_(0.01)
+    save_file(donor.state_dict(), tmp_path / "w.safetensors")
+    network = tiny("scratch-moments", str(tmp_path / "w.safetensors"))
+    started, fresh = network.model.state_dict(), find_architecture(TINY).build().state_dict()
+    for name, tensor in donor.state_dict().items():
+        if name.startswith("fc."):
+            continue
+        if "running" in name or "num_batches" in name:  # as in a new network
+            assert torch.equal(started[name], fresh[name]), name
+            continue
+        assert not torch.equal(started[name], tensor)
+        if tensor.numel() > 2000:
+            drawn = started[name]
+            assert float(drawn.mean()) == pytest.approx(float(tensor.mean()), rel=0.05)
+            assert float(drawn.std()) == pytest.approx(float(tensor.std()), rel=0.05)
+            centred = (drawn - drawn.mean()) / drawn.std()
+            assert abs(float((centred**4).mean()) - 3) < 0.5  # normal, where the donor is uniform
+    assert network.source.text.startswith("each tensor's mean and variance of w.safetensors")
+    assert len(network.source.sha256 or "") == 64
+
+
+def test_layerwise_counts_stages_from_the_classifier():
+    model = tiny().model
+    members = stage_members(model, "fc")
+    assert tiny(f"layerwise:{len(members)}").trained is None  # as finetune
+    with pytest.raises(InputError, match=f"N goes from 1 to {len(members)} "):
+        tiny(f"layerwise:{len(members) + 1}")
+    # a normalisation goes with what it normalises
+    assert members["conv1"][:2] == ["conv1", "bn1"]
 
 
 def test_everything_random_comes_from_the_seed():
@@ -200,12 +266,13 @@ def test_everything_random_comes_from_the_seed():
 
 def test_the_certificate_sees_a_buffer_move():
     network = tiny()
-    before = backbone_hash(network.model, "fc")
+    before = network.backbone_hash()
     network.model.bn1.num_batches_tracked += 1
-    assert backbone_hash(network.model, "fc") != before
+    assert network.backbone_hash() != before
     network.model.bn1.num_batches_tracked -= 1
     network.head.weight.data += 1
-    assert backbone_hash(network.model, "fc") == before
+    assert network.backbone_hash() == before
+    assert state_hash(network.model, without=()) != before
 
 
 @pytest.mark.real_data

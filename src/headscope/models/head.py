@@ -46,19 +46,6 @@ def replace_classifier(model: nn.Module, path: str, classes: int, seed: int) -> 
     return new
 
 
-def stage_names(model: nn.Module, classifier: str) -> list[str]:
-    """Return the stages in which layers are compared: the children that hold parameters.
-
-    A child that is a sequence ('features', 'blocks') counts by its parts.
-    """
-    names: list[str] = []
-    for name, child in model.named_children():
-        long = isinstance(child, nn.Sequential) and name in ("features", "blocks", "stages")
-        parts = [(f"{name}.{part}", m) for part, m in child.named_children()] if long else []
-        names += [path for path, m in (parts or [(name, child)]) if _has_parameters(m)]
-    return [name for name in names if not classifier.startswith(name)]
-
-
 def map_name(model: nn.Module, example: Tensor) -> str | None:
     """Return the last module to output feature maps (B, C, h, w) of more than one position."""
     last = None
@@ -86,10 +73,6 @@ def tap(model: nn.Module, outputs: list[str], inputs: list[str]) -> Iterator[dic
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _has_parameters(module: nn.Module) -> bool:
-    return next(module.parameters(), None) is not None
 
 
 def _ends_with(model: nn.Module, path: str) -> bool:

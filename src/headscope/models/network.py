@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from headscope.errors import InputError
-from headscope.models.head import find_classifier, map_name, replace_classifier, stage_names
-from headscope.models.regimes import Regime, backbone_hash, find_regime, prepare
-from headscope.models.weights import Source, load_pretrained
+from headscope.models.head import find_classifier, map_name, replace_classifier
+from headscope.models.regimes import Regime, find_regime, prepare, state_hash, trained_paths
+from headscope.models.stages import stage_names
+from headscope.models.weights import Source, draw_moments, load_pretrained
 from headscope.models.zoo import Architecture, find_architecture
 
 
@@ -29,20 +30,37 @@ class Network:
     head: nn.Linear
     stages: list[str]
     map_layer: str | None
+    tail: tuple[str, ...] | None
+    trained: tuple[str, ...] | None
     source: Source
     training_mode: Callable[[], object]
 
     def backbone_hash(self) -> str:
         """Return the SHA-256 over everything outside the classifier."""
-        return backbone_hash(self.model, self.classifier)
+        return state_hash(self.model, without=(self.classifier,))
+
+    def frozen_hash(self) -> str | None:
+        """Return the SHA-256 over all that the regime may not change; None where all trains.
+
+        Of frozen-bn it certifies what stands after BatchNorm's statistics were estimated anew.
+        """
+        return None if self.trained is None else state_hash(self.model, without=self.trained)
 
 
 def build_network(
-    architecture: str, regime: str, weights: str, *, classes: int, size: int, seed: int
+    architecture: str,
+    regime: str,
+    weights: str,
+    *,
+    classes: int,
+    size: int,
+    seed: int,
+    head_init: str = "glorot",
 ) -> Network:
     """Build a network for slices of `size` pixels; everything random in it comes from `seed`.
 
-    weights: "pretrained", "random" or a file; the regime `scratch` is random whatever it says.
+    weights: "pretrained", "random" or a file; the regime `scratch` is random whatever it says,
+    and with "random" so is every other.
 
     Raises
     ------
@@ -56,15 +74,29 @@ def build_network(
         classifier = find_classifier(model, architecture)
         source = Source("random")
         if chosen.pretrained and weights != "random":
+            new_buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
             source = load_pretrained(model, entry, classifier, weights)
+            if chosen.start == "moments":
+                source = draw_moments(model, source, new_buffers)
         head = replace_classifier(model, classifier, classes, seed)
     _check_size(architecture, model, size)
     # at the size it was made for, so that the last maps have positions and pooled ones have not
     map_layer = map_name(model, torch.zeros(1, 3, max(size, entry.size), max(size, entry.size)))
-    training_mode = prepare(model, classifier, chosen)
+    trained = trained_paths(model, classifier, chosen)
     model = model.to(memory_format=torch.channels_last)
-    stages = stage_names(model, classifier)
-    return Network(entry, chosen, model, classifier, head, stages, map_layer, source, training_mode)
+    return Network(
+        entry,
+        chosen,
+        model,
+        classifier,
+        head,
+        stage_names(model, classifier),
+        map_layer,
+        None,
+        trained,
+        source,
+        prepare(model, trained),
+    )
 
 
 def _check_size(name: str, model: nn.Module, size: int) -> None:

@@ -1,65 +1,134 @@
-"""What a regime may change, and the proof that nothing else did (docs/science.md, section 8)."""
+"""What a regime may change, and the proof that nothing else did (docs/models.md).
+
+The regimes are those of the theory's section 8: frozen, frozen-bn, finetune, scratch,
+scratch-moments (Raghu et al. 2019), lp-ft (Kumar et al. 2022), layerwise:N (Tajbakhsh et al. 2016).
+"""
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
 
 from headscope.errors import InputError
+from headscope.models.stages import stage_members
 
 
 @dataclass(frozen=True)
 class Regime:
-    """What trains: the backbone or only the classifier, from pretrained weights or from scratch."""
+    """Where a network starts and what of it trains.
+
+    start: "pretrained" weights, "random" ones, or "moments" (random ones with each tensor's
+    pretrained mean and variance). trains: the "classifier" alone, the last `stages` "stages" and
+    the classifier, or "all". restat: BatchNorm statistics are estimated anew once, on the training
+    slices, before anything trains. probe_first: the classifier trains alone before the rest does.
+    """
 
     name: str
-    pretrained: bool
-    trains_backbone: bool
+    start: Literal["pretrained", "random", "moments"]
+    trains: Literal["classifier", "stages", "all"]
+    stages: int | None = None
+    restat: bool = False
+    probe_first: bool = False
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the start needs pretrained weights."""
+        return self.start != "random"
+
+    @property
+    def trains_backbone(self) -> bool:
+        """Whether anything beside the classifier trains."""
+        return self.trains != "classifier"
 
 
 REGIMES = {
-    "frozen": Regime("frozen", pretrained=True, trains_backbone=False),
-    "finetune": Regime("finetune", pretrained=True, trains_backbone=True),
-    "scratch": Regime("scratch", pretrained=False, trains_backbone=True),
+    regime.name: regime
+    for regime in (
+        Regime("frozen", "pretrained", "classifier"),
+        Regime("frozen-bn", "pretrained", "classifier", restat=True),
+        Regime("finetune", "pretrained", "all"),
+        Regime("scratch", "random", "all"),
+        Regime("scratch-moments", "moments", "all"),
+        Regime("lp-ft", "pretrained", "all", probe_first=True),
+    )
 }
 
 
 def find_regime(name: str) -> Regime:
-    """Return the regime called `name`; InputError lists the valid ones."""
-    if name not in REGIMES:
-        raise InputError(f"Unknown regime {name!r}; valid regimes: {', '.join(REGIMES)}.")
-    return REGIMES[name]
+    """Return the regime called `name`; 'layerwise:2' trains the last two stages.
 
-
-def prepare(model: nn.Module, classifier: str, regime: Regime) -> Callable[[], object]:
-    """Set what may train; return the function that puts the network into its training mode.
-
-    A frozen backbone stays in eval mode, so that its BatchNorm statistics do not move and
-    dropout is off: its features are a function of the slice alone.
+    Raises
+    ------
+    InputError
+        There is no such regime; the valid ones are listed.
     """
-    head = model.get_submodule(classifier)
-    for parameter in model.parameters():
-        parameter.requires_grad_(regime.trains_backbone)
-    for parameter in head.parameters():
-        parameter.requires_grad_(True)
+    if name in REGIMES:
+        return REGIMES[name]
+    count = re.fullmatch(r"layerwise:([1-9][0-9]*)", name)
+    if count:
+        return Regime(name, "pretrained", "stages", stages=int(count[1]))
+    valid = ", ".join([*REGIMES, "layerwise:N"])
+    raise InputError(
+        f"Unknown regime {name!r}; valid regimes: {valid} (N last stages train, from 1)."
+    )
+
+
+def trained_paths(model: nn.Module, classifier: str, regime: Regime) -> tuple[str, ...] | None:
+    """Return the paths of the modules that train, the classifier's last; None where all do.
+
+    Raises
+    ------
+    InputError
+        The network has fewer stages than should train.
+    """
+    if regime.trains == "all":
+        return None
+    if regime.stages is None:
+        return (classifier,)
+    members = stage_members(model, classifier)
+    if regime.stages > len(members):
+        raise InputError(
+            f"The regime {regime.name} trains more stages than {type(model).__name__} has: N "
+            f"goes from 1 to {len(members)} ({', '.join(members)})."
+        )
+    if regime.stages == len(members):
+        return None
+    last = list(members.values())[-regime.stages :]
+    return (*(path for paths in last for path in paths), classifier)
+
+
+def prepare(model: nn.Module, trained: tuple[str, ...] | None) -> Callable[[], object]:
+    """Let the modules at the paths `trained` train (None: all of them), and nothing else.
+
+    Returns the function that puts the network into its training mode. What does not train stays
+    in eval mode, so that its BatchNorm statistics do not move and its dropout is off.
+    """
+    parts = [model] if trained is None else [model.get_submodule(path) for path in trained]
+    model.requires_grad_(False)
+    for part in parts:
+        part.requires_grad_(True)
 
     def training_mode() -> None:
-        model.train(regime.trains_backbone)
-        head.train()
+        model.eval()
+        for part in parts:
+            part.train()
 
     return training_mode
 
 
-def backbone_hash(model: nn.Module, classifier: str) -> str:
-    """Return the SHA-256 over every parameter and buffer outside the classifier.
+def state_hash(model: nn.Module, without: tuple[str, ...]) -> str:
+    """Return the SHA-256 over every parameter and buffer outside the modules at some paths.
 
-    Names, types, shapes and bytes all count; equal hashes certify a frozen backbone.
+    Names, types, shapes and bytes all count; equal hashes certify that nothing of it changed.
     """
     digest = hashlib.sha256()
+    skipped = tuple(f"{path}." for path in without)
     for name, tensor in sorted(model.state_dict().items()):
-        if name.startswith(f"{classifier}."):
+        if name.startswith(skipped):
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         array = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)

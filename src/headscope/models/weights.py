@@ -63,6 +63,21 @@ def load_pretrained(
     return source
 
 
+@torch.no_grad()
+def draw_moments(model: nn.Module, source: Source, new_buffers: State) -> Source:
+    """Draw every parameter anew, normal with its own mean and variance (Raghu et al. 2019,
+    "Mean Var"), and set the buffers of BatchNorm as in a new network.
+
+    The loaded weights thus pass on their scale alone.
+    """
+    for parameter in model.parameters():
+        deviation, mean = torch.std_mean(parameter, correction=0)
+        parameter.normal_().mul_(deviation).add_(mean)
+    for name, buffer in model.named_buffers():
+        buffer.copy_(new_buffers[name])
+    return Source(f"each tensor's mean and variance of {source.text}", source.sha256)
+
+
 def _read_file(path: Path) -> State:
     """Read a state dict; a pickle may hold tensors and plain containers, never code."""
     if not path.is_file():
