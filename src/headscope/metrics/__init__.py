@@ -1,0 +1,62 @@
+"""Slice and subject figures with 95% intervals over subjects.
+
+The unit of inference is the subject: slices of one head are near copies of each other, so
+intervals resample subjects, never slices (docs/trust.md, Intervals).
+"""
+
+from headscope.metrics.figures import (
+    BINS,
+    FIGURES,
+    PER_CLASS,
+    Tally,
+    calibration_bins,
+    class_figures,
+    confusion,
+    figures,
+)
+from headscope.metrics.intervals import (
+    DRAWS,
+    Resampled,
+    Value,
+    bootstrap_interval,
+    draw_subjects,
+    resample,
+    strata,
+    text,
+    wilson,
+)
+from headscope.metrics.levels import (
+    AGGREGATES,
+    Units,
+    positive_class,
+    softmax,
+    subject_level,
+)
+from headscope.metrics.subsets import run_figures, subset_figures
+
+__all__ = [
+    "AGGREGATES",
+    "BINS",
+    "DRAWS",
+    "FIGURES",
+    "PER_CLASS",
+    "Resampled",
+    "Tally",
+    "Units",
+    "Value",
+    "bootstrap_interval",
+    "calibration_bins",
+    "class_figures",
+    "confusion",
+    "draw_subjects",
+    "figures",
+    "positive_class",
+    "resample",
+    "run_figures",
+    "softmax",
+    "strata",
+    "subject_level",
+    "subset_figures",
+    "text",
+    "wilson",
+]

@@ -1,0 +1,185 @@
+"""The figures themselves, for any number of draws of subjects at once.
+
+A draw is a row of counts (S,): how often each subject stands in it. Everything but the ranking
+figures follows from sums over each subject's units, so 2,000 draws are one product of matrices.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from headscope.metrics.levels import Array, Units
+
+BINS = 15
+PER_CLASS = 10  # classes up to which each has figures of its own, and ranking figures an interval
+FIGURES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "auc": "area under the ROC curve",
+    "average_precision": "average precision",
+    "f1": "F1",
+    "mcc": "Matthews correlation",
+    "brier": "Brier score",
+    "ece": "expected calibration error",
+}
+_CHUNK_BYTES = 4 * 2**20  # what stays in a processor's cache
+
+
+class Tally(NamedTuple):
+    """Sums over the units of each subject; any draw of subjects has its figures from them.
+
+    right, true, called (S, K): units of each class rightly called, of it, called so;
+    brier (S,): squared errors; gaps (S, BINS): rights minus confidences, by bin of confidence.
+    """
+
+    right: Array
+    true: Array
+    called: Array
+    brier: Array
+    gaps: Array
+
+
+def figures(units: Units, counts: Array, positive: int = 0) -> dict[str, Array]:
+    """Return every figure of `FIGURES` for each draw (B,), NaN where undefined.
+
+    units.owner indexes the columns of counts (B, S). Of two classes, sensitivity, specificity,
+    average precision, F1 and the Brier score (squared error of one probability) are those of
+    class `positive`, and the AUC is the same for both. Of more, they are means of one class
+    against the rest over the classes that are present, and the Brier score sums over classes, as
+    scikit-learn has them. Balanced accuracy is the mean recall of the classes present. MCC is that
+    of Gorodkin 2004, 0 where all calls are alike, undefined where all labels are. The calibration
+    error has 15 bins of equal width by the confidence of the call (Guo et al. 2017).
+    """
+    classes = units.probabilities.shape[1]
+    tally = _tally(units, counts.shape[1], positive)
+    each = class_figures(units, counts, tally=tally)
+    present = np.flatnonzero(tally.true.sum(axis=0))
+    total = counts @ tally.true.sum(axis=1).astype(counts.dtype)  # (B,)
+    alone = len(present) < 2
+    spoken = np.array([positive]) if classes == 2 else present
+    against = spoken if classes == 2 or not alone else present[:0]
+    undefined = np.full(len(counts), np.nan)
+
+    def mean(name: str, over: Array) -> Array:
+        return each[name][:, over].mean(axis=1) if len(over) else undefined
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "accuracy": counts @ tally.right.sum(axis=1).astype(counts.dtype) / total,
+            "balanced_accuracy": mean("sensitivity", present),
+            "sensitivity": mean("sensitivity", spoken),
+            "specificity": mean("specificity", against),
+            "auc": undefined if alone else mean("auc", against),
+            "average_precision": mean("average_precision", spoken),
+            "f1": mean("f1", spoken),
+            "mcc": undefined if alone else _mcc(tally, counts),
+            "brier": counts @ tally.brier.astype(counts.dtype) / total,
+            "ece": np.abs(counts @ tally.gaps.astype(counts.dtype)).sum(axis=1) / total,
+        }
+
+
+def class_figures(units: Units, counts: Array, tally: Tally | None = None) -> dict[str, Array]:
+    """Return figures of each class against the rest, (B, K), NaN where undefined."""
+    tally = tally or _tally(units, counts.shape[1], 0)
+    right, true, called = (counts @ part.astype(counts.dtype) for part in tally[:3])  # (B, K)
+    rest = true.sum(axis=1, keepdims=True) - true
+    auc, precision = _ranking(units, counts)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "sensitivity": right / true,
+            "specificity": (rest - called + right) / rest,
+            "auc": auc,
+            "average_precision": precision,
+            "f1": np.where(true > 0, 2 * right / (true + called), np.nan),
+        }
+
+
+def confusion(units: Units) -> Array:
+    """Return counts (K, K): row the class, column what was called."""
+    classes = units.probabilities.shape[1]
+    cell = units.labels * classes + units.probabilities.argmax(axis=1)
+    return np.bincount(cell, minlength=classes**2).reshape(classes, classes)
+
+
+def calibration_bins(confidence: Array, bins: int = BINS) -> Array:
+    """Return the bin (0 … bins − 1) of each probability (n,): widths equal, upper edges inside."""
+    return np.clip(np.ceil(np.nan_to_num(confidence) * bins).astype(np.int64) - 1, 0, bins - 1)
+
+
+def _tally(units: Units, people: int, positive: int) -> Tally:
+    labels, probabilities, owner = units
+    classes = probabilities.shape[1]
+    calls, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    hit = calls == labels
+
+    def count(column: Array, width: int, weights: Array | None = None) -> Array:
+        cells = np.bincount(owner * width + column, weights, minlength=people * width)
+        return cells.reshape(people, width)
+
+    if classes == 2:
+        squares = (probabilities[:, positive] - (labels == positive)) ** 2  # (n,)
+    else:
+        own = probabilities[np.arange(len(labels)), labels]
+        squares = (probabilities**2).sum(axis=1) - 2 * own + 1
+    return Tally(
+        right=count(labels, classes, hit.astype(float)),
+        true=count(labels, classes),
+        called=count(calls, classes),
+        brier=np.bincount(owner, squares, minlength=people),
+        gaps=count(calibration_bins(confidence), BINS, hit - confidence),
+    )
+
+
+def _mcc(tally: Tally, counts: Array) -> Array:
+    right, true, called = (counts @ part.astype(counts.dtype) for part in tally[:3])  # (B, K)
+    total = true.sum(axis=1)
+    above = right.sum(axis=1) * total - (true * called).sum(axis=1)
+    spread = (total**2 - (true**2).sum(axis=1)) * (total**2 - (called**2).sum(axis=1))
+    return np.divide(above, np.sqrt(spread), out=np.zeros_like(above), where=spread > 0)
+
+
+def _ranking(units: Units, counts: Array) -> tuple[Array, Array]:
+    """Return AUC and average precision of each class against the rest, (B, K) each."""
+    labels, probabilities, owner = units
+    classes = probabilities.shape[1]
+    auc, precision = (np.full((len(counts), classes), np.nan) for _ in range(2))
+    if classes > PER_CLASS and len(counts) > 1:
+        return auc, precision
+    for k in range(classes):
+        scores = probabilities[:, k]
+        if not (labels == k).any() or not np.isfinite(scores).all():
+            continue
+        order = np.argsort(-scores, kind="stable")
+        ends = np.flatnonzero(np.diff(scores[order], append=-np.inf))  # last of each run of ties
+        positive = (labels == k)[order].astype(counts.dtype)
+        for rows in _chunks(len(counts), len(labels)):
+            weights = counts[rows][:, owner[order]]  # (b, n)
+            auc[rows, k], precision[rows, k] = _weighted_ranking(weights, positive, ends)
+    return auc, precision
+
+
+def _weighted_ranking(weights: Array, positive: Array, ends: Array) -> tuple[Array, Array]:
+    """Return the Mann-Whitney statistic, ties counting half, and the average precision (b,).
+
+    weights (b, n) of units from the highest score down; positive (n,) 1 or 0; ends the last unit
+    of each run of equal scores.
+    """
+    ups = np.cumsum(weights * positive, axis=1)  # (b, n)
+    everything = np.cumsum(weights, axis=1)
+    if len(ends) < len(positive):
+        ups, everything = ups[:, ends], everything[:, ends]  # (b, distinct scores)
+    downs = everything - ups
+    gained = np.diff(ups, axis=1, prepend=0)
+    below = downs[:, -1:] - downs + np.diff(downs, axis=1, prepend=0) / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        auc = (gained * below).sum(axis=1) / (ups[:, -1] * downs[:, -1])
+        steps = np.divide(gained * ups, everything, out=gained, where=everything > 0)
+        return auc, steps.sum(axis=1) / ups[:, -1]
+
+
+def _chunks(draws: int, units: int) -> Iterator[slice]:
+    step = max(1, _CHUNK_BYTES // (8 * max(1, units)))
+    return (slice(start, start + step) for start in range(0, draws, step))
