@@ -1,7 +1,18 @@
 """Results to figures: each `plot_*` returns a Figure and saves, shows and computes nothing."""
 
+from headscope.figures.confusion import plot_confusion
+from headscope.figures.flattening import plot_flattening
+from headscope.figures.heads import plot_head_before_after, plot_row_distributions
 from headscope.figures.history import plot_history
 from headscope.figures.logits import plot_logits
 from headscope.figures.weights import plot_weights
 
-__all__ = ["plot_history", "plot_logits", "plot_weights"]
+__all__ = [
+    "plot_confusion",
+    "plot_flattening",
+    "plot_head_before_after",
+    "plot_history",
+    "plot_logits",
+    "plot_row_distributions",
+    "plot_weights",
+]

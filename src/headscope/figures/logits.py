@@ -1,15 +1,18 @@
 """Fig. 2: the logits of each slice, a panel a run."""
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, log, pi
 from string import ascii_lowercase
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike, NDArray
 
 from headscope.analysis.table import LogitScatter
+from headscope.errors import InputError
 from headscope.figures.style import (
     COLOURS,
     COLUMN,
@@ -21,75 +24,170 @@ from headscope.figures.style import (
     figure_of,
     head_line,
     new_figure,
+    nothing,
     plain,
     styled,
 )
 
 SIZE, SMALL = 11, 7  # points²; the small ones where there are many slices
 MANY = 250
-LEGEND = 9 * MM  # height that the legend takes
+CROWD = 2000  # slices of a panel beyond which marks stand for several of them
+CELLS = 44  # along each axis, in which such marks gather slices
+LEGEND = 3 * MM, 3.6 * MM  # height that the legend takes, and each of its lines
+WITHIN = -2 * log(0.05)  # squared radius that holds 95% of a normal distribution in two dimensions
+OUTLINES: tuple[Any, ...] = ("-", (0, (3, 1.2)))
+
+Spread = tuple[ArrayLike, ArrayLike]
+Array = NDArray[np.float64]
 
 
 @styled
 def plot_logits(
-    panels: LogitScatter | Sequence[LogitScatter], ax: Axes | Sequence[Axes] | None = None
+    panels: LogitScatter | Sequence[LogitScatter],
+    spreads: Sequence[Spread | None] | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
 ) -> Figure:
     """Draw the two logits of each slice, by class, with the decision line and errors ringed.
 
-    All panels share their axes, so that dispersion can be compared. Source: the paper's Fig. 2.
+    All panels share their axes, so that dispersion can be compared; in the paper's order they are
+    frozen, fine-tuned, from scratch for few epochs and for many. Beyond 2,000 slices, marks stand
+    for the slices of one cell, the larger the more. Source: the paper's Fig. 2.
+
+    Parameters
+    ----------
+    panels
+        One run's logits, or several runs'.
+    spreads
+        For each panel None, or the means (2, 2) of the two classes and their covariances
+        (2, 2, 2), class first: then each mean is marked and its 95% ellipse drawn.
+
+    Raises
+    ------
+    InputError
+        There are not as many spreads as panels.
     """
     panels = [panels] if isinstance(panels, LogitScatter) else list(panels)
-    axes = _grid(len(panels)) if ax is None else [ax] if isinstance(ax, Axes) else list(ax)
-    low, high = _limits(panels)
-    for letter, panel, each in zip(ascii_lowercase, panels, axes, strict=False):
-        _draw(panel, each, f"({letter}) " if len(panels) > 1 else "")
+    known = [None] * len(panels) if spreads is None else list(spreads)
+    if len(known) != len(panels):
+        raise InputError(f"{len(known)} spreads were given for {len(panels)} panels.")
+    crowded = any(len(panel.logits) > CROWD for panel in panels)
+    handles = (
+        _handles(panels[0], crowded, any(each is not None for each in known)) if panels else []
+    )
+    if ax is None:
+        axes = _grid(len(panels), len(handles))
+    else:
+        axes = [ax] if isinstance(ax, Axes) else list(ax)
+    if not panels:
+        nothing(axes[0], "no runs")
+        return figure_of(axes[0])
+    outlines = [[] if spread is None else _outlines(spread) for spread in known]
+    low, high = _limits(panels, outlines)
+    for letter, panel, ellipses, each in zip(ascii_lowercase, panels, outlines, axes, strict=False):
+        _draw(panel, each, (low, high), f"({letter}) " if len(panels) > 1 else "")
+        for k, (mean, outline) in enumerate(ellipses):
+            _draw_ellipse(mean, outline, k, len(panel.logits) > CROWD, each)
         each.set(xlim=(low, high), ylim=(low, high), aspect="equal", anchor="N")
         each.set_yticks([tick for tick in each.get_xticks() if low <= tick <= high])
         each.set_xticks(each.get_yticks())
     figure = figure_of(axes[0])
     if ax is None:
         figure.legend(
-            handles=_handles(panels[0]),
+            handles=handles,
             loc="outside lower center",
-            ncols=4 if len(panels) > 1 else 2,
+            ncols=3 if len(panels) > 1 else 2,
             columnspacing=1.6,
         )
     return figure
 
 
-def _draw(panel: LogitScatter, ax: Axes, letter: str) -> None:
+def _draw(panel: LogitScatter, ax: Axes, limits: tuple[float, float], letter: str) -> None:
     ax.axline((0, 0), slope=1, color=INK, linewidth=0.8, dashes=(4, 2), zorder=1)
-    size = SMALL if len(panel.logits) > MANY else SIZE
-    for k, name in enumerate(panel.class_names):
-        points = panel.logits[panel.label == k]  # (n_k, 2)
-        ax.scatter(
-            points[:, 0],
-            points[:, 1],
-            s=size,
-            marker=MARKERS[k],
-            facecolors=COLOURS[k] if k == 0 else "none",
-            edgecolors="white" if k == 0 else COLOURS[k],
-            linewidths=0.3 if k == 0 else 0.8,
-            alpha=0.85,
-            label=plain(name),
-            rasterized=len(panel.logits) > DENSE,
-            zorder=2,
-        )
-    wrong = panel.logits[~panel.correct]  # (errors, 2)
-    ax.scatter(
-        wrong[:, 0],
-        wrong[:, 1],
-        s=2.6 * size,
-        facecolors="none",
-        edgecolors=INK,
-        linewidths=0.45,
-        alpha=0.8,
-        rasterized=len(panel.logits) > DENSE,
-        zorder=3,
-    )
+    draw = _draw_slices if len(panel.logits) <= CROWD else _draw_crowd
+    for k in range(2):
+        draw(panel, k, limits, ax)
+    if len(panel.logits) <= CROWD:
+        wrong = panel.logits[~panel.correct]  # (errors, 2)
+        size = 2.6 * (SMALL if len(panel.logits) > MANY else SIZE)
+        ax.scatter(*wrong.T, s=size, facecolors="none", edgecolors=INK, linewidths=0.45, alpha=0.8,
+                   rasterized=len(panel.logits) > DENSE, zorder=3)  # fmt: skip
     (first, second), (i, j) = (plain(name) for name in panel.class_names), panel.pair
-    ax.set(xlabel=f"Logit of {first}, $z_{i}$", ylabel=f"Logit of {second}, $z_{j}$")
+    ax.set(xlabel=f"Logit of {first}, $z_{{{i}}}$", ylabel=f"Logit of {second}, $z_{{{j}}}$")
     head_line(ax, letter + panel.title, f"{panel.network}\n{_summary(panel)}")
+
+
+def _draw_slices(panel: LogitScatter, k: int, limits: tuple[float, float], ax: Axes) -> None:
+    points = panel.logits[panel.label == k]  # (n_k, 2)
+    dense = len(panel.logits) > DENSE
+    size = SMALL if len(panel.logits) > MANY else SIZE
+    ax.scatter(*points.T, s=size, rasterized=dense, zorder=2, **_class_style(k))
+
+
+def _draw_crowd(panel: LogitScatter, k: int, limits: tuple[float, float], ax: Axes) -> None:
+    """Draw a mark for the slices of each cell, its area the root of their number."""
+    mine = panel.label == k
+    points, count = _gathered(panel.logits[mine], limits)
+    most, cell = count.max(initial=1.0), 0.8 * COLUMN * 72 / CELLS  # points
+    area = np.maximum(1.0, cell**2 * np.sqrt(count / most))
+    ax.scatter(*points.T, s=area, zorder=2, **_class_style(k))
+    wrong, count = _gathered(panel.logits[mine & ~panel.correct], limits)
+    area = np.maximum(1.0, cell**2 * np.sqrt(count / most))
+    ax.scatter(*wrong.T, s=area, marker=MARKERS[k], facecolors="none", edgecolors=INK,
+               linewidths=0.45, zorder=3)  # fmt: skip
+
+
+def _class_style(k: int) -> dict[str, Any]:
+    return {
+        "marker": MARKERS[k],
+        "facecolors": COLOURS[k] if k == 0 else "none",
+        "edgecolors": "white" if k == 0 else COLOURS[k],
+        "linewidths": 0.3 if k == 0 else 0.8,
+        "alpha": 0.85,
+    }
+
+
+def _gathered(points: Array, limits: tuple[float, float]) -> tuple[Array, Array]:
+    """Return the centres of the cells that hold points, (m, 2), and how many each holds, (m,)."""
+    edges = np.linspace(*limits, CELLS + 1)
+    count = np.histogram2d(points[:, 0], points[:, 1], [edges, edges])[0]
+    held = np.argwhere(count > 0)  # (m, 2)
+    centre = (edges[:-1] + edges[1:]) / 2
+    return centre[held], count[tuple(held.T)]
+
+
+def _outlines(spread: Spread) -> list[tuple[Array, Array]]:
+    """Return the mean (2,) and the 95% ellipse (points, 2) of each class; NaN where unknown."""
+    turn = np.linspace(0, 2 * pi, 91)
+    circle = np.stack([np.cos(turn), np.sin(turn)])  # (2, points)
+    found = []
+    means, covariances = (np.asarray(part, dtype=np.float64) for part in spread)
+    for mean, covariance in zip(means, covariances, strict=True):
+        outline = np.full((len(turn), 2), np.nan)
+        if np.isfinite(covariance).all():
+            values, vectors = np.linalg.eigh(covariance)
+            axes = vectors * np.sqrt(WITHIN * np.maximum(values, 0.0))  # (2, 2)
+            outline = mean + (axes @ circle).T
+        found.append((mean, outline))
+    return found
+
+
+def _draw_ellipse(mean: Array, outline: Array, k: int, crowded: bool, ax: Axes) -> None:
+    if not np.isfinite(mean).all():
+        return
+    # Below slices drawn one by one: the thin clouds of long training would vanish under it.
+    level = 4 if crowded else 1.5
+    ax.plot(*outline.T, color=INK, linewidth=0.9, linestyle=OUTLINES[k % 2], zorder=level)
+    ax.plot(*mean, linestyle="none", zorder=5, **_mean_style(k))
+
+
+def _mean_style(k: int) -> dict[str, Any]:
+    return {
+        "marker": MARKERS[k],
+        "markersize": 6,
+        "markerfacecolor": COLOURS[k] if k == 0 else "white",
+        "markeredgecolor": INK,
+        "markeredgewidth": 0.9,
+    }
 
 
 def _summary(panel: LogitScatter) -> str:
@@ -100,43 +198,57 @@ def _summary(panel: LogitScatter) -> str:
     return text if panel.class_count == 2 else f"{text} among {panel.class_count} classes"
 
 
-def _limits(panels: Sequence[LogitScatter]) -> tuple[float, float]:
-    """Return one range for both axes of all panels, a little beyond the points."""
-    values = np.concatenate([panel.logits.ravel() for panel in panels])
+def _limits(
+    panels: Sequence[LogitScatter], outlines: Sequence[Sequence[tuple[Array, Array]]]
+) -> tuple[float, float]:
+    """Return one range for both axes of all panels, a little beyond points and ellipses."""
+    ellipses = [outline.ravel() for each in outlines for _, outline in each]
+    values = np.concatenate([panel.logits.ravel() for panel in panels] + ellipses)
+    values = values[np.isfinite(values)]
     if values.size == 0:
         return -1.0, 1.0
     margin = 0.05 * float(np.ptp(values)) or 1.0
     return float(values.min()) - margin, float(values.max()) + margin
 
 
-def _grid(count: int) -> list[Axes]:
-    columns = 1 if count == 1 else 2
-    rows = ceil(count / columns)
+def _grid(count: int, entries: int) -> list[Axes]:
+    columns = 1 if count <= 1 else 2
+    rows = max(ceil(count / columns), 1)
     width = COLUMN if columns == 1 else PAGE
-    figure = new_figure(width, rows * COLUMN * 1.08 + LEGEND, row_gap=2.5 * MM)
+    legend = LEGEND[0] + LEGEND[1] * ceil(entries / (columns + 1))
+    figure = new_figure(width, rows * COLUMN * 1.07 + legend, row_gap=2.5 * MM)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for spare in axes[count:]:
+    for spare in axes[max(count, 1) :]:
         spare.set_axis_off()
-    return list(axes[:count])
+    return list(axes[: max(count, 1)])
 
 
-def _handles(panel: LogitScatter) -> list[Line2D]:
+def _handles(panel: LogitScatter, crowded: bool, with_ellipses: bool) -> list[Line2D]:
+    size = 4.5
+    unit = "slices (large: many)" if crowded else "slice"
     points = [
         Line2D(
             [],
             [],
             linestyle="none",
             marker=MARKERS[k],
-            markersize=4.5,
+            markersize=size,
             markerfacecolor=COLOURS[k] if k == 0 else "none",
             markeredgecolor=COLOURS[k],
-            label=f"{plain(name)} slice",
+            label=f"{plain(name)} {unit}",
         )
         for k, name in enumerate(panel.class_names)
     ]
-    ring = Line2D([], [], linestyle="none", marker="o", markersize=6.5, markerfacecolor="none",
-                  markeredgecolor=INK, markeredgewidth=0.5, label="wrongly classified")  # fmt: skip
+    wrong = f"wrongly classified{' (black edge)' if crowded else ''}"
+    ring = Line2D([], [], linestyle="none", marker="o", markersize=size if crowded else 6.5,
+                  markerfacecolor="none", markeredgecolor=INK, markeredgewidth=0.5,
+                  label=wrong)  # fmt: skip
     i, j = panel.pair
-    name = f"decision line, $z_{i}=z_{j}$"
+    name = f"decision line, $z_{{{i}}}=z_{{{j}}}$"
     line = Line2D([], [], color=INK, linewidth=0.8, dashes=(4, 2), label=name)
-    return [*points, ring, line]
+    ellipses = [
+        Line2D([], [], color=INK, linewidth=1.0, linestyle=OUTLINES[k % 2], **_mean_style(k),
+               label=f"{plain(name)} mean, 95% ellipse")
+        for k, name in enumerate(panel.class_names)
+    ]  # fmt: skip
+    return [*points, ring, line, *(ellipses if with_ellipses else [])]

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from functools import wraps
+from math import isfinite
+from textwrap import fill
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
@@ -14,13 +16,16 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MM = 1 / 25.4  # inches
+UNDEFINED = "undefined"
 COLUMN, PAGE = 85 * MM, 174 * MM
 INK, FAINT, EDGE, GRID = "#1b1f24", "#5b6470", "#c3c8d0", "#e8eaee"
 
 # Okabe & Ito 2008, told apart by every kind of colour vision; the markers by a black printer.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "^", "s", "D", "v", "P")
+HATCHES = ("", "//////", "......", "xxxxxx", "------", "++++++")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1.2, 1.4)))
+SEQUENTIAL, DIVERGING = "cividis", "PuOr_r"  # kept apart by every kind of colour vision
 # Beyond this many points a vector file grows heavier than a picture of them.
 DENSE = 600
 
@@ -43,6 +48,8 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "axes.formatter.limits": (-3, 4),
     "axes.unicode_minus": True,
+    "hatch.color": INK,
+    "hatch.linewidth": 0.4,
     "grid.color": GRID,
     "grid.linewidth": 0.5,
     "xtick.labelsize": 6.5,
@@ -58,6 +65,7 @@ STYLE: Any = {
     "legend.handlelength": 1.8,
     "lines.linewidth": 1.1,
     "text.color": INK,
+    "text.hinting": "none",  # letters as wide at every resolution
     "figure.dpi": 100,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
@@ -110,6 +118,18 @@ def head_line(ax: Axes, title: str, below: str) -> None:
         linespacing=1.25,
     )
     note.set_in_layout(False)  # a long line must not narrow the panel; the pad keeps its height
+
+
+def nothing(ax: Axes, reason: str) -> None:
+    """Say in place of a drawing that there is nothing to show, and why."""
+    ax.set_axis_off()
+    text = fill(plain(f"nothing to show: {reason}"), 34)
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=FAINT)
+
+
+def decimals(value: float, digits: int) -> str:
+    """Return a number with a true minus sign, or say that it is undefined."""
+    return f"{value:.{digits}f}".replace("-", "−") if isfinite(value) else UNDEFINED
 
 
 def plain(text: str) -> str:

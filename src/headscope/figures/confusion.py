@@ -1,0 +1,93 @@
+"""Who was taken for whom: confusion matrices by slice and by subject."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from headscope.errors import InputError
+from headscope.figures.style import (
+    COLUMN,
+    INK,
+    MM,
+    figure_of,
+    head_line,
+    new_figure,
+    nothing,
+    plain,
+    styled,
+)
+
+NUMBERED = 6  # classes above which the cells carry no numbers
+SHARES = 4  # classes above which they carry no counts beside the shares
+
+
+@styled
+def plot_confusion(
+    slices: ArrayLike,
+    subjects: ArrayLike | None,
+    class_names: Sequence[str],
+    *,
+    title: str = "",
+    network: str = "",
+    ax: Sequence[Axes] | None = None,
+) -> Figure:
+    """Draw counts of slices and of subjects by true and predicted class, with shares of the row.
+
+    Parameters
+    ----------
+    slices, subjects
+        (K, K) counts, true class by row; `subjects` may be None where ids are not known.
+    ax
+        Two axes, for slices and for subjects.
+
+    Raises
+    ------
+    InputError
+        A matrix is not (K, K).
+    """
+    names = [plain(name) for name in class_names]
+    if ax is None:
+        ax = new_figure(COLUMN, 57 * MM).subplots(1, 2)
+    by_slice, by_subject = ax
+    _draw(np.asarray(slices), names, by_slice, "slice")
+    head_line(by_slice, "(a) by slice", f"{title}\n{network or ' '}")
+    if subjects is None:
+        nothing(by_subject, "subjects are not known")
+    else:
+        _draw(np.asarray(subjects), names, by_subject, "subject")
+    head_line(by_subject, "(b) by subject", "\n ")
+    return figure_of(by_slice)
+
+
+def _draw(counts: NDArray[np.int64], names: Sequence[str], ax: Axes, unit: str) -> None:
+    K = len(names)
+    if counts.shape != (K, K):
+        raise InputError(f"the counts by {unit} have shape {counts.shape}; ({K}, {K}) is needed.")
+    if counts.sum() == 0:
+        return nothing(ax, f"no {unit}s")
+    total = counts.sum(axis=1, keepdims=True)
+    share = np.divide(counts, total, out=np.zeros((K, K)), where=total > 0)
+    ax.imshow(share, cmap="Blues", vmin=0, vmax=1.25)
+    for row, column in np.ndindex(K, K) if K <= NUMBERED else ():
+        text = f"{100 * share[row, column]:.0f}%" if total[row] else "none"
+        number = f"{counts[row, column]:,}"
+        ax.text(
+            column,
+            row,
+            f"{number}\n{text}" if K <= SHARES else number,
+            ha="center",
+            va="center",
+            color="white" if share[row, column] > 0.6 else INK,
+            fontsize=7 if K <= 3 else 6,
+        )
+    few = K <= 3 and max(map(len, names)) <= 8
+    ax.set_xticks(range(K), names, rotation=0 if few else 90)
+    ax.set_yticks(range(K), names, rotation=90 if few else 0, va="center")
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    ax.set(xlabel="Predicted class", ylabel="True class")
+    return None

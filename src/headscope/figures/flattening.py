@@ -1,0 +1,181 @@
+"""Fig. 1: what a slice looks like before its last feature map is flattened or averaged."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from numpy.typing import ArrayLike, NDArray
+
+from headscope.errors import InputError
+from headscope.figures.style import (
+    COLUMN,
+    DIVERGING,
+    INK,
+    MM,
+    SEQUENTIAL,
+    figure_of,
+    head_line,
+    new_figure,
+    nothing,
+    styled,
+)
+
+Array = NDArray[np.float64]
+TILES, TILES_IN_ROW = 12, 6
+GAP = 0.12  # between tiles, in widths of a tile
+LABEL = 0.36  # height above each tile for its number
+HATCH = "/////"
+UNIT = (0.0, 1.0, 1.0, 0.0)  # so that pictures of any grid lie on one another
+
+
+@styled
+def plot_flattening(
+    picture: ArrayLike,
+    maps: ArrayLike,
+    contribution: ArrayLike | None,
+    class_names: Sequence[str],
+    predicted: int,
+    *,
+    channels: Sequence[int] | None = None,
+    title: str = "",
+    network: str = "",
+    ax: Sequence[Axes] | None = None,
+) -> Figure:
+    """Draw a slice, what each position adds to its logit, and its strongest channels.
+
+    Cells that speak against the class are hatched, so that a black print tells them apart.
+    Source: the paper's Fig. 1.
+
+    Parameters
+    ----------
+    picture
+        The slice, (H, W) uint8.
+    maps
+        Its last feature map before flattening, (C, h, w).
+    contribution
+        What each position adds to the logits: (K, h, w), or (h, w) for the predicted class;
+        None where the network does not allow it to be told.
+    predicted
+        Row of the predicted class.
+    channels
+        Which channels to draw; the twelve of largest mean magnitude if left out.
+    ax
+        Three axes, for slice, contributions and channels.
+
+    Raises
+    ------
+    InputError
+        The shapes do not agree.
+    """
+    pixels, maps = np.asarray(picture), np.asarray(maps, dtype=np.float64)
+    if pixels.ndim != 2 or maps.ndim != 3:
+        raise InputError(
+            f"picture has shape {pixels.shape} and maps {maps.shape}; (H, W) and (C, h, w) are "
+            "needed."
+        )
+    shown = None if contribution is None else _of_class(contribution, predicted, maps.shape[1:])
+    first, second, third = _axes() if ax is None else ax
+    _draw_slice(pixels, first)
+    head_line(first, "(a) slice", f"{title}\n{network or ' '}")
+    name = class_names[predicted]
+    _draw_contribution(shown, pixels, second)
+    head_line(second, "(b) contributions", f"of each position to the\nlogit of {name}, predicted")
+    _draw_channels(maps, channels, third)
+    shape = "{2} × {1} positions".format(*maps.shape)
+    head_line(third, "(c) strongest channels", f"by number, of {len(maps):,} with {shape} each")
+    return figure_of(first)
+
+
+def _axes() -> list[Axes]:
+    figure = new_figure(COLUMN, 92 * MM)
+    grid = figure.add_gridspec(2, 2, height_ratios=(1.2, 1))
+    cells = grid[0, 0], grid[0, 1], grid[1, :]
+    return [figure.add_subplot(cell) for cell in cells]
+
+
+def _of_class(contribution: ArrayLike, predicted: int, positions: tuple[int, ...]) -> Array:
+    known: Array = np.asarray(contribution, dtype=np.float64)
+    if known.ndim == 3 and 0 <= predicted < len(known):
+        known = known[predicted]
+    if known.shape != positions:
+        raise InputError(
+            f"contribution has shape {np.shape(contribution)}; class {predicted} of maps with "
+            f"{positions} positions is asked for."
+        )
+    return known  # (h, w)
+
+
+def _draw_slice(pixels: NDArray[Any], ax: Axes) -> None:
+    if pixels.size == 0:
+        return nothing(ax, "the slice is empty")
+    ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=UNIT, interpolation="antialiased")
+    return _bare(ax, pixels.shape[0] / pixels.shape[1])
+
+
+def _draw_contribution(shown: Array | None, pixels: NDArray[Any], ax: Axes) -> None:
+    """Draw the map centred at zero, the outline of the slice over it."""
+    if shown is None or shown.size == 0 or not np.isfinite(shown).all():
+        return nothing(ax, "contributions cannot be told for this network")
+    limit = float(np.abs(shown).max()) or 1.0
+    drawn = ax.imshow(
+        shown, cmap=DIVERGING, vmin=-limit, vmax=limit, extent=UNIT, interpolation="nearest"
+    )
+    h, w = shown.shape
+    against = np.ma.masked_array(np.zeros(shown.shape), shown >= 0)
+    if not against.mask.all():
+        x, y = np.linspace(0, 1, w + 1), np.linspace(0, 1, h + 1)
+        cells = ax.pcolor(x, y, against, hatch=HATCH, edgecolors=INK, linewidths=0)
+        cells.set(array=None, facecolor="none")
+    if pixels.size and np.ptp(pixels) > 0:
+        rows = (np.arange(pixels.shape[0]) + 0.5) / pixels.shape[0]
+        columns = (np.arange(pixels.shape[1]) + 0.5) / pixels.shape[1]
+        ax.contour(columns, rows, pixels, levels=[0.2 * float(pixels.max())], colors=INK,
+                   linewidths=0.5)  # fmt: skip
+    _bare(ax, pixels.shape[0] / pixels.shape[1] if pixels.size else 1.0)
+    bar = _colour_bar(drawn, ax, "Contribution (logit)", 0.05)
+    bar.axhspan(-limit, 0, facecolor="none", edgecolor=INK, hatch=HATCH, linewidth=0)
+    return None
+
+
+def _draw_channels(maps: Array, channels: Sequence[int] | None, ax: Axes) -> None:
+    if maps.size == 0 or not np.isfinite(maps).all():
+        return nothing(ax, "there is no feature map")
+    if channels is None:
+        strength = np.abs(maps).mean(axis=(1, 2))  # (C,)
+        channels = np.argsort(-strength, kind="stable")[:TILES].tolist()
+    shown = maps[list(channels)]  # (n, h, w)
+    low, high = min(0.0, float(shown.min())), float(shown.max())
+    norm = Normalize(low, high if high > low else low + 1.0)
+    height = maps.shape[1] / maps.shape[2]
+    for k, (channel, tile) in enumerate(zip(channels, shown, strict=True)):
+        row, column = divmod(k, TILES_IN_ROW)
+        x, y = column * (1 + GAP), row * (height + LABEL) + LABEL
+        drawn = ax.imshow(
+            tile, cmap=SEQUENTIAL, norm=norm, extent=(x, x + 1, y + height, y),
+            interpolation="nearest",
+        )  # fmt: skip
+        ax.text(x, y - 0.05, f"{channel}", fontsize=6, va="bottom")
+    rows = -(-len(shown) // TILES_IN_ROW)
+    ax.set(xlim=(0, TILES_IN_ROW * (1 + GAP) - GAP), ylim=(rows * (height + LABEL), 0))
+    ax.set_aspect("equal")
+    ax.set_axis_off()
+    _colour_bar(drawn, ax, "Activation", 0.025)
+    return None
+
+
+def _bare(ax: Axes, aspect: float) -> None:
+    ax.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], aspect=aspect)
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+
+
+def _colour_bar(drawn: AxesImage, ax: Axes, label: str, width: float) -> Axes:
+    """Set the bar inside the reach of its picture, as high as it, whatever its aspect."""
+    bar = ax.inset_axes((1.03, 0, width, 1))
+    figure_of(ax).colorbar(drawn, cax=bar, label=label)
+    bar.grid(visible=False)
+    return bar

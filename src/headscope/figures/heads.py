@@ -1,0 +1,210 @@
+"""The rows of final layers: how training spread them, and where it moved each feature's weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from headscope.errors import InputError
+from headscope.figures.style import (
+    COLOURS,
+    COLUMN,
+    DENSE,
+    EDGE,
+    FAINT,
+    HATCHES,
+    INK,
+    MM,
+    figure_of,
+    head_line,
+    new_figure,
+    nothing,
+    plain,
+    styled,
+)
+
+Array = NDArray[np.float64]
+ROWS = 10  # classes shown of one head
+BINS = 60
+RIDGE = 7.5 * MM  # height of one distribution
+TALL = 0.86  # of the distance between two of them
+
+
+@styled
+def plot_row_distributions(
+    weights: Mapping[str, ArrayLike],
+    class_names: tuple[str, ...] | list[str],
+    initial: Mapping[str, ArrayLike | None] | None = None,
+    *,
+    title: str = "Weights of the final layer",
+    network: str = "",
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw the distribution of each row's weights, run by run, the untrained head's over it.
+
+    Each distribution is scaled to its own height. Source: the range of weights that the paper
+    argues from (section III), drawn.
+
+    Parameters
+    ----------
+    weights
+        Title of each run → its final layer, (K, D).
+    class_names
+        K names; the first ten rows are drawn.
+    initial
+        The same titles → the layer before training, (K, D), where known.
+    """
+    heads = {name: np.asarray(head, dtype=np.float64) for name, head in weights.items()}
+    before = {
+        name: np.asarray(head, dtype=np.float64)
+        for name, head in (initial or {}).items()
+        if head is not None and name in heads
+    }
+    rows = min(len(class_names), ROWS)
+    count = len(heads) * rows
+    own = ax is None
+    if ax is None:
+        ax = new_figure(COLUMN, 27 * MM + max(count, 2) * RIDGE).subplots()
+    head_line(ax, title, network)
+    values = [head[:rows].ravel() for head in (*heads.values(), *before.values())]
+    if not count or not sum(map(len, values)):
+        nothing(ax, "no run has a final layer")
+        return figure_of(ax)
+    edge = 1.03 * max(float(np.abs(value).max()) for value in values if len(value)) or 1.0
+    bins = np.linspace(-edge, edge, BINS + 1)
+    ticks = []
+    for r, (name, head) in enumerate(heads.items()):
+        for k in range(rows):
+            base = count - 1 - (r * rows + k)
+            _ridge(head[k], before[name][k] if name in before else None, bins, base, k, ax)
+        middle = count - 1 - r * rows - (rows - 1) / 2 + TALL / 2
+        ticks.append((middle, plain(name).replace(", ", ",\n")))
+        if r:
+            ax.axhline(base + rows - 0.07, color=EDGE, linewidth=0.6)
+    ax.set_yticks(*zip(*ticks, strict=True))
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=False, axis="y")
+    ax.set(xlim=(-edge, edge), ylim=(-0.1, count), xlabel="Weight, $W_{k,j}$, of each feature $j$")
+    ax.spines["left"].set_visible(False)
+    if own:
+        figure_of(ax).legend(
+            handles=_row_handles(class_names[:rows], bool(before)),
+            loc="outside lower center",
+            ncols=3,
+        )
+    return figure_of(ax)
+
+
+def _ridge(row: Array, before: Array | None, bins: Array, base: float, k: int, ax: Axes) -> None:
+    heights = np.histogram(row, bins)[0]
+    if heights.max() > 0:
+        ax.stairs(
+            base + TALL * heights / heights.max(),
+            bins,
+            baseline=base,
+            fill=True,
+            facecolor=_tint(COLOURS[k % 6]),
+            edgecolor=COLOURS[k % 6],
+            hatch=HATCHES[k % 6] or None,
+            linewidth=0.6,
+            zorder=2,
+        )
+    if before is not None and len(before):
+        heights = np.histogram(before, bins)[0]
+        style: Any = {"color": INK, "linewidth": 0.8, "linestyle": (0, (2, 1)), "zorder": 3}
+        ax.stairs(base + TALL * heights / max(heights.max(), 1), bins, baseline=None, **style)
+
+
+def _tint(colour: str) -> tuple[float, ...]:
+    red, green, blue = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    return tuple(0.55 + 0.45 * part for part in (red, green, blue))
+
+
+def _row_handles(names: Any, has_initial: bool) -> list[Any]:
+    handles: list[Any] = [
+        Patch(facecolor=_tint(COLOURS[k % 6]), edgecolor=COLOURS[k % 6], hatch=HATCHES[k % 6],
+              label=f"row of {plain(name)}")
+        for k, name in enumerate(names)
+    ]  # fmt: skip
+    if has_initial:
+        handles.append(Line2D([], [], color=INK, linewidth=0.8, linestyle=(0, (2, 1)),
+                              label="before training"))  # fmt: skip
+    return handles
+
+
+@styled
+def plot_head_before_after(
+    initial: ArrayLike | None,
+    weight: ArrayLike,
+    class_names: tuple[str, ...] | list[str],
+    pair: tuple[int, int] = (0, 1),
+    *,
+    title: str = "",
+    network: str = "",
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw two rows of a final layer before and after training, each feature's way between.
+
+    Two classes leave the sum of the rows as it was, so each way runs along the falling diagonal:
+    drawn as such, it shows that Fig. 3's line is the training rule's. Source: the paper's Fig. 3;
+    docs/science.md, section 2.
+
+    Parameters
+    ----------
+    initial, weight
+        (K, D) before and after training; `initial` may be None, then nothing can be shown.
+    pair
+        Rows on the x and the y axis.
+    """
+    own = ax is None
+    ax = new_figure(COLUMN, COLUMN + 18 * MM).subplots() if ax is None else ax
+    after = np.asarray(weight, dtype=np.float64)[list(pair)].T  # (D, 2)
+    head_line(ax, title, network)
+    if initial is None or not len(after):
+        reason = "the head before training is not known" if len(after) else "no features"
+        nothing(ax, reason)
+        return figure_of(ax)
+    before = np.asarray(initial, dtype=np.float64)[list(pair)].T  # (D, 2)
+    if before.shape != after.shape:
+        raise InputError(f"initial has shape {np.shape(initial)}, weight {np.shape(weight)}.")
+    dense = len(after) > DENSE
+    ways = LineCollection(list(np.stack([before, after], axis=1)), colors=FAINT, zorder=1)
+    ways.set(linewidths=0.25 if dense else 0.4, alpha=0.35, rasterized=dense)
+    ax.add_collection(ways)
+    ax.scatter(*after.T, s=5 if dense else 10, color=COLOURS[0], marker="o", alpha=0.45,
+               linewidths=0, rasterized=dense, zorder=2)  # fmt: skip
+    ax.scatter(*before.T, s=2.5 if dense else 9, marker="^", facecolors="none",
+               edgecolors=COLOURS[1], linewidths=0.3 if dense else 0.6, alpha=0.6,
+               rasterized=dense, zorder=1.5)  # fmt: skip
+    edge = 1.06 * float(np.abs(np.concatenate([before, after])).max()) or 1.0
+    ax.axline((0, 0), slope=-1, color=INK, linewidth=0.8, dashes=(4, 2), zorder=4)
+    first, second = (plain(class_names[k]) for k in pair)
+    i, j = pair
+    ax.set(
+        xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal", anchor="N",
+        xlabel=f"Weight to {first}, $W_{{{i},j}}$", ylabel=f"Weight to {second}, $W_{{{j},j}}$",
+    )  # fmt: skip
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    if own:
+        figure_of(ax).legend(handles=_way_handles(), loc="outside lower center", ncols=2)
+    return figure_of(ax)
+
+
+def _way_handles() -> list[Line2D]:
+    none: Any = {"linestyle": "none", "markersize": 4}
+    return [
+        Line2D([], [], marker="^", markerfacecolor="none", markeredgecolor=COLOURS[1],
+               label="before training", **none),
+        Line2D([], [], marker="o", color=COLOURS[0], markeredgewidth=0,
+               label="after training", **none),
+        Line2D([], [], color=FAINT, linewidth=0.6, label="a feature's way"),
+        Line2D([], [], color=INK, linewidth=0.8, dashes=(4, 2), label="sum of both rows zero"),
+    ]  # fmt: skip

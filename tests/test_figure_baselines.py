@@ -1,0 +1,60 @@
+"""Every figure looks as it did when it was last looked at (`python -m tests.baselines` renews)."""
+
+import numpy as np
+import pytest
+
+from tests.baselines import FIGURES, FOLDER, TILE, difference, limit, pixels, save
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_look_as_they_did(name, tmp_path):
+    drawn = save(FIGURES[name](), tmp_path / f"{name}.png")
+    kept = FOLDER / f"{name}.png"
+    gap = difference(pixels(drawn), pixels(kept))
+    assert gap <= limit(kept), (
+        f"{name} changed by {gap:.0f}: compare {drawn} with {kept}; "
+        f"if it is meant, run python -m tests.baselines {name}"
+    )
+
+
+def test_each_picture_belongs_to_a_figure_and_all_are_small():
+    known = {path.stem: path.stat().st_size for path in FOLDER.glob("*.png")}
+    assert set(known) == set(FIGURES)
+    assert sum(known.values()) < 400_000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda figure: figure.axes[0].set_xlabel(""),
+        lambda figure: figure.axes[0].lines[0].set_visible(False),
+        lambda figure: figure.axes[0].collections[0].set_color("#009E73"),
+        lambda figure: figure.axes[0].set_title(""),
+        lambda figure: figure.set_size_inches(3, 3),
+    ],
+    ids=["a label", "a line", "a colour", "a title", "its size"],
+)
+def test_a_figure_that_loses_something_is_caught(change, tmp_path):
+    figure = FIGURES["before-after"]()
+    change(figure)
+    drawn = pixels(save(figure, tmp_path / "changed.png"))
+    kept = FOLDER / "before-after.png"
+    if limit(kept) > 8:
+        pytest.skip("the picture is another matplotlib's: small changes cannot be told")
+    assert difference(drawn, pixels(kept)) > limit(kept)
+
+
+def test_the_measure_forgives_a_step_aside_and_no_more():
+    page = np.full((120, 120, 3), 255.0)
+    page[48:60, 48:60] = 0
+    assert difference(page, np.roll(page, (2, -3), axis=(0, 1))) == 0
+    assert difference(page, np.roll(page, 9, axis=0)) > 100
+
+
+def test_the_measure_sees_a_small_spot_on_a_large_page():
+    page = np.full((300, 300, 3), 255.0)
+    spot = page.copy()
+    spot[TILE : 2 * TILE, TILE : 2 * TILE] = 0
+    assert difference(page, spot) == 255
+    assert difference(page, page[:-1]) == 255
+    assert difference(page, page) == 0
