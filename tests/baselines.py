@@ -18,6 +18,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from headscope import figures
+from headscope.analysis import HeadAnalysis, head_analysis
 from headscope.analysis.table import LogitScatter
 from headscope.figures.style import styled
 
@@ -103,14 +104,15 @@ def spread_of(panel: LogitScatter) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([g.mean(axis=0) for g in groups]), np.stack([np.cov(g.T) for g in groups])
 
 
-def heads() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def heads() -> dict[str, HeadAnalysis]:
     rng = np.random.default_rng(3)
-    after, before = {}, {}
+    found = {}
     for name, moved in (("frozen", 0.10), ("finetune", 0.02), ("scratch", 0.05)):
-        before[name] = rng.uniform(-0.06, 0.06, (2, 300))
+        before = rng.uniform(-0.06, 0.06, (2, 300))
         learned = rng.normal(0, moved, 300)
-        after[name] = before[name] + np.stack([learned, -learned])
-    return after, before
+        after = before + np.stack([learned, -learned])
+        found[name] = head_analysis(after, None, before, class_names=NAMES)
+    return found
 
 
 def blobs(shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -150,15 +152,12 @@ def logits_crowd() -> Figure:
 
 
 def rows() -> Figure:
-    after, before = heads()
-    return figures.plot_row_distributions(after, NAMES, before, network="resnet101, seed 0")
+    return figures.plot_row_distributions(heads(), network="resnet101, seed 0")
 
 
 def before_after() -> Figure:
-    after, before = heads()
-    return figures.plot_head_before_after(
-        before["frozen"], after["frozen"], NAMES, title="frozen", network="resnet101, seed 0"
-    )
+    head = heads()["frozen"]
+    return figures.plot_head_before_after(head, title="frozen", network="resnet101, seed 0")
 
 
 def confusion() -> Figure:

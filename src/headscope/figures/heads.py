@@ -1,6 +1,6 @@
 """The rows of final layers: how training spread them, and where it moved each feature's weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from headscope.errors import InputError
+from headscope.analysis.weights import HeadAnalysis
 from headscope.figures.style import (
     COLOURS,
     COLUMN,
@@ -39,9 +39,7 @@ TALL = 0.86  # of the distance between two of them
 
 @styled
 def plot_row_distributions(
-    weights: Mapping[str, ArrayLike],
-    class_names: tuple[str, ...] | list[str],
-    initial: Mapping[str, ArrayLike | None] | None = None,
+    heads: Mapping[str, HeadAnalysis],
     *,
     title: str = "Weights of the final layer",
     network: str = "",
@@ -49,45 +47,36 @@ def plot_row_distributions(
 ) -> Figure:
     """Draw the distribution of each row's weights, run by run, the untrained head's over it.
 
-    Each distribution is scaled to its own height. Source: the range of weights that the paper
+    `heads` are final layers of the same classes by the title of their run; the first ten rows are
+    drawn, each distribution scaled to its own height. Source: the range of weights that the paper
     argues from (section III), drawn.
-
-    Parameters
-    ----------
-    weights
-        Title of each run → its final layer, (K, D).
-    class_names
-        K names; the first ten rows are drawn.
-    initial
-        The same titles → the layer before training, (K, D), where known.
     """
-    heads = {name: np.asarray(head, dtype=np.float64) for name, head in weights.items()}
-    before = {
-        name: np.asarray(head, dtype=np.float64)
-        for name, head in (initial or {}).items()
-        if head is not None and name in heads
-    }
-    rows = min(len(class_names), ROWS)
-    count = len(heads) * rows
     own = ax is None
+    names = next(iter(heads.values())).class_names[:ROWS] if heads else ()
+    rows, count = len(names), len(heads) * len(names)
     if ax is None:
         ax = new_figure(COLUMN, 27 * MM + max(count, 2) * RIDGE).subplots()
     head_line(ax, title, network)
-    values = [head[:rows].ravel() for head in (*heads.values(), *before.values())]
-    if not count or not sum(map(len, values)):
+    initial = {
+        run: head.initial_weight for run, head in heads.items() if head.initial_weight is not None
+    }
+    values = [head.weight[:rows] for head in heads.values()] + [
+        weight[:rows] for weight in initial.values()
+    ]
+    if not count or not sum(value.size for value in values):
         nothing(ax, "no run has a final layer")
         return figure_of(ax)
-    edge = 1.03 * max(float(np.abs(value).max()) for value in values if len(value)) or 1.0
+    edge = 1.03 * max(float(np.abs(value).max()) for value in values if value.size) or 1.0
     bins = np.linspace(-edge, edge, BINS + 1)
     ticks = []
-    for r, (name, head) in enumerate(heads.items()):
+    for r, (run, head) in enumerate(heads.items()):
+        top = count - 1 - r * rows
         for k in range(rows):
-            base = count - 1 - (r * rows + k)
-            _ridge(head[k], before[name][k] if name in before else None, bins, base, k, ax)
-        middle = count - 1 - r * rows - (rows - 1) / 2 + TALL / 2
-        ticks.append((middle, plain(name).replace(", ", ",\n")))
+            before = initial[run][k] if run in initial else None
+            _ridge(head.weight[k], before, bins, top - k, k, ax)
+        ticks.append((top - (rows - 1 - TALL) / 2, plain(run).replace(", ", ",\n")))
         if r:
-            ax.axhline(base + rows - 0.07, color=EDGE, linewidth=0.6)
+            ax.axhline(top + 0.93, color=EDGE, linewidth=0.6)
     ax.set_yticks(*zip(*ticks, strict=True))
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
@@ -95,7 +84,7 @@ def plot_row_distributions(
     ax.spines["left"].set_visible(False)
     if own:
         figure_of(ax).legend(
-            handles=_row_handles(class_names[:rows], bool(before)),
+            handles=_row_handles(names, bool(initial)),
             loc="outside lower center",
             ncols=3,
         )
@@ -122,12 +111,12 @@ def _ridge(row: Array, before: Array | None, bins: Array, base: float, k: int, a
         ax.stairs(base + TALL * heights / max(heights.max(), 1), bins, baseline=None, **style)
 
 
-def _tint(colour: str) -> tuple[float, ...]:
-    red, green, blue = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
-    return tuple(0.55 + 0.45 * part for part in (red, green, blue))
+def _tint(colour: str) -> tuple[float, float, float]:
+    red, green, blue = (0.55 + 0.45 * int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    return red, green, blue
 
 
-def _row_handles(names: Any, has_initial: bool) -> list[Any]:
+def _row_handles(names: Sequence[str], has_initial: bool) -> list[Any]:
     handles: list[Any] = [
         Patch(facecolor=_tint(COLOURS[k % 6]), edgecolor=COLOURS[k % 6], hatch=HATCHES[k % 6],
               label=f"row of {plain(name)}")
@@ -141,9 +130,7 @@ def _row_handles(names: Any, has_initial: bool) -> list[Any]:
 
 @styled
 def plot_head_before_after(
-    initial: ArrayLike | None,
-    weight: ArrayLike,
-    class_names: tuple[str, ...] | list[str],
+    head: HeadAnalysis,
     pair: tuple[int, int] = (0, 1),
     *,
     title: str = "",
@@ -152,40 +139,30 @@ def plot_head_before_after(
 ) -> Figure:
     """Draw two rows of a final layer before and after training, each feature's way between.
 
-    Two classes leave the sum of the rows as it was, so each way runs along the falling diagonal:
-    drawn as such, it shows that Fig. 3's line is the training rule's. Source: the paper's Fig. 3;
-    docs/science.md, section 2.
-
-    Parameters
-    ----------
-    initial, weight
-        (K, D) before and after training; `initial` may be None, then nothing can be shown.
-    pair
-        Rows on the x and the y axis.
+    Training on two classes leaves the sum of the rows as it was, so each way runs along the
+    falling diagonal: Fig. 3's line is the training rule's. `pair` names the rows on the x and the
+    y axis. Source: the paper's Fig. 3; docs/science.md, section 2.
     """
     own = ax is None
     ax = new_figure(COLUMN, COLUMN + 18 * MM).subplots() if ax is None else ax
-    after = np.asarray(weight, dtype=np.float64)[list(pair)].T  # (D, 2)
+    after = head.weight[list(pair)].T  # (D, 2)
     head_line(ax, title, network)
-    if initial is None or not len(after):
-        reason = "the head before training is not known" if len(after) else "no features"
-        nothing(ax, reason)
+    if head.initial_weight is None or not len(after):
+        nothing(ax, "the head before training is not known" if len(after) else "no features")
         return figure_of(ax)
-    before = np.asarray(initial, dtype=np.float64)[list(pair)].T  # (D, 2)
-    if before.shape != after.shape:
-        raise InputError(f"initial has shape {np.shape(initial)}, weight {np.shape(weight)}.")
+    before = head.initial_weight[list(pair)].T  # (D, 2)
     dense = len(after) > DENSE
     ways = LineCollection(list(np.stack([before, after], axis=1)), colors=FAINT, zorder=1)
     ways.set(linewidths=0.25 if dense else 0.4, alpha=0.35, rasterized=dense)
     ax.add_collection(ways)
-    ax.scatter(*after.T, s=5 if dense else 10, color=COLOURS[0], marker="o", alpha=0.45,
-               linewidths=0, rasterized=dense, zorder=2)  # fmt: skip
-    ax.scatter(*before.T, s=2.5 if dense else 9, marker="^", facecolors="none",
+    ax.scatter(after[:, 0], after[:, 1], s=5 if dense else 10, color=COLOURS[0],
+               marker="o", alpha=0.45, linewidths=0, rasterized=dense, zorder=2)  # fmt: skip
+    ax.scatter(before[:, 0], before[:, 1], s=2.5 if dense else 9, marker="^", facecolors="none",
                edgecolors=COLOURS[1], linewidths=0.3 if dense else 0.6, alpha=0.6,
                rasterized=dense, zorder=1.5)  # fmt: skip
     edge = 1.06 * float(np.abs(np.concatenate([before, after])).max()) or 1.0
     ax.axline((0, 0), slope=-1, color=INK, linewidth=0.8, dashes=(4, 2), zorder=4)
-    first, second = (plain(class_names[k]) for k in pair)
+    first, second = (plain(head.class_names[k]) for k in pair)
     i, j = pair
     ax.set(
         xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal", anchor="N",

@@ -109,8 +109,8 @@ def _draw(panel: LogitScatter, ax: Axes, limits: tuple[float, float], letter: st
     if len(panel.logits) <= CROWD:
         wrong = panel.logits[~panel.correct]  # (errors, 2)
         size = 2.6 * (SMALL if len(panel.logits) > MANY else SIZE)
-        ax.scatter(*wrong.T, s=size, facecolors="none", edgecolors=INK, linewidths=0.45, alpha=0.8,
-                   rasterized=len(panel.logits) > DENSE, zorder=3)  # fmt: skip
+        ax.scatter(wrong[:, 0], wrong[:, 1], s=size, facecolors="none", edgecolors=INK,
+                   linewidths=0.45, alpha=0.8, rasterized=len(panel.logits) > DENSE, zorder=3)  # fmt: skip
     (first, second), (i, j) = (plain(name) for name in panel.class_names), panel.pair
     ax.set(xlabel=f"Logit of {first}, $z_{{{i}}}$", ylabel=f"Logit of {second}, $z_{{{j}}}$")
     head_line(ax, letter + panel.title, f"{panel.network}\n{_summary(panel)}")
@@ -120,7 +120,7 @@ def _draw_slices(panel: LogitScatter, k: int, limits: tuple[float, float], ax: A
     points = panel.logits[panel.label == k]  # (n_k, 2)
     dense = len(panel.logits) > DENSE
     size = SMALL if len(panel.logits) > MANY else SIZE
-    ax.scatter(*points.T, s=size, rasterized=dense, zorder=2, **_class_style(k))
+    ax.scatter(points[:, 0], points[:, 1], s=size, rasterized=dense, zorder=2, **_class_style(k))
 
 
 def _draw_crowd(panel: LogitScatter, k: int, limits: tuple[float, float], ax: Axes) -> None:
@@ -129,11 +129,11 @@ def _draw_crowd(panel: LogitScatter, k: int, limits: tuple[float, float], ax: Ax
     points, count = _gathered(panel.logits[mine], limits)
     most, cell = count.max(initial=1.0), 0.8 * COLUMN * 72 / CELLS  # points
     area = np.maximum(1.0, cell**2 * np.sqrt(count / most))
-    ax.scatter(*points.T, s=area, zorder=2, **_class_style(k))
+    ax.scatter(points[:, 0], points[:, 1], s=area, zorder=2, **_class_style(k))
     wrong, count = _gathered(panel.logits[mine & ~panel.correct], limits)
     area = np.maximum(1.0, cell**2 * np.sqrt(count / most))
-    ax.scatter(*wrong.T, s=area, marker=MARKERS[k], facecolors="none", edgecolors=INK,
-               linewidths=0.45, zorder=3)  # fmt: skip
+    ax.scatter(wrong[:, 0], wrong[:, 1], s=area, marker=MARKERS[k], facecolors="none",
+               edgecolors=INK, linewidths=0.45, zorder=3)  # fmt: skip
 
 
 def _class_style(k: int) -> dict[str, Any]:
