@@ -9,12 +9,14 @@ hs.audit("scans")                                   duplicates, leaks and shortc
 hs.inspect("scans")                                 subjects, sessions, classes, problems
 hs.slice("scans", "slices")                         labelled mid-slices, as a store or pictures
 hs.head_analysis(weight, bias)                      the final layer, explained
+hs.feature_analysis(features, logits, labels, subjects)   what it reads: classes, subjects
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headscope.analysis.features import feature_analysis, run_feature_analysis
     from headscope.analysis.weights import head_analysis, run_head_analysis
     from headscope.cohort.audit import audit
     from headscope.cohort.export import slice_data as slice
@@ -33,12 +35,14 @@ _HOMES = {
     "Run": ("headscope.record", "Run"),
     "RunError": ("headscope.errors", "RunError"),
     "audit": ("headscope.cohort.audit", "audit"),
+    "feature_analysis": ("headscope.analysis.features", "feature_analysis"),
     "fetch": ("headscope.cohort.fetch", "fetch_oasis_vbm"),
     "head_analysis": ("headscope.analysis.weights", "head_analysis"),
     "inspect": ("headscope.cohort.inspection", "inspect_data"),
     "read_experiment": ("headscope.record", "read_experiment"),
     "report": ("headscope.reporting", "write_report"),
     "run": ("headscope.experiment", "run"),
+    "run_feature_analysis": ("headscope.analysis.features", "run_feature_analysis"),
     "run_head_analysis": ("headscope.analysis.weights", "run_head_analysis"),
     "slice": ("headscope.cohort.export", "slice_data"),
     "simulate": ("headscope.cohort.simulate", "simulate_cohort"),
@@ -50,12 +54,14 @@ __all__ = [
     "Run",
     "RunError",
     "audit",
+    "feature_analysis",
     "fetch",
     "head_analysis",
     "inspect",
     "read_experiment",
     "report",
     "run",
+    "run_feature_analysis",
     "run_head_analysis",
     "simulate",
     "slice",
