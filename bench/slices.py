@@ -2,9 +2,10 @@
 
     python bench/slices.py [--data FOLDER_OF_NII_GZ] [--out FOLDER]
 
-Without --data, six whole scans of 1 mm are simulated. Times are CPU seconds of one thread, the
-least of several rounds taken by turns, so that a shared machine matters little; those on one and
-two processes are seconds on the clock.
+Without --data, six whole scans of 1 mm are simulated, and set into the grid of 256 × 256 × 256
+bytes to which FreeSurfer conforms every scan. Times are CPU seconds of one thread, the least of
+several rounds taken by turns, so that a shared machine matters little; those on one and two
+processes are seconds on the clock.
 """
 
 import argparse
@@ -61,8 +62,23 @@ def bare_inflate(path):
     return isal_zlib.decompress(path.read_bytes(), 31)
 
 
+def conformed(path, folder):
+    """Write a scan as FreeSurfer would conform it: 256 voxels of 1 mm each way, uint8."""
+    image = nib.load(path)
+    volume = image.get_fdata()
+    volume = np.clip(volume * (220 / np.percentile(volume, 99.8)), 0, 255).astype(np.uint8)
+    missing = [256 - n for n in volume.shape]
+    whole = np.pad(volume, [(n // 2, n - n // 2) for n in missing])
+    folder.mkdir(exist_ok=True)
+    nib.save(nib.Nifti1Image(whole, image.affine), folder / path.name)
+    return folder / path.name
+
+
 def one_process(paths):
     """Print CPU milliseconds a volume of each way."""
+    image = nib.load(paths[0])
+    size = np.mean([path.stat().st_size for path in paths]) / 2**20
+    print(f"{len(paths)} volumes as {image.shape} {image.get_data_dtype()}, {size:.1f} MiB each")
     ways = (headscope_loop, plain_loop, same_work_loop, bare_inflate)
     best = {(way, path): np.inf for way in ways for path in paths}
     for _ in range(ROUNDS):
@@ -131,12 +147,9 @@ def main():
             folder / "sim", subjects=6, spacing_mm=1, scan_format="nifti", repeat_share=0
         )
         paths = sorted(Path(data).rglob("*.nii.gz"))[:6]
-        image = nib.load(paths[0])
-        size = np.mean([path.stat().st_size for path in paths]) / 2**20
-        print(
-            f"{len(paths)} volumes as {image.shape} {image.get_data_dtype()}, {size:.1f} MiB each"
-        )
         one_process(paths)
+        if not options.data:
+            one_process([conformed(path, folder / "conformed") for path in paths[:3]])
         if options.quick:
             return
         whole_cohort(paths, 23, 1, folder)
