@@ -22,7 +22,10 @@ MAY_IMPORT = {
     "analysis": BASE | {"metrics", "record"},
     "figures": BASE | {"analysis"},
     "reporting": BASE | {"record", "analysis", "figures", "metrics"},
-    "experiment": BASE | {"config", "cohort", "models", "training", "metrics", "record"},
+    "plan": BASE | {"config", "models", "training"},
+    "inputs": BASE | {"config", "cohort", "plan"},
+    "experiment": BASE
+    | {"config", "cohort", "models", "training", "metrics", "record", "plan", "inputs"},
     "demo": BASE | {"config", "cohort", "experiment"},
 }
 EVERYTHING = {"cli", "__init__", "__main__"}

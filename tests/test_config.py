@@ -1,12 +1,14 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headscope.config import Config, make_config, parse_change, read_config
+from headscope.config import Config, Row, make_config, parse_change, read_config
 from headscope.errors import InputError
-from headscope.experiment import plan_runs
+from headscope.plan import plan_runs
+from headscope.training.optim import Recipe
 
 
 def test_settings_survive_toml(tmp_path, monkeypatch):
@@ -35,12 +37,16 @@ def test_settings_survive_toml(tmp_path, monkeypatch):
         ({"rows": [{"regime": "frozen", "rate": 1}]}, "Valid settings: regime, name"),
         ({"size": 3}, "The setting 'size' is 3"),
         ({"plane": "oblique"}, "axial"),
-        ({"splits": ["scan"]}, "subject"),
-        ({"ratio": [1, 0, 1]}, "ratio.1"),
+        ({"splits": ["scan"]}, "The 1st of 'splits' is 'scan': input should be 'subject' or"),
+        ({"ratio": [1, 0, 1]}, "The 2nd of 'ratio' is 0: input should be greater"),
         ({"regimes": []}, "needs at least one value"),
         ({"learning_rate": -1}, "greater than 0"),
         ({"folds": 3, "balance": ["Age"]}, "Folds and balance exclude each other"),
-        ({"rows": [{"regime": "frozen", "name": "../../evil"}]}, "rows.0.name"),
+        ({"rows": [{"regime": "frozen", "name": "../../evil"}]}, "Row 1 (../../evil): The setting"),
+        ({"rows": [{"regime": "frozen"}, {"regime": "scratch", "epochs": 0}]}, "Row 2 (scratch):"),
+        ({"rows": [{"regime": "frozen", "batchsize": 3}]}, "did you mean 'batch_size'?"),
+        ({"rows": [{"epochs": 3}]}, "Row 1: The setting 'regime' is missing."),
+        ({"rows": ["frozen"]}, "Row 1: The setting 'rows' is 'frozen'"),
     ],
 )
 def test_a_bad_setting_is_named_with_the_valid_ones(settings, part):
@@ -117,3 +123,60 @@ def test_two_rows_of_one_name_are_refused():
     rows = [{"regime": "scratch", "epochs": 5}, {"regime": "scratch", "epochs": 9}]
     with pytest.raises(InputError, match="scratch-subject-seed0: give one of them a name"):
         plan_runs(make_config(data="d", rows=rows))
+
+
+def test_a_row_may_set_whatever_a_recipe_holds_and_the_command_line_wins(tmp_path):
+    fields = {field.name for field in dataclasses.fields(Recipe)}
+    assert fields <= set(Config.model_fields)
+    assert fields - {"precision", "compile"} <= set(Row.model_fields)
+    path = tmp_path / "a.toml"
+    path.write_text(
+        'data = "scans"\n[[rows]]\nregime = "frozen"\nepochs = 5\nbatch_size = 4\n'
+        'weights = "mine.pth"\n[[rows]]\nregime = "scratch"\nweight_decay = 0\n'
+    )
+    one, two = plan_runs(read_config(path, {"size": 64}))
+    assert (one.recipe.epochs, one.recipe.batch_size) == (5, 4)
+    assert (two.recipe.epochs, two.recipe.batch_size) == (20, 32)
+    assert (one.recipe.weight_decay, two.recipe.weight_decay) == (1e-4, 0)
+    assert (one.weights, two.weights) == (str(tmp_path / "mine.pth"), "pretrained")
+    assert two.needs_weights is False
+    both = plan_runs(read_config(path, {"epochs": 1, "splits": ["subject", "slice"]}))
+    assert [plan.recipe.epochs for plan in both] == [1, 1, 1, 1]
+    assert [plan.recipe.batch_size for plan in both] == [4, 4, 32, 32]
+
+
+def test_weights_of_a_row_survive_toml_too(tmp_path):
+    rows = [{"regime": "frozen", "weights": str(tmp_path / "w.pth")}]
+    config = make_config(data=tmp_path / "scans", cache=tmp_path / "cache", rows=rows)
+    config.save(tmp_path / "out" / "experiment.toml")
+    again = read_config(tmp_path / "out" / "experiment.toml", {})
+    assert Path(again.rows[0].weights).resolve() == tmp_path / "w.pth"
+    assert again.cache_folder.resolve() == tmp_path / "cache"
+
+
+def test_runs_that_share_features_follow_one_another():
+    config = Config(data="d", regimes=("finetune", "frozen"), seeds=(0, 1), architectures=("a1",))
+    config = config.model_copy(update={"architectures": ("resnet18", "alexnet")})
+    names = [plan.name for plan in plan_runs(config)]
+    assert names == [
+        "resnet18-finetune-subject-seed0",
+        "alexnet-finetune-subject-seed0",
+        "resnet18-frozen-subject-seed0",
+        "resnet18-frozen-subject-seed1",
+        "alexnet-frozen-subject-seed0",
+        "alexnet-frozen-subject-seed1",
+        "resnet18-finetune-subject-seed1",
+        "alexnet-finetune-subject-seed1",
+    ]
+    drawn = plan_runs(config.model_copy(update={"weights": "random"}))  # each seed draws its own
+    assert len({plan.features_of for plan in drawn}) == 5
+
+
+def test_permuted_labels_are_for_what_trains():
+    config = Config(data="d", regimes=("frozen", "finetune"), permutations=2)
+    assert [(plan.name.split("-", 1)[1], plan.permutation) for plan in plan_runs(config)] == [
+        ("frozen-subject-seed0", None),
+        ("finetune-subject-seed0", None),
+        ("finetune-subject-seed0-permuted1", 1),
+        ("finetune-subject-seed0-permuted2", 2),
+    ]

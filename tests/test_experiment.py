@@ -11,15 +11,19 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.numpy import load_file
+from safetensors.torch import save_file
 
+from headscope import experiment as experiment_module
 from headscope.config import make_config
 from headscope.errors import InputError, RunError
-from headscope.experiment import run
+from headscope.experiment import RunsFailed, run
 from headscope.files import locked
+from headscope.inputs import permuted_labels
 from headscope.metrics import softmax, subset_figures
+from headscope.models.zoo import find_architecture
 from headscope.record import read_experiment
 from headscope.reporting import write_report
-from headscope.training import loop
+from headscope.training import features, loop
 
 
 def write_cohort(folder: Path, subjects: int = 6, classes=("AD", "NC")) -> Path:
@@ -258,3 +262,124 @@ def test_unknown_names_are_found_before_any_work(data, tmp_path):
     with pytest.raises(InputError, match="Unknown architecture"):
         run(settings(data, tmp_path / "out", architectures=["resnet18", "nonsense"]))
     assert not (tmp_path / "out").exists()
+
+
+def fail(monkeypatch, of, error):
+    """Let training fail in the runs whose title holds `of`."""
+    trained = experiment_module.train
+
+    def train(*args, title, **options):
+        if of in title:
+            raise error
+        return trained(*args, title=title, **options)
+
+    monkeypatch.setattr(experiment_module, "train", train)
+
+
+@pytest.mark.parametrize(
+    ("error", "part"),
+    [
+        (RunError("The loss is no longer finite in epoch 2."), "no longer finite"),
+        (MemoryError(), "The memory does not suffice"),
+        (InputError("The weights of resnet18 could not be downloaded."), "not be downloaded"),
+    ],
+)
+def test_a_run_that_fails_does_not_stop_the_others(data, tmp_path, monkeypatch, error, part):
+    config = settings(data, tmp_path / "out", splits=["subject"], epochs=1, count=2)
+    with monkeypatch.context() as patched:
+        fail(patched, "finetune", error)
+        with pytest.raises(RunsFailed, match=f"1 of 3 runs failed.*\n.*finetune.*{part}") as caught:
+            run(config)
+    assert caught.value.stand
+    stands = [record.settings["regime"] for record in read_experiment(config.out)]
+    assert stands == ["frozen", "scratch"]
+    assert part in (config.out / "failures.tsv").read_text()
+    if not isinstance(error, InputError):
+        assert not (config.out / "runs" / "timm-test_resnet-finetune-subject-seed0").exists()
+    run(config)
+    assert len(read_experiment(config.out)) == 3
+    assert not (config.out / "failures.tsv").exists()
+
+
+def test_what_every_run_fails_at_is_said_once(data, tmp_path, monkeypatch):
+    fail(monkeypatch, "", InputError("alexnet does not take slices of 16 × 16 pixels."))
+    with pytest.raises(InputError, match=r"^alexnet does not take"):
+        run(settings(data, tmp_path / "out", count=2))
+
+
+def test_ctrl_c_stops_at_once(data, tmp_path, monkeypatch):
+    fail(monkeypatch, "frozen", KeyboardInterrupt())
+    config = settings(data, tmp_path / "out", count=2, splits=["subject"])
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
+    assert [path.name for path in (config.out / "runs").iterdir()] == [
+        "timm-test_resnet-frozen-subject-seed0"
+    ]
+
+
+def test_finished_runs_need_their_weights_no_more(data, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    save_file(find_architecture("timm/test_resnet").build().state_dict(), weights)
+    quick = {"regimes": ["frozen"], "splits": ["subject"], "epochs": 1, "count": 2}
+    config = settings(data, tmp_path / "out", weights=str(weights), **quick)
+    run(config)
+    before = snapshot(config.out / "runs")
+    weights.rename(tmp_path / "elsewhere")
+    run(config)
+    assert snapshot(config.out / "runs") == before
+    with pytest.raises(InputError, match=r"w\.safetensors does not exist"):
+        run(config.model_copy(update={"seeds": (0, 1)}))
+    save_file(find_architecture("timm/test_resnet").build().state_dict(), weights)
+    with pytest.raises(InputError, match="weights_sha256"):  # other weights of the same name
+        run(config)
+
+
+def test_refused_settings_leave_the_experiments_own_in_place(data, experiment):
+    kept = (experiment / "experiment.toml").read_text()
+    with pytest.raises(InputError, match="begun with other settings"):
+        run(settings(data, experiment, learning_rate=0.1))
+    assert (experiment / "experiment.toml").read_text() == kept
+
+
+def test_experiments_may_share_their_features_and_drop_their_networks(data, tmp_path, monkeypatch):
+    passes = []
+    extracted = features.extract_features
+    monkeypatch.setattr(features, "extract_features", lambda *a: passes.append(1) or extracted(*a))
+    options = {"regimes": ["frozen"], "splits": ["subject"], "epochs": 1, "count": 2}
+    options |= {"cache": tmp_path / "shared", "keep_model": False}
+    for name in ("one", "two"):
+        run(settings(data, tmp_path / name, **options))
+        record = read_experiment(tmp_path / name)[0]
+        assert not (record.path / "model.safetensors").exists()
+        assert not (tmp_path / name / "cache").exists()
+    assert len(passes) == 1 and len(list((tmp_path / "shared").iterdir())) == 1
+
+
+def test_permuted_labels_stand_apart_and_are_shared_by_a_subjects_slices(data, tmp_path):
+    options = {"regimes": ["frozen", "scratch"], "splits": ["slice"], "epochs": 1, "count": 2}
+    out = run(settings(data, tmp_path / "out", permutations=1, **options))
+    true = {record.settings["regime"]: record for record in read_experiment(out)}
+    assert set(true) == {"frozen", "scratch"}
+    (permuted,) = read_experiment(out, permuted=True)
+    assert permuted.name == "timm-test_resnet-scratch-slice-seed0-permuted1"
+    assert permuted.settings["permutation"] == 1
+    assert not (permuted.path / "model.safetensors").exists()
+    of_subject = permuted.predictions.groupby("subject_id")["label"]
+    assert all(len(set(labels)) == 1 for _, labels in of_subject)
+    labels = true["scratch"].predictions.groupby("subject_id")["label"].first()
+    assert (of_subject.first() != labels).any()
+    assert sorted(of_subject.first()) == sorted(labels)
+    assert (permuted.predictions["subset"] == true["scratch"].predictions["subset"]).all()
+    stored = np.load(permuted.path / "features.npz")["label"]
+    assert (np.array(permuted.class_names)[stored] == permuted.predictions["label"]).all()
+
+
+def test_a_subject_of_two_labels_gets_one():
+    ids = np.array(["a", "a", "a", "b", "b", "c"])
+    labels = np.array([0, 1, 1, 0, 1, 2])  # a: mostly 1; b: as many of each, so 0
+    dealt = [permuted_labels(labels, ids, (0, k)) for k in range(1, 60)]
+    for each in dealt:
+        assert sorted(each[[0, 3, 5]]) == [0, 1, 2]
+        assert len(set(each[:3])) == len(set(each[3:5])) == 1
+    assert len({tuple(each) for each in dealt}) == 6  # every order comes up
+    assert (permuted_labels(labels, ids, (0, 1)) == dealt[0]).all()

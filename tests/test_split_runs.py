@@ -5,7 +5,8 @@ import pytest
 
 from headscope.analysis.table import results_table
 from headscope.errors import InputError
-from headscope.experiment import plan_runs, run
+from headscope.experiment import run
+from headscope.plan import plan_runs
 from headscope.record import read_experiment
 from tests.test_experiment import settings, write_cohort
 

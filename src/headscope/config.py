@@ -15,9 +15,17 @@ from headscope.files import write_text
 
 SplitKind = Literal["subject", "slice"]
 Device = Literal["auto", "cpu", "cuda"]
-PATHS = ("data", "out", "split_file", "pseudonymise", "weights")
+Schedule = Literal["step", "cosine"]
+Select = Literal["final", "best"]
+PATHS = ("data", "out", "cache", "split_file", "pseudonymise", "weights")
+WEIGHT_WORDS = ("pretrained", "random")
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
+Decay = Annotated[float, Field(ge=0)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+Factor = Annotated[float, Field(gt=0, le=1)]
+Degrees = Annotated[float, Field(ge=0, le=180)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Row(BaseModel):
@@ -31,9 +39,23 @@ class Row(BaseModel):
     regime: str
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")] | None = None
     architecture: str | None = None
+    weights: str | None = None
+    head_init: str | None = None
     splits: tuple[SplitKind, ...] | None = None
     epochs: Positive | None = None
     learning_rate: Rate | None = None
+    head_learning_rate: Rate | None = None
+    batch_size: Positive | None = None
+    momentum: Momentum | None = None
+    weight_decay: Decay | None = None
+    schedule: Schedule | None = None
+    drop_every: Positive | None = None
+    drop_factor: Factor | None = None
+    select: Select | None = None
+    augment_flip: bool | None = None
+    augment_rotate_deg: Degrees | None = None
+    augment_jitter: Share | None = None
+    probe_epochs: Positive | None = None
 
 
 class Config(BaseModel):
@@ -69,6 +91,7 @@ class Config(BaseModel):
     # networks
     architectures: tuple[str, ...] = ("tf_efficientnet_lite0",)
     weights: str = "pretrained"
+    head_init: str = "glorot"
     regimes: tuple[str, ...] = ("frozen", "finetune", "scratch")
     rows: tuple[Row, ...] = ()
     # training
@@ -76,12 +99,25 @@ class Config(BaseModel):
     learning_rate: Rate = 0.001
     head_learning_rate: Rate = 1.0
     batch_size: Positive = 32
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    momentum: Momentum = 0.9
+    weight_decay: Decay = 1e-4
+    schedule: Schedule = "step"
     drop_every: Positive = 10
-    drop_factor: Annotated[float, Field(gt=0, le=1)] = 0.9
+    drop_factor: Factor = 0.9
+    select: Select = "final"
+    augment_flip: bool = False
+    augment_rotate_deg: Degrees = 0.0
+    augment_jitter: Share = 0.0
+    probe_epochs: Positive | None = None
+    # figures and record
+    aggregate: Literal["mean", "logits", "vote"] = "mean"
+    permutations: Annotated[int, Field(ge=0)] = 0
+    keep_model: bool = True
+    cache: Path | None = None
     # machine
     device: Device = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
     workers: Positive | None = None
 
     @field_validator("splits", "seeds", "architectures", "regimes")
@@ -98,11 +134,17 @@ class Config(BaseModel):
             raise ValueError(f"{' and '.join(given)} exclude each other: give one of them")
         return self
 
+    @property
+    def cache_folder(self) -> Path:
+        """Where the features of frozen backbones lie: the experiment's own folder, or a shared."""
+        return self.cache or self.out / "cache"
+
     def save(self, path: Path) -> None:
         """Write the settings as TOML, with paths from the file's folder, as they are read again."""
         settings = self.model_dump(mode="json", exclude_none=True)
-        for key in _paths(settings):
-            settings[key] = os.path.relpath(settings[key], path.parent)
+        for part in (settings, *settings["rows"]):
+            for key in _paths(part):
+                part[key] = os.path.relpath(part[key], path.parent)
         write_text(path, tomli_w.dumps(settings))
 
 
@@ -117,11 +159,11 @@ def make_config(**settings: Any) -> Config:
     try:
         return Config(**settings)
     except ValidationError as error:
-        raise InputError(_sentence(error)) from None
+        raise InputError(_sentence(error, settings)) from None
 
 
 def read_config(path: Path, changes: Mapping[str, Any]) -> Config:
-    """Read settings from a TOML file; `changes` win over what stands there.
+    """Read settings from a TOML file; `changes` win over what stands there, in its rows too.
 
     Paths in the file are taken from the file's own folder.
     """
@@ -131,19 +173,34 @@ def read_config(path: Path, changes: Mapping[str, Any]) -> Config:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as TOML: {error}.") from None
-    found |= {key: str(path.parent / found[key]) for key in _paths(found)}
-    if found.get("rows") and {"regimes", "architectures"} & changes.keys():
+    rows = found.get("rows")
+    if rows and {"regimes", "architectures"} & changes.keys():
         raise InputError(f"{path} has rows that name what trains: change them there.")
+    tables = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    for table in (found, *tables):
+        table |= {key: str(path.parent / table[key]) for key in _paths(table)}
+    for row in tables:  # what is said on the command line holds for every row
+        for key in Row.model_fields.keys() & changes.keys():
+            row.pop(key, None)
     try:
         return make_config(**(found | dict(changes)))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
+def find_config(path: Path) -> Path:
+    """Return the TOML file that `path` names: `paper.toml` is packaged, unless there is one here.
+
+    It holds the twelve rows of the paper's Table 2.
+    """
+    packaged = Path(__file__).parent / "paper.toml"
+    return packaged if path == Path(packaged.name) and not path.exists() else path
+
+
 def _paths(settings: Mapping[str, Any]) -> list[str]:
     """Return the keys of `settings` that hold paths; the weights may be a word instead."""
     keys = [key for key in PATHS if isinstance(settings.get(key), str)]
-    return [key for key in keys if settings[key] not in ("pretrained", "random")]
+    return [key for key in keys if settings[key] not in WEIGHT_WORDS]
 
 
 def parse_change(text: str) -> tuple[str, Any]:
@@ -167,19 +224,36 @@ def _listed(key: str, value: Any) -> Any:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else [value]
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, settings: Mapping[str, Any]) -> str:
     """Say in one sentence what is wrong with the first bad setting."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    place, where = _place(first["loc"], settings)
     if first["type"] == "extra_forbidden":
-        nested = first["loc"][0] == "rows" and len(first["loc"]) > 1
-        valid = list(Row.model_fields if nested else Config.model_fields)
+        valid = list(Row.model_fields if place else Config.model_fields)
         close = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        return f"Unknown setting {where!r}: {hint}Valid settings: {', '.join(valid)}."
+        return f"{place}Unknown setting {where}: {hint}Valid settings: {', '.join(valid)}."
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
-        return f"The setting {where!r} is missing."
-    if not where:  # several settings that do not go together
+        return f"{place}The setting {where} is missing."
+    if not first["loc"]:  # several settings that do not go together
         return f"{message[0].upper()}{message[1:]}."
-    return f"The setting {where!r} is {first['input']!r}: {message[0].lower()}{message[1:]}."
+    of = "The setting " if where.startswith("'") else "The "
+    return f"{place}{of}{where} is {first['input']!r}: {message[0].lower()}{message[1:]}."
+
+
+def _place(loc: tuple[int | str, ...], settings: Mapping[str, Any]) -> tuple[str, str]:
+    """Say where a setting stands: ("Row 2 (frozen): ", "'epochs'"), ("", "2nd of 'ratio'")."""
+    place, parts = "", list(loc)
+    if len(parts) > 1 and parts[0] == "rows" and isinstance(parts[1], int):
+        row = settings["rows"][parts[1]]
+        named = isinstance(row, Mapping) and (row.get("name") or row.get("regime"))
+        place = f"Row {parts[1] + 1}{f' ({named})' if named else ''}: "
+        parts = parts[2:] or ["rows"]
+    keys = ".".join(str(part) for part in parts if isinstance(part, str))
+    numbers = [part for part in parts if isinstance(part, int)]
+    return place, f"{_ordinal(numbers[0] + 1)} of {keys!r}" if numbers else repr(keys)
+
+
+def _ordinal(number: int) -> str:
+    return str(number) + {1: "st", 2: "nd", 3: "rd"}.get(number, "th")

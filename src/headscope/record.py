@@ -19,7 +19,7 @@ import json
 import shutil
 import tomllib
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +37,8 @@ from headscope.files import atomic_path, read_table, write_json, write_table, wr
 
 Arrays = dict[str, NDArray[Any]]
 SUBSETS = ("train", "val", "test")
+# what of run.toml is known only once the network is built
+NETWORK_FACTS = frozenset({"weights", "weights_sha256", "classifier", "map_layer", "tail", "note"})
 
 
 @dataclass(frozen=True)
@@ -133,11 +135,12 @@ def write_run(
     features: Arrays,
     layers: Arrays,
     maps: Arrays,
-    model: Arrays,
+    model: Arrays | None,
 ) -> Run:
     """Write everything that analysis will want; `metrics.json` last, which marks the end.
 
-    `run.toml` stands already (`start_run`); the checkpoint has done its work and goes.
+    `run.toml` stands already (`start_run`); the checkpoint has done its work and goes. Without
+    `model` the network is not kept.
     """
     write_history(path, history)
     write_table(path / "predictions.tsv", predictions)
@@ -149,8 +152,9 @@ def write_run(
     ):
         with atomic_path(path / f"{name}.npz") as temporary:
             np.savez(temporary, **arrays)  # type: ignore[arg-type]
-    with atomic_path(path / "model.safetensors") as temporary:
-        save_file(model, temporary)
+    if model is not None:
+        with atomic_path(path / "model.safetensors") as temporary:
+            save_file(model, temporary)
     write_json(path / "metrics.json", metrics)
     shutil.rmtree(path / "checkpoint", ignore_errors=True)
     return Run(path)
@@ -172,36 +176,84 @@ def start_run(path: Path, settings: Mapping[str, Any]) -> bool:
     InputError
         The directory was begun with other settings; they are named.
     """
-    known = {name: value for name, value in settings.items() if value is not None}
-    run = Run(path)
     if not (path / "run.toml").is_file():
-        write_text(path / "run.toml", tomli_w.dumps(known))
+        write_text(path / "run.toml", tomli_w.dumps(_known(settings)))
         return False
-    differing = [
-        f"{name} {run.settings.get(name, 'unset')!r} instead of {known.get(name, 'unset')!r}"
-        for name in sorted(known | run.settings)
-        if run.settings.get(name) != known.get(name)
-    ]
-    if differing:
-        raise InputError(
-            f"{path} was begun with other settings ({', '.join(differing[:4])}): choose another "
-            f"--out, or delete that folder."
-        )
-    return run.finished
+    return _held(Run(path), settings, but=frozenset())
 
 
-def read_experiment(experiment: Path | str) -> list[Run]:
-    """Return the finished runs of an experiment, by name.
+def check_run(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Return whether a run of these settings stands finished, before its network is built.
+
+    What only the built network tells (`NETWORK_FACTS`) may be lacking in `settings`, so that a
+    finished run is known without its weights.
 
     Raises
     ------
     InputError
-        The folder does not exist or holds no finished run.
+        The directory was begun with other settings; they are named.
+    """
+    if not (path / "run.toml").is_file():
+        return False
+    return _held(Run(path), settings, but=NETWORK_FACTS - settings.keys())
+
+
+def _held(run: Run, settings: Mapping[str, Any], but: Set[str]) -> bool:
+    """Hold settings, but for some, against those of a run; return whether it is finished."""
+    known = _known(settings)
+    differing = [
+        f"{name} {run.settings.get(name, 'unset')!r} instead of {known.get(name, 'unset')!r}"
+        for name in sorted((known | run.settings).keys() - but)
+        if run.settings.get(name) != known.get(name)
+    ]
+    if differing:
+        raise InputError(
+            f"{run.path} was begun with other settings ({', '.join(differing[:4])}): choose "
+            f"another --out, or delete that folder."
+        )
+    return run.finished
+
+
+def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that have a value, with lists as TOML gives them back."""
+    known = {name: value for name, value in settings.items() if value is not None}
+    return tomllib.loads(tomli_w.dumps(known))
+
+
+def discard_run(path: Path) -> None:
+    """Remove the directory of a run that failed; a finished one is left as it is."""
+    if not Run(path).finished:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def write_failures(experiment: Path, failures: Mapping[str, str]) -> None:
+    """Write `failures.tsv`, the runs of the latest start that failed and why; none: no file."""
+    path = experiment / "failures.tsv"
+    if failures:
+        write_table(path, pd.DataFrame(failures.items(), columns=["run", "reason"]))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def read_experiment(experiment: Path | str, *, permuted: bool = False) -> list[Run]:
+    """Return the finished runs of an experiment, by name.
+
+    permuted: those trained on permuted labels (`settings["permutation"]` numbers them, from 1)
+    in place of those on the true ones.
+
+    Raises
+    ------
+    InputError
+        The folder does not exist or holds no such finished run.
     """
     folder = Path(experiment) / "runs"
     if not folder.is_dir():
         raise InputError(f"{experiment} is no experiment: it has no folder 'runs'.")
-    runs = [run for run in map(Run, sorted(folder.iterdir())) if run.finished]
+    finished = [run for run in map(Run, sorted(folder.iterdir())) if run.finished]
+    runs = [run for run in finished if ("permutation" in run.settings) == permuted]
     if not runs:
-        raise InputError(f"{experiment} has no finished run yet; 'headscope run' goes on with it.")
+        kind = " on permuted labels" if permuted else ""
+        raise InputError(
+            f"{experiment} has no finished run{kind} yet; 'headscope run' goes on with it."
+        )
     return runs

@@ -159,6 +159,12 @@ def report(
 
 def _run(config: "Config") -> None:
     with resumable():
+        from headscope.experiment import RunsFailed
         from headscope.experiment import run as run_experiment
 
-        conclude(run_experiment(config))
+        try:
+            conclude(run_experiment(config))
+        except RunsFailed as failed:
+            if failed.stand:
+                conclude(failed.experiment)
+            raise
