@@ -102,7 +102,7 @@ def run(config: Config) -> Path:
     # 1. what will run: what cannot be is found before any work is done
     plans = plan_runs(config)
     device = find_device(config.device)
-    _check_places(config, plans)
+    check_places(config, plans)
     # 2. the scans, and whether they can be split as asked
     cohort = find_scans(config, plans)
     with locked(config.out):
@@ -121,7 +121,7 @@ def run(config: Config) -> Path:
     return config.out
 
 
-def _check_places(config: Config, plans: Iterable[Plan]) -> None:
+def check_places(config: Config, plans: Iterable[Plan]) -> None:
     """Look at what the settings name: folders that are none, files that are not there."""
     if config.out.exists() and not config.out.is_dir():
         raise InputError(f"{config.out} is a file: --out names a folder.")
@@ -177,6 +177,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str) -> Run:
         classes=len(slices.class_names),
         size=slices.pixels.shape[1],
         seed=plan.seed,
+        head_init=plan.head_init,
     )
     start_run(path, _settings(plan, shared) | _network_facts(network))
     # 2. training, as far as an earlier start has not come
@@ -199,7 +200,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str) -> Run:
         path,
         history=outcome.history,
         predictions=predictions,
-        metrics=run_figures(predictions, slices.class_names)
+        metrics=run_figures(predictions, slices.class_names, config.aggregate)
         | {
             "epochs": len(outcome.history),
             "train_seconds": outcome.train_seconds,
@@ -294,6 +295,7 @@ def _network_facts(network: Network) -> dict[str, Any]:
         "weights_sha256": network.source.sha256,
         "classifier": network.classifier,
         "map_layer": network.map_layer,
+        "tail": None if network.tail is None else list(network.tail),
         "note": network.architecture.note or None,
     }
 

@@ -50,7 +50,8 @@ class Plan:
         if regime.trains_backbone:
             return None
         drawn = "" if self.needs_weights else str(self.seed)
-        return (self.architecture, self.regime, self.weights, drawn)
+        part = f"{self.split} {self.fold} {self.seed}" if regime.restat else ""
+        return (self.architecture, self.regime, self.weights, drawn, part)
 
 
 def plan_runs(config: Config) -> list[Plan]:
