@@ -105,7 +105,10 @@ def test_a_record_opens_with_numpy_and_pandas_alone_and_agrees_with_itself(exper
         test = found["subset"] == "test"
         metrics = json.loads((record.path / "metrics.json").read_text())
         expected = subset_figures(
-            found["label"][test], probabilities[test], found["subject_id"][test]
+            found["label"][test],
+            probabilities[test],
+            found["subject_id"][test],
+            class_names=record.class_names,
         )
         assert metrics["test"] == expected
         model = load_file(record.path / "model.safetensors")
