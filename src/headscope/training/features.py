@@ -1,14 +1,7 @@
-"""What the backbone makes of each slice: features, stage means and last feature maps.
+"""What the backbone makes of each slice: features, stage means and last feature maps."""
 
-A frozen backbone passes each slice once. Its features are stored under a key made of the
-backbone's hash, its normalisation and the slices' hash, and serve every split, seed and head that
-reads them.
-"""
-
-import hashlib
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headscope.console import track
-from headscope.files import atomic_path
 from headscope.models.network import Network
 from headscope.training.loader import Inputs, batches
 from headscope.training.loop import extract
@@ -26,76 +18,74 @@ LAYER_SLICES = 512
 MAP_SLICES = 256
 EXTRACT_BATCH = 32
 
+Arrays = dict[str, NDArray[Any]]
+
 
 @dataclass(frozen=True)
 class Extracted:
-    """features (N, D); layers: mean activation (n, C) of each stage, rows in "slice"; seconds."""
+    """What one pass leaves.
+
+    features (N, D); layers: mean activation (n, C) of each stage, and their rows in "slice";
+    seconds of the pass; maps as of `extract_maps`, where it was asked for them.
+    """
 
     features: NDArray[np.float32]
-    layers: dict[str, NDArray[Any]]
+    layers: Arrays
     seconds: float
+    maps: Arrays = field(default_factory=dict)
 
 
-def extract_features(network: Network, inputs: Inputs, title: str) -> Extracted:
-    """Pass every slice through the network once, in eval mode."""
+def extract_features(
+    network: Network,
+    inputs: Inputs,
+    title: str,
+    *,
+    precision: str = "float32",
+    map_rows: NDArray[np.int64] | None = None,
+) -> Extracted:
+    """Pass every slice through the network once, in eval mode.
+
+    map_rows: the rows whose last feature maps are kept from the same pass.
+    """
     start = time.perf_counter()
     everything = np.arange(len(inputs))
-    kept = spread(len(inputs), LAYER_SLICES)
+    kept, map_layer = spread(len(inputs), LAYER_SLICES), network.map_layer
+    wanted = map_rows if map_rows is not None and map_layer else np.empty(0, np.int64)
+    outputs = list(dict.fromkeys([*network.stages, *([map_layer] if map_layer else [])]))
     features: list[Tensor] = []
     means: dict[str, list[Tensor]] = {stage: [] for stage in network.stages}
+    maps: list[Tensor] = []
     parts = extract(
         network.model,
         inputs,
         everything,
         EXTRACT_BATCH,
-        outputs=network.stages,
+        outputs=outputs if len(wanted) else network.stages,
         of=network.classifier,
+        precision=precision,
     )
     total = len(batches(everything, EXTRACT_BATCH))
-    for rows, read, stages in track(parts, title, total=total):
+    for rows, read, found in track(parts, title, total=total):
         features.append(read.cpu())  # (B, D)
-        inside = torch.from_numpy(np.isin(rows, kept))
-        for stage, output in stages.items():
-            means[stage].append(_channel_means(output.cpu()[inside]))
+        inside = torch.from_numpy(np.flatnonzero(np.isin(rows, kept))).to(read.device)
+        for stage in network.stages:
+            means[stage].append(_channel_means(found[stage][inside]).cpu())
+        if len(wanted) and map_layer:
+            shown = torch.from_numpy(np.flatnonzero(np.isin(rows, wanted))).to(read.device)
+            maps.append(found[map_layer][shown].cpu())
     layers = {stage: torch.cat(found).numpy() for stage, found in means.items()}
     seconds = time.perf_counter() - start
-    return Extracted(torch.cat(features).numpy(), layers | {"slice": kept}, seconds)
-
-
-def cached_features(
-    network: Network, inputs: Inputs, key: str, folder: Path, title: str
-) -> Extracted:
-    """Return the features of a frozen backbone, from `folder` where they stand already.
-
-    `key` names the slices; the backbone's own hash and its normalisation are added to it.
-    """
-    entry = network.architecture
-    whole = f"{network.backbone_hash()} {entry.name} {entry.mean} {entry.std} {key}"
-    name = hashlib.sha256(whole.encode()).hexdigest()[:16]
-    path = folder / f"features-{network.architecture.name.replace('/', '-')}-{name}.npz"
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = dict(stored)
-        seconds, features = float(arrays.pop("seconds")), arrays.pop("features")
-        return Extracted(features, arrays, seconds)
-    found = extract_features(network, inputs, title)
-    with atomic_path(path) as temporary:
-        np.savez(
-            temporary,
-            features=found.features,
-            seconds=np.float64(found.seconds),
-            **found.layers,  # type: ignore[arg-type]
-        )
-    return found
+    return Extracted(
+        torch.cat(features).numpy(), layers | {"slice": kept}, seconds, _map_arrays(maps, wanted)
+    )
 
 
 def extract_maps(
-    network: Network, inputs: Inputs, test_rows: NDArray[np.int64]
-) -> dict[str, NDArray[Any]]:
-    """Return the last feature maps (n, C, h, w) of up to 256 test slices, and their rows."""
-    if network.map_layer is None:
-        return {"slice": np.empty(0, dtype=np.int64)}
-    rows = test_rows[spread(len(test_rows), MAP_SLICES)]
+    network: Network, inputs: Inputs, rows: NDArray[np.int64], *, precision: str = "float32"
+) -> Arrays:
+    """Return the last feature maps (n, C, h, w) of slices `rows`, and those rows in "slice"."""
+    if network.map_layer is None or not len(rows):
+        return _map_arrays([], rows)
     parts = extract(
         network.model,
         inputs,
@@ -103,14 +93,25 @@ def extract_maps(
         EXTRACT_BATCH,
         outputs=[network.map_layer],
         of=network.classifier,
+        precision=precision,
     )
-    maps = [outputs[network.map_layer].cpu() for _, _, outputs in parts]
-    return {"maps": torch.cat(maps).contiguous().numpy(), "slice": rows}
+    return _map_arrays([outputs[network.map_layer].cpu() for _, _, outputs in parts], rows)
+
+
+def map_rows_of(test_rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return up to 256 of the test slices, evenly spread: those whose maps are kept."""
+    return test_rows[spread(len(test_rows), MAP_SLICES)]
 
 
 def spread(total: int, most: int) -> NDArray[np.int64]:
     """Return at most `most` of the rows 0 to total − 1, evenly spread."""
     return np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(np.int64))
+
+
+def _map_arrays(maps: list[Tensor], rows: NDArray[np.int64]) -> Arrays:
+    if not maps:
+        return {"slice": np.empty(0, dtype=np.int64)}
+    return {"maps": torch.cat(maps).contiguous().numpy(), "slice": rows}
 
 
 def _channel_means(output: Tensor) -> Tensor:

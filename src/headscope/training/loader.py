@@ -1,11 +1,14 @@
 """Slices and features as network input: kept small on the device, made into floats by the batch."""
 
+import copy
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from headscope.training.augment import Augmentation
 
 RESIDENT_BYTES = 2 * 2**30
 
@@ -25,8 +28,9 @@ class Inputs(Protocol):
 class SliceInputs:
     """Grey slices (N, H, W) uint8 as normalised colour input (B, 3, H, W) float32.
 
-    The whole set lies on the device while it is below 2 GiB; beyond, batches are read from the
-    memory map. Channels last, which convolutions on today's hardware prefer.
+    The whole set lies on the device while it is below 2 GiB, or a quarter of a GPU's free memory;
+    beyond, batches are read from the memory map. Channels last, which convolutions on today's
+    hardware prefer.
     """
 
     def __init__(
@@ -39,11 +43,12 @@ class SliceInputs:
         """Take the slices, and the mean and standard deviation of pixels in 0 to 1."""
         self.pixels = pixels
         self.device = device
-        resident = pixels.nbytes <= RESIDENT_BYTES
+        self.augmentation: Augmentation | None = None
+        resident = pixels.nbytes <= _room(device)
         self.resident = torch.from_numpy(np.array(pixels)).to(device) if resident else None
         spread = torch.tensor(std, device=device)
-        self.scale = (1 / (255 * spread)).view(1, 3, 1, 1)
-        self.shift = (-torch.tensor(mean, device=device) / spread).view(1, 3, 1, 1)
+        self.scale = 1 / (255 * spread)  # (3,)
+        self.shift = -torch.tensor(mean, device=device) / spread  # (3,)
 
     def __len__(self) -> int:
         """Return N."""
@@ -51,13 +56,26 @@ class SliceInputs:
 
     def __call__(self, rows: NDArray[np.int64]) -> Tensor:
         """Return slices `rows` as a batch."""
+        grey = self._grey(rows).unsqueeze(1).to(torch.float32)  # (B, 1, H, W)
+        if self.augmentation is not None:
+            grey = self.augmentation(grey)
+        colour = torch.addcmul(self.shift, grey.squeeze(1).unsqueeze(-1), self.scale)
+        return colour.permute(0, 3, 1, 2)  # (B, H, W, 3) → (B, 3, H, W), channels last
+
+    def augmented(self, augmentation: Augmentation | None) -> "SliceInputs":
+        """Return the same slices, changed at random in every batch."""
+        changed = copy.copy(self)
+        changed.augmentation = augmentation
+        return changed
+
+    def _grey(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return slices (B, H, W) uint8 on the device."""
         if self.resident is not None:
-            grey = self.resident[torch.from_numpy(rows).to(self.device)]
-        else:
-            grey = torch.from_numpy(self.pixels[rows]).to(self.device)
-        grey = grey.unsqueeze(1).to(torch.float32)  # (B, 1, H, W)
-        colour = torch.addcmul(self.shift, grey, self.scale)  # (B, 3, H, W)
-        return colour.contiguous(memory_format=torch.channels_last)
+            return self.resident[torch.from_numpy(rows).to(self.device, non_blocking=True)]
+        read = torch.from_numpy(self.pixels[rows])
+        if self.device.type == "cuda":
+            read = read.pin_memory()  # so that the copy runs beside the step before
+        return read.to(self.device, non_blocking=True)
 
 
 class FeatureInputs:
@@ -73,7 +91,7 @@ class FeatureInputs:
 
     def __call__(self, rows: NDArray[np.int64]) -> Tensor:
         """Return the features (B, D) of `rows`."""
-        return self.features[torch.from_numpy(rows).to(self.features.device)]
+        return self.features[torch.from_numpy(rows).to(self.features.device, non_blocking=True)]
 
 
 def batches(rows: NDArray[Any], batch_size: int) -> list[NDArray[Any]]:
@@ -88,3 +106,15 @@ def batches(rows: NDArray[Any], batch_size: int) -> list[NDArray[Any]]:
 def epoch_order(rows: NDArray[Any], seed: int, epoch: int) -> NDArray[Any]:
     """Return the order of epoch `epoch`: a function of (seed, epoch) alone."""
     return np.random.default_rng((seed, epoch)).permutation(rows)
+
+
+def step_seeds(steps: int, seed: int, epoch: int) -> list[int]:
+    """Return the seed of each step of an epoch: a function of (seed, epoch, step) alone."""
+    return np.random.SeedSequence((seed, epoch)).generate_state(steps).tolist()
+
+
+def _room(device: torch.device) -> int:
+    """Return how many bytes of slices may lie on the device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 4
+    return RESIDENT_BYTES

@@ -1,14 +1,12 @@
 """The loop in four functions: train_epoch, evaluate, extract, fit.
 
-An epoch's order and its random numbers depend on (seed, epoch) alone, so a run that resumes from
-the last finished epoch needs no replay and ends bit-identical on a CPU.
+An epoch's order depends on (seed, epoch) alone and the random numbers of a step on (seed, epoch,
+step), so a run that resumes from a checkpoint needs no replay and ends bit-identical on a CPU.
 """
 
-import pickle
 import time
-from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,91 +15,134 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from headscope.console import track
-from headscope.errors import InputError, RunError
-from headscope.files import atomic_path
+from headscope.errors import RunError
 from headscope.models.head import tap
-from headscope.training.loader import Inputs, batches, epoch_order
+from headscope.training.checkpoint import Checkpoint, History, Progress
+from headscope.training.loader import Inputs, batches, epoch_order, step_seeds
+from headscope.training.machine import (
+    autocast,
+    own_random_numbers,
+    seed_step,
+    steady_memory,
+)
 from headscope.training.optim import Recipe, set_learning_rate, sgd
 
 Rows = NDArray[np.int64]
-History = list[dict[str, Any]]
 Scores = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a training sees: inputs with their labels (N,), and the rows of two subsets.
+
+    training_inputs are the inputs as a training step sees them, augmented or the same.
+    """
+
+    inputs: Inputs
+    training_inputs: Inputs
+    labels: Tensor
+    train_rows: Rows
+    val_rows: Rows
+
+    def labels_of(self, rows: Rows) -> Tensor:
+        """Return the labels (B,) of some rows, on the device."""
+        return self.labels[torch.from_numpy(rows).to(self.labels.device, non_blocking=True)]
 
 
 def train_epoch(
     model: nn.Module,
-    inputs: Inputs,
-    labels: Tensor,
+    data: Data,
     order: Rows,
     optimizer: torch.optim.Optimizer,
-    batch_size: int,
-) -> Generator[None, None, Scores]:
-    """Train on the rows of `order`; yield after every step; return mean loss and accuracy."""
-    loss_sum = torch.zeros((), device=labels.device)
-    right = torch.zeros((), device=labels.device)
-    for rows in batches(order, batch_size):
-        x = inputs(rows)  # (B, ...)
-        y = labels[torch.from_numpy(rows).to(labels.device)]  # (B,)
-        logits = model(x)  # (B, K)
+    recipe: Recipe,
+    seeds: list[int],
+    progress: Progress,
+) -> Iterator[int]:
+    """Train on the rows of `order`, from the step that `progress` names; yield it after each.
+
+    seeds holds one seed a step; progress.sums (2,) gathers the losses and the right answers.
+    """
+    device, sums = data.labels.device, progress.sums
+    for rows in batches(order, recipe.batch_size)[progress.step :]:
+        # 1. the step's own random numbers and slices
+        seed_step(seeds[progress.step], device)
+        x, y = data.training_inputs(rows), data.labels_of(rows)  # (B, ...), (B,)
+        # 2. forward
+        with autocast(recipe.precision, device):
+            logits = model(x).float()  # (B, K)
         loss = cross_entropy(logits, y)
+        # 3. backward, and one step down
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        loss_sum += loss.detach() * len(rows)
-        right += (logits.detach().argmax(dim=1) == y).sum()
-        yield
-    return float(loss_sum) / len(order), float(right) / len(order)
+        # 4. the sums stay on the device: reading them would wait for it
+        with torch.no_grad():
+            right = (logits.argmax(dim=1) == y).sum()
+            sums += torch.stack([loss.double() * len(rows), right])
+        progress.step += 1
+        yield progress.step
 
 
 @torch.inference_mode()
-def evaluate(
-    model: nn.Module, inputs: Inputs, labels: Tensor, rows: Rows, batch_size: int
-) -> Scores:
+def evaluate(model: nn.Module, data: Data, rows: Rows, recipe: Recipe) -> Scores:
     """Return mean loss and accuracy over `rows`, in eval mode."""
     model.eval()
-    loss, right = 0.0, 0
-    for part in batches(rows, batch_size):
-        y = labels[torch.from_numpy(part).to(labels.device)]
-        logits = model(inputs(part))
-        loss += float(cross_entropy(logits, y, reduction="sum"))
-        right += int((logits.argmax(dim=1) == y).sum())
-    return loss / len(rows), right / len(rows)
+    sums = torch.zeros(2, dtype=torch.float64, device=data.labels.device)
+    for part in batches(rows, recipe.batch_size):
+        y = data.labels_of(part)
+        with autocast(recipe.precision, sums.device):
+            logits = model(data.inputs(part)).float()
+        loss = cross_entropy(logits, y, reduction="sum")
+        sums += torch.stack([loss.double(), (logits.argmax(dim=1) == y).sum()])
+    loss, accuracy = (sums / len(rows)).tolist()
+    return loss, accuracy
 
 
 @torch.inference_mode()
 def extract(
-    model: nn.Module, inputs: Inputs, rows: Rows, batch_size: int, *, outputs: list[str], of: str
+    model: nn.Module,
+    inputs: Inputs,
+    rows: Rows,
+    batch_size: int,
+    *,
+    outputs: list[str],
+    of: str,
+    precision: str = "float32",
 ) -> Iterator[tuple[Rows, Tensor, dict[str, Tensor]]]:
     """Pass `rows` through the network in eval mode, a batch at a time.
 
     Yields the batch's rows, what the module at path `of` (the classifier) reads (B, D), and the
-    outputs of the modules at the paths `outputs`.
+    outputs of the modules at the paths `outputs`, all as float32.
     """
     model.eval()
     with tap(model, outputs=outputs, inputs=[of]) as caught:
         for part in batches(rows, batch_size):
-            model(inputs(part))
-            yield part, caught[of], {path: caught[path] for path in outputs}
+            x = inputs(part)
+            with autocast(precision, x.device):
+                model(x)
+            yield part, caught[of].float(), {path: caught[path].float() for path in outputs}
 
 
 def fit(
     model: nn.Module,
     head: nn.Module,
     training_mode: Callable[[], object],
-    inputs: Inputs,
-    labels: Tensor,
-    train_rows: Rows,
-    val_rows: Rows,
+    data: Data,
     recipe: Recipe,
     *,
     seed: int,
-    checkpoint: Path,
+    checkpoint: Checkpoint,
     title: str,
-) -> History:
+    phase: str = "train",
+    after: int = 0,
+) -> tuple[History, int]:
     """Train for `recipe.epochs` epochs, going on from `checkpoint` where it stands.
 
-    Returns one row an epoch: epoch (from 1), learning_rate, train_loss, train_slice_accuracy
-    (of the batches as they came), val_loss, val_slice_accuracy, seconds.
+    `after` counts the epochs of an earlier phase, after which these are numbered.
+
+    Returns one row an epoch, and the index of the row whose weights the model has in the end. A
+    row holds: epoch (from 1), phase, learning_rate, train_loss, train_slice_accuracy (of the
+    batches as they came), val_loss, val_slice_accuracy, seconds.
 
     Raises
     ------
@@ -109,76 +150,58 @@ def fit(
         The loss is no longer a finite number.
     """
     optimizer = sgd(model, head, recipe)
-    history = _resume(checkpoint, model, optimizer)
-    steps = len(batches(train_rows, recipe.batch_size))
+    progress = checkpoint.resume(model, optimizer, data.labels.device)
+    forward = torch.compile(model) if recipe.compile else model
+    steps = len(batches(data.train_rows, recipe.batch_size))
 
     def work() -> Iterator[None]:
-        for epoch in range(len(history), recipe.epochs):
+        for epoch in range(len(progress.history), recipe.epochs):
             # 1. the epoch's own rate, order and random numbers
-            start = time.perf_counter()
-            set_learning_rate(optimizer, recipe.learning_rate_of(epoch))
-            torch.manual_seed(int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0]))
-            order = epoch_order(train_rows, seed, epoch)
-            # 2. train, then look at the validation slices
+            start = time.perf_counter() - progress.seconds
+            rate = recipe.learning_rate_of(epoch)
+            set_learning_rate(optimizer, rate)
+            order = epoch_order(data.train_rows, seed, after + epoch)
+            seeds = step_seeds(steps, seed, after + epoch)
+            # 2. train, from the step to which an interrupted epoch has come
             training_mode()
-            trained = yield from train_epoch(
-                model, inputs, labels, order, optimizer, recipe.batch_size
-            )
-            seen = evaluate(model, inputs, labels, val_rows, recipe.batch_size)
-            if not np.isfinite([trained[0], seen[0]]).all():
-                raise RunError(
-                    f"The loss is no longer finite in epoch {epoch + 1}; a learning rate below "
-                    f"{recipe.learning_rate:g} may help."
-                )
-            # 3. keep what a later start needs
+            for step in train_epoch(forward, data, order, optimizer, recipe, seeds, progress):
+                progress.seconds = time.perf_counter() - start
+                if step < steps and checkpoint.due(within_epoch=True):
+                    checkpoint.save(model, optimizer, progress)
+                yield
+            # 3. look at the validation slices
+            trained = tuple((progress.sums / len(order)).tolist())
+            seen = evaluate(forward, data, data.val_rows, recipe)
             seconds = time.perf_counter() - start
-            history.append(_history_row(epoch, recipe, trained, seen, seconds))
-            _save(checkpoint, model, optimizer, history)
+            number = {"epoch": after + epoch + 1, "phase": phase, "learning_rate": rate}
+            progress.end_epoch(number | _finite(trained, seen, epoch, rate) | {"seconds": seconds})
+            # 4. keep what a later start needs
+            if recipe.select == "best" and progress.best_epoch() == epoch:
+                progress.best = {n: t.detach().clone() for n, t in model.state_dict().items()}
+            if epoch + 1 == recipe.epochs or checkpoint.due(within_epoch=False):
+                checkpoint.save(model, optimizer, progress)
 
-    with torch.random.fork_rng():
-        total, done = recipe.epochs * steps, len(history) * steps
+    device = data.labels.device
+    total, done = recipe.epochs * steps, len(progress.history) * steps + progress.step
+    with own_random_numbers(device), steady_memory(device):
         for _ in track(work(), title, total=total, done=done):
             pass
-    return history
+    if progress.best is None:
+        return progress.history, recipe.epochs - 1
+    model.load_state_dict(progress.best)
+    return progress.history, progress.best_epoch()
 
 
-def _history_row(
-    epoch: int, recipe: Recipe, trained: Scores, seen: Scores, seconds: float
-) -> dict[str, Any]:
+def _finite(trained: Scores, seen: Scores, epoch: int, rate: float) -> dict[str, float]:
+    """Return the scores of an epoch by their names in the history, if they are finite."""
+    if not np.isfinite([trained[0], seen[0]]).all():
+        raise RunError(
+            f"The loss is no longer finite in epoch {epoch + 1}; a learning rate below {rate:g} "
+            f"may help."
+        )
     return {
-        "epoch": epoch + 1,
-        "learning_rate": recipe.learning_rate_of(epoch),
         "train_loss": trained[0],
         "train_slice_accuracy": trained[1],
         "val_loss": seen[0],
         "val_slice_accuracy": seen[1],
-        "seconds": seconds,
     }
-
-
-def _save(
-    checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, history: History
-) -> None:
-    state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "history": history,
-    }
-    with atomic_path(checkpoint) as temporary:
-        torch.save(state, temporary)
-
-
-def _resume(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> History:
-    """Load a checkpoint of our own making; a pickle that would run code is refused."""
-    if not checkpoint.is_file():
-        return []
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-    except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"{checkpoint} is no checkpoint of this run ({reason}); delete it to train anew."
-        ) from None
-    return state["history"]

@@ -1,31 +1,42 @@
 """One network, trained as its regime says, with everything the record keeps of it."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from headscope.errors import RunError
 from headscope.models.network import Network
+from headscope.training.augment import augmentation_of
+from headscope.training.cache import cached_features, cached_statistics
+from headscope.training.checkpoint import EVERY_S, Checkpoint, History, Progress
 from headscope.training.features import (
     Extracted,
-    cached_features,
     extract_features,
     extract_maps,
+    map_rows_of,
 )
 from headscope.training.loader import FeatureInputs, SliceInputs
-from headscope.training.loop import History, fit
-from headscope.training.optim import Recipe
+from headscope.training.loop import Data, fit, train_epoch
+from headscope.training.machine import batch_size_that_fits, precision_of
+from headscope.training.optim import Recipe, sgd
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What training leaves: history, arrays for the record, seconds, freeze certificate."""
+    """What training leaves: history, arrays for the record, seconds, freeze certificate.
+
+    selected_epoch is the row of the history (from 1) whose weights were kept; precision is what
+    the forward passes were computed in.
+    """
 
     history: History
+    selected_epoch: int
     head: dict[str, NDArray[np.float32]]
     extracted: Extracted
     logits: NDArray[np.float32]
@@ -33,6 +44,7 @@ class Outcome:
     model: dict[str, NDArray[Any]]
     train_seconds: float
     certificate: dict[str, Any]
+    precision: str
 
 
 def train(
@@ -48,49 +60,146 @@ def train(
     cache: Path,
     slices_key: str,
     title: str,
+    checkpoint_every_s: float = EVERY_S,
 ) -> Outcome:
     """Train `network` on slices (N, H, W) whose subsets are given by name, (N,).
 
     A frozen network passes each slice through its backbone once and trains its classifier on
     the features, which lie in `cache` under `slices_key`. `checkpoint` is where an interrupted
-    run goes on from.
+    run goes on from; within an epoch it is written every `checkpoint_every_s` seconds.
 
     Raises
     ------
     RunError
-        The loss is no longer finite, or a frozen backbone changed.
+        The loss is no longer finite, a batch does not fit into the device's memory, or what the
+        regime freezes changed.
     """
     network.model.to(device)
+    regime, entry = network.regime, network.architecture
     train_rows, val_rows, test_rows = (
         np.flatnonzero(subsets == name) for name in ("train", "val", "test")
     )
-    inputs = SliceInputs(pixels, network.architecture.mean, network.architecture.std, device)
-    targets = torch.from_numpy(labels).to(device)
-    before, initial = network.backbone_hash(), _head(network, "initial_")
-    frozen = not network.regime.trains_backbone
-    options: dict[str, Any] = {"seed": seed, "checkpoint": checkpoint, "title": title}
-    rows = (targets, train_rows, val_rows, recipe)
-    if frozen:
-        extracted = cached_features(network, inputs, slices_key, cache, f"{title}: features")
+    inputs, targets = SliceInputs(pixels, entry.mean, entry.std, device), _on(device, labels)
+    precision = {"precision": precision_of(recipe.precision, device)}
+    history: History = []
+    selected, pass_seconds = 0, 0.0
+    # 1. what the regime changes before anything trains, and what it must not change from here on
+    if regime.restat:
+        stored = (slices_key, cache, f"{title}: BatchNorm")
+        pass_seconds += cached_statistics(network, inputs, train_rows, *stored, **precision)
+    before, initial = _certified_hash(network), _head(network, "initial_")
+    # 2. the classifier alone, on stored features: a frozen run, or the first part of lp-ft
+    if regime.probe_first or not regime.trains_backbone:
+        stored = (slices_key, cache, f"{title}: features")
+        extracted = cached_features(network, inputs, *stored, **precision)
+        pass_seconds += extracted.seconds
         features = FeatureInputs(extracted.features, device)
-        history = fit(network.head, network.head, network.head.train, features, *rows, **options)
+        phase = "probe" if regime.probe_first else "train"
+        history, selected = _fit(
+            network.head,
+            network.head,
+            network.head.train,
+            Data(features, features, targets, train_rows, val_rows),
+            recipe.for_head(recipe.probe_epochs if regime.probe_first else None),
+            seed=seed,
+            checkpoint=Checkpoint(_checkpoint_of(phase, checkpoint), checkpoint_every_s),
+            title=f"{title}: classifier" if regime.probe_first else title,
+            phase=phase,
+        )
+    # 3. the backbone too
+    if regime.trains_backbone:
+        changed = inputs.augmented(augmentation_of(recipe))
+        rows, chosen = _fit(
+            network.model,
+            network.head,
+            network.training_mode,
+            Data(inputs, changed, targets, train_rows, val_rows),
+            recipe,
+            seed=seed,
+            checkpoint=Checkpoint(checkpoint, checkpoint_every_s),
+            title=title,
+            after=len(history),
+        )
+        history, selected = history + rows, len(history) + chosen
+    # 4. what the network has become
+    after, map_rows = _certified_hash(network), map_rows_of(test_rows)
+    if network.frozen_hash() is not None and before != after:
+        raise RunError(f"{title}: what the regime {regime.name} freezes changed during training.")
+    if regime.trains_backbone:
+        extracted = extract_features(
+            network, inputs, f"{title}: features", map_rows=map_rows, **precision
+        )
+        maps = extracted.maps
     else:
-        history = fit(network.model, network.head, network.training_mode, inputs, *rows, **options)
-        extracted = extract_features(network, inputs, f"{title}: features")
-    after = network.backbone_hash()
-    if frozen and before != after:
-        raise RunError(f"{title}: the frozen backbone changed during training.")
-    seconds = sum(row["seconds"] for row in history)
+        maps = extract_maps(network, inputs, map_rows, **precision)
     return Outcome(
         history,
+        selected + 1,
         _head(network) | initial,
         extracted,
         _logits(network, extracted.features),
-        extract_maps(network, inputs, test_rows),
+        maps,
         {name: _array(tensor) for name, tensor in network.model.state_dict().items()},
-        train_seconds=seconds + (extracted.seconds if frozen else 0.0),
-        certificate={"before": before, "after": after, "identical": before == after},
+        train_seconds=pass_seconds + sum(row["seconds"] for row in history),
+        certificate={
+            "covers": _covers(network),
+            "before": before,
+            "after": after,
+            "identical": before == after,
+        },
+        **precision,
     )
+
+
+def _fit(
+    model: nn.Module,
+    head: nn.Module,
+    training_mode: Callable[[], object],
+    data: Data,
+    recipe: Recipe,
+    **options: Any,
+) -> tuple[History, int]:
+    """Train; where the device's memory runs out, say which batch would fit."""
+    try:
+        return fit(model, head, training_mode, data, recipe, **options)
+    except torch.OutOfMemoryError:
+        pass  # tried below, where the error no longer holds on to the batch
+
+    def one_step(size: int) -> None:
+        some = replace(recipe, batch_size=size)
+        optimizer, order = sgd(model, head, some), data.train_rows[:size]
+        training_mode()
+        list(
+            train_epoch(
+                model, data, order, optimizer, some, [0], Progress.start(data.labels.device)
+            )
+        )
+
+    size = batch_size_that_fits(one_step, min(recipe.batch_size, len(data.train_rows)))
+    advice = (
+        f"{size} do (tried on one step): set batch_size to that or less."
+        if size
+        else "nor do 2: take smaller slices or another architecture."
+    )
+    place = f"the memory of {data.labels.device}"
+    raise RunError(f"Batches of {recipe.batch_size} do not fit into {place}; {advice}")
+
+
+def _checkpoint_of(phase: str, last: Path) -> Path:
+    """Return the file of a phase: the probe's stays beside that of the training after it."""
+    return last.with_name("probe.pt") if phase == "probe" else last
+
+
+def _certified_hash(network: Network) -> str:
+    """Return the hash of what the regime freezes, or of the backbone where nothing is frozen."""
+    return network.frozen_hash() or network.backbone_hash()
+
+
+def _covers(network: Network) -> str:
+    """Say what the certificate's hashes are over."""
+    if network.frozen_hash() is None or not network.regime.trains_backbone:
+        return "everything outside the classifier"
+    return "the stages that do not train"
 
 
 def _head(network: Network, prefix: str = "") -> dict[str, NDArray[np.float32]]:
@@ -104,7 +213,12 @@ def _head(network: Network, prefix: str = "") -> dict[str, NDArray[np.float32]]:
 @torch.inference_mode()
 def _logits(network: Network, features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return logits (N, K) of features (N, D)."""
-    return _array(network.head(torch.from_numpy(features).to(network.head.weight.device)))
+    return _array(network.head(_on(network.head.weight.device, features)))
+
+
+def _on(device: torch.device, array: NDArray[Any]) -> torch.Tensor:
+    """Copy an array to the device, into memory aligned as torch's own: so sums come out alike."""
+    return torch.from_numpy(array).clone().to(device)
 
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:

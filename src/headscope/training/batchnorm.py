@@ -1,0 +1,73 @@
+"""BatchNorm statistics estimated once on the training slices, as frozen-bn wants them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from headscope.console import track
+from headscope.models.network import Network
+from headscope.training.loader import Inputs, batches
+from headscope.training.machine import autocast
+
+STATISTICS_BATCH = 32
+
+
+@torch.no_grad()
+def estimate_statistics(
+    network: Network,
+    inputs: Inputs,
+    rows: NDArray[np.int64],
+    title: str,
+    *,
+    precision: str = "float32",
+) -> None:
+    """Estimate the mean and variance of every BatchNorm layer anew, from slices `rows` alone.
+
+    One pass in the order of `rows`; each batch counts the same (a cumulative average, PyTorch's
+    momentum None). Everything but BatchNorm is in eval mode, and the network is afterwards.
+    """
+    layers = _layers(network.model)
+    momenta = [layer.momentum for layer in layers.values()]
+    network.model.eval()
+    for layer in layers.values():
+        layer.reset_running_stats()
+        layer.momentum = None
+        layer.train()
+    parts = batches(np.sort(rows), STATISTICS_BATCH)
+    for part in track(parts if layers else [], title, total=len(parts) if layers else 0):
+        x = inputs(part)
+        with autocast(precision, x.device):
+            network.model(x)
+    for layer, momentum in zip(layers.values(), momenta, strict=True):
+        layer.momentum = momentum
+    network.model.eval()
+
+
+def statistics(model: nn.Module) -> dict[str, NDArray[Any]]:
+    """Return the buffers of every BatchNorm layer, by path."""
+    return {
+        f"{path}.{name}": buffer.detach().cpu().numpy().copy()
+        for path, layer in _layers(model).items()
+        for name, buffer in layer.named_buffers()
+    }
+
+
+@torch.no_grad()
+def set_statistics(model: nn.Module, found: dict[str, NDArray[Any]]) -> None:
+    """Put stored buffers back into the BatchNorm layers."""
+    for path, layer in _layers(model).items():
+        for name, buffer in layer.named_buffers():
+            buffer.copy_(torch.from_numpy(found[f"{path}.{name}"]))
+
+
+def _layers(model: nn.Module) -> dict[str, _BatchNorm]:
+    """Return the BatchNorm layers that keep statistics, by path."""
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    }

@@ -1,0 +1,84 @@
+"""What the machine is asked for: precision, memory that stays, and a batch that fits."""
+
+import contextlib
+import ctypes
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import torch
+
+# mallopt's parameters (glibc, malloc.h): while training, and as glibc itself would end up after
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+_STEADY = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1}
+_AFTER = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20}
+
+
+def precision_of(setting: str, device: torch.device) -> str:
+    """Return "float32" or "bfloat16": what "auto" means on this device, or the setting itself."""
+    if setting != "auto":
+        return setting
+    return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def autocast(setting: str, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context of a forward pass; float32 changes nothing."""
+    if precision_of(setting, device) == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def seed_step(seed: int, device: torch.device) -> None:
+    """Seed the generators that a step on `device` draws from."""
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 70 times as long
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def own_random_numbers(device: torch.device) -> Iterator[None]:
+    """Leave the caller's random numbers as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+@contextlib.contextmanager
+def steady_memory(device: torch.device) -> Iterator[None]:
+    """Keep freed memory between the steps of a training on a CPU, where glibc allocates it.
+
+    glibc gives large blocks back to the system at once, and every step pays for cleared pages
+    again: a third of a step of GoogLeNet at 224 (bench/throughput.py).
+    """
+    libc = ctypes.CDLL(None) if device.type == "cpu" and sys.platform == "linux" else None
+    if not hasattr(libc, "mallopt"):
+        yield
+        return
+    assert libc is not None
+    for parameter, value in _STEADY.items():
+        libc.mallopt(parameter, value)
+    try:
+        yield
+    finally:
+        for parameter, value in _AFTER.items():
+            libc.mallopt(parameter, value)
+        libc.malloc_trim(0)
+
+
+def batch_size_that_fits(step: Callable[[int], object], tried: int) -> int | None:
+    """Halve the batch until `step` (its size) no longer runs out of memory: measured, not guessed.
+
+    Returns None where two slices do not fit.
+    """
+    size = tried // 2
+    while size >= 2:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        try:
+            step(size)
+        except torch.OutOfMemoryError:
+            size //= 2
+        else:
+            return size
+    return None
