@@ -1,49 +1,21 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torchvision.transforms import v2
 
 from headscope.errors import InputError, RunError
-from headscope.models.network import build_network
 from headscope.training import loop
-from headscope.training.features import cached_features, extract_features, extract_maps, spread
+from headscope.training.features import extract_features, extract_maps, spread
 from headscope.training.loader import FeatureInputs, SliceInputs, batches, epoch_order
 from headscope.training.optim import Recipe
-from headscope.training.train import train
-
-CPU = torch.device("cpu")
-TINY = "timm/test_resnet"
+from tests.training import CPU, network, run, small_cohort
 
 
 @pytest.fixture
 def cohort():
-    rng = np.random.default_rng(0)
-    labels = np.tile([0, 1], 20)
-    pixels = rng.integers(0, 120, (40, 32, 32)) + 100 * labels[:, None, None]
-    subsets = np.repeat(["train", "val", "test"], [20, 8, 12])
-    return pixels.astype(np.uint8), labels, subsets
-
-
-def network(regime="finetune", seed=0):
-    return build_network(TINY, regime, "random", classes=2, size=32, seed=seed)
-
-
-def run(regime, cohort, folder, recipe=None, seed=0):
-    pixels, labels, subsets = cohort
-    recipe = recipe or Recipe(epochs=4, learning_rate=0.05, batch_size=8)
-    return train(
-        network(regime, seed),
-        pixels,
-        labels,
-        subsets,
-        recipe,
-        seed=seed,
-        device=CPU,
-        checkpoint=folder / "checkpoint" / "last.pt",
-        cache=folder / "cache",
-        slices_key="key",
-        title="run",
-    )
+    return small_cohort()
 
 
 def test_slices_are_normalised_as_torchvision_does(cohort, monkeypatch):
@@ -82,6 +54,18 @@ def test_the_step_schedule_is_the_papers():
     assert rates == pytest.approx([0.001, 0.001, 0.0009, 0.0009, 0.00081])
 
 
+def test_the_cosine_schedule_falls_from_the_rate_to_nearly_nothing():
+    recipe = Recipe(epochs=4, learning_rate=0.1, schedule="cosine")
+    rates = [recipe.learning_rate_of(epoch) for epoch in range(4)]
+    assert rates == pytest.approx([0.1, 0.1 * (2 + 2**0.5) / 4, 0.05, 0.1 * (2 - 2**0.5) / 4])
+
+
+@pytest.mark.parametrize("setting", ["schedule", "select", "precision"])
+def test_a_choice_that_does_not_exist_is_named_with_the_valid_ones(setting):
+    with pytest.raises(InputError, match=f"'{setting}' is 'half'; valid: "):
+        Recipe(epochs=1, learning_rate=0.1, **{setting: "half"})
+
+
 def test_sgd_takes_the_step_of_the_closed_form():
     """Momentum and weight decay by hand, with a faster classifier."""
     built = network("finetune")
@@ -102,50 +86,13 @@ def test_sgd_takes_the_step_of_the_closed_form():
         torch.testing.assert_close(tensor.detach(), start)
 
 
-def test_frozen_from_stored_features_equals_frozen_through_the_network(cohort, tmp_path):
-    pixels, labels, subsets = cohort
-    recipe = Recipe(epochs=5, learning_rate=0.05, batch_size=8)
-    outcome = run("frozen", cohort, tmp_path, recipe)
-    slow = network("frozen")
-    inputs = SliceInputs(pixels, slow.architecture.mean, slow.architecture.std, CPU)
-    history = loop.fit(
-        slow.model,
-        slow.head,
-        slow.training_mode,
-        inputs,
-        torch.from_numpy(labels),
-        np.flatnonzero(subsets == "train"),
-        np.flatnonzero(subsets == "val"),
-        recipe,
-        seed=0,
-        checkpoint=tmp_path / "slow" / "last.pt",
-        title="slow",
-    )
-    np.testing.assert_allclose(outcome.head["weight"], slow.head.weight.detach(), atol=1e-5)
-    assert history[-1]["val_loss"] == pytest.approx(outcome.history[-1]["val_loss"], abs=1e-5)
-    assert outcome.certificate["identical"]
-
-
-def test_stored_features_are_those_of_the_pass_and_are_not_made_twice(cohort, tmp_path):
-    built = network("frozen")
-    inputs = SliceInputs(cohort[0], built.architecture.mean, built.architecture.std, CPU)
-    fresh = extract_features(built, inputs, "features")
-    first = cached_features(built, inputs, "key", tmp_path, "features")
-    again = cached_features(built, inputs, "key", tmp_path, "features")
-    assert np.array_equal(fresh.features, first.features)
-    assert np.array_equal(first.features, again.features) and first.seconds == again.seconds
-    assert set(first.layers) == set(again.layers) == {*built.stages, "slice"}
-    other = build_network(TINY, "frozen", "random", classes=2, size=32, seed=9)
-    cached_features(other, inputs, "key", tmp_path, "features")
-    cached_features(built, inputs, "other slices", tmp_path, "features")
-    assert len(list(tmp_path.iterdir())) == 3
-
-
 def test_features_and_maps_are_what_the_network_computes(cohort):
     built = network("finetune")
     inputs = SliceInputs(cohort[0], built.architecture.mean, built.architecture.std, CPU)
     found = extract_features(built, inputs, "features")
-    maps = extract_maps(built, inputs, np.arange(28, 40))
+    rows = np.arange(28, 40)
+    maps = extract_maps(built, inputs, rows)
+    same_pass = extract_features(built, inputs, "features", map_rows=rows).maps
     built.model.eval()
     with torch.inference_mode():
         x = inputs(np.arange(40))
@@ -156,32 +103,9 @@ def test_features_and_maps_are_what_the_network_computes(cohort):
     torch.testing.assert_close(read, logits, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(torch.from_numpy(found.layers["conv1"]), stem, rtol=1e-4, atol=1e-5)
     oracle = last[torch.from_numpy(maps["slice"])].numpy()
-    np.testing.assert_allclose(maps["maps"], oracle, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("regime", ["frozen", "finetune"])
-@pytest.mark.parametrize("stop_after", [1, 3])
-def test_an_interrupted_run_ends_bit_identical(cohort, tmp_path, monkeypatch, regime, stop_after):
-    undisturbed = run(regime, cohort, tmp_path / "one")
-    saved = loop._save
-    epochs = []
-
-    def stop(*args):
-        saved(*args)
-        epochs.append(1)
-        if len(epochs) == stop_after:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "_save", stop)
-    with pytest.raises(KeyboardInterrupt):
-        run(regime, cohort, tmp_path / "two")
-    resumed = run(regime, cohort, tmp_path / "two")
-    assert len(epochs) == 4  # no epoch was trained twice
-    for name, array in undisturbed.model.items():
-        assert np.array_equal(array, resumed.model[name]), name
-    assert np.array_equal(undisturbed.logits, resumed.logits)
-    losses = [[row["train_loss"] for row in r.history] for r in (undisturbed, resumed)]
-    assert losses[0] == losses[1]
+    for arrays in (maps, same_pass):
+        assert np.array_equal(arrays["slice"], rows)
+        np.testing.assert_allclose(arrays["maps"], oracle, rtol=1e-4, atol=1e-5)
 
 
 def test_training_learns_and_leaves_the_callers_random_numbers_alone(cohort, tmp_path):
@@ -196,34 +120,81 @@ def test_training_learns_and_leaves_the_callers_random_numbers_alone(cohort, tmp
     assert outcome.train_seconds == pytest.approx(sum(r["seconds"] for r in outcome.history))
 
 
+def test_the_weights_of_the_lowest_validation_loss_are_kept_where_asked(cohort, tmp_path):
+    """A rate high enough for the loss to rise again; the oracle stops at the best epoch."""
+    recipe = Recipe(epochs=6, learning_rate=0.5, batch_size=8, select="best")
+    best = run("finetune", cohort, tmp_path / "best", recipe)
+    losses = [row["val_loss"] for row in best.history]
+    assert best.selected_epoch == np.argmin(losses) + 1 < 6
+    short = replace(recipe, epochs=best.selected_epoch, select="final")
+    oracle = run("finetune", cohort, tmp_path / "oracle", short)
+    for name, array in oracle.model.items():
+        assert np.array_equal(array, best.model[name]), name
+    final = run("finetune", cohort, tmp_path / "final", replace(recipe, select="final"))
+    assert final.selected_epoch == 6
+    assert [row["val_loss"] for row in final.history] == losses
+    assert not np.array_equal(final.head["weight"], best.head["weight"])
+
+
+def test_bfloat16_keeps_the_weights_in_float32(cohort, tmp_path):
+    recipe = Recipe(epochs=2, learning_rate=0.05, batch_size=8, precision="bfloat16")
+    half = run("finetune", cohort, tmp_path / "half", recipe)
+    whole = run("finetune", cohort, tmp_path / "whole", replace(recipe, precision="auto"))
+    assert (half.precision, whole.precision) == ("bfloat16", "float32")
+    assert half.head["weight"].dtype == half.extracted.features.dtype == np.float32
+    losses = [[row["train_loss"] for row in outcome.history] for outcome in (half, whole)]
+    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], abs=0.1)
+
+
+def test_a_compiled_network_trains_the_networks_own_weights(cohort, tmp_path, monkeypatch):
+    """What torch.compile returns is called instead of the model; eager here, as building costs."""
+    compiled = []
+
+    def eager(model):
+        compiled.append(model)
+        return real(model, backend="eager")
+
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", eager)
+    recipe = Recipe(epochs=2, learning_rate=0.05, batch_size=10)
+    plain = run("finetune", cohort, tmp_path / "plain", recipe)
+    built = network("finetune")
+    outcome = run(
+        "finetune", cohort, tmp_path / "compiled", replace(recipe, compile=True), built=built
+    )
+    assert compiled == [built.model]
+    assert outcome.history[-1]["train_loss"] == pytest.approx(
+        plain.history[-1]["train_loss"], rel=1e-4
+    )
+    run("frozen", cohort, tmp_path / "frozen", replace(recipe, compile=True))
+    assert len(compiled) == 1  # a classifier alone is not compiled
+
+
+def test_a_batch_that_does_not_fit_is_answered_with_one_that_does(cohort, tmp_path, monkeypatch):
+    """A network that runs out of memory above 5 slices, as a device would."""
+    built = network("finetune")
+    forward = built.model.forward
+    sizes = []
+
+    def limited(x):
+        sizes.append(len(x))
+        if len(x) > 5:
+            raise torch.OutOfMemoryError("no room")
+        return forward(x)
+
+    monkeypatch.setattr(built.model, "forward", limited)
+    recipe = Recipe(epochs=1, learning_rate=0.05, batch_size=20)
+    with pytest.raises(RunError, match=r"20 do not fit .* cpu; 5 do \(tried on one step\)"):
+        run("finetune", cohort, tmp_path, recipe, built=built)
+    assert sizes == [20, 10, 5]
+    monkeypatch.setattr(built.model, "forward", lambda x: limited(x.repeat(6, 1, 1, 1)))
+    with pytest.raises(RunError, match="nor do 2: take smaller slices"):
+        run("finetune", cohort, tmp_path, recipe, built=built)
+
+
 def test_a_loss_that_is_not_finite_stops_with_a_sentence(cohort, tmp_path):
     with pytest.raises(RunError, match=r"no longer finite in epoch \d+; a learning rate below"):
         run("finetune", cohort, tmp_path, Recipe(epochs=9, learning_rate=1e30, batch_size=8))
-
-
-class Payload:
-    def __init__(self, target):
-        self.target = target
-
-    def __reduce__(self):
-        import os
-
-        return (os.mkdir, (self.target,))
-
-
-@pytest.mark.parametrize("kind", ["code", "text", "other network"])
-def test_a_foreign_checkpoint_is_refused(cohort, tmp_path, kind):
-    path = tmp_path / "checkpoint" / "last.pt"
-    path.parent.mkdir()
-    if kind == "code":
-        torch.save({"model": Payload(str(tmp_path / "ran"))}, path)
-    elif kind == "text":
-        path.write_text("hello")
-    else:
-        torch.save({"model": {"a": torch.zeros(1)}, "optimizer": {}, "history": []}, path)
-    with pytest.raises(InputError, match=r"last\.pt is no checkpoint of this run"):
-        run("finetune", cohort, tmp_path)
-    assert not (tmp_path / "ran").exists()
 
 
 def test_feature_inputs_and_spread():

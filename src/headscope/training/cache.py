@@ -50,7 +50,7 @@ def cached_features(
 
     def compute() -> Arrays:
         found = extract_features(network, inputs, title, precision=precision)
-        return {"features": found.features, "seconds": np.float64(found.seconds), **found.layers}
+        return {"features": found.features, "seconds": np.array(found.seconds), **found.layers}
 
     def fits(arrays: Arrays) -> bool:
         return arrays.keys() >= {"features", "seconds", "slice", *network.stages} and len(
@@ -83,7 +83,7 @@ def cached_statistics(
     def compute() -> Arrays:
         start = time.perf_counter()
         estimate_statistics(network, inputs, rows, title, precision=precision)
-        seconds = np.float64(time.perf_counter() - start)
+        seconds = np.array(time.perf_counter() - start)
         return {"seconds": seconds, **statistics(network.model)}
 
     names = {"seconds", *statistics(network.model)}
@@ -96,7 +96,7 @@ def cached_statistics(
 def _stored(path: Path, compute: Callable[[], Arrays], fits: Callable[[Arrays], bool]) -> Arrays:
     """Return the arrays of a file; where it is missing or damaged, compute and write them."""
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
             arrays = dict(found)
         if fits(arrays):
             return arrays

@@ -99,8 +99,9 @@ class Checkpoint:
             progress = Progress(**state["progress"])
         except (
             pickle.UnpicklingError,
+            AttributeError,
             EOFError,
-            KeyError,
+            LookupError,
             RuntimeError,
             TypeError,
             ValueError,

@@ -7,6 +7,7 @@ step), so a run that resumes from a checkpoint needs no replay and ends bit-iden
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -151,7 +152,7 @@ def fit(
     """
     optimizer = sgd(model, head, recipe)
     progress = checkpoint.resume(model, optimizer, data.labels.device)
-    forward = torch.compile(model) if recipe.compile else model
+    forward = cast(nn.Module, torch.compile(model)) if recipe.compile else model
     steps = len(batches(data.train_rows, recipe.batch_size))
 
     def work() -> Iterator[None]:

@@ -48,7 +48,7 @@ def steady_memory(device: torch.device) -> Iterator[None]:
     """Keep freed memory between the steps of a training on a CPU, where glibc allocates it.
 
     glibc gives large blocks back to the system at once, and every step pays for cleared pages
-    again: a third of a step of GoogLeNet at 224 (bench/throughput.py).
+    again: a fifth of a step of GoogLeNet at 224.
     """
     libc = ctypes.CDLL(None) if device.type == "cpu" and sys.platform == "linux" else None
     if not hasattr(libc, "mallopt"):

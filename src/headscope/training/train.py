@@ -80,18 +80,26 @@ def train(
         np.flatnonzero(subsets == name) for name in ("train", "val", "test")
     )
     inputs, targets = SliceInputs(pixels, entry.mean, entry.std, device), _on(device, labels)
-    precision = {"precision": precision_of(recipe.precision, device)}
+    precision = precision_of(recipe.precision, device)
     history: History = []
     selected, pass_seconds = 0, 0.0
     # 1. what the regime changes before anything trains, and what it must not change from here on
     if regime.restat:
-        stored = (slices_key, cache, f"{title}: BatchNorm")
-        pass_seconds += cached_statistics(network, inputs, train_rows, *stored, **precision)
+        pass_seconds += cached_statistics(
+            network,
+            inputs,
+            train_rows,
+            slices_key,
+            cache,
+            f"{title}: BatchNorm",
+            precision=precision,
+        )
     before, initial = _certified_hash(network), _head(network, "initial_")
     # 2. the classifier alone, on stored features: a frozen run, or the first part of lp-ft
     if regime.probe_first or not regime.trains_backbone:
-        stored = (slices_key, cache, f"{title}: features")
-        extracted = cached_features(network, inputs, *stored, **precision)
+        extracted = cached_features(
+            network, inputs, slices_key, cache, f"{title}: features", precision=precision
+        )
         pass_seconds += extracted.seconds
         features = FeatureInputs(extracted.features, device)
         phase = "probe" if regime.probe_first else "train"
@@ -118,20 +126,21 @@ def train(
             seed=seed,
             checkpoint=Checkpoint(checkpoint, checkpoint_every_s),
             title=title,
+            phase="train",
             after=len(history),
         )
         history, selected = history + rows, len(history) + chosen
     # 4. what the network has become
     after, map_rows = _certified_hash(network), map_rows_of(test_rows)
-    if network.frozen_hash() is not None and before != after:
+    if network.trained is not None and before != after:
         raise RunError(f"{title}: what the regime {regime.name} freezes changed during training.")
     if regime.trains_backbone:
         extracted = extract_features(
-            network, inputs, f"{title}: features", map_rows=map_rows, **precision
+            network, inputs, f"{title}: features", map_rows=map_rows, precision=precision
         )
         maps = extracted.maps
     else:
-        maps = extract_maps(network, inputs, map_rows, **precision)
+        maps = extract_maps(network, inputs, map_rows, precision=precision)
     return Outcome(
         history,
         selected + 1,
@@ -147,7 +156,7 @@ def train(
             "after": after,
             "identical": before == after,
         },
-        **precision,
+        precision=precision,
     )
 
 
@@ -197,7 +206,7 @@ def _certified_hash(network: Network) -> str:
 
 def _covers(network: Network) -> str:
     """Say what the certificate's hashes are over."""
-    if network.frozen_hash() is None or not network.regime.trains_backbone:
+    if network.trained is None or not network.regime.trains_backbone:
         return "everything outside the classifier"
     return "the stages that do not train"
 
