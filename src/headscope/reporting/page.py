@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import pandas as pd
 
@@ -38,6 +38,17 @@ from headscope.reporting.templates import render
 from headscope.reporting.verdict import verdict
 
 T = TypeVar("T")
+CONTENTS: Final = (
+    ("verdict", "Verdict"),
+    ("cohort", "Cohort and splits"),
+    ("results", "Results"),
+    ("logits", "Logits of the slices"),
+    ("weights", "Weights of the final layer"),
+    ("curves", "Training curves"),
+    ("freeze", "Freeze certificate"),
+    ("settings", "Method and settings"),
+    ("cite", "How to cite"),
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,7 @@ def write_report(experiment: Path) -> Path:
     # 4. the page
     context = {
         "name": experiment.resolve().name,
+        "contents": CONTENTS,
         "simulated": any(run.settings.get("simulated") for run in ordered),
         "verdict": verdict(
             table, {each.run.name: [head for head, _ in each.heads] for each in sections}
