@@ -298,6 +298,20 @@ def test_run_is_read_from_its_record(tmp_path):
         run_feature_analysis(tuned, "test", other)
 
 
+def test_the_analysis_reads_as_tables():
+    frozen, _ = analysed(title="frozen", class_names=("NC", "AD"))
+    text = repr(frozen)
+    assert "frozen (60 slices of 12 subjects)" in text and "Fisher ratio" in text
+    assert "dispersion" not in text
+    found, _ = analysed(reference=frozen, subjects=np.arange(60))
+    assert "in units of frozen" in repr(found) and "dispersion" in repr(found)
+    assert len(found.wrong) > 10
+    assert f"and {len(found.wrong) - 10} subjects more" in repr(found)
+    assert "<table>" in found._repr_html_()
+    assert "silhouette" in repr(found.features) and "ICC(1)" in text
+    assert "logit margin" in repr(found.intraclass[0])
+
+
 def numbers(result):
     return {f.name: getattr(result, f.name) for f in fields(result) if f.type == "float"}
 

@@ -1,12 +1,29 @@
 """From the record to results: arrays in, small frozen dataclasses and tables out."""
 
+from headscope.analysis.collapse import Collapse, collapse_analysis, run_collapse_analysis
+from headscope.analysis.features import (
+    Ellipse,
+    FeatureAnalysis,
+    class_ellipses,
+    feature_analysis,
+    run_feature_analysis,
+)
 from headscope.analysis.fits import PolynomialFit, polynomial_fits
+from headscope.analysis.flatten import (
+    FlattenAnalysis,
+    contribution_maps,
+    flatten_analysis,
+    run_contribution_maps,
+    run_flatten_analysis,
+)
+from headscope.analysis.intraclass import Intraclass, intraclass
 from headscope.analysis.pairs import (
     PairAnalysis,
     correlation_from_moments,
     pair_analysis,
     sum_shrinkage,
 )
+from headscope.analysis.separation import Separation, separation
 from headscope.analysis.table import (
     NAMELESS,
     LogitScatter,
@@ -25,6 +42,7 @@ from headscope.analysis.table import (
     seed_summary,
     shared_subjects,
 )
+from headscope.analysis.tail import Tail, make_tail, read_tail
 from headscope.analysis.weights import (
     HeadAnalysis,
     class_pairs,
@@ -35,23 +53,42 @@ from headscope.analysis.weights import (
 
 __all__ = [
     "NAMELESS",
+    "Collapse",
+    "Ellipse",
+    "FeatureAnalysis",
+    "FlattenAnalysis",
     "HeadAnalysis",
+    "Intraclass",
     "LogitScatter",
     "PairAnalysis",
     "PolynomialFit",
+    "Separation",
+    "Tail",
+    "class_ellipses",
     "class_pairs",
     "cohort_table",
+    "collapse_analysis",
+    "contribution_maps",
     "correlation_from_moments",
+    "feature_analysis",
+    "flatten_analysis",
     "format_fraction",
     "format_percent",
     "format_seconds",
     "head_analysis",
+    "intraclass",
     "logit_scatter",
+    "make_tail",
     "markdown_table",
     "pair_analysis",
     "polynomial_fits",
+    "read_tail",
     "regime_text",
     "results_table",
+    "run_collapse_analysis",
+    "run_contribution_maps",
+    "run_feature_analysis",
+    "run_flatten_analysis",
     "run_fold",
     "run_head_analysis",
     "run_network",
@@ -59,6 +96,7 @@ __all__ = [
     "run_title",
     "run_variant",
     "seed_summary",
+    "separation",
     "shared_subjects",
     "sum_shrinkage",
 ]

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from headscope.analysis.display import Sheet, Shown, cell
 from headscope.analysis.intraclass import Intraclass, intraclass
 from headscope.analysis.separation import (
     Separation,
@@ -25,6 +26,19 @@ from headscope.errors import InputError
 from headscope.record import SUBSETS, Run
 
 Array = NDArray[np.float64]
+LISTED = 10
+MEASURES = {
+    "width": "numbers a slice",
+    "within": "scatter within classes",
+    "between": "scatter between classes",
+    "fisher_ratio": "Fisher ratio, between / within",
+    "overlap": "overlap along the discriminant, held out",
+    "overlap_fitted": "overlap along the discriminant, fitted",
+    "silhouette": "silhouette",
+    "effective_rank": "effective rank",
+    "separation_ratio": "separation",
+    "dispersion_ratio": "dispersion",
+}
 CHI2_95 = 5.991464547107979  # 95% quantile of χ² with 2 degrees of freedom
 
 
@@ -44,8 +58,8 @@ class Ellipse:
     angle_deg: float
 
 
-@dataclass(frozen=True, eq=False)
-class FeatureAnalysis:
+@dataclass(frozen=True, eq=False, repr=False)
+class FeatureAnalysis(Shown):
     """Features and logits of one subset. Undefined numbers are NaN; notes say why.
 
     Attributes
@@ -81,6 +95,46 @@ class FeatureAnalysis:
     wrong: pd.DataFrame
     reference: str
     notes: tuple[str, ...]
+
+    def sheets(self) -> Sequence[Sheet]:
+        """Return the two spaces side by side, whose variance it is, and whose slices are wrong."""
+        name = ", ".join(part for part in ("Features and logits", self.title, self.subset) if part)
+        notes = [
+            f"{space.capitalize()}: {note}"
+            for space, found in (("features", self.features), ("logits", self.logits))
+            for note in found.notes
+        ]
+        if self.reference:
+            notes.append(f"Separation and dispersion are in units of {self.reference}.")
+        return [
+            Sheet(
+                f"{name} ({self.slices:,} slices of {self.subjects:,} subjects)",
+                ("measure", "features", "logits"),
+                [
+                    (text, getattr(self.features, field), getattr(self.logits, field))
+                    for field, text in MEASURES.items()
+                    if self.reference or not field.endswith("_ratio") or field == "fisher_ratio"
+                ],
+                [*self.notes, *notes],
+            ),
+            Sheet(
+                "How alike the slices of one group are, within classes",
+                ("of", "group", "groups", "ICC(1)", "share between groups", "share by chance"),
+                [
+                    (i.of, i.by, i.groups, i.icc, i.between_share, i.chance_share)
+                    for i in self.intraclass
+                ],
+                sorted({i.note for i in self.intraclass if i.note}),
+            ),
+            Sheet(
+                f"Slices on the wrong side (slice accuracy {cell(self.slice_accuracy)})",
+                ("subject_id", "label", "wrong", "total"),
+                self.wrong.head(LISTED).to_numpy().tolist(),
+                [f"… and {len(self.wrong) - LISTED} subjects more."]
+                if len(self.wrong) > LISTED
+                else [],
+            ),
+        ]
 
 
 def run_feature_analysis(

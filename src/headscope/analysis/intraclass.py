@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from headscope.analysis.display import Shown
 from headscope.analysis.separation import (
     ROUNDING,
     check_ids,
@@ -19,8 +20,8 @@ from headscope.files import NO_ID
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
-class Intraclass:
+@dataclass(frozen=True, eq=False, repr=False)
+class Intraclass(Shown):
     """How alike the slices of one subject (or session) are, beyond those of their class.
 
     Undefined numbers are NaN, and `note` says why.

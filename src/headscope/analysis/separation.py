@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve, qr
 
+from headscope.analysis.display import Shown
 from headscope.errors import InputError
 from headscope.files import NO_ID
 
@@ -23,8 +24,8 @@ LEAST_SHRINKAGE = 1e-6  # what float32 leaves of the smallest variances
 ROUNDING = 1e-24  # of the mean square: what float64 leaves of points that coincide
 
 
-@dataclass(frozen=True, eq=False)
-class Separation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Separation(Shown):
     """Classes in one space of N points; undefined numbers are NaN, and `notes` says why.
 
     Attributes
