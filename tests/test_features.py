@@ -13,17 +13,10 @@ from sklearn.feature_selection import f_classif
 from sklearn.metrics import calinski_harabasz_score, silhouette_score
 
 import headscope as hs
+from headscope.analysis.discriminant import Discriminant, density_overlap, subject_folds
 from headscope.analysis.features import class_ellipses, feature_analysis, run_feature_analysis
 from headscope.analysis.intraclass import Intraclass, intraclass
-from headscope.analysis.separation import (
-    Discriminant,
-    compact,
-    density_overlap,
-    effective_rank,
-    separation,
-    silhouette,
-    subject_folds,
-)
+from headscope.analysis.separation import compact, effective_rank, separation, silhouette
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from tests.synthetic import write_synthetic_run
@@ -159,7 +152,7 @@ def test_what_a_rotation_and_a_scale_change(seed, N, D, scale):
 @pytest.mark.parametrize("rank", [1, 3, 7])
 def test_the_effective_rank_of_equal_directions_is_their_number(rank):
     corners = np.concatenate([np.eye(rank, 9), -np.eye(rank, 9)])
-    assert effective_rank(corners) == pytest.approx(rank, rel=1e-12)
+    assert effective_rank(corners.T @ corners) == pytest.approx(rank, rel=1e-12)
 
 
 def test_large_subsets_are_measured_in_parts():
@@ -346,6 +339,17 @@ def test_collapsed_classes_are_infinitely_apart():
     assert found.silhouette == pytest.approx(1)
     assert found.effective_rank == pytest.approx(1)
     assert found.notes == ("Within classes nothing varies.",)
+
+
+@pytest.mark.parametrize("D", [6, 150])
+@pytest.mark.parametrize("spread", [1e-3, 1e-6, 1e-9])
+def test_nearly_collapsed_classes_are_still_measured(D, spread):
+    rng = np.random.default_rng(9)
+    _, y, people = drawn(60)
+    X = 5.0 * rng.normal(size=(2, D))[y] + spread * rng.normal(size=(60, D))
+    found = separation(X, y, people)
+    assert found.overlap < 1e-6 and found.overlap_fitted < 1e-6
+    assert found.fisher_ratio > 0.1 / spread**2
 
 
 def test_a_thousand_classes_are_measured_but_for_the_overlap():

@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 from sklearn.linear_model import RidgeClassifier
 from torch import nn
 
+from headscope.analysis.discriminant import subject_folds
 from headscope.analysis.flatten import (
     contribution_maps,
     flatten_analysis,
@@ -16,7 +17,6 @@ from headscope.analysis.flatten import (
     run_flatten_analysis,
     shuffle_test,
 )
-from headscope.analysis.separation import subject_folds
 from headscope.analysis.tail import make_tail, read_tail
 from headscope.errors import InputError
 from headscope.files import NO_ID
@@ -121,10 +121,11 @@ def test_the_shuffle_changes_only_networks_that_flatten(recorded):
     scale = np.abs(run.features["logits"]).max()
     for shuffle in found.shuffles:
         if name in AVERAGING:
-            assert shuffle.largest_change < 1e-5
+            assert shuffle.largest_change < 1e-5 and shuffle.relative_change < 1e-5
             assert (shuffle.drop, shuffle.drop_sd) == (0, 0)
         else:
             assert shuffle.largest_change > 0.01 * scale
+            assert shuffle.relative_change > 0.01
     assert [s.permutation for s in found.shuffles] == ["one for all slices", "one a slice"]
 
 
@@ -254,6 +255,19 @@ def test_a_shuffle_is_a_permutation_for_all_or_for_each():
     assert same.largest_change == each.largest_change == 3
     # Of four places one leaves the logits equal, and equal logits mean class 0.
     assert same.slice_accuracy.max() == 0 and same.drop == 0
+
+
+def test_the_change_of_logits_is_in_units_of_their_spread():
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(3000, 1, 2, 2)).astype(np.float32)
+    weight = np.array([[1.0, 0, 0, 0], [0, 0, 0, 0]])  # one of four places decides
+    tail = make_tail(("flatten", "linear:fc"), {"fc.weight": weight})
+    _, each = shuffle_test(maps, tail, np.zeros(3000, int), repeats=4)
+    # 3 of 4 slices read an unrelated place instead: 2 σ² of change each.
+    assert each.relative_change == pytest.approx(np.sqrt(0.75 * 2), rel=0.03)
+    still = shuffle_test(np.ones((4, 1, 2, 2)), tail, np.zeros(4, int))
+    assert np.isnan([s.relative_change for s in still]).all()
+    assert np.isnan(shuffle_test(maps, tail, np.zeros(3000, int), repeats=1)[0].drop_sd)
 
 
 def test_what_the_probe_cannot_tell_is_undefined():

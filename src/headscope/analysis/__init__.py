@@ -43,6 +43,7 @@ from headscope.analysis.table import (
     shared_subjects,
 )
 from headscope.analysis.tail import Tail, make_tail, read_tail
+from headscope.analysis.transfer import TransferAnalysis, linear_cka, run_transfer_analysis
 from headscope.analysis.weights import (
     HeadAnalysis,
     class_pairs,
@@ -64,6 +65,7 @@ __all__ = [
     "PolynomialFit",
     "Separation",
     "Tail",
+    "TransferAnalysis",
     "class_ellipses",
     "class_pairs",
     "cohort_table",
@@ -77,6 +79,7 @@ __all__ = [
     "format_seconds",
     "head_analysis",
     "intraclass",
+    "linear_cka",
     "logit_scatter",
     "make_tail",
     "markdown_table",
@@ -94,6 +97,7 @@ __all__ = [
     "run_network",
     "run_pair_analysis",
     "run_title",
+    "run_transfer_analysis",
     "run_variant",
     "seed_summary",
     "separation",

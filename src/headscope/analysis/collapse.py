@@ -11,8 +11,10 @@ from math import nan
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from headscope.analysis.checks import check_labels, check_points
+from headscope.analysis.discriminant import class_means
 from headscope.analysis.display import Sheet, Shown
-from headscope.analysis.separation import ROUNDING, check_labels, check_points, class_means
+from headscope.analysis.separation import ROUNDING
 from headscope.errors import InputError
 from headscope.record import SUBSETS, Run
 
@@ -43,7 +45,8 @@ class Collapse(Shown):
     weight_equinorm, weight_equiangular, weight_simplex
         The same for the rows of the final layer.
     nc3
-        ‖Wᵀ/‖W‖ − M/‖M‖‖ (Frobenius): weights against class means; 0 when self-dual, at most 2.
+        ‖Wᵀ/‖W‖ − M/‖M‖‖ (Frobenius): weights against class means; 0 when self-dual, √2 when
+        unrelated.
     nc3_centred
         The same with W less its mean row, which softmax does not see.
     nc4

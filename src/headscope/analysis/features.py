@@ -13,15 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from headscope.analysis.checks import check_ids, check_labels, check_points
 from headscope.analysis.display import Sheet, Shown, cell
 from headscope.analysis.intraclass import Intraclass, intraclass
-from headscope.analysis.separation import (
-    Separation,
-    check_ids,
-    check_labels,
-    check_points,
-    separation,
-)
+from headscope.analysis.separation import Separation, separation
 from headscope.errors import InputError
 from headscope.record import SUBSETS, Run
 

@@ -12,20 +12,17 @@ from math import nan
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from headscope.analysis.display import Sheet, Shown
-from headscope.analysis.separation import (
-    check_ids,
-    check_labels,
-    compact,
-    subject_folds,
-)
+from headscope.analysis.checks import check_ids, check_labels
+from headscope.analysis.discriminant import subject_folds
+from headscope.analysis.display import Sheet, Shown, cell
+from headscope.analysis.separation import compact
 from headscope.analysis.tail import Tail, read_tail
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.record import Run
 
 Array = NDArray[np.float64]
-REPEATS = 10
+REPEATS = 5
 FOLDS = 5
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # times the mean squared length of a slice's maps
 PROBE_NOTE = (
@@ -39,12 +36,16 @@ class Shuffle:
     """What shuffling the positions of the maps did, over repeats.
 
     `permutation` is 'one for all slices' or 'one a slice'; `slice_accuracy` (repeats,) after it;
-    `largest_change` is the largest |change of a logit| over slices, classes and repeats.
+    `largest_change` is the largest |change of a logit| over slices, classes and repeats;
+    `relative_change` the root mean square change of the logits less their mean over classes, in
+    units of their deviation over slices: 0 where location counts for nothing, about √2 where it
+    is all; NaN where no logit varies. The drop's sd is over repeats.
     """
 
     permutation: str
     slice_accuracy: Array
     largest_change: float
+    relative_change: float
     drop: float
     drop_sd: float
 
@@ -95,11 +96,21 @@ class FlattenAnalysis(Shown):
         h, w = self.positions
         shuffled = Sheet(
             f"Shuffled positions{name} ({self.slices:,} slices, {h} × {w} positions)",
-            ("permutation", "slice accuracy", "drop", "sd", "largest change of a logit"),
-            [("none", self.slice_accuracy, 0.0, 0.0, 0.0)]
-            + [
-                (s.permutation, float(s.slice_accuracy.mean()), s.drop, s.drop_sd, s.largest_change)
+            ("permutation", "slice accuracy", "drop", "sd", "change of logits", "largest"),
+            [
+                (
+                    s.permutation,
+                    float(s.slice_accuracy.mean()),
+                    s.drop,
+                    s.drop_sd,
+                    s.relative_change,
+                    s.largest_change,
+                )
                 for s in self.shuffles
+            ],
+            [
+                f"Unshuffled: {cell(self.slice_accuracy)}.",
+                "Changes of logits in units of their spread over slices; the largest as it is.",
             ],
         )
         probed = Sheet(
@@ -203,20 +214,24 @@ def shuffle_test(
     n, C, h, w = maps.shape
     flat = maps.reshape(n, C, h * w)
     logits = tail(maps)  # (n, K)
+    decision = _centred(logits)
+    deviation = _root_mean_square(decision - decision.mean(axis=0))
     right = (logits.argmax(axis=1) == labels).mean()
     rng = np.random.default_rng(seed)
     results = []
     for name, orders in (("one for all slices", 1), ("one a slice", n)):
-        accuracy, change = np.empty(repeats), 0.0
+        accuracy, change, moves = np.empty(repeats), 0.0, np.empty(repeats)
         for r in range(repeats):
             order = rng.permuted(np.tile(np.arange(h * w), (orders, 1)), axis=1)  # (1 or n, h·w)
             moved = np.take_along_axis(flat, np.broadcast_to(order, (n, h * w))[:, None], axis=2)
             other = tail(moved.reshape(maps.shape))
             accuracy[r] = (other.argmax(axis=1) == labels).mean()
             change = max(change, float(np.abs(other - logits).max()))
+            moves[r] = _root_mean_square(_centred(other) - decision)
         drops = right - accuracy
         spread = float(drops.std(ddof=1)) if repeats > 1 else nan
-        results.append(Shuffle(name, accuracy, change, float(drops.mean()), spread))
+        relative = _root_mean_square(moves) / deviation if deviation > 0 else nan
+        results.append(Shuffle(name, accuracy, change, relative, float(drops.mean()), spread))
     return results[0], results[1]
 
 
@@ -297,6 +312,15 @@ def run_contribution_maps(
     direction[list(pair)] = -1, 1
     positions, rest = contribution_maps(run.maps["maps"], read_tail(run), direction)
     return positions, rest, run.maps["slice"]
+
+
+def _centred(logits: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Take from each slice's logits their mean, which no softmax sees."""
+    return logits - logits.mean(axis=1, keepdims=True)
+
+
+def _root_mean_square(values: NDArray[np.floating]) -> float:
+    return float(np.sqrt((values.astype(np.float64) ** 2).mean()))
 
 
 def _as_precise(maps: NDArray[np.floating], tail: Tail) -> NDArray[np.floating]:

@@ -7,14 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from headscope.analysis.checks import check_ids, check_labels, check_points
+from headscope.analysis.discriminant import class_means
 from headscope.analysis.display import Shown
-from headscope.analysis.separation import (
-    ROUNDING,
-    check_ids,
-    check_labels,
-    check_points,
-    class_means,
-)
+from headscope.analysis.separation import ROUNDING
 from headscope.files import NO_ID
 
 Array = NDArray[np.float64]
