@@ -21,6 +21,7 @@ from headscope.analysis.tail import make_tail, read_tail
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.record import Run
+from tests.conftest import REPOSITORY
 from tests.synthetic import write_synthetic_run
 
 NETWORKS = {  # constructor, its classifier, the layer that makes the last maps, its tail, size
@@ -90,11 +91,11 @@ def textured(n, size, seed=0):
     return (2 * coarse + 0.3 * rng.normal(size=(n, 3, size, size))).astype(np.float32)
 
 
-def write_record(folder, maps, logits, words, weights):
+def write_record(folder, maps, logits, words, weights, **settings):
     """Put maps, logits and weights into an otherwise random record, and name its tail."""
     names = ("NC", "MCI", "AD")[: logits.shape[1]]
     run = write_synthetic_run(
-        folder, subjects=12, slices_each=4, width=8, epochs=1, class_names=names
+        folder, subjects=12, slices_each=4, width=8, epochs=1, class_names=names, **settings
     )
     features = dict(run.features)
     rows = np.flatnonzero(features["subset"] == "test")[: len(maps)]
@@ -162,6 +163,22 @@ def test_averaging_heads_give_class_activation_maps():
     positions, rest = contribution_maps(maps, tail, (0, 1))
     np.testing.assert_allclose(positions, np.einsum("c,nchw->nhw", W[1], maps) / 15, atol=1e-12)
     assert rest == pytest.approx([b[1]] * 4)
+
+
+@pytest.mark.parametrize("words", [("conv:fc", "relu", "mean"), ("mean", "conv:fc", "relu")])
+def test_a_convolution_acts_on_channels_before_and_after_the_mean(words):
+    rng = np.random.default_rng(0)
+    maps, W, b = rng.normal(size=(4, 6, 5, 3)), rng.normal(size=(2, 6)), rng.normal(size=2)
+    tail = make_tail(words, {"fc.weight": W[:, :, None, None], "fc.bias": b})
+    if words[0] == "mean":
+        logits = np.maximum(maps.mean(axis=(2, 3)) @ W.T + b, 0)
+    else:
+        scores = np.einsum("kc,nchw->nkhw", W, maps) + b[:, None, None]
+        logits = np.maximum(scores, 0).mean(axis=(2, 3))
+    np.testing.assert_allclose(tail(maps), logits, atol=1e-12)
+    positions, rest = contribution_maps(maps, tail, (0, 1))
+    np.testing.assert_allclose(positions.sum(axis=(1, 2)) + rest, logits[:, 1], atol=1e-12)
+    assert tail.averages
 
 
 def test_a_layernorm_between_is_linear_at_each_slices_own_variance():
@@ -302,12 +319,13 @@ def test_run_reads_its_record(recorded):
         run_contribution_maps(run, (0, 3))
 
 
-def small_record(folder, words=("mean", "linear:fc"), *, change=0.0, weights=None):
+def small_record(folder, words=("mean", "linear:fc"), *, change=0.0, weights=None, **settings):
     rng = np.random.default_rng(0)
     maps = rng.normal(size=(4, 3, 2, 2)).astype(np.float32)
     W = rng.normal(size=(2, 3)).astype(np.float32)
     logits = maps.mean(axis=(2, 3)) @ W.T + change
-    return Run(write_record(folder, maps, logits, words, weights or {"fc.weight": W}))
+    weights = weights or {"fc.weight": W}
+    return Run(write_record(folder, maps, logits, words, weights, **settings))
 
 
 def test_records_that_cannot_be_computed_say_why(tmp_path):
@@ -318,7 +336,7 @@ def test_records_that_cannot_be_computed_say_why(tmp_path):
             ({"words": ("mean", "swish")}, "'swish' is none of mean, pool:7x7"),
             ({"words": ("mean", "linear:head")}, r"holds no head\.weight"),
             ({"words": ("conv:fc", "mean"), "weights": {"fc.weight": np.zeros((2, 3, 3, 3))}},
-             "no 1×1 convolution"),
+             "no linear layer or 1×1 convolution"),
             ({"words": ()}, "records no layers between"),
         ]
     ):  # fmt: skip
@@ -352,3 +370,27 @@ def test_records_that_cannot_be_computed_say_why(tmp_path):
 def test_wrong_input_is_named(call, message):
     with pytest.raises(InputError, match=message):
         call(make_tail(("mean",), {}))
+
+
+def test_what_acts_on_channels_alone_leaves_an_averaging_head_one():
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(6, 5, 3, 3))
+    arrays = {"n.weight": rng.normal(size=5), "n.bias": rng.normal(size=5),
+              "fc.weight": rng.normal(size=(2, 5))}  # fmt: skip
+    tail = make_tail(("layernorm:n", "relu", "mean", "linear:fc"), arrays)
+    assert tail.averages
+    for shuffle in shuffle_test(maps, tail, np.zeros(6, int)):
+        assert shuffle.largest_change < 1e-12
+    positions, rest = contribution_maps(maps, tail, (1, 0))
+    np.testing.assert_allclose(positions.sum(axis=(1, 2)) + rest, tail(maps)[:, 0], atol=1e-12)
+
+
+def test_the_page_of_features_runs(tmp_path, monkeypatch):
+    for regime in ("frozen", "finetune"):
+        small_record(tmp_path / "first", regime=regime)
+    text = (REPOSITORY / "docs" / "features.md").read_text(encoding="utf-8")
+    lines = [line[4:] for line in text.splitlines() if line.startswith("    ")]
+    monkeypatch.chdir(tmp_path)
+    known = {}
+    exec("\n".join(lines), known)
+    assert known["found"].reference == known["runs"]["frozen"].name

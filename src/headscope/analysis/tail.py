@@ -25,7 +25,10 @@ CLOSE = 1e-4  # of the largest logit: what two orders of summation may differ by
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One layer; weight and bias as stored, size of a pool's output, epsilon of a LayerNorm."""
+    """One layer: 'linear' also stands for a 1×1 convolution, which acts on the channels.
+
+    weight (K, C) and bias (K,) as stored, size of a pool's output, epsilon of a LayerNorm.
+    """
 
     kind: str
     weight: Array | None = None
@@ -43,7 +46,7 @@ class Tail:
     @property
     def averages(self) -> bool:
         """Whether positions are averaged before any layer tells them apart."""
-        kinds = [layer.kind for layer in self.layers if layer.kind not in ("conv", "relu")]
+        kinds = [layer.kind for layer in self.layers if layer.kind in ("mean", "pool", "flatten")]
         return bool(kinds) and kinds[0] == "mean"
 
     def __call__(self, maps: Array) -> Array:
@@ -141,11 +144,13 @@ def _layer(word: str, arrays: dict[str, Array], epsilon: float) -> Layer:
     weight, bias = arrays.get(f"{value}.weight"), arrays.get(f"{value}.bias")
     if weight is None and kind != "layernorm":
         raise InputError(f"tail: model.safetensors holds no {value}.weight.")
-    if kind == "conv" and weight is not None:
-        if weight.shape[2:] != (1, 1):
-            raise InputError(f"tail: {value} is no 1×1 convolution, its weight is {weight.shape}.")
-        weight = weight[:, :, 0, 0]
-    return Layer(kind, weight, bias, epsilon=epsilon)
+    if kind == "layernorm" or weight is None:
+        return Layer(kind, weight, bias, epsilon=epsilon)
+    if weight.ndim not in (2, 4) or weight.shape[2:] not in ((), (1, 1)):
+        raise InputError(
+            f"tail: {value} is no linear layer or 1×1 convolution, its weight is {weight.shape}."
+        )
+    return Layer("linear", weight.reshape(weight.shape[:2]), bias)
 
 
 def _forward(layer: Layer, x: Array) -> Array:
@@ -162,11 +167,7 @@ def _forward(layer: Layer, x: Array) -> Array:
     if layer.kind == "layernorm":
         return _affine(_normal(x, layer.epsilon)[0], weight, bias)
     assert weight is not None
-    if layer.kind == "conv":
-        x = np.einsum("kc,nchw->nkhw", weight, x, optimize=True)
-        return x if bias is None else x + bias[:, np.newaxis, np.newaxis]
-    x = x @ weight.T  # (n, K)
-    return x if bias is None else x + bias
+    return _affine(_on_channels(weight, x), None, bias)
 
 
 def _backward(layer: Layer, given: Array, gradient: Array) -> Array:
@@ -187,9 +188,7 @@ def _backward(layer: Layer, given: Array, gradient: Array) -> Array:
         scaled = _affine(gradient, weight, None) / _normal(given, layer.epsilon)[1]
         return scaled - scaled.mean(axis=1, keepdims=True)
     assert weight is not None
-    if layer.kind == "conv":
-        return np.einsum("kc,nkhw->nchw", weight, gradient, optimize=True)
-    return gradient @ weight
+    return _on_channels(weight.T, gradient)
 
 
 def _bias_part(layer: Layer, gradient: Array) -> Array:
@@ -198,6 +197,13 @@ def _bias_part(layer: Layer, gradient: Array) -> Array:
         return np.zeros(len(gradient), dtype=gradient.dtype)
     per_channel = gradient.reshape(*gradient.shape[:2], -1).sum(axis=2)  # (n, C)
     return per_channel @ layer.bias
+
+
+def _on_channels(weight: Array, x: Array) -> Array:
+    """Return what a matrix (K, C) makes of the channels of x (n, C) or (n, C, h, w)."""
+    if x.ndim == 2:
+        return x @ weight.T
+    return np.einsum("kc,nchw->nkhw", weight, x, optimize=True)
 
 
 def _pooling(size: int, out: int) -> Array:

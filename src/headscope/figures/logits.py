@@ -110,7 +110,8 @@ def _draw(panel: LogitScatter, ax: Axes, limits: tuple[float, float], letter: st
         wrong = panel.logits[~panel.correct]  # (errors, 2)
         size = 2.6 * (SMALL if len(panel.logits) > MANY else SIZE)
         ax.scatter(wrong[:, 0], wrong[:, 1], s=size, facecolors="none", edgecolors=INK,
-                   linewidths=0.45, alpha=0.8, rasterized=len(panel.logits) > DENSE, zorder=3)  # fmt: skip
+                   linewidths=0.45, alpha=0.8, rasterized=len(panel.logits) > DENSE,
+                   zorder=3)  # fmt: skip
     (first, second), (i, j) = (plain(name) for name in panel.class_names), panel.pair
     ax.set(xlabel=f"Logit of {first}, $z_{{{i}}}$", ylabel=f"Logit of {second}, $z_{{{j}}}$")
     head_line(ax, letter + panel.title, f"{panel.network}\n{_summary(panel)}")
