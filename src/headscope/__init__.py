@@ -10,6 +10,7 @@ hs.inspect("scans")                                 subjects, sessions, classes,
 hs.slice("scans", "slices")                         labelled mid-slices, as a store or pictures
 hs.head_analysis(weight, bias)                      the final layer, explained
 hs.feature_analysis(features, logits, labels, subjects)   what it reads: classes, subjects
+hs.leakage_analysis(hs.read_experiment("first"))    leak gap, permuted labels, identity, dose
 """
 
 from importlib import import_module
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headscope.analysis.features import feature_analysis, run_feature_analysis
+    from headscope.analysis.leakage import leakage_analysis
     from headscope.analysis.weights import head_analysis, run_head_analysis
     from headscope.cohort.audit import audit
     from headscope.cohort.export import slice_data as slice
@@ -39,6 +41,7 @@ _HOMES = {
     "fetch": ("headscope.cohort.fetch", "fetch_oasis_vbm"),
     "head_analysis": ("headscope.analysis.weights", "head_analysis"),
     "inspect": ("headscope.cohort.inspection", "inspect_data"),
+    "leakage_analysis": ("headscope.analysis.leakage", "leakage_analysis"),
     "read_experiment": ("headscope.record", "read_experiment"),
     "report": ("headscope.reporting", "write_report"),
     "run": ("headscope.experiment", "run"),
@@ -58,6 +61,7 @@ __all__ = [
     "fetch",
     "head_analysis",
     "inspect",
+    "leakage_analysis",
     "read_experiment",
     "report",
     "run",

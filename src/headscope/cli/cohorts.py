@@ -178,15 +178,21 @@ def audit(
     correlation: Annotated[
         float, typer.Option(help="Least correlation of a copy, at 24 by 24 pixels.")
     ] = 0.98,
+    permutations: Annotated[
+        int, typer.Option(help="Permutations of the labels, of an experiment's frozen runs.", min=1)
+    ] = 200,
     workers: Workers = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Look for duplicates, people under two ids, leaks between subsets, and shortcuts.
 
-    Ends with exit code 3 where something serious is found.
+    Of an experiment with finished runs, also what their accuracy is worth: leak gap, permuted
+    labels, identity, dose of leakage (leakage.json). Ends with exit code 3 where something
+    serious is found.
 
     Example: headscope audit scans --label Sex
     """
+    from headscope.analysis.leakage_file import has_runs, stored_leakage
     from headscope.cohort.audit import audit as run_audit
     from headscope.reporting.audit import write_audit
 
@@ -199,11 +205,12 @@ def audit(
             workers=workers,
             **finding(label, classes, threshold, where, subject_pattern),
         )
+        leakage = stored_leakage(data, permutations=permutations) if has_runs(data) else None
     inside = data if (data / "experiment.toml").is_file() else Path("headscope-audit")
     page = (out or inside) / "audit.html"
     write_audit(page, result.to_dict(), [pair.pictures for pair in result.pairs])
-    print_audit(result, page, json_)
-    if result.serious:
+    print_audit(result, page, json_, leakage)
+    if result.serious or (leakage is not None and leakage.serious):
         raise typer.Exit(3)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
+    from headscope.analysis.leakage import Leakage
     from headscope.cohort.audit import Audit
 
 
@@ -21,19 +22,22 @@ def conclude(experiment: Path) -> None:
     print(f"Report: {page}")
 
 
-def print_audit(result: "Audit", page: Path, as_json: bool) -> None:
+def print_audit(result: "Audit", page: Path, as_json: bool, leakage: "Leakage | None") -> None:
     """Print an audit's findings and where its page stands, or all of it as JSON."""
     import json
 
     import pandas as pd
 
     if as_json:
-        print(json.dumps(result.to_dict() | {"page": str(page)}, indent=2, allow_nan=False))
+        facts = result.to_dict() | {"page": str(page)}
+        facts |= {} if leakage is None else {"leakage": leakage.to_dict()}
+        print(json.dumps(facts, indent=2, allow_nan=False))
         return
-    rows = [(each.check, each.level, each.text) for each in result.findings]
-    print_table(pd.DataFrame(rows, columns=["Check", "Outcome", "Found"]))
-    for note in result.notes:
-        print(note)
+    for found in (result,) if leakage is None else (result, leakage):
+        rows = [(each.check, each.level, each.text) for each in found.findings]
+        print_table(pd.DataFrame(rows, columns=["Check", "Outcome", "Found"]))
+        for note in found.notes:
+            print(note)
     print(f"Page: {page}")
 
 

@@ -4,15 +4,20 @@ from headscope.figures.confusion import plot_confusion
 from headscope.figures.flattening import plot_flattening
 from headscope.figures.heads import plot_head_before_after, plot_row_distributions
 from headscope.figures.history import plot_history
+from headscope.figures.leakage import plot_dose, plot_gap, plot_identity, plot_permutations
 from headscope.figures.logits import plot_logits
 from headscope.figures.weights import plot_weights
 
 __all__ = [
     "plot_confusion",
+    "plot_dose",
     "plot_flattening",
+    "plot_gap",
     "plot_head_before_after",
     "plot_history",
+    "plot_identity",
     "plot_logits",
+    "plot_permutations",
     "plot_row_distributions",
     "plot_weights",
 ]

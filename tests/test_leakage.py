@@ -1,0 +1,730 @@
+"""Leak gap, permuted labels, identity and dose: against torch, scikit-learn and brute force."""
+
+import json
+from dataclasses import replace
+from itertools import permutations
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
+from sklearn.neighbors import NearestNeighbors
+from typer.testing import CliRunner
+
+from headscope.analysis import dose as dose_module
+from headscope.analysis import heads as heads_module
+from headscope.analysis import identity as identity_module
+from headscope.analysis import leakage_file
+from headscope.analysis import slices as slices_module
+from headscope.analysis.dose import SHARES, leakage_dose
+from headscope.analysis.findings import centre, permuted_finding, split_finding
+from headscope.analysis.gap import leak_gap, nearest_neighbours
+from headscope.analysis.heads import HeadRecipe, head_recipe, train_heads
+from headscope.analysis.identity import identity_probe, ridge_scores
+from headscope.analysis.leakage import leakage_analysis
+from headscope.analysis.leakage_file import read_leakage, runs_key, stored_leakage
+from headscope.analysis.permutation import (
+    Null,
+    PermutationTest,
+    accuracies,
+    permutation_test,
+    permute_labels,
+)
+from headscope.analysis.slices import nearest, run_slices, standardised
+from headscope.cli.app import app
+from headscope.config import make_config
+from headscope.errors import InputError
+from headscope.experiment import run as run_experiment
+from headscope.files import NO_ID
+from headscope.metrics import run_figures, softmax
+from headscope.record import Run, read_experiment, start_run, write_run
+
+NAMES = ["AD", "NC"]
+
+
+def cohort_table(subjects=12, sessions=1, count=6):
+    """One row a slice; half of the subjects are of each class."""
+    grid = [(s, v, i) for s in range(subjects) for v in range(sessions) for i in range(count)]
+    subject, session, index = map(np.array, zip(*grid, strict=True))
+    return pd.DataFrame(
+        {
+            "subject_id": [f"sub-{s:02d}" for s in subject],
+            "session_id": [f"ses-{v}" for v in session],
+            "plane": "axial",
+            "slice_index": index,
+            "label": subject % 2,
+        }
+    )
+
+
+def features_of(table, identity=3.0, effect=0.0, width=24, seed=0):
+    """Noise, a place of each subject's own, and a shift by class."""
+    rng = np.random.default_rng(seed)
+    owner = np.unique(table["subject_id"], return_inverse=True)[1]
+    own = rng.normal(0, identity, (owner.max() + 1, width))
+    found = rng.normal(0, 1, (len(table), width)) + own[owner]
+    found[:, 0] += effect * (2 * table["label"].to_numpy() - 1)
+    return found.astype(np.float32)
+
+
+def split_of(table, kind, seed=0):
+    """Half of the subjects of each class (or of all slices) train; a sixth validates."""
+    rng = np.random.default_rng(seed)
+    units = table["subject_id"] if kind == "subject" else pd.Series(np.arange(len(table)))
+    subset = np.empty(len(table), dtype="<U5")
+    for k in np.unique(table["label"]):
+        own = rng.permutation(units[table["label"] == k].unique())
+        marks = np.array(["train", "val", "test"])[[0] * 3 + [1] + [2] * 2]
+        subset[np.isin(units, own)] = ""
+        for n, unit in enumerate(own):
+            subset[units == unit] = marks[n % 6]
+    return subset
+
+
+def make_run(folder, table, features, *, kind="subject", seed=0, subset=None, logits=None, **more):
+    """Write the record of a run whose head was trained on those features, and read it again."""
+    regime = more.pop("regime", "frozen")
+    suffix = more.pop("suffix", "")
+    subset = split_of(table, kind, seed) if subset is None else subset
+    label = table["label"].to_numpy()
+    classes = int(label.max()) + 1
+    names = [f"{k}{name}" for k, name in enumerate("ABCDEFGH"[:classes])]
+    rng = np.random.default_rng(seed)
+    initial = rng.uniform(-0.3, 0.3, (classes, features.shape[1])).astype(np.float32)
+    recipe = HeadRecipe((0.05,) * 5, 8, 0.9, 1e-4, seed, initial, np.zeros(classes, np.float32))
+    weight, bias = train_heads(features, label[:, None], np.flatnonzero(subset == "train"), recipe)
+    if logits is None:
+        logits = features @ weight[0].T + bias[0]
+    path = Path(folder) / "runs" / f"net-{regime}-{kind}-seed{seed}{suffix}"
+    known = {"architecture": "net", "regime": regime, "split": kind, "seed": seed}
+    known |= {"batch_size": 8, "momentum": 0.9, "weight_decay": 1e-4} | more
+    start_run(path, known)
+    predictions = table.assign(
+        subset=subset,
+        label=np.array(names)[label],
+        predicted=np.array(names)[logits.argmax(axis=1)],
+        **{f"probability_{name}": softmax(logits)[:, k] for k, name in enumerate(names)},
+    )
+    ids = table["subject_id"].to_numpy(str)
+    return write_run(
+        path,
+        history=[{"epoch": n + 1, "learning_rate": 0.05} for n in range(5)],
+        predictions=predictions,
+        metrics=run_figures(predictions, names),
+        head={
+            "weight": weight[0],
+            "bias": bias[0],
+            "initial_weight": initial,
+            "initial_bias": np.zeros(classes, np.float32),
+            "class_names": np.array(names),
+        },
+        features={
+            "features": features,
+            "logits": logits,
+            "label": label,
+            "subject_id": ids,
+            "subset": subset,
+            "slice": np.arange(len(table)),
+        },
+        layers={},
+        maps={},
+        model={},
+    )
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """One experiment under both splits, two seeds: heads are told apart, classes are not."""
+    folder = tmp_path_factory.mktemp("both")
+    table = cohort_table(subjects=24, count=6)
+    features = features_of(table)
+    for kind in ("subject", "slice"):
+        for seed in (0, 1):
+            make_run(folder, table, features, kind=kind, seed=seed)
+    return folder
+
+
+# --- heads -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A real experiment, trained by torch: frozen, both splits."""
+    folder = tmp_path_factory.mktemp("trained")
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(NAMES):
+        (folder / "scans" / name).mkdir(parents=True)
+        for subject in range(6):
+            volume = rng.integers(0, 60, (20, 20, 20)) + 0
+            volume[4:16, 4:16, 4:16] += 80 + 40 * k
+            scan = nib.Nifti1Image(volume.astype(np.int16), np.diag([8, 8, 8, 1]))
+            nib.save(scan, folder / "scans" / name / f"sub-{name}{subject}_T1w.nii.gz")
+    config = make_config(
+        data=folder / "scans",
+        out=folder / "out",
+        count=4,
+        size=32,
+        architectures=["timm/test_resnet"],
+        weights="random",
+        regimes=["frozen"],
+        splits=["subject", "slice"],
+        epochs=4,
+        learning_rate=0.02,
+        batch_size=7,
+        drop_every=2,
+        head_learning_rate=1.5,
+        workers=1,
+        device="cpu",
+    )
+    return run_experiment(config)
+
+
+def test_one_head_on_true_labels_is_the_recorded_one(trained):
+    for run in read_experiment(trained):
+        slices = run_slices(run)
+        weight, bias = train_heads(
+            slices.features, slices.label[:, None], slices.rows("train"), head_recipe(run)
+        )
+        assert np.abs(run.head["weight"] - run.head["initial_weight"]).max() > 1e-3
+        np.testing.assert_allclose(weight[0], run.head["weight"], atol=1e-4)
+        np.testing.assert_allclose(bias[0], run.head["bias"], atol=1e-4)
+        said = (slices.features @ weight[0].T + bias[0]).argmax(axis=1)
+        assert (np.array(run.class_names)[said] == run.predictions["predicted"]).all()
+
+
+def recipe_for(classes, width, **changes):
+    rng = np.random.default_rng(5)
+    start = rng.normal(0, 0.1, (classes, width)).astype(np.float32)
+    known = HeadRecipe((0.1, 0.1, 0.05), 6, 0.9, 1e-3, 3, start, np.zeros(classes, np.float32))
+    return replace(known, **changes)
+
+
+def test_heads_trained_at_once_are_those_trained_alone_by_torch():
+    rng = np.random.default_rng(0)
+    features, rows = rng.normal(0, 1, (40, 7)).astype(np.float32), np.arange(0, 40, 2)
+    labels = rng.integers(0, 3, (40, 5))
+    recipe = recipe_for(3, 7)
+    weight, bias = train_heads(features, labels, rows, recipe)
+    for r in range(5):
+        head = torch.nn.Linear(7, 3)
+        with torch.no_grad():
+            head.weight.copy_(torch.from_numpy(recipe.weight))
+            head.bias.zero_()
+        descent = torch.optim.SGD(head.parameters(), lr=1, momentum=0.9, weight_decay=1e-3)
+        for epoch, rate in enumerate(recipe.learning_rates):
+            descent.param_groups[0]["lr"] = rate
+            order = np.random.default_rng((3, epoch)).permutation(rows)
+            for part in np.array_split(order, 4):
+                truth = torch.from_numpy(labels[part, r])
+                loss = torch.nn.functional.cross_entropy(head(torch.tensor(features[part])), truth)
+                descent.zero_grad()
+                loss.backward()
+                descent.step()
+        np.testing.assert_allclose(weight[r], head.weight.detach().numpy(), atol=1e-5)
+        np.testing.assert_allclose(bias[r], head.bias.detach().numpy(), atol=1e-5)
+
+
+def test_training_in_chunks_changes_nothing(monkeypatch):
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(0, 1, (30, 5)).astype(np.float32), rng.integers(0, 2, (30, 7))
+    whole = train_heads(features, labels, np.arange(20), recipe_for(2, 5))
+    monkeypatch.setattr(heads_module, "CHUNK_BYTES", 4 * 2 * 6 * 3)  # three heads a chunk
+    parts = train_heads(features, labels, np.arange(20), recipe_for(2, 5))
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_the_best_epoch_is_that_of_the_lowest_validation_loss():
+    rng = np.random.default_rng(1)
+    features, labels = rng.normal(0, 1, (60, 30)).astype(np.float32), rng.integers(0, 2, (60, 4))
+    train, val, rates = np.arange(30), np.arange(30, 60), (0.3,) * 6
+    ends = [
+        train_heads(features, labels, train, recipe_for(2, 30, learning_rates=rates[:n]))
+        for n in range(1, 7)
+    ]
+    best = train_heads(
+        features, labels, train, recipe_for(2, 30, learning_rates=rates, best=True), val
+    )
+    chosen = []
+    for r in range(4):
+        losses = []
+        for weight, bias in ends:
+            said = softmax(features[val] @ weight[r].T + bias[r])
+            losses.append(-np.log(said[np.arange(30), labels[val, r]]).mean())
+        chosen.append(int(np.argmin(losses)))
+        np.testing.assert_allclose(best[0][r], ends[chosen[-1]][0][r], atol=1e-6)
+    assert min(chosen) < 5  # so that keeping the last would have been found out
+
+
+# --- permuted labels -------------------------------------------------------------------------
+
+
+@given(st.integers(2, 9), st.integers(1, 3), st.integers(1, 4), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_permuted_labels_go_by_subject_and_keep_the_classes(subjects, sessions, count, seed):
+    table = cohort_table(subjects, sessions, count)
+    owner = np.unique(table["subject_id"], return_inverse=True)[1]
+    visit = owner * sessions + np.unique(table["session_id"], return_inverse=True)[1]
+    label = table["label"].to_numpy()
+    found = permute_labels(label, owner, visit, 5, seed)
+    assert found.shape == (len(table), 5)
+    first = np.unique(owner, return_index=True)[1]
+    for column in found.T:
+        assert (column == column[first][owner]).all()
+        assert np.array_equal(np.sort(column[first]), np.sort(label[first]))
+    assert np.array_equal(found, permute_labels(label, owner, visit, 5, seed))
+
+
+def test_every_permutation_of_few_subjects_comes_alike_often():
+    owner = np.repeat(np.arange(3), 2)
+    found = permute_labels(owner.copy(), owner, owner, 6000, 1)[::2]  # (3, R): labels are names
+    counts = dict.fromkeys(permutations(range(3)), 0)
+    for column in found.T:
+        counts[tuple(column.tolist())] += 1
+    assert all(abs(count - 1000) < 150 for count in counts.values())
+
+
+def test_a_subject_whose_label_changes_gives_its_sequence():
+    # A: 0 then 1 over two sessions; B: always 1, four sessions of one slice
+    owner = np.array([0, 0, 1, 1, 1, 1])
+    visit = np.array([0, 1, 2, 3, 4, 5])
+    label = np.array([0, 1, 1, 1, 1, 1])
+    seen = {tuple(column) for column in permute_labels(label, owner, visit, 40, 0).T.tolist()}
+    assert seen == {(0, 1, 1, 1, 1, 1), (1, 1, 0, 0, 1, 1)}
+
+
+def test_p_counts_the_permutations_that_reach_what_was_observed():
+    null = Null(0.7, (0.5, 0.6, 0.7, 0.8))
+    assert null.p == 3 / 5
+    assert Null(0.9, (0.5,) * 199).p == 1 / 200
+    assert null.mean == pytest.approx(0.65)
+    assert (null.low, null.high) == tuple(np.quantile([0.5, 0.6, 0.7, 0.8], [0.025, 0.975]))
+
+
+def test_accuracies_are_those_of_the_record(both):
+    for run in read_experiment(both):
+        slices = run_slices(run)
+        rows = slices.rows("test")
+        found = accuracies(slices.logits[rows], slices.label[rows], slices.subject[rows])
+        for name, value in found.items():
+            assert value == pytest.approx(run.metrics["test"][name]["value"], abs=1e-12)
+
+
+def test_with_permuted_labels_only_a_split_by_slice_stays_above_chance(both):
+    runs = read_experiment(both)
+    for kind, above in (("subject", False), ("slice", True)):
+        tests = [
+            permutation_test(run, permutations=100) for run in runs if run.settings["split"] == kind
+        ]
+        found = centre(tests)
+        assert found.draws == 200
+        assert (found.low > 0.8) if above else (found.low <= 0.5 <= found.high)
+        finding = permuted_finding(tests, 1)
+        assert finding.level == ("notice" if above else "fine"), finding.text
+
+
+def test_a_true_difference_of_classes_beats_permuted_labels(tmp_path):
+    table = cohort_table(subjects=24)
+    run = make_run(tmp_path, table, features_of(table, identity=0.5, effect=4.0))
+    test = permutation_test(run, permutations=99)
+    assert test.figures["slice_accuracy"].p == 0.01
+    assert test.figures["slice_accuracy"].observed > 0.95
+
+
+def test_permuted_labels_above_chance_under_a_split_by_subject_are_serious(tmp_path):
+    table = cohort_table(subjects=24)
+    leaking = split_of(table, "slice")  # a split that is none by subject, whatever its name
+    run = make_run(tmp_path, table, features_of(table), subset=leaking)
+    found = leakage_analysis([run], permutations=40)
+    levels = {(finding.check, finding.level) for finding in found.findings}
+    assert {("Split", "serious"), ("Permuted labels", "serious")} <= levels
+    assert found.serious
+
+
+def test_few_permutations_are_not_judged():
+    null = Null(0.6, (0.9, 0.9, 0.8))
+    test = PermutationTest(
+        "r", "net", "finetune", "subject", 0, 2, 3, "", {"slice_balanced_accuracy": null}
+    )
+    assert permuted_finding([test], 1).level == "not checked"
+    assert split_finding("net", "slice", 3, 5).level == "notice"
+
+
+def test_trained_runs_are_tested_by_their_likes_on_permuted_labels(tmp_path):
+    table = cohort_table()
+    features = features_of(table)
+    run = make_run(tmp_path, table, features, regime="finetune")
+    likes = []
+    for n in (1, 2, 3):
+        owner = np.unique(table["subject_id"], return_inverse=True)[1]
+        label = permute_labels(table["label"].to_numpy(), owner, owner, 1, n)[:, 0]
+        subset = np.asarray(run.features["subset"])
+        permuted = table.assign(label=label)
+        likes.append(
+            make_run(
+                tmp_path,
+                permuted,
+                features,
+                regime="finetune",
+                subset=subset,
+                suffix=f"-permuted{n}",
+                permutation=n,
+            )
+        )
+    (test,) = leakage_analysis([run, *likes]).permuted
+    assert test.draws == 3
+    assert test.run == run.name
+    expected = [like.metrics["test"]["slice_accuracy"]["value"] for like in likes]
+    assert test.figures["slice_accuracy"].permuted == pytest.approx(expected)
+    assert leakage_analysis([run]).permuted == ()
+    assert "finetune" in leakage_analysis([run]).notes[0]
+
+
+# --- leak gap --------------------------------------------------------------------------------
+
+
+def test_the_gap_is_the_difference_and_its_interval_that_of_a_plain_bootstrap(both):
+    runs = {(r.settings["split"], r.settings["seed"]): r for r in read_experiment(both)}
+    pairs = [(runs["subject", s], runs["slice", s]) for s in (0, 1)]
+    gap = leak_gap(pairs)
+    for name in ("slice_accuracy", "subject_auc"):
+        values = [[r.metrics["test"][name]["value"] for r in pair] for pair in pairs]
+        figure = gap.figures[name]
+        np.testing.assert_allclose(np.column_stack([figure.by_subject, figure.by_slice]), values)
+        assert figure.gap == pytest.approx(np.mean([b - a for a, b in values]))
+        assert figure.low < figure.gap < figure.high
+    draws = brute_gap(pairs, np.random.default_rng(0))
+    figure = gap.figures["slice_accuracy"]
+    # the stored interval is expanded for few subjects, so it is wider than plain percentiles
+    width = np.ptp(np.quantile(draws, [0.025, 0.975]))
+    assert width < figure.high - figure.low < 1.25 * width
+
+
+def brute_gap(pairs, rng, draws=1000):
+    """Draw all subjects within class and take each test's slice accuracy, slice by slice."""
+    tables = [[run.predictions.query("subset == 'test'") for run in pair] for pair in pairs]
+    everyone = pd.concat([table for pair in tables for table in pair])
+    classes = everyone.groupby("subject_id")["label"].first()
+    found = []
+    for _ in range(draws):
+        weight = dict.fromkeys(classes.index, 0)
+        for name in classes.unique():
+            own = classes.index[classes == name]
+            for person in rng.choice(own, len(own)):
+                weight[person] += 1
+        gaps = []
+        for pair in tables:
+            values = []
+            for table in pair:
+                counts = table["subject_id"].map(weight).to_numpy()
+                right = (table["label"] == table["predicted"]).to_numpy()
+                values.append((counts * right).sum() / counts.sum() if counts.any() else np.nan)
+            gaps.append(values[1] - values[0])
+        found.append(np.mean(gaps))
+    return np.array(found)[np.isfinite(found)]
+
+
+def test_the_same_run_twice_has_no_gap(both):
+    run = read_experiment(both)[0]
+    figure = leak_gap([(run, run)]).figures["slice_accuracy"]
+    assert figure.gap == 0
+    assert np.isnan(figure.low)
+    assert np.isnan(figure.high)
+
+
+def test_nearest_neighbours_agree_with_scikit_learn(both):
+    for run in read_experiment(both):
+        slices = run_slices(run)
+        train, test = slices.rows("train"), slices.rows("test")
+        features = slices.features.astype(float)
+        scaled = (features - features[train].mean(axis=0)) / features[train].std(axis=0)
+        found = NearestNeighbors(n_neighbors=1).fit(scaled[train]).kneighbors(scaled[test])[1][:, 0]
+        same = slices.subject[train[found]] == slices.subject[test]
+        right = (run.predictions["label"] == run.predictions["predicted"]).to_numpy()[test]
+        result = nearest_neighbours(run)
+        assert result.share == same.mean()
+        if run.settings["split"] == "subject":
+            assert result.share == 0
+            assert np.isnan(result.same_accuracy)
+            assert result.other_accuracy == right.mean()
+        else:
+            assert result.share > 0.85
+            assert result.same_accuracy == right[same].mean()
+
+
+def test_nearest_in_blocks_is_the_same(monkeypatch):
+    rng = np.random.default_rng(0)
+    features, allowed = rng.normal(0, 1, (30, 4)), rng.random((10, 20)) < 0.5
+    queries, candidates = np.arange(10), np.arange(10, 30)
+    whole = nearest(features, queries, candidates, allowed)
+    monkeypatch.setattr(slices_module, "BLOCK", 3)
+    assert np.array_equal(nearest(features, queries, candidates, allowed), whole)
+    distance = ((features[queries, None] - features[candidates]) ** 2).sum(axis=2)
+    distance[~allowed] = np.inf
+    assert np.array_equal(whole, candidates[distance.argmin(axis=1)])
+
+
+def test_features_that_do_not_vary_are_left_out():
+    features = np.array([[1.0, 2, 5], [1, 4, 5], [1, 6, 9]], dtype=np.float32)
+    found = standardised(features, np.array([0, 1]))
+    np.testing.assert_allclose(found, [[-1], [1], [3]])
+    none = nearest(found, np.array([0]), np.array([1, 2]), np.zeros((1, 2), dtype=bool))
+    assert none.tolist() == [-1]
+
+
+# --- identity --------------------------------------------------------------------------------
+
+
+def test_ridge_scores_agree_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    x, y, q = rng.normal(0, 2, (20, 50)), rng.normal(0, 1, (20, 3)), rng.normal(0, 2, (6, 50))
+    scale = ((x - x.mean(axis=0)) ** 2).sum() / 20
+    expected = Ridge(alpha=0.01 * scale).fit(x, y).predict(q)
+    np.testing.assert_allclose(ridge_scores(x, y, q), expected, atol=1e-8)
+
+
+def test_features_of_heads_tell_subjects_apart_and_not_classes(tmp_path):
+    table = cohort_table(subjects=36, sessions=2, count=4)
+    run = make_run(tmp_path, table, features_of(table, identity=3))
+    found = identity_probe(run)
+    assert found.over == "sessions"
+    assert (found.subjects, found.slices) == (12, 96)
+    assert found.nearest_subject.accuracy == 1
+    assert found.nearest_subject.chance == pytest.approx(4 / (96 - 4))  # its other session's 4
+    assert found.linear_subject.accuracy > 0.95
+    assert found.linear_subject.chance == 1 / 12
+    assert found.nearest_class.accuracy < 0.8 > found.linear_class.accuracy
+    assert found.linear_class.chance == 0.5
+
+
+def test_features_of_classes_tell_classes_and_not_subjects(tmp_path):
+    table = cohort_table(subjects=36, count=4)
+    run = make_run(tmp_path, table, features_of(table, identity=0, effect=4))
+    found = identity_probe(run)
+    assert found.over == "slices"
+    assert found.nearest_subject.accuracy < 0.4
+    assert found.linear_subject.accuracy < 0.4
+    assert found.linear_class.accuracy == 1
+    assert found.nearest_subject.chance == pytest.approx(3 / 47)
+
+
+def test_large_tests_are_probed_by_some_of_their_subjects(tmp_path, monkeypatch):
+    table = cohort_table(subjects=36, count=4)
+    run = make_run(tmp_path, table, features_of(table))
+    monkeypatch.setattr(identity_module, "MOST", 20)
+    found = identity_probe(run)
+    assert (found.subjects, found.slices) == (5, 20)
+    assert identity_probe(run) == found
+
+
+def test_the_nearest_neighbour_of_a_visit_is_sought_in_other_visits(tmp_path):
+    # each session's slices are alike and far from the person's other session
+    table = cohort_table(subjects=12, sessions=2, count=2)
+    run = make_run(tmp_path, table, features_of(table, identity=0))
+    slices = run_slices(run)
+    rows = slices.rows("test")
+    rng = np.random.default_rng(1)
+    features = rng.normal(0, 1, (slices.session.max() + 1, 24))[slices.session]
+    run.__dict__["features"] = run.features | {"features": features.astype(np.float32)}
+    scaled = features[rows] - features[rows].mean(axis=0)
+    scaled /= scaled.std(axis=0)
+    right = []
+    for i in range(len(rows)):
+        distance = ((scaled - scaled[i]) ** 2).sum(axis=1)
+        distance[slices.session[rows] == slices.session[rows[i]]] = np.inf
+        right.append(slices.subject[rows[distance.argmin()]] == slices.subject[rows[i]])
+    assert identity_probe(run).nearest_subject.accuracy == pytest.approx(np.mean(right))
+
+
+# --- dose ------------------------------------------------------------------------------------
+
+
+def test_leakage_grows_from_the_honest_accuracy_to_the_papers(both):
+    runs = read_experiment(both)
+    by_subject = [run for run in runs if run.settings["split"] == "subject"]
+    by_slice = [run for run in runs if run.settings["split"] == "slice"]
+    found = leakage_dose(by_subject, by_slice)
+    assert found.shares == SHARES
+    assert np.array(found.accuracies).shape == (11, 10)
+    assert found.means[-1] > 0.9 > 0.75 > found.means[0]
+    assert found.paper == pytest.approx(
+        np.mean([run.metrics["test"]["slice_accuracy"]["value"] for run in by_slice])
+    )
+    assert found == leakage_dose(by_subject, by_slice)
+
+
+def test_leaked_slices_take_the_place_of_others_and_are_never_judged(both, monkeypatch):
+    run = read_experiment(both)[-1]
+    assert run.settings["split"] == "subject"
+    seen = []
+
+    def watched(features, labels, rows, *rest):
+        seen.append(rows)
+        return train_heads(features, labels, rows, *rest)
+
+    monkeypatch.setattr(dose_module, "train_heads", watched)
+    monkeypatch.setattr(dose_module, "DRAWS", 1)
+    found = leakage_dose([run])
+    slices = run_slices(run)
+    train, test = slices.rows("train"), slices.rows("test")
+    assert np.array_equal(seen[0], train)
+    assert all(len(np.unique(rows)) == len(train) for rows in seen)
+    balance = np.bincount(slices.label[train])
+    assert all(np.array_equal(np.bincount(slices.label[rows]), balance) for rows in seen)
+    leaked = [np.intersect1d(rows, test) for rows in seen]
+    people = [len(np.unique(slices.subject[rows])) for rows in leaked]
+    assert people == [round(share * 8) for share in SHARES]
+    assert len(leaked[-1]) == len(test) // 2 == len(test) - found.slices
+    assert np.isnan(found.paper)
+
+
+# --- all of it -------------------------------------------------------------------------------
+
+
+def test_the_result_survives_its_file_and_is_made_once(both, monkeypatch):
+    first = stored_leakage(both, permutations=20)
+    stored = json.loads((both / "leakage.json").read_text())
+    assert read_leakage(stored).to_dict() == first.to_dict()
+    monkeypatch.setattr(leakage_file, "leakage_analysis", lambda *_, **__: pytest.fail("again"))
+    again = stored_leakage(both, permutations=20)
+    assert again.to_dict() == first.to_dict()
+    assert again.gaps[0] == first.gaps[0]
+    with pytest.raises(pytest.fail.Exception, match="again"):
+        stored_leakage(both, permutations=21)
+    runs = read_experiment(both)
+    key = runs_key(runs, 20)
+    assert key != runs_key(runs[:3], 20)
+    metrics = runs[0].path / "metrics.json"
+    kept = metrics.read_bytes()
+    metrics.write_bytes(kept + b" ")
+    assert runs_key(runs, 20) != key
+    metrics.write_bytes(kept)
+
+
+def test_a_damaged_file_is_made_anew(both):
+    first = stored_leakage(both, permutations=5)
+    (both / "leakage.json").write_text('{"key": 3')
+    assert stored_leakage(both, permutations=5).to_dict() == first.to_dict()
+
+
+def test_the_analysis_is_one_of_python_too(both):
+    runs = read_experiment(both)
+    found = leakage_analysis(runs, permutations=20)
+    assert [finding.check for finding in found.findings] == [
+        "Split",
+        "Split",
+        "Leak gap",
+        *["Nearest neighbour"] * 2,
+        *["Permuted labels"] * 2,
+        "Against permuted labels",
+        "Identity",
+    ]
+    assert "Leak gap" in repr(found)
+    assert not found.serious
+    with pytest.raises(InputError, match="at least 1"):
+        leakage_analysis(runs, permutations=0)
+    with pytest.raises(InputError, match="at least one run"):
+        leakage_analysis([])
+
+
+def test_the_audit_of_an_experiment_prints_and_writes_it(trained):
+    called = CliRunner().invoke(app, ["audit", str(trained), "--permutations", "25", "--json"])
+    facts = json.loads(called.stdout)
+    assert called.exit_code == (3 if facts["serious"] or facts["leakage"]["serious"] else 0)
+    assert facts["leakage"]["permutations"] == 25
+    assert len(facts["leakage"]["permuted"]) == 2
+    assert (trained / "leakage.json").is_file()
+    shown = CliRunner().invoke(app, ["audit", str(trained), "--permutations", "25"]).stdout
+    assert "Leak gap" in shown
+    assert "Permuted labels" in shown
+
+
+def test_folds_are_pairs_of_one_gap(tmp_path):
+    table = cohort_table(subjects=12)
+    features = features_of(table)
+    runs = []
+    for kind in ("subject", "slice"):
+        for fold in (0, 1):
+            run = make_run(tmp_path / str(fold), table, features, kind=kind, fold=fold)
+            name = f"net-frozen-fold{fold}of2-{kind}-seed0"
+            runs.append(Run(run.path.rename(tmp_path / name)))
+    found = leakage_analysis(runs, permutations=5)
+    assert [(gap.variant, gap.seeds) for gap in found.gaps] == [("frozen", (0, 0))]
+    assert len(found.permuted) == 4
+    assert {test.variant for test in found.permuted} == {"frozen"}
+
+
+# --- small and odd cohorts -------------------------------------------------------------------
+
+
+def odd(name):
+    """Return table, subsets and logits of a cohort that leaves figures undefined."""
+    table = cohort_table(subjects=12, count=1 if name == "one slice a subject" else 4)
+    subset = split_of(table, "subject")
+    logits = None
+    if name == "three subjects a class":
+        table = cohort_table(subjects=6, count=4)
+        subset = np.array(["train", "val", "test"])[np.repeat([0, 0, 1, 1, 2, 2], 4)]
+    if name == "a class absent from test":
+        subset[(subset == "test") & (table["label"] == 1)] = "train"
+    if name == "all predictions equal":
+        logits = np.zeros((len(table), 2), dtype=np.float32)
+    return table, subset, logits
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "three subjects a class",
+        "a class absent from test",
+        "one slice a subject",
+        "all predictions equal",
+    ],
+)
+def test_odd_cohorts_get_a_stated_answer(name, tmp_path):
+    table, subset, logits = odd(name)
+    features = features_of(table)
+    runs = [make_run(tmp_path, table, features, subset=subset, logits=logits)]
+    runs.append(make_run(tmp_path, table, features, kind="slice", logits=logits))
+    found = leakage_analysis(runs, permutations=25)
+    (gap,) = found.gaps
+    assert read_leakage(found.to_dict()).to_dict() == found.to_dict()
+    assert len(found.permuted) == 2
+    if name == "a class absent from test":
+        assert np.isnan(gap.figures["slice_auc"].gap)
+        assert np.isnan(found.identity[0].linear_class.accuracy)
+    if name == "one slice a subject":
+        assert found.identity == ()
+        assert found.doses == ()
+    if name == "all predictions equal":
+        balanced = found.permuted[0].figures["slice_balanced_accuracy"]
+        assert balanced.observed == 0.5
+        assert gap.figures["slice_auc"].gap == 0
+
+
+def test_slices_without_ids_are_named_and_left_out(tmp_path):
+    table = cohort_table()
+    nameless = table.assign(subject_id=NO_ID, slice_index=np.arange(len(table)))
+    run = make_run(tmp_path, nameless, features_of(table), kind="slice")
+    found = leakage_analysis([run], permutations=5)
+    assert found.findings == ()
+    assert "no subject ids" in found.notes[0]
+    assert permutation_test(run) is None
+    assert nearest_neighbours(run) is None
+    assert identity_probe(run) is None
+
+
+def test_three_classes(tmp_path):
+    table = cohort_table(subjects=18, count=4)
+    table["label"] = np.unique(table["subject_id"], return_inverse=True)[1] % 3
+    runs = [make_run(tmp_path, table, features_of(table), kind=k) for k in ("subject", "slice")]
+    found = leakage_analysis(runs, permutations=60)
+    by_subject, by_slice = found.permuted
+    assert by_subject.classes == 3
+    assert by_subject.figures["slice_balanced_accuracy"].mean == pytest.approx(1 / 3, abs=0.08)
+    assert by_slice.figures["slice_balanced_accuracy"].mean > 0.7
