@@ -45,9 +45,9 @@ class Shuffle:
     permutation: str
     slice_accuracy: Array
     largest_change: float
-    relative_change: float
     drop: float
     drop_sd: float
+    relative_change: float = nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +231,7 @@ def shuffle_test(
         drops = right - accuracy
         spread = float(drops.std(ddof=1)) if repeats > 1 else nan
         relative = _root_mean_square(moves) / deviation if deviation > 0 else nan
-        results.append(Shuffle(name, accuracy, change, relative, float(drops.mean()), spread))
+        results.append(Shuffle(name, accuracy, change, float(drops.mean()), spread, relative))
     return results[0], results[1]
 
 
