@@ -3,6 +3,7 @@
 import headscope as hs
 
 hs.run(hs.Config(data="scans", out="experiment"))   the whole path, from scans to records
+hs.predict("experiment/runs/NAME", "new.nii.gz")    what a run says of a new scan
 hs.report("experiment")                             table, figures and HTML page
 hs.simulate("cohort")                               a simulated cohort with known atrophy
 hs.audit("scans")                                   duplicates, leaks and shortcuts
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from headscope.config import Config
     from headscope.errors import InputError, RunError
     from headscope.experiment import run
+    from headscope.prediction import predict
     from headscope.record import Run, read_experiment
     from headscope.reporting import write_report as report
 
@@ -42,6 +44,7 @@ _HOMES = {
     "head_analysis": ("headscope.analysis.weights", "head_analysis"),
     "inspect": ("headscope.cohort.inspection", "inspect_data"),
     "leakage_analysis": ("headscope.analysis.leakage", "leakage_analysis"),
+    "predict": ("headscope.prediction", "predict"),
     "read_experiment": ("headscope.record", "read_experiment"),
     "report": ("headscope.reporting", "write_report"),
     "run": ("headscope.experiment", "run"),
@@ -62,6 +65,7 @@ __all__ = [
     "head_analysis",
     "inspect",
     "leakage_analysis",
+    "predict",
     "read_experiment",
     "report",
     "run",

@@ -1,7 +1,7 @@
-"""Commands that train and report: demo, run, report."""
+"""Commands that train, report and predict: demo, run, report, predict."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,7 +26,8 @@ from headscope.cli.options import (
     names,
     split_settings,
 )
-from headscope.cli.show import conclude
+from headscope.cli.show import conclude, print_estimate, print_prediction
+from headscope.errors import InputError
 
 if TYPE_CHECKING:
     from headscope.config import Config
@@ -52,7 +53,15 @@ def demo(
 
 @app.command()
 def run(
-    data: Annotated[Path, typer.Argument(help="A folder of scans, or an experiment's TOML file.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA", help="Scans, or an experiment's TOML file; paper.toml is built in."
+        ),
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="The scans, where DATA is a TOML file without them.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the experiment (headscope-experiment).")
     ] = None,
@@ -100,16 +109,21 @@ def run(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any other setting, as key=value.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the runs with their time and disk, no more.")
+    ] = False,
 ) -> None:
     """Train the grid of networks, regimes, splits and seeds, and report on it.
 
-    The same command goes on where it was stopped and does nothing twice.
+    The same command goes on where it was stopped and does nothing twice. What is set here wins
+    over a TOML file, in each of its rows too.
 
     Example: headscope run scans --architecture resnet101 --regimes frozen,finetune --out first
     """
-    from headscope.config import make_config, parse_change, read_config
+    from headscope.config import parse_change
 
     changes = given(
+        data=data,
         out=out,
         label=label,
         classes=class_values(classes),
@@ -138,10 +152,12 @@ def run(
         workers=workers,
     )
     changes |= dict(parse_change(text) for text in set_ or [])
-    if data.suffix == ".toml":
-        config = read_config(data, changes)
-    else:
-        config = make_config(**({"data": data} | changes))
+    config = _config(source, changes)
+    if dry_run:
+        from headscope.estimate import estimate
+
+        print_estimate(estimate(config), config.out)
+        return
     _run(config)
 
 
@@ -155,6 +171,41 @@ def report(
     """
     with resumable():
         conclude(experiment)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="A finished run: EXPERIMENT/runs/NAME.")],
+    scans: Annotated[list[Path], typer.Argument(metavar="SCAN...", help="Scans, DICOM folders.")],
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Slice new scans as a run did, and print what its network says of each slice and scan.
+
+    Needs the run's folder alone. Each SCAN stands for itself; in a folder, every scan counts.
+
+    Example: headscope predict first/runs/resnet101-finetune-subject-seed0 new.nii.gz
+    """
+    with resumable():
+        from headscope.prediction import predict as predict_scans
+
+        print_prediction(predict_scans(run, scans, device=device), json_)
+
+
+def _config(source: Path, changes: dict[str, Any]) -> "Config":
+    """Return the settings: of a TOML file and the command line, or of the command line alone."""
+    from headscope.config import find_config, make_config, read_config
+
+    if source.suffix == ".toml":
+        found = find_config(source)
+        if found != source:
+            print(f"{source}: the one that comes with headscope, {found}")
+        return read_config(found, changes)
+    if "data" in changes:
+        raise InputError(
+            f"The scans are named twice, {source} and --data {changes['data']}: give one of them."
+        )
+    return make_config(**({"data": source} | changes))
 
 
 def _run(config: "Config") -> None:

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
     from headscope.analysis.leakage import Leakage
     from headscope.cohort.audit import Audit
+    from headscope.estimate import Estimate
+    from headscope.prediction import Prediction
 
 
 def conclude(experiment: Path) -> None:
@@ -39,6 +41,72 @@ def print_audit(result: "Audit", page: Path, as_json: bool, leakage: "Leakage | 
         for note in found.notes:
             print(note)
     print(f"Page: {page}")
+
+
+def print_estimate(found: "Estimate", out: Path) -> None:
+    """Print the plan of an experiment, a row a run, and what it takes in all."""
+    import pandas as pd
+
+    rows = [
+        {
+            "Run": row.run,
+            "Network": row.architecture,
+            "Regime": row.regime,
+            "Split": row.split,
+            "Seed": row.seed,
+            "Epochs": row.epochs,
+            "Rate": f"{row.learning_rate:g}",
+            "Time": "stands already" if row.finished else _duration(row.seconds),
+            "Disk": "" if row.finished else _size(row.bytes),
+        }
+        for row in found.runs.itertuples()
+    ]
+    print_table(pd.DataFrame(rows))
+    for note in found.notes:
+        print(f"Cannot run: {note}")
+    print(
+        f"{len(found.runs) - int(found.runs['finished'].sum())} of {len(found.runs)} runs to do on "
+        f"{found.slices} slices: about {_duration(found.seconds)} on this {found.device}, as "
+        f"measured on one step, and {_size(found.bytes)} in {out}. Nothing was written."
+    )
+
+
+def print_prediction(found: "Prediction", as_json: bool) -> None:
+    """Print what a run says of each slice and of each scan, or all of it as JSON."""
+    import json
+
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=2, allow_nan=False))
+        return
+    for table in (found.slices, found.scans):
+        shown = table.copy()
+        for name in found.class_names:
+            shown[f"probability_{name}"] = shown[f"probability_{name}"].map("{:.3f}".format)
+        shown.columns = [
+            name.removeprefix("probability_")
+            if name.startswith("probability_")
+            else name.replace("_", " ").capitalize()
+            for name in shown.columns
+        ]
+        print_table(shown)
+    joined = {"mean": "the mean", "logits": "the mean of the logits", "vote": "the votes"}
+    print(f"Run {found.run}; a scan's probability is {joined[found.aggregate]} of its slices.")
+
+
+def _duration(seconds: float | None) -> str:
+    """Write seconds as people say them; "unknown" where there is no figure."""
+    if seconds is None or seconds != seconds:
+        return "unknown"
+    for limit, unit, length in ((100, "s", 1), (6000, "min", 60), (172800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{seconds / 86400:.2g} days"
+
+
+def _size(size: float | None) -> str:
+    if size is None or size != size:
+        return "unknown"
+    return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
 
 
 def print_table(table: "pd.DataFrame") -> None:

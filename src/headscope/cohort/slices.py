@@ -45,7 +45,7 @@ SCANS_PER_WORKER: Final = 48  # starting a process costs about as much as so man
 COLUMNS: Final = ("scan", "subject_id", "session_id", "label", "plane", "slice_index")
 
 
-__all__ = ["SliceSet", "open_slices", "take_slices", "write_slices"]
+__all__ = ["SliceSet", "open_slices", "take_file", "take_slices", "write_slices"]
 
 
 def write_slices(
@@ -263,7 +263,7 @@ def _taken(
     if workers is None:
         workers = max(1, min(joblib.cpu_count(), len(todo) // SCANS_PER_WORKER))
     if workers == 1:
-        yield from (_take(path, plane, options) for path, plane in todo)
+        yield from (take_file(path, plane, options) for path, plane in todo)
         return
     shutil.rmtree(spool, ignore_errors=True)  # of a process that was killed
     spool.mkdir()
@@ -286,7 +286,7 @@ def _spooled(
     path: Path, plane: str, options: dict[str, Any], file: Path
 ) -> tuple[Path, tuple[int, ...], dict[str, NDArray[np.int64]]] | ScanError:
     """Take a scan's slices and leave their pixels in `file`."""
-    taken = _take(path, plane, options)
+    taken = take_file(path, plane, options)
     if isinstance(taken, ScanError):
         return taken
     pixels, indices = taken
@@ -306,7 +306,11 @@ def _fetched(
     return pixels, indices
 
 
-def _take(path: Path, plane: str, options: dict[str, Any]) -> _Taken:
+def take_file(path: Path, plane: str, options: dict[str, Any]) -> _Taken:
+    """Return the slices (n, size, size) of a file and their indices by plane, or why it gave none.
+
+    options: count, size, centre, spacing_mm, volume, analyze_orientation, as of `write_slices`.
+    """
     try:
         if is_picture(path.name):
             return take_picture(path, options["size"]), {plane: np.zeros(1, dtype=np.int64)}

@@ -1,0 +1,222 @@
+"""What a finished run says of a new scan: sliced as the run did, passed through its network.
+
+Only the run's own directory is read (`run.toml`, `head.npz`, `model.safetensors`): neither the
+data it was trained on nor pretrained weights are needed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from headscope.cohort.pictures import find_pictures, is_picture, number_pictures
+from headscope.cohort.scans import ScanError, find_scan_files
+from headscope.cohort.slices import GEOMETRY, take_file
+from headscope.console import track
+from headscope.errors import InputError
+from headscope.metrics import softmax, subject_level
+from headscope.models.network import Network, build_network
+from headscope.record import Run
+from headscope.training.features import EXTRACT_BATCH
+from headscope.training.loader import SliceInputs, batches
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run says of new scans.
+
+    slices: a row a slice: scan, plane, slice_index, predicted, probability_<class>. scans: a row a
+    scan: scan, slices, predicted, probability_<class>, where the slices' probabilities are joined
+    as `aggregate` says and as the run joined those of a subject.
+    """
+
+    run: str
+    class_names: list[str]
+    aggregate: str
+    slices: pd.DataFrame
+    scans: pd.DataFrame
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it as plain values, the slices of each scan below it."""
+        return {
+            "run": self.run,
+            "class_names": self.class_names,
+            "aggregate": self.aggregate,
+            "scans": [
+                _nested(row, self.class_names)
+                | {"slices": [_nested(each, self.class_names) for each in self._of(row["scan"])]}
+                for row in self.scans.drop(columns="slices").to_dict("records")
+            ],
+        }
+
+    def _of(self, scan: str) -> list[dict[str, Any]]:
+        mine = self.slices[self.slices["scan"] == scan]
+        return mine.drop(columns="scan").to_dict("records")
+
+
+def predict(
+    run: Path | str, scans: Sequence[Path | str] | Path | str, *, device: str = "auto"
+) -> Prediction:
+    """Return what a finished run says of new scans.
+
+    scans: files, folders of a DICOM series, or folders whose every scan counts. Each scan stands
+    for itself, also where two show one person. Where the run was trained on ready pictures, so
+    are they: a folder of them is one subject. Computed in float32. Scans are called by their
+    paths, or by numbers in the order given where the run holds pseudonyms.
+
+    Raises
+    ------
+    InputError
+        The run is none, has not ended or keeps no network, or a scan cannot be read.
+    """
+    # 1. the run: how it sliced, and its network
+    record = _finished(Path(run))
+    slicing = _slicing(record)
+    network = load_network(record, device)
+    # 2. the scans
+    given = [scans] if isinstance(scans, str | Path) else scans
+    groups = [group for path in given for group in _groups(Path(path), slicing["of"])]
+    if not groups:
+        raise InputError("No scan was given to predict.")
+    hidden = bool(record.settings.get("pseudonymised"))
+    # 3. the slices of each, and what the network says of them
+    names = record.class_names
+    parts = []
+    for number, (scan, files) in enumerate(track(groups, "Predicting", len(groups)), start=1):
+        table, pixels = _take(files, slicing)
+        table.insert(0, "scan", f"scan {number}" if hidden else scan)
+        parts.append(_with_probabilities(table, softmax(_logits(network, pixels)), names))
+    slices = pd.concat(parts, ignore_index=True)
+    aggregate = str(record.settings["aggregate"])
+    return Prediction(record.name, names, aggregate, slices, _joined(slices, names, aggregate))
+
+
+def load_network(run: Run, device: str = "auto") -> Network:
+    """Return the trained network of a run, in eval mode.
+
+    Raises
+    ------
+    InputError
+        The run keeps no network, or its file does not fit.
+    """
+    path = run.path / "model.safetensors"
+    if not path.is_file():
+        raise InputError(
+            f"{run.path} keeps no network (model.safetensors): it was trained with "
+            f"keep_model = false, or on permuted labels."
+        )
+    network = build_network(
+        run.settings["architecture"],
+        "scratch",  # nothing is loaded but what the run left
+        "random",
+        classes=len(run.class_names),
+        size=int(run.settings["slice_size"]),
+        seed=0,
+    )
+    try:
+        network.model.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(f"{path} is damaged or of another network ({reason}).") from None
+    gpu = device != "cpu" and torch.cuda.is_available()
+    if device == "cuda" and not gpu:
+        raise InputError("The device 'cuda' is not available; valid here: auto, cpu.")
+    network.model.to("cuda" if gpu else "cpu").eval()
+    return network
+
+
+def _finished(path: Path) -> Run:
+    """Return the run at `path`; say what `path` is where it is none."""
+    if (path / "runs").is_dir():
+        runs = sorted(run.name for run in map(Run, (path / "runs").iterdir()) if run.finished)
+        named = f": {', '.join(runs[:6])}{', …' if len(runs) > 6 else ''}" if runs else ""
+        raise InputError(f"{path} is an experiment: name one of its runs, {path / 'runs'}/…{named}")
+    if not (path / "run.toml").is_file():
+        raise InputError(f"{path} is no run: it has no run.toml.")
+    if not Run(path).finished:
+        raise InputError(f"{path} is a run that has not ended; 'headscope run' goes on with it.")
+    return Run(path)
+
+
+def _slicing(run: Run) -> dict[str, Any]:
+    """Return how the run took its slices, as `take_file` wants it."""
+    stored = run.settings.get("slicing")
+    if not isinstance(stored, dict) or stored.get("version") != GEOMETRY:
+        raise InputError(f"{run.path} was sliced by another headscope: run it anew.")
+    absent = dict.fromkeys(("spacing_mm", "volume"))
+    return absent | stored | {"size": int(run.settings["slice_size"])}
+
+
+def _groups(path: Path, of: str) -> list[tuple[str, list[Path]]]:
+    """Return the scans that an argument names, and the files of each."""
+    if not path.exists():
+        raise InputError(f"{path} does not exist.")
+    found = find_scan_files(path) if path.is_dir() else [path]
+    groups = [(str(file), [file]) for file in found]
+    if not found:
+        pictures = find_pictures(path)
+        if not pictures:
+            raise InputError(f"{path} holds no scans and no pictures.")
+        groups = [(str(path), pictures)]
+    for kind, wrong in (("scans", True), ("pictures", False)):
+        if of == kind and is_picture(groups[0][1][0].name) is wrong:
+            raise InputError(f"The run was trained on {kind}, and {groups[0][1][0]} is none.")
+    return groups
+
+
+def _take(files: list[Path], slicing: Mapping[str, Any]) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+    """Return the table (plane, slice_index) and the pixels (n, H, W) of one scan's slices."""
+    parts, rows = [], []
+    for file in files:
+        taken = take_file(file, slicing["plane"], dict(slicing))
+        if isinstance(taken, ScanError):
+            raise taken
+        parts.append(taken[0])
+        rows += [(plane, index) for plane, indices in taken[1].items() for index in indices]
+    table = pd.DataFrame(rows, columns=["plane", "slice_index"])
+    if is_picture(files[0].name):
+        names = [file.name for file in files]
+        numbered = number_pictures(table.assign(path=names, subject_id="", session_id=""))
+        table["slice_index"] = numbered["slice_index"]
+    return table, np.concatenate(parts)
+
+
+@torch.inference_mode()
+def _logits(network: Network, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the logits (n, K) of slices (n, H, W)."""
+    entry = network.architecture
+    inputs = SliceInputs(pixels, entry.mean, entry.std, network.head.weight.device)
+    rows = batches(np.arange(len(pixels)), EXTRACT_BATCH)
+    return torch.cat([network.model(inputs(part)).cpu() for part in rows]).numpy()
+
+
+def _with_probabilities(
+    table: pd.DataFrame, probabilities: NDArray[np.float64], names: list[str]
+) -> pd.DataFrame:
+    table["predicted"] = np.array(names)[probabilities.argmax(axis=1)]
+    for k, name in enumerate(names):
+        table[f"probability_{name}"] = probabilities[:, k]
+    return table
+
+
+def _joined(slices: pd.DataFrame, names: list[str], aggregate: str) -> pd.DataFrame:
+    """Return a row a scan: how many slices it gave, and its probabilities."""
+    columns = [f"probability_{name}" for name in names]
+    owner, scans = pd.factorize(slices["scan"])  # (n,), (S,)
+    whole = subject_level(
+        np.zeros(len(slices), dtype=np.int64), slices[columns].to_numpy(float), owner, aggregate
+    )
+    table = pd.DataFrame({"scan": scans, "slices": np.bincount(owner)})
+    return _with_probabilities(table, whole.probabilities, names)
+
+
+def _nested(row: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+    plain = {key: value for key, value in row.items() if not key.startswith("probability_")}
+    return plain | {"probabilities": {name: row[f"probability_{name}"] for name in names}}

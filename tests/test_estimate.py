@@ -1,0 +1,124 @@
+"""The plan of an experiment: what it says, and that it writes nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from headscope.config import find_config, make_config, read_config
+from headscope.errors import InputError
+from headscope.estimate import estimate
+from headscope.experiment import run
+from headscope.models.network import build_network
+from headscope.plan import plan_runs
+from tests.commands import headscope_here
+from tests.test_experiment import settings, write_cohort
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_cohort(tmp_path_factory.mktemp("data") / "scans")
+
+
+def test_the_paper_is_twelve_rows():
+    plans = plan_runs(read_config(find_config(Path("paper.toml")), {"data": "scans"}))
+    rows = [
+        (plan.architecture, plan.regime, plan.recipe.epochs, plan.recipe.learning_rate)
+        for plan in plans
+    ]
+    assert rows == [  # Table 2 of the paper
+        ("resnet101", "frozen", 20, 0.001),
+        ("resnet101", "finetune", 20, 0.001),
+        ("resnet101", "scratch", 20, 0.001),
+        ("resnet101", "scratch", 50, 0.001),
+        ("googlenet", "frozen", 30, 0.001),
+        ("googlenet", "finetune", 30, 0.001),
+        ("googlenet", "scratch", 30, 0.001),
+        ("googlenet", "scratch", 60, 0.001),
+        ("vgg19", "frozen", 30, 0.0001),
+        ("vgg19", "finetune", 30, 0.0001),
+        ("vgg19", "scratch", 30, 0.0001),
+        ("vgg19", "scratch", 60, 0.0001),
+    ]
+    assert {plan.split for plan in plans} == {"subject"}
+    both = read_config(
+        find_config(Path("paper.toml")), {"data": "s", "splits": ["subject", "slice"]}
+    )
+    assert len(plan_runs(both)) == 24
+
+
+def test_ones_own_paper_toml_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    packaged = find_config(Path("paper.toml"))
+    assert packaged.parent.name == "headscope"
+    (tmp_path / "paper.toml").write_text('data = "scans"\n')
+    assert str(find_config(Path("paper.toml"))) == "paper.toml"
+
+
+def test_the_plan_writes_nothing_and_counts_what_is_shared_once(data, tmp_path):
+    key = tmp_path / "study.key"
+    config = settings(data, tmp_path / "out", seeds=[0, 1], pseudonymise=key, weights="pretrained")
+    found = estimate(config)
+    assert not config.out.exists() and not key.exists()
+    runs = found.runs.set_index("run")
+    assert len(runs) == 12 and not runs["finished"].any()
+    assert found.slices == 4 * 12 and found.slicing_bytes == 48 * 32**2
+    network = build_network("timm/test_resnet", "scratch", "random", classes=2, size=32, seed=0)
+    features = 4 * 48 * network.head.in_features
+    frozen = runs[runs["regime"] == "frozen"].sort_values("bytes")["bytes"]
+    assert (frozen.iloc[:3] == frozen.iloc[0]).all()  # four runs, one pass
+    assert frozen.iloc[3] - frozen.iloc[0] == features
+    model = sum(tensor.nbytes for tensor in network.model.state_dict().values())
+    lean = estimate(config.model_copy(update={"keep_model": False})).runs
+    assert (found.runs["bytes"] - lean["bytes"] == model).all()
+    longer = estimate(config.model_copy(update={"epochs": 200})).runs
+    trained = found.runs["regime"] == "finetune"
+    assert (longer["seconds"][trained] > 10 * found.runs["seconds"][trained]).all()
+
+
+def test_what_stands_costs_nothing_and_what_cannot_be_built_is_said(data, tmp_path):
+    config = settings(data, tmp_path / "out", splits=["subject"], regimes=["frozen"], epochs=1)
+    run(config)
+    again = estimate(config)
+    assert again.runs["finished"].all()
+    assert (again.seconds, again.bytes) == (0, 0)
+    more = estimate(config.model_copy(update={"architectures": ("timm/test_resnet", "alexnet")}))
+    assert more.runs["finished"].tolist() == [True, False]
+    assert "alexnet does not take slices of 32" in more.notes[0]
+    assert more.runs["seconds"].isna().tolist() == [False, True]
+
+
+def test_the_command_prints_the_plan(data, tmp_path, monkeypatch, capsys):
+    rows = "".join(
+        f'[[rows]]\nregime = "{regime}"\nepochs = 7\n' for regime in ("frozen", "scratch")
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grid.toml").write_text(
+        f'architectures = ["timm/test_resnet"]\nweights = "random"\ncount = 2\n{rows}'
+    )
+    options = ["--data", data, "--size", 32, "--out", tmp_path / "out", "--dry-run"]
+    done = headscope_here(monkeypatch, capsys, "run", "grid.toml", *options)
+    assert done.returncode == 0, done.stderr
+    assert "timm-test_resnet-scratch-subject-seed0" in done.stdout
+    assert "2 of 2 runs to do on 24 slices" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.toml"]
+    without = headscope_here(monkeypatch, capsys, "run", "grid.toml")
+    assert without.returncode == 2 and "'data' is missing" in without.stderr
+    twice = headscope_here(monkeypatch, capsys, "run", data, "--data", data)
+    assert twice.returncode == 2 and "named twice" in twice.stderr
+
+
+def test_a_failed_run_is_shown_at_the_end_with_exit_code_1(data, tmp_path, monkeypatch, capsys):
+    arguments = ["run", data, "--architecture", "timm/test_resnet,alexnet", "--weights", "random"]
+    arguments += ["--regimes", "frozen", "--size", 32, "--count", 2, "--epochs", 1, "--workers", 1]
+    monkeypatch.chdir(tmp_path)
+    done = headscope_here(monkeypatch, capsys, *arguments)
+    assert done.returncode == 1
+    assert "Report:" in done.stdout and "timm/test_resnet" in done.stdout
+    shown = done.stderr.strip().splitlines()[-2:]
+    assert shown[0].startswith("1 of 2 runs failed")
+    assert shown[1].startswith("  alexnet-frozen-subject-seed0: alexnet does not take slices of 32")
+
+
+def test_settings_that_cannot_be_are_refused_as_by_run(data, tmp_path):
+    with pytest.raises(InputError, match="holds the data"):
+        estimate(make_config(data=data, out=data))

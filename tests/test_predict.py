@@ -1,0 +1,162 @@
+"""What a run says of new scans is what it said of them when it was trained."""
+
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+import headscope as hs
+from headscope.errors import InputError
+from headscope.experiment import run
+from headscope.metrics import subject_level
+from headscope.prediction import predict
+from headscope.record import read_experiment
+from tests.commands import headscope_here
+from tests.test_experiment import settings, write_cohort
+
+QUICK = {"regimes": ["finetune"], "splits": ["subject"], "epochs": 1, "seeds": [3]}
+PROBABILITIES = ["probability_AD", "probability_NC"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_cohort(tmp_path_factory.mktemp("predict") / "scans", subjects=4)
+
+
+def trained(data, out, **changes):
+    return read_experiment(run(settings(data, out, **(QUICK | changes))))[0]
+
+
+@pytest.fixture(scope="module")
+def record(data, tmp_path_factory):
+    """A run whose slicing differs from the defaults in whatever it can."""
+    out = tmp_path_factory.mktemp("predict") / "out"
+    options = {"plane": "coronal", "centre": "volume", "spacing_mm": 16, "count": 5}
+    return trained(data, out, aggregate="logits", **options)
+
+
+def known(record, subject):
+    table = record.predictions
+    return table[table["subject_id"] == subject].reset_index(drop=True)
+
+
+def test_scans_of_the_cohort_get_what_the_run_said_of_them(data, record, tmp_path):
+    moved = shutil.copytree(record.path, tmp_path / "run")  # nothing beside it is needed
+    files = [data / "AD" / "sub-AD1_T1w.nii.gz", data / "NC" / "sub-NC0_T1w.nii.gz"]
+    found = hs.predict(moved, files)
+    assert found.class_names == ["AD", "NC"] and found.run == "run"
+    assert found.scans["slices"].tolist() == [5, 5]
+    for file, subject in zip(files, ("sub-AD1", "sub-NC0"), strict=True):
+        mine, then = found.slices[found.slices["scan"] == str(file)], known(record, subject)
+        np.testing.assert_allclose(mine[PROBABILITIES], then[PROBABILITIES], atol=2e-6)
+        for column in ("plane", "slice_index", "predicted"):
+            assert mine[column].tolist() == then[column].tolist()
+        joined = subject_level(
+            np.zeros(5, dtype=int), then[PROBABILITIES].to_numpy(), np.zeros(5, dtype=int), "logits"
+        ).probabilities
+        whole = found.scans[found.scans["scan"] == str(file)]
+        np.testing.assert_allclose(whole[PROBABILITIES], joined, atol=2e-6)
+
+
+def test_one_volume_of_a_series_of_them_is_taken_as_the_run_took_it(data, tmp_path):
+    for path in data.rglob("*.nii.gz"):
+        scan = nib.load(path)
+        volumes = np.stack([np.zeros(scan.shape), scan.get_fdata()], axis=-1).astype(np.int16)
+        (tmp_path / "4d" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        four = nib.Nifti1Image(volumes, scan.affine)
+        nib.save(four, tmp_path / "4d" / path.parent.name / path.name)
+    record = trained(tmp_path / "4d", tmp_path / "out", volume=1, plane="all", count=2)
+    found = predict(record.path, tmp_path / "4d" / "NC" / "sub-NC2_T1w.nii.gz")
+    then = known(record, "sub-NC2")
+    assert found.slices["plane"].tolist() == then["plane"].tolist()
+    np.testing.assert_allclose(found.slices[PROBABILITIES], then[PROBABILITIES], atol=2e-6)
+
+
+def test_a_folder_of_scans_is_each_of_them(data, record):
+    found = predict(record.path, data / "AD")
+    names = [str(data / "AD" / f"sub-AD{n}_T1w.nii.gz") for n in range(4)]
+    assert found.scans["scan"].tolist() == names
+
+
+def test_a_folder_of_pictures_is_one_subject(data, tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("AD", "NC"):
+        for subject in range(4):
+            folder = tmp_path / "pictures" / name / f"sub-{name}{subject}"
+            folder.mkdir(parents=True)
+            for number in (2, 10, 1):
+                grey = rng.integers(0, 255, (40, 30), dtype=np.uint8)
+                Image.fromarray(grey).save(folder / f"slice{number}.png")
+    record = trained(tmp_path / "pictures", tmp_path / "out")
+    found = predict(record.path, [tmp_path / "pictures" / "AD" / "sub-AD3"])
+    then = known(record, "sub-AD3").sort_values("slice_index")
+    mine = found.slices.sort_values("slice_index")
+    assert mine["slice_index"].tolist() == then["slice_index"].tolist() == [1, 2, 10]
+    np.testing.assert_allclose(mine[PROBABILITIES], then[PROBABILITIES], atol=2e-6)
+    assert len(found.scans) == 1
+    with pytest.raises(InputError, match=r"trained on pictures, and .*nii\.gz is none"):
+        predict(record.path, data / "AD" / "sub-AD1_T1w.nii.gz")
+
+
+def test_a_pseudonymised_run_names_no_file(data, tmp_path):
+    record = trained(data, tmp_path / "out", pseudonymise=tmp_path / "study.key", count=2)
+    found = predict(record.path, data / "NC")
+    assert found.scans["scan"].tolist() == ["scan 1", "scan 2", "scan 3", "scan 4"]
+    assert "sub-NC" not in json.dumps(found.as_dict())
+
+
+@pytest.mark.parametrize("case", ["missing", "text", "picture", "empty folder"])
+def test_a_scan_that_cannot_be_read_is_one_sentence(record, tmp_path, case):
+    place = tmp_path / {"text": "a.nii", "picture": "a.png"}.get(case, "nowhere")
+    if case in ("text", "picture"):
+        place.write_bytes(b"no scan")
+    if case == "empty folder":
+        place.mkdir()
+    part = {
+        "missing": "does not exist",
+        "text": "damaged or no scan|is no NIfTI",
+        "picture": "trained on scans, and .*a.png is none",
+        "empty folder": "holds no scans and no pictures",
+    }[case]
+    with pytest.raises(InputError, match=part):
+        predict(record.path, place)
+
+
+def test_what_is_no_finished_run_is_said(data, record, tmp_path):
+    experiment = record.path.parents[1]
+    for place, part in (
+        (tmp_path, "is no run: it has no run.toml"),
+        (experiment, f"is an experiment: name one of its runs.*{record.name}"),
+    ):
+        with pytest.raises(InputError, match=part):
+            predict(place, data / "AD")
+    copy = shutil.copytree(record.path, tmp_path / "copy")
+    (copy / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"model\.safetensors is damaged"):
+        predict(copy, data / "AD")
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="keeps no network"):
+        predict(copy, data / "AD")
+    (copy / "metrics.json").unlink()
+    with pytest.raises(InputError, match="has not ended"):
+        predict(copy, data / "AD")
+
+
+def test_the_command_prints_a_table_or_json(data, record, monkeypatch, capsys):
+    scan = data / "AD" / "sub-AD0_T1w.nii.gz"
+    table = headscope_here(monkeypatch, capsys, "predict", record.path, scan)
+    assert table.returncode == 0, table.stderr
+    assert "Slice index" in table.stdout and "the mean of the logits" in table.stdout
+    printed = json.loads(
+        headscope_here(monkeypatch, capsys, "predict", record.path, scan, "--json").stdout
+    )
+    expected = predict(record.path, scan).as_dict()
+    assert printed == expected
+    assert len(expected["scans"][0]["slices"]) == 5
+    sums = [sum(each["probabilities"].values()) for each in expected["scans"][0]["slices"]]
+    np.testing.assert_allclose(sums, 1)
+    wrong = headscope_here(monkeypatch, capsys, "predict", record.path, data / "nowhere.nii")
+    assert wrong.returncode == 2 and wrong.stderr.strip().endswith("nowhere.nii does not exist.")
