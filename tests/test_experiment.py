@@ -23,7 +23,7 @@ from headscope.metrics import softmax, subset_figures
 from headscope.models.zoo import find_architecture
 from headscope.record import read_experiment
 from headscope.reporting import write_report
-from headscope.training import features, loop
+from headscope.training import cache, checkpoint
 
 
 def write_cohort(folder: Path, subjects: int = 6, classes=("AD", "NC")) -> Path:
@@ -225,7 +225,7 @@ def test_an_out_that_is_a_file_is_named(data, tmp_path):
 def test_an_interrupted_experiment_goes_on_to_the_same_numbers(
     data, experiment, tmp_path, monkeypatch
 ):
-    saved, epochs = loop._save, []
+    saved, epochs = checkpoint.Checkpoint.save, []
 
     def stop(*args):
         saved(*args)
@@ -233,7 +233,8 @@ def test_an_interrupted_experiment_goes_on_to_the_same_numbers(
         if len(epochs) == 7:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "_save", stop)
+    monkeypatch.setattr(checkpoint, "SHARE", float("inf"))  # after every epoch, however short
+    monkeypatch.setattr(checkpoint.Checkpoint, "save", stop)
     config = settings(data, tmp_path / "again")
     with pytest.raises(KeyboardInterrupt):
         run(config)
@@ -247,9 +248,9 @@ def test_an_interrupted_experiment_goes_on_to_the_same_numbers(
 def test_a_frozen_backbone_that_moves_fails(data, tmp_path, monkeypatch):
     from headscope.models.network import Network
 
-    hashes = iter(["a", "a", "b"])  # before, as the key of the features, after
-    monkeypatch.setattr(Network, "backbone_hash", lambda self: next(hashes))
-    with pytest.raises(RunError, match="the frozen backbone changed"):
+    hashes = iter(["a", "b"])  # before and after
+    monkeypatch.setattr(Network, "frozen_hash", lambda self: next(hashes))
+    with pytest.raises(RunError, match="what the regime frozen freezes changed"):
         run(settings(data, tmp_path / "out", regimes=["frozen"], splits=["subject"]))
 
 
@@ -346,8 +347,10 @@ def test_refused_settings_leave_the_experiments_own_in_place(data, experiment):
 
 def test_experiments_may_share_their_features_and_drop_their_networks(data, tmp_path, monkeypatch):
     passes = []
-    extracted = features.extract_features
-    monkeypatch.setattr(features, "extract_features", lambda *a: passes.append(1) or extracted(*a))
+    extracted = cache.extract_features
+    monkeypatch.setattr(
+        cache, "extract_features", lambda *a, **k: passes.append(1) or extracted(*a, **k)
+    )
     options = {"regimes": ["frozen"], "splits": ["subject"], "epochs": 1, "count": 2}
     options |= {"cache": tmp_path / "shared", "keep_model": False}
     for name in ("one", "two"):

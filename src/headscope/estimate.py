@@ -7,14 +7,16 @@ scaled; disk is counted from the shapes. Nothing is written.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from headscope.cohort.layouts import Cohort
-from headscope.cohort.pictures import is_picture
+from headscope.cohort.scans import ScanError
 from headscope.cohort.slices import take_file
 from headscope.config import Config
 from headscope.console import track
@@ -26,20 +28,31 @@ from headscope.models.network import Network, build_network
 from headscope.models.regimes import find_regime
 from headscope.plan import Plan, plan_runs
 from headscope.record import Run
-from headscope.training.features import LAYER_SLICES, MAP_SLICES
+from headscope.training.features import EXTRACT_BATCH, LAYER_SLICES, MAP_SLICES
 from headscope.training.loader import SliceInputs
 from headscope.training.optim import Recipe, sgd
 
-CPU_BATCH = 8  # on a CPU the time of a step is in proportion to its slices
+CPU_BATCH = 8  # a step of more slices takes in proportion longer, but for what it takes anyhow
 HEAD_STEP_S = 5e-4  # one step of a classifier alone, on stored features
+
+
+class Pace(NamedTuple):
+    """How long a network takes: seconds a batch, and on top of them seconds a slice."""
+
+    batch_s: float
+    slice_s: float
+
+    def of(self, slices: float, batch_size: int) -> float:
+        """Return the seconds that so many slices take, batch by batch."""
+        return slices * (self.slice_s + self.batch_s / batch_size)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one network costs: seconds a slice in training and forward, bytes it leaves."""
+    """What one network costs: its pace in training and forward, and the bytes it leaves."""
 
-    train_s: float
-    forward_s: float
+    train: Pace
+    forward: Pace
     feature_bytes: int
     map_bytes: int
     layer_bytes: int
@@ -130,16 +143,18 @@ def estimate(config: Config) -> Estimate:
 
 
 def _slices(config: Config, cohort: Cohort) -> tuple[int, float]:
-    """Return how many slices the scans will give, and the seconds it takes on one process."""
-    paths = cohort.scans["path"]
-    planes = 3 if config.plane == "all" and "plane" not in cohort.scans else 1
-    slices = sum(1 if is_picture(path) else config.count * planes for path in paths)
-    start = time.perf_counter()
-    plane = cohort.scans["plane"].iloc[0] if "plane" in cohort.scans else config.plane
+    """Return how many slices the scans will give, and the seconds it takes on one process.
+
+    Each scan is taken to give as many as the first, and to take as long.
+    """
     names = ("count", "size", "centre", "spacing_mm", "volume", "analyze_orientation")
     options = {name: getattr(config, name) for name in names}
-    take_file(cohort.root / paths.iloc[0], plane, options)
-    return slices, (time.perf_counter() - start) * len(paths)
+    plane = cohort.scans["plane"].iloc[0] if "plane" in cohort.scans else config.plane
+    start = time.perf_counter()
+    taken = take_file(cohort.root / cohort.scans["path"].iloc[0], plane, options)
+    seconds = (time.perf_counter() - start) * len(cohort.scans)
+    each = config.count if isinstance(taken, ScanError) else len(taken[0])
+    return each * len(cohort.scans), seconds
 
 
 def _measure_all(
@@ -166,28 +181,29 @@ def _measure(network: Network, batch_size: int, size: int, device: torch.device)
     network.model.to(device)
     entry = network.architecture
     inputs = SliceInputs(pixels, entry.mean, entry.std, device)
-    rows = np.arange(count)
+    most = np.arange(count)
     labels = torch.zeros(count, dtype=torch.int64, device=device)
     optimizer = sgd(network.model, network.head, Recipe(epochs=1, learning_rate=1e-6))
 
-    def train_step() -> None:
+    def train_step(rows: NDArray[np.int64]) -> None:
         network.training_mode()
         optimizer.zero_grad()
-        nn.functional.cross_entropy(network.model(inputs(rows)), labels).backward()
+        loss = nn.functional.cross_entropy(network.model(inputs(rows)), labels[: len(rows)])
+        loss.backward()
         optimizer.step()
 
     @torch.inference_mode()
-    def forward() -> None:
+    def forward(rows: NDArray[np.int64]) -> None:
         network.model.eval()
         network.model(inputs(rows))
 
     outputs = [*network.stages, *([network.map_layer] if network.map_layer else [])]
     with torch.inference_mode(), tap(network.model, outputs=outputs, inputs=[]) as caught:
-        network.model.eval()(inputs(rows[:1]))
+        network.model.eval()(inputs(most[:1]))
     maps = caught[network.map_layer].numel() if network.map_layer else 0
     return Cost(
-        train_s=_seconds(train_step, device) / count,
-        forward_s=_seconds(forward, device) / count,
+        train=_pace(train_step, most, device),
+        forward=_pace(forward, most, device),
         feature_bytes=4 * network.head.in_features,
         map_bytes=4 * maps,
         layer_bytes=4 * sum(caught[stage].shape[1] for stage in network.stages),
@@ -195,18 +211,24 @@ def _measure(network: Network, batch_size: int, size: int, device: torch.device)
     )
 
 
-def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    """Time `work` at its second go, or at its first where that takes long enough."""
-    taken = 0.0
-    for _ in range(2):
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        taken = time.perf_counter() - start
-        if taken > 2:
-            break
-    return taken
+def _pace(
+    work: Callable[[NDArray[np.int64]], None], rows: NDArray[np.int64], device: torch.device
+) -> Pace:
+    """Time `work` on all rows and on a quarter of them, at its second go each."""
+    few = rows[: max(2, len(rows) // 4)]  # BatchNorm needs two
+    taken = []
+    for some in (few, rows):
+        for _ in range(2):
+            start = time.perf_counter()
+            work(some)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - start
+        taken.append(seconds)
+    more = len(rows) - len(few)
+    slice_s = max(taken[1] - taken[0], 0) / more if more > 0 else 0.0
+    slice_s = min(slice_s, taken[1] / len(rows))
+    return Pace(taken[1] - slice_s * len(rows), slice_s)
 
 
 def _run_cost(
@@ -216,18 +238,19 @@ def _run_cost(
     regime, recipe = find_regime(plan.regime), plan.recipe
     parts = [part / sum(config.ratio) for part in config.ratio]
     train, val, test = (slices * part for part in parts)
-    head_steps = train / recipe.batch_size * HEAD_STEP_S
-    seconds, kept = 0.0, slices * cost.feature_bytes + LAYER_SLICES * cost.layer_bytes
-    if not regime.trains_backbone:
-        seconds += recipe.epochs * head_steps + min(test, MAP_SLICES) * cost.forward_s
-        if new_features:
-            seconds += slices * cost.forward_s + (train * cost.forward_s if regime.restat else 0)
-            kept += slices * cost.feature_bytes
-    else:
-        seconds += recipe.epochs * (train * cost.train_s + val * cost.forward_s)
-        seconds += slices * cost.forward_s
+    head_s = recipe.epochs * train / recipe.batch_size * HEAD_STEP_S
+    one_pass = cost.forward.of(slices, EXTRACT_BATCH)
+    kept = slices * cost.feature_bytes + LAYER_SLICES * cost.layer_bytes
+    if regime.trains_backbone:
+        epoch_s = cost.train.of(train, recipe.batch_size) + cost.forward.of(val, recipe.batch_size)
+        seconds = recipe.epochs * epoch_s + one_pass
         if regime.probe_first:
-            seconds += slices * cost.forward_s + recipe.epochs * head_steps
+            seconds += head_s + one_pass
+    else:
+        seconds = head_s + cost.forward.of(min(test, MAP_SLICES), EXTRACT_BATCH)
+        if new_features:
+            seconds += one_pass * (1 + parts[0] * regime.restat)
+            kept += slices * cost.feature_bytes
     kept += int(min(test, MAP_SLICES) * cost.map_bytes)
     if config.keep_model and plan.permutation is None:
         kept += cost.model_bytes

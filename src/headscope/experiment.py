@@ -203,6 +203,8 @@ def train_run(plan: Plan, shared: Shared, *, title: str) -> Run:
         metrics=run_figures(predictions, slices.class_names, config.aggregate)
         | {
             "epochs": len(outcome.history),
+            "selected_epoch": outcome.selected_epoch,
+            "precision": outcome.precision,
             "train_seconds": outcome.train_seconds,
             "freeze_certificate": outcome.certificate,
             "environment": environment(shared.device),
