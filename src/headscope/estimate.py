@@ -21,7 +21,7 @@ from headscope.cohort.slices import take_file
 from headscope.config import Config
 from headscope.console import track
 from headscope.errors import InputError
-from headscope.experiment import check_places, find_device
+from headscope.experiment import check_places
 from headscope.inputs import find_scans
 from headscope.models.head import tap
 from headscope.models.network import Network, build_network
@@ -30,6 +30,7 @@ from headscope.plan import Plan, plan_runs
 from headscope.record import Run
 from headscope.training.features import EXTRACT_BATCH, LAYER_SLICES, MAP_SLICES
 from headscope.training.loader import SliceInputs
+from headscope.training.machine import find_device
 from headscope.training.optim import Recipe, sgd
 
 CPU_BATCH = 8  # a step of more slices takes in proportion longer, but for what it takes anyhow

@@ -33,6 +33,7 @@ from headscope.models.network import Network, build_network
 from headscope.plan import Plan, plan_runs
 from headscope.record import Run, check_run, discard_run, start_run, write_failures, write_run
 from headscope.training.loader import batches
+from headscope.training.machine import find_device
 from headscope.training.train import train
 
 FAILURES = (InputError, RunError, MemoryError, torch.OutOfMemoryError)
@@ -234,14 +235,6 @@ def environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "packages": {name: importlib.metadata.version(name) for name in packages},
     }
-
-
-def find_device(name: str) -> torch.device:
-    """Return the device that a setting names; "auto" is a GPU where there is one."""
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise InputError("The device 'cuda' is not available; valid here: auto, cpu.")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
 def _settings(plan: Plan, shared: Shared) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from headscope.models.network import Network, build_network
 from headscope.record import Run
 from headscope.training.features import EXTRACT_BATCH
 from headscope.training.loader import SliceInputs, batches
+from headscope.training.machine import find_device
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,7 @@ def load_network(run: Run, device: str = "auto") -> Network:
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise InputError(f"{path} is damaged or of another network ({reason}).") from None
-    gpu = device != "cpu" and torch.cuda.is_available()
-    if device == "cuda" and not gpu:
-        raise InputError("The device 'cuda' is not available; valid here: auto, cpu.")
-    network.model.to("cuda" if gpu else "cpu").eval()
+    network.model.to(find_device(device)).eval()
     return network
 
 

@@ -9,10 +9,26 @@ from contextlib import AbstractContextManager
 
 import torch
 
+from headscope.errors import InputError
+
 # mallopt's parameters (glibc, malloc.h): while training, and as glibc itself would end up after
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _STEADY = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1}
 _AFTER = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20}
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device that a setting names; "auto" is a GPU where there is one.
+
+    Raises
+    ------
+    InputError
+        The setting is "cuda", and there is none.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError("The device 'cuda' is not available; valid here: auto, cpu.")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
 def precision_of(setting: str, device: torch.device) -> str:
