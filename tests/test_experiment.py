@@ -1,5 +1,6 @@
 """The whole path on a small cohort of our own making: scans in, records and report out."""
 
+import itertools
 import json
 import shutil
 import textwrap
@@ -139,8 +140,9 @@ def test_the_regimes_begin_with_the_same_head(experiment):
 
 def test_the_readmes_example_runs(experiment, capsys):
     text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    block = text[text.index("    import headscope as hs") :].split("\n\n## ")[0]
-    exec(textwrap.dedent(block).replace('"first"', repr(str(experiment))), {})
+    following = text[text.index("    import headscope as hs") :].splitlines()
+    block = itertools.takewhile(lambda line: not line or line.startswith("    "), following)
+    exec(textwrap.dedent("\n".join(block)).replace('"first"', repr(str(experiment))), {})
     assert "finetune" in capsys.readouterr().out
 
 
