@@ -206,6 +206,20 @@ def test_intraclass_correlation_finds_the_components_it_was_drawn_from():
     )
 
 
+@pytest.mark.parametrize(("each", "spread"), [(6, 2.0), (6, 0.0), (1, 1.0)])
+def test_classes_that_mean_nothing_lie_apart_by_chance_alone(each, spread):
+    rng = np.random.default_rng(8)
+    found, expected = [], []
+    for _ in range(150):
+        sizes = rng.integers(1, 2 * each, 24) if each > 1 else np.ones(24, int)
+        owner = np.repeat(np.arange(24), sizes)
+        X = spread * rng.normal(size=(24, 3))[owner] + rng.normal(size=(len(owner), 3))
+        result = separation(X, (np.arange(24) % 3 > 0)[owner].astype(int), owner)
+        found.append(result.between)
+        expected.append(result.between_by_chance)
+    assert np.mean(expected) == pytest.approx(np.mean(found), rel=0.15)
+
+
 def analysed(**changes):
     X, y, people = drawn(60, 5, subject_spread=1.0)
     given = {"features": X, "logits": X[:, :2] - 0.3 * y[:, None], "labels": y, "subjects": people}
@@ -323,10 +337,11 @@ def test_one_class_alone_has_nothing_to_lie_apart_from():
 
 def test_constant_features_lie_on_one_point():
     found, _ = analysed(features=np.full((60, 7), 0.1), logits=np.full((60, 2), 0.3))
+    zero = {"within", "between", "total", "between_by_chance"}
     for space in (found.features, found.logits):
         assert (space.within, space.between, space.total) == (0, 0, 0)
         known = numbers(space)
-        assert all(np.isnan(known[name]) for name in known.keys() - {"within", "between", "total"})
+        assert all(np.isnan(known[name]) for name in known.keys() - zero)
         assert space.notes == ("All slices lie on one point.",)
     assert all(np.isnan(i.icc) and "nothing varies" in i.note for i in found.intraclass)
     assert [e.width for e in found.ellipses] == pytest.approx([0, 0], abs=1e-12)

@@ -5,6 +5,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from headscope.errors import InputError
 
+ROUNDING = 1e-24  # of the mean square: what float64 leaves of points that coincide
+
 
 def check_points(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """Return points (N, D) as float64, or raise InputError."""

@@ -11,10 +11,9 @@ from math import nan
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from headscope.analysis.checks import check_labels, check_points
+from headscope.analysis.checks import ROUNDING, check_labels, check_points
 from headscope.analysis.discriminant import class_means
 from headscope.analysis.display import Sheet, Shown
-from headscope.analysis.separation import ROUNDING
 from headscope.errors import InputError
 from headscope.record import SUBSETS, Run
 

@@ -26,6 +26,7 @@ MEASURES = {
     "width": "numbers a slice",
     "within": "scatter within classes",
     "between": "scatter between classes",
+    "between_by_chance": "the same by chance",
     "fisher_ratio": "Fisher ratio, between / within",
     "overlap": "overlap along the discriminant, held out",
     "overlap_fitted": "overlap along the discriminant, fitted",

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from headscope.analysis.checks import check_ids, check_labels, check_points
+from headscope.analysis.checks import ROUNDING, check_ids, check_labels, check_points
 from headscope.analysis.discriminant import class_means
 from headscope.analysis.display import Shown
-from headscope.analysis.separation import ROUNDING
 from headscope.files import NO_ID
 
 Array = NDArray[np.float64]
@@ -32,6 +31,8 @@ class Intraclass(Shown):
         fall below 0 by chance.
     between_variance, within_variance
         Estimated components: of groups about their class mean, of slices about their group's.
+    sum_of_squares
+        Of slices about their class mean.
     between_share
         Share of the within-class sum of squares that lies between the group means, 0 to 1.
     chance_share
@@ -45,6 +46,7 @@ class Intraclass(Shown):
     icc: float = nan
     between_variance: float = nan
     within_variance: float = nan
+    sum_of_squares: float = nan
     between_share: float = nan
     chance_share: float = nan
     note: str = ""
@@ -92,7 +94,9 @@ def intraclass(
     chance = (S - K) / (N - K) if N > K else nan
     if S == K or N == S:
         note = f"Each class has a single {by}." if S == K else f"One slice a {by}."
-        return Intraclass(of, by, S, N, between_share=share, chance_share=chance, note=note)
+        return Intraclass(
+            of, by, S, N, sum_of_squares=total, between_share=share, chance_share=chance, note=note
+        )
     spread = (counts**2 / np.bincount(y)[y[first]]).sum()
     size = (N - spread) / (S - K)  # what unequal groups count like
     noise = within / (N - S)
@@ -106,6 +110,7 @@ def intraclass(
         icc=component / known if known > 0 else nan,
         between_variance=component,
         within_variance=noise,
+        sum_of_squares=total,
         between_share=share,
         chance_share=chance,
         note="" if known > 0 else "Within classes nothing varies.",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import qr
 
-from headscope.analysis.checks import check_ids, check_labels, check_points
+from headscope.analysis.checks import ROUNDING, check_ids, check_labels, check_points
 from headscope.analysis.discriminant import (
     Discriminant,
     about_means,
@@ -20,10 +20,10 @@ from headscope.analysis.discriminant import (
     mean_overlap,
 )
 from headscope.analysis.display import Shown
+from headscope.analysis.intraclass import intraclass
 
 Array = NDArray[np.float64]
 MOST_CLASSES = 10
-ROUNDING = 1e-24  # of the mean square: what float64 leaves of points that coincide
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,6 +36,9 @@ class Separation(Shown):
         Traces of the scatter matrices over N: mean squared distance of a slice from its class
         mean, of the class means from the mean of all slices, of the slices from that mean. The
         first two add up to the third.
+    between_by_chance
+        What `between` is expected to be if the classes meant nothing, from the variance between
+        subjects and within them: the fewer the subjects, the more.
     fisher_ratio
         between / within; infinite where each class lies on a point of its own.
     overlap
@@ -59,6 +62,7 @@ class Separation(Shown):
     width: int
     within: float = nan
     between: float = nan
+    between_by_chance: float = nan
     total: float = nan
     fisher_ratio: float = nan
     overlap: float = nan
@@ -115,6 +119,7 @@ def separation(
         width=X.shape[1],
         within=within,
         between=between,
+        between_by_chance=_between_by_chance(Z, y, people) if K > 1 else nan,
         total=_or_none(_mean_square(Z), floor),
         fisher_ratio=_quotient(between, within),
         overlap=held_out,
@@ -183,6 +188,25 @@ def effective_rank(products: Array) -> float:
         return nan
     share = share[share > share.max() * 1e-14] / share.sum()
     return exp(-float((share * np.log(share)).sum()))
+
+
+def _between_by_chance(Z: Array, y: NDArray[Any], people: NDArray[Any]) -> float:
+    """Return the scatter between classes that differ by the draw of their subjects alone.
+
+    The variance of a class mean is that between subjects, over what so many unequal subjects
+    count as, and that within them, over the slices; Σ_k p_k (1 − p_k) of it lies between.
+    """
+    known = intraclass(Z, people, y)
+    apart, within = max(0.0, known.between_variance), known.within_variance
+    if known.groups == len(Z) > int(y.max()) + 1:  # one slice a subject: each stands for itself
+        apart, within = 0.0, known.sum_of_squares / (len(Z) - int(y.max()) - 1)
+    count = np.bincount(y)
+    owner = np.unique(people, return_inverse=True)[1]
+    each = np.zeros((len(count), int(owner.max()) + 1))
+    np.add.at(each, (y, owner), 1)  # slices of each subject in each class
+    variance = apart * (each**2).sum(axis=1) / count**2 + within / count  # (K,)
+    share = count / len(Z)
+    return float((share * (1 - share) * variance).sum())
 
 
 def _ratio(square: float, of: float) -> float:
