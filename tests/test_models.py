@@ -8,12 +8,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from headscope.errors import InputError
-from headscope.models.head import find_classifier, map_name, replace_classifier
+from headscope.models.head import find_classifier, find_head_init, replace_classifier, tap
 from headscope.models.network import build_network
 from headscope.models.regimes import REGIMES, find_regime, state_hash
-from headscope.models.stages import stage_members, stage_names
+from headscope.models.stages import stage_members
+from headscope.models.tail import apply_tail
 from headscope.models.weights import load_pretrained
-from headscope.models.zoo import find_architecture
+from headscope.models.zoo import Architecture, find_architecture
 
 TINY = "timm/test_resnet"
 WEIGHTS = Path(os.environ.get("HEADSCOPE_TEST_WEIGHTS", "../shared/weights"))
@@ -132,9 +133,45 @@ def test_unknown_names_are_met_with_likely_ones():
         build_network(TINY, "froze", "random", classes=2, size=32, seed=0)
 
 
-def test_a_network_without_a_final_linear_layer_is_refused():
-    with pytest.raises(InputError, match="squeezenet1_1 does not end in a linear layer"):
-        find_classifier(find_architecture("squeezenet1_1").build(), "squeezenet1_1")
+@pytest.mark.parametrize("name", ["timm/deit_tiny_distilled_patch16_224", "timm/crossvit_9_240"])
+def test_a_network_with_two_classifiers_is_refused(name):
+    with pytest.raises(InputError, match=f"{name} ends neither in one linear layer nor in a 1×1"):
+        find_classifier(find_architecture(name).build(), name)
+
+
+def test_a_layer_whose_output_is_changed_afterwards_is_no_classifier(monkeypatch):
+    class Doubled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+
+        def forward(self, x):
+            return 2 * self.fc(self.conv(x).mean(dim=(2, 3)))
+
+    odd = Architecture("odd", Doubled, "file", size=32)
+    monkeypatch.setattr("headscope.models.network.find_architecture", lambda name: odd)
+    with pytest.raises(InputError, match="odd ends neither"):
+        build_network("odd", "scratch", "random", classes=2, size=32, seed=0)
+
+
+def test_a_1x1_convolution_becomes_average_and_linear_layer(tmp_path):
+    donor = find_architecture("squeezenet1_1").build()
+    save_file(donor.state_dict(), tmp_path / "w.safetensors")  # with its 1000-class convolution
+    network = build_network(
+        "squeezenet1_1", "frozen", str(tmp_path / "w.safetensors"), classes=3, size=64, seed=0
+    )
+    assert network.classifier == "classifier.1.2" and network.head.weight.shape == (3, 512)
+    assert torch.equal(network.model.features[0].weight, donor.features[0].weight)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        maps = donor.eval().features(x)
+        logits = network.model.eval()(x)
+        # average and 1×1 convolution commute
+        weight, bias = network.head.weight[:, :, None, None], network.head.bias
+        oracle = nn.functional.conv2d(maps, weight, bias).mean(dim=(2, 3))
+    torch.testing.assert_close(logits, oracle, rtol=1e-5, atol=1e-5)
+    assert float(logits.min()) < 0  # no ReLU cuts them off
+    assert network.tail == ("mean", "linear:classifier.1.2") and network.map_layer == "features"
 
 
 def test_slices_too_small_for_a_network_are_refused():
@@ -144,13 +181,34 @@ def test_slices_too_small_for_a_network_are_refused():
 
 def test_the_new_head_is_glorot_uniform_with_zero_bias():
     model = find_architecture("resnet18").build()
-    head = replace_classifier(model, "fc", 3, seed=1)
+    assert replace_classifier(model, "fc", 3) == "fc" and model.fc.weight.shape == (3, 512)
+    find_head_init("glorot")(model.fc, 1)
     bound = np.sqrt(6 / (512 + 3))
-    assert head.weight.shape == (3, 512) and model.fc is head
-    weight = head.weight.detach()
-    assert not head.bias.any()
+    weight = model.fc.weight.detach()
+    assert not model.fc.bias.any()
     assert 0.98 * bound < float(weight.abs().max()) <= bound
     assert float(weight.std()) == pytest.approx(np.sqrt(2 / (512 + 3)), rel=0.05)
+
+
+def test_other_initialisations_of_the_head():
+    head = nn.Linear(4000, 2).requires_grad_(False)
+    find_head_init("pytorch")(head, 0)
+    bound = 4000**-0.5  # the range that nn.Linear draws from
+    assert 0.99 * bound < float(head.weight.abs().max()) <= bound
+    assert 0 < float(head.bias.abs().max()) <= bound
+    find_head_init("normal:0.01")(head, 0)
+    assert float(head.weight.std()) == pytest.approx(0.01, rel=0.05) and not head.bias.any()
+    drawn = head.weight.detach().clone()
+    find_head_init("normal:1e-2")(head, 0)
+    assert torch.equal(head.weight, drawn)  # from the seed alone
+    find_head_init("zero")(head, 0)
+    assert not head.weight.any() and not head.bias.any()
+
+
+@pytest.mark.parametrize("name", ["normal", "normal:", "normal:0", "normal:-1", "normal:x", "he"])
+def test_an_initialisation_that_is_none_names_the_valid_ones(name):
+    with pytest.raises(InputError, match="glorot, pytorch, zero, normal:SD"):
+        build_network(TINY, "scratch", "random", classes=2, size=32, seed=0, head_init=name)
 
 
 def test_resnet50_v1_keeps_its_stride_on_the_first_convolution():
@@ -159,14 +217,43 @@ def test_resnet50_v1_keeps_its_stride_on_the_first_convolution():
         assert stage[0].conv1.stride == (2, 2) and stage[0].conv2.stride == (1, 1)
 
 
+def built(name, size=64):
+    return build_network(name, "scratch", "random", classes=2, size=size, seed=0)
+
+
 def test_stages_and_last_feature_maps():
-    model = find_architecture("resnet18").build()
-    stages = ["conv1", "layer1", "layer2", "layer3", "layer4"]
-    assert stage_names(model, "fc") == stages
-    assert map_name(model, torch.zeros(1, 3, 64, 64)) == "layer4"
-    vgg = find_architecture("vgg11").build()
-    assert map_name(vgg, torch.zeros(1, 3, 32, 32)) == "avgpool"
-    assert stage_names(vgg, "classifier.6")[-3:] == ["features.18", "classifier.0", "classifier.3"]
+    network = built("resnet18")
+    assert network.stages == ["conv1", "layer1", "layer2", "layer3", "layer4"]
+    assert network.map_layer == "layer4" and network.tail == ("mean", "linear:fc")
+    googlenet = built("googlenet")
+    assert googlenet.stages[:4] == ["conv1", "conv2", "conv3", "inception3a"]
+    alexnet = built("alexnet")
+    assert alexnet.stages[-3:] == ["features.10", "classifier.1", "classifier.4"]
+    assert alexnet.map_layer == "avgpool"
+    steps = ("flatten", "linear:classifier.1", "relu", "linear:classifier.4", "relu")
+    assert alexnet.tail == (*steps, "linear:classifier.6")
+
+
+@pytest.mark.parametrize(
+    ("name", "maps", "tail"),
+    [
+        ("timm/test_vit", None, None),  # tokens
+        ("mobilenet_v3_small", "features", None),  # a hard swish has no word
+        ("timm/test_convnext", "stages", ("mean", "layernorm:head.norm", "linear:head.fc")),
+    ],
+)
+def test_the_tail_is_told_where_there_are_words_for_it(name, maps, tail):
+    network = built(name, 160 if name == "timm/test_vit" else 64)
+    assert (network.map_layer, network.tail) == (maps, tail)
+
+
+def test_the_tail_makes_the_logits_of_the_maps():
+    network = built("alexnet", 96)
+    x = torch.randn(2, 3, 96, 96)
+    with torch.inference_mode(), tap(network.model.eval(), [network.map_layer], []) as caught:
+        logits = network.model(x)
+    found = apply_tail(network.model, network.tail, caught[network.map_layer])
+    torch.testing.assert_close(found, logits, rtol=1e-4, atol=1e-5)
 
 
 def step(network):

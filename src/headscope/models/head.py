@@ -1,7 +1,8 @@
-"""Find, replace and read the final linear layer, and tap the layers before it."""
+"""Find, replace and initialise the final linear layer, and tap the layers before it."""
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -9,50 +10,104 @@ from torch import Tensor, nn
 
 from headscope.errors import InputError
 
+HEAD_INITS = ("glorot", "pytorch", "zero", "normal:SD")
+
+# what may stand between the classifier and the logits; after a 1×1 convolution, these too
+_HARMLESS = (nn.Identity, nn.Dropout)
+_POOLING = (nn.ReLU, nn.AdaptiveAvgPool2d, nn.Flatten)
+
 
 def find_classifier(model: nn.Module, name: str) -> str:
-    """Return the path of the final linear layer: the last one, whose output is the logits.
+    """Return the path of the final layer: the last linear one, or a 1×1 convolution.
 
-    `name` is the architecture's, for the error.
+    `name` is the architecture's, for the error. Whether the layer's output is the logits indeed
+    is seen when the network runs (`headscope.models.tail`).
 
     Raises
     ------
     InputError
-        The network does not end in a linear layer.
+        The network ends neither in a linear layer nor in a 1×1 convolution.
     """
-    linear = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not linear or not _ends_with(model, linear[-1]):
-        raise InputError(
-            f"{name} does not end in a linear layer, so headscope cannot replace its classifier; "
-            f"choose an architecture with a fully connected final layer."
-        )
-    return linear[-1]
+    modules = list(model.named_modules())
+    layers = [path for path, module in modules if _is_linear(module)]
+    if layers:
+        last = model.get_submodule(layers[-1])
+        after = modules[[path for path, _ in modules].index(layers[-1]) + 1 :]
+        harmless = _HARMLESS + _POOLING if isinstance(last, nn.Conv2d) else (*_HARMLESS, nn.Flatten)
+        # a second layer for the same classes, whose logits are averaged in, as in distilled DeiT
+        twins = [path for path in layers if _outputs(model.get_submodule(path)) == _outputs(last)]
+        if len(twins) == 1 and all(isinstance(module, harmless) for _, module in after):
+            return layers[-1]
+    raise InputError(no_classifier(name))
 
 
-def replace_classifier(model: nn.Module, path: str, classes: int, seed: int) -> nn.Linear:
-    """Put a new final layer of `classes` outputs at `path` and return it.
+def no_classifier(name: str) -> str:
+    """Say that an architecture's classifier cannot be replaced."""
+    return (
+        f"{name} ends neither in one linear layer nor in a 1×1 convolution, so headscope cannot "
+        f"replace its classifier; choose an architecture with a fully connected final layer."
+    )
 
-    Glorot-uniform weights and zero bias, as the paper's tool initialises them.
+
+def replace_classifier(model: nn.Module, path: str, classes: int) -> str:
+    """Put a new linear layer of `classes` outputs in the place of `path`; return its path.
+
+    A 1×1 convolution becomes the average over positions and a linear layer, so that
+    logits = features · Wᵀ + b holds. Average and 1×1 convolution commute; SqueezeNet's ReLU between
+    them, which would cut logits off at 0, goes.
     """
     old = model.get_submodule(path)
-    assert isinstance(old, nn.Linear)
-    new = nn.Linear(old.in_features, classes)
-    generator = torch.Generator().manual_seed(seed)
-    bound = math.sqrt(6 / (old.in_features + classes))
-    with torch.no_grad():
-        new.weight.uniform_(-bound, bound, generator=generator)
-        new.bias.zero_()
-    model.set_submodule(path, new)
-    return new
+    if isinstance(old, nn.Conv2d):
+        new = nn.Linear(old.in_channels, classes)
+        parts = (nn.AdaptiveAvgPool2d(1), nn.Flatten(1), new, nn.Unflatten(1, (classes, 1, 1)))
+        modules = [name for name, _ in model.named_modules()]
+        for name in modules[modules.index(path) + 1 :]:
+            if isinstance(model.get_submodule(name), nn.ReLU):
+                model.set_submodule(name, nn.Identity())
+        model.set_submodule(path, nn.Sequential(*parts))
+        path = f"{path}.2"
+    else:
+        assert isinstance(old, nn.Linear)
+        new = nn.Linear(old.in_features, classes)
+        model.set_submodule(path, new)
+    return path
 
 
-def map_name(model: nn.Module, example: Tensor) -> str | None:
-    """Return the last module to output feature maps (B, C, h, w) of more than one position."""
-    last = None
-    for path, output in _outputs(model, example):
-        if path and output.ndim == 4 and output.shape[-1] * output.shape[-2] > 1:
-            last = path
-    return last
+def find_head_init(name: str) -> Callable[[nn.Linear, int], None]:
+    """Return the function that initialises a classifier from a seed as `name` says.
+
+    glorot: uniform with the variance 2 / (D + K) of Glorot and Bengio 2010, zero bias, as the
+    paper's tool; pytorch: nn.Linear's own, uniform within ±1 / √D, bias too; zero: zeros;
+    normal:SD: normal with mean 0 and that standard deviation, zero bias.
+
+    Raises
+    ------
+    InputError
+        There is no such initialisation; the valid ones are listed.
+    """
+    spread = re.fullmatch(r"normal:([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)", name)
+    if name not in ("glorot", "pytorch", "zero") and not (spread and float(spread[1]) > 0):
+        raise InputError(
+            f"Unknown initialisation of the classifier {name!r}; valid: {', '.join(HEAD_INITS)} "
+            f"(SD a standard deviation, as in normal:0.01)."
+        )
+
+    @torch.no_grad()
+    def initialise(head: nn.Linear, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        width = head.in_features
+        bound = math.sqrt(6 / (width + head.out_features)) if name == "glorot" else width**-0.5
+        nn.init.zeros_(head.bias)
+        if name == "zero":
+            nn.init.zeros_(head.weight)
+        elif spread:
+            head.weight.normal_(0, float(spread[1]), generator=generator)
+        else:
+            head.weight.uniform_(-bound, bound, generator=generator)
+        if name == "pytorch":
+            head.bias.uniform_(-bound, bound, generator=generator)
+
+    return initialise
 
 
 @contextmanager
@@ -75,32 +130,12 @@ def tap(model: nn.Module, outputs: list[str], inputs: list[str]) -> Iterator[dic
             handle.remove()
 
 
-def _ends_with(model: nn.Module, path: str) -> bool:
-    """Whether the layer at `path` is the last to act: its output is the network's."""
-    following = list(model.named_modules())
-    start = [name for name, _ in following].index(path) + 1
-    harmless = (nn.Identity, nn.Dropout)
-    return all(isinstance(module, harmless) for _, module in following[start:])
+def _is_linear(module: nn.Module) -> bool:
+    if isinstance(module, nn.Conv2d):
+        return module.kernel_size == (1, 1) and module.groups == 1
+    return isinstance(module, nn.Linear)
 
 
-@torch.inference_mode()
-def _outputs(model: nn.Module, example: Tensor) -> list[tuple[str, Tensor]]:
-    """Every module's output in the order in which they end, for one pass in eval mode."""
-    ended: list[tuple[str, Tensor]] = []
-    training = model.training
-    handles = [
-        module.register_forward_hook(
-            lambda _m, _i, output, path=path: (
-                ended.append((path, output)) if isinstance(output, Tensor) else None
-            )
-        )
-        for path, module in model.named_modules()
-    ]
-    try:
-        model.eval()
-        model(example)
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()
-    return ended
+def _outputs(layer: nn.Module) -> int:
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    return layer.weight.shape[0]

@@ -7,9 +7,15 @@ import torch
 from torch import nn
 
 from headscope.errors import InputError
-from headscope.models.head import find_classifier, map_name, replace_classifier
+from headscope.models.head import (
+    find_classifier,
+    find_head_init,
+    no_classifier,
+    replace_classifier,
+)
 from headscope.models.regimes import Regime, find_regime, prepare, state_hash, trained_paths
 from headscope.models.stages import stage_names
+from headscope.models.tail import Pass, Tail, find_tail, gives_logits, map_name, watch
 from headscope.models.weights import Source, draw_moments, load_pretrained
 from headscope.models.zoo import Architecture, find_architecture
 
@@ -20,7 +26,9 @@ class Network:
 
     classifier is the path of the final linear layer and head that layer; stages are the paths
     whose mean activations are kept, map_layer that of the last feature maps (None: there are
-    none); training_mode() puts each part into the mode in which it trains.
+    none), tail what makes logits of those (`headscope.models.tail`; None: no words for it);
+    trained are the paths of what trains (None: everything), and training_mode() puts each part
+    into the mode in which it trains.
     """
 
     architecture: Architecture
@@ -30,7 +38,7 @@ class Network:
     head: nn.Linear
     stages: list[str]
     map_layer: str | None
-    tail: tuple[str, ...] | None
+    tail: Tail | None
     trained: tuple[str, ...] | None
     source: Source
     training_mode: Callable[[], object]
@@ -60,7 +68,7 @@ def build_network(
     """Build a network for slices of `size` pixels; everything random in it comes from `seed`.
 
     weights: "pretrained", "random" or a file; the regime `scratch` is random whatever it says,
-    and with "random" so is every other.
+    and with "random" so is every other. head_init: glorot, pytorch, zero or normal:SD.
 
     Raises
     ------
@@ -68,44 +76,67 @@ def build_network(
         Unknown names, weights that do not fit, or slices too small for the network.
     """
     entry, chosen = find_architecture(architecture), find_regime(regime)
+    initialise = find_head_init(head_init)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        # 1. the architecture and what it starts from
         model = entry.build()
         classifier = find_classifier(model, architecture)
-        source = Source("random")
-        if chosen.pretrained and weights != "random":
-            new_buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-            source = load_pretrained(model, entry, classifier, weights)
-            if chosen.start == "moments":
-                source = draw_moments(model, source, new_buffers)
-        head = replace_classifier(model, classifier, classes, seed)
-    _check_size(architecture, model, size)
-    # at the size it was made for, so that the last maps have positions and pooled ones have not
-    map_layer = map_name(model, torch.zeros(1, 3, max(size, entry.size), max(size, entry.size)))
+        source = _start(model, entry, chosen, classifier, weights)
+        # 2. a classifier of our classes, and what stands before it
+        classifier = replace_classifier(model, classifier, classes)
+    head = model.get_submodule(classifier)
+    assert isinstance(head, nn.Linear)
+    seen = _watch(entry, model, classifier, size)
+    initialise(head, seed)
+    map_layer = map_name(model, seen)
+    # 3. what the regime lets train
     trained = trained_paths(model, classifier, chosen)
-    model = model.to(memory_format=torch.channels_last)
     return Network(
-        entry,
-        chosen,
-        model,
-        classifier,
-        head,
-        stage_names(model, classifier),
-        map_layer,
-        None,
-        trained,
-        source,
-        prepare(model, trained),
+        architecture=entry,
+        regime=chosen,
+        model=model.to(memory_format=torch.channels_last),
+        classifier=classifier,
+        head=head,
+        stages=[name for name in stage_names(model, classifier) if seen.output(name) is not None],
+        map_layer=map_layer,
+        tail=find_tail(model, classifier, map_layer, seen) if map_layer else None,
+        trained=trained,
+        source=source,
+        training_mode=prepare(model, trained),
     )
 
 
-def _check_size(name: str, model: nn.Module, size: int) -> None:
-    """Raise InputError where the network cannot take slices of `size` pixels."""
+def _start(
+    model: nn.Module, entry: Architecture, regime: Regime, classifier: str, weights: str
+) -> Source:
+    """Fill the new model with what the regime starts from; say where that came from."""
+    if not regime.pretrained or weights == "random":
+        return Source("random")
+    new_buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    source = load_pretrained(model, entry, classifier, weights)
+    if regime.start == "moments":
+        return draw_moments(model, source, new_buffers)
+    return source
+
+
+def _watch(entry: Architecture, model: nn.Module, classifier: str, size: int) -> Pass:
+    """Run the model on noise; raise InputError where it cannot take such slices.
+
+    At least at the size it was made for, so that its last maps have positions and pooled ones
+    have not.
+    """
+    noise = torch.Generator().manual_seed(0)
+    sides = sorted({size, max(size, entry.size)})
     try:
-        with torch.inference_mode():
-            model.eval()(torch.zeros(1, 3, size, size))
+        for side in sides:
+            seen = watch(model, classifier, torch.randn(1, 3, side, side, generator=noise))
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"{name} does not take slices of {size} × {size} pixels ({reason}); try --size 224."
+            f"{entry.name} does not take slices of {size} × {size} pixels ({reason}); try "
+            f"--size {entry.size}."
         ) from None
+    if not gives_logits(classifier, seen):
+        raise InputError(no_classifier(entry.name))
+    return seen

@@ -11,13 +11,6 @@ from torch import nn
 
 # sequences that hold a network's stages; ResNet's layer1 is one stage, though a sequence as well
 _SEQUENCES = ("features", "blocks", "stages", "layers", "trunk_output", "levels", "encoder")
-_NORMS = (
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.instancenorm._InstanceNorm,
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.RMSNorm,
-)
 
 
 def stage_names(model: nn.Module, classifier: str) -> list[str]:
@@ -33,8 +26,7 @@ def stage_members(model: nn.Module, classifier: str) -> dict[str, list[str]]:
     """
     members: dict[str, list[str]] = {}
     for path, module in _parts(model, classifier):
-        bare = next(module.parameters(), None) is None or isinstance(module, _NORMS)
-        if not bare:
+        if _transforms(module):
             members[path] = [path]
         elif members:
             members[next(reversed(members))].append(path)
@@ -52,3 +44,15 @@ def _parts(model: nn.Module, classifier: str, prefix: str = "") -> Iterator[tupl
             yield from _parts(child, classifier, f"{path}.")
         else:
             yield path, child
+
+
+def _transforms(module: nn.Module) -> bool:
+    """Whether a module holds weights beside those of a normalisation.
+
+    Libraries write normalisations of their own, which share no class but a word of their names.
+    """
+    return any(
+        next(part.parameters(recurse=False), None) is not None
+        for part in module.modules()
+        if "Norm" not in type(part).__name__
+    )
