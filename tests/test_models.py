@@ -1,13 +1,18 @@
 import os
+import pickle
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+import torchvision
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from headscope.errors import InputError
+from headscope.files import sha256
 from headscope.models.head import find_classifier, find_head_init, replace_classifier, tap
 from headscope.models.network import build_network
 from headscope.models.regimes import REGIMES, find_regime, state_hash
@@ -17,7 +22,9 @@ from headscope.models.weights import load_pretrained
 from headscope.models.zoo import Architecture, find_architecture
 
 TINY = "timm/test_resnet"
-WEIGHTS = Path(os.environ.get("HEADSCOPE_TEST_WEIGHTS", "../shared/weights"))
+WEIGHTS = (
+    Path(__file__).parents[1] / os.environ.get("HEADSCOPE_TEST_WEIGHTS", "../shared/weights")
+).resolve()
 
 
 def tiny(regime: str = "finetune", weights: str = "random", seed: int = 0):
@@ -40,27 +47,49 @@ def test_packaged_weights_fill_every_tensor_of_the_backbone():
     assert len(network.source.sha256 or "") == 64
 
 
-@pytest.mark.parametrize("form", ["safetensors", "pth", "half", "wrapped", "trunk"])
+FORMS = [
+    "safetensors",
+    "pth",
+    "half",
+    "bfloat16",
+    "double",
+    "wrapped",
+    "lightning",
+    "compiled",
+    "trunk",
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_file_of_weights_is_read_in_every_usual_form(tmp_path, form):
     architecture = find_architecture(TINY)
     donor = architecture.build()
     state = {name: tensor.clone() for name, tensor in donor.state_dict().items()}
     path = tmp_path / ("weights.safetensors" if form == "safetensors" else "weights.pth")
+    kinds = {"half": torch.float16, "bfloat16": torch.bfloat16, "double": torch.float64}
     if form == "safetensors":
         save_file(state, path)
-    elif form == "half":
-        half = {k: t.half() if t.is_floating_point() else t for k, t in state.items()}
-        torch.save(half, path)
+    elif form in kinds:
+        given = {k: t.to(kinds[form]) if t.is_floating_point() else t for k, t in state.items()}
+        torch.save(given, path)
     elif form == "wrapped":
         torch.save({"state_dict": {f"module.{k}": t for k, t in state.items()}, "epoch": 3}, path)
+    elif form == "lightning":
+        inner = {f"net.{k}": t for k, t in state.items()}
+        torch.save({"state_dict": inner | {"loss.weight": torch.ones(2)}, "epoch": 3}, path)
+    elif form == "compiled":
+        inner = {f"module._orig_mod.{k}": t for k, t in state.items()}
+        torch.save({"model": inner, "optimizer": {"lr": 0.1}}, path)
     elif form == "trunk":
         torch.save({k: t for k, t in state.items() if not k.startswith("fc.")}, path)
     else:
         torch.save(state, path)
     network = tiny("frozen", str(path))
-    tolerance = 1e-2 if form == "half" else 0
+    tolerance = {"half": 1e-2, "bfloat16": 5e-2}.get(form, 0)
+    assert network.source.text == path.name and len(network.source.sha256) == 64
     for name, tensor in network.model.state_dict().items():
         if not name.startswith("fc."):
+            assert tensor.dtype == state[name].dtype
             torch.testing.assert_close(tensor, state[name], rtol=tolerance, atol=tolerance)
 
 
@@ -72,20 +101,46 @@ class Payload:
         return (os.mkdir, (self.target,))
 
 
-def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path):
-    torch.save({"conv1.0.weight": Payload(str(tmp_path / "ran"))}, tmp_path / "evil.pth")
-    with pytest.raises(InputError, match=r"evil\.pth cannot be read as weights"):
-        tiny("frozen", str(tmp_path / "evil.pth"))
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".ckpt", ".safetensors", ""])
+@pytest.mark.parametrize("form", ["zip", "legacy", "bare pickle"])
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, suffix, form):
+    path, evil = tmp_path / f"evil{suffix}", {"conv1.0.weight": Payload(str(tmp_path / "ran"))}
+    if form == "bare pickle":
+        path.write_bytes(pickle.dumps(evil))
+    else:
+        torch.save(evil, path, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(InputError, match=f"{re.escape(str(path))} cannot be read as weights"):
+        tiny("frozen", str(path))
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_whole_model_is_refused_with_what_to_save_instead(tmp_path):
+    torch.save(find_architecture(TINY).build(), tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"would run code\. Save model\.state_dict\(\) instead"):
+        tiny("frozen", str(tmp_path / "model.pt"))
+    torch.save([torch.zeros(3)], tmp_path / "list.pt")
+    with pytest.raises(InputError, match=r"list\.pt holds no state dict"):
+        tiny("frozen", str(tmp_path / "list.pt"))
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    state = dict(find_architecture(TINY).build().state_dict())
+    state["bn1.weight"] = torch.full_like(state["bn1.weight"], float("nan"))
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(
+        InputError, match=r"w\.safetensors holds values .* not finite, in bn1\.weight"
+    ):
+        tiny("frozen", str(tmp_path / "w.safetensors"))
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 @pytest.mark.parametrize("damage", ["empty", "text", "truncated"])
-def test_a_damaged_file_is_one_sentence(tmp_path, damage):
-    path = tmp_path / "weights.safetensors"
-    save_file({"a": torch.zeros(4)}, path)
+def test_a_damaged_file_is_one_sentence(tmp_path, damage, suffix):
+    path = tmp_path / f"weights.{suffix}"
+    (save_file if suffix == "safetensors" else torch.save)({"a": torch.zeros(4)}, path)
     whole = path.read_bytes()
     path.write_bytes({"empty": b"", "text": b"hello" * 9, "truncated": whole[:-5]}[damage])
-    with pytest.raises(InputError, match=r"weights\.safetensors"):
+    with pytest.raises(InputError, match=rf"weights\.{suffix} cannot be read as weights"):
         tiny("frozen", str(path))
 
 
@@ -114,16 +169,64 @@ def test_a_trunk_says_which_layers_stay_random(tmp_path):
     assert torch.equal(other.features[0].weight, model.features[0].weight)
 
 
-def test_weights_that_cannot_be_downloaded_say_what_to_fetch(monkeypatch):
-    from urllib.error import URLError
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """No network, and empty caches in tmp_path."""
 
     def refuse(*args, **options):
-        raise URLError("no network")
+        raise OSError("no network")
 
-    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
-    monkeypatch.setattr("os.path.exists", lambda path: False)
-    with pytest.raises(InputError, match=r"https://.*resnet18.*--weights"):
-        build_network("resnet18", "frozen", "pretrained", classes=2, size=32, seed=0)
+    monkeypatch.setattr("socket.create_connection", refuse)
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("headscope.models.published.getproxies", dict)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("resnet18", ["download.pytorch.org/models/resnet18-f37072fd.pth", "hub/checkpoints/"]),
+        (TINY, ["huggingface.co/timm/test_resnet.r160_in1k/resolve/main/", "HF_HOME"]),
+    ],
+)
+def test_weights_that_cannot_be_downloaded_say_what_to_fetch(nowhere, name, parts):
+    with pytest.raises(InputError) as caught:
+        build_network(name, "frozen", "pretrained", classes=2, size=32, seed=0)
+    for part in [f"The weights of {name}", "--weights", str(nowhere), *parts]:
+        assert part in str(caught.value)
+
+
+def test_weights_in_the_caches_need_no_network(nowhere, monkeypatch):
+    donor = find_architecture(TINY).build().state_dict()
+    repository = nowhere / "hub" / "models--timm--test_resnet.r160_in1k"
+    (repository / "snapshots" / "abc").mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    save_file(donor, repository / "snapshots" / "abc" / "model.safetensors")
+    network = tiny("frozen", "pretrained")
+    assert torch.equal(network.model.conv1[0].weight, donor["conv1.0.weight"])
+    assert network.source.text == "timm timm/test_resnet.r160_in1k" and network.source.sha256
+
+    donor = find_architecture("squeezenet1_1").build().state_dict()
+    (nowhere / "hub" / "checkpoints").mkdir()
+    # torchvision checks the file against the hash in its name
+    torch.save(donor, nowhere / "w.pth")
+    name = f"squeezenet1_1-{sha256(nowhere / 'w.pth')[:8]}.pth"
+    (nowhere / "w.pth").rename(nowhere / "hub" / "checkpoints" / name)
+    published = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1
+    moved = replace(published.value, url=f"https://example.org/{name}")
+    monkeypatch.setattr(published, "_value_", moved)
+    network = build_network("squeezenet1_1", "frozen", "pretrained", classes=2, size=32, seed=0)
+    assert torch.equal(network.model.features[0].weight, donor["features.0.weight"])
+    assert network.source.text == "torchvision squeezenet1_1 IMAGENET1K_V1"
+    assert len(network.source.sha256 or "") == 64
+
+
+def test_a_model_published_without_a_classifier_gets_one():
+    network = built("timm/vit_small_patch16_224.dino", 224)
+    assert network.classifier == "head" and network.head.weight.shape == (2, 384)
 
 
 def test_unknown_names_are_met_with_likely_ones():
@@ -364,8 +467,33 @@ def test_the_certificate_sees_a_buffer_move():
 
 @pytest.mark.real_data
 @pytest.mark.skipif(not WEIGHTS.is_dir(), reason=f"no folder of real weights at {WEIGHTS}")
-def test_real_imagenet_weights_load():
-    path = WEIGHTS / "resnet50_v1_imagenet_fp16.safetensors"
-    network = build_network("resnet50_v1", "frozen", str(path), classes=2, size=64, seed=0)
-    assert float(network.model.bn1.running_var.std()) > 0
-    assert network.source.sha256 and network.source.text == path.name
+@pytest.mark.parametrize(
+    ("name", "file", "words"),
+    [
+        ("resnet50_v1", "resnet50_v1_imagenet_fp16", ""),
+        ("squeezenet1_1", "squeezenet1_1_imagenet", ""),
+        ("alexnet", "alexnet_features_imagenet_fp16", " (the trunk alone; classifier.1.weight"),
+    ],
+)
+def test_real_imagenet_weights_load(name, file, words):
+    path = WEIGHTS / f"{file}.safetensors"
+    network = build_network(name, "frozen", str(path), classes=2, size=64, seed=0)
+    given, loaded = load_file(path), network.model.state_dict()
+    shared = given.keys() & loaded.keys() - {"fc.weight", "fc.bias"}
+    assert len(shared) >= len(given) - 2
+    assert all(torch.equal(given[key].to(loaded[key].dtype), loaded[key]) for key in shared)
+    assert network.source.sha256 == sha256(path)
+    assert network.source.text.startswith(path.name + words)
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not WEIGHTS.is_dir(), reason=f"no folder of real weights at {WEIGHTS}")
+def test_moments_of_real_weights_make_another_network_of_their_scale():
+    path = str(WEIGHTS / "squeezenet1_1_imagenet.safetensors")
+    of = {
+        regime: build_network("squeezenet1_1", regime, path, classes=2, size=64, seed=0).model
+        for regime in ("finetune", "scratch-moments")
+    }
+    real, drawn = (model.features[12].expand3x3.weight.detach() for model in of.values())
+    assert float(drawn.std()) == pytest.approx(float(real.std()), rel=0.02)
+    assert abs(float(torch.corrcoef(torch.stack([real.ravel(), drawn.ravel()]))[0, 1])) < 0.02

