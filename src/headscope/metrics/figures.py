@@ -4,7 +4,7 @@ A draw is a row of counts (S,): how often each subject stands in it. Everything 
 figures follows from sums over each subject's units, so 2,000 draws are one product of matrices.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -42,8 +42,10 @@ class Tally(NamedTuple):
     gaps: Array
 
 
-def figures(units: Units, counts: Array, positive: int = 0) -> dict[str, Array]:
-    """Return every figure of `FIGURES` for each draw (B,), NaN where undefined.
+def figures(
+    units: Units, counts: Array, positive: int = 0, names: Collection[str] = tuple(FIGURES)
+) -> dict[str, Array]:
+    """Return figures of `FIGURES` (those named) for each draw (B,), NaN where undefined.
 
     units.owner indexes the columns of counts (B, S). Of two classes, sensitivity, specificity,
     average precision, F1 and the Brier score (squared error of one probability) are those of
@@ -55,20 +57,24 @@ def figures(units: Units, counts: Array, positive: int = 0) -> dict[str, Array]:
     """
     classes = units.probabilities.shape[1]
     tally = _tally(units, counts.shape[1], positive)
-    each = class_figures(units, counts, tally=tally)
     present = np.flatnonzero(tally.true.sum(axis=0))
-    total = counts @ tally.true.sum(axis=1).astype(counts.dtype)  # (B,)
     alone = len(present) < 2
     spoken = np.array([positive]) if classes == 2 else present
     against = spoken if classes == 2 or not alone else present[:0]
+    ranked = spoken if {"auc", "average_precision"} & set(names) else present[:0]
+    each = _class_figures(units, counts, tally, ranked)
     undefined = np.full(len(counts), np.nan)
+    total = counts @ tally.true.sum(axis=1).astype(counts.dtype)  # (B,)
 
     def mean(name: str, over: Array) -> Array:
         return each[name][:, over].mean(axis=1) if len(over) else undefined
 
+    def share(sums: Array) -> Array:
+        return counts @ sums.astype(counts.dtype) / total
+
     with np.errstate(invalid="ignore", divide="ignore"):
-        return {
-            "accuracy": counts @ tally.right.sum(axis=1).astype(counts.dtype) / total,
+        known = {
+            "accuracy": share(tally.right.sum(axis=1)),
             "balanced_accuracy": mean("sensitivity", present),
             "sensitivity": mean("sensitivity", spoken),
             "specificity": mean("specificity", against),
@@ -76,25 +82,16 @@ def figures(units: Units, counts: Array, positive: int = 0) -> dict[str, Array]:
             "average_precision": mean("average_precision", spoken),
             "f1": mean("f1", spoken),
             "mcc": undefined if alone else _mcc(tally, counts),
-            "brier": counts @ tally.brier.astype(counts.dtype) / total,
+            "brier": share(tally.brier),
             "ece": np.abs(counts @ tally.gaps.astype(counts.dtype)).sum(axis=1) / total,
         }
+    return {name: known[name] for name in names}
 
 
-def class_figures(units: Units, counts: Array, tally: Tally | None = None) -> dict[str, Array]:
+def class_figures(units: Units, counts: Array) -> dict[str, Array]:
     """Return figures of each class against the rest, (B, K), NaN where undefined."""
-    tally = tally or _tally(units, counts.shape[1], 0)
-    right, true, called = (counts @ part.astype(counts.dtype) for part in tally[:3])  # (B, K)
-    rest = true.sum(axis=1, keepdims=True) - true
-    auc, precision = _ranking(units, counts)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {
-            "sensitivity": right / true,
-            "specificity": (rest - called + right) / rest,
-            "auc": auc,
-            "average_precision": precision,
-            "f1": np.where(true > 0, 2 * right / (true + called), np.nan),
-        }
+    tally = _tally(units, counts.shape[1], 0)
+    return _class_figures(units, counts, tally, np.arange(units.probabilities.shape[1]))
 
 
 def confusion(units: Units) -> Array:
@@ -107,6 +104,20 @@ def confusion(units: Units) -> Array:
 def calibration_bins(confidence: Array, bins: int = BINS) -> Array:
     """Return the bin (0 … bins − 1) of each probability (n,): widths equal, upper edges inside."""
     return np.clip(np.ceil(np.nan_to_num(confidence) * bins).astype(np.int64) - 1, 0, bins - 1)
+
+
+def _class_figures(units: Units, counts: Array, tally: Tally, ranked: Array) -> dict[str, Array]:
+    right, true, called = (counts @ part.astype(counts.dtype) for part in tally[:3])  # (B, K)
+    rest = true.sum(axis=1, keepdims=True) - true
+    auc, precision = _ranking(units, counts, ranked)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "sensitivity": right / true,
+            "specificity": (rest - called + right) / rest,
+            "auc": auc,
+            "average_precision": precision,
+            "f1": np.where(true > 0, 2 * right / (true + called), np.nan),
+        }
 
 
 def _tally(units: Units, people: int, positive: int) -> Tally:
@@ -141,14 +152,14 @@ def _mcc(tally: Tally, counts: Array) -> Array:
     return np.divide(above, np.sqrt(spread), out=np.zeros_like(above), where=spread > 0)
 
 
-def _ranking(units: Units, counts: Array) -> tuple[Array, Array]:
-    """Return AUC and average precision of each class against the rest, (B, K) each."""
+def _ranking(units: Units, counts: Array, ranked: Array) -> tuple[Array, Array]:
+    """Return AUC and average precision of the ranked classes against the rest, (B, K) each."""
     labels, probabilities, owner = units
     classes = probabilities.shape[1]
     auc, precision = (np.full((len(counts), classes), np.nan) for _ in range(2))
     if classes > PER_CLASS and len(counts) > 1:
         return auc, precision
-    for k in range(classes):
+    for k in ranked:
         scores = probabilities[:, k]
         if not (labels == k).any() or not np.isfinite(scores).all():
             continue

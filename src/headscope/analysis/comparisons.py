@@ -1,0 +1,315 @@
+"""Every two settings that were tested on the same subjects, compared subject by subject."""
+
+import re
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import combinations
+from math import isnan, nan
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from headscope.analysis.paired import bootstrap_p, delong, holm, mcnemar
+from headscope.analysis.table import run_variant
+from headscope.files import NO_ID
+from headscope.metrics import Units, bootstrap_interval, figures, resample, subject_level
+from headscope.metrics.levels import Array
+from headscope.record import Run
+
+KEYS = ["subject_id", "session_id", "plane", "slice_index", "label"]
+FIGURES = ("subject_accuracy", "slice_accuracy", "subject_auc")
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one setting's figure lies above another's, as a fraction; NaN where undefined.
+
+    low, high: 95% interval by the same draws of subjects for both; NaN where all draws agree.
+    p by `test`; p_holm corrected for all pairs of the table.
+    """
+
+    value: float
+    low: float
+    high: float
+    test: str
+    p: float
+    p_holm: float = nan
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two settings (architecture and regime) tested on the same slices of the same subjects.
+
+    first, second name them; trainings counts the seeds and folds over which they are compared;
+    subjects and slices those tested (each once, however often). Differences are first minus
+    second. only_first, only_second count the subjects whom one of them alone called rightly, None
+    where subjects were tested several times (over seeds), so that McNemar's test does not apply.
+    """
+
+    first: str
+    second: str
+    split: str
+    trainings: int
+    subjects: int
+    slices: int
+    only_first: int | None
+    only_second: int | None
+    subject_accuracy: Difference
+    slice_accuracy: Difference
+    subject_auc: Difference
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether subject accuracy differs at 5% after Holm's correction."""
+        return self.subject_accuracy.p_holm < ALPHA
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """All comparisons of an experiment, in the order of the runs, and what was left out."""
+
+    rows: tuple[Comparison, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Say each comparison in words."""
+        return tuple(comparison_sentence(row, len(self.rows)) for row in self.rows)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a pair, fractions and p-values."""
+        plain = [field.name for field in fields(Comparison) if field.name not in FIGURES]
+        rows = []
+        for each in self.rows:
+            row = {name: getattr(each, name) for name in plain}
+            for name in FIGURES:
+                found = getattr(each, name)
+                row |= {f"{name}_{part.name}": getattr(found, part.name) for part in fields(found)}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+
+class _Training(NamedTuple):
+    """One run's test: its slices and subjects as units, with the ids of the owners."""
+
+    slices: Units
+    subjects: Units
+    names: Array
+
+
+class _Drawn(NamedTuple):
+    """A figure once, over draws, and with each subject left out."""
+
+    once: float
+    drawn: Array
+    left_out: Array
+
+
+def compare_runs(runs: Iterable[Run]) -> Comparisons:
+    """Compare every two settings on the subjects that both were tested on.
+
+    Runs of one architecture, regime and split are one setting, whatever their seeds and folds; two
+    settings are compared over the seeds and folds in which both tested the very same slices.
+    Accuracies are pooled over these tests, areas under the curve averaged; a draw holds a subject
+    with all tests of it, so intervals speak of new subjects and of trainings such as these.
+    Subject accuracy is tested by McNemar's exact test and the area by DeLong's where each subject
+    was tested once and by one training (McNemar: folds too), else by the bootstrap. Runs without
+    subject ids are left out. Source: docs/trust.md, Comparisons.
+    """
+    settings: dict[tuple[str, str], dict[Hashable, Run]] = {}
+    notes = []
+    for run in runs:
+        test = _test_rows(run)
+        if test.empty or (test["subject_id"] == NO_ID).any():
+            notes.append(f"{run.name} is left out: its test names no subjects.")
+            continue
+        fit = run.settings["seed"], run.settings.get("fold"), _fingerprint(test)
+        settings.setdefault((_setting(run), run.settings["split"]), {})[fit] = run
+    drawer = _Drawer()
+    rows = []
+    for (one, first), (two, second) in combinations(settings.items(), 2):
+        shared = sorted(first.keys() & second.keys(), key=str)
+        if one[1] == two[1] and shared:
+            pair = [first[fit] for fit in shared], [second[fit] for fit in shared]
+            rows.append(_compare(one[0], two[0], one[1], pair, drawer))
+    for name in FIGURES:
+        adjusted = holm([getattr(row, name).p for row in rows])
+        rows = [
+            replace(row, **{name: replace(getattr(row, name), p_holm=float(p))})
+            for row, p in zip(rows, adjusted, strict=True)
+        ]
+    return Comparisons(tuple(_shorten(rows)), tuple(notes))
+
+
+def comparison_sentence(row: Comparison, pairs: int = 1) -> str:
+    """Say whether two settings differ in subject accuracy, by how much, and on how many people."""
+    found = row.subject_accuracy
+    points = f"{_signed(100 * found.value)} points"
+    if not isnan(found.low):
+        points += f", 95% {_signed(100 * found.low)} to {_signed(100 * found.high)}"
+    over = "" if row.trainings == 1 else f" over {row.trainings} trainings of each"
+    on = f"{row.subjects} subjects{over}"
+    if row.distinguishable:
+        word = "better" if found.value > 0 else "worse"
+        return f"{row.first} is {word} than {row.second}: {points}, {on}{_tested(found, pairs)}."
+    if found.value == 0 and isnan(found.low):
+        return f"{row.first} is not distinguishable from {row.second}: equal on all {on}."
+    excludes = found.low > 0 or found.high < 0
+    caution = _tested(found, pairs) if excludes else ""
+    return f"{row.first} is not distinguishable from {row.second}: {points}, {on}{caution}."
+
+
+def _tested(found: Difference, pairs: int) -> str:
+    p = "p < 0.001" if found.p_holm < 0.001 else f"p = {found.p_holm:.3f}"
+    return f" ({p}, {found.test}" + (f", Holm over {pairs} pairs)" if pairs > 1 else ")")
+
+
+def _signed(points: float) -> str:
+    text = f"{points:+.1f}".replace("-", "−")
+    return "0.0" if text in ("+0.0", "−0.0") else text
+
+
+def _compare(
+    first: str, second: str, split: str, pair: tuple[list[Run], list[Run]], drawer: "_Drawer"
+) -> Comparison:
+    drawn = [drawer.draw(runs) for runs in pair]
+    tests = [drawer.trainings(runs) for runs in pair]
+    names = np.concatenate([each.names[each.subjects.owner] for each in tests[0]])
+    once_each = len(np.unique(names)) == len(names)
+    right = [np.concatenate([_right(each.subjects) for each in side]) for side in tests]
+    counts = mcnemar(*right) if once_each else None
+    found = {
+        name: _difference(drawn[0].figures[name], drawn[1].figures[name], drawn[0].stratum)
+        for name in FIGURES
+    }
+    if counts:
+        found["subject_accuracy"] = replace(
+            found["subject_accuracy"], test="McNemar's exact test", p=counts.p
+        )
+    binary = tests[0][0].subjects.probabilities.shape[1] == 2
+    if once_each and binary and len(tests[0]) == 1:
+        one, two = tests[0][0].subjects, tests[1][0].subjects
+        p = delong(one.labels, one.probabilities[:, 1], two.probabilities[:, 1]).p
+        found["subject_auc"] = replace(found["subject_auc"], test="DeLong's test", p=p)
+    tested = pd.concat([_test_rows(run)[KEYS] for run in pair[0]]).drop_duplicates()
+    return Comparison(
+        first=first,
+        second=second,
+        split=split,
+        trainings=len(pair[0]),
+        subjects=len(np.unique(names)),
+        slices=len(tested),
+        only_first=counts.only_first if counts else None,
+        only_second=counts.only_second if counts else None,
+        **found,
+    )
+
+
+class _Draws(NamedTuple):
+    """The figures of one setting over draws, and the classes of the subjects drawn."""
+
+    figures: dict[str, _Drawn]
+    stratum: Array
+
+
+class _Drawer:
+    """Draws the same subjects for every setting that was tested on them, each setting once."""
+
+    def __init__(self) -> None:
+        self._tests: dict[str, _Training] = {}
+        self._drawn: dict[tuple[str, ...], _Draws] = {}
+
+    def trainings(self, runs: Sequence[Run]) -> list[_Training]:
+        """Return the tests of runs."""
+        for run in runs:
+            if run.name not in self._tests:
+                self._tests[run.name] = _training(run)
+        return [self._tests[run.name] for run in runs]
+
+    def draw(self, runs: Sequence[Run]) -> _Draws:
+        """Return the figures of the runs of one setting, taken together."""
+        key = tuple(run.name for run in runs)
+        if key not in self._drawn:
+            self._drawn[key] = _draw(self.trainings(runs))
+        return self._drawn[key]
+
+
+def _draw(tests: Sequence[_Training]) -> _Draws:
+    """Draw subjects of all tests together: pooled accuracies, mean areas under the curve."""
+    people, where = np.unique(np.concatenate([each.names for each in tests]), return_inverse=True)
+    places = np.split(where, np.cumsum([len(each.names) for each in tests])[:-1])
+    levels = {}
+    for level in ("slices", "subjects"):
+        units = [getattr(each, level) for each in tests]
+        levels[level] = [
+            each._replace(owner=at[each.owner]) for each, at in zip(units, places, strict=True)
+        ]
+    pooled = {
+        level: Units(*(np.concatenate(parts) for parts in zip(*units, strict=True)))
+        for level, units in levels.items()
+    }
+    whole = pooled["slices"]
+    resampled = resample(whole.labels, whole.owner, len(people))
+    counts = (np.ones((1, len(people))), resampled.drawn, resampled.left_out)
+    found = {}
+    for level in ("slice", "subject"):
+        parts = [figures(pooled[f"{level}s"], c, names=("accuracy",))["accuracy"] for c in counts]
+        found[f"{level}_accuracy"] = _Drawn(float(parts[0][0]), parts[1], parts[2])
+    areas = [
+        np.mean([figures(each, c, names=("auc",))["auc"] for each in levels["subjects"]], axis=0)
+        for c in counts
+    ]
+    found["subject_auc"] = _Drawn(float(areas[0][0]), areas[1], areas[2])
+    return _Draws(found, resampled.stratum)
+
+
+def _difference(first: _Drawn, second: _Drawn, stratum: Array) -> Difference:
+    value, drawn = first.once - second.once, first.drawn - second.drawn
+    left_out = first.left_out - second.left_out
+    interval = bootstrap_interval(value, drawn, left_out, stratum) if not isnan(value) else None
+    low, high = interval or (nan, nan)
+    p = bootstrap_p(drawn) if interval else (1.0 if value == 0 else nan)
+    return Difference(value, low, high, "bootstrap over subjects", p)
+
+
+def _training(run: Run) -> _Training:
+    test = _test_rows(run)
+    columns = [f"probability_{name}" for name in run.class_names]
+    labels = pd.Index(run.class_names).get_indexer(test["label"]).astype(np.int64)
+    names, owner = np.unique(test["subject_id"].to_numpy(str), return_inverse=True)
+    slices = Units(labels, test[columns].to_numpy(float), owner)
+    aggregate = run.settings.get("aggregate", "mean")
+    return _Training(slices, subject_level(*slices, aggregate), names)
+
+
+def _right(units: Units) -> Array:
+    return units.probabilities.argmax(axis=1) == units.labels
+
+
+def _test_rows(run: Run) -> pd.DataFrame:
+    return run.predictions[run.predictions["subset"] == "test"]
+
+
+def _fingerprint(test: pd.DataFrame) -> bytes:
+    """Tell whether two tests hold the same slices in the same order."""
+    return pd.util.hash_pandas_object(test[KEYS].astype(str), index=False).to_numpy().tobytes()
+
+
+def _setting(run: Run) -> str:
+    """Name architecture and regime, without the fold that a run's own name bears."""
+    variant = re.sub(r"-fold\d+of\d+$", "", run_variant(run))
+    return f"{run.settings['architecture']} {variant}"
+
+
+def _shorten(rows: Sequence[Comparison]) -> list[Comparison]:
+    """Leave the architecture out of the names where there is but one."""
+    networks = {name.partition(" ")[0] for row in rows for name in (row.first, row.second)}
+    if len(networks) != 1:
+        return list(rows)
+    return [
+        replace(row, first=row.first.partition(" ")[2], second=row.second.partition(" ")[2])
+        for row in rows
+    ]
