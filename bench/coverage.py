@@ -22,6 +22,7 @@ from headscope.metrics import bootstrap_interval, resample, wilson
 
 SLICES, ACCURACY, DRAWS = 30, 0.75, 1000
 WAYS = ("subjects", "slices")
+COLUMNS = ("subjects", "none", "Wilson", "slices")
 SUBJECTS, CORRELATIONS = (20, 30, 40, 60), (0.0, 0.3, 0.6, 0.9)
 
 
@@ -71,7 +72,13 @@ def intervals(logits, label, seed):
         for counts in (np.ones((1, people)), resampled.drawn, resampled.left_out)
     )
     return {
-        name: bootstrap_interval(whole[name][0], drawn[name], left_out[name], resampled.stratum)
+        name: bootstrap_interval(
+            whole[name][0],
+            drawn[name],
+            left_out[name],
+            resampled.stratum,
+            expand=logits.shape[1] > 1,
+        )
         for name in whole
     }
 
@@ -93,12 +100,9 @@ def naive_intervals(logits, label, rng):
     }
 
 
-def covers(interval, truth):
-    return interval is not None and interval[0] - 1e-9 <= truth <= interval[1] + 1e-9
-
-
 def coverage(level, subjects, correlation, rounds, seed=0, naive=True, accuracy=ACCURACY):
-    """Return the share of rounds in which each interval holds the truth."""
+    """Return the share of intervals that hold the truth, by figure and way; under (figure,
+    "none") the share of rounds in which the bootstrap gave none."""
     rng = np.random.default_rng([seed, subjects, round(100 * correlation)])
     held = {}
     for number in range(rounds):
@@ -111,7 +115,11 @@ def coverage(level, subjects, correlation, rounds, seed=0, naive=True, accuracy=
             found["slices"] = naive_intervals(logits, label, rng)
         for way, figures in found.items():
             for name, interval in figures.items():
-                held.setdefault((name, way), []).append(covers(interval, truth[name]))
+                if way == "subjects":
+                    held.setdefault((name, "none"), []).append(interval is None)
+                if interval is not None:
+                    within = interval[0] - 1e-9 <= truth[name] <= interval[1] + 1e-9
+                    held.setdefault((name, way), []).append(within)
     return {key: float(np.mean(each)) for key, each in held.items()}
 
 
@@ -158,18 +166,21 @@ def draw_figure(results, rounds, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=1000)
+    parser.add_argument("--accuracy", type=float, default=ACCURACY)
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     results = {}
-    print("| figure | subjects | correlation | over subjects | Wilson | over slices |")
-    print("|---|---|---|---|---|---|")
+    print("| figure | subjects | correlation | over subjects | none given | Wilson | over slices |")
+    print("|---|---|---|---|---|---|---|")
     for level in ("slice", "subject"):
         for subjects in SUBJECTS:
             for correlation in CORRELATIONS:
-                found = coverage(level, subjects, correlation, options.rounds)
+                found = coverage(
+                    level, subjects, correlation, options.rounds, accuracy=options.accuracy
+                )
                 results[level, subjects, correlation] = found
                 for name in ("accuracy", "auc"):
-                    ways = [found.get((name, way)) for way in ("subjects", "Wilson", "slices")]
+                    ways = [found.get((name, way)) for way in COLUMNS]
                     cells = ["" if each is None else f"{100 * each:.1f}%" for each in ways]
                     row = [f"{level} {name}", subjects, correlation, *cells]
                     print(f"| {' | '.join(map(str, row))} |", flush=True)

@@ -182,7 +182,12 @@ def _compare(
     right = [np.concatenate([_right(each.subjects) for each in side]) for side in tests]
     counts = mcnemar(*right) if once_each else None
     found = {
-        name: _difference(drawn[0].figures[name], drawn[1].figures[name], drawn[0].stratum)
+        name: _difference(
+            drawn[0].figures[name],
+            drawn[1].figures[name],
+            drawn[0].stratum,
+            expand=name == "slice_accuracy",
+        )
         for name in FIGURES
     }
     if counts:
@@ -266,10 +271,12 @@ def _draw(tests: Sequence[_Training]) -> _Draws:
     return _Draws(found, resampled.stratum)
 
 
-def _difference(first: _Drawn, second: _Drawn, stratum: Array) -> Difference:
+def _difference(first: _Drawn, second: _Drawn, stratum: Array, expand: bool) -> Difference:
     value, drawn = first.once - second.once, first.drawn - second.drawn
     left_out = first.left_out - second.left_out
-    interval = bootstrap_interval(value, drawn, left_out, stratum) if not isnan(value) else None
+    interval = None
+    if not isnan(value):
+        interval = bootstrap_interval(value, drawn, left_out, stratum, expand=expand)
     low, high = interval or (nan, nan)
     p = bootstrap_p(drawn) if interval else (1.0 if value == 0 else nan)
     return Difference(value, low, high, "bootstrap over subjects", p)

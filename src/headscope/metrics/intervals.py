@@ -11,6 +11,7 @@ from headscope.metrics.levels import Array
 
 DRAWS = 2000
 LEVEL = 0.95
+_NORMAL = float(stats.norm.ppf((1 + LEVEL) / 2))
 Value = dict[str, float | None]
 # Figures of draws are single precision; a spread below this is rounding.
 _ALIKE = 1e-6
@@ -58,16 +59,18 @@ def strata(labels: Array, owner: Array, people: int) -> Array:
 
 
 def bootstrap_interval(
-    value: float, drawn: Array, left_out: Array, stratum: Array
+    value: float, drawn: Array, left_out: Array, stratum: Array, *, expand: bool = True
 ) -> tuple[float, float] | None:
-    """Return the expanded BCa interval of a figure, or None where the draws cannot tell.
+    """Return the BCa interval of a figure, or None where the draws cannot tell.
 
     drawn (B,) are its values over draws of subjects; left_out (S,) those with each subject left
-    out; stratum (S,) each subject's class. BCa corrects percentiles for bias and skewness; they
-    are then moved outward, since draws spread by n − 1 over n less than estimates do, and the
-    normal quantile behind them should be Student's with n − K degrees of freedom. Where every
-    draw gives the same (all right, or one class called for all), or a class has but one subject,
-    the bootstrap cannot say how sure the figure is: no interval rather than one too narrow.
+    out; stratum (S,) each subject's class. BCa corrects percentiles for bias and skewness. With
+    expand they are then moved outward, since draws spread by n − 1 over n less than estimates do,
+    and the normal quantile behind them should be Student's with n − K degrees of freedom: right
+    for means over many slices, too wide for figures of one call a subject, which are coarse
+    (bench/coverage.py). Where every draw gives the same (all right, or one class called for all),
+    or a class has but one subject, the bootstrap cannot say how sure the figure is: no interval
+    rather than one too narrow.
     Sources: Efron 1987, JASA 82, 171–185; Davison & Hinkley 1997, section 5.3.2 for strata;
     Hesterberg 2015, The American Statistician 69(4), 371–386, for the expansion.
     """
@@ -78,7 +81,7 @@ def bootstrap_interval(
         return None
     below = np.mean(drawn < value - _ALIKE) + np.mean(np.abs(drawn - value) <= _ALIKE) / 2
     bias = stats.norm.ppf(np.clip(below, 0.5 / len(drawn), 1 - 0.5 / len(drawn)))
-    reach = bias + _reach(sizes) * np.array([-1, 1])
+    reach = bias + (_reach(sizes) if expand else _NORMAL) * np.array([-1, 1])
     tails = bias + reach / np.maximum(1 - _acceleration(left_out, stratum) * reach, _ALIKE)
     low, high = np.quantile(drawn, stats.norm.cdf(tails))
     return float(low), float(high)
@@ -106,7 +109,7 @@ def wilson(right: float, count: float) -> tuple[float, float]:
     """Return the 95% interval of a share, right of count; NaN of none. Source: Wilson 1927."""
     if count == 0:
         return float("nan"), float("nan")
-    z2 = float(stats.norm.ppf((1 + LEVEL) / 2)) ** 2
+    z2 = _NORMAL**2
     share = right / count
     middle = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = sqrt(z2 * share * (1 - share) / count + (z2 / (2 * count)) ** 2) / (1 + z2 / count)

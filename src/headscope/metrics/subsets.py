@@ -99,7 +99,11 @@ def _level_figures(
         interval = None
         if name not in NO_INTERVAL:
             interval = bootstrap_interval(
-                once[name][0], drawn[name], left_out[name][speaks], stratum[speaks]
+                once[name][0],
+                drawn[name],
+                left_out[name][speaks],
+                stratum[speaks],
+                expand=level == "slice" or name == "brier",
             )
         found[f"{level}_{name}"] = _value(once[name][0], interval)
     if len(names) > PER_CLASS:
@@ -109,11 +113,13 @@ def _level_figures(
     if level == "subject":
         _add_wilson(found, table, positive)
     if len(names) > 2:
-        found[f"{level}_per_class"] = _per_class(units, resampled, names)
+        found[f"{level}_per_class"] = _per_class(level, units, resampled, names)
     return found
 
 
-def _per_class(units: Units, resampled: Resampled, names: Sequence[str]) -> dict[str, Any]:
+def _per_class(
+    level: str, units: Units, resampled: Resampled, names: Sequence[str]
+) -> dict[str, Any]:
     """Return figures of each class against the rest."""
     whole = np.ones((1, resampled.drawn.shape[1]))
     all_counts = (whole, resampled.drawn, resampled.left_out)
@@ -121,7 +127,11 @@ def _per_class(units: Units, resampled: Resampled, names: Sequence[str]) -> dict
 
     def value(key: str, k: int) -> Value:
         interval = bootstrap_interval(
-            once[key][0, k], drawn[key][:, k], left_out[key][:, k], resampled.stratum
+            once[key][0, k],
+            drawn[key][:, k],
+            left_out[key][:, k],
+            resampled.stratum,
+            expand=level == "slice",
         )
         return _value(once[key][0, k], interval)
 

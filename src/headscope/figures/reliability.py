@@ -1,0 +1,52 @@
+"""The reliability diagram: how often calls are right, by how sure they were."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from headscope.analysis.calibration import Calibration, Reliability
+from headscope.figures.style import (
+    COLOURS,
+    COLUMN,
+    FAINT,
+    INK,
+    figure_of,
+    head_line,
+    new_figure,
+    styled,
+)
+
+
+@styled
+def plot_reliability(calibration: Calibration, ax: Axes | None = None) -> Figure:
+    """Draw accuracy against confidence on test, before and after the temperature of validation.
+
+    The area of a mark is the share of slices in its bin. Source: Guo et al. 2017, Fig. 1.
+    """
+    if ax is None:
+        ax = new_figure(COLUMN, COLUMN).subplots()
+    ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, dashes=(4, 2), zorder=1)
+    _draw(calibration.before, ax, "as trained", "o", COLOURS[0])
+    below = f"calibration error {100 * calibration.before.ece:.1f}%"
+    if calibration.after is not None:
+        label = f"at temperature {calibration.temperature:.2f}"
+        _draw(calibration.after, ax, label, "^", COLOURS[1])
+        below += f", {100 * calibration.after.ece:.1f}% at the temperature of validation"
+    else:
+        below += "; validation fixes no temperature"
+    ax.set(xlabel="Confidence of the call", ylabel="Share of calls that are right")
+    ax.set(xlim=(0, 1.02), ylim=(-0.02, 1.04), aspect="equal")
+    ax.legend(loc="upper left")
+    ax.annotate("overconfident", (0.97, 0.06), color=FAINT, ha="right")
+    head_line(ax, calibration.title, below)
+    return figure_of(ax)
+
+
+def _draw(found: Reliability, ax: Axes, label: str, marker: str, colour: str) -> None:
+    count = np.array(found.count)
+    filled = count > 0
+    share = count[filled] / max(1, count.sum())
+    confidence, accuracy = np.array(found.confidence)[filled], np.array(found.accuracy)[filled]
+    ax.plot(confidence, accuracy, color=colour, linewidth=0.8, zorder=2)
+    ax.scatter(confidence, accuracy, s=6 + 90 * share, marker=marker, color=colour,
+               alpha=0.8, linewidths=0, label=label, zorder=3)  # fmt: skip

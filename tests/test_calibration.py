@@ -1,0 +1,140 @@
+"""Calibration: a temperature that is known, bins by hand, thresholds by brute force."""
+
+from dataclasses import astuple
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_curve
+
+from headscope.analysis.calibration import (
+    fit_temperature,
+    operating_points,
+    reliability,
+    run_calibration,
+)
+from headscope.figures.reliability import plot_reliability
+from headscope.metrics import Units, softmax
+from tests.synthetic import write_synthetic_run
+
+
+def drawn_logits(n, classes, seed=0):
+    """Logits, and labels drawn from their softmax: a temperature of 1 is right."""
+    rng = np.random.default_rng(seed)
+    logits = 2 * rng.normal(size=(n, classes))
+    label = (softmax(logits).cumsum(axis=1) < rng.random((n, 1))).sum(axis=1)
+    return logits, label
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("factor", [0.3, 1.0, 5.0])
+def test_the_temperature_undoes_a_factor(classes, factor):
+    logits, label = drawn_logits(20_000, classes)
+    assert fit_temperature(factor * logits, label) == pytest.approx(factor, rel=0.05)
+
+
+def test_the_temperature_is_that_of_a_logistic_regression_on_the_logit():
+    logits, label = drawn_logits(500, 2)
+    margin = (logits[:, 1] - logits[:, 0])[:, None]
+    slope = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-12).fit(margin, label)
+    assert fit_temperature(logits, label) == pytest.approx(1 / slope.coef_[0, 0], rel=1e-4)
+
+
+def test_no_temperature_where_the_likelihood_has_no_maximum():
+    label = np.array([0, 1, 0])
+    assert np.isnan(fit_temperature(np.eye(2)[label], label))
+    assert np.isnan(fit_temperature(np.eye(2)[1 - label], label))
+    assert np.isnan(fit_temperature(np.empty((0, 2)), np.empty(0, int)))
+
+
+def test_bins_and_likelihood_by_hand():
+    logits, label = drawn_logits(300, 3)
+    probabilities = softmax(logits)
+    found = reliability(probabilities, label)
+    assert found.nll == pytest.approx(log_loss(label, probabilities), abs=1e-12)
+    assert sum(found.count) == 300
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == label
+    inside = (confidence > 10 / 15) & (confidence <= 11 / 15)
+    assert found.count[10] == inside.sum()
+    assert found.confidence[10] == pytest.approx(confidence[inside].mean())
+    assert found.accuracy[10] == pytest.approx(right[inside].mean())
+    gaps = [n * abs(a - c) for n, a, c in zip(found.count, found.accuracy, found.confidence,
+                                              strict=True) if n]  # fmt: skip
+    assert found.ece == pytest.approx(sum(gaps) / 300)
+
+
+def test_certainty_that_is_wrong_has_a_finite_likelihood():
+    assert np.isfinite(reliability(np.eye(2), np.array([1, 0])).nll)
+    assert np.isnan(reliability(np.empty((0, 2)), np.empty(0, int)).ece)
+
+
+def subjects(seed, n, positive=1):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 2
+    score = 1 / (1 + np.exp(-(rng.normal(size=n) + 1.5 * (2 * (labels == positive) - 1))))
+    probabilities = np.stack([score, score], axis=1)
+    probabilities[:, 1 - positive] = 1 - score
+    return Units(labels, probabilities, np.arange(n))
+
+
+@pytest.mark.parametrize("positive", [0, 1])
+def test_thresholds_are_the_best_of_validation(positive):
+    val, test = subjects(0, 41, positive), subjects(1, 30, positive)
+    youden, fixed = operating_points(val, test, positive, sensitivity=0.8)
+    fpr, tpr, _ = roc_curve(val.labels == positive, val.probabilities[:, positive])
+    best = (tpr - fpr).max()
+    assert youden.val_sensitivity + youden.val_specificity - 1 == pytest.approx(best)
+    assert fixed.val_sensitivity >= 0.8
+    assert fixed.val_specificity == pytest.approx(1 - fpr[tpr >= 0.8].min())
+    called = test.probabilities[:, positive] >= youden.threshold
+    assert youden.sensitivity == pytest.approx(called[test.labels == positive].mean())
+    assert youden.specificity == pytest.approx(1 - called[test.labels != positive].mean())
+    assert youden.sensitivity_low < youden.sensitivity < youden.sensitivity_high
+
+
+def test_thresholds_of_one_score_or_class():
+    val = Units(np.array([0, 1]), np.full((2, 2), 0.5), np.arange(2))
+    youden, _ = operating_points(val, val, 1)
+    assert youden.val_sensitivity + youden.val_specificity == 1
+    alone = Units(np.zeros(2, int), np.full((2, 2), 0.5), np.arange(2))
+    assert operating_points(alone, val, 1) == ()
+    _, fixed = operating_points(val, alone, 1)
+    assert np.isnan(fixed.sensitivity) and np.isnan(fixed.sensitivity_low)
+
+
+def test_a_run_is_calibrated_on_validation_and_told_on_test(tmp_path):
+    run = write_synthetic_run(tmp_path, width=24, subjects=40, epochs=12)
+    found = run_calibration(run)
+    stored = run.features
+    val, test = (stored["subset"] == name for name in ("val", "test"))
+    assert found.temperature == fit_temperature(
+        stored["logits"][val].astype(float), stored["label"][val]
+    )
+    after = softmax(stored["logits"][test].astype(float) / found.temperature)
+    assert repr(found.after) == repr(reliability(after, stored["label"][test]))  # NaN equals NaN
+    assert found.before.ece == pytest.approx(run.metrics["test"]["slice_ece"]["value"], abs=1e-6)
+    assert found.positive_class == "AD"
+    assert len(found.points) == 2 and found.notes == ()
+    figure = plot_reliability(found)
+    assert isinstance(figure, Figure)
+    (points, _) = figure.axes[0].collections
+    shown = [c for n, c in zip(found.before.count, found.before.confidence, strict=True) if n]
+    np.testing.assert_allclose(points.get_offsets()[:, 0], shown)
+
+
+def test_three_classes_have_no_operating_point(tmp_path):
+    run = write_synthetic_run(tmp_path, width=8, class_names=("NC", "MCI", "AD"), epochs=1)
+    found = run_calibration(run)
+    assert found.points == () and found.positive_class is None
+
+
+def test_a_run_without_validation_says_so(tmp_path):
+    run = write_synthetic_run(tmp_path, width=8, epochs=1)
+    run.features["subset"][run.features["subset"] == "val"] = "train"
+    found = run_calibration(run)
+    assert np.isnan(found.temperature) and found.after is None and len(found.notes) == 2
+    assert "fixes no temperature" in str(
+        [text.get_text() for text in plot_reliability(found).axes[0].texts]
+    )
+    assert astuple(found.before)
