@@ -116,6 +116,7 @@ def test_a_run_is_calibrated_on_validation_and_told_on_test(tmp_path):
     assert found.before.ece == pytest.approx(run.metrics["test"]["slice_ece"]["value"], abs=1e-6)
     assert found.positive_class == "AD"
     assert len(found.points) == 2 and found.notes == ()
+    assert "as trained" in repr(found) and f"{found.points[0].sensitivity:.3f} [" in repr(found)
     figure = plot_reliability(found)
     assert isinstance(figure, Figure)
     (points, _) = figure.axes[0].collections

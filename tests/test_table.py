@@ -101,6 +101,53 @@ def test_seeds_are_summed_up(tmp_path):
     assert row["test_slice_accuracy_std"] == pytest.approx(np.std(values, ddof=1))
 
 
+def summary_of(values, half_width, keys):
+    """The summary of runs with these subject accuracies and intervals."""
+    table = pd.DataFrame({"test_subject_accuracy": values, "seed": range(len(values))})
+    table["test_subject_accuracy_low"] = table["test_subject_accuracy"] - half_width
+    table["test_subject_accuracy_high"] = table["test_subject_accuracy"] + half_width
+    for name in ("architecture", "name", "regime", "split", "fold"):
+        table[name] = "x"
+    return seed_summary(table.assign(test_key=keys)).loc[0]
+
+
+def test_what_sampling_explains_is_no_spread_between_seeds():
+    rng = np.random.default_rng(0)
+    error, between = 0.03, 0.04
+    values = 0.7 + error * rng.normal(size=4000) + between * rng.normal(size=4000)
+    row = summary_of(values, 1.96 * error, range(4000))
+    assert row["test_subject_accuracy_std"] == pytest.approx(0.05, rel=0.05)
+    assert row["test_subject_accuracy_between"] == pytest.approx(between, rel=0.05)
+    alike = summary_of([0.70, 0.71, 0.72], 0.1, [1, 2, 3])
+    assert alike["test_subject_accuracy_between"] == 0
+
+
+def test_seeds_that_test_the_same_slices_differ_by_training_alone():
+    row = summary_of([0.70, 0.71, 0.72], 0.1, ["same"] * 3)
+    assert row["test_subject_accuracy_between"] == row["test_subject_accuracy_std"]
+    assert np.isnan(summary_of([0.70, 0.72], np.nan, [1, 2])["test_subject_accuracy_between"])
+
+
+def test_runs_tested_on_the_same_slices_share_a_key(runs):
+    table = results_table(runs).set_index("run")
+    for one in runs:
+        for two in runs:
+            tests = [run.predictions.query("subset == 'test'") for run in (one, two)]
+            ids = [set(zip(t["subject_id"], t["slice_index"], strict=True)) for t in tests]
+            same = table.loc[one.name, "test_key"] == table.loc[two.name, "test_key"]
+            assert same == (ids[0] == ids[1])
+
+
+def test_a_record_from_before_the_new_figures_is_still_read(tmp_path):
+    run = write_synthetic_run(tmp_path, width=8, epochs=1)
+    test = run.metrics["test"]
+    kept = ("slices", "subjects", "slice_accuracy", "subject_accuracy", "slice_auc", "subject_auc")
+    run.metrics["test"] = {name: test[name] for name in kept}
+    (row,) = results_table([run]).to_dict("records")
+    assert row["test_subject_accuracy"] == test["subject_accuracy"]["value"]
+    assert np.isnan(row["test_subject_sensitivity"]) and row["positive_class"] == ""
+
+
 def test_cohort_counts_subjects_sessions_and_slices(tmp_path):
     run = write_synthetic_run(tmp_path, width=8, subjects=20, slices_each=5, epochs=1)
     table = cohort_table(run)

@@ -12,12 +12,15 @@ hs.slice("scans", "slices")                         labelled mid-slices, as a st
 hs.head_analysis(weight, bias)                      the final layer, explained
 hs.feature_analysis(features, logits, labels, subjects)   what it reads: classes, subjects
 hs.leakage_analysis(hs.read_experiment("first"))    leak gap, permuted labels, identity, dose
+hs.compare_runs(hs.read_experiment("experiment"))   which settings differ, on the same subjects
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headscope.analysis.calibration import run_calibration
+    from headscope.analysis.comparisons import compare_runs
     from headscope.analysis.features import feature_analysis, run_feature_analysis
     from headscope.analysis.leakage import leakage_analysis
     from headscope.analysis.weights import head_analysis, run_head_analysis
@@ -39,6 +42,7 @@ _HOMES = {
     "Run": ("headscope.record", "Run"),
     "RunError": ("headscope.errors", "RunError"),
     "audit": ("headscope.cohort.audit", "audit"),
+    "compare_runs": ("headscope.analysis.comparisons", "compare_runs"),
     "feature_analysis": ("headscope.analysis.features", "feature_analysis"),
     "fetch": ("headscope.cohort.fetch", "fetch_oasis_vbm"),
     "head_analysis": ("headscope.analysis.weights", "head_analysis"),
@@ -48,6 +52,7 @@ _HOMES = {
     "read_experiment": ("headscope.record", "read_experiment"),
     "report": ("headscope.reporting", "write_report"),
     "run": ("headscope.experiment", "run"),
+    "run_calibration": ("headscope.analysis.calibration", "run_calibration"),
     "run_feature_analysis": ("headscope.analysis.features", "run_feature_analysis"),
     "run_head_analysis": ("headscope.analysis.weights", "run_head_analysis"),
     "slice": ("headscope.cohort.export", "slice_data"),
@@ -60,6 +65,7 @@ __all__ = [
     "Run",
     "RunError",
     "audit",
+    "compare_runs",
     "feature_analysis",
     "fetch",
     "head_analysis",
@@ -69,6 +75,7 @@ __all__ = [
     "read_experiment",
     "report",
     "run",
+    "run_calibration",
     "run_feature_analysis",
     "run_head_analysis",
     "simulate",

@@ -8,6 +8,8 @@ from headscope.analysis.features import (
     feature_analysis,
     run_feature_analysis,
 )
+from headscope.analysis.calibration import Calibration, run_calibration
+from headscope.analysis.comparisons import Comparison, Comparisons, compare_runs
 from headscope.analysis.fits import PolynomialFit, polynomial_fits
 from headscope.analysis.flatten import (
     FlattenAnalysis,
@@ -51,6 +53,7 @@ from headscope.analysis.weights import (
     run_head_analysis,
     run_pair_analysis,
 )
+from headscope.analysis.words import AgainstChance, against_chance, apart
 
 __all__ = [
     "NAMELESS",
@@ -58,6 +61,10 @@ __all__ = [
     "Ellipse",
     "FeatureAnalysis",
     "FlattenAnalysis",
+    "AgainstChance",
+    "Calibration",
+    "Comparison",
+    "Comparisons",
     "HeadAnalysis",
     "Intraclass",
     "LogitScatter",
@@ -71,6 +78,11 @@ __all__ = [
     "cohort_table",
     "collapse_analysis",
     "contribution_maps",
+    "against_chance",
+    "apart",
+    "class_pairs",
+    "cohort_table",
+    "compare_runs",
     "correlation_from_moments",
     "feature_analysis",
     "flatten_analysis",
@@ -92,6 +104,7 @@ __all__ = [
     "run_contribution_maps",
     "run_feature_analysis",
     "run_flatten_analysis",
+    "run_calibration",
     "run_fold",
     "run_head_analysis",
     "run_network",

@@ -1,5 +1,6 @@
 """Are the probabilities right, and where to cut them: both chosen on validation, told on test."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, log, nan
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
+from headscope.analysis.display import Sheet, Shown
 from headscope.files import NO_ID
 from headscope.metrics import (
     BINS,
@@ -64,8 +66,8 @@ class OperatingPoint:
     negatives: int
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, eq=False, repr=False)
+class Calibration(Shown):
     """Reliability of a run's test slices as they are, and with the temperature of validation.
 
     temperature is NaN, and `after` None, where validation cannot fix it; `points` are for two
@@ -79,6 +81,27 @@ class Calibration:
     after: Reliability | None
     points: tuple[OperatingPoint, ...]
     notes: tuple[str, ...]
+
+    def sheets(self) -> Sequence[Sheet]:
+        """Return the figures before and after, and the operating points."""
+        both = {"as trained": self.before, f"temperature {self.temperature:.3f}": self.after}
+        rows = [(name, r.nll, r.brier, r.ece) for name, r in both.items() if r is not None]
+        columns = ("probabilities", "negative log-likelihood", "Brier score", "calibration error")
+        found = [Sheet(f"Calibration of {self.title}, test slices", columns, rows, self.notes)]
+        if self.points:
+            columns = ("chosen on validation for", "threshold", "sensitivity", "specificity")
+            rules = [
+                (
+                    p.rule,
+                    p.threshold,
+                    _share(p.sensitivity, p.sensitivity_low, p.sensitivity_high),
+                    _share(p.specificity, p.specificity_low, p.specificity_high),
+                )
+                for p in self.points
+            ]
+            title = f"Subjects called {self.positive_class} at a threshold, test"
+            found.append(Sheet(title, columns, rules))
+        return found
 
 
 def run_calibration(run: Run, sensitivity: float = 0.9) -> Calibration:
@@ -208,6 +231,10 @@ def operating_points(
             _point(rule, threshold, float(sens[chosen]), float(spec[chosen]), test, positive)
         )
     return tuple(points)
+
+
+def _share(value: float, low: float, high: float) -> str:
+    return "undefined" if np.isnan(value) else f"{value:.3f} [{low:.3f} to {high:.3f}]"
 
 
 def _point(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from headscope.analysis.display import Sheet, Shown
 from headscope.analysis.paired import bootstrap_p, delong, holm, mcnemar
 from headscope.analysis.table import run_variant
 from headscope.files import NO_ID
@@ -19,6 +20,7 @@ from headscope.record import Run
 
 KEYS = ["subject_id", "session_id", "plane", "slice_index", "label"]
 FIGURES = ("subject_accuracy", "slice_accuracy", "subject_auc")
+SHOWN = ("subject accuracy", "slice accuracy", "subject AUC")
 ALPHA = 0.05
 
 
@@ -66,8 +68,8 @@ class Comparison:
         return self.subject_accuracy.p_holm < ALPHA
 
 
-@dataclass(frozen=True)
-class Comparisons:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparisons(Shown):
     """All comparisons of an experiment, in the order of the runs, and what was left out."""
 
     rows: tuple[Comparison, ...]
@@ -77,6 +79,15 @@ class Comparisons:
     def sentences(self) -> tuple[str, ...]:
         """Say each comparison in words."""
         return tuple(comparison_sentence(row, len(self.rows)) for row in self.rows)
+
+    def sheets(self) -> Sequence[Sheet]:
+        """Return the differences in points and their corrected p, a row a pair."""
+        columns = ("first", "second", "subjects", *(f"{name} (points)" for name in SHOWN))
+        rows = [
+            (row.first, row.second, row.subjects, *(_cell(getattr(row, name)) for name in FIGURES))
+            for row in self.rows
+        ]
+        return [Sheet("First minus second, on the same subjects", columns, rows, self.notes)]
 
     @property
     def table(self) -> pd.DataFrame:
@@ -162,9 +173,22 @@ def comparison_sentence(row: Comparison, pairs: int = 1) -> str:
     return f"{row.first} is not distinguishable from {row.second}: {points}, {on}{caution}."
 
 
+def _cell(found: Difference) -> str:
+    """Return points, interval and corrected p: '+2.1 [−6.0 to +9.0], p = 0.800'."""
+    text = _signed(100 * found.value)
+    if not isnan(found.low):
+        text += f" [{_signed(100 * found.low)} to {_signed(100 * found.high)}]"
+    return text if isnan(found.p_holm) else f"{text}, {_p(found.p_holm)}"
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
 def _tested(found: Difference, pairs: int) -> str:
-    p = "p < 0.001" if found.p_holm < 0.001 else f"p = {found.p_holm:.3f}"
-    return f" ({p}, {found.test}" + (f", Holm over {pairs} pairs)" if pairs > 1 else ")")
+    return f" ({_p(found.p_holm)}, {found.test}" + (
+        f", Holm over {pairs} pairs)" if pairs > 1 else ")"
+    )
 
 
 def _signed(points: float) -> str:

@@ -1,5 +1,6 @@
 """Runs side by side: the table of results (Table 2), the cohort's counts, the logits of Fig. 2."""
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,17 @@ REGIMES = ("frozen", "frozen-bn", "layerwise", "lp-ft", "finetune", "scratch-mom
 SHARED = "slices of one subject on both sides"
 NAMELESS = "no subject ids: slices of one subject may stand on both sides"
 MISSING = "–"
+NORMAL = 1.959963984540054  # standard errors to either side of a 95% interval
+SLICE_KEYS = ["subject_id", "session_id", "plane", "slice_index"]
+TESTED = (
+    "slice_accuracy",
+    "subject_accuracy",
+    "subject_balanced_accuracy",
+    "subject_sensitivity",
+    "subject_specificity",
+    "slice_auc",
+    "subject_auc",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +115,9 @@ def results_table(runs: Iterable[Run]) -> pd.DataFrame:
     """Return one row a run: raw fractions and seconds, with 95% intervals over subjects.
 
     Sorted by architecture, split (by subject first), regime and seed. `shared_subjects` counts
-    the test subjects of whom the network saw other slices in training. Source: Table 2.
+    the test subjects of whom the network saw other slices in training. Sensitivity is that of
+    `positive_class`; `test_key` is the same for runs tested on the same slices. Figures that a
+    record lacks are NaN. Source: Table 2.
     """
     rows = sorted((_result(run) for run in runs), key=_rank)
     if not rows:
@@ -138,16 +152,33 @@ def cohort_table(run: Run) -> pd.DataFrame:
 
 
 def seed_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return mean and standard deviation (n − 1) over the seeds of each setting with several.
+    """Return mean, standard deviation (n − 1) and its part between seeds, of each setting.
 
-    Folds are never taken for seeds: each fold is a setting of its own.
+    Only settings of several seeds; folds are never taken for seeds: each is a setting of its own.
+    Figures vary over seeds because each tests other subjects and because trainings differ. The
+    `_between` part is what is left of the variance without what sampling of subjects explains,
+    taken from the intervals, as a standard deviation and never below 0; where all seeds test the
+    same slices, sampling cannot make them differ and all of it is between seeds. Where the tests
+    of seeds share subjects in part, it is too small. NaN without intervals.
     """
     columns = [name for name in NUMBERS if name in table]
     groups = table.groupby(["architecture", "name", "regime", "split", "fold"], sort=False)
     summary = groups[columns].agg(["mean", "std"])
     summary.columns = pd.Index([f"{name}_{part}" for name, part in summary.columns])
+    for name in columns:
+        if f"{name}_low" in table:
+            parts = [_between(group, name) for _, group in groups]
+            summary.insert(summary.columns.get_loc(f"{name}_std") + 1, f"{name}_between", parts)
     summary.insert(0, "seeds", groups["seed"].nunique())
     return summary[summary["seeds"] > 1].reset_index()
+
+
+def _between(group: pd.DataFrame, name: str) -> float:
+    """Return the standard deviation between seeds beyond sampling, by the method of moments."""
+    if "test_key" in group and len(set(group["test_key"])) == 1:
+        return float(group[name].std())
+    errors = (group[f"{name}_high"] - group[f"{name}_low"]) / (2 * NORMAL)
+    return float(np.sqrt(np.clip(group[name].var() - (errors**2).mean(skipna=False), 0, None)))
 
 
 NUMBERS = (
@@ -155,6 +186,9 @@ NUMBERS = (
     "val_slice_accuracy",
     "test_slice_accuracy",
     "test_subject_accuracy",
+    "test_subject_balanced_accuracy",
+    "test_subject_sensitivity",
+    "test_subject_specificity",
     "test_slice_auc",
     "test_subject_auc",
     "train_seconds",
@@ -245,17 +279,27 @@ def _result(run: Run) -> dict[str, Any]:
         "train_slice_accuracy": _value(metrics, "train", "slice_accuracy"),
         "val_slice_accuracy": _value(metrics, "val", "slice_accuracy"),
     }
-    for name in ("slice_accuracy", "subject_accuracy", "slice_auc", "subject_auc"):
+    for name in TESTED:
         row[f"test_{name}"] = _value(metrics, "test", name)
         row[f"test_{name}_low"] = _value(metrics, "test", name, "low")
         row[f"test_{name}_high"] = _value(metrics, "test", name, "high")
+    row["positive_class"] = test.get("positive_class") or ""
     row["test_slices"] = test.get("slices", 0)
     row["test_subjects"] = test.get("subjects", 0)
+    row["test_key"] = _test_key(run)
     row["train_seconds"] = float(metrics.get("train_seconds", float("nan")))
     row["shared_subjects"] = shared_subjects(run)
     nameless = (run.predictions["subject_id"] == NO_ID).any()
     row["marker"] = NAMELESS if nameless else SHARED if row["shared_subjects"] else ""
     return row
+
+
+def _test_key(run: Run) -> str:
+    """Return eight digits that are the same for runs tested on the same slices."""
+    predictions = run.predictions
+    tested = predictions.loc[predictions["subset"] == "test", SLICE_KEYS].astype(str)
+    rows = sorted("\t".join(row) for row in tested.itertuples(index=False))
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:8]
 
 
 def _value(metrics: dict[str, Any], subset: str, name: str, part: str = "value") -> float:
