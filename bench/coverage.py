@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from headscope.metrics import bootstrap_interval, resample, wilson
+from headscope.metrics import Units, bootstrap_interval, figures, resample, way_of, wilson
 
 SLICES, ACCURACY, DRAWS = 30, 0.75, 1000
 WAYS = ("subjects", "slices")
@@ -77,10 +77,23 @@ def intervals(logits, label, seed):
             drawn[name],
             left_out[name],
             resampled.stratum,
-            expand=logits.shape[1] > 1,
+            way_of("slice" if logits.shape[1] > 1 else "subject", name),
         )
         for name in whole
     }
+
+
+def check():
+    """Make sure that the quick figures of this study are those of headscope.metrics."""
+    logits, label, _ = draw_logits(np.random.default_rng(0), 20, 0.5, "slice")
+    counts = resample(label, np.arange(20), 20, 50).drawn
+    right = ((logits > 0) == label[:, None]).mean(axis=1)
+    quick = drawn_figures(right, pair_shares(logits, label), label, counts.astype(float))
+    score = stats.norm.cdf(logits.ravel())
+    owner = np.repeat(np.arange(20), SLICES)
+    units = Units(label[owner], np.stack([1 - score, score], axis=1), owner)
+    for name, drawn in figures(units, counts, names=tuple(quick)).items():
+        assert np.allclose(drawn, quick[name], atol=1e-6), name
 
 
 def naive_intervals(logits, label, rng):
@@ -113,8 +126,8 @@ def coverage(level, subjects, correlation, rounds, seed=0, naive=True, accuracy=
             found["Wilson"] = {"accuracy": wilson(int(right), subjects)}
         elif naive:
             found["slices"] = naive_intervals(logits, label, rng)
-        for way, figures in found.items():
-            for name, interval in figures.items():
+        for way, known in found.items():
+            for name, interval in known.items():
                 if way == "subjects":
                     held.setdefault((name, "none"), []).append(interval is None)
                 if interval is not None:
@@ -169,6 +182,7 @@ def main():
     parser.add_argument("--accuracy", type=float, default=ACCURACY)
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
+    check()
     results = {}
     print("| figure | subjects | correlation | over subjects | none given | Wilson | over slices |")
     print("|---|---|---|---|---|---|---|")

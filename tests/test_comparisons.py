@@ -188,7 +188,7 @@ def test_settings_alike_are_not_distinguishable(tmp_path):
     assert sentence.startswith("finetune is not distinguishable from scratch: −5.0 points, 95% −")
     assert sentence.endswith("20 subjects.")
     assert compared.table.loc[0, "subject_accuracy_p_holm"] == row.subject_accuracy.p_holm
-    assert "−5.0 [−" in repr(compared) and "p = 1.000" in repr(compared)
+    assert "−5.0" in repr(compared) and "1.000" in repr(compared)
 
 
 def test_the_same_calls_are_equal_and_have_no_interval(tmp_path):

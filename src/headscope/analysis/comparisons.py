@@ -14,13 +14,21 @@ from headscope.analysis.display import Sheet, Shown
 from headscope.analysis.paired import bootstrap_p, delong, holm, mcnemar
 from headscope.analysis.table import run_variant
 from headscope.files import NO_ID
-from headscope.metrics import Units, bootstrap_interval, figures, resample, subject_level
+from headscope.metrics import (
+    Units,
+    bootstrap_interval,
+    figures,
+    resample,
+    subject_level,
+    way_of,
+)
+from headscope.metrics.intervals import Way
 from headscope.metrics.levels import Array
 from headscope.record import Run
 
 KEYS = ["subject_id", "session_id", "plane", "slice_index", "label"]
 FIGURES = ("subject_accuracy", "slice_accuracy", "subject_auc")
-SHOWN = ("subject accuracy", "slice accuracy", "subject AUC")
+SHOWN = ("Subject accuracy", "Slice accuracy", "Subject AUC")
 ALPHA = 0.05
 
 
@@ -29,7 +37,7 @@ class Difference:
     """How far one setting's figure lies above another's, as a fraction; NaN where undefined.
 
     low, high: 95% interval by the same draws of subjects for both; NaN where all draws agree.
-    p by `test`; p_holm corrected for all pairs of the table.
+    p by `test`; p_holm corrected for all pairs of the split.
     """
 
     value: float
@@ -48,6 +56,7 @@ class Comparison:
     subjects and slices those tested (each once, however often). Differences are first minus
     second. only_first, only_second count the subjects whom one of them alone called rightly, None
     where subjects were tested several times (over seeds), so that McNemar's test does not apply.
+    pairs counts the comparisons of the split, over which p-values are corrected.
     """
 
     first: str
@@ -61,6 +70,7 @@ class Comparison:
     subject_accuracy: Difference
     slice_accuracy: Difference
     subject_auc: Difference
+    pairs: int = 1
 
     @property
     def distinguishable(self) -> bool:
@@ -78,16 +88,20 @@ class Comparisons(Shown):
     @property
     def sentences(self) -> tuple[str, ...]:
         """Say each comparison in words."""
-        return tuple(comparison_sentence(row, len(self.rows)) for row in self.rows)
+        return tuple(comparison_sentence(row) for row in self.rows)
 
     def sheets(self) -> Sequence[Sheet]:
-        """Return the differences in points and their corrected p, a row a pair."""
-        columns = ("first", "second", "subjects", *(f"{name} (points)" for name in SHOWN))
-        rows = [
-            (row.first, row.second, row.subjects, *(_cell(getattr(row, name)) for name in FIGURES))
-            for row in self.rows
-        ]
-        return [Sheet("First minus second, on the same subjects", columns, rows, self.notes)]
+        """Return a table a figure: differences in points, intervals and corrected p."""
+        columns = ("first", "second", "split", "subjects", "points", "95% interval", "p (Holm)")
+        found = []
+        for name, words in zip(FIGURES, SHOWN, strict=True):
+            rows = [
+                (row.first, row.second, row.split, row.subjects, *_cells(getattr(row, name)))
+                for row in self.rows
+            ]
+            notes = self.notes if name == FIGURES[-1] else ()
+            found.append(Sheet(f"{words}, first minus second", columns, rows, notes))
+        return found
 
     @property
     def table(self) -> pd.DataFrame:
@@ -146,16 +160,24 @@ def compare_runs(runs: Iterable[Run]) -> Comparisons:
         if one[1] == two[1] and shared:
             pair = [first[fit] for fit in shared], [second[fit] for fit in shared]
             rows.append(_compare(one[0], two[0], one[1], pair, drawer))
-    for name in FIGURES:
-        adjusted = holm([getattr(row, name).p for row in rows])
-        rows = [
-            replace(row, **{name: replace(getattr(row, name), p_holm=float(p))})
-            for row, p in zip(rows, adjusted, strict=True)
-        ]
+    splits = list(dict.fromkeys(row.split for row in rows))
+    rows = [row for split in splits for row in _corrected([r for r in rows if r.split == split])]
     return Comparisons(tuple(_shorten(rows)), tuple(notes))
 
 
-def comparison_sentence(row: Comparison, pairs: int = 1) -> str:
+def _corrected(rows: Sequence[Comparison]) -> list[Comparison]:
+    """Correct the p-values of all pairs of a split for being so many."""
+    found = list(rows)
+    for name in FIGURES:
+        adjusted = holm([getattr(row, name).p for row in found])
+        found = [
+            replace(row, **{name: replace(getattr(row, name), p_holm=float(p))}, pairs=len(found))
+            for row, p in zip(found, adjusted, strict=True)
+        ]
+    return found
+
+
+def comparison_sentence(row: Comparison) -> str:
     """Say whether two settings differ in subject accuracy, by how much, and on how many people."""
     found = row.subject_accuracy
     points = f"{_signed(100 * found.value)} points"
@@ -163,22 +185,26 @@ def comparison_sentence(row: Comparison, pairs: int = 1) -> str:
         points += f", 95% {_signed(100 * found.low)} to {_signed(100 * found.high)}"
     over = "" if row.trainings == 1 else f" over {row.trainings} trainings of each"
     on = f"{row.subjects} subjects{over}"
+    if row.split != "subject":
+        on += f", {row.split} split"
     if row.distinguishable:
         word = "better" if found.value > 0 else "worse"
-        return f"{row.first} is {word} than {row.second}: {points}, {on}{_tested(found, pairs)}."
+        return (
+            f"{row.first} is {word} than {row.second}: {points}, {on}{_tested(found, row.pairs)}."
+        )
     if found.value == 0 and isnan(found.low):
         return f"{row.first} is not distinguishable from {row.second}: equal on all {on}."
     excludes = found.low > 0 or found.high < 0
-    caution = _tested(found, pairs) if excludes else ""
+    caution = _tested(found, row.pairs) if excludes else ""
     return f"{row.first} is not distinguishable from {row.second}: {points}, {on}{caution}."
 
 
-def _cell(found: Difference) -> str:
-    """Return points, interval and corrected p: '+2.1 [−6.0 to +9.0], p = 0.800'."""
-    text = _signed(100 * found.value)
+def _cells(found: Difference) -> tuple[str, str, str]:
+    interval = "undefined"
     if not isnan(found.low):
-        text += f" [{_signed(100 * found.low)} to {_signed(100 * found.high)}]"
-    return text if isnan(found.p_holm) else f"{text}, {_p(found.p_holm)}"
+        interval = f"{_signed(100 * found.low)} to {_signed(100 * found.high)}"
+    p = "undefined" if isnan(found.p_holm) else _p(found.p_holm).removeprefix("p ").lstrip("= ")
+    return _signed(100 * found.value), interval, p
 
 
 def _p(value: float) -> str:
@@ -210,7 +236,7 @@ def _compare(
             drawn[0].figures[name],
             drawn[1].figures[name],
             drawn[0].stratum,
-            expand=name == "slice_accuracy",
+            way_of(*name.split("_", 1)),
         )
         for name in FIGURES
     }
@@ -233,7 +259,9 @@ def _compare(
         slices=len(tested),
         only_first=counts.only_first if counts else None,
         only_second=counts.only_second if counts else None,
-        **found,
+        subject_accuracy=found["subject_accuracy"],
+        slice_accuracy=found["slice_accuracy"],
+        subject_auc=found["subject_auc"],
     )
 
 
@@ -295,12 +323,12 @@ def _draw(tests: Sequence[_Training]) -> _Draws:
     return _Draws(found, resampled.stratum)
 
 
-def _difference(first: _Drawn, second: _Drawn, stratum: Array, expand: bool) -> Difference:
+def _difference(first: _Drawn, second: _Drawn, stratum: Array, way: Way) -> Difference:
     value, drawn = first.once - second.once, first.drawn - second.drawn
     left_out = first.left_out - second.left_out
     interval = None
     if not isnan(value):
-        interval = bootstrap_interval(value, drawn, left_out, stratum, expand=expand)
+        interval = bootstrap_interval(value, drawn, left_out, stratum, way)
     low, high = interval or (nan, nan)
     p = bootstrap_p(drawn) if interval else (1.0 if value == 0 else nan)
     return Difference(value, low, high, "bootstrap over subjects", p)

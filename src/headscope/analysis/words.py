@@ -60,11 +60,11 @@ def against_chance(test: Mapping[str, Any]) -> AgainstChance:
     return _by_count(int(np.trace(table)), int(table.sum()), int(table.sum(axis=1).max()), subjects)
 
 
-def apart(row: Comparison, pairs: int = 1) -> str:
+def apart(row: Comparison) -> str:
     """Say of two settings which is better, or that they cannot be told apart."""
     if row.distinguishable:
-        return comparison_sentence(row, pairs)
-    shown = comparison_sentence(row, pairs).partition(": ")[2].rstrip(".")
+        return comparison_sentence(row)
+    shown = comparison_sentence(row).partition(": ")[2].rstrip(".")
     return f"{row.first} and {row.second} cannot be told apart: {shown}."
 
 

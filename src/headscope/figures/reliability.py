@@ -8,7 +8,6 @@ from headscope.analysis.calibration import Calibration, Reliability
 from headscope.figures.style import (
     COLOURS,
     COLUMN,
-    FAINT,
     INK,
     figure_of,
     head_line,
@@ -29,15 +28,15 @@ def plot_reliability(calibration: Calibration, ax: Axes | None = None) -> Figure
     _draw(calibration.before, ax, "as trained", "o", COLOURS[0])
     below = f"calibration error {100 * calibration.before.ece:.1f}%"
     if calibration.after is not None:
-        label = f"at temperature {calibration.temperature:.2f}"
+        label = f"at temperature {calibration.temperature:.2f}, from validation"
         _draw(calibration.after, ax, label, "^", COLOURS[1])
-        below += f", {100 * calibration.after.ece:.1f}% at the temperature of validation"
+        below += f", {100 * calibration.after.ece:.1f}% after"
     else:
         below += "; validation fixes no temperature"
+    below += "\nbelow the dashed line: surer than right"
     ax.set(xlabel="Confidence of the call", ylabel="Share of calls that are right")
-    ax.set(xlim=(0, 1.02), ylim=(-0.02, 1.04), aspect="equal")
+    ax.set(xlim=(0, 1.05), ylim=(-0.03, 1.05), aspect="equal")
     ax.legend(loc="upper left")
-    ax.annotate("overconfident", (0.97, 0.06), color=FAINT, ha="right")
     head_line(ax, calibration.title, below)
     return figure_of(ax)
 

@@ -23,6 +23,7 @@ from headscope.metrics.intervals import (
     resample,
     strata,
     text,
+    way_of,
     wilson,
 )
 from headscope.metrics.levels import (
@@ -58,5 +59,6 @@ __all__ = [
     "subject_level",
     "subset_figures",
     "text",
+    "way_of",
     "wilson",
 ]

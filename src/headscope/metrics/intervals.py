@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from math import sqrt
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -11,6 +11,7 @@ from headscope.metrics.levels import Array
 
 DRAWS = 2000
 LEVEL = 0.95
+Way = Literal["expanded", "bca", "percentile"]
 _NORMAL = float(stats.norm.ppf((1 + LEVEL) / 2))
 Value = dict[str, float | None]
 # Figures of draws are single precision; a spread below this is rounding.
@@ -59,16 +60,17 @@ def strata(labels: Array, owner: Array, people: int) -> Array:
 
 
 def bootstrap_interval(
-    value: float, drawn: Array, left_out: Array, stratum: Array, *, expand: bool = True
+    value: float, drawn: Array, left_out: Array, stratum: Array, way: Way = "expanded"
 ) -> tuple[float, float] | None:
-    """Return the BCa interval of a figure, or None where the draws cannot tell.
+    """Return the 95% interval of a figure, or None where the draws cannot tell.
 
     drawn (B,) are its values over draws of subjects; left_out (S,) those with each subject left
-    out; stratum (S,) each subject's class. BCa corrects percentiles for bias and skewness. With
-    expand they are then moved outward, since draws spread by n − 1 over n less than estimates do,
-    and the normal quantile behind them should be Student's with n − K degrees of freedom: right
-    for means over many slices, too wide for figures of one call a subject, which are coarse
-    (bench/coverage.py). Where every draw gives the same (all right, or one class called for all),
+    out; stratum (S,) each subject's class. `bca` corrects percentiles for bias and skewness.
+    `expanded` then moves them outward, since draws spread by n − 1 over n less than estimates do,
+    and the normal quantile behind them should be Student's with n − K degrees of freedom. Both
+    reach too far the coarser a figure is (bench/coverage.py), so means over slices are expanded,
+    ranks of subjects are BCa, and counts of subjects take the `percentile` as it is. Where every
+    draw gives the same (all right, or one class called for all),
     or a class has but one subject, the bootstrap cannot say how sure the figure is: no interval
     rather than one too narrow.
     Sources: Efron 1987, JASA 82, 171–185; Davison & Hinkley 1997, section 5.3.2 for strata;
@@ -79,12 +81,22 @@ def bootstrap_interval(
     sizes = sizes[sizes > 0]
     if len(drawn) == 0 or (sizes < 2).any() or np.ptp(drawn) < _ALIKE:
         return None
+    if way == "percentile":
+        low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return float(low), float(high)
     below = np.mean(drawn < value - _ALIKE) + np.mean(np.abs(drawn - value) <= _ALIKE) / 2
     bias = stats.norm.ppf(np.clip(below, 0.5 / len(drawn), 1 - 0.5 / len(drawn)))
-    reach = bias + (_reach(sizes) if expand else _NORMAL) * np.array([-1, 1])
+    reach = bias + (_reach(sizes) if way == "expanded" else _NORMAL) * np.array([-1, 1])
     tails = bias + reach / np.maximum(1 - _acceleration(left_out, stratum) * reach, _ALIKE)
     low, high = np.quantile(drawn, stats.norm.cdf(tails))
     return float(low), float(high)
+
+
+def way_of(level: str, name: str) -> Way:
+    """Return how the interval of a figure is made: of "slice" or "subject", by its name."""
+    if level == "slice" or name == "brier":
+        return "expanded"
+    return "bca" if name in ("auc", "average_precision") else "percentile"
 
 
 def _reach(sizes: Array) -> float:

@@ -14,6 +14,7 @@ from headscope.metrics.intervals import (
     Value,
     bootstrap_interval,
     resample,
+    way_of,
     wilson,
 )
 from headscope.metrics.levels import Array, Units, positive_class, subject_level
@@ -103,7 +104,7 @@ def _level_figures(
                 drawn[name],
                 left_out[name][speaks],
                 stratum[speaks],
-                expand=level == "slice" or name == "brier",
+                way_of(level, name),
             )
         found[f"{level}_{name}"] = _value(once[name][0], interval)
     if len(names) > PER_CLASS:
@@ -131,7 +132,7 @@ def _per_class(
             drawn[key][:, k],
             left_out[key][:, k],
             resampled.stratum,
-            expand=level == "slice",
+            way_of(level, key),
         )
         return _value(once[key][0, k], interval)
 
