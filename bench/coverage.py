@@ -166,11 +166,12 @@ def draw_figure(results, rounds, path):
             ax.set(title=f"{title.capitalize() if name != 'auc' else title}, {level}s",
                    xlabel="Intraclass correlation", ylim=(0, 102), xticks=CORRELATIONS)  # fmt: skip
         panels[0].set_ylabel("Intervals that hold the truth (%)")
-        panels[0].annotate("resampled slices", (0.3, 30), color=COLOURS[1])
-        panels[0].annotate("resampled subjects", (0.05, 84), color=COLOURS[0])
-        panels[2].annotate(
-            f"{rounds:,} rounds a point; lines: {', '.join(map(str, SUBJECTS))} subjects,\n"
-            "faint to full; the band is 92 to 97%", (0.0, 8), color=FAINT)  # fmt: skip
+        panels[0].annotate("slices resampled", (0.02, 24), color=COLOURS[1])
+        panels[0].annotate("subjects resampled", (0.1, 85), color=COLOURS[0])
+        counts = ", ".join(map(str, SUBJECTS))
+        notes = (f"{rounds:,} rounds a point", f"{counts} subjects,\nfaint to full",
+                 "shaded: 92 to 97%")  # fmt: skip
+        panels[3].annotate("\n".join(notes), (0.0, 8), color=FAINT).set_in_layout(False)
         return figure
 
     plot().savefig(path, dpi=160)
