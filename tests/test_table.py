@@ -49,6 +49,7 @@ def test_fractions_are_those_of_the_metrics(runs):
             else (row["test_subject_auc_low"] == low)
         )
         assert row["test_subjects"] == test["subjects"]
+        assert row["test_subject_accuracy_wilson_low"] == test["subject_accuracy"]["wilson_low"]
         assert row["train_seconds"] == run.metrics["train_seconds"]
         shown = run.predictions.query("subset == 'test'")
         assert row["test_slice_accuracy"] == pytest.approx(

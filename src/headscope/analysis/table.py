@@ -14,6 +14,7 @@ from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.record import SUBSETS, Run
 
+SHARES = ("subject_accuracy", "subject_sensitivity", "subject_specificity")
 REGIMES = ("frozen", "frozen-bn", "layerwise", "lp-ft", "finetune", "scratch-moments", "scratch")
 SHARED = "slices of one subject on both sides"
 NAMELESS = "no subject ids: slices of one subject may stand on both sides"
@@ -116,7 +117,7 @@ def results_table(runs: Iterable[Run]) -> pd.DataFrame:
 
     Sorted by architecture, split (by subject first), regime and seed. `shared_subjects` counts
     the test subjects of whom the network saw other slices in training. Sensitivity is that of
-    `positive_class`; `test_key` is the same for runs tested on the same slices. Figures that a
+    `positive_class`; shares of subjects also have Wilson's interval; `test_key` is the same for runs tested on the same slices. Figures that a
     record lacks are NaN. Source: Table 2.
     """
     rows = sorted((_result(run) for run in runs), key=_rank)
@@ -283,6 +284,9 @@ def _result(run: Run) -> dict[str, Any]:
         row[f"test_{name}"] = _value(metrics, "test", name)
         row[f"test_{name}_low"] = _value(metrics, "test", name, "low")
         row[f"test_{name}_high"] = _value(metrics, "test", name, "high")
+        if name in SHARES:
+            row[f"test_{name}_wilson_low"] = _value(metrics, "test", name, "wilson_low")
+            row[f"test_{name}_wilson_high"] = _value(metrics, "test", name, "wilson_high")
     row["positive_class"] = test.get("positive_class") or ""
     row["test_slices"] = test.get("slices", 0)
     row["test_subjects"] = test.get("subjects", 0)
