@@ -1,6 +1,8 @@
 """From the record to results: arrays in, small frozen dataclasses and tables out."""
 
+from headscope.analysis.calibration import Calibration, run_calibration
 from headscope.analysis.collapse import Collapse, collapse_analysis, run_collapse_analysis
+from headscope.analysis.comparisons import Comparison, Comparisons, compare_runs
 from headscope.analysis.features import (
     Ellipse,
     FeatureAnalysis,
@@ -8,8 +10,6 @@ from headscope.analysis.features import (
     feature_analysis,
     run_feature_analysis,
 )
-from headscope.analysis.calibration import Calibration, run_calibration
-from headscope.analysis.comparisons import Comparison, Comparisons, compare_runs
 from headscope.analysis.fits import PolynomialFit, polynomial_fits
 from headscope.analysis.flatten import (
     FlattenAnalysis,
@@ -57,14 +57,14 @@ from headscope.analysis.words import AgainstChance, against_chance, apart
 
 __all__ = [
     "NAMELESS",
+    "AgainstChance",
+    "Calibration",
     "Collapse",
+    "Comparison",
+    "Comparisons",
     "Ellipse",
     "FeatureAnalysis",
     "FlattenAnalysis",
-    "AgainstChance",
-    "Calibration",
-    "Comparison",
-    "Comparisons",
     "HeadAnalysis",
     "Intraclass",
     "LogitScatter",
@@ -73,16 +73,14 @@ __all__ = [
     "Separation",
     "Tail",
     "TransferAnalysis",
+    "against_chance",
+    "apart",
     "class_ellipses",
     "class_pairs",
     "cohort_table",
     "collapse_analysis",
-    "contribution_maps",
-    "against_chance",
-    "apart",
-    "class_pairs",
-    "cohort_table",
     "compare_runs",
+    "contribution_maps",
     "correlation_from_moments",
     "feature_analysis",
     "flatten_analysis",
@@ -100,11 +98,11 @@ __all__ = [
     "read_tail",
     "regime_text",
     "results_table",
+    "run_calibration",
     "run_collapse_analysis",
     "run_contribution_maps",
     "run_feature_analysis",
     "run_flatten_analysis",
-    "run_calibration",
     "run_fold",
     "run_head_analysis",
     "run_network",

@@ -117,8 +117,8 @@ def results_table(runs: Iterable[Run]) -> pd.DataFrame:
 
     Sorted by architecture, split (by subject first), regime and seed. `shared_subjects` counts
     the test subjects of whom the network saw other slices in training. Sensitivity is that of
-    `positive_class`; shares of subjects also have Wilson's interval; `test_key` is the same for runs tested on the same slices. Figures that a
-    record lacks are NaN. Source: Table 2.
+    `positive_class`; shares of subjects also have Wilson's interval; `test_key` is the same for
+    runs tested on the same slices. Figures that a record lacks are NaN. Source: Table 2.
     """
     rows = sorted((_result(run) for run in runs), key=_rank)
     if not rows:
