@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "figures": BASE | {"analysis"},
     "reporting": BASE | {"record", "analysis", "figures", "metrics"},
     "plan": BASE | {"config", "models", "training"},
-    "inputs": BASE | {"config", "cohort", "plan"},
+    "inputs": BASE | {"config", "cohort", "plan", "analysis"},
     "experiment": BASE
     | {"config", "cohort", "models", "training", "metrics", "record", "plan", "inputs"},
     "prediction": BASE | {"cohort", "models", "training", "metrics", "record"},

@@ -15,11 +15,12 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 from headscope import experiment as experiment_module
+from headscope.analysis.permutation import permutation_test, permute_labels
+from headscope.analysis.slices import run_slices
 from headscope.config import make_config
 from headscope.errors import InputError, RunError
 from headscope.experiment import RunsFailed, run
 from headscope.files import locked
-from headscope.inputs import permuted_labels
 from headscope.metrics import softmax, subset_figures
 from headscope.models.zoo import find_architecture
 from headscope.record import read_experiment
@@ -382,12 +383,14 @@ def test_permuted_labels_stand_apart_and_are_shared_by_a_subjects_slices(data, t
     assert (np.array(permuted.class_names)[stored] == permuted.predictions["label"]).all()
 
 
-def test_a_subject_of_two_labels_gets_one():
-    ids = np.array(["a", "a", "a", "b", "b", "c"])
-    labels = np.array([0, 1, 1, 0, 1, 2])  # a: mostly 1; b: as many of each, so 0
-    dealt = [permuted_labels(labels, ids, (0, k)) for k in range(1, 60)]
-    for each in dealt:
-        assert sorted(each[[0, 3, 5]]) == [0, 1, 2]
-        assert len(set(each[:3])) == len(set(each[3:5])) == 1
-    assert len({tuple(each) for each in dealt}) == 6  # every order comes up
-    assert (permuted_labels(labels, ids, (0, 1)) == dealt[0]).all()
+def test_a_permutation_is_the_one_that_frozen_runs_are_tested_on(data, tmp_path):
+    options = {"regimes": ["frozen", "scratch"], "splits": ["subject"], "epochs": 1, "count": 2}
+    out = run(settings(data, tmp_path / "out", permutations=2, seeds=[5], **options))
+    frozen = run_slices(read_experiment(out)[0])
+    tested = permute_labels(frozen.label, frozen.subject, frozen.session, 2, 5)  # (N, 2)
+    trained = read_experiment(out, permuted=True)
+    assert [record.settings["permutation"] for record in trained] == [1, 2]
+    for k, record in enumerate(trained):
+        assert (record.features["label"] == tested[:, k]).all()
+    found = permutation_test(read_experiment(out)[1], permuted=trained)
+    assert found.draws == 2

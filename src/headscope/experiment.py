@@ -85,8 +85,7 @@ class Shared:
         """Return the labels (N,) that a run trains on: the true ones, or permuted by subject."""
         if plan.permutation is None:
             return self.slices.labels
-        ids = self.slices.table["subject_id"].to_numpy(str)
-        return permuted_labels(self.slices.labels, ids, (plan.seed, plan.permutation))
+        return permuted_labels(self.slices, plan.seed, plan.permutation)
 
 
 def run(config: Config) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from headscope.analysis.permutation import permute_labels
 from headscope.cohort.dealing import make_split
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.privacy import pseudonymised
@@ -83,19 +84,15 @@ def split_name(plan: Plan, config: Config) -> str:
     return f"{plan.split}-{part}seed{plan.seed}"
 
 
-def permuted_labels(
-    labels: NDArray[np.int64], subject_ids: NDArray[np.str_], seed: tuple[int, int]
-) -> NDArray[np.int64]:
-    """Return labels (N,) dealt out anew among the subjects: all slices of one share a label.
+def permuted_labels(slices: SliceSet, seed: int, number: int) -> NDArray[np.int64]:
+    """Return labels (N,) permuted by subject: permutation `number`, from 1, of a seed.
 
-    A subject whose sessions bear several labels puts the commonest of them into the lot (of
-    equally common ones the first), and so gets one alone.
+    They are those on which frozen runs of the seed are tested, permutation by permutation.
     """
-    people, owner = np.unique(subject_ids, return_inverse=True)  # (S,), (N,)
-    counts = np.zeros((len(people), int(labels.max()) + 1), dtype=np.int64)  # (S, K)
-    np.add.at(counts, (owner, labels), 1)
-    dealt: NDArray[np.int64] = np.random.default_rng(seed).permutation(counts.argmax(axis=1))
-    return dealt[owner]
+    people = slices.table[["subject_id", "session_id"]].astype(str)
+    subject = np.unique(people["subject_id"], return_inverse=True)[1]  # (N,)
+    session = people.groupby(["subject_id", "session_id"], sort=True).ngroup().to_numpy()  # (N,)
+    return permute_labels(slices.labels, subject, session, number, seed)[:, -1]
 
 
 def _split(
