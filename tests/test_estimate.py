@@ -87,6 +87,17 @@ def test_what_stands_costs_nothing_and_what_cannot_be_built_is_said(data, tmp_pa
     assert more.runs["seconds"].isna().tolist() == [False, True]
 
 
+def test_weights_that_are_to_be_fetched_are_named(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    architectures = ["squeezenet1_1", "resnet50_v1"]
+    config = settings(data, tmp_path / "out", architectures=architectures, weights="pretrained")
+    found = estimate(config.model_copy(update={"splits": ("subject",), "regimes": ("frozen",)}))
+    fetch, none = found.notes
+    assert "The weights of squeezenet1_1 are not on this machine" in fetch
+    assert "https://" in fetch and str(tmp_path / "torch") in fetch
+    assert "There are no weights for resnet50_v1: none are published" in none
+
+
 def test_the_command_prints_the_plan(data, tmp_path, monkeypatch, capsys):
     rows = "".join(
         f'[[rows]]\nregime = "{regime}"\nepochs = 7\n' for regime in ("frozen", "scratch")

@@ -268,7 +268,31 @@ def test_three_classes_go_all_the_way(tmp_path):
 def test_unknown_names_are_found_before_any_work(data, tmp_path):
     with pytest.raises(InputError, match="Unknown architecture"):
         run(settings(data, tmp_path / "out", architectures=["resnet18", "nonsense"]))
+    with pytest.raises(InputError, match="Unknown initialisation of the classifier 'xavier'"):
+        run(settings(data, tmp_path / "out", head_init="xavier"))
     assert not (tmp_path / "out").exists()
+
+
+def test_settings_reach_the_record_and_the_network(data, tmp_path):
+    options = {"regimes": ["lp-ft"], "splits": ["subject"], "count": 2, "epochs": 2}
+    row = {"regime": "lp-ft", "head_init": "zero", "select": "best", "probe_epochs": 1}
+    config = settings(data, tmp_path / "out", rows=[row], aggregate="vote", **options)
+    record = read_experiment(run(config))[0]
+    known = record.settings
+    assert (known["head_init"], known["select"], known["probe_epochs"]) == ("zero", "best", 1)
+    assert known["aggregate"] == "vote" and known["tail"] == ["mean", "linear:fc"]
+    assert not record.head["initial_weight"].any()
+    assert record.history["phase"].tolist() == ["probe", "train", "train"]
+    losses = record.history["val_loss"][1:]
+    assert record.metrics["selected_epoch"] == int(losses.idxmin()) + 1
+    test = record.features["subset"] == "test"
+    assert record.metrics["test"] == subset_figures(
+        record.features["label"][test],
+        softmax(record.features["logits"][test]),
+        record.features["subject_id"][test],
+        class_names=record.class_names,
+        aggregate="vote",
+    )
 
 
 def fail(monkeypatch, of, error):

@@ -25,7 +25,9 @@ from headscope.experiment import check_places
 from headscope.inputs import find_scans
 from headscope.models.head import tap
 from headscope.models.network import Network, build_network
+from headscope.models.published import find_published, how_to_get
 from headscope.models.regimes import find_regime
+from headscope.models.zoo import find_architecture
 from headscope.plan import Plan, plan_runs
 from headscope.record import Run
 from headscope.training.features import EXTRACT_BATCH, LAYER_SLICES, MAP_SLICES
@@ -65,7 +67,7 @@ class Estimate:
     """The plan of an experiment, a row a run, with seconds and bytes; and of its slices.
 
     runs: run, architecture, regime, split, seed, epochs, learning_rate, finished, seconds, bytes
-    (None where a network cannot be built; `notes` say why).
+    (None where a network cannot be built). notes say which cannot, and which weights are not here.
     """
 
     runs: pd.DataFrame
@@ -109,6 +111,7 @@ def estimate(config: Config) -> Estimate:
     todo = [plan for plan in plans if plan.name not in finished]
     networks = list(dict.fromkeys((plan.architecture, plan.recipe.batch_size) for plan in todo))
     costs, notes = _measure_all(networks, config.size, len(cohort.class_names), device)
+    notes += _weights_to_fetch(todo)
     # 4. the runs, each with its share
     rows, seen = [], set[tuple[str, ...]]()
     for plan in plans:
@@ -156,6 +159,23 @@ def _slices(config: Config, cohort: Cohort) -> tuple[int, float]:
     seconds = (time.perf_counter() - start) * len(cohort.scans)
     each = config.count if isinstance(taken, ScanError) else len(taken[0])
     return each * len(cohort.scans), seconds
+
+
+def _weights_to_fetch(plans: list[Plan]) -> list[str]:
+    """Say which published weights are not on this machine yet, and how they get there."""
+    wanted = [plan for plan in plans if plan.needs_weights and plan.weights_file is None]
+    notes = []
+    for name in dict.fromkeys(plan.architecture for plan in wanted):
+        entry = find_architecture(name)
+        found = find_published(entry)
+        if found is None or found.file is None:
+            notes.append(
+                f"The weights of {name} are not on this machine. The run downloads them; where "
+                f"there is no network, {how_to_get(entry, found)}."
+                if found
+                else f"There are no weights for {name}: {how_to_get(entry, found)}."
+            )
+    return notes
 
 
 def _measure_all(

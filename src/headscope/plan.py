@@ -6,6 +6,7 @@ from typing import Any
 
 from headscope.config import WEIGHT_WORDS, Config, Row
 from headscope.errors import InputError
+from headscope.models.head import find_head_init
 from headscope.models.regimes import find_regime
 from headscope.models.zoo import find_architecture
 from headscope.training.optim import Recipe
@@ -63,7 +64,8 @@ def plan_runs(config: Config) -> list[Plan]:
     Raises
     ------
     InputError
-        An architecture or a regime is unknown, or two rows make the same run.
+        An architecture, a regime or a start of the classifier is unknown, or two rows make the
+        same run.
     """
     rows = config.rows or tuple(Row(regime=regime) for regime in config.regimes)
     plans = [
@@ -80,6 +82,7 @@ def plan_runs(config: Config) -> list[Plan]:
         raise InputError(f"Two rows make the run {twice[0]}: give one of them a name of its own.")
     for plan in plans:
         find_architecture(plan.architecture)
+        find_head_init(plan.head_init)
     return [*_neighbours(plans), *_permuted(plans, config.permutations)]
 
 

@@ -23,6 +23,7 @@ from headscope.console import track
 from headscope.errors import InputError
 from headscope.metrics import softmax, subject_level
 from headscope.models.network import Network, build_network
+from headscope.models.weights import load_state
 from headscope.record import Run
 from headscope.training.features import EXTRACT_BATCH
 from headscope.training.loader import SliceInputs, batches
@@ -122,7 +123,7 @@ def load_network(run: Run, device: str = "auto") -> Network:
         seed=0,
     )
     try:
-        network.model.load_state_dict(load_file(path))
+        load_state(network.model, load_file(path))
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise InputError(f"{path} is damaged or of another network ({reason}).") from None

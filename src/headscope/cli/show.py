@@ -63,7 +63,7 @@ def print_estimate(found: "Estimate", out: Path) -> None:
     ]
     print_table(pd.DataFrame(rows))
     for note in found.notes:
-        print(f"Cannot run: {note}")
+        print(note)
     print(
         f"{len(found.runs) - int(found.runs['finished'].sum())} of {len(found.runs)} runs to do on "
         f"{found.slices} slices: about {_duration(found.seconds)} on this {found.device}, as "
