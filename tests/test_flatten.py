@@ -20,6 +20,8 @@ from headscope.analysis.flatten import (
 from headscope.analysis.tail import make_tail, read_tail
 from headscope.errors import InputError
 from headscope.files import NO_ID
+from headscope.models.head import tap
+from headscope.models.network import build_network
 from headscope.record import Run
 from tests.conftest import REPOSITORY
 from tests.synthetic import write_synthetic_run
@@ -394,3 +396,19 @@ def test_the_page_of_features_runs(tmp_path, monkeypatch):
     known = {}
     exec("\n".join(lines), known)
     assert known["found"].reference == known["runs"]["frozen"].name
+
+
+@pytest.mark.parametrize(
+    "name", ["timm/test_resnet", "timm/test_convnext", "timm/test_efficientnet", "squeezenet1_1"]
+)
+def test_the_layers_that_a_network_names_are_read_back(name, tmp_path):
+    network = build_network(name, "scratch", "random", classes=3, size=64, seed=0)
+    with torch.inference_mode(), tap(network.model, [network.map_layer], []) as caught:
+        logits = network.model.eval()(torch.from_numpy(textured(8, 64))).numpy()
+    maps = caught[network.map_layer].numpy()
+    state = {path: value.numpy() for path, value in network.model.state_dict().items()}
+    run = Run(write_record(tmp_path, maps, logits, network.tail, state))
+    limit = 1e-5 * max(1, np.abs(logits).max())
+    np.testing.assert_allclose(read_tail(run)(maps), logits, atol=limit)
+    for shuffle in run_flatten_analysis(run, repeats=2, probe_repeats=1).shuffles:
+        assert shuffle.largest_change < 1e-5
