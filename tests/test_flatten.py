@@ -330,11 +330,21 @@ def small_record(folder, words=("mean", "linear:fc"), *, change=0.0, weights=Non
     return Run(write_record(folder, maps, logits, words, weights, **settings))
 
 
+def test_logits_of_a_network_that_ran_in_fewer_bits_are_near_enough(tmp_path):
+    rough = small_record(tmp_path / "rough", change=0.005)
+    assert read_tail(rough).mismatch == pytest.approx(0.005, rel=1e-3)
+    assert "bfloat16" in run_flatten_analysis(rough, repeats=1, probe_repeats=1).notes[0]
+    exact = run_flatten_analysis(small_record(tmp_path / "exact"), repeats=1, probe_repeats=1)
+    assert not any("bfloat16" in note for note in exact.notes)
+
+
 def test_records_that_cannot_be_computed_say_why(tmp_path):
     assert read_tail(small_record(tmp_path / "good")).averages
     for number, (given, message) in enumerate(
         [
             ({"change": 0.1}, "do not give its logits through mean, linear:fc"),
+            ({"words": ("flatten", "linear:fc")}, "do not give its logits through flatten"),
+            ({"words": ("mean",)}, "do not give its logits through mean"),
             ({"words": ("mean", "swish")}, "'swish' is none of mean, pool:7x7"),
             ({"words": ("mean", "linear:head")}, r"holds no head\.weight"),
             ({"words": ("conv:fc", "mean"), "weights": {"fc.weight": np.zeros((2, 3, 3, 3))}},

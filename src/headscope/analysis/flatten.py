@@ -172,6 +172,11 @@ def flatten_analysis(
     n, C, h, w = found.shape
     y, people = check_labels(labels, n), check_ids(subjects, n, "subjects")
     notes = [] if h * w > 1 else ["The maps have one position: there is nothing to shuffle."]
+    if tail.mismatch > 1e-3:
+        notes.append(
+            f"The recorded logits lie up to {cell(tail.mismatch, 2)} from those computed here, as "
+            f"they do where a network ran in bfloat16."
+        )
     spread = {"repeats": probe_repeats, "seed": seed}
     unpooled = found.reshape(n, C * h * w)
     probes = (

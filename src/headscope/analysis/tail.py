@@ -20,7 +20,7 @@ from headscope.record import Run
 Array = NDArray[Any]
 EPSILONS = (1e-6, 1e-5)  # of LayerNorm: timm's and torchvision's networks, then torch's own
 KINDS = ("mean", "pool:7x7", "flatten", "relu", "conv:PATH", "linear:PATH", "layernorm:PATH")
-CLOSE = 1e-4  # of the largest logit: what two orders of summation may differ by in float32
+CLOSE = 0.02  # of the largest logit: what bfloat16 may cost; wrong layers cost far more
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +39,13 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Tail:
-    """Layers from feature maps (n, C, h, w) to logits (n, K)."""
+    """Layers from feature maps (n, C, h, w) to logits (n, K).
+
+    `mismatch` is how far, at most, what they give lies from the recorded logits.
+    """
 
     layers: tuple[Layer, ...]
+    mismatch: float = 0.0
 
     @property
     def averages(self) -> bool:
@@ -92,16 +96,21 @@ def read_tail(run: Run) -> Tail:
     if "maps" not in run.maps or not len(run.maps["maps"]):
         raise InputError(f"{run.name} records no feature maps.")
     arrays = _weights(run, words)
-    tails = [
-        Tail(tuple(_layer(word, arrays, epsilon) for word in words))
-        for epsilon in (EPSILONS if any("layernorm" in word for word in words) else EPSILONS[:1])
-    ]
     logits = run.features["logits"][run.maps["slice"]].astype(np.float64)
-    limit = CLOSE * max(1.0, float(np.abs(logits).max()))
-    for tail in tails:
-        made = tail(run.maps["maps"].astype(np.float32))
-        if made.shape == logits.shape and np.abs(made - logits).max() <= limit:
-            return tail
+    maps = run.maps["maps"].astype(np.float32)
+    normalises = any(word.startswith("layernorm:") for word in words)
+    tails = []
+    for epsilon in EPSILONS if normalises else EPSILONS[:1]:
+        tail = make_tail(words, arrays, epsilon)
+        try:
+            made = tail(maps)
+        except ValueError:  # shapes that do not meet
+            continue
+        if made.shape == logits.shape:
+            tails.append(Tail(tail.layers, float(np.abs(made - logits).max())))
+    best = min(tails, key=lambda tail: tail.mismatch, default=None)
+    if best and best.mismatch <= max(1e-5, CLOSE * float(np.abs(logits).max())):
+        return best
     raise InputError(
         f"{run.name}: its feature maps do not give its logits through {', '.join(words)}: what it "
         f"makes of positions cannot be computed."
