@@ -9,6 +9,7 @@ hs.simulate("cohort")                               a simulated cohort with know
 hs.audit("scans")                                   duplicates, leaks and shortcuts
 hs.inspect("scans")                                 subjects, sessions, classes, problems
 hs.slice("scans", "slices")                         labelled mid-slices, as a store or pictures
+hs.list_models("timm/convnext*")                    architectures, weights on this machine
 hs.head_analysis(weight, bias)                      the final layer, explained
 hs.feature_analysis(features, logits, labels, subjects)   what it reads: classes, subjects
 hs.leakage_analysis(hs.read_experiment("first"))    leak gap, permuted labels, identity, dose
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from headscope.config import Config
     from headscope.errors import InputError, RunError
     from headscope.experiment import run
+    from headscope.models.listing import list_models
     from headscope.prediction import predict
     from headscope.record import Run, read_experiment
     from headscope.reporting import write_report as report
@@ -48,6 +50,7 @@ _HOMES = {
     "head_analysis": ("headscope.analysis.weights", "head_analysis"),
     "inspect": ("headscope.cohort.inspection", "inspect_data"),
     "leakage_analysis": ("headscope.analysis.leakage", "leakage_analysis"),
+    "list_models": ("headscope.models.listing", "list_models"),
     "predict": ("headscope.prediction", "predict"),
     "read_experiment": ("headscope.record", "read_experiment"),
     "report": ("headscope.reporting", "write_report"),
@@ -71,6 +74,7 @@ __all__ = [
     "head_analysis",
     "inspect",
     "leakage_analysis",
+    "list_models",
     "predict",
     "read_experiment",
     "report",

