@@ -312,6 +312,7 @@ def fail(monkeypatch, of, error):
     [
         (RunError("The loss is no longer finite in epoch 2."), "no longer finite"),
         (MemoryError(), "The memory does not suffice"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "The memory"),
         (InputError("The weights of resnet18 could not be downloaded."), "not be downloaded"),
     ],
 )
@@ -336,6 +337,12 @@ def test_what_every_run_fails_at_is_said_once(data, tmp_path, monkeypatch):
     fail(monkeypatch, "", InputError("alexnet does not take slices of 16 × 16 pixels."))
     with pytest.raises(InputError, match=r"^alexnet does not take"):
         run(settings(data, tmp_path / "out", count=2))
+
+
+def test_what_nobody_foresaw_is_raised(data, tmp_path, monkeypatch):
+    fail(monkeypatch, "finetune", RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        run(settings(data, tmp_path / "out", count=2, splits=["subject"], epochs=1))
 
 
 def test_ctrl_c_stops_at_once(data, tmp_path, monkeypatch):

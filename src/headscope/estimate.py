@@ -113,13 +113,33 @@ def estimate(config: Config) -> Estimate:
     costs, notes = _measure_all(networks, config.size, len(cohort.class_names), device)
     notes += _weights_to_fetch(todo)
     # 4. the runs, each with its share
-    rows, seen = [], set[tuple[str, ...]]()
+    rows = _rows(plans, finished, costs, slices, config)
+    stored = (config.out / "slices" / "slices.json").is_file()
+    return Estimate(
+        rows,
+        slices,
+        0.0 if stored else slicing_seconds,
+        0 if stored else slices * config.size**2,
+        torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        notes,
+    )
+
+
+def _rows(
+    plans: list[Plan],
+    finished: set[str],
+    costs: dict[tuple[str, int], Cost],
+    slices: int,
+    config: Config,
+) -> pd.DataFrame:
+    """Return a row a run; the pass that several share is the first one's."""
+    rows, passed = [], set()
     for plan in plans:
         cost = costs.get((plan.architecture, plan.recipe.batch_size))
         taken: tuple[float | None, int | None] = (0.0, 0)
         if plan.name not in finished:
-            new = plan.features_of is not None and plan.features_of not in seen
-            seen |= {plan.features_of} if plan.features_of else set()
+            new = plan.features_of not in passed
+            passed.add(plan.features_of)
             taken = _run_cost(plan, cost, slices, config, new) if cost else (None, None)
         rows.append(
             {
@@ -135,15 +155,7 @@ def estimate(config: Config) -> Estimate:
                 "bytes": taken[1],
             }
         )
-    stored = (config.out / "slices" / "slices.json").is_file()
-    return Estimate(
-        pd.DataFrame(rows),
-        slices,
-        0.0 if stored else slicing_seconds,
-        0 if stored else slices * config.size**2,
-        torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
-        notes,
-    )
+    return pd.DataFrame(rows)
 
 
 def _slices(config: Config, cohort: Cohort) -> tuple[int, float]:

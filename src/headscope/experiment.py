@@ -5,6 +5,7 @@ import importlib.metadata
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from headscope.training.loader import batches
 from headscope.training.machine import find_device
 from headscope.training.train import train
 
-FAILURES = (InputError, RunError, MemoryError, torch.OutOfMemoryError)
+NO_MEMORY = "can't allocate memory"  # torch's words where a CPU has no more, in a RuntimeError
 
 
 class RunsFailed(RunError):  # noqa: N818 (it says what happened)
@@ -152,17 +153,34 @@ def _train_all(plans: list[Plan], standing: set[str], shared: Shared) -> dict[st
             continue
         try:
             train_run(plan, shared, title=title)
-        except FAILURES as error:
+        except (InputError, RuntimeError, MemoryError) as error:
             kind = InputError if isinstance(error, InputError) else RunError
-            if kind is RunError:  # what an InputError is about stays, to be looked at
-                discard_run(shared.folder(plan))
-            reason = str(error).removeprefix(f"{title}: ") or "The memory does not suffice."
+            reason = _reason(error, shared.folder(plan)).removeprefix(f"{title}: ")
             failures[plan.name] = reason
             console.print(f"{title}: failed. {reason}", soft_wrap=True)
     write_failures(shared.config.out, failures)
     if len(failures) == len(plans) and len(set(failures.values())) == 1:
         raise kind(reason)
     return failures
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    """Say why a run failed, and remove its half record; what nobody foresaw is raised.
+
+    What an InputError is about stays, to be looked at; and so does a training that had come some
+    way before the memory ran out.
+    """
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, RunError):
+        discard_run(folder)
+        return str(error)
+    memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in str(error)
+    if not memory:
+        raise error
+    if not (folder / "checkpoint").exists():
+        discard_run(folder)
+    return "The memory does not suffice; a smaller batch_size, or other work ended, may help."
 
 
 def train_run(plan: Plan, shared: Shared, *, title: str) -> Run:
@@ -269,8 +287,14 @@ def _weights(plan: Plan) -> dict[str, Any]:
     if plan.weights_file is None:
         return {"weights_setting": plan.weights if plan.needs_weights else "random"}
     path = Path(plan.weights_file)
-    known = {"weights_sha256": sha256(path)} if path.is_file() else {}
+    known = {"weights_sha256": _hash(path, path.stat().st_mtime_ns)} if path.is_file() else {}
     return {"weights_setting": path.name, **known}
+
+
+@cache
+def _hash(path: Path, modified_ns: int) -> str:
+    """Hash a file once, not for each run."""
+    return sha256(path)
 
 
 def _slicing(shared: Shared) -> dict[str, Any]:
