@@ -11,6 +11,7 @@ hs.inspect("scans")                                 subjects, sessions, classes,
 hs.slice("scans", "slices")                         labelled mid-slices, as a store or pictures
 hs.list_models("timm/convnext*")                    architectures, weights on this machine
 hs.head_analysis(weight, bias)                      the final layer, explained
+hs.figures.plot_weights(found.pairs[0])             every figure of the report, and more
 hs.feature_analysis(features, logits, labels, subjects)   what it reads: classes, subjects
 hs.leakage_analysis(hs.read_experiment("first"))    leak gap, permuted labels, identity, dose
 hs.compare_runs(hs.read_experiment("experiment"))   which settings differ, on the same subjects
@@ -20,6 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headscope import figures
     from headscope.analysis.calibration import run_calibration
     from headscope.analysis.comparisons import compare_runs
     from headscope.analysis.features import feature_analysis, run_feature_analysis
@@ -47,6 +49,7 @@ _HOMES = {
     "compare_runs": ("headscope.analysis.comparisons", "compare_runs"),
     "feature_analysis": ("headscope.analysis.features", "feature_analysis"),
     "fetch": ("headscope.cohort.fetch", "fetch_oasis_vbm"),
+    "figures": ("headscope.figures", ""),
     "head_analysis": ("headscope.analysis.weights", "head_analysis"),
     "inspect": ("headscope.cohort.inspection", "inspect_data"),
     "leakage_analysis": ("headscope.analysis.leakage", "leakage_analysis"),
@@ -71,6 +74,7 @@ __all__ = [
     "compare_runs",
     "feature_analysis",
     "fetch",
+    "figures",
     "head_analysis",
     "inspect",
     "leakage_analysis",
@@ -92,4 +96,5 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'headscope' has no attribute {name!r}")
     module, attribute = _HOMES[name]
-    return getattr(import_module(module), attribute)
+    home = import_module(module)
+    return getattr(home, attribute) if attribute else home

@@ -1,14 +1,18 @@
 """Results to figures: each `plot_*` returns a Figure and saves, shows and computes nothing."""
 
+from headscope.figures.collapse import plot_collapse
 from headscope.figures.confusion import plot_confusion
 from headscope.figures.flattening import plot_flattening
 from headscope.figures.heads import plot_head_before_after, plot_row_distributions
 from headscope.figures.history import plot_history
 from headscope.figures.leakage import plot_dose, plot_gap, plot_identity, plot_permutations
 from headscope.figures.logits import plot_logits
-from headscope.figures.weights import plot_weights
+from headscope.figures.shuffle import plot_shuffle
+from headscope.figures.transfer import plot_transfer
+from headscope.figures.weights import plot_weight_panels, plot_weights
 
 __all__ = [
+    "plot_collapse",
     "plot_confusion",
     "plot_dose",
     "plot_flattening",
@@ -19,5 +23,8 @@ __all__ = [
     "plot_logits",
     "plot_permutations",
     "plot_row_distributions",
+    "plot_shuffle",
+    "plot_transfer",
+    "plot_weight_panels",
     "plot_weights",
 ]

@@ -56,6 +56,7 @@ def plot_confusion(
     head_line(by_slice, "(a) by slice", f"{title}\n{network or ' '}")
     if subjects is None:
         nothing(by_subject, "subjects are not known")
+        by_subject.set_box_aspect(1)
     else:
         _draw(np.asarray(subjects), names, by_subject, "subject")
     head_line(by_subject, "(b) by subject", "\n ")
@@ -67,6 +68,7 @@ def _draw(counts: NDArray[np.int64], names: Sequence[str], ax: Axes, unit: str) 
     if counts.shape != (K, K):
         raise InputError(f"the counts by {unit} have shape {counts.shape}; ({K}, {K}) is needed.")
     if counts.sum() == 0:
+        ax.set_box_aspect(1)
         return nothing(ax, f"no {unit}s")
     total = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, total, out=np.zeros((K, K)), where=total > 0)

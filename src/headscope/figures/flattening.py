@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -40,6 +41,7 @@ def plot_flattening(
     class_names: Sequence[str],
     predicted: int,
     *,
+    against: int | None = None,
     channels: Sequence[int] | None = None,
     title: str = "",
     network: str = "",
@@ -61,6 +63,9 @@ def plot_flattening(
         None where the network does not allow it to be told.
     predicted
         Row of the predicted class.
+    against
+        Row of another class: then `contribution` is to the logit of the predicted class less
+        that class's, which alone decides between two.
     channels
         Which channels to draw; the twelve of largest mean magnitude if left out.
     ax
@@ -77,13 +82,19 @@ def plot_flattening(
             f"picture has shape {pixels.shape} and maps {maps.shape}; (H, W) and (C, h, w) are "
             "needed."
         )
-    shown = None if contribution is None else _of_class(contribution, predicted, maps.shape[1:])
+    shown = (
+        None
+        if contribution is None
+        else _of_class(contribution, predicted, against, maps.shape[1:])
+    )
     first, second, third = _axes() if ax is None else ax
     _draw_slice(pixels, first)
     head_line(first, "(a) slice", f"{title}\n{network or ' '}")
-    name = class_names[predicted]
+    what = f"logit of {class_names[predicted]}, predicted"
+    if against is not None:
+        what = f"logit of {class_names[predicted]} less {class_names[against]}'s"
     _draw_contribution(shown, pixels, second)
-    head_line(second, "(b) contributions", f"of each position to the\nlogit of {name}, predicted")
+    head_line(second, "(b) contributions", f"of each position to the\n{what}")
     _draw_channels(maps, channels, third)
     shape = "{2} × {1} positions".format(*maps.shape)
     head_line(third, "(c) strongest channels", f"by number, of {len(maps):,} with {shape} each")
@@ -91,16 +102,18 @@ def plot_flattening(
 
 
 def _axes() -> list[Axes]:
-    figure = new_figure(COLUMN, 92 * MM)
-    grid = figure.add_gridspec(2, 2, height_ratios=(1.2, 1))
+    figure = new_figure(COLUMN, 96 * MM)
+    grid = figure.add_gridspec(2, 2, height_ratios=(1.2, 1), wspace=0.1)
     cells = grid[0, 0], grid[0, 1], grid[1, :]
     return [figure.add_subplot(cell) for cell in cells]
 
 
-def _of_class(contribution: ArrayLike, predicted: int, positions: tuple[int, ...]) -> Array:
+def _of_class(
+    contribution: ArrayLike, predicted: int, against: int | None, positions: tuple[int, ...]
+) -> Array:
     known: Array = np.asarray(contribution, dtype=np.float64)
     if known.ndim == 3 and 0 <= predicted < len(known):
-        known = known[predicted]
+        known = known[predicted] - (0 if against is None else known[against])
     if known.shape != positions:
         raise InputError(
             f"contribution has shape {np.shape(contribution)}; class {predicted} of maps with "
@@ -111,6 +124,7 @@ def _of_class(contribution: ArrayLike, predicted: int, positions: tuple[int, ...
 
 def _draw_slice(pixels: NDArray[Any], ax: Axes) -> None:
     if pixels.size == 0:
+        ax.set_box_aspect(1)
         return nothing(ax, "the slice is empty")
     ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=UNIT, interpolation="antialiased")
     return _bare(ax, pixels.shape[0] / pixels.shape[1])
@@ -118,24 +132,28 @@ def _draw_slice(pixels: NDArray[Any], ax: Axes) -> None:
 
 def _draw_contribution(shown: Array | None, pixels: NDArray[Any], ax: Axes) -> None:
     """Draw the map centred at zero, the outline of the slice over it."""
+    aspect = pixels.shape[0] / pixels.shape[1] if pixels.size else 1.0
     if shown is None or shown.size == 0 or not np.isfinite(shown).all():
+        ax.set_box_aspect(aspect)
         return nothing(ax, "contributions cannot be told for this network")
     limit = float(np.abs(shown).max()) or 1.0
     drawn = ax.imshow(
         shown, cmap=DIVERGING, vmin=-limit, vmax=limit, extent=UNIT, interpolation="nearest"
     )
     h, w = shown.shape
-    against = np.ma.masked_array(np.zeros(shown.shape), shown >= 0)
-    if not against.mask.all():
-        x, y = np.linspace(0, 1, w + 1), np.linspace(0, 1, h + 1)
-        cells = ax.pcolor(x, y, against, hatch=HATCH, edgecolors=INK, linewidths=0)
-        cells.set(array=None, facecolor="none")
+    against = [
+        [(column / w, row / h), ((column + 1) / w, row / h),
+         ((column + 1) / w, (row + 1) / h), (column / w, (row + 1) / h)]
+        for row, column in np.argwhere(shown < 0)
+    ]  # fmt: skip
+    cells = PolyCollection(against, facecolors="none", edgecolors=INK, linewidths=0, hatch=HATCH)
+    ax.add_collection(cells)
     if pixels.size and np.ptp(pixels) > 0:
         rows = (np.arange(pixels.shape[0]) + 0.5) / pixels.shape[0]
         columns = (np.arange(pixels.shape[1]) + 0.5) / pixels.shape[1]
         ax.contour(columns, rows, pixels, levels=[0.2 * float(pixels.max())], colors=INK,
                    linewidths=0.5)  # fmt: skip
-    _bare(ax, pixels.shape[0] / pixels.shape[1] if pixels.size else 1.0)
+    _bare(ax, aspect)
     bar = _colour_bar(drawn, ax, "Contribution (logit)", 0.05)
     bar.axhspan(-limit, 0, facecolor="none", edgecolor=INK, hatch=HATCH, linewidth=0)
     return None

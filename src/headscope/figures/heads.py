@@ -24,6 +24,7 @@ from headscope.figures.style import (
     MM,
     figure_of,
     head_line,
+    name_rows,
     new_figure,
     nothing,
     plain,
@@ -60,34 +61,25 @@ def plot_row_distributions(
     initial = {
         run: head.initial_weight for run, head in heads.items() if head.initial_weight is not None
     }
-    values = [head.weight[:rows] for head in heads.values()] + [
-        weight[:rows] for weight in initial.values()
-    ]
-    if not count or not sum(value.size for value in values):
+    if not count:
         nothing(ax, "no run has a final layer")
         return figure_of(ax)
-    edge = 1.03 * max(float(np.abs(value).max()) for value in values if value.size) or 1.0
+    every = [*(head.weight for head in heads.values()), *initial.values()]
+    edge = 1.03 * max(float(np.abs(weight[:rows]).max()) for weight in every) or 1.0
     bins = np.linspace(-edge, edge, BINS + 1)
-    ticks = []
     for r, (run, head) in enumerate(heads.items()):
         top = count - 1 - r * rows
         for k in range(rows):
             before = initial[run][k] if run in initial else None
             _ridge(head.weight[k], before, bins, top - k, k, ax)
-        ticks.append((top - (rows - 1 - TALL) / 2, plain(run).replace(", ", ",\n")))
         if r:
             ax.axhline(top + 0.93, color=EDGE, linewidth=0.6)
-    ax.set_yticks(*zip(*ticks, strict=True))
-    ax.tick_params(axis="y", length=0)
-    ax.grid(visible=False, axis="y")
+    first = count - 1 - (rows - 1 - TALL) / 2
+    name_rows(ax, [first - r * rows for r in range(len(heads))], list(heads))
     ax.set(xlim=(-edge, edge), ylim=(-0.1, count), xlabel="Weight, $W_{k,j}$, of each feature $j$")
-    ax.spines["left"].set_visible(False)
     if own:
-        figure_of(ax).legend(
-            handles=_row_handles(names, bool(initial)),
-            loc="outside lower center",
-            ncols=3,
-        )
+        handles = _row_handles(names, bool(initial))
+        figure_of(ax).legend(handles=handles, loc="outside lower center", ncols=3)
     return figure_of(ax)
 
 
@@ -155,11 +147,11 @@ def plot_head_before_after(
     ways = LineCollection(list(np.stack([before, after], axis=1)), colors=FAINT, zorder=1)
     ways.set(linewidths=0.25 if dense else 0.4, alpha=0.35, rasterized=dense)
     ax.add_collection(ways)
-    ax.scatter(after[:, 0], after[:, 1], s=5 if dense else 10, color=COLOURS[0],
-               marker="o", alpha=0.45, linewidths=0, rasterized=dense, zorder=2)  # fmt: skip
-    ax.scatter(before[:, 0], before[:, 1], s=2.5 if dense else 9, marker="^", facecolors="none",
-               edgecolors=COLOURS[1], linewidths=0.3 if dense else 0.6, alpha=0.6,
-               rasterized=dense, zorder=1.5)  # fmt: skip
+    # Large and pale below small and black: either is seen where they lie on one another.
+    ax.scatter(after[:, 0], after[:, 1], s=7 if dense else 14, color=COLOURS[0], marker="o",
+               alpha=0.4, linewidths=0, rasterized=dense, zorder=2)  # fmt: skip
+    ax.scatter(before[:, 0], before[:, 1], s=0.5 if dense else 1.5, color=INK, marker="o",
+               linewidths=0, rasterized=dense, zorder=3)  # fmt: skip
     edge = 1.06 * float(np.abs(np.concatenate([before, after])).max()) or 1.0
     ax.axline((0, 0), slope=-1, color=INK, linewidth=0.8, dashes=(4, 2), zorder=4)
     first, second = (plain(head.class_names[k]) for k in pair)
@@ -176,12 +168,10 @@ def plot_head_before_after(
 
 
 def _way_handles() -> list[Line2D]:
-    none: Any = {"linestyle": "none", "markersize": 4}
+    dot: Any = {"linestyle": "none", "marker": "o", "markeredgewidth": 0}
     return [
-        Line2D([], [], marker="^", markerfacecolor="none", markeredgecolor=COLOURS[1],
-               label="before training", **none),
-        Line2D([], [], marker="o", color=COLOURS[0], markeredgewidth=0,
-               label="after training", **none),
+        Line2D([], [], color=INK, markersize=1.6, label="before training", **dot),
+        Line2D([], [], color=COLOURS[0], alpha=0.7, markersize=4, label="after training", **dot),
         Line2D([], [], color=FAINT, linewidth=0.6, label="a feature's way"),
         Line2D([], [], color=INK, linewidth=0.8, dashes=(4, 2), label="sum of both rows zero"),
     ]  # fmt: skip

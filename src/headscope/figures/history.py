@@ -17,6 +17,7 @@ from headscope.figures.style import (
     figure_of,
     head_line,
     new_figure,
+    nothing,
     styled,
 )
 
@@ -39,6 +40,11 @@ def plot_history(
     if ax is None:
         ax = new_figure(COLUMN, 78 * MM).subplots(2, 1, sharex=True)
     loss, accuracy = ax
+    head_line(loss, title, network)
+    if history.empty:
+        nothing(loss, "no epoch has ended")
+        accuracy.set_axis_off()
+        return figure_of(loss)
     for k, (subset, name) in enumerate(SUBSETS.items()):
         style: Any = {
             "color": COLOURS[k],
@@ -52,7 +58,6 @@ def plot_history(
         accuracy.plot(history["epoch"], 100 * history[f"{subset}_slice_accuracy"], **style)
     loss.set(ylabel="Cross-entropy (nats)")
     loss.set_ylim(bottom=0)
-    head_line(loss, title, network)
     lowest = accuracy.dataLim.y0 if np.isfinite(accuracy.dataLim.y0) else FLOOR
     accuracy.set(xlabel="Epoch", ylabel="Slice accuracy (%)")
     accuracy.set_ylim(min(FLOOR, lowest - 3), 103)  # the same for most runs, to be compared

@@ -1,7 +1,7 @@
 """Fig. 2: the logits of each slice, a panel a run."""
 
 from collections.abc import Sequence
-from math import ceil, log, pi
+from math import ceil, cos, pi, radians, sin
 from string import ascii_lowercase
 from typing import Any
 
@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from headscope.analysis.features import Ellipse
 from headscope.analysis.table import LogitScatter
 from headscope.errors import InputError
 from headscope.figures.style import (
@@ -34,17 +35,15 @@ MANY = 250
 CROWD = 2000  # slices of a panel beyond which marks stand for several of them
 CELLS = 44  # along each axis, in which such marks gather slices
 LEGEND = 3 * MM, 3.6 * MM  # height that the legend takes, and each of its lines
-WITHIN = -2 * log(0.05)  # squared radius that holds 95% of a normal distribution in two dimensions
 OUTLINES: tuple[Any, ...] = ("-", (0, (3, 1.2)))
 
-Spread = tuple[ArrayLike, ArrayLike]
 Array = NDArray[np.float64]
 
 
 @styled
 def plot_logits(
     panels: LogitScatter | Sequence[LogitScatter],
-    spreads: Sequence[Spread | None] | None = None,
+    ellipses: Sequence[Sequence[Ellipse] | None] | None = None,
     ax: Axes | Sequence[Axes] | None = None,
 ) -> Figure:
     """Draw the two logits of each slice, by class, with the decision line and errors ringed.
@@ -57,23 +56,21 @@ def plot_logits(
     ----------
     panels
         One run's logits, or several runs'.
-    spreads
-        For each panel None, or the means (2, 2) of the two classes and their covariances
-        (2, 2, 2), class first: then each mean is marked and its 95% ellipse drawn.
+    ellipses
+        For each panel None, or those of its classes (`FeatureAnalysis.ellipses`): then each mean
+        is marked and its 95% ellipse drawn.
 
     Raises
     ------
     InputError
-        There are not as many spreads as panels.
+        There are not as many sets of ellipses as panels.
     """
     panels = [panels] if isinstance(panels, LogitScatter) else list(panels)
-    known = [None] * len(panels) if spreads is None else list(spreads)
+    known = [()] * len(panels) if ellipses is None else [each or () for each in ellipses]
     if len(known) != len(panels):
-        raise InputError(f"{len(known)} spreads were given for {len(panels)} panels.")
+        raise InputError(f"{len(known)} sets of ellipses were given for {len(panels)} panels.")
     crowded = any(len(panel.logits) > CROWD for panel in panels)
-    handles = (
-        _handles(panels[0], crowded, any(each is not None for each in known)) if panels else []
-    )
+    handles = _handles(panels[0], crowded, any(known)) if panels else []
     if ax is None:
         axes = _grid(len(panels), len(handles))
     else:
@@ -81,12 +78,12 @@ def plot_logits(
     if not panels:
         nothing(axes[0], "no runs")
         return figure_of(axes[0])
-    outlines = [[] if spread is None else _outlines(spread) for spread in known]
-    low, high = _limits(panels, outlines)
-    for letter, panel, ellipses, each in zip(ascii_lowercase, panels, outlines, axes, strict=False):
+    low, high = _limits(panels, known)
+    for letter, panel, found, each in zip(ascii_lowercase, panels, known, axes, strict=False):
         _draw(panel, each, (low, high), f"({letter}) " if len(panels) > 1 else "")
-        for k, (mean, outline) in enumerate(ellipses):
-            _draw_ellipse(mean, outline, k, len(panel.logits) > CROWD, each)
+        for ellipse in found:
+            if ellipse.class_name in panel.class_names:
+                _draw_ellipse(ellipse, panel, each)
         each.set(xlim=(low, high), ylim=(low, high), aspect="equal", anchor="N")
         each.set_yticks([tick for tick in each.get_xticks() if low <= tick <= high])
         each.set_xticks(each.get_yticks())
@@ -156,29 +153,24 @@ def _gathered(points: Array, limits: tuple[float, float]) -> tuple[Array, Array]
     return centre[held], count[tuple(held.T)]
 
 
-def _outlines(spread: Spread) -> list[tuple[Array, Array]]:
-    """Return the mean (2,) and the 95% ellipse (points, 2) of each class; NaN where unknown."""
-    turn = np.linspace(0, 2 * pi, 91)
-    circle = np.stack([np.cos(turn), np.sin(turn)])  # (2, points)
-    found = []
-    means, covariances = (np.asarray(part, dtype=np.float64) for part in spread)
-    for mean, covariance in zip(means, covariances, strict=True):
-        outline = np.full((len(turn), 2), np.nan)
-        if np.isfinite(covariance).all():
-            values, vectors = np.linalg.eigh(covariance)
-            axes = vectors * np.sqrt(WITHIN * np.maximum(values, 0.0))  # (2, 2)
-            outline = mean + (axes @ circle).T
-        found.append((mean, outline))
-    return found
-
-
-def _draw_ellipse(mean: Array, outline: Array, k: int, crowded: bool, ax: Axes) -> None:
-    if not np.isfinite(mean).all():
+def _draw_ellipse(ellipse: Ellipse, panel: LogitScatter, ax: Axes) -> None:
+    if not np.isfinite(ellipse.mean).all():
         return
+    k = panel.class_names.index(ellipse.class_name)
     # Below slices drawn one by one: the thin clouds of long training would vanish under it.
-    level = 4 if crowded else 1.5
-    ax.plot(*outline.T, color=INK, linewidth=0.9, linestyle=OUTLINES[k % 2], zorder=level)
-    ax.plot(*mean, linestyle="none", zorder=5, **_mean_style(k))
+    level = 4 if len(panel.logits) > CROWD else 1.5
+    ax.plot(*_outline(ellipse), color=INK, linewidth=0.9, linestyle=OUTLINES[k], zorder=level)
+    x, y = ellipse.mean
+    ax.plot(x, y, linestyle="none", zorder=5, **_mean_style(k))
+
+
+def _outline(ellipse: Ellipse) -> Array:
+    """Return points on the ellipse, (2, points); NaN where its axes are unknown."""
+    turn, lean = np.linspace(0, 2 * pi, 91), radians(ellipse.angle_deg)
+    along, across = ellipse.width / 2 * np.cos(turn), ellipse.height / 2 * np.sin(turn)
+    x = ellipse.mean[0] + along * cos(lean) - across * sin(lean)
+    y = ellipse.mean[1] + along * sin(lean) + across * cos(lean)
+    return np.stack([x, y])
 
 
 def _mean_style(k: int) -> dict[str, Any]:
@@ -200,11 +192,11 @@ def _summary(panel: LogitScatter) -> str:
 
 
 def _limits(
-    panels: Sequence[LogitScatter], outlines: Sequence[Sequence[tuple[Array, Array]]]
+    panels: Sequence[LogitScatter], ellipses: Sequence[Sequence[Ellipse]]
 ) -> tuple[float, float]:
     """Return one range for both axes of all panels, a little beyond points and ellipses."""
-    ellipses = [outline.ravel() for each in outlines for _, outline in each]
-    values = np.concatenate([panel.logits.ravel() for panel in panels] + ellipses)
+    outlines = [_outline(ellipse).ravel() for each in ellipses for ellipse in each]
+    values = np.concatenate([panel.logits.ravel() for panel in panels] + outlines)
     values = values[np.isfinite(values)]
     if values.size == 0:
         return -1.0, 1.0
@@ -248,7 +240,7 @@ def _handles(panel: LogitScatter, crowded: bool, with_ellipses: bool) -> list[Li
     name = f"decision line, $z_{{{i}}}=z_{{{j}}}$"
     line = Line2D([], [], color=INK, linewidth=0.8, dashes=(4, 2), label=name)
     ellipses = [
-        Line2D([], [], color=INK, linewidth=1.0, linestyle=OUTLINES[k % 2], **_mean_style(k),
+        Line2D([], [], color=INK, linewidth=1.0, linestyle=OUTLINES[k], **_mean_style(k),
                label=f"{plain(name)} mean, 95% ellipse")
         for k, name in enumerate(panel.class_names)
     ]  # fmt: skip

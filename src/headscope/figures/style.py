@@ -1,6 +1,6 @@
 """One look for all figures: journal column widths, Okabe–Ito colours, nothing global touched."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from math import isfinite
 from textwrap import fill
@@ -120,10 +120,18 @@ def head_line(ax: Axes, title: str, below: str) -> None:
     note.set_in_layout(False)  # a long line must not narrow the panel; the pad keeps its height
 
 
+def name_rows(ax: Axes, at: Sequence[float], runs: Sequence[str]) -> None:
+    """Name the runs on the left in two lines, without the marks of an axis that measures."""
+    ax.set_yticks(at, [plain(run).replace(", ", ",\n", 1) for run in runs])
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=False, axis="y")
+    ax.spines["left"].set_visible(False)
+
+
 def nothing(ax: Axes, reason: str) -> None:
     """Say in place of a drawing that there is nothing to show, and why."""
     ax.set_axis_off()
-    text = fill(plain(f"nothing to show: {reason}"), 34)
+    text = fill(plain(f"nothing to show: {reason}"), 28)
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=FAINT)
 
 

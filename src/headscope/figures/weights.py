@@ -1,5 +1,7 @@
 """Fig. 3: the weights to one class against those to another, with fits and the null line."""
 
+from collections.abc import Mapping, Sequence
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
@@ -7,9 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
 
 from headscope.analysis.fits import PolynomialFit
 from headscope.analysis.pairs import PairAnalysis
+from headscope.analysis.weights import HeadAnalysis
+from headscope.errors import InputError
 from headscope.figures.style import (
     COLOURS,
     COLUMN,
@@ -18,30 +23,111 @@ from headscope.figures.style import (
     EDGE,
     INK,
     MM,
+    PAGE,
+    decimals,
     figure_of,
     head_line,
     new_figure,
+    nothing,
     plain,
     styled,
 )
 
+Array = NDArray[np.float64]
 NAMES = {1: "Linear", 2: "Quadratic", 3: "Cubic", 4: "4th degree"}
 FIT_COLOURS = (COLOURS[1], COLOURS[2], COLOURS[3], INK)
 POWERS = str.maketrans("234", "²³⁴")
-UNDEFINED = "undefined"
+PANEL = 82 * MM  # height of one network's
+BINS = 48
+UNTRAINED_EDGE: Any = {"linewidth": 0.8, "linestyle": (0, (2, 1))}
+UNTRAINED: Any = {"color": INK, **UNTRAINED_EDGE}
 WIDEST = 56  # characters of an equation on one line of the legend
 
 
 @styled
 def plot_weights(
-    result: PairAnalysis, title: str = "", network: str = "", ax: Axes | None = None
+    result: PairAnalysis,
+    title: str = "",
+    network: str = "",
+    initial: ArrayLike | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """Draw a dot a feature, the fits of degree 1 to 4 with their equations, r and its null.
 
-    Source: the paper's Fig. 3.
+    `initial`, if known, holds the same two rows before training, (2, D): then each row's
+    distribution is drawn on its side of the panel, the untrained one over it. Source: the paper's
+    Fig. 3.
     """
     own = ax is None
-    ax = new_figure(COLUMN, COLUMN + 33 * MM).subplots() if ax is None else ax
+    if ax is None:
+        ax = new_figure(COLUMN, COLUMN + (39 if initial is not None else 35) * MM).subplots()
+    handles = _draw_panel(result, _rows(initial, result), title, network, ax)
+    figure = figure_of(ax)
+    if own:
+        figure.legend(handles=handles, loc="outside lower left", fontsize=6, labelspacing=0.45)
+    else:
+        ax.legend(handles=handles, fontsize=6)
+    return figure
+
+
+@styled
+def plot_weight_panels(
+    heads: Mapping[str, HeadAnalysis],
+    pair: tuple[int, int] = (0, 1),
+    *,
+    ax: Sequence[Axes] | None = None,
+) -> Figure:
+    """Draw a panel a network as `plot_weights` does, one below another, its equations beside it.
+
+    `heads` are the final layers by title; `pair` the rows on the x and the y axis. `ax` are as many
+    axes. Source: the paper's Fig. 3.
+
+    Raises
+    ------
+    InputError
+        A head holds no analysis of that pair.
+    """
+    rows = max(len(heads), 1)
+    beside: list[Axes] = []
+    if ax is None:
+        figure = new_figure(PAGE, rows * PANEL, row_gap=2.5 * MM)
+        grid = figure.subplots(rows, 2, squeeze=False, width_ratios=(1, 1.02))
+        ax, beside = list(grid[:, 0]), list(grid[:, 1])
+    for each in beside:
+        each.set_axis_off()
+    if not heads:
+        nothing(ax[0], "no networks")
+    for k, (title, head) in enumerate(heads.items()):
+        result = _pair_of(head, pair, title)
+        initial = None if head.initial_weight is None else head.initial_weight[list(pair)]
+        letter = f"({ascii_lowercase[k % 26]}) " if len(heads) > 1 else ""
+        handles = _draw_panel(result, initial, letter + title, "", ax[k])
+        where = beside[k] if beside else ax[k]
+        where.legend(handles=handles, fontsize=6, labelspacing=0.7,
+                     loc="center left" if beside else "best")  # fmt: skip
+    return figure_of(ax[0])
+
+
+def _pair_of(head: HeadAnalysis, pair: tuple[int, int], title: str) -> PairAnalysis:
+    for each in head.pairs:
+        if each.pair == pair:
+            return each
+    known = ", ".join(str(each.pair) for each in head.pairs)
+    raise InputError(f"The head of {title} holds no analysis of the pair {pair}, only {known}.")
+
+
+def _rows(initial: ArrayLike | None, result: PairAnalysis) -> Array | None:
+    if initial is None:
+        return None
+    rows: Array = np.asarray(initial, dtype=np.float64)
+    if rows.shape != (2, len(result.x)):
+        raise InputError(f"initial has shape {rows.shape}; (2, {len(result.x)}) is needed.")
+    return rows
+
+
+def _draw_panel(
+    result: PairAnalysis, initial: Array | None, title: str, network: str, ax: Axes
+) -> list[Line2D]:
     ax.axhline(0, color=EDGE, linewidth=0.4, zorder=1)
     ax.axvline(0, color=EDGE, linewidth=0.4, zorder=1)
     ax.scatter(
@@ -63,18 +149,34 @@ def plot_weights(
     first, second = (plain(name) for name in result.class_names)
     i, j = result.pair
     ax.set(xlabel=f"Weight to {first}, $W_{{{i},j}}$", ylabel=f"Weight to {second}, $W_{{{j},j}}$")
-    edge = 1.06 * max(float(np.abs(result.x).max()), float(np.abs(result.y).max())) or 1.0
+    reach = [result.x, result.y, *([] if initial is None else initial)]
+    edge = 1.06 * max(float(np.abs(values).max()) for values in reach) or 1.0
     ax.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal", anchor="N")
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.yaxis.set_major_locator(MaxNLocator(5))
     below = f"{network}\n{_summary(result)}" if network else _summary(result)
-    head_line(ax, title, below)
-    figure = figure_of(ax)
-    if own:
-        figure.legend(handles=handles, loc="outside lower left", fontsize=6, labelspacing=0.45)
+    if initial is None:
+        head_line(ax, title, below)
     else:
-        ax.legend(handles=handles, fontsize=5.5)
-    return figure
+        head_line(_draw_margins(result, initial, edge, ax), title, below)
+        handles.append(Line2D([], [], label="rows before training", **UNTRAINED))
+    return handles
+
+
+def _draw_margins(result: PairAnalysis, initial: Array, edge: float, ax: Axes) -> Axes:
+    """Draw each row's distribution on its own side, before and after; return the upper axes."""
+    bins = np.linspace(-edge, edge, BINS + 1).tolist()
+    above = ax.inset_axes((0, 1.02, 1, 0.14), sharex=ax)
+    beside = ax.inset_axes((1.02, 0, 0.14, 1), sharey=ax)
+    for each, row, before, lie in (
+        (above, result.x, initial[0], "vertical"),
+        (beside, result.y, initial[1], "horizontal"),
+    ):
+        style: Any = {"orientation": lie, "histtype": "stepfilled"}
+        each.hist(row, bins, facecolor=COLOURS[0], alpha=0.45, linewidth=0, **style)
+        each.hist(before, bins, fill=False, edgecolor=INK, **style | UNTRAINED_EDGE)
+        each.set_axis_off()
+    return above
 
 
 def _draw_fit(fit: PolynomialFit, result: PairAnalysis, ax: Axes) -> Line2D:
@@ -95,7 +197,7 @@ def _draw_fit(fit: PolynomialFit, result: PairAnalysis, ax: Axes) -> Line2D:
 def _draw_null(result: PairAnalysis, ax: Axes) -> Line2D:
     x = np.array([result.x.min(), result.x.max()])
     y = result.y.mean() + result.null_slope * (x - result.x.mean())
-    label = f"Null model, from the {result.null_source}: slope {_number(result.null_slope, 3)}"
+    label = f"Null model, from the {result.null_source}: slope {decimals(result.null_slope, 3)}"
     style: Any = {"color": "#E69F00", "linewidth": 6, "alpha": 0.5, "solid_capstyle": "butt"}
     return ax.plot(x, y, label=label, zorder=1.5, **style)[0]
 
@@ -113,9 +215,5 @@ def _pretty(fit: PolynomialFit) -> str:
 
 
 def _summary(result: PairAnalysis) -> str:
-    text = f"D = {result.feature_count:,}    r = {_number(result.r, 4)}"
-    return f"{text}    null prediction {_number(result.r_null, 4)}"
-
-
-def _number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}".replace("-", "−") if np.isfinite(value) else UNDEFINED
+    text = f"D = {result.feature_count:,}    r = {decimals(result.r, 4)}"
+    return f"{text}    null prediction {decimals(result.r_null, 4)}"

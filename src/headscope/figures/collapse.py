@@ -1,0 +1,149 @@
+"""How far each run's features have collapsed to their class means, in training and held out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite, log10
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from headscope.analysis.collapse import Collapse
+from headscope.figures.style import (
+    COLOURS,
+    COLUMN,
+    EDGE,
+    INK,
+    MARKERS,
+    MM,
+    figure_of,
+    head_line,
+    name_rows,
+    new_figure,
+    nothing,
+    plain,
+    styled,
+)
+
+LIMIT: Any = {"color": INK, "linewidth": 0.7, "dashes": (1, 1.5)}
+DECADES = 1.5  # that values must span to be drawn on a logarithmic axis
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One panel: what it is called, means and where it stands when features have collapsed."""
+
+    name: str
+    meaning: str
+    attribute: str
+    limit: float
+
+
+MEASURES = (
+    Measure("NC1", "variance within classes\nover that between", "nc1", 0),
+    Measure("NC2, norms", "of the class means:\nspread over mean", "nc2_equinorm", 0),
+    Measure("NC2, angles", "of the class means:\nfrom a simplex", "nc2_simplex", 0),
+    Measure("NC2, weights", "norms of their rows:\nspread over mean", "weight_equinorm", 0),
+    Measure("NC3", "weights against\nthe class means", "nc3", 0),
+    Measure("NC4", "share decided for\nthe nearest mean", "nc4", 1),
+)
+
+
+@styled
+def plot_collapse(
+    results: Mapping[str, Sequence[Collapse]],
+    *,
+    title: str = "Neural collapse",
+    ax: Sequence[Axes] | None = None,
+) -> Figure:
+    """Draw each measure of neural collapse of each run, a mark a subset, and its limit.
+
+    `results` holds for the title of each run what was measured on its subsets. A measure without
+    any finite number (as the angles of two classes, which are what they are) has no panel; one
+    above zero that spans more than 1.5 decades is drawn on a logarithmic axis. `ax` are as many
+    axes as panels, or the first so many are drawn. Source: Papyan, Han & Donoho 2020;
+    docs/science.md, section 5.
+    """
+    runs = list(results)
+    subsets = list(dict.fromkeys(each.subset for known in results.values() for each in known))
+    points = {measure: _points(results, measure) for measure in MEASURES}
+    measures = [measure for measure in MEASURES if points[measure]]
+    if ax is None:
+        rows = max(-(-len(measures) // 2), 1)
+        figure = new_figure(COLUMN, (12 + rows * (21 + 6.5 * max(len(runs), 2))) * MM)
+        ax = list(figure.subplots(rows, 2, squeeze=False).ravel())
+        figure.suptitle(plain(title), x=0.01, ha="left", fontsize=7.5, fontweight="bold")
+        if measures:
+            figure.legend(
+                handles=_handles(subsets), loc="outside lower center", ncols=len(subsets) + 1
+            )
+    if not measures:
+        nothing(ax[0], "no collapse could be measured")
+    for spare in ax[max(len(measures), 1) :]:
+        spare.set_axis_off()
+    for k, (measure, panel) in enumerate(zip(measures, ax, strict=False)):
+        _draw(points[measure], measure, subsets, len(runs), panel)
+        name_rows(panel, range(len(runs)), runs if k % 2 == 0 else [""] * len(runs))
+    return figure_of(ax[0])
+
+
+def _points(
+    results: Mapping[str, Sequence[Collapse]], measure: Measure
+) -> list[tuple[str, float, int]]:
+    """Return subset, value and row of the run of each finite number."""
+    found = [
+        (each.subset, float(getattr(each, measure.attribute)), row)
+        for row, known in enumerate(results.values())
+        for each in known
+    ]
+    return [point for point in found if isfinite(point[1])]
+
+
+def _draw(
+    points: Sequence[tuple[str, float, int]],
+    measure: Measure,
+    subsets: Sequence[str],
+    runs: int,
+    ax: Axes,
+) -> None:
+    for k, subset in enumerate(subsets):
+        mine = [(value, row) for name, value, row in points if name == subset]
+        ax.plot(*zip(*mine, strict=True) if mine else ([], []), **_style(k), clip_on=False,
+                zorder=3)  # fmt: skip
+    for row in range(runs):
+        ax.axhline(row, color=EDGE, linewidth=0.5, zorder=1)
+    values = [value for _, value, _ in points]
+    if measure.limit == 0 and min(values) > 0 and log10(max(values) / min(values)) > DECADES:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(numticks=5))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        low, high = min(*values, measure.limit), max(*values, measure.limit)
+        margin = 0.06 * (high - low) or 0.5
+        ax.set_xlim(low - margin, high + margin)
+        ax.axvline(measure.limit, zorder=1, **LIMIT)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.set_ylim(runs - 0.5, -0.5)
+    head_line(ax, measure.name, measure.meaning)
+
+
+def _style(k: int) -> dict[str, Any]:
+    return {
+        "linestyle": "none",
+        "marker": MARKERS[k % 6],
+        "markersize": 4.5,
+        "markerfacecolor": COLOURS[k % 6] if k == 0 else "white",
+        "markeredgecolor": COLOURS[k % 6],
+        "markeredgewidth": 0.9,
+    }
+
+
+def _handles(subsets: Sequence[str]) -> list[Line2D]:
+    names = {"train": "training", "val": "validation", "test": "test"}
+    return [
+        *(Line2D([], [], label=f"{names.get(subset, plain(subset))} slices", **_style(k))
+          for k, subset in enumerate(subsets)),
+        Line2D([], [], label="complete collapse", **LIMIT),
+    ]  # fmt: skip

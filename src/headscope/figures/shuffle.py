@@ -1,0 +1,119 @@
+"""The spatial shuffle test: what is lost when the positions of the last map change places."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from headscope.analysis.flatten import FlattenAnalysis
+from headscope.figures.style import (
+    COLOURS,
+    COLUMN,
+    EDGE,
+    INK,
+    MM,
+    figure_of,
+    head_line,
+    name_rows,
+    new_figure,
+    nothing,
+    styled,
+)
+
+Array = NDArray[np.float64]
+ROW = 12.5 * MM
+Kind = tuple[str, str, str, bool]  # name, marker, colour, filled
+KINDS: tuple[Kind, ...] = (
+    ("as it is", "o", INK, True),
+    ("one permutation for all slices", "s", COLOURS[0], False),
+    ("a permutation each slice", "^", COLOURS[1], False),
+    ("probe of pooled maps", "D", COLOURS[2], True),
+    ("probe of unpooled maps", "D", COLOURS[2], False),
+)
+STEP = 0.16  # between the marks of a run
+ALL = 2**0.5  # change of the logits where they tell of nothing but location
+CHANCE: Any = {"color": INK, "linewidth": 0.7, "dashes": (1, 1.5)}
+
+
+@styled
+def plot_shuffle(
+    results: Mapping[str, FlattenAnalysis],
+    *,
+    chance: float | None = None,
+    title: str = "Spatial shuffle test",
+    network: str = "",
+    ax: Sequence[Axes] | None = None,
+) -> Figure:
+    """Draw the slice accuracy of each run as it is, with its maps' positions permuted, and probed.
+
+    A bar spans the repeats, a mark stands at their mean. Beside it, how much shuffling changes the
+    logits: none where positions are averaged, about √2 standard deviations where location is all.
+    `results` are by the title of the run; `chance` is the share of the largest class, 0 to 1; `ax`
+    are two axes. Source: docs/science.md, section 6.
+    """
+    if ax is None:
+        figure = new_figure(COLUMN, 36 * MM + max(len(results), 1) * ROW)
+        ax = list(figure.subplots(1, 2, width_ratios=(2.6, 1)))
+        if results:
+            handles = _handles(chance)
+            figure.legend(handles=handles, loc="outside lower left", ncols=2, columnspacing=1.0)
+    left, right = ax
+    head_line(left, title, network)
+    if not results:
+        nothing(left, "no run has feature maps")
+        right.set_axis_off()
+        return figure_of(left)
+    for row, result in enumerate(results.values()):
+        _draw_run(result, row, left, right)
+    if chance is not None:
+        left.axvline(100 * chance, **CHANCE)
+    right.axvline(ALL, color=EDGE, linewidth=0.7)
+    left.set(xlim=(0, 102), xlabel="Slice accuracy (%)")
+    changes = [each.relative_change for result in results.values() for each in result.shuffles]
+    right.set(
+        xlim=(-0.08, 1.08 * float(np.nanmax([*changes, ALL]))), xlabel="Change of the\nlogits (sd)"
+    )
+    for each, names in ((left, list(results)), (right, [""] * len(results))):
+        name_rows(each, range(len(results)), names)
+        each.set_ylim(len(results) - 0.5, -0.5)
+        each.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    return figure_of(left)
+
+
+def _draw_run(result: FlattenAnalysis, row: int, left: Axes, right: Axes) -> None:
+    accuracies: list[Array] = [np.array([result.slice_accuracy])]
+    accuracies += [shuffled.slice_accuracy for shuffled in result.shuffles]
+    accuracies += [probe.slice_accuracy for probe in result.probes]
+    for k, (kind, values) in enumerate(zip(KINDS, accuracies, strict=True)):
+        percent = 100 * values[np.isfinite(values)]  # (repeats,)
+        if len(percent):
+            _draw(percent, row + STEP * (k - 2), kind, left)
+    for k, shuffled in enumerate(result.shuffles, start=1):
+        if np.isfinite(shuffled.relative_change):
+            y = row + STEP * (k - 2)
+            right.plot([shuffled.relative_change], [y], clip_on=False, **_style(KINDS[k]))
+    for each in (left, right) if row else ():
+        each.axhline(row - 0.5, color=EDGE, linewidth=0.5)
+
+
+def _draw(percent: Array, y: float, kind: Kind, ax: Axes) -> None:
+    ax.plot([percent.min(), percent.max()], [y, y], color=kind[2], linewidth=1.0)
+    ax.plot(percent.mean(), y, clip_on=False, **_style(kind))
+
+
+def _style(kind: Kind) -> dict[str, Any]:
+    _, marker, colour, filled = kind
+    face = colour if filled else "white"
+    return {"marker": marker, "color": colour, "markersize": 3.8, "markerfacecolor": face}
+
+
+def _handles(chance: float | None) -> list[Line2D]:
+    handles = [Line2D([], [], linewidth=1.0, label=kind[0], **_style(kind)) for kind in KINDS]
+    if chance is not None:
+        handles.append(Line2D([], [], label="always the largest class", **CHANCE))
+    return handles

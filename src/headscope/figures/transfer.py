@@ -1,0 +1,122 @@
+"""What each stage of a network keeps of its start, and what its slices lie together by."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from headscope.analysis.transfer import TransferAnalysis
+from headscope.figures.style import (
+    COLOURS,
+    COLUMN,
+    DASHES,
+    INK,
+    MARKERS,
+    MM,
+    figure_of,
+    head_line,
+    new_figure,
+    nothing,
+    plain,
+    styled,
+)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One panel: its axis, the field of a stage, and how its numbers are shown."""
+
+    label: str
+    attribute: str
+    scale: float
+    high: float | None
+
+
+QUANTITIES = (
+    Quantity("Linear CKA with\nthe frozen run", "cka", 1, 1.05),
+    Quantity("Change of weights,\n$\\|θ-θ_0\\|/\\|θ_0\\|$", "weight_change", 1, None),
+    Quantity("Slice accuracy of\nneighbours (%)", "knn_accuracy", 100, 105),
+    Quantity("Nearest slice of the\nsame subject (%)", "same_subject", 100, 105),
+)
+CHANCE: Any = {"color": INK, "linewidth": 0.7, "dashes": (1, 1.5)}
+
+
+@styled
+def plot_transfer(
+    results: Mapping[str, TransferAnalysis],
+    *,
+    title: str = "Stage by stage",
+    network: str = "",
+    ax: Sequence[Axes] | None = None,
+) -> Figure:
+    """Draw what is known of each stage, a line a run: likeness to the frozen run, and neighbours.
+
+    `results` are of one network, by the title of the run. A quantity without any finite number
+    has no panel; `ax` are as many axes as panels, or the first so many are drawn. Source: linear
+    CKA, Kornblith et al. 2019; what transfer keeps, Raghu et al. 2019.
+    """
+    stages = list(dict.fromkeys(s.stage for known in results.values() for s in known.stages))
+    shown = [quantity for quantity in QUANTITIES if _known(results, quantity)]
+    chance = {known.majority for known in results.values()}
+    if ax is None:
+        rows = max(len(shown), 1)
+        figure = new_figure(COLUMN, (30 + 31 * rows) * MM)
+        ax = list(figure.subplots(rows, 1, squeeze=False, sharex=True).ravel())
+        if shown:
+            handles = _handles(list(results), len(chance) == 1)
+            figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    head_line(ax[0], title, network)
+    if not shown:
+        nothing(ax[0], "no stages are recorded")
+        return figure_of(ax[0])
+    last = ax[0]
+    for quantity, each in zip(shown, ax, strict=False):
+        _draw(results, quantity, stages, each)
+        if quantity.attribute == "knn_accuracy" and len(chance) == 1:
+            each.axhline(100 * chance.pop(), zorder=1, **CHANCE)
+        last = each
+    last.set_xlabel("Stage, from the input on")
+    return figure_of(ax[0])
+
+
+def _known(results: Mapping[str, TransferAnalysis], quantity: Quantity) -> bool:
+    values = [getattr(s, quantity.attribute) for known in results.values() for s in known.stages]
+    return bool(np.isfinite(values).any())
+
+
+def _draw(
+    results: Mapping[str, TransferAnalysis], quantity: Quantity, stages: Sequence[str], ax: Axes
+) -> None:
+    for k, known in enumerate(results.values()):
+        at = [stages.index(s.stage) for s in known.stages]
+        values = [quantity.scale * getattr(s, quantity.attribute) for s in known.stages]
+        ax.plot(at, values, clip_on=False, **_style(k))
+    long = len(stages) > 6 or max(map(len, stages)) > 7
+    turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+    names = [plain(stage) for stage in stages]
+    ax.set_xticks(range(len(stages)), names, **(turned if long else {}))
+    ax.set(ylabel=quantity.label, ylim=(0, quantity.high))
+    ax.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+
+
+def _handles(runs: Sequence[str], with_chance: bool) -> list[Line2D]:
+    handles = [Line2D([], [], label=plain(run), **_style(k)) for k, run in enumerate(runs)]
+    if with_chance:
+        handles.append(Line2D([], [], label="always the largest class", **CHANCE))
+    return handles
+
+
+def _style(k: int) -> dict[str, Any]:
+    return {
+        "color": COLOURS[k % 6],
+        "linestyle": DASHES[k % 4],
+        "marker": MARKERS[k % 6],
+        "markersize": 3.5,
+        "markerfacecolor": COLOURS[k % 6] if k % 2 == 0 else "white",
+        "linewidth": 1.1,
+    }
