@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,6 +13,8 @@ from headscope.models.head import tap
 from headscope.models.network import build_network
 from headscope.models.regimes import REGIMES, find_regime, prepare, trained_paths
 from headscope.models.weights import load_pretrained, load_state
+from headscope.training.optim import Recipe
+from headscope.training.train import train
 
 # name, side of a slice, feature width, last stage
 ARCHITECTURES = [
@@ -154,3 +157,29 @@ def test_every_architecture_keeps_the_contract_in_every_regime(tmp_path, name, s
     disturb(model)
     load_pretrained(model, network.architecture, classifier, str(tmp_path / "model.safetensors"))
     assert differing(model, start) == head
+
+
+def test_a_network_that_asks_which_version_wrote_its_weights_goes_on_and_keeps_its_best(tmp_path):
+    labels = np.tile([0, 1], 8)
+    noise = np.random.default_rng(0).integers(0, 120, (16, 32, 32))
+    pixels = (noise + 100 * labels[:, None, None]).astype(np.uint8)
+    subsets = np.repeat(["train", "val", "test"], [8, 4, 4])
+
+    def run(epochs):
+        network = build_network("mnasnet0_5", "finetune", "random", classes=2, size=32, seed=0)
+        return train(
+            network,
+            pixels,
+            labels,
+            subsets,
+            Recipe(epochs=epochs, learning_rate=1e-5, batch_size=4, select="best"),
+            seed=0,
+            device=torch.device("cpu"),
+            checkpoint=tmp_path / "last.pt",
+            cache=tmp_path / "cache",
+            slices_key="key",
+            title="run",
+        )
+
+    assert len(run(1).history) == 1
+    assert len(run(2).history) == 2  # from the checkpoint on

@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from torch import nn
 
 # sequences that hold a network's stages; ResNet's layer1 is one stage, though a sequence as well
-_SEQUENCES = ("features", "blocks", "stages", "layers", "trunk_output", "levels", "encoder")
+_SEQUENCES = (
+    *("features", "blocks", "stages", "layers", "levels", "encoder"),
+    *("body", "dense_stages", "transformers", "trunk_output"),
+)
 
 
 def stage_names(model: nn.Module, classifier: str) -> list[str]:

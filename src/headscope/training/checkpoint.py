@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from headscope.errors import InputError
 from headscope.files import atomic_path
+from headscope.models.weights import load_state
 
 EVERY_S = 300.0  # within an epoch
 SHARE = 0.05  # of the time at most goes into writing
@@ -94,7 +95,7 @@ class Checkpoint:
             return Progress.start(device)
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-            model.load_state_dict(state["model"])
+            load_state(model, state["model"])
             optimizer.load_state_dict(state["optimizer"])
             progress = Progress(**state["progress"])
         except (

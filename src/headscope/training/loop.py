@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from headscope.console import track
 from headscope.errors import RunError
 from headscope.models.head import tap
+from headscope.models.weights import load_state
 from headscope.training.checkpoint import Checkpoint, History, Progress
 from headscope.training.loader import Inputs, batches, epoch_order, step_seeds
 from headscope.training.machine import (
@@ -189,7 +190,7 @@ def fit(
             pass
     if progress.best is None:
         return progress.history, recipe.epochs - 1
-    model.load_state_dict(progress.best)
+    load_state(model, progress.best)
     return progress.history, progress.best_epoch()
 
 
