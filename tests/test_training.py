@@ -6,6 +6,7 @@ import torch
 from torchvision.transforms import v2
 
 from headscope.errors import InputError, RunError
+from headscope.models.regimes import find_regime
 from headscope.training import loop
 from headscope.training.features import extract_features, extract_maps, spread
 from headscope.training.loader import FeatureInputs, SliceInputs, batches, epoch_order
@@ -58,6 +59,16 @@ def test_the_cosine_schedule_falls_from_the_rate_to_nearly_nothing():
     recipe = Recipe(epochs=4, learning_rate=0.1, schedule="cosine")
     rates = [recipe.learning_rate_of(epoch) for epoch in range(4)]
     assert rates == pytest.approx([0.1, 0.1 * (2 + 2**0.5) / 4, 0.05, 0.1 * (2 - 2**0.5) / 4])
+
+
+def test_a_recipe_says_what_of_it_acts_in_a_regime():
+    asked = Recipe(9, 0.1, augment_flip=True, augment_jitter=0.1, compile=True, probe_epochs=2)
+    assert asked.applied(find_regime("lp-ft")) == asked
+    assert asked.applied(find_regime("finetune")) == replace(asked, probe_epochs=None)
+    bare = replace(asked, augment_flip=False, augment_jitter=0.0, compile=False, probe_epochs=None)
+    assert asked.applied(find_regime("frozen-bn")) == bare
+    whole = replace(asked, probe_epochs=None).applied(find_regime("lp-ft"))
+    assert whole.probe_epochs == 9
 
 
 @pytest.mark.parametrize("setting", ["schedule", "select", "precision"])

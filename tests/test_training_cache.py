@@ -7,7 +7,7 @@ import torch
 
 from headscope.models.network import build_network
 from headscope.training import batchnorm, cache, loop
-from headscope.training.cache import cached_features
+from headscope.training.cache import Store, cached_features
 from headscope.training.checkpoint import Checkpoint
 from headscope.training.features import extract_features
 from headscope.training.optim import Recipe
@@ -72,8 +72,8 @@ def test_stored_features_are_those_of_the_pass_bit_for_bit(cohort, tmp_path):
     built = network("frozen")
     inputs = inputs_of(built, cohort[0])
     fresh = extract_features(built, inputs, "features")
-    first = cached_features(built, inputs, "key", tmp_path, "features")
-    again = cached_features(built, inputs, "key", tmp_path, "features")
+    first = cached_features(built, inputs, Store(tmp_path, "key"), "features")
+    again = cached_features(built, inputs, Store(tmp_path, "key"), "features")
     assert fresh.features.tobytes() == first.features.tobytes() == again.features.tobytes()
     assert first.seconds == again.seconds
     assert set(first.layers) == set(again.layers) == {*built.stages, "slice"}
@@ -104,12 +104,12 @@ def test_one_pass_serves_every_seed_split_and_head(cohort, tmp_path, passes):
 def test_other_weights_slices_and_precisions_have_features_of_their_own(cohort, tmp_path, passes):
     built, other = network("frozen"), network("frozen", seed=9)
     inputs = inputs_of(built, cohort[0])
-    cached_features(built, inputs, "key", tmp_path, "features")
-    cached_features(other, inputs, "key", tmp_path, "features")
-    cached_features(built, inputs, "other slices", tmp_path, "features")
-    cached_features(built, inputs, "key", tmp_path, "features", precision="bfloat16")
+    cached_features(built, inputs, Store(tmp_path, "key"), "features")
+    cached_features(other, inputs, Store(tmp_path, "key"), "features")
+    cached_features(built, inputs, Store(tmp_path, "other slices"), "features")
+    cached_features(built, inputs, Store(tmp_path, "key", "bfloat16"), "features")
     shifted = replace(built, architecture=replace(built.architecture, mean=(0.0, 0.0, 0.0)))
-    cached_features(shifted, inputs, "key", tmp_path, "features")
+    cached_features(shifted, inputs, Store(tmp_path, "key"), "features")
     assert len(passes) == len(list(tmp_path.iterdir())) == 5
 
 
@@ -117,7 +117,7 @@ def test_other_weights_slices_and_precisions_have_features_of_their_own(cohort, 
 def test_a_damaged_file_is_computed_anew(cohort, tmp_path, passes, damage):
     built = network("frozen")
     inputs = inputs_of(built, cohort[0])
-    fresh = cached_features(built, inputs, "key", tmp_path, "features")
+    fresh = cached_features(built, inputs, Store(tmp_path, "key"), "features")
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
     if damage == "others":
@@ -129,9 +129,9 @@ def test_a_damaged_file_is_computed_anew(cohort, tmp_path, passes, damage):
         flipped = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
         damaged = {"empty": b"", "cut": whole[:middle], "flipped": flipped, "text": b"hello"}
         path.write_bytes(damaged[damage])
-    again = cached_features(built, inputs, "key", tmp_path, "features")
+    again = cached_features(built, inputs, Store(tmp_path, "key"), "features")
     assert np.array_equal(again.features, fresh.features) and len(passes) == 2
-    cached_features(built, inputs, "key", tmp_path, "features")
+    cached_features(built, inputs, Store(tmp_path, "key"), "features")
     assert len(passes) == 2
 
 
@@ -197,6 +197,6 @@ def test_a_network_without_batchnorm_is_left_as_it_is(tmp_path):
     built = build_network("timm/test_vit", "frozen-bn", "random", classes=2, size=160, seed=0)
     pixels = np.zeros((4, 160, 160), dtype=np.uint8)
     before = built.backbone_hash()
-    rows, folder = np.arange(4), tmp_path / "cache"
-    cache.cached_statistics(built, inputs_of(built, pixels), rows, "key", folder, "statistics")
+    store = Store(tmp_path, "key")
+    cache.cached_statistics(built, inputs_of(built, pixels), np.arange(4), store, "statistics")
     assert built.backbone_hash() == before

@@ -91,13 +91,14 @@ def _plan(
 ) -> Plan:
     name = row.name or row.regime.replace(":", "-")
     part = "" if fold is None else f"-fold{fold}of{config.folds}"
+    recipe = Recipe(**{field.name: _setting(field.name, row, config) for field in fields(Recipe)})
     return Plan(
         f"{architecture.replace('/', '-')}-{name}{part}-{split}-seed{seed}",
         architecture,
         row.regime,
         split,
         seed,
-        Recipe(**{field.name: _setting(field.name, row, config) for field in fields(Recipe)}),
+        recipe.applied(find_regime(row.regime)),
         fold,
         _setting("weights", row, config),
         _setting("head_init", row, config),

@@ -37,8 +37,8 @@ def estimate_statistics(
         layer.reset_running_stats()
         layer.momentum = None
         layer.train()
-    parts = batches(np.sort(rows), STATISTICS_BATCH)
-    for part in track(parts if layers else [], title, total=len(parts) if layers else 0):
+    parts = batches(np.sort(rows), STATISTICS_BATCH) if layers else []
+    for part in track(parts, f"{title}: BatchNorm", total=len(parts)):
         x = inputs(part)
         with autocast(precision, x.device):
             network.model(x)

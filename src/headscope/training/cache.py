@@ -9,6 +9,7 @@ import hashlib
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,61 +33,73 @@ from headscope.training.loader import Inputs
 Arrays = dict[str, NDArray[Any]]
 
 
-def cached_features(
-    network: Network,
-    inputs: Inputs,
-    key: str,
-    folder: Path,
-    title: str,
-    *,
-    precision: str = "float32",
-) -> Extracted:
-    """Return the features of a frozen backbone, from `folder` where they stand already.
+@dataclass(frozen=True)
+class Store:
+    """Where stored passes lie, which slices they are of (a hash), and what they are computed in."""
 
-    `key` names the slices. The seconds are those of the pass that made them.
+    folder: Path
+    slices_key: str
+    precision: str = "float32"
+
+    def path(self, kind: str, network: Network, *parts: object) -> Path:
+        """Return the file of a pass; its name carries a hash of all that decides the content."""
+        entry = network.architecture
+        device = next(network.model.parameters()).device
+        whole = [
+            network.backbone_hash(),
+            entry.name,
+            entry.mean,
+            entry.std,
+            self.slices_key,
+            self.precision,
+            *parts,
+            torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+            torch.get_float32_matmul_precision(),
+            torch.__version__,
+            torchvision.__version__,
+            timm.__version__,
+        ]
+        name = hashlib.sha256("\n".join(map(str, whole)).encode()).hexdigest()[:16]
+        return self.folder / f"{kind}-{entry.name.replace('/', '-')}-{name}.npz"
+
+
+def cached_features(network: Network, inputs: Inputs, store: Store, title: str) -> Extracted:
+    """Return the features of a frozen backbone, stored or computed.
+
+    The seconds are those of the pass that computed them.
     """
     what = (*network.stages, network.classifier, EXTRACT_BATCH, LAYER_SLICES)
-    path = _path(folder, "features", network, key, precision, *what)
 
     def compute() -> Arrays:
-        found = extract_features(network, inputs, title, precision=precision)
+        found = extract_features(network, inputs, title, precision=store.precision)
         return {"features": found.features, "seconds": np.array(found.seconds), **found.layers}
 
     def fits(arrays: Arrays) -> bool:
-        return arrays.keys() >= {"features", "seconds", "slice", *network.stages} and len(
-            arrays["features"]
-        ) == len(inputs)
+        names = {"features", "seconds", "slice", *network.stages}
+        return arrays.keys() >= names and len(arrays["features"]) == len(inputs)
 
-    arrays = _stored(path, compute, fits)
+    arrays = _stored(store.path("features", network, *what), compute, fits)
     features, seconds = arrays.pop("features"), float(arrays.pop("seconds"))
     return Extracted(features, arrays, seconds)
 
 
 def cached_statistics(
-    network: Network,
-    inputs: Inputs,
-    rows: NDArray[np.int64],
-    key: str,
-    folder: Path,
-    title: str,
-    *,
-    precision: str = "float32",
+    network: Network, inputs: Inputs, rows: NDArray[np.int64], store: Store, title: str
 ) -> float:
-    """Give the BatchNorm layers the statistics of slices `rows`, from `folder` where they stand.
+    """Give the BatchNorm layers the statistics of slices `rows`, stored or estimated.
 
-    `key` names the slices of which `rows` are some. Returns the seconds of the pass that
-    estimated them.
+    Returns the seconds of the pass that estimated them.
     """
     which = hashlib.sha256(rows.astype(np.int64).tobytes()).hexdigest()
-    path = _path(folder, "batchnorm", network, key, precision, which, STATISTICS_BATCH)
 
     def compute() -> Arrays:
         start = time.perf_counter()
-        estimate_statistics(network, inputs, rows, title, precision=precision)
+        estimate_statistics(network, inputs, rows, title, precision=store.precision)
         seconds = np.array(time.perf_counter() - start)
         return {"seconds": seconds, **statistics(network.model)}
 
     names = {"seconds", *statistics(network.model)}
+    path = store.path("batchnorm", network, which, STATISTICS_BATCH)
     found = _stored(path, compute, lambda arrays: arrays.keys() == names)
     seconds = float(found.pop("seconds"))
     set_statistics(network.model, found)
@@ -108,22 +121,6 @@ def _stored(path: Path, compute: Callable[[], Arrays], fits: Callable[[Arrays], 
     with atomic_path(path) as temporary:
         np.savez(temporary, **arrays)  # type: ignore[arg-type]
     return arrays
-
-
-def _path(folder: Path, kind: str, network: Network, *parts: object) -> Path:
-    """Return where that stands: the name carries a hash of all that decides the content."""
-    entry = network.architecture
-    device = next(network.model.parameters()).device
-    machine = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-        torch.__version__,
-        torchvision.__version__,
-        timm.__version__,
-        torch.get_float32_matmul_precision(),
-    )
-    whole = [network.backbone_hash(), entry.name, entry.mean, entry.std, *parts, *machine]
-    name = hashlib.sha256("\n".join(map(str, whole)).encode()).hexdigest()[:16]
-    return folder / f"{kind}-{entry.name.replace('/', '-')}-{name}.npz"
 
 
 def _processor() -> str:

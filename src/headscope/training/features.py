@@ -65,7 +65,7 @@ def extract_features(
         precision=precision,
     )
     total = len(batches(everything, EXTRACT_BATCH))
-    for rows, read, found in track(parts, title, total=total):
+    for rows, read, found in track(parts, f"{title}: features", total=total):
         features.append(read.cpu())  # (B, D)
         inside = torch.from_numpy(np.flatnonzero(np.isin(rows, kept))).to(read.device)
         for stage in network.stages:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from headscope.errors import InputError
+from headscope.models.regimes import Regime
 
 CHOICES = {
     "schedule": ("step", "cosine"),
@@ -66,6 +67,13 @@ class Recipe:
         if self.schedule == "cosine":
             return self.learning_rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
         return self.learning_rate * self.drop_factor ** (epoch // self.drop_every)
+
+    def applied(self, regime: Regime) -> "Recipe":
+        """Return what of the recipe acts in a regime, as the record should say it."""
+        if not regime.trains_backbone:
+            return replace(self.for_head(), precision=self.precision)
+        probe_epochs = (self.probe_epochs or self.epochs) if regime.probe_first else None
+        return replace(self, probe_epochs=probe_epochs)
 
     def for_head(self, epochs: int | None = None) -> "Recipe":
         """Return the recipe as it applies to a classifier that trains alone, on stored features.

@@ -13,7 +13,7 @@ from torch import nn
 from headscope.errors import RunError
 from headscope.models.network import Network
 from headscope.training.augment import augmentation_of
-from headscope.training.cache import cached_features, cached_statistics
+from headscope.training.cache import Store, cached_features, cached_statistics
 from headscope.training.checkpoint import EVERY_S, Checkpoint, History, Progress
 from headscope.training.features import (
     Extracted,
@@ -76,88 +76,106 @@ def train(
     """
     network.model.to(device)
     regime, entry = network.regime, network.architecture
-    train_rows, val_rows, test_rows = (
-        np.flatnonzero(subsets == name) for name in ("train", "val", "test")
-    )
     inputs, targets = SliceInputs(pixels, entry.mean, entry.std, device), _on(device, labels)
-    precision = precision_of(recipe.precision, device)
+    rows = {name: np.flatnonzero(subsets == name) for name in ("train", "val", "test")}
+    store = Store(cache, slices_key, precision_of(recipe.precision, device))
+    fitting: dict[str, Any] = {
+        "seed": seed,
+        "checkpoint": checkpoint,
+        "every_s": checkpoint_every_s,
+    }
     history: History = []
-    selected, pass_seconds = 0, 0.0
+    selected, seconds = 0, 0.0
     # 1. what the regime changes before anything trains, and what it must not change from here on
     if regime.restat:
-        pass_seconds += cached_statistics(
-            network,
-            inputs,
-            train_rows,
-            slices_key,
-            cache,
-            f"{title}: BatchNorm",
-            precision=precision,
-        )
+        seconds += cached_statistics(network, inputs, rows["train"], store, title)
     before, initial = _certified_hash(network), _head(network, "initial_")
     # 2. the classifier alone, on stored features: a frozen run, or the first part of lp-ft
     if regime.probe_first or not regime.trains_backbone:
-        extracted = cached_features(
-            network, inputs, slices_key, cache, f"{title}: features", precision=precision
-        )
-        pass_seconds += extracted.seconds
+        extracted = cached_features(network, inputs, store, title)
+        seconds += extracted.seconds
         features = FeatureInputs(extracted.features, device)
-        phase = "probe" if regime.probe_first else "train"
-        history, selected = _fit(
-            network.head,
-            network.head,
-            network.head.train,
-            Data(features, features, targets, train_rows, val_rows),
-            recipe.for_head(recipe.probe_epochs if regime.probe_first else None),
-            seed=seed,
-            checkpoint=Checkpoint(_checkpoint_of(phase, checkpoint), checkpoint_every_s),
-            title=f"{title}: classifier" if regime.probe_first else title,
-            phase=phase,
-        )
+        data = Data(features, features, targets, rows["train"], rows["val"])
+        history, selected = _fit_classifier(network, data, recipe, title=title, **fitting)
     # 3. the backbone too
     if regime.trains_backbone:
         changed = inputs.augmented(augmentation_of(recipe))
-        rows, chosen = _fit(
-            network.model,
-            network.head,
-            network.training_mode,
-            Data(inputs, changed, targets, train_rows, val_rows),
-            recipe,
-            seed=seed,
-            checkpoint=Checkpoint(checkpoint, checkpoint_every_s),
-            title=title,
-            phase="train",
-            after=len(history),
-        )
-        history, selected = history + rows, len(history) + chosen
-    # 4. what the network has become
-    after, map_rows = _certified_hash(network), map_rows_of(test_rows)
-    if network.trained is not None and before != after:
-        raise RunError(f"{title}: what the regime {regime.name} freezes changed during training.")
+        data = Data(inputs, changed, targets, rows["train"], rows["val"])
+        history, selected = _fit_network(network, data, recipe, history, title=title, **fitting)
+    certificate = _certificate(network, before, title)
+    # 4. what the network makes of every slice
+    map_rows = map_rows_of(rows["test"])
     if regime.trains_backbone:
         extracted = extract_features(
-            network, inputs, f"{title}: features", map_rows=map_rows, precision=precision
+            network, inputs, title, precision=store.precision, map_rows=map_rows
         )
-        maps = extracted.maps
     else:
-        maps = extract_maps(network, inputs, map_rows, precision=precision)
+        maps = extract_maps(network, inputs, map_rows, precision=store.precision)
+        extracted = replace(extracted, maps=maps)
     return Outcome(
         history,
         selected + 1,
         _head(network) | initial,
         extracted,
         _logits(network, extracted.features),
-        maps,
+        extracted.maps,
         {name: _array(tensor) for name, tensor in network.model.state_dict().items()},
-        train_seconds=pass_seconds + sum(row["seconds"] for row in history),
-        certificate={
-            "covers": _covers(network),
-            "before": before,
-            "after": after,
-            "identical": before == after,
-        },
-        precision=precision,
+        train_seconds=seconds + sum(row["seconds"] for row in history),
+        certificate=certificate,
+        precision=store.precision,
     )
+
+
+def _fit_classifier(
+    network: Network,
+    data: Data,
+    recipe: Recipe,
+    *,
+    seed: int,
+    checkpoint: Path,
+    every_s: float,
+    title: str,
+) -> tuple[History, int]:
+    """Train the classifier alone; the checkpoint of a probe stands beside that of what follows."""
+    head, probing = network.head, network.regime.probe_first
+    return _fit(
+        head,
+        head,
+        head.train,
+        data,
+        recipe.for_head(recipe.probe_epochs if probing else None),
+        seed=seed,
+        checkpoint=Checkpoint(checkpoint.with_name("probe.pt") if probing else checkpoint, every_s),
+        title=f"{title}: probe" if probing else title,
+        phase="probe" if probing else "train",
+    )
+
+
+def _fit_network(
+    network: Network,
+    data: Data,
+    recipe: Recipe,
+    history: History,
+    *,
+    seed: int,
+    checkpoint: Path,
+    every_s: float,
+    title: str,
+) -> tuple[History, int]:
+    """Train all that the regime lets train, after the epochs of `history`."""
+    rows, selected = _fit(
+        network.model,
+        network.head,
+        network.training_mode,
+        data,
+        recipe,
+        seed=seed,
+        checkpoint=Checkpoint(checkpoint, every_s),
+        title=title,
+        phase="train",
+        after=len(history),
+    )
+    return history + rows, len(history) + selected
 
 
 def _fit(
@@ -194,21 +212,33 @@ def _fit(
     raise RunError(f"Batches of {recipe.batch_size} do not fit into {place}; {advice}")
 
 
-def _checkpoint_of(phase: str, last: Path) -> Path:
-    """Return the file of a phase: the probe's stays beside that of the training after it."""
-    return last.with_name("probe.pt") if phase == "probe" else last
-
-
 def _certified_hash(network: Network) -> str:
     """Return the hash of what the regime freezes, or of the backbone where nothing is frozen."""
     return network.frozen_hash() or network.backbone_hash()
 
 
-def _covers(network: Network) -> str:
-    """Say what the certificate's hashes are over."""
-    if network.trained is None or not network.regime.trains_backbone:
-        return "everything outside the classifier"
-    return "the stages that do not train"
+def _certificate(network: Network, before: str, title: str) -> dict[str, Any]:
+    """Return what stands in the record: both hashes, and what they are over.
+
+    Raises
+    ------
+    RunError
+        What the regime freezes has changed.
+    """
+    after = _certified_hash(network)
+    if network.trained is not None and before != after:
+        raise RunError(
+            f"{title}: what the regime {network.regime.name} freezes changed during training."
+        )
+    backbone = network.trained is None or not network.regime.trains_backbone
+    return {
+        "covers": "everything outside the classifier"
+        if backbone
+        else "the stages that do not train",
+        "before": before,
+        "after": after,
+        "identical": before == after,
+    }
 
 
 def _head(network: Network, prefix: str = "") -> dict[str, NDArray[np.float32]]:

@@ -1,0 +1,261 @@
+"""Slices a second in fine-tuning: headscope, PyTorch's tutorial, fastai, and the bare step.
+
+    python bench/throughput.py [--data ../shared/data/oasis2] [--models googlenet,resnet50]
+                               [--fastai-python PYTHON_THAT_HAS_FASTAI]
+
+Same model, slices, batch size, optimiser and machine; one process after the other. The textbook
+loop is that of PyTorch's transfer-learning tutorial: an ImageFolder of JPEGs, a DataLoader,
+torchvision's transforms. fastai (a dependency of this benchmark alone) is `vision_learner`,
+unfrozen, on the same JPEGs, with SGD and no augmentation. Each is timed from the start of one step
+to the start of the next, after warming up; of several rounds by turns, the fastest counts, so that
+a shared machine matters less. The bare step is forward, backward and SGD on one batch that lies in
+memory already, taken by turns with the steps of headscope's own loop, in the same process and with
+the same memory format and allocator: the least of each give the loop's overhead.
+
+On a GPU the run of headscope is in bfloat16, as it is by default.
+"""
+
+import argparse
+import contextlib
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as on headscope's command line
+
+import numpy as np
+import torch
+import torchvision
+from PIL import Image
+from torch.nn.functional import cross_entropy
+
+SIZE, BATCH, WARM = 224, 32, 2
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+WORKERS = min(4, os.cpu_count() or 1)
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class EnoughError(Exception):
+    """Raised to leave a loop that is not ours once it has been timed."""
+
+
+class Stamps:
+    """The time at which each step starts; stops the loop after `steps` and the warm-up."""
+
+    def __init__(self, steps):
+        self.times, self.most = [], steps + WARM + 1
+
+    def __call__(self):
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+        self.times.append(time.perf_counter())
+        if len(self.times) == self.most:
+            raise EnoughError("timed")
+
+    def rate(self):
+        return BATCH * (len(self.times) - 1 - WARM) / (self.times[-1] - self.times[WARM])
+
+
+def plain_model(name, **_):
+    options = {"aux_logits": False, "init_weights": False, "transform_input": True}
+    model = torchvision.models.get_model(
+        name, weights=None, **(options if name == "googlenet" else {})
+    )
+    model.fc = torch.nn.Linear(model.fc.in_features, 2)
+    return model
+
+
+def textbook(name, folder, steps):
+    """Return the rate of train_model of the tutorial, its training phase alone."""
+    from torchvision import datasets, transforms
+
+    transform = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(SIZE),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
+    data = datasets.ImageFolder(folder / "jpeg", transform)
+    loader = torch.utils.data.DataLoader(data, BATCH, shuffle=True, num_workers=WORKERS)
+    model, criterion = plain_model(name).to(DEVICE), torch.nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, weight_decay=1e-4)
+    model.train()
+    stamp, running_loss, running_corrects = Stamps(steps), 0.0, 0
+    with contextlib.suppress(EnoughError):
+        while True:
+            for inputs, labels in loader:
+                stamp()
+                inputs, labels = inputs.to(DEVICE), labels.to(DEVICE)
+                optimizer.zero_grad()
+                outputs = model(inputs)
+                _, predicted = torch.max(outputs, 1)
+                loss = criterion(outputs, labels)
+                loss.backward()
+                optimizer.step()
+                running_loss += loss.item() * inputs.size(0)
+                running_corrects += torch.sum(predicted == labels.data)
+    return stamp.rate()
+
+
+def fastai(name, folder, steps):
+    """Return the rate of vision_learner, unfrozen, its training phase alone."""
+    from fastai.vision.all import SGD, Callback, ImageDataLoaders, Normalize, vision_learner
+
+    stamp = Stamps(steps)
+
+    class Stamp(Callback):
+        def before_batch(self):
+            if self.training:
+                stamp()
+
+    loaders = ImageDataLoaders.from_folder(
+        folder / "jpeg",
+        valid_pct=0.1,
+        bs=BATCH,
+        num_workers=WORKERS,
+        batch_tfms=[Normalize.from_stats(MEAN, STD)],
+    )
+    architecture = functools.partial(plain_model, name)
+    architecture.__name__ = name
+    learner = vision_learner(
+        loaders,
+        architecture,
+        pretrained=False,
+        normalize=False,
+        n_out=2,
+        loss_func=torch.nn.CrossEntropyLoss(),
+        opt_func=functools.partial(SGD, mom=0.9),
+    )
+    learner.unfreeze()
+    with contextlib.suppress(EnoughError), learner.no_bar(), learner.no_logging():
+        learner.fit(1000, 0.001, cbs=Stamp())
+    return stamp.rate()
+
+
+def headscope(name, folder, steps):
+    """Return the rate of headscope's own loop, its least step and the least bare step."""
+    from headscope.console import console, track
+    from headscope.models.network import build_network
+    from headscope.training.checkpoint import Checkpoint, Progress
+    from headscope.training.loader import SliceInputs, batches, epoch_order, step_seeds
+    from headscope.training.loop import Data, train_epoch
+    from headscope.training.machine import autocast, steady_memory
+    from headscope.training.optim import Recipe, sgd
+
+    console.quiet = True
+    network = build_network(name, "finetune", "random", classes=2, size=SIZE, seed=0)
+    model, recipe = network.model.to(DEVICE), Recipe(epochs=1, learning_rate=0.001)
+    pixels = np.load(folder / "pixels.npy")
+    inputs = SliceInputs(pixels, MEAN, STD, DEVICE)
+    labels = torch.from_numpy(np.load(folder / "labels.npy")).to(DEVICE)
+    rows = np.resize(np.arange(len(pixels)), BATCH * (steps + WARM))
+    data = Data(inputs, inputs, labels, rows, rows)
+    optimizer, checkpoint = sgd(model, network.head, recipe), Checkpoint(folder / "last.pt")
+    network.training_mode()
+    x, y = inputs(rows[:BATCH]), labels[:BATCH]
+
+    def own_steps():
+        """As in fit: a checkpoint that is not due, and a progress bar."""
+        order, seeds = epoch_order(rows, 0, 0), step_seeds(steps + WARM, 0, 0)
+        progress = Progress.start(DEVICE)
+        for step in train_epoch(model, data, order, optimizer, recipe, seeds, progress):
+            progress.seconds = time.perf_counter()
+            assert not checkpoint.due(within_epoch=True)
+            yield step
+
+    def bare_step():
+        with autocast(recipe.precision, DEVICE):
+            loss = cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    def seconds_of(step):
+        start = time.perf_counter()
+        step()
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    with steady_memory(DEVICE):
+        own = iter(track(own_steps(), "steps", total=len(batches(rows, BATCH))))
+        pairs = [
+            (seconds_of(lambda: next(own)), seconds_of(bare_step)) for _ in range(steps + WARM)
+        ]
+    ours, bare = np.array(pairs[WARM:]).T
+    return f"{BATCH / ours.mean()} {ours.min()} {bare.min()}"
+
+
+def write_data(data, folder):
+    """Write the slices as an array and as an ImageFolder of JPEGs, a folder for each class."""
+    import oasis2
+
+    slices = oasis2.oasis2_slices(data, folder, SIZE)
+    np.save(folder / "pixels.npy", slices.pixels)
+    np.save(folder / "labels.npy", slices.labels)
+    for row, (pixels, label) in enumerate(zip(slices.pixels, slices.labels, strict=True)):
+        path = folder / "jpeg" / slices.class_names[label] / f"{row:04}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.asarray(pixels)).save(path, quality=95)
+    return len(slices.pixels)
+
+
+def measured(python, what, name, folder, steps):
+    """Run one measurement in a process of its own; return the numbers it prints."""
+    command = [python, "-W", "ignore", __file__, "--one", what, "--models", name]
+    command += ["--folder", str(folder), "--steps", str(steps)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{what} {name} failed:\n{done.stderr[-2000:]}")
+    return [float(number) for number in done.stdout.split()[-3:]]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--models", default="googlenet,resnet50")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--fastai-python", default=sys.executable)
+    parser.add_argument("--one", choices=["textbook", "fastai", "headscope"])
+    parser.add_argument("--folder", type=Path)
+    given = parser.parse_args()
+    if given.one:
+        print(globals()[given.one](given.models, given.folder, given.steps))
+        return
+    print(f"batch {BATCH}, {SIZE} × {SIZE}, {DEVICE}, {torch.get_num_threads()} threads")
+    with tempfile.TemporaryDirectory() as folder:
+        import oasis2
+
+        print(f"{write_data(given.data or oasis2.DATA, Path(folder))} slices", flush=True)
+        for name in given.models.split(","):
+            ways = {"textbook": sys.executable, "fastai": given.fastai_python}
+            ways["headscope"] = sys.executable
+            rounds = [
+                {
+                    way: measured(python, way, name, folder, given.steps)
+                    for way, python in ways.items()
+                }
+                for _ in range(given.rounds)
+            ]
+            ours, plain, fast = (
+                max(found[way][0] for found in rounds)
+                for way in ("headscope", "textbook", "fastai")
+            )
+            least = np.min([found["headscope"][1:] for found in rounds], axis=0)
+            print(
+                f"{name}: headscope {ours:.1f} slices/s, textbook {plain:.1f}, fastai {fast:.1f}: "
+                f"{ours / max(plain, fast):.2f} × the better of the two; a step {least[0]:.3f} s, "
+                f"the bare step {least[1]:.3f} s: overhead {100 * (least[0] / least[1] - 1):.1f}%",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
