@@ -7,6 +7,7 @@ from headscope.figures.heads import plot_head_before_after, plot_row_distributio
 from headscope.figures.history import plot_history
 from headscope.figures.leakage import plot_dose, plot_gap, plot_identity, plot_permutations
 from headscope.figures.logits import plot_logits
+from headscope.figures.reliability import plot_reliability
 from headscope.figures.shuffle import plot_shuffle
 from headscope.figures.transfer import plot_transfer
 from headscope.figures.weights import plot_weight_panels, plot_weights
@@ -22,6 +23,7 @@ __all__ = [
     "plot_identity",
     "plot_logits",
     "plot_permutations",
+    "plot_reliability",
     "plot_row_distributions",
     "plot_shuffle",
     "plot_transfer",
