@@ -93,7 +93,6 @@ def separation(
     X = check_points(points, "points")
     y = np.unique(check_labels(labels, len(X)), return_inverse=True)[1]
     people = check_ids(subjects, len(X), "subjects")
-    notes: list[str] = []
     if len(X) == 0:
         return Separation(X.shape[1], notes=("There are no slices.",))
     Z = compact(X)  # (N, d)
@@ -101,20 +100,12 @@ def separation(
     floor = ROUNDING * _mean_square(X)
     within, between = (_or_none(value, floor) for value in scatter(Z, y))
     K = int(y.max()) + 1
-    fitted, held_out, shrinkage = nan, nan, nan
+    overlaps, notes = [nan] * 3, _why_no_overlap(K, within, between)
     if K < 2:
-        notes.append("One class alone is present: nothing lies apart.")
         between = nan
-    elif within + between == 0:
-        notes.append("All slices lie on one point.")
-    elif K > MOST_CLASSES:
-        notes.append(f"The overlap is given for at most {MOST_CLASSES} classes, not {K}.")
-    else:
-        notes += ["Within classes nothing varies."] if within == 0 else []
-        found = Discriminant.fit(Z, y, X.shape[1], about_means(products, Z, y))
-        fitted, shrinkage = mean_overlap(found.scores(Z), y), found.shrinkage
-        held_out, why = held_out_overlap(Z, products, y, people, X.shape[1])
-        notes += [why] if why else []
+    elif not notes:
+        *overlaps, why = _overlaps(Z, products, y, people, X.shape[1])
+        notes = [*(["Within classes nothing varies."] if within == 0 else []), *why]
     return Separation(
         width=X.shape[1],
         within=within,
@@ -122,15 +113,35 @@ def separation(
         between_by_chance=_between_by_chance(Z, y, people) if K > 1 else nan,
         total=_or_none(_mean_square(Z), floor),
         fisher_ratio=_quotient(between, within),
-        overlap=held_out,
-        overlap_fitted=fitted,
-        shrinkage=shrinkage,
+        overlap=overlaps[0],
+        overlap_fitted=overlaps[1],
+        shrinkage=overlaps[2],
         silhouette=silhouette(Z, y) if within + between > 0 else nan,
         effective_rank=effective_rank(products) if _mean_square(Z) > floor else nan,
         separation_ratio=_ratio(between, reference.between) if reference else nan,
         dispersion_ratio=_ratio(within, reference.within) if reference else nan,
         notes=tuple(notes),
     )
+
+
+def _why_no_overlap(K: int, within: float, between: float) -> list[str]:
+    """Return the reason why classes have no discriminant, if there is one."""
+    if K < 2:
+        return ["One class alone is present: nothing lies apart."]
+    if within + between == 0:
+        return ["All slices lie on one point."]
+    if K > MOST_CLASSES:
+        return [f"The overlap is given for at most {MOST_CLASSES} classes, not {K}."]
+    return []
+
+
+def _overlaps(
+    Z: Array, products: Array, y: NDArray[Any], people: NDArray[Any], width: int
+) -> tuple[float, float, float, list[str]]:
+    """Return the overlap held out and fitted, the shrinkage of the latter, and notes."""
+    found = Discriminant.fit(Z, y, width, about_means(products, Z, y))
+    held_out, why = held_out_overlap(Z, products, y, people, width)
+    return held_out, mean_overlap(found.scores(Z), y), found.shrinkage, [why] if why else []
 
 
 def compact(X: Array) -> Array:
