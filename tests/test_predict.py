@@ -101,6 +101,20 @@ def test_a_folder_of_pictures_is_one_subject(data, tmp_path):
         predict(record.path, data / "AD" / "sub-AD1_T1w.nii.gz")
 
 
+def test_a_folder_of_dicom_is_one_scan(tmp_path):
+    pytest.importorskip("SimpleITK", reason="DICOM needs SimpleITK: pip install '.[dicom]'")
+    from tests.test_dicom import volume, write_series
+
+    for number, name in enumerate(f"{label}/sub-{label}{n}" for label in "ab" for n in range(3)):
+        write_series(tmp_path / "scans" / name, volume(number), series=f"1.2.{number + 1}")
+    record = trained(tmp_path / "scans", tmp_path / "out", centre="volume")
+    found = predict(record.path, tmp_path / "scans" / "b" / "sub-b2")
+    assert found.scans["slices"].tolist() == [4]
+    then = known(record, "sub-b2")
+    columns = ["probability_a", "probability_b"]
+    np.testing.assert_allclose(found.slices[columns], then[columns], atol=2e-6)
+
+
 def test_a_pseudonymised_run_names_no_file(data, tmp_path):
     record = trained(data, tmp_path / "out", pseudonymise=tmp_path / "study.key", count=2)
     found = predict(record.path, data / "NC")
