@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "prediction": BASE | {"cohort", "models", "training", "metrics", "record"},
     "estimate": BASE
     | {"config", "cohort", "models", "training", "record", "plan", "inputs", "experiment"},
+    "checkpoint": BASE | {"models"},
     "demo": BASE | {"config", "cohort", "experiment"},
 }
 EVERYTHING = {"cli", "__init__", "__main__"}

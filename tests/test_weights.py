@@ -104,8 +104,8 @@ def test_null_prediction_takes_the_sum_from_the_initial_head():
     initial = rng.uniform(-0.02, 0.02, (2, 2048))
     learned = rng.normal(0, 0.1, 2048)
     weight = 0.9 * initial + np.stack([learned, -learned])
-    rates, decay = [0.1], 1.0  # one step that shrinks the sum to 0.9 of itself
-    result = pair_analysis(weight, initial_weight=initial, learning_rates=rates, weight_decay=decay)
+    shrinkage = sum_shrinkage([0.1], 1.0)  # one step that shrinks the sum to 0.9 of itself
+    result = pair_analysis(weight, initial=initial, shrinkage=shrinkage)
     s, d = 0.9 * initial.sum(axis=0), weight[0] - weight[1]
     vs, vd = np.var(s), np.var(d)
     assert result.shrinkage == pytest.approx(0.9)
@@ -118,25 +118,59 @@ def test_null_prediction_takes_the_sum_from_the_initial_head():
     assert result.notes == ()
 
 
-@pytest.mark.parametrize("classes", [2, 4])
-def test_residual_interval_equals_drawing_the_features_one_by_one(classes):
-    rng = np.random.default_rng(8)
-    D = 60
-    initial = rng.normal(0, 0.1, (classes, D))
-    weight = initial + rng.normal(0, 0.2, (classes, D))
-    result = pair_analysis(weight, initial_weight=initial, pair=(1, 0))
-    residuals = []
+def residuals_one_by_one(weight, mean_row, pair):
+    """Yield r, the null with the observed sum, and r_null of each draw of features."""
+    D = weight.shape[1]
     for drawn in np.random.default_rng(0).integers(0, D, (1000, D)):
-        W, mean_row = weight[:, drawn], initial[:, drawn].mean(axis=0)
-        a, b = (W - weight.mean(axis=0)[drawn])[[1, 0]]
-        kept = np.var(mean_row)
+        W = weight[:, drawn]
+        kept = np.var(mean_row[drawn])
+        a, b = (W - weight.mean(axis=0)[drawn])[list(pair)]
         null = (kept + np.cov(a, b, ddof=0)[0, 1]) / np.sqrt(
             (kept + np.var(a)) * (kept + np.var(b))
         )
-        residuals.append(np.corrcoef(W[1], W[0])[0, 1] - null)
-    expected = np.quantile(residuals, [0.025, 0.975])
+        x, y = W[list(pair)]
+        vs, vd = np.var(x + y), np.var(x - y)
+        sign = np.sign(np.var(x) - np.var(y))
+        yield np.corrcoef(x, y)[0, 1], (vs - vd) / (vs + vd), null, sign
+
+
+def widened(values, D):
+    tail = stats.norm.sf(np.sqrt(D / (D - 1)) * stats.t.ppf(0.975, D - 1))
+    return np.quantile(values, [tail, 1 - tail])
+
+
+def test_interval_of_many_classes_equals_drawing_the_features_one_by_one():
+    rng = np.random.default_rng(8)
+    initial = rng.normal(0, 0.1, (4, 60))
+    weight = initial + rng.normal(0, 0.2, (4, 60))
+    result = pair_analysis(weight, initial=initial, pair=(1, 0))
+    drawn = np.array(list(residuals_one_by_one(weight, initial.mean(axis=0), (1, 0))))
+    expected = widened(drawn[:, 0] - drawn[:, 2], 60)
     np.testing.assert_allclose((result.residual_low, result.residual_high), expected, atol=1e-12)
     assert result.residual_low < result.residual < result.residual_high
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.1])
+def test_interval_of_two_classes_equals_drawing_the_features_one_by_one(drift):
+    rng = np.random.default_rng(9)
+    initial = rng.normal(0, 0.1, (2, 60))
+    learned = 0.9 * initial.sum(axis=0) + rng.normal(0, 0.1, 60)
+    weight = initial + np.stack([learned, -learned]) + drift * rng.normal(0, 0.5, 60)
+    result = pair_analysis(weight, initial=initial)
+    drawn = np.array(list(residuals_one_by_one(weight, initial.mean(axis=0), (0, 1))))
+    root = widened(drawn[:, 3] * np.sqrt(np.abs(drawn[:, 0] - drawn[:, 1])), 60)
+    assert root[0] * root[1] > 0, "a residual that is told from 0"
+    vs, vd = np.var(weight.sum(axis=0)), np.var(weight[0] - weight[1])
+    at = (vs - vd) / (vs + vd)
+    bend, moved = result.r - at, at - result.r_null
+    near, far = np.sort(np.sign(bend) * root**2)
+    low, high = widened(drawn[:, 1] - drawn[:, 2], 60)
+    assert result.residual - result.residual_low == pytest.approx(
+        np.hypot(bend - near, moved - low)
+    )
+    assert result.residual_high - result.residual == pytest.approx(
+        np.hypot(far - bend, high - moved)
+    )
 
 
 def trained_by_sgd(seed, width):
@@ -150,8 +184,8 @@ def trained_by_sgd(seed, width):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(layer(features), label).backward()
         optimizer.step()
-    training = {"learning_rates": [0.05] * 40, "momentum": 0.9, "weight_decay": 1e-3}
-    return layer.weight.detach().numpy(), {"initial_weight": initial, **training}
+    shrinkage = sum_shrinkage([0.05] * 40, 1e-3, 0.9)
+    return layer.weight.detach().numpy(), {"initial": initial, "shrinkage": shrinkage}
 
 
 @pytest.mark.parametrize("width", [16, 96, 1280])
@@ -168,7 +202,7 @@ def test_a_head_with_a_shrunken_row_sum_departs():
     result = pair_analysis(shrunken, **training)
     assert result.drifted and result.departs
     assert not pair_analysis(shrunken).drifted, "without its training nobody can tell"
-    foreign = pair_analysis(shrunken, initial_weight=training["initial_weight"])
+    foreign = pair_analysis(shrunken, initial=training["initial"])
     assert np.isnan(foreign.drift_limit) and not foreign.drifted
 
 
@@ -177,7 +211,7 @@ def test_a_material_residual_departs_without_any_drift():
     initial = rng.normal(0, 0.05, (2, 512))
     learned = 0.8 * initial.sum(axis=0)  # d follows s: the moments of each alone cannot tell
     weight = initial + np.stack([learned, -learned])
-    result = pair_analysis(weight, initial_weight=initial, learning_rates=[0.1])
+    result = pair_analysis(weight, initial=initial, shrinkage=1.0)
     assert not result.drifted
     assert result.residual_high < 0 or result.residual_low > 0
     assert result.departs
@@ -185,7 +219,7 @@ def test_a_material_residual_departs_without_any_drift():
 
 def test_untrained_head_has_no_correlation_and_a_displacement_of_one():
     initial = np.random.default_rng(1).normal(0, 0.03, (5, 20_000))
-    result = pair_analysis(initial, initial_weight=initial, pair=(1, 3))
+    result = pair_analysis(initial, initial=initial, pair=(1, 3))
     assert result.r == pytest.approx(0, abs=0.02)
     assert result.displacement_ratio == pytest.approx(1, abs=0.02)
     assert result.row_sum_drift == 0
@@ -245,10 +279,7 @@ def test_sgd_conserves_the_row_sum_as_predicted(seed, width, classes, rate, deca
         optimizer.step()
     weight = layer.weight.detach().numpy()
     rates = [rate * 0.9 ** (step // 10) for step in range(steps)]
-    result = pair_analysis(
-        weight, initial_weight=initial, learning_rates=rates,
-        weight_decay=decay, momentum=momentum,
-    )  # fmt: skip
+    result = pair_analysis(weight, initial=initial, shrinkage=sum_shrinkage(rates, decay, momentum))
     # In float32 what the sum may lose is relative to the weights that cancel in it.
     scale = np.abs(weight).sum(axis=0).max()
     assert result.row_sum_drift <= 1e-5 * scale
@@ -318,7 +349,7 @@ def test_exact_polynomial_leaves_nothing_to_test():
 
 def test_a_head_that_started_at_zero_has_moved_infinitely_far():
     d = np.random.default_rng(0).normal(size=64)
-    result = pair_analysis(np.stack([d, -d]), initial_weight=np.zeros((2, 64)))
+    result = pair_analysis(np.stack([d, -d]), initial=np.zeros((2, 64)))
     assert result.displacement_ratio == np.inf
     assert result.r == result.r_null == pytest.approx(-1)
 
@@ -330,7 +361,7 @@ def test_a_head_that_started_at_zero_has_moved_infinitely_far():
         ({"weight": np.zeros((1, 4))}, r"K of 2 or more"),
         ({"weight": np.full((2, 4), np.nan)}, "not finite"),
         ({"weight": np.eye(2), "bias": np.zeros(3)}, r"bias has shape \(3,\)"),
-        ({"weight": np.eye(2), "initial_weight": np.eye(3)}, "initial_weight has shape"),
+        ({"weight": np.eye(2), "initial": np.eye(3)}, "initial has shape"),
         ({"weight": np.eye(2), "class_names": ["a"]}, "1 class names were given for 2 rows"),
         ({"weight": np.eye(2), "pair": (0, 2)}, "rows of 0 to 1"),
         ({"weight": np.eye(2), "pair": (1, 1)}, "no two different rows"),

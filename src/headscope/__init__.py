@@ -12,6 +12,8 @@ hs.slice("scans", "slices")                         labelled mid-slices, as a st
 hs.list_models("timm/convnext*")                    architectures, weights on this machine
 hs.head_analysis(weight, bias)                      the final layer, explained
 hs.figures.plot_weights(found.pairs[0])             every figure of the report, and more
+hs.head_analysis(weight, bias, initial)             the final layer, explained
+hs.read_head("network.pth")                         the final layer of anyone's network
 hs.feature_analysis(features, logits, labels, subjects)   what it reads: classes, subjects
 hs.leakage_analysis(hs.read_experiment("first"))    leak gap, permuted labels, identity, dose
 hs.compare_runs(hs.read_experiment("experiment"))   which settings differ, on the same subjects
@@ -26,7 +28,14 @@ if TYPE_CHECKING:
     from headscope.analysis.comparisons import compare_runs
     from headscope.analysis.features import feature_analysis, run_feature_analysis
     from headscope.analysis.leakage import leakage_analysis
-    from headscope.analysis.weights import head_analysis, run_head_analysis
+    from headscope.analysis.pairs import pair_analysis
+    from headscope.analysis.weights import (
+        carriers,
+        head_analysis,
+        run_head_analysis,
+        seed_correlation,
+    )
+    from headscope.checkpoint import read_head
     from headscope.cohort.audit import audit
     from headscope.cohort.export import slice_data as slice
     from headscope.cohort.fetch import fetch_oasis_vbm as fetch
@@ -55,11 +64,15 @@ _HOMES = {
     "leakage_analysis": ("headscope.analysis.leakage", "leakage_analysis"),
     "list_models": ("headscope.models.listing", "list_models"),
     "predict": ("headscope.prediction", "predict"),
+    "pair_analysis": ("headscope.analysis.pairs", "pair_analysis"),
+    "read_head": ("headscope.checkpoint", "read_head"),
     "read_experiment": ("headscope.record", "read_experiment"),
     "report": ("headscope.reporting", "write_report"),
     "run": ("headscope.experiment", "run"),
     "run_calibration": ("headscope.analysis.calibration", "run_calibration"),
     "run_feature_analysis": ("headscope.analysis.features", "run_feature_analysis"),
+    "carriers": ("headscope.analysis.weights", "carriers"),
+    "seed_correlation": ("headscope.analysis.weights", "seed_correlation"),
     "run_head_analysis": ("headscope.analysis.weights", "run_head_analysis"),
     "slice": ("headscope.cohort.export", "slice_data"),
     "simulate": ("headscope.cohort.simulate", "simulate_cohort"),
@@ -71,6 +84,7 @@ __all__ = [
     "Run",
     "RunError",
     "audit",
+    "carriers",
     "compare_runs",
     "feature_analysis",
     "fetch",
@@ -79,13 +93,16 @@ __all__ = [
     "inspect",
     "leakage_analysis",
     "list_models",
+    "pair_analysis",
     "predict",
     "read_experiment",
+    "read_head",
     "report",
     "run",
     "run_calibration",
     "run_feature_analysis",
     "run_head_analysis",
+    "seed_correlation",
     "simulate",
     "slice",
 ]

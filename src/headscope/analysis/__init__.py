@@ -19,12 +19,9 @@ from headscope.analysis.flatten import (
     run_flatten_analysis,
 )
 from headscope.analysis.intraclass import Intraclass, intraclass
-from headscope.analysis.pairs import (
-    PairAnalysis,
-    correlation_from_moments,
-    pair_analysis,
-    sum_shrinkage,
-)
+from headscope.analysis.null import correlation_from_moments, residual_interval, sum_shrinkage
+from headscope.analysis.pairs import PairAnalysis, pair_analysis
+from headscope.analysis.rows import Geometry, RowSummary
 from headscope.analysis.separation import Separation, separation
 from headscope.analysis.table import (
     NAMELESS,
@@ -47,11 +44,16 @@ from headscope.analysis.table import (
 from headscope.analysis.tail import Tail, make_tail, read_tail
 from headscope.analysis.transfer import TransferAnalysis, linear_cka, run_transfer_analysis
 from headscope.analysis.weights import (
+    Carrier,
     HeadAnalysis,
+    SeedCorrelation,
+    carriers,
     class_pairs,
     head_analysis,
     run_head_analysis,
     run_pair_analysis,
+    run_shrinkage,
+    seed_correlation,
 )
 from headscope.analysis.words import AgainstChance, against_chance, apart
 
@@ -59,22 +61,27 @@ __all__ = [
     "NAMELESS",
     "AgainstChance",
     "Calibration",
+    "Carrier",
     "Collapse",
     "Comparison",
     "Comparisons",
     "Ellipse",
     "FeatureAnalysis",
     "FlattenAnalysis",
+    "Geometry",
     "HeadAnalysis",
     "Intraclass",
     "LogitScatter",
     "PairAnalysis",
     "PolynomialFit",
+    "RowSummary",
+    "SeedCorrelation",
     "Separation",
     "Tail",
     "TransferAnalysis",
     "against_chance",
     "apart",
+    "carriers",
     "class_ellipses",
     "class_pairs",
     "cohort_table",
@@ -97,6 +104,7 @@ __all__ = [
     "polynomial_fits",
     "read_tail",
     "regime_text",
+    "residual_interval",
     "results_table",
     "run_calibration",
     "run_collapse_analysis",
@@ -107,9 +115,11 @@ __all__ = [
     "run_head_analysis",
     "run_network",
     "run_pair_analysis",
+    "run_shrinkage",
     "run_title",
     "run_transfer_analysis",
     "run_variant",
+    "seed_correlation",
     "seed_summary",
     "separation",
     "shared_subjects",

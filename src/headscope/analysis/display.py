@@ -19,13 +19,14 @@ SCALARS = (str, int, float, type(None))
 class Sheet:
     """A small table: its title, the names of its columns, its rows and what stands under it.
 
-    Cells are text or numbers; numbers are set by `cell`, flush right.
+    Cells are text or numbers; numbers are set by `cell`, to `digits` digits, flush right.
     """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     notes: Sequence[str] = ()
+    digits: int = 4
 
 
 class Shown:
@@ -52,7 +53,7 @@ class Shown:
         """The tables as rich prints them."""
         from rich.console import Group
 
-        return Group(*(_rich(sheet) for sheet in self.sheets()))
+        return Group(*(to_rich(sheet) for sheet in self.sheets()))
 
     def _repr_html_(self) -> str:
         """The tables as a notebook shows them."""
@@ -88,18 +89,20 @@ def _numeric(sheet: Sheet) -> list[bool]:
     ]
 
 
-def _rich(sheet: Sheet) -> "Group":
+def to_rich(sheet: Sheet) -> "Group":
+    """Return a sheet as rich prints it."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(sheet.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
     for name, numeric in zip(sheet.columns, _numeric(sheet), strict=True):
         table.add_column(Text(name), justify="right" if numeric else "left")
     for row in sheet.rows:
-        table.add_row(*(Text(cell(value)) for value in row))
-    return Group(table, *(Text(note) for note in sheet.notes))
+        table.add_row(*(Text(cell(value, sheet.digits)) for value in row))
+    notes = [Text(note) for note in sheet.notes]
+    return Group(Text(sheet.title, "bold"), table, *notes)
 
 
 def _html(sheet: Sheet) -> str:
@@ -107,7 +110,7 @@ def _html(sheet: Sheet) -> str:
 
     def line(tag: str, texts: Sequence[object]) -> str:
         cells = (
-            f'<{tag} style="text-align:{style}">{escape(cell(text))}</{tag}>'
+            f'<{tag} style="text-align:{style}">{escape(cell(text, sheet.digits))}</{tag}>'
             for style, text in zip(styles, texts, strict=True)
         )
         return f"<tr>{''.join(cells)}</tr>"

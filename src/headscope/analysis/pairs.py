@@ -1,29 +1,33 @@
-"""What two rows of a final layer show (Fig. 3), and what they must show whatever the data are.
-
-Rows of a final layer trained by SGD on softmax cross-entropy are tied: the gradients of the K
-rows sum to zero, so their sum keeps what the initialisation left in it, but for weight decay.
-The correlation of two rows then measures how far training moved the head, not what it saw.
-"""
+"""What two rows of a final layer show (Fig. 3), beside what training forces on them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import hypot, sqrt
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
+from headscope.analysis.display import Sheet, Shown
 from headscope.analysis.fits import DEGREES, PolynomialFit, polynomial_fits
+from headscope.analysis.null import (
+    NAN,
+    Array,
+    Pair,
+    correlation_from_moments,
+    covariance,
+    null_prediction,
+    pearson,
+    residual_interval,
+)
 from headscope.errors import InputError
 
-Array = NDArray[np.float64]
-NAN = float("nan")
-DRAWS = 1000
 MATERIAL = 0.005
 
 
-@dataclass(frozen=True, eq=False)
-class PairAnalysis:
+@dataclass(frozen=True, eq=False, repr=False)
+class PairAnalysis(Shown):
     """Two rows of a final layer, their correlation and the part of it that training forces.
 
     Undefined numbers are NaN, and `notes` says why. Source: docs/science.md, sections 2 and 3;
@@ -39,6 +43,10 @@ class PairAnalysis:
         The two rows, (D,) each.
     r
         Their Pearson correlation.
+    spearman
+        Their rank correlation, ties at their mean rank.
+    slope, orthogonal_slope
+        Of y on x by least squares, and of the line nearest to the points (total least squares).
     sum_variance, difference_variance, sum_difference_covariance
         Sample moments of s = x + y and d = x − y.
     r_identity
@@ -49,10 +57,13 @@ class PairAnalysis:
     r_conserved
         As `r_null`, with the observed covariance of sum and learned part: what conservation
         alone forces on this head. NaN without an initial head.
+    r_learned
+        Correlation of the rows less the mean row, the learned part: −1 for K = 2 whatever was
+        learned, −1 / (K − 1) for K unrelated rows of equal spread.
     residual
         r − r_null.
     residual_low, residual_high
-        Its 95% percentile interval over 1,000 bootstrap draws of the features.
+        Its 95% interval over 1,000 bootstrap draws of the features (`null.residual_interval`).
     null_slope
         Slope of y on x under the null.
     null_source
@@ -79,12 +90,16 @@ class PairAnalysis:
     x: Array
     y: Array
     r: float
+    spearman: float
+    slope: float
+    orthogonal_slope: float
     sum_variance: float
     difference_variance: float
     sum_difference_covariance: float
     r_identity: float
     r_null: float
     r_conserved: float
+    r_learned: float
     residual: float
     residual_low: float
     residual_high: float
@@ -117,61 +132,74 @@ class PairAnalysis:
         apart = self.residual_low > 0 or self.residual_high < 0
         return self.drifted or (apart and abs(self.residual) > self.residual_limit)
 
+    def sheets(self) -> Sequence[Sheet]:
+        """The correlation beside its null, and the fits."""
+        first, second = self.class_names
+        facts = [
+            ("features", self.feature_count),
+            ("r, Pearson", self.r),
+            ("r, null prediction", self.r_null),
+            ("r of the learned part", self.r_learned),
+            ("residual", self.residual),
+            ("  its 95% interval, from", self.residual_low),
+            ("  to", self.residual_high),
+            ("rank correlation, Spearman", self.spearman),
+            ("slope, least squares", self.slope),
+            ("slope, orthogonal", self.orthogonal_slope),
+            ("displacement ratio", self.displacement_ratio),
+            ("drift of the row sum", self.row_sum_drift),
+        ]
+        fits = [
+            (fit.degree, fit.equation.partition(", where")[0], fit.r2, fit.bic, fit.p)
+            for fit in self.fits
+        ]
+        sheets = [Sheet(f"{first} against {second}", ("", "value"), facts, self.notes)]
+        if fits:
+            where = self.fits[0].equation.partition(", ")[2]
+            columns = ("degree", f"fit, {where}", "R²", "BIC", "p")
+            sheets.append(Sheet("Polynomial fits", columns, fits))
+        return sheets
+
 
 def pair_analysis(
     weight: ArrayLike,
     bias: ArrayLike | None = None,
-    initial_weight: ArrayLike | None = None,
+    initial: ArrayLike | None = None,
     *,
     class_names: Sequence[str] | None = None,
-    pair: tuple[int, int] = (0, 1),
-    learning_rates: ArrayLike | None = None,
-    weight_decay: float = 0.0,
-    momentum: float = 0.0,
+    pair: Pair = (0, 1),
+    shrinkage: float | None = None,
 ) -> PairAnalysis:
     """Correlate and fit two rows of a final layer, beside what training forces on them.
 
     Parameters
     ----------
-    weight, bias, initial_weight
+    weight, bias, initial
         (K, D), (K,) and (K, D); the last before training, if known.
     class_names
         K names; 'class 0', 'class 1' … if left out.
     pair
         The rows on the x and the y axis.
-    learning_rates
-        One rate a step of the head, from which, with `weight_decay` and `momentum`, the
-        shrinkage of the row sum follows.
+    shrinkage
+        Factor by which weight decay shrank the row sum (`sum_shrinkage`); 1 if left out.
 
     Raises
     ------
     InputError
         The shapes do not agree, a value is not finite, or the pair names no two rows.
     """
-    W = _matrix(weight, "weight")  # (K, D)
+    W, start, names = checked(weight, bias, initial, class_names)
     K, D = W.shape
-    names = _names(class_names, K)
     first, second = _check_pair(pair, K)
-    if bias is not None and np.shape(bias) != (K,):
-        raise InputError(f"bias has shape {np.shape(bias)}; weight {W.shape} needs ({K},).")
     x, y = W[first], W[second]
-
-    shrinkage = None
-    if learning_rates is not None:
-        shrinkage = sum_shrinkage(learning_rates, weight_decay, momentum)
-    row_sum = predicted = W.sum(axis=0)  # (D,)
-    if initial_weight is not None:
-        initial = _matrix(initial_weight, "initial_weight")
-        if initial.shape != W.shape:
-            raise InputError(f"initial_weight has shape {initial.shape}, weight {W.shape}.")
-        predicted = (1.0 if shrinkage is None else shrinkage) * initial.sum(axis=0)
-
+    row_sum = W.sum(axis=0)  # (D,)
+    predicted = row_sum if start is None else predicted_sum(start, shrinkage)
     s, d = x + y, x - y
-    moments = _covariance(s, s), _covariance(d, d), _covariance(s, d)
-    null = _null(W, predicted / K, (first, second))
-    r = _pearson(x, y)
-    has_initial = initial_weight is not None
-    low, high = _residual_interval(W, predicted / K, (first, second))
+    moments = covariance(s, s), covariance(d, d), covariance(s, d)
+    null = null_prediction(W, predicted / K, (first, second))
+    r = pearson(x, y)
+    low, high = residual_interval(W, predicted / K, (first, second))
+    known = start is not None
     return PairAnalysis(
         class_names=(names[first], names[second]),
         pair=(first, second),
@@ -180,127 +208,81 @@ def pair_analysis(
         x=x,
         y=y,
         r=r,
+        spearman=pearson(stats.rankdata(x), stats.rankdata(y)),
+        slope=covariance(x, y) / covariance(x, x) if covariance(x, x) > 0 else NAN,
+        orthogonal_slope=_orthogonal_slope(x, y),
         sum_variance=moments[0],
         difference_variance=moments[1],
         sum_difference_covariance=moments[2],
         r_identity=correlation_from_moments(*moments),
-        r_null=null["r_null"],
-        r_conserved=null["r_conserved"] if has_initial else NAN,
-        residual=r - null["r_null"],
+        r_null=null.r,
+        r_conserved=null.r_conserved if known else NAN,
+        r_learned=pearson(x - row_sum / K, y - row_sum / K),
+        residual=r - null.r,
         residual_low=low,
         residual_high=high,
-        null_slope=null["null_slope"],
-        null_source="initial head" if has_initial else "observed row sum",
-        shrinkage=shrinkage if has_initial else None,
-        row_sum_drift=float(np.abs(row_sum - predicted).max()) if has_initial else NAN,
-        drift_limit=_drift_limit(W, predicted) if has_initial and shrinkage is not None else NAN,
-        displacement_ratio=_displacement_ratio(W),
+        null_slope=null.slope,
+        null_source="initial head" if known else "observed row sum",
+        shrinkage=shrinkage if known else None,
+        row_sum_drift=float(np.abs(row_sum - predicted).max()) if known else NAN,
+        drift_limit=_drift_limit(W, predicted) if known and shrinkage is not None else NAN,
+        displacement_ratio=displacement_ratio(W),
         fits=polynomial_fits(x, y),
-        notes=_notes(W, (first, second), names, has_initial, shrinkage),
+        notes=_notes(W, (first, second), names, known, shrinkage),
     )
 
 
-def sum_shrinkage(learning_rates: ArrayLike, weight_decay: float, momentum: float = 0.0) -> float:
-    """Return the factor by which weight decay alone shrinks the sum of the rows.
-
-    The loss pushes the sum by zero, so SGD moves it by the linear recurrence of its weight decay
-    (`torch.optim.SGD` without dampening or Nesterov), one learning rate a step. Source:
-    docs/science.md, section 2; Π(1 − η λ) without momentum.
-    """
-    total, velocity = 1.0, 0.0
-    for rate in np.asarray(learning_rates, dtype=np.float64).ravel().tolist():
-        velocity = momentum * velocity + weight_decay * total
-        total -= rate * velocity
-    return total
-
-
-def correlation_from_moments(sum_var: float, difference_var: float, covariance: float) -> float:
-    """Return corr(x, y) from var s, var d and cov(s, d) of s = x + y, d = x − y; exact.
-
-    NaN where x or y does not vary. Source: docs/science.md, section 2.
-    """
-    square = (sum_var + difference_var) ** 2 - 4 * covariance**2
-    return (sum_var - difference_var) / sqrt(square) if square > 0 else NAN
-
-
-def _null(W: Array, mean_row: Array, pair: tuple[int, int]) -> dict[str, float]:
-    """Split each row into the conserved mean row and the learned rest; correlate them anew.
-
-    For K = 2 the mean row is s / 2 and the learned parts are ± d / 2, which gives the formulas
-    in s and d.
-    """
-    learned = W - W.mean(axis=0)  # (K, D)
-    a, b = learned[pair[0]], learned[pair[1]]
-    kept = _covariance(mean_row, mean_row)
-    covariance = kept + _covariance(a, b)
-    variance_a, variance_b = kept + _covariance(a, a), kept + _covariance(b, b)
-    product = variance_a * variance_b
-    return {
-        "r_null": covariance / sqrt(product) if product > 0 else NAN,
-        "r_conserved": _pearson(mean_row + a, mean_row + b),
-        "null_slope": covariance / variance_a if variance_a > 0 else NAN,
-    }
-
-
-def _residual_interval(W: Array, mean_row: Array, pair: tuple[int, int]) -> tuple[float, float]:
-    """Return the 95% percentile interval of r − r_null, drawing features with replacement.
-
-    A draw takes columns of W together with their entries of the predicted mean row. All its
-    moments follow from how often it took each feature, hence from one product of matrices.
-    NaN where no draw has a correlation.
-    """
-    D = W.shape[1]
-    learned = W - W.mean(axis=0)
-    rows = np.stack([W[pair[0]], W[pair[1]], mean_row, learned[pair[0]], learned[pair[1]]])
-    rows = rows - rows.mean(axis=1, keepdims=True)  # (5, D), against cancellation
-    drawn = np.random.default_rng(0).integers(0, D, (DRAWS, D))
-    drawn += D * np.arange(DRAWS)[:, np.newaxis]
-    share = np.bincount(drawn.ravel(), minlength=DRAWS * D).reshape(DRAWS, D) / D
-    means = share @ rows.T  # (draws, 5)
-
-    def covariance(i: int, j: int) -> Array:
-        known: Array = share @ (rows[i] * rows[j]) - means[:, i] * means[:, j]
-        return known
-
-    kept = covariance(2, 2)
-    observed = covariance(0, 0) * covariance(1, 1)
-    expected = (kept + covariance(3, 3)) * (kept + covariance(4, 4))
-    usable = (observed > 0) & (expected > 0)
-    if not usable.any() or np.isnan(_pearson(W[pair[0]], W[pair[1]])):
-        return NAN, NAN
-    r = covariance(0, 1)[usable] / np.sqrt(observed[usable])
-    null = (kept + covariance(3, 4))[usable] / np.sqrt(expected[usable])
-    low, high = np.quantile(np.clip(r, -1, 1) - np.clip(null, -1, 1), [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _drift_limit(W: Array, predicted: Array) -> float:
-    return max(1e-3 * float(predicted.std()), 1e-5 * float(np.abs(W).sum(axis=0).max()))
-
-
-def _displacement_ratio(W: Array) -> float:
+def displacement_ratio(W: Array) -> float:
     """Return the spread of the learned part over the conserved one's, scaled to 1 if untrained.
 
     K independent rows of equal variance put K − 1 times as much of it into the differences from
     their mean as into the mean itself; for K = 2 the ratio is sqrt(var d / var s).
     """
     mean_row = W.mean(axis=0)  # (D,)
-    kept = _covariance(mean_row, mean_row)
-    moved = sum(_covariance(row, row) for row in W - mean_row) / (len(W) * (len(W) - 1))
+    kept = covariance(mean_row, mean_row)
+    moved = float(np.var(W - mean_row, axis=1, ddof=1).sum()) if W.shape[1] > 1 else 0.0
+    moved /= len(W) * (len(W) - 1)
     if kept > 0:
         return sqrt(moved / kept)
     return float("inf") if moved > 0 else NAN
 
 
-def _covariance(a: Array, b: Array) -> float:
-    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return 0.0
-    return float(((a - a.mean()) * (b - b.mean())).sum() / (len(a) - 1))
+def predicted_sum(initial: Array, shrinkage: float | None) -> Array:
+    """Return the row sum (D,) that training leaves of an initial head (K, D)."""
+    return (1.0 if shrinkage is None else shrinkage) * initial.sum(axis=0)
 
 
-def _pearson(x: Array, y: Array) -> float:
-    product = _covariance(x, x) * _covariance(y, y)
-    return max(-1.0, min(1.0, _covariance(x, y) / sqrt(product))) if product > 0 else NAN
+def checked(
+    weight: ArrayLike,
+    bias: ArrayLike | None,
+    initial: ArrayLike | None,
+    class_names: Sequence[str] | None,
+) -> tuple[Array, Array | None, list[str]]:
+    """Return weight (K, D), the initial one or None, and K names; InputError if they disagree."""
+    W = _matrix(weight, "weight")
+    names = [f"class {k}" for k in range(len(W))] if class_names is None else list(class_names)
+    if len(names) != len(W):
+        raise InputError(f"{len(names)} class names were given for {len(W)} rows of weights.")
+    if bias is not None and np.shape(bias) != (len(W),):
+        raise InputError(f"bias has shape {np.shape(bias)}; weight {W.shape} needs ({len(W)},).")
+    if initial is None:
+        return W, None, names
+    start = _matrix(initial, "initial")
+    if start.shape != W.shape:
+        raise InputError(f"initial has shape {start.shape}, weight {W.shape}.")
+    return W, start, names
+
+
+def _orthogonal_slope(x: Array, y: Array) -> float:
+    """Return the slope of the first principal axis; infinite where it stands upright."""
+    xx, yy, xy = covariance(x, x), covariance(y, y), covariance(x, y)
+    if xy == 0:
+        return NAN if xx == yy else 0.0 if xx > yy else float("inf")
+    return (yy - xx + hypot(yy - xx, 2 * xy)) / (2 * xy)
+
+
+def _drift_limit(W: Array, predicted: Array) -> float:
+    return max(1e-3 * float(predicted.std()), 1e-5 * float(np.abs(W).sum(axis=0).max()))
 
 
 def _notes(
@@ -332,13 +314,6 @@ def _matrix(values: ArrayLike, name: str) -> Array:
     if not np.isfinite(matrix).all():
         raise InputError(f"{name} holds values that are not finite.")
     return matrix
-
-
-def _names(class_names: Sequence[str] | None, K: int) -> list[str]:
-    names = [f"class {k}" for k in range(K)] if class_names is None else list(class_names)
-    if len(names) != K:
-        raise InputError(f"{len(names)} class names were given for {K} rows of weights.")
-    return names
 
 
 def _check_pair(pair: tuple[int, int], K: int) -> tuple[int, int]:

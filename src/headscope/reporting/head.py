@@ -1,0 +1,145 @@
+"""What `headscope head` writes: the numbers of a final layer as JSON and tables, its figures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from headscope.analysis.features import FeatureAnalysis
+from headscope.analysis.rows import QUANTILES
+from headscope.analysis.weights import Carrier, HeadAnalysis
+from headscope.files import write_json, write_table
+
+SCALARS = (str, int, float, bool, type(None))
+MOST_COSINES = 10
+
+
+def head_facts(
+    head: HeadAnalysis,
+    features: FeatureAnalysis | None = None,
+    carried: Sequence[Carrier] = (),
+) -> dict[str, Any]:
+    """Return every number of a final layer as JSON knows them: undefined and infinite are null.
+
+    The matrix of cosines is left out beyond 10 classes, for its range.
+    """
+    cosines = head.geometry.cosines
+    apart = cosines[~np.eye(len(cosines), dtype=bool)]
+    geometry = _plain_fields(head.geometry) | {
+        "cosine_range": [apart.min(), apart.max()],
+        "cosines": cosines.tolist() if len(cosines) <= MOST_COSINES else None,
+    }
+    facts = {
+        "class_names": list(head.class_names),
+        "class_count": head.weight.shape[0],
+        "feature_count": head.weight.shape[1],
+        "displacement_ratio": head.displacement_ratio,
+        "row_sum_drift": head.row_sum_drift,
+        "meaning": head.meaning,
+        "geometry": geometry,
+        "pairs": [_pair_facts(pair) for pair in head.pairs],
+        "rows": [asdict(row) for row in head.rows],
+    }
+    if features is not None:
+        facts["features"] = _jsonable_fields(features)
+        facts["carriers"] = [asdict(each) for each in carried]
+    return _finite(facts)
+
+
+def head_tables(head: HeadAnalysis) -> dict[str, pd.DataFrame]:
+    """Return the tables 'rows', 'pairs' and 'fits' of a final layer, all digits kept."""
+    rows = pd.DataFrame([asdict(row) for row in head.rows])
+    quantiles = pd.DataFrame(
+        [row.quantiles for row in head.rows],
+        columns=[f"quantile_{100 * level:.0f}" for level in QUANTILES],
+    )
+    pairs = [_pair_facts(pair) for pair in head.pairs]
+    for each in pairs:
+        each["class_x"], each["class_y"] = each.pop("class_names")
+        each["row_x"], each["row_y"] = each.pop("pair")
+        del each["fits"], each["notes"]
+    fits = [
+        {"class_x": pair.class_names[0], "class_y": pair.class_names[1]}
+        | _plain_fields(fit)
+        | {"equation": fit.equation}
+        for pair in head.pairs
+        for fit in pair.fits
+    ]
+    return {
+        "rows": pd.concat([rows.drop(columns="quantiles"), quantiles], axis=1),
+        "pairs": pd.DataFrame(pairs),
+        "fits": pd.DataFrame(fits),
+    }
+
+
+def write_head(
+    head: HeadAnalysis, facts: Mapping[str, Any], folder: Path, title: str
+) -> list[Path]:
+    """Write head.json, the tables and the figures into `folder`; return their paths.
+
+    Figures: Fig. 3 of each pair, the distributions of the rows, and, where the initial head is
+    known, the two rows before and after training.
+    """
+    from headscope.figures import plot_head_before_after, plot_row_distributions, plot_weights
+    from headscope.reporting.pictures import save_figure
+
+    written = [folder / "head.json"]
+    write_json(written[0], facts)
+    for name, table in head_tables(head).items():
+        written.append(folder / f"{name}.tsv")
+        write_table(written[-1], table)
+    for pair in head.pairs:
+        suffix = f"{pair.pair[0]}-{pair.pair[1]}"
+        figure = plot_weights(pair, title=title)
+        written.append(save_figure(figure, folder / f"weights-{suffix}"))
+        if head.initial_weight is not None:
+            figure = plot_head_before_after(head, pair.pair, title=title)
+            written.append(save_figure(figure, folder / f"before-after-{suffix}"))
+    figure = plot_row_distributions({title: head}, title=title)
+    return [*written, save_figure(figure, folder / "rows")]
+
+
+def _pair_facts(pair: Any) -> dict[str, Any]:
+    facts = _plain_fields(pair) | {"class_names": list(pair.class_names), "pair": list(pair.pair)}
+    facts |= {"departs": pair.departs, "drifted": pair.drifted, "notes": list(pair.notes)}
+    return facts | {
+        "fits": [asdict(fit) | {"equation": fit.equation} for fit in pair.fits],
+    }
+
+
+def _plain_fields(result: Any) -> dict[str, Any]:
+    known = {field.name: getattr(result, field.name) for field in fields(result)}
+    return {name: value for name, value in known.items() if isinstance(value, SCALARS)}
+
+
+def _jsonable_fields(result: Any) -> Any:
+    """Return a result and those within it as tables, without their long arrays."""
+    if is_dataclass(result):
+        known = {field.name: getattr(result, field.name) for field in fields(result)}
+        return {
+            name: _jsonable_fields(value)
+            for name, value in known.items()
+            if not isinstance(value, np.ndarray) or value.size <= MOST_COSINES**2
+        }
+    if isinstance(result, Mapping):
+        return {str(name): _jsonable_fields(value) for name, value in result.items()}
+    if isinstance(result, tuple | list):
+        return [_jsonable_fields(value) for value in result]
+    return result if isinstance(result, SCALARS) else None
+
+
+def _finite(value: Any) -> Any:
+    """Make what JSON does not know into what it does: NaN and infinity into null."""
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    if isinstance(value, np.ndarray):
+        return _finite(value.tolist())
+    if isinstance(value, np.generic):
+        return _finite(value.item())
+    return None if isinstance(value, float) and not isfinite(value) else value

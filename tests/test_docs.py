@@ -1,0 +1,31 @@
+"""The code of the documents runs as it is printed."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+RUNNING = [path for path in sorted(DOCS.glob("*.md")) if BLOCK.search(path.read_text("utf-8"))]
+
+
+@pytest.mark.parametrize("path", RUNNING, ids=lambda path: path.name)
+def test_the_python_of_a_document_runs_from_top_to_bottom(path, capsys):
+    names: dict[str, object] = {}
+    for block in BLOCK.findall(path.read_text("utf-8")):
+        exec(compile(block, str(path), "exec"), names)
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
+def test_links_of_a_document_lead_to_files(path):
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text("utf-8")):
+        assert (path.parent / link).exists(), link
+
+
+def test_the_papers_line_is_printed_by_the_final_layers_document(capsys):
+    names: dict[str, object] = {}
+    for block in BLOCK.findall((DOCS / "final-layer.md").read_text("utf-8")):
+        exec(compile(block, "final-layer.md", "exec"), names)
+    assert names["r"] == pytest.approx(-0.924, abs=5e-4)
+    assert re.match(r"y = .*\*z\^4 .*, where z = \(x [−+] .*\)/0\.11", capsys.readouterr().out)
