@@ -115,10 +115,13 @@ class _Moments:
     """
 
     def __init__(self, share: Array, rows: Array) -> None:
-        means = share @ rows.T  # (draws, 5)
+        upper = np.triu_indices(5)
+        product = np.zeros((5, 5), dtype=np.int64)
+        product[upper] = 5 + np.arange(15)
+        means = share @ np.vstack([rows, rows[upper[0]] * rows[upper[1]]]).T  # (draws, 5 + 15)
 
         def moment(i: int, j: int) -> Array:
-            known: Array = share @ (rows[i] * rows[j]) - means[:, i] * means[:, j]
+            known: Array = means[:, product[i, j]] - means[:, i] * means[:, j]
             return known
 
         kept, total = moment(2, 2), moment(0, 0) + moment(1, 1)
