@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headscope.analysis import head_analysis, run_shrinkage
-from headscope.models.head import replace_classifier
 from headscope.record import Run, start_run, write_history
 from headscope.training.checkpoint import Checkpoint
 from headscope.training.loader import FeatureInputs, batches
@@ -20,8 +19,8 @@ def train_head(folder, seed, recipes, *, rows, width, classes):
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(rows, width)).astype(np.float32)  # (N, D)
     labels = torch.from_numpy(rng.integers(0, classes, rows))
-    model = torch.nn.Sequential(torch.nn.Linear(width, classes))
-    head = replace_classifier(model, "0", classes, seed)
+    torch.manual_seed(seed)
+    head = torch.nn.Linear(width, classes)
     initial = head.weight.detach().numpy().copy()
     inputs = FeatureInputs(features, torch.device("cpu"))
     train_rows, val_rows = np.arange(rows - 4), np.arange(rows - 4, rows)
