@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 Pair = tuple[int, int]
 NAN = float("nan")
 DRAWS = 1000
+ROUNDING = 1e-5  # of the largest weight
 
 
 class Null(NamedTuple):
@@ -89,6 +90,8 @@ def residual_interval(W: Array, mean_row: Array, pair: Pair) -> tuple[float, flo
     if np.isnan(pearson(W[pair[0]], W[pair[1]])):
         return NAN, NAN
     D = W.shape[1]
+    if len(W) == 2 and np.abs(mean_row - W.mean(axis=0)).max() <= ROUNDING * np.abs(W).max():
+        mean_row = W.mean(axis=0)  # a drift of float32's rounding is none
     learned = W - W.mean(axis=0)
     rows = np.stack([W[pair[0]], W[pair[1]], mean_row, learned[pair[0]], learned[pair[1]]])
     rows = rows - rows.mean(axis=1, keepdims=True)  # (5, D), against cancellation
@@ -105,7 +108,7 @@ def residual_interval(W: Array, mean_row: Array, pair: Pair) -> tuple[float, flo
     at_drift = float((observed.r_sum - observed.r_null)[0])
     low = sqrt((at_bend - bent[0]) ** 2 + max(at_drift - drift[0], 0.0) ** 2)
     high = sqrt((bent[1] - at_bend) ** 2 + max(drift[1] - at_drift, 0.0) ** 2)
-    return at_bend + at_drift - low, at_bend + at_drift + high
+    return _zeroed(at_bend + at_drift - low), _zeroed(at_bend + at_drift + high)
 
 
 class _Moments:
@@ -142,6 +145,10 @@ def _bend_interval(observed: _Moments, drawn: _Moments, D: int) -> tuple[float, 
     edges = [sign * size**2 for sign in (negative, positive) for size in (near, far)]
     at = float((observed.r - observed.r_sum)[0])
     return min(*edges, at), max(*edges, at)
+
+
+def _zeroed(edge: float) -> float:
+    return 0.0 if abs(edge) < 1e-12 else edge
 
 
 def _size_interval(root: Array, D: int) -> tuple[float, float]:
