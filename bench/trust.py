@@ -3,23 +3,27 @@
     python bench/trust.py --data ../shared/data --weights resnet50_v1.safetensors --out FOLDER
 
 Frozen ResNet-50, five seeds, both splits, on OASIS-2 (three planes together and each) and on
-nichart_t1 (age above 80, sex; and with two pairs of scans that seem to be of one person merged).
-Minutes on two cores, most of it the passes through the backbone. The same command goes on where it
+nichart_t1 (age above 80, sex); there also what it matters that two people seem to stand under two
+ids. Most of the time goes to passes through the backbone. The same command goes on where it was
 stopped; --figures FOLDER draws the figures of the page.
 """
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from headscope.analysis.findings import centre
+from headscope.analysis.heads import head_recipe, train_heads
 from headscope.analysis.leakage_file import stored_leakage
+from headscope.analysis.slices import run_slices
+from headscope.cohort.dealing import make_split
 from headscope.config import make_config
 from headscope.experiment import run
 from headscope.figures import plot_dose, plot_gap, plot_identity, plot_permutations
+from headscope.record import read_experiment
 
 SAME = {"Subj16": "Subj15", "Subj9": "Subj10"}  # found by 'headscope audit': likely one person each
 RECIPE = {
@@ -31,7 +35,7 @@ RECIPE = {
 }
 
 
-def cohorts(data, out):
+def cohorts(data):
     """Name each cohort, with the settings that find it."""
     oasis, nichart = data / "oasis2", data / "nichart_t1"
     found = {"OASIS-2, three planes": {"data": oasis, "plane": "all"}}
@@ -39,24 +43,39 @@ def cohorts(data, out):
         found[f"OASIS-2, {plane}"] = {"data": oasis, "plane": plane}
     found["nichart_t1, age above 80"] = {"data": nichart, "label": "Age", "threshold": 80}
     found["nichart_t1, sex"] = {"data": nichart, "label": "Sex"}
-    people = pd.read_csv(nichart / "participants.csv")
-    for name, label in (
-        ("age above 80, pairs merged", np.where(people["Age"] > 80, "above", "below")),
-        ("sex, pairs merged", people["Sex"]),
-    ):
-        folder = out / name.replace(", ", "-").replace(" ", "-")
-        folder.mkdir(parents=True, exist_ok=True)
-        table = pd.DataFrame(
-            {
-                "path": [str((nichart / f"{one}_T1.nii.gz").resolve()) for one in people["MRID"]],
-                "subject_id": people["MRID"].replace(SAME),
-                "session_id": people["MRID"],
-                "label": label,
-            }
-        )
-        table.to_csv(folder / "scans.tsv", sep="\t", index=False)
-        found[f"nichart_t1, {name}"] = {"data": folder}
     return found
+
+
+def twins(run):
+    """What two ids of one person do to a split by subject: 100 splits, heads trained anew."""
+    slices, recipe = run_slices(run), head_recipe(run)
+    table = run.predictions[["subject_id", "session_id", "plane", "slice_index", "label"]]
+    twin = {**SAME, **{b: a for a, b in SAME.items()}}
+    reached, known = {False: [], True: []}, {False: [], True: []}
+    for merged in (False, True):
+        people = table["subject_id"].replace(SAME) if merged else table["subject_id"]
+        dealt = table.assign(subject_id=people, session_id=table["subject_id"])
+        for seed in range(100):
+            subset = make_split(dealt, kind="subject", seed=seed)
+            train, test = np.flatnonzero(subset == "train"), np.flatnonzero(subset == "test")
+            weight, bias = train_heads(
+                slices.features, slices.label[:, None], train, replace(recipe, seed=seed)
+            )
+            said = (slices.features[test] @ weight[0].T + bias[0]).argmax(axis=1)
+            right = said == slices.label[test]
+            reached[merged].append(right.mean())
+            trained = set(table["subject_id"].iloc[train])
+            for name in set(table["subject_id"].iloc[test]) & twin.keys() if not merged else ():
+                own = (table["subject_id"].iloc[test] == name).to_numpy()
+                known[twin[name] in trained].append(right[own].mean())
+    for merged, values in reached.items():
+        words = "pairs merged" if merged else "as it is"
+        print(f"  {words}: slice accuracy {100 * np.mean(values):.1f} ± {100 * np.std(values):.1f}")
+    for seen, values in known.items():
+        print(
+            f"  slices of the four ids, other id {'in' if seen else 'not in'} training: "
+            f"{100 * np.mean(values):.1f} ({len(values)} times)"
+        )
 
 
 def folder_of(name):
@@ -170,7 +189,7 @@ def main():
     parser.add_argument("--figures", type=Path)
     known = parser.parse_args()
     begin, tables = time.perf_counter(), {name: [] for name in HEADS}
-    for name, settings in cohorts(known.data, known.out).items():
+    for name, settings in cohorts(known.data).items():
         if known.only not in name:
             continue
         folder = known.out / folder_of(name)
@@ -180,6 +199,9 @@ def main():
             for file in folder.glob(f"runs/*/{heavy}"):
                 file.unlink()
         found = stored_leakage(folder)
+        if "nichart" in name:
+            print(f"{name}: two ids, one person")
+            twins(read_experiment(folder)[-1])
         for table, cells in row(name, found):
             tables[table].append(cells)
         for finding in found.findings:
