@@ -32,6 +32,7 @@ RECIPE = {
     "splits": ["subject", "slice"],
     "seeds": [0, 1, 2, 3, 4],
     "learning_rate": 0.01,
+    "keep_model": False,
 }
 
 
@@ -195,9 +196,8 @@ def main():
         folder = known.out / folder_of(name)
         run(make_config(**settings, **RECIPE, out=folder, weights=str(known.weights),
                         epochs=known.epochs, workers=1))  # fmt: skip
-        for heavy in ("model.safetensors", "maps.npz"):  # a hundred megabytes a run, not needed
-            for file in folder.glob(f"runs/*/{heavy}"):
-                file.unlink()
+        for file in folder.glob("runs/*/maps.npz"):  # a hundred megabytes each, not needed here
+            file.unlink()
         found = stored_leakage(folder)
         if "nichart" in name:
             print(f"{name}: two ids, one person")
