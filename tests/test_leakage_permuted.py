@@ -13,6 +13,7 @@ from headscope.analysis import heads as heads_module
 from headscope.analysis.findings import centre, permuted_finding, split_finding
 from headscope.analysis.heads import HeadRecipe, head_recipe, train_heads
 from headscope.analysis.leakage import leakage_analysis
+from headscope.analysis.leakage_file import stored_leakage
 from headscope.analysis.permutation import (
     Null,
     PermutationTest,
@@ -237,5 +238,6 @@ def test_trained_runs_are_tested_by_their_likes_on_permuted_labels(tmp_path):
     assert test.run == run.name
     expected = [like.metrics["test"]["slice_accuracy"]["value"] for like in likes]
     assert test.figures["slice_accuracy"].permuted == pytest.approx(expected)
+    assert stored_leakage(tmp_path).permuted == (test,)  # which finds the likes in the folder
     assert leakage_analysis([run]).permuted == ()
     assert "finetune" in leakage_analysis([run]).notes[0]
