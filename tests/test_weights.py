@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.regression.linear_model import OLS
 
 from headscope.analysis import (
     PolynomialFit,
@@ -75,6 +76,22 @@ def test_fits_equal_numpy_and_the_f_test_by_hand(head, degree):
     ).sum()
     assert fit.bic == pytest.approx((degree + 1) * log(n) - 2 * likelihood, rel=1e-10)
     assert fit.bic == pytest.approx(n * (log(2 * pi * sigma2) + 1) + (degree + 1) * log(n))
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 4])
+def test_fits_equal_statsmodels_to_ten_digits(head, degree):
+    x, y = head
+    z = (x - x.mean()) / x.std(ddof=1)
+    fit = pair_analysis(head).fits[degree - 1]
+    whole, below = (OLS(y, np.vander(z, k + 1)).fit() for k in (degree, degree - 1))
+    f, p, _ = whole.compare_f_test(below)
+    np.testing.assert_allclose(fit.coefficients, whole.params, rtol=0, atol=1e-10)
+    assert (fit.r2, fit.adjusted_r2) == pytest.approx(
+        (whole.rsquared, whole.rsquared_adj), abs=1e-10
+    )
+    assert fit.bic == pytest.approx(whole.bic, rel=1e-10)
+    assert fit.f == pytest.approx(f, rel=1e-8)
+    assert fit.p == pytest.approx(p, abs=1e-10)
 
 
 def test_equation_reads_as_the_paper_prints_it():
