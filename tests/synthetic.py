@@ -48,6 +48,7 @@ def write_synthetic_run(
     head_learning_rate=1.0,
     simulated=True,
     record_initial=True,
+    same_split=False,
 ) -> Run:
     """Draw features, train a head on them and write the whole run through `record`."""
     rng = np.random.default_rng([seed, len(regime), len(architecture), subjects])
@@ -59,7 +60,8 @@ def write_synthetic_run(
         + signal * rng.normal(0, 1 / np.sqrt(width), (K, width))[label]
         + rng.normal(0, 1.6, (len(subject), width))
     ).astype(np.float32)  # (N, D)
-    subset = _subsets(rng, subject, label, split, fold)
+    dealer = np.random.default_rng(seed) if same_split else rng
+    subset = _subsets(dealer, subject, label, split, fold)
 
     batch = 32
     rates = [learning_rate * 0.9 ** (epoch // 10) for epoch in range(epochs)]

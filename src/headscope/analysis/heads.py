@@ -37,6 +37,11 @@ class HeadRecipe:
     best: bool = False
 
 
+def trains_again(run: Run) -> bool:
+    """Whether a run's classifier can be trained anew from its record: frozen, its start kept."""
+    return run.settings["regime"] in FROZEN and "initial_weight" in run.head
+
+
 def head_recipe(run: Run) -> HeadRecipe:
     """Read the recipe of a run whose backbone was frozen: the rates stand in its history."""
     known = run.settings

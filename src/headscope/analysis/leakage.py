@@ -20,7 +20,7 @@ from headscope.analysis.findings import (
     split_finding,
 )
 from headscope.analysis.gap import Gap, Neighbours, leak_gap, nearest_neighbours
-from headscope.analysis.heads import FROZEN
+from headscope.analysis.heads import trains_again
 from headscope.analysis.identity import Identity, identity_probe
 from headscope.analysis.permutation import PermutationTest, permutation_test
 from headscope.analysis.slices import variant_of
@@ -152,7 +152,7 @@ def _gap(group: Sequence[Run]) -> Gap | None:
 
 def _dose(group: Sequence[Run]) -> Dose | None:
     by_subject = _of_split(group, "subject")
-    if not by_subject or by_subject[0].settings["regime"] not in FROZEN:
+    if not by_subject or not all(map(trains_again, by_subject)):
         return None
     return leakage_dose(by_subject, _of_split(group, "slice"))
 
@@ -205,8 +205,10 @@ def _untested(runs: Sequence[Run], permuted: Sequence[PermutationTest]) -> list[
     if not missing:
         return []
     return [
-        f"Permuted labels were not tried with {', '.join(missing)}: their backbones train, so "
-        f"each permutation is a training; --set permutations=N runs N of each."
+        f"Permuted labels were not tried with {', '.join(missing)}: their backbones train (or "
+        "their "
+        f"first heads are not recorded), so each permutation is a training; --set permutations=N "
+        f"runs N of each."
     ]
 
 

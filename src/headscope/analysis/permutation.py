@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headscope.analysis.heads import FROZEN, head_recipe, train_heads
+from headscope.analysis.heads import head_recipe, train_heads, trains_again
 from headscope.analysis.slices import Slices, run_slices, variant_of
 from headscope.metrics import softmax, subject_level
 from headscope.record import Run
@@ -117,7 +117,7 @@ def permutation_test(
     if not slices.named:
         return None
     rows, aggregate = slices.rows("test"), str(run.settings.get("aggregate", "mean"))
-    if run.settings["regime"] in FROZEN:
+    if trains_again(run):
         labels = permute_labels(
             slices.label, slices.subject, slices.session, permutations, int(run.settings["seed"])
         )

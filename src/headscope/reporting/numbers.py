@@ -85,7 +85,7 @@ SHOWN: dict[str, Callable[[float], str]] = {
     "probability": probability,
     "percent": format_percent,
     "points": _fixed(1),
-    "fraction": format_fraction,
+    "fraction": lambda value: format_fraction(value).replace("-", "−"),
     "time": format_seconds,
     "count": _fixed(0),
     "correlation": _fixed(4),

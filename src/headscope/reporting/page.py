@@ -1,15 +1,18 @@
 """`write_report`: an experiment's runs → table.tsv, table.md, figures/ and report.html."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from headscope.analysis import (
+    HeadAnalysis,
     LogitScatter,
     PairAnalysis,
     cohort_table,
@@ -24,10 +27,17 @@ from headscope.analysis import (
     seed_summary,
     shared_subjects,
 )
+from headscope.analysis.comparisons import compare_runs
+from headscope.analysis.features import FeatureAnalysis
+from headscope.analysis.leakage import Leakage
+from headscope.analysis.leakage_file import stored_leakage
 from headscope.console import track
 from headscope.files import NO_ID, write_table, write_text
 from headscope.record import Run, read_experiment
+from headscope.reporting.layers import collapse_chapter, flattening_chapter, layers_chapter
+from headscope.reporting.learned import rows_parts, separation_parts, separations
 from headscope.reporting.numbers import number, numbers
+from headscope.reporting.parts import Chapter, Part
 from headscope.reporting.pictures import (
     Picture,
     history_picture,
@@ -35,7 +45,13 @@ from headscope.reporting.pictures import (
     weights_picture,
 )
 from headscope.reporting.templates import render
-from headscope.reporting.verdict import verdict
+from headscope.reporting.trust import (
+    calibration_chapter,
+    comparison_parts,
+    leakage_chapter,
+    more_figures,
+)
+from headscope.reporting.verdict import forced, verdict
 
 T = TypeVar("T")
 CONTENTS: Final = (
@@ -59,6 +75,7 @@ class Section:
     title: str
     network: str
     logits: list[LogitScatter]
+    head: HeadAnalysis
     heads: list[tuple[PairAnalysis, Picture]]
     history: Picture
 
@@ -83,15 +100,26 @@ def write_report(experiment: Path) -> Path:
     sections = [
         _section(run, figures) for run in track(ordered, "Drawing figures", total=len(ordered))
     ]
-    pictures = _logits_pictures(sections, figures)
-    # 4. the page
+    separated = separations(ordered)
+    pictures = _logits_pictures(sections, separated, figures)
+    # 4. what the accuracy is worth, and what else was learned
+    compared = compare_runs(ordered)
+    leakage = stored_leakage(experiment)
+    chapters = _chapters(experiment, ordered, leakage)
+    extras: dict[str, list[Part]] = {
+        "results": [more_figures(ordered), *comparison_parts(compared)],
+        "logits": separation_parts(ordered, separated),
+        "weights": rows_parts(ordered, {each.run.name: each.head for each in sections}, figures),
+    }
+    # 5. the page
     context = {
         "name": experiment.resolve().name,
-        "contents": CONTENTS,
+        "contents": _contents(chapters),
+        "chapters": {chapter.key: chapter for chapter in chapters},
+        "extras": extras,
         "simulated": any(run.settings.get("simulated") for run in ordered),
-        "verdict": verdict(
-            table, {each.run.name: [head for head, _ in each.heads] for each in sections}
-        ),
+        "verdict": verdict(table, runs, compared, leakage.gaps),
+        "forced": forced({each.run.name: [pair for pair, _ in each.heads] for each in sections}),
         "splits": _splits(ordered),
         "networks": _by_network(table),
         "seeds": seed_summary(table).to_dict("records"),
@@ -106,10 +134,39 @@ def write_report(experiment: Path) -> Path:
     return experiment / "report.html"
 
 
+def _chapters(experiment: Path, runs: Sequence[Run], leakage: Leakage) -> list[Chapter]:
+    """Return the chapters that this experiment gives something to say in."""
+    figures = experiment / "figures"
+    pixels = _pixels(experiment / "slices" / "slices.npy")
+    found = (
+        leakage_chapter(leakage, figures),
+        flattening_chapter(runs, pixels, figures),
+        collapse_chapter(runs, figures),
+        layers_chapter(runs, figures),
+        calibration_chapter(runs, figures),
+    )
+    return [chapter for chapter in found if chapter is not None]
+
+
+def _contents(chapters: Sequence[Chapter]) -> list[tuple[str, str]]:
+    """Return key and title of all sections: what the page always has, and the chapters."""
+    ends = [key for key, _ in CONTENTS].index("curves")
+    trust, learned = chapters[:1], chapters[1:]
+    titles = [*CONTENTS[:3], *((each.key, each.title) for each in trust), *CONTENTS[3:ends]]
+    return [*titles, *((each.key, each.title) for each in learned), *CONTENTS[ends:]]
+
+
+def _pixels(path: Path) -> NDArray[np.uint8] | None:
+    """Return the slices (N, H, W), unless they were deleted to save room."""
+    return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
+
+
 def _section(run: Run, figures: Path) -> Section:
-    analyses = run_head_analysis(run).pairs
+    head = run_head_analysis(run)
+    analyses = head.pairs
     return Section(
         run=run,
+        head=head,
         title=run_title(run),
         network=run_network(run),
         logits=[logit_scatter(run, each.pair) for each in analyses],
@@ -121,7 +178,9 @@ def _section(run: Run, figures: Path) -> Section:
     )
 
 
-def _logits_pictures(sections: Sequence[Section], figures: Path) -> list[dict[str, Any]]:
+def _logits_pictures(
+    sections: Sequence[Section], separated: Mapping[str, FeatureAnalysis], figures: Path
+) -> list[dict[str, Any]]:
     """Draw Fig. 2 of each network and pair of classes: a panel a run, on the same axes."""
     pictures = []
     for network, group in _grouped(sections, lambda section: section.network):
@@ -129,7 +188,11 @@ def _logits_pictures(sections: Sequence[Section], figures: Path) -> list[dict[st
         for k, (head, _) in enumerate(group[0].heads):
             panels = [section.logits[k] for section in group]
             path = figures / f"fig2-logits-{stem}{_suffix(head)}"
-            picture = logits_picture(panels, path)
+            ellipses = [
+                separated[section.run.name].ellipses if head.class_count == 2 else None
+                for section in group
+            ]
+            picture = logits_picture(panels, path, ellipses)
             pictures.append({"network": network, "picture": picture, "pair": head.pair,
                              "panels": list(zip(group, panels, strict=True))})  # fmt: skip
     return pictures

@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from headscope.analysis import LogitScatter, PairAnalysis, run_network, run_title
+from headscope.analysis.features import Ellipse
 from headscope.figures import plot_history, plot_logits, plot_weights
 from headscope.figures.style import styled
 from headscope.files import atomic_path
@@ -36,7 +37,11 @@ def save_figure(figure: Figure, stem: Path) -> Path:
     return stem.with_name(f"{stem.name}.svg")
 
 
-def logits_picture(panels: Sequence[LogitScatter], stem: Path) -> Picture:
+def logits_picture(
+    panels: Sequence[LogitScatter],
+    stem: Path,
+    ellipses: Sequence[Sequence[Ellipse] | None] | None = None,
+) -> Picture:
     """Draw Fig. 2 of one network: a panel a run."""
     first, second = panels[0].class_names
     each = "; ".join(
@@ -44,7 +49,7 @@ def logits_picture(panels: Sequence[LogitScatter], stem: Path) -> Picture:
         for panel in panels
     )
     alt = f"Scatter plots of the logits of {first} and {second}, a dot a test slice: {each}."
-    return _picture(plot_logits(panels), stem, alt)
+    return drawn(plot_logits(panels, ellipses), stem, alt)
 
 
 def weights_picture(analysis: PairAnalysis, run: Run, stem: Path) -> Picture:
@@ -54,8 +59,10 @@ def weights_picture(analysis: PairAnalysis, run: Run, stem: Path) -> Picture:
         f"{run_title(run)}: weights to {first} against weights to {second}, a dot for each of "
         f"{analysis.feature_count} features; r {analysis.r:.4f}, null {analysis.r_null:.4f}."
     )
-    figure = plot_weights(analysis, title=run_title(run), network=run_network(run))
-    return _picture(figure, stem, alt)
+    initial = run.head.get("initial_weight")
+    rows = None if initial is None else initial[list(analysis.pair)]
+    figure = plot_weights(analysis, title=run_title(run), network=run_network(run), initial=rows)
+    return drawn(figure, stem, alt)
 
 
 def history_picture(run: Run, stem: Path) -> Picture:
@@ -67,10 +74,11 @@ def history_picture(run: Run, stem: Path) -> Picture:
         f"{100 * last['val_slice_accuracy']:.1f}% in validation."
     )
     figure = plot_history(run.history, title=run_title(run), network=run_network(run))
-    return _picture(figure, stem, alt)
+    return drawn(figure, stem, alt)
 
 
-def _picture(figure: Figure, stem: Path, alt: str) -> Picture:
+def drawn(figure: Figure, stem: Path, alt: str) -> Picture:
+    """Save a figure and return it as the page embeds it."""
     svg = save_figure(figure, stem)
     # A picture of its own, not inline: the names inside two SVGs would clash in one page.
     source = "data:image/svg+xml;base64," + b64encode(svg.read_bytes()).decode("ascii")

@@ -1,4 +1,4 @@
-"""The page's first words, made from the numbers: what was reached, and what would be claimed."""
+"""The page's first words: what was reached, whether it beats chance, what would be claimed."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,47 +9,39 @@ import pandas as pd
 from markupsafe import Markup
 
 from headscope.analysis import NAMELESS, PairAnalysis
+from headscope.analysis.comparisons import Comparison, Comparisons
+from headscope.analysis.gap import Gap
+from headscope.analysis.words import against_chance
+from headscope.record import Run
 from headscope.reporting.numbers import number
 
 Row = Mapping[str, Any]
 
 
-def verdict(table: pd.DataFrame, heads: Mapping[str, Sequence[PairAnalysis]]) -> list[Markup]:
-    """Return the verdict's sentences from `results_table` and each run's head analyses."""
+def verdict(
+    table: pd.DataFrame,
+    runs: Mapping[str, Run],
+    compared: Comparisons,
+    gaps: Sequence[Gap],
+) -> list[Markup]:
+    """Return three sentences: what was reached on unseen subjects, whether it differs from chance
+    and from its rivals, and what a split by slice would have claimed.
+
+    table is `results_table` of the runs, by name; compared and gaps are theirs.
+    """
     rows = table.to_dict("records")
     apart = [row for row in rows if not row["shared_subjects"]]
-    mixed = [row for row in rows if row["shared_subjects"]]
-    nameless = any(row["marker"] == NAMELESS for row in mixed)
-    sentences = _reached(apart) if apart else [NOBODY_KNOWS if nameless else NONE_APART]
-    return [*sentences, *leak_gaps(apart, mixed), *_correlation(heads)]
+    if not apart:
+        nameless = any(row["marker"] == NAMELESS for row in rows)
+        return [NOBODY_KNOWS if nameless else NONE_APART]
+    chosen, reached = _reached(apart)
+    standing = [_standing(row, runs[row["run"]]) for row in chosen]
+    rivals = _rivals(chosen[0], compared)
+    return [reached, _joined(chosen, standing, runs) + rivals, _claimed(chosen[0], gaps)]
 
 
-def leak_gaps(apart: Sequence[Row], mixed: Sequence[Row]) -> list[Markup]:
-    """Say, for each run that mixes subjects, what its twin with subjects kept apart reached."""
-    keys = ("architecture", "name", "regime", "seed", "fold")
-    sentences = []
-    for claim in mixed:
-        twins = [row for row in apart if all(row[key] == claim[key] for key in keys)]
-        if not twins:
-            continue
-        gap = 100 * (claim["test_slice_accuracy"] - twins[0]["test_slice_accuracy"])
-        sentences.append(
-            Markup(
-                "With slices of one subject on both sides of the split, {network} would have "
-                "claimed {claim}% of slices, where it reaches {honest}% on unseen subjects: "
-                "{words} of {gap} points."
-            ).format(
-                network=_name(claim),
-                words="a leakage gap" if gap > 0 else "no gap, but a difference",
-                claim=_number(claim, "test_slice_accuracy", "percent"),
-                honest=_number(twins[0], "test_slice_accuracy", "percent"),
-                gap=number(gap, claim["run"], "leak_gap_points", "points"),
-            )
-        )
-    return sentences
-
-
-def _reached(apart: Sequence[Row]) -> list[Markup]:
+def _reached(apart: Sequence[Row]) -> tuple[Sequence[Row], Markup]:
+    """Return the runs of the setting that validation chose, and what they reached."""
     rivals: Sequence[Row] = apart
     if len({_split_file(row) for row in apart}) > 1:
         settings = _comparable(apart)
@@ -75,7 +67,7 @@ def _reached(apart: Sequence[Row]) -> list[Markup]:
         slice_interval=_interval(best, "test_slice_accuracy", "percent"),
         chosen=chosen,
     )
-    return [reached, _against_chance(best)]
+    return [best], reached
 
 
 def _comparable(apart: Sequence[Row]) -> list[list[Row]]:
@@ -87,7 +79,7 @@ def _comparable(apart: Sequence[Row]) -> list[list[Row]]:
     return [list(rows.values()) for rows in settings.values() if rows.keys() == splits]
 
 
-def _reached_over_splits(settings: Sequence[Sequence[Row]]) -> list[Markup]:
+def _reached_over_splits(settings: Sequence[Sequence[Row]]) -> tuple[Sequence[Row], Markup]:
     """Say what the best setting reached over all folds and seeds, as validation chose it.
 
     Figures are weighted by the subjects or slices that each test holds: pooled, where the tests
@@ -101,18 +93,17 @@ def _reached_over_splits(settings: Sequence[Sequence[Row]]) -> list[Markup]:
             " It has the highest mean validation slice accuracy of the {} settings that ran on "
             "the same splits; the table below has all runs."
         ).format(len(settings))
-    return [
-        Markup(
-            "{over}, {network} classified {subject} of subjects never seen in training and "
-            "{slice} of their slices correctly.{chosen}"
-        ).format(
-            over=_over(rows, "/".join(key)),
-            network=f"{rows[0]['architecture']} ({_plain_name(rows[0])})",
-            subject=_pooled(rows, key, "subject"),
-            slice=_pooled(rows, key, "slice"),
-            chosen=chosen,
-        )
-    ]
+    reached = Markup(
+        "{over}, {network} classified {subject} of subjects never seen in training and "
+        "{slice} of their slices correctly.{chosen}"
+    ).format(
+        over=_over(rows, "/".join(key)),
+        network=f"{rows[0]['architecture']} ({_plain_name(rows[0])})",
+        subject=_pooled(rows, key, "subject"),
+        slice=_pooled(rows, key, "slice"),
+        chosen=chosen,
+    )
+    return rows, reached
 
 
 def _over(rows: Sequence[Row], setting: str) -> Markup:
@@ -151,21 +142,17 @@ def _pooled(rows: Sequence[Row], key: tuple[str, ...], unit: str) -> Markup:
     )
 
 
-def _against_chance(row: Row) -> Markup:
-    low, high = row["test_subject_auc_low"], row["test_subject_auc_high"]
-    if isnan(low) or isnan(high):
-        return Markup(
-            "Its area under the ROC curve over subjects is {auc}, without an interval: too few or "
-            "too uniform subjects to say whether it differs from chance."
-        ).format(auc=_number(row, "test_subject_auc", "fraction"))
-    if low > 0.5:
-        meaning = "which lies above the 0.5 of chance."
-    elif high < 0.5:
-        meaning = "which lies below the 0.5 of chance: labels or data deserve a second look."
-    else:
-        meaning = "which includes 0.5: with these subjects it cannot be told from chance."
+def _standing(row: Row, run: Run) -> Markup:
+    """Say whether a run's test differs from chance."""
+    found = against_chance(run.metrics.get("test") or {})
+    if found.figure != "auc":
+        return Markup("{}").format(found.text)
+    meaning = {
+        "above": "which lies above the 0.5 of chance.",
+        "below": "which lies below the 0.5 of chance: labels or data deserve a second look.",
+    }.get(found.standing, "which includes 0.5: this is no better than chance.")
     return Markup(
-        "Its area under the ROC curve over subjects is {auc}{interval}, {meaning}"
+        "The area under the ROC curve over subjects is {auc}{interval}, {meaning}"
     ).format(
         auc=_number(row, "test_subject_auc", "fraction"),
         interval=_interval(row, "test_subject_auc", "fraction"),
@@ -173,19 +160,103 @@ def _against_chance(row: Row) -> Markup:
     )
 
 
-def _correlation(heads: Mapping[str, Sequence[PairAnalysis]]) -> list[Markup]:
+def _joined(chosen: Sequence[Row], each: Sequence[Markup], runs: Mapping[str, Run]) -> Markup:
+    """Say it once for a single run; of several, count those above chance."""
+    if len(chosen) == 1:
+        return each[0]
+    tests = [runs[row["run"]].metrics.get("test") or {} for row in chosen]
+    above = sum(against_chance(test).better for test in tests)
+    setting = "/".join(_setting(chosen[0]))
+    words = "" if above else ": no better than chance"
+    return Markup("Over subjects, {above} of its {all} tests lie above chance{words}.").format(
+        above=number(above, setting, "tests_above_chance", "count"),
+        all=number(len(chosen), setting, "tests", "count"),
+        words=words,
+    )
+
+
+def _rivals(best: Row, compared: Comparisons) -> Markup:
+    """Say from which other settings the chosen one can be told apart."""
+    names = _plain_name(best), f"{best['architecture']} {_plain_name(best)}"
+    rows = [
+        row
+        for row in compared.rows
+        if row.split == best["split"] and (row.first in names or row.second in names)
+    ]
+    if not rows:
+        return Markup()
+    told = [row for row in rows if row.distinguishable]
+    others = [_other(row, names) for row in rows if not row.distinguishable]
+    sentences = [
+        Markup(" It is {} than {} (p = {} after Holm's correction).").format(
+            "better" if (row.subject_accuracy.value > 0) == (row.first in names) else "worse",
+            _other(row, names),
+            number(row.subject_accuracy.p_holm, f"{row.first} | {row.second} | {row.split}",
+                   "subject_accuracy.p", "probability"),
+        )
+        for row in told
+    ]  # fmt: skip
+    if others:
+        text = " and ".join([", ".join(others[:-1]), others[-1]] if len(others) > 1 else others)
+        sentences.append(
+            Markup(" By subject accuracy it cannot be told apart from {}.").format(text)
+        )
+    return Markup().join(sentences)
+
+
+def _other(row: Comparison, names: Sequence[str]) -> str:
+    return row.second if row.first in names else row.first
+
+
+def _claimed(best: Row, gaps: Sequence[Gap]) -> Markup:
+    """Say what slices of the same people on both sides would have claimed."""
+    if not gaps:
+        return NOT_MEASURED
+    same = [each for each in gaps if (each.architecture, each.variant) == _named_setting(best)]
+    gap = same[0] if same else max(gaps, key=lambda each: each.figures["slice_accuracy"].gap)
+    found = gap.figures["slice_accuracy"]
+    claim, honest = (
+        100 * sum(values) / len(values) for values in (found.by_slice, found.by_subject)
+    )
+    run = f"{gap.architecture}-{gap.variant}"
+    interval = Markup()
+    if not (isnan(found.low) or isnan(found.high)):
+        interval = Markup(" (95% interval {} to {})").format(
+            number(100 * found.low, run, "gap.slice_accuracy_low", "points"),
+            number(100 * found.high, run, "gap.slice_accuracy_high", "points"),
+        )
+    return Markup(
+        "With slices of one subject on both sides of the split, as in the paper, {network} would "
+        "have claimed {claim}% of slices, where it reaches {honest}% on unseen subjects: {words} "
+        "of {gap} points{interval}."
+    ).format(
+        network=f"{gap.architecture} ({gap.variant})",
+        claim=number(claim, run, "by_slice.slice_accuracy", "points"),
+        honest=number(honest, run, "by_subject.slice_accuracy", "points"),
+        words="a leakage gap" if found.gap > 0 else "no gap, but a difference",
+        gap=number(100 * found.gap, run, "gap.slice_accuracy", "points"),
+        interval=interval,
+    )
+
+
+def _named_setting(row: Row) -> tuple[str, str]:
+    return str(row["architecture"]), _plain_name(row)
+
+
+def forced(heads: Mapping[str, Sequence[PairAnalysis]]) -> Markup:
+    """Say whether the correlation of the rows is the one that training forces."""
     known = [(run, each) for run, analyses in heads.items() for each in analyses]
     known = [(run, each) for run, each in known if not isnan(each.residual)]
     if not known:
-        return []
+        return Markup()
     apart = [(run, each) for run, each in known if each.departs]
     run, worst = max(apart or known, key=lambda item: abs(item[1].residual))
     residual = number(abs(worst.residual), run, "abs_residual", "brief", worst.pair)
     if not apart:
-        return [FORCED.format(residual=residual)]
+        return FORCED.format(residual=residual)
     drifted = sorted({name for name, each in apart if each.drifted})
     cause = DRIFTED.format(", ".join(drifted)) if drifted else Markup()
-    return [DEPARTS.format(run=run, residual=residual, cause=cause)]
+    return DEPARTS.format(run=run, residual=residual, cause=cause)
 
 
 def _split_file(row: Row) -> tuple[Any, ...]:
@@ -229,6 +300,10 @@ NOBODY_KNOWS = Markup(
 NONE_APART = Markup(
     "In every run here, slices of one subject stand in training and in test: none of these "
     "accuracies says how the network would do on new people."
+)
+NOT_MEASURED = Markup(
+    "What a split by slice, as in the paper, would have claimed was not measured: "
+    "<code>--splits subject,slice</code> runs both."
 )
 FORCED = Markup(
     "The correlation of the rows of weights, drawn in Figure 3, is the one that the training "
