@@ -131,7 +131,7 @@ def main():
     begin, out = time.perf_counter(), folder / "killed"
     while True:
         child = start(config(out))
-        wait = rng.uniform(0, 2 * seconds / given.kills) if kills < given.kills else 3600
+        wait = rng.uniform(0, seconds / 3) if kills < given.kills else 3600
         if ended(child, wait):
             different = [name for name, content in written(out).items() if content != oracle[name]]
             experiments += 1
