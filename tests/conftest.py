@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
-# As on the command line, and before anything imports torch.
+# Before anything imports torch: threads as on the command line, and one a process, of which
+# there are as many as cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -9,7 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headscope.analysis import run_pair_analysis
+from headscope.analysis import run_head_analysis, run_pair_analysis
+from headscope.analysis.calibration import run_calibration
+from headscope.analysis.collapse import run_collapse_analysis
+from headscope.analysis.comparisons import compare_runs
+from headscope.analysis.features import run_feature_analysis
+from headscope.analysis.leakage_file import stored_leakage
 from headscope.errors import InputError
 from headscope.figures import plot_history
 from headscope.record import Run, read_experiment
@@ -142,6 +147,29 @@ def test_figures_of_the_table_are_those_of_the_metrics(experiment, page):
                 stored = run.metrics["test"][name][part]
                 assert set(map(float, shown)) == (set() if stored is None else {stored})
         assert page.find(run.name, "train_seconds") == [repr(run.metrics["train_seconds"])]
+
+
+def test_numbers_of_the_chapters_are_those_of_the_analyses(experiment, page):
+    runs = read_experiment(experiment)
+    for run in runs:
+        analyses = {
+            "logits.test.silhouette": run_feature_analysis(run).logits.silhouette,
+            "features.test.effective_rank": run_feature_analysis(run).features.effective_rank,
+            "test.nc1": run_collapse_analysis(run, "test").nc1,
+            "train.nc3": run_collapse_analysis(run, "train").nc3,
+            "temperature": run_calibration(run).temperature,
+            "row.AD.sd": run_head_analysis(run).rows[1].sd,
+            "test_subject_mcc": run.metrics["test"]["subject_mcc"]["value"],
+        }
+        for quantity, value in analyses.items():
+            assert page.find(run.name, quantity) == [repr(value)], (run.name, quantity)
+    for row in compare_runs(runs).rows:
+        pair = f"{row.first} | {row.second} | {row.split}"
+        shown = page.find(pair, "difference.subject_accuracy")
+        assert shown == [repr(100 * row.subject_accuracy.value)]
+    for test in stored_leakage(experiment).identity:
+        shown = page.find(test.run, "linear_subject.accuracy")
+        assert shown == [repr(test.linear_subject.accuracy)]
 
 
 def test_counts_of_the_cohort_are_those_of_the_predictions(experiment, page):

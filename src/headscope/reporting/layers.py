@@ -183,7 +183,7 @@ def collapse_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
         [
             named(run),
             subset,
-            *(number(getattr(each, name), run.name, f"{subset}.{name}") for name in COLLAPSE),
+            *(number(getattr(each, name), run.name, f"{each.subset}.{name}") for name in COLLAPSE),
         ]
         for run in runs
         for subset, each in zip(("training", "test"), found[run.name], strict=True)
