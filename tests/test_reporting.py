@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from headscope.analysis import run_head_analysis, run_pair_analysis
 from headscope.analysis.calibration import run_calibration
@@ -17,7 +18,7 @@ from headscope.analysis.features import run_feature_analysis
 from headscope.analysis.leakage_file import stored_leakage
 from headscope.errors import InputError
 from headscope.figures import plot_history
-from headscope.record import Run, read_experiment
+from headscope.record import Run, read_experiment, write_failures
 from headscope.reporting import save_figure, write_report
 from headscope.reporting.numbers import number, probability, significant
 from tests.synthetic import write_experiment, write_synthetic_run
@@ -78,6 +79,7 @@ def recomputed(run: Run) -> dict[str, float]:
     s, d = x + y, x - y
     kept = shrinkage(run) * initial
     r = np.corrcoef(x, y)[0, 1]
+    axis = np.linalg.eigh(np.cov(x, y))[1][:, -1]
     null = (np.var(kept) - np.var(d)) / (np.var(kept) + np.var(d))
     analysis = run_pair_analysis(run)  # its interval has an oracle of its own, in test_weights
     known = {
@@ -86,6 +88,9 @@ def recomputed(run: Run) -> dict[str, float]:
         "feature_count": len(x),
         "r": r,
         "r_null": null,
+        "spearman": stats.spearmanr(x, y).statistic,
+        "slope": np.polyfit(x, y, 1)[0],
+        "orthogonal_slope": axis[1] / axis[0],
         "residual": r - null,
         "r_conserved": np.corrcoef(kept + d, kept - d)[0, 1],
         "displacement_ratio": np.sqrt(np.var(d) / np.var(s)),
@@ -236,6 +241,14 @@ def test_a_verdict_tells_rivals_apart_only_where_the_subjects_do(tmp_path, signa
     words = verdict_of(write_report(tmp_path))
     assert ("cannot be told apart from" in words) is not told
     assert ("It is better than frozen" in words) is told
+
+
+def test_failed_runs_are_named_beside_the_table(tmp_path):
+    write_synthetic_run(tmp_path, width=8, epochs=1)
+    write_failures(tmp_path, {"vgg19-frozen": "The weights <are> missing."})
+    words = words_of(write_report(tmp_path), "results")
+    assert "1 of the planned runs failed" in words
+    assert "vgg19-frozen: The weights &lt;are&gt; missing." in words
 
 
 def test_a_verdict_without_a_mixed_split_says_that_its_claim_is_not_known(tmp_path):

@@ -235,6 +235,15 @@ def write_failures(experiment: Path, failures: Mapping[str, str]) -> None:
         path.unlink(missing_ok=True)
 
 
+def read_failures(experiment: Path) -> dict[str, str]:
+    """Return which runs failed at the latest start, and why."""
+    path = experiment / "failures.tsv"
+    if not path.is_file():
+        return {}
+    table = read_table(path)
+    return dict(zip(table["run"], table["reason"], strict=True))
+
+
 def read_experiment(experiment: Path | str, *, permuted: bool = False) -> list[Run]:
     """Return the finished runs of an experiment, by name.
 

@@ -149,9 +149,7 @@ def _fig1(run: Run, pixels: NDArray[np.uint8] | None, figures: Path) -> list[Par
         "feature map."
     )
     picture = drawn(figure, figures / f"fig1-flattening-{run.name}", alt)
-    return [
-        Plate(picture, caption.format(run_title(run), names[predicted], names[against]), wide=True)
-    ]
+    return [Plate(picture, caption.format(run_title(run), names[predicted], names[against]))]
 
 
 def collapse_chapter(runs: Sequence[Run], figures: Path) -> Chapter:

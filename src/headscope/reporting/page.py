@@ -33,7 +33,8 @@ from headscope.analysis.leakage import Leakage
 from headscope.analysis.leakage_file import stored_leakage
 from headscope.console import track
 from headscope.files import NO_ID, write_table, write_text
-from headscope.record import Run, read_experiment
+from headscope.record import Run, read_experiment, read_failures
+from headscope.reporting.calibration import calibration_chapter
 from headscope.reporting.layers import collapse_chapter, flattening_chapter, layers_chapter
 from headscope.reporting.learned import rows_parts, separation_parts, separations
 from headscope.reporting.numbers import number, numbers
@@ -46,8 +47,8 @@ from headscope.reporting.pictures import (
 )
 from headscope.reporting.templates import render
 from headscope.reporting.trust import (
-    calibration_chapter,
     comparison_parts,
+    failure_parts,
     leakage_chapter,
     more_figures,
 )
@@ -107,7 +108,11 @@ def write_report(experiment: Path) -> Path:
     leakage = stored_leakage(experiment)
     chapters = _chapters(experiment, ordered, leakage)
     extras: dict[str, list[Part]] = {
-        "results": [more_figures(ordered), *comparison_parts(compared)],
+        "results": [
+            *failure_parts(read_failures(experiment)),
+            more_figures(ordered),
+            *comparison_parts(compared),
+        ],
         "logits": separation_parts(ordered, separated),
         "weights": rows_parts(ordered, {each.run.name: each.head for each in sections}, figures),
     }

@@ -28,11 +28,10 @@ class Grid:
 
 @dataclass(frozen=True)
 class Plate:
-    """A figure with its caption; `wide` ones take the whole page."""
+    """A figure with its caption, half as wide as the page."""
 
     picture: Picture
     caption: Markup
-    wide: bool = False
     kind: str = "plate"
 
 

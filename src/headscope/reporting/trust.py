@@ -1,20 +1,17 @@
-"""Chapters on what the accuracy is worth: figures, comparisons, leakage, calibration."""
+"""What the accuracy is worth: further figures, comparisons, and the chapter on leakage."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from markupsafe import Markup
 
-from headscope.analysis import run_network, run_title
-from headscope.analysis.calibration import Calibration, run_calibration
 from headscope.analysis.comparisons import Comparisons, Difference
 from headscope.analysis.gap import Gap
 from headscope.analysis.identity import Identity, Probe
 from headscope.analysis.leakage import Leakage
 from headscope.analysis.permutation import PermutationTest
 from headscope.figures.leakage import plot_dose, plot_gap, plot_identity, plot_permutations
-from headscope.figures.reliability import plot_reliability
 from headscope.record import Run
 from headscope.reporting.numbers import number
 from headscope.reporting.parts import (
@@ -39,6 +36,15 @@ GAPS: Final = {
     "slice_auc": "AUC over slices",
     "subject_auc": "AUC over subjects",
 }
+
+
+def failure_parts(failures: Mapping[str, str]) -> list[Part]:
+    """Name the runs that failed at the latest start, so that nobody takes the table for whole."""
+    if not failures:
+        return []
+    words = Markup("<b>{} of the planned runs failed</b> and are not in these tables:")
+    each = [f"{run}: {reason}" for run, reason in failures.items()]
+    return [Words([words.format(len(failures))]), Words(each, listed=True)]
 
 
 def more_figures(runs: Sequence[Run]) -> Folded:
@@ -168,25 +174,28 @@ def leakage_chapter(found: Leakage, figures: Path) -> Chapter:
             left=3,
         ),
     ]
-    if found.gaps:
-        alt = "Accuracy under both splits, joined by the gap, a row a network and regime."
-        picture = drawn(plot_gap(found.gaps), figures / "leakage-gap", alt)
-        parts += [
-            Plate(
-                picture,
-                Markup(
-                    "<b>Figure 5.</b> The same networks under both splits: accuracy of slices and "
-                    "of subjects, joined by the gap."
-                ),
-            ),
-            Folded("The gap in numbers", [_gap_grid(found.gaps)]),
-        ]
+    parts += _gaps(found.gaps, figures)
     parts += _permutations(found.permuted, figures)
     parts += _identity(found.identity, figures)
     parts += _doses(found, figures)
+    if found.gaps:
+        parts.append(Folded("The gap in numbers", [_gap_grid(found.gaps)]))
+    if found.identity:
+        parts.append(Folded("The probes in numbers", [_identity_grid(found.identity)]))
     if found.notes:
         parts.append(Words(found.notes))
     return Chapter("leakage", "What the split is worth", parts)
+
+
+def _gaps(gaps: Sequence[Gap], figures: Path) -> list[Part]:
+    if not gaps:
+        return []
+    alt = "Accuracy under both splits, joined by the gap, a row a network and regime."
+    caption = Markup(
+        "<b>Figure 5.</b> The same networks under both splits: accuracy of slices and of subjects, "
+        "joined by the gap."
+    )
+    return [Plate(drawn(plot_gap(gaps), figures / "leakage-gap", alt), caption)]
 
 
 def _gap_grid(gaps: Sequence[Gap]) -> Grid:
@@ -248,6 +257,15 @@ def _permutations(tests: Sequence[PermutationTest], figures: Path) -> list[Part]
 def _identity(found: Sequence[Identity], figures: Path) -> list[Part]:
     if not found:
         return []
+    alt = "How well features tell subjects and classes apart, a row a regime, with chance."
+    caption = Markup(
+        "<b>Figure 7.</b> Do the features tell people apart, or diagnoses? Test slices; chance in "
+        "grey."
+    )
+    return [Plate(drawn(plot_identity(found), figures / "identity", alt), caption)]
+
+
+def _identity_grid(found: Sequence[Identity]) -> Grid:
     rows: list[list[Cell]] = [
         [
             each.run,
@@ -260,12 +278,7 @@ def _identity(found: Sequence[Identity], figures: Path) -> list[Part]:
         ]
         for each in found
     ]
-    alt = "How well features tell subjects and classes apart, a row a regime, with chance."
-    caption = Markup(
-        "<b>Figure 7.</b> Do the features tell people apart, or diagnoses? Test slices; chance in "
-        "grey."
-    )
-    grid = Grid(
+    return Grid(
         Markup(
             "<b>Table 6.</b> Accuracy of probes on the features of test slices, chance below. A "
             "person is to be known again from other sessions, or from other slices; a class from "
@@ -283,8 +296,6 @@ def _identity(found: Sequence[Identity], figures: Path) -> list[Part]:
         rows,
         left=2,
     )
-    plate = Plate(drawn(plot_identity(found), figures / "identity", alt), caption)
-    return [plate, Folded("The probes in numbers", [grid])]
 
 
 def _probe(probe: Probe, run: str, name: str) -> Markup:
@@ -307,90 +318,6 @@ def _doses(found: Leakage, figures: Path) -> list[Part]:
         ).format(title)
         parts.append(Plate(drawn(plot_dose(dose), stem, alt), caption))
     return parts
-
-
-def calibration_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
-    """Say whether probabilities are right, and where validation would cut them."""
-    found = {run.name: run_calibration(run) for run in runs}
-    parts: list[Part] = [
-        Words(
-            (
-                "A probability is worth what it says if of the slices called with 80% four in five "
-                "are right. One temperature, fitted on validation, divides all logits; thresholds "
-                "on a subject's probability are chosen on validation too, and told on test.",
-            )
-        ),
-        _temperatures(runs, found),
-    ]
-    points = _thresholds(runs, found)
-    if points.rows:
-        parts.append(points)
-    parts.append(
-        Folded("Reliability, run by run", [_reliable(r, found[r.name], figures) for r in runs])
-    )
-    return Chapter("calibration", "Calibration and thresholds", parts)
-
-
-def _reliable(run: Run, found: Calibration, figures: Path) -> Plate:
-    alt = f"{run_title(run)}: accuracy against confidence on test."
-    picture = drawn(plot_reliability(found), figures / f"reliability-{run.name}", alt)
-    caption = Markup("<b>Figure 9.</b> {}, {}: how confident calls are, and how often right.")
-    return Plate(picture, caption.format(run_title(run), run_network(run)))
-
-
-def _temperatures(runs: Sequence[Run], found: dict[str, Calibration]) -> Grid:
-    rows: list[list[Cell]] = []
-    for run in runs:
-        each = found[run.name]
-        cells: list[Cell] = [named(run), number(each.temperature, run.name, "temperature")]
-        for name in ("nll", "brier", "ece"):
-            for when, state in (("before", each.before), ("after", each.after)):
-                value = getattr(state, name) if state is not None else None
-                cells.append(number(value, run.name, f"{when}.{name}", "fraction"))
-        rows.append(cells)
-    scores = (("NLL", "nats"), ("Brier score", ""), ("Calibration error", ""))
-    columns = [
-        (f"{title}, {when}", unit) for title, unit in scores for when in ("as trained", "at T")
-    ]
-    return Grid(
-        Markup(
-            "<b>Table 7.</b> Temperature T fitted on validation, and what it does on test slices "
-            "(negative log-likelihood, Brier score, expected calibration error in 15 bins). T "
-            "above "
-            "1 means the network was too sure."
-        ),
-        [("Run", ""), ("T", ""), *columns],
-        rows,
-    )
-
-
-def _thresholds(runs: Sequence[Run], found: dict[str, Calibration]) -> Grid:
-    rows: list[list[Cell]] = []
-    for run in runs:
-        for k, point in enumerate(found[run.name].points):
-            key = f"point{k}"
-            cells: list[Cell] = [named(run), point.rule]
-            cells.append(number(point.threshold, run.name, f"{key}.threshold", "fraction"))
-            for name in ("sensitivity", "specificity"):
-                low, high = getattr(point, f"{name}_low"), getattr(point, f"{name}_high")
-                value = getattr(point, name)
-                cells.append(bounded(value, low, high, run.name, f"{key}.{name}", "percent"))
-            rows.append(cells)
-    return Grid(
-        Markup(
-            "<b>Table 8.</b> Thresholds on a subject's probability, chosen on validation, and "
-            "their sensitivity and specificity on test with Wilson's 95% intervals."
-        ),
-        (
-            ("Run", ""),
-            ("Rule on validation", ""),
-            ("Threshold", ""),
-            ("Sensitivity, test", "%"),
-            ("Specificity, test", "%"),
-        ),
-        rows,
-        left=2,
-    )
 
 
 def _level(level: str) -> Markup:
