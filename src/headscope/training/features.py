@@ -13,6 +13,7 @@ from headscope.console import track
 from headscope.models.network import Network
 from headscope.training.loader import Inputs, batches
 from headscope.training.loop import extract
+from headscope.training.machine import steady_memory
 
 LAYER_SLICES = 512
 MAP_SLICES = 256
@@ -65,14 +66,13 @@ def extract_features(
         precision=precision,
     )
     total = len(batches(everything, EXTRACT_BATCH))
-    for rows, read, found in track(parts, f"{title}: features", total=total):
-        features.append(read.cpu())  # (B, D)
-        inside = torch.from_numpy(np.flatnonzero(np.isin(rows, kept))).to(read.device)
-        for stage in network.stages:
-            means[stage].append(_channel_means(found[stage][inside]).cpu())
-        if len(wanted) and map_layer:
-            shown = torch.from_numpy(np.flatnonzero(np.isin(rows, wanted))).to(read.device)
-            maps.append(found[map_layer][shown].cpu())
+    with steady_memory(next(network.model.parameters()).device):
+        for rows, read, found in track(parts, f"{title}: features", total=total):
+            features.append(read.cpu())  # (B, D)
+            for stage in network.stages:
+                means[stage].append(_channel_means(_some(found[stage], rows, kept)).cpu())
+            if len(wanted) and map_layer:
+                maps.append(_some(found[map_layer], rows, wanted).cpu())
     layers = {stage: torch.cat(found).numpy() for stage, found in means.items()}
     seconds = time.perf_counter() - start
     return Extracted(
@@ -95,7 +95,9 @@ def extract_maps(
         of=network.classifier,
         precision=precision,
     )
-    return _map_arrays([outputs[network.map_layer].cpu() for _, _, outputs in parts], rows)
+    with steady_memory(next(network.model.parameters()).device):
+        maps = [outputs[network.map_layer].cpu() for _, _, outputs in parts]
+    return _map_arrays(maps, rows)
 
 
 def map_rows_of(test_rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -106,6 +108,12 @@ def map_rows_of(test_rows: NDArray[np.int64]) -> NDArray[np.int64]:
 def spread(total: int, most: int) -> NDArray[np.int64]:
     """Return at most `most` of the rows 0 to total − 1, evenly spread."""
     return np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(np.int64))
+
+
+def _some(output: Tensor, rows: NDArray[np.int64], wanted: NDArray[np.int64]) -> Tensor:
+    """Return the part of a batch's output that belongs to `wanted`; all of it uncopied."""
+    inside = np.isin(rows, wanted)
+    return output if inside.all() else output[torch.from_numpy(inside).to(output.device)]
 
 
 def _map_arrays(maps: list[Tensor], rows: NDArray[np.int64]) -> Arrays:
