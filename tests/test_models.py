@@ -1,13 +1,11 @@
 import os
 import pickle
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torchvision
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -167,61 +165,6 @@ def test_a_trunk_says_which_layers_stay_random(tmp_path):
     )
     assert "the trunk alone; classifier.1.weight and after it are random" in source.text
     assert torch.equal(other.features[0].weight, model.features[0].weight)
-
-
-@pytest.fixture
-def nowhere(monkeypatch, tmp_path):
-    """No network, and empty caches in tmp_path."""
-
-    def refuse(*args, **options):
-        raise OSError("no network")
-
-    monkeypatch.setattr("socket.create_connection", refuse)
-    monkeypatch.setattr("socket.socket.connect", refuse)
-    monkeypatch.setattr("headscope.models.published.getproxies", dict)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("name", "parts"),
-    [
-        ("resnet18", ["download.pytorch.org/models/resnet18-f37072fd.pth", "hub/checkpoints/"]),
-        (TINY, ["huggingface.co/timm/test_resnet.r160_in1k/resolve/main/", "HF_HOME"]),
-    ],
-)
-def test_weights_that_cannot_be_downloaded_say_what_to_fetch(nowhere, name, parts):
-    with pytest.raises(InputError) as caught:
-        build_network(name, "frozen", "pretrained", classes=2, size=32, seed=0)
-    for part in [f"The weights of {name}", "--weights", str(nowhere), *parts]:
-        assert part in str(caught.value)
-
-
-def test_weights_in_the_caches_need_no_network(nowhere, monkeypatch):
-    donor = find_architecture(TINY).build().state_dict()
-    repository = nowhere / "hub" / "models--timm--test_resnet.r160_in1k"
-    (repository / "snapshots" / "abc").mkdir(parents=True)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("abc")
-    save_file(donor, repository / "snapshots" / "abc" / "model.safetensors")
-    network = tiny("frozen", "pretrained")
-    assert torch.equal(network.model.conv1[0].weight, donor["conv1.0.weight"])
-    assert network.source.text == "timm timm/test_resnet.r160_in1k" and network.source.sha256
-
-    donor = find_architecture("squeezenet1_1").build().state_dict()
-    (nowhere / "hub" / "checkpoints").mkdir()
-    # torchvision checks the file against the hash in its name
-    torch.save(donor, nowhere / "w.pth")
-    name = f"squeezenet1_1-{sha256(nowhere / 'w.pth')[:8]}.pth"
-    (nowhere / "w.pth").rename(nowhere / "hub" / "checkpoints" / name)
-    published = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1
-    moved = replace(published.value, url=f"https://example.org/{name}")
-    monkeypatch.setattr(published, "_value_", moved)
-    network = build_network("squeezenet1_1", "frozen", "pretrained", classes=2, size=32, seed=0)
-    assert torch.equal(network.model.features[0].weight, donor["features.0.weight"])
-    assert network.source.text == "torchvision squeezenet1_1 IMAGENET1K_V1"
-    assert len(network.source.sha256 or "") == 64
 
 
 def test_a_model_published_without_a_classifier_gets_one():

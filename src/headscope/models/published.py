@@ -1,10 +1,13 @@
 """The weights that an architecture's authors published: from this machine, or from the network."""
 
 import importlib.util
+import pickle
+import re
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -12,12 +15,15 @@ import timm
 import torch
 from huggingface_hub import constants as hub
 from huggingface_hub import try_to_load_from_cache
+from safetensors import SafetensorError
 from torch import Tensor
 
 from headscope.errors import InputError
 from headscope.models.zoo import Architecture, published_weights
 
 REACH_SECONDS = 5
+# what a file of another kind, or a broken one, makes the readers raise
+DAMAGE = (EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -48,32 +54,60 @@ def find_published(architecture: Architecture) -> Published | None:
     return None
 
 
-def fetch_state(architecture: Architecture, found: Published) -> tuple[dict[str, Tensor], Path]:
-    """Return published tensors under the model's own names and their file, downloaded if need be.
+def fetch_file(architecture: Architecture, found: Published) -> Path:
+    """Return the file of published weights, downloaded if need be; it is not read.
+
+    What is downloaded is held to the hash in its name.
 
     Raises
     ------
     InputError
-        They are not on this machine and cannot be downloaded: what to fetch, and to where.
+        It is not on this machine and cannot be downloaded: what to fetch, and to where.
     """
-    if found.file is None and not _reachable(found.url):
-        raise InputError(_cannot(architecture, found, "no connection to its server"))
-    name = architecture.name
-    try:
-        if architecture.weights == "torchvision":
-            state = published_weights(name).get_state_dict(progress=False, check_hash=True)
-        else:
-            # a file in the cache is read as it is: the hub's client would ask the network first
-            overlay = {"file": str(found.file)} if found.file else None
-            short = name.removeprefix("timm/")
-            model = timm.create_model(short, pretrained=True, pretrained_cfg_overlay=overlay)
-            state = model.state_dict()
-    except (URLError, OSError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise InputError(_cannot(architecture, found, reason)) from None
+    if found.file is not None:
+        return found.file
+    place = Path(found.place)
+    checksum = re.search(r"-([0-9a-f]{8,})\.", place.name)
+    with _fetching(architecture, found):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        prefix = checksum[1] if checksum else None
+        torch.hub.download_url_to_file(found.url, found.place, prefix, progress=False)
+    return place
+
+
+def fetch_timm(architecture: Architecture, found: Published) -> tuple[dict[str, Tensor], Path]:
+    """Return published tensors under timm's present names and their file, downloaded if need be.
+
+    Raises
+    ------
+    InputError
+        As of `fetch_file`; or the file on this machine is damaged, or would run code.
+    """
+    with _fetching(architecture, found):
+        # a file in the cache is read as it is: the hub's client would ask the network first
+        overlay = {"file": str(found.file)} if found.file else None
+        short = architecture.name.removeprefix("timm/")
+        model = timm.create_model(short, pretrained=True, pretrained_cfg_overlay=overlay)
     there = find_published(architecture)
     assert there is not None
-    return state, there.file or Path(there.place)
+    return model.state_dict(), there.file or Path(there.place)
+
+
+@contextmanager
+def _fetching(architecture: Architecture, found: Published) -> Iterator[None]:
+    """Turn what goes wrong while weights are downloaded or read into a sentence."""
+    if found.file is None and not _reachable(found.url):
+        raise InputError(_cannot(architecture, found, "no connection to its server"))
+    try:
+        yield
+    except (RuntimeError, SafetensorError, pickle.UnpicklingError, *DAMAGE) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        if found.file is not None:
+            raise InputError(
+                f"{found.file} cannot be read as the weights of {architecture.name} ({reason}): "
+                f"delete it and fetch {found.url} anew."
+            ) from None
+        raise InputError(_cannot(architecture, found, reason)) from None
 
 
 def how_to_get(architecture: Architecture, found: Published | None) -> str:

@@ -1,6 +1,7 @@
 """Where pretrained weights come from: every tensor checked, nothing in a file executed."""
 
 import pickle
+import re
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -16,15 +17,15 @@ from torch import Tensor, nn
 
 from headscope.errors import InputError
 from headscope.files import sha256
-from headscope.models.published import fetch_state, find_published
+from headscope.models.published import DAMAGE, fetch_file, fetch_timm, find_published
 from headscope.models.zoo import Architecture
 
 State = dict[str, Tensor]
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "weights")
 _WRAPPINGS = ("module.", "model.", "net.", "network.", "backbone.", "_orig_mod.")
-# what a file of another kind, or a broken one, makes the readers raise
-_DAMAGE = (EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
+# torchvision's DenseNets name in their files what modules may not be called any more
+_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _read_safely(path: Path) -> Any:
                 f"whole model, perhaps), and to read them would run code. Save "
                 f"model.state_dict() instead."
             ) from None
-    except (SafetensorError, zipfile.BadZipFile, RuntimeError, *_DAMAGE):
+    except (SafetensorError, zipfile.BadZipFile, RuntimeError, *DAMAGE):
         pass
     raise InputError(
         f"{path} cannot be read as weights: headscope takes .safetensors, or a torch file of "
@@ -164,7 +165,10 @@ def _published_state(model: nn.Module, architecture: Architecture) -> tuple[Stat
         names = _lite0_names(model)
         state = {names[name]: tensor for name, tensor in read_state(found.file).items()}
         return state, Source(found.text, sha256(found.file))
-    state, file = fetch_state(architecture, found)
+    if architecture.weights == "torchvision":
+        file = fetch_file(architecture, found)
+        return read_state(file), Source(found.text, sha256(file))
+    state, file = fetch_timm(architecture, found)
     return state, Source(found.text, sha256(file) if file.is_file() else None)
 
 
@@ -174,7 +178,7 @@ def _load_checked(model: nn.Module, state: State, classifier: str, source: str) 
     Returns the hidden layers beside the classifier that a trunk does not bring.
     """
     expected = model.state_dict()
-    state = _unwrapped(state, expected)
+    state = {_DENSENET.sub(r"\1", n): t for n, t in _unwrapped(state, expected).items()}
     # the auxiliary heads of GoogLeNet and Inception, which are off in every regime
     state = {n: t for n, t in state.items() if not n.startswith(("aux1.", "aux2.", "AuxLogits."))}
     head = f"{classifier}."
