@@ -1,0 +1,42 @@
+"""The null prediction of r on real scans: frozen ResNet-50 features of OASIS-2, five seeds."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import headscope as hs
+
+WEIGHTS = (
+    Path(__file__).parents[1]
+    / os.environ.get("HEADSCOPE_TEST_WEIGHTS", "../shared/weights")
+    / "resnet50_v1_imagenet_fp16.safetensors"
+).resolve()
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"needs real weights: there is no {WEIGHTS}")
+def test_the_null_predicts_r_on_oasis(real_data, tmp_path):
+    config = hs.Config(
+        data=real_data / "oasis2",
+        out=tmp_path / "out",
+        classes={"AD": ("Demented",), "NC": ("Nondemented",)},
+        architectures=("resnet50_v1",),
+        weights=str(WEIGHTS),
+        regimes=("frozen",),
+        seeds=tuple(range(5)),
+        epochs=30,
+        learning_rate=0.01,
+        size=64,
+        keep_model=False,
+        workers=1,
+    )
+    runs = hs.read_experiment(hs.run(config))
+    assert len(runs) == 5
+    for run in runs:
+        pair = hs.run_head_analysis(run).pairs[0]
+        x, y = run.head["weight"].astype(np.float64)
+        assert pair.r == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-9)
+        assert pair.r < -0.3  # trained far enough for the prediction to say something
+        assert pair.r_null == pytest.approx(pair.r, abs=0.005)
