@@ -345,6 +345,9 @@ def test_odd_cohorts_get_a_stated_answer(name, tmp_path):
     if name == "a class absent from test":
         assert np.isnan(gap.figures["slice_auc"].gap)
         assert np.isnan(found.identity[0].linear_class.accuracy)
+        text = next(each.text for each in found.findings if each.check == "Identity")
+        assert "the class in undefined" in text
+    assert not any("nan" in each.text for each in found.findings)
     if name == "one slice a subject":
         assert found.identity == ()
         assert found.doses == ()

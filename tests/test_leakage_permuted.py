@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headscope.analysis import heads as heads_module
-from headscope.analysis.findings import centre, permuted_finding, split_finding
+from headscope.analysis.findings import (
+    centre,
+    observed_finding,
+    permuted_finding,
+    split_finding,
+)
 from headscope.analysis.heads import HeadRecipe, head_recipe, train_heads
 from headscope.analysis.leakage import leakage_analysis
 from headscope.analysis.leakage_file import stored_leakage
@@ -210,6 +215,15 @@ def test_few_permutations_are_not_judged():
     )
     assert permuted_finding([test], 1).level == "not checked"
     assert split_finding("net", "slice", 3, 5).level == "notice"
+
+
+@pytest.mark.parametrize(("draws", "level"), [(18, "not checked"), (19, "fine"), (200, "fine")])
+def test_permutations_too_few_for_any_p_of_5_per_cent_are_not_judged(draws, level):
+    null = Null(0.9, (0.5,) * draws)
+    test = PermutationTest(
+        "r", "net", "finetune", "subject", 0, 2, draws, "", {"subject_balanced_accuracy": null}
+    )
+    assert observed_finding([test]).level == level
 
 
 def test_trained_runs_are_tested_by_their_likes_on_permuted_labels(tmp_path):

@@ -10,17 +10,24 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from headscope.analysis import run_head_analysis, run_pair_analysis
+from headscope.analysis import (
+    results_table,
+    run_head_analysis,
+    run_pair_analysis,
+    seed_summary,
+)
 from headscope.analysis.calibration import run_calibration
 from headscope.analysis.collapse import run_collapse_analysis
 from headscope.analysis.comparisons import compare_runs
 from headscope.analysis.features import run_feature_analysis
+from headscope.analysis.gap import Gap, GapFigure
 from headscope.analysis.leakage_file import stored_leakage
 from headscope.errors import InputError
 from headscope.figures import plot_history
 from headscope.record import Run, read_experiment, write_failures
 from headscope.reporting import save_figure, write_report
 from headscope.reporting.numbers import number, probability, significant
+from headscope.reporting.verdict import _claimed
 from tests.synthetic import write_experiment, write_synthetic_run
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "a & $b")
@@ -177,6 +184,13 @@ def test_numbers_of_the_chapters_are_those_of_the_analyses(experiment, page):
         assert shown == [repr(test.linear_subject.accuracy)]
 
 
+def test_thresholds_name_the_class_and_rows_the_distance(experiment, page):
+    assert "a subject's probability of AD" in words_of(experiment / "report.html", "calibration")
+    for run in read_experiment(experiment):
+        for row in run_head_analysis(run).rows:
+            assert page.find(run.name, f"row.{row.class_name}.ks") == [repr(row.ks)]
+
+
 def test_counts_of_the_cohort_are_those_of_the_predictions(experiment, page):
     run = next(run for run in read_experiment(experiment) if "slice" in run.name)
     for (subset, label), rows in run.predictions.groupby(["subset", "label"]):
@@ -195,7 +209,10 @@ def test_verdict_names_subjects_interval_and_the_leakage_gap(experiment, page):
         for split in ("slice", "subject")
     )
     gap = 100 * (claim["value"] - honest["value"])
-    kind = "a leakage gap" if gap > 0 else "no gap, but a difference"
+    (found,) = stored_leakage(experiment).gaps
+    low = found.figures["slice_accuracy"].low
+    kind = "a leakage gap" if low > 0 else "a difference, not told from none,"
+    kind = kind if gap > 0 else "no gap, but a difference"
     assert f"{kind} of {gap:.1f} points".replace("-", "−") in words
     shown = page.find("tf_efficientnet_lite0-frozen", "gap.slice_accuracy")
     assert shown and [float(value) for value in shown] == pytest.approx([gap] * len(shown))
@@ -249,6 +266,50 @@ def test_failed_runs_are_named_beside_the_table(tmp_path):
     words = words_of(write_report(tmp_path), "results")
     assert "1 of the planned runs failed" in words
     assert "vgg19-frozen: The weights &lt;are&gt; missing." in words
+
+
+@pytest.mark.parametrize(
+    ("gap", "low", "high", "words"),
+    [
+        (0.2, 0.1, 0.3, "a leakage gap of 20.0 points (95% interval 10.0 to 30.0)."),
+        (0.2, -0.1, 0.5, "a difference, not told from none, of 20.0 points (95% interval −10.0"),
+        (-0.1, -0.2, 0.1, "no gap, but a difference of −10.0 points (95%"),
+        (0.2, np.nan, np.nan, "a difference of 20.0 points, whose interval cannot be told."),
+    ],
+)
+def test_a_verdict_calls_leakage_what_its_interval_carries(gap, low, high, words):
+    figure = GapFigure((0.5,), (0.5 + gap,), gap, low, high)
+    found = Gap("net", "frozen", (0,), 30, {"slice_accuracy": figure})
+    said = re.sub(r"<[^>]*>", "", _claimed({"architecture": "net", "name": "frozen"}, [found]))
+    assert words in said
+
+
+def test_the_page_says_what_makes_a_subject_and_what_lies_between_seeds(tmp_path):
+    for seed in (0, 1):
+        for regime in ("frozen", "finetune"):
+            write_synthetic_run(
+                tmp_path, regime=regime, width=8, epochs=1, seed=seed, same_split=True
+            )
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    page = Page(text)
+    key = "tf_efficientnet_lite0/frozen/subject"
+    table = results_table(read_experiment(tmp_path))
+    summary = seed_summary(table).set_index("name").loc["frozen"]
+    for part in ("std", "between"):
+        (shown,) = page.find(key, f"test_slice_accuracy_{part}")
+        assert float(shown) == pytest.approx(summary[f"test_slice_accuracy_{part}"], nan_ok=True)
+    results = words_of(tmp_path / "report.html", "results")
+    assert "probability is the mean over its slices" in results
+    assert "of the AUC: bootstrap over subjects; both corrected" in results
+    assert "DeLong" not in results
+
+
+def test_several_classes_are_not_told_that_training_forces_their_correlation(tmp_path):
+    write_synthetic_run(tmp_path, width=300, class_names=("NC", "MCI", "AD"))
+    words = words_of(write_report(tmp_path), "weights")
+    assert "nothing about MRI" not in words
+    assert "training forces no correlation of two rows" in words and "of 3 pairs" in words
+    assert "along the falling diagonal" not in words and "the sum of all rows is conserved" in words
 
 
 def test_a_verdict_without_a_mixed_split_says_that_its_claim_is_not_known(tmp_path):

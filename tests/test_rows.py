@@ -171,6 +171,29 @@ def test_the_meaning_says_what_departs():
     assert "row sum moved" in moved.meaning
 
 
+def moved_head(seed, along=0.0, K=5, D=400):
+    """A head of K classes that SGD might have trained: rows 0 and 1 alike in part, by `along`."""
+    rng = np.random.default_rng(seed)
+    initial = rng.uniform(-0.05, 0.05, (K, D))
+    learned = rng.normal(0, 0.1, (K, D))
+    learned[:2] += along * rng.normal(0, 0.1, D)
+    return head_analysis(initial + learned - learned.mean(axis=0), initial=initial, shrinkage=1.0)
+
+
+def test_many_pairs_of_unrelated_classes_are_not_called_a_finding():
+    heads = [moved_head(seed) for seed in range(40)]
+    assert sum(any(pair.departs for pair in head.pairs) for head in heads) <= 5
+    assert sum(any(pair.related for pair in head.pairs) for head in heads) <= 5
+    assert sum("chance gives as much to 400 features" in head.meaning for head in heads) >= 32
+
+
+def test_classes_that_are_related_are_said_to_be():
+    head = moved_head(0, along=0.7)
+    assert head.pairs[0].related and not head.pairs[0].departs
+    assert "class 0 and to class 1" in head.meaning
+    assert "that difference is what was learned" in head.meaning
+
+
 def test_a_head_prints_its_rows_pairs_and_meaning(weight):
     shown = repr(head_analysis(weight, class_names=("NC", "MCI", "AD")))
     for text in ("3 classes × 400 features", "NC · MCI", "displacement ratio", "learned r"):

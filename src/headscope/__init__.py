@@ -10,7 +10,6 @@ hs.audit("scans")                                   duplicates, leaks and shortc
 hs.inspect("scans")                                 subjects, sessions, classes, problems
 hs.slice("scans", "slices")                         labelled mid-slices, as a store or pictures
 hs.list_models("timm/convnext*")                    architectures, weights on this machine
-hs.head_analysis(weight, bias)                      the final layer, explained
 hs.figures.plot_weights(found.pairs[0])             every figure of the report, and more
 hs.head_analysis(weight, bias, initial)             the final layer, explained
 hs.read_head("network.pth")                         the final layer of anyone's network

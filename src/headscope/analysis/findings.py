@@ -13,6 +13,7 @@ from headscope.analysis.permutation import PermutationTest
 LEVELS = ("serious", "notice", "fine", "not checked")
 ALARM = 0.001  # false alarms to be had from all runs under a split by subject together
 FEWEST = 20  # permutations of which the mean is judged
+FEWEST_P = 19  # permutations of which the least p is 0.05
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,8 @@ def observed_finding(tests: Sequence[PermutationTest]) -> Finding:
         f"{first.architecture} {first.variant}, {first.split} split: balanced subject accuracy "
         f"against permuted labels, {shown}"
     )
+    if first.draws < FEWEST_P:
+        return Finding("Against permuted labels", "not checked", f"{text}: too few to judge")
     level = "fine" if max(values) <= 0.05 else "notice"
     end = "" if level == "fine" else ": not each run beats labels that say nothing"
     return Finding("Against permuted labels", level, text + end)
@@ -150,7 +153,7 @@ def _range(values: Sequence[float]) -> str:
 
 
 def _percent(fraction: float | np.floating) -> str:
-    return f"{100 * fraction:.1f}%"
+    return f"{100 * fraction:.1f}%" if np.isfinite(fraction) else "undefined"
 
 
 def _interval(low: float, high: float) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import hypot, sqrt
+from math import atanh, comb, hypot, isnan, sqrt
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from headscope.analysis.null import (
 from headscope.errors import InputError
 
 MATERIAL = 0.005
+MOST_CLASSES = 10  # up to which every pair is asked
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -128,9 +129,27 @@ class PairAnalysis(Shown):
 
     @property
     def departs(self) -> bool:
-        """Whether r departs from the null: the row sum drifted, or the residual is material."""
-        apart = self.residual_low > 0 or self.residual_high < 0
-        return self.drifted or (apart and abs(self.residual) > self.residual_limit)
+        """Whether r departs from the null: the row sum drifted, or the residual is material.
+
+        Of more than two classes the interval is widened for all pairs that are asked (Bonferroni).
+        """
+        reach = float(stats.norm.isf(0.025 / pair_count(self.class_count)) / stats.norm.isf(0.025))
+        low = self.residual - reach * (self.residual - self.residual_low)
+        high = self.residual + reach * (self.residual_high - self.residual)
+        return self.drifted or ((low > 0 or high < 0) and abs(self.residual) > self.residual_limit)
+
+    @property
+    def related(self) -> bool:
+        """Whether r_learned differs from the −1 / (K − 1) of unrelated rows, at 5% over all pairs.
+
+        By Fisher's z, features taken as independent; never for two classes, where both are −1.
+        """
+        K, D = self.class_count, self.feature_count
+        if K < 3 or D < 4 or isnan(self.r_learned):
+            return False
+        bounded = min(1 - 1e-12, max(1e-12 - 1, self.r_learned))
+        z = abs(atanh(bounded) - atanh(-1 / (K - 1))) * sqrt(D - 3)
+        return z > float(stats.norm.isf(0.025 / pair_count(K)))
 
     def sheets(self) -> Sequence[Sheet]:
         """The correlation beside its null, and the fits."""
@@ -230,6 +249,11 @@ def pair_analysis(
         fits=polynomial_fits(x, y),
         notes=_notes(W, (first, second), names, known, shrinkage),
     )
+
+
+def pair_count(class_count: int) -> int:
+    """Return how many pairs of classes are asked: every pair of up to 10 classes, one of more."""
+    return comb(class_count, 2) if class_count <= MOST_CLASSES else 1
 
 
 def displacement_ratio(W: Array) -> float:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from headscope.analysis.display import Sheet, Shown, cell
 from headscope.analysis.null import NAN, Array, Pair, pearson, sum_shrinkage
 from headscope.analysis.pairs import (
+    MOST_CLASSES,
     PairAnalysis,
     checked,
     displacement_ratio,
@@ -189,9 +190,9 @@ def head_analysis(
     )
 
 
-def class_pairs(class_count: int, most: int = 10) -> list[Pair]:
-    """Return every pair of classes, or the first pair alone where there are more than `most`."""
-    if class_count > most:
+def class_pairs(class_count: int) -> list[Pair]:
+    """Return every pair of up to 10 classes, or the first pair alone of more."""
+    if class_count > MOST_CLASSES:
         return [(0, 1)]
     return [(i, j) for i in range(class_count) for j in range(i + 1, class_count)]
 
@@ -285,7 +286,12 @@ def _meaning(pair: PairAnalysis, displacement: float) -> str:
         text = (
             f"{given}. Without what all rows share, which training conserves, they correlate by "
             f"{pair.r_learned:.4f}, where unrelated classes give "
-            f"{-1 / (pair.class_count - 1):.4f}: that difference is what was learned."
+            f"{-1 / (pair.class_count - 1):.4f}: "
+        )
+        text += (
+            "that difference is what was learned."
+            if pair.related
+            else f"chance gives as much to {pair.feature_count:,} features."
         )
     else:
         source = "training forces" if pair.null_source == "initial head" else "its row sum gives"

@@ -93,9 +93,9 @@ def _thresholds(runs: Sequence[Run], found: dict[str, Calibration]) -> Grid:
             rows.append(cells)
     return Grid(
         Markup(
-            "<b>Table 8.</b> Thresholds on a subject's probability, chosen on validation, and "
-            "their sensitivity and specificity on test with Wilson's 95% intervals."
-        ),
+            "<b>Table 8.</b> Thresholds on a subject's probability of {}, chosen on validation, "
+            "and their sensitivity and specificity on test with Wilson's 95% intervals."
+        ).format(found[runs[0].name].positive_class),
         (
             ("Run", ""),
             ("Rule on validation", ""),

@@ -144,12 +144,14 @@ def _fig1(run: Run, pixels: NDArray[np.uint8] | None, figures: Path) -> list[Par
         "channels."
     )
     caption = Markup(
-        "<b>Figure 1.</b> {}: the test slice of the largest margin, called {}; what each "
-        "position adds to its logit less that of {}; and the strongest channels of the last "
-        "feature map."
+        "<b>Figure 1.</b> {}: of the recorded test slices called {}, the one of the largest "
+        "margin, called {}; what each position adds to its logit less that of {}; and the "
+        "strongest channels of the last feature map."
     )
+    how = "rightly" if predicted == label[k] else "wrongly, as all are"
+    words = caption.format(run_title(run), how, names[predicted], names[against])
     picture = drawn(figure, figures / f"fig1-flattening-{run.name}", alt)
-    return [Plate(picture, caption.format(run_title(run), names[predicted], names[against]))]
+    return [Plate(picture, words)]
 
 
 def collapse_chapter(runs: Sequence[Run], figures: Path) -> Chapter:

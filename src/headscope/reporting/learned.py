@@ -46,6 +46,7 @@ ROW: Final = (
     ("near_zero", "percent"),
     ("participation", "points"),
     ("norm", "significant"),
+    ("ks", "fraction"),
     ("ks_p", "probability"),
     ("levene_p", "probability"),
 )
@@ -139,8 +140,9 @@ def rows_parts(runs: Sequence[Run], heads: dict[str, HeadAnalysis], figures: Pat
     grid = Grid(
         Markup(
             "<b>Table 10.</b> The rows of weights. Near zero: within a tenth of their root mean "
-            "square (8.0% of normal weights). Participation: how many features carry the row. p by "
-            "Kolmogorov–Smirnov and by Brown–Forsythe, against the row before training."
+            "square (8.0% of normal weights). Participation: how many features carry the row. "
+            "Distance and p by Kolmogorov–Smirnov, p by Brown–Forsythe, against the row before "
+            "training; so many features make any p small: read the distance."
         ),
         (
             ("Run", ""),
@@ -154,6 +156,7 @@ def rows_parts(runs: Sequence[Run], heads: dict[str, HeadAnalysis], figures: Pat
             ("Near zero", "%"),
             ("Participation", "features"),
             ("Norm", ""),
+            ("Distance", ""),
             ("p, distribution", ""),
             ("p, variance", ""),
         ),
@@ -172,9 +175,9 @@ def _before_after(run: Run, head: HeadAnalysis, figures: Path) -> Plate:
     title = run_title(run)
     figure = plot_head_before_after(head, title=title, network=run_network(run))
     alt = f"{title}: two rows of weights before and after training."
-    caption = Markup(
-        "<b>Figure 3, before and after.</b> {}: each feature moves along the falling diagonal, "
-        "since the sum of its weights is conserved."
-    )
+    caption = Markup("<b>Figure 3, before and after.</b> {}: {}.")
+    kept = "each feature moves along the falling diagonal: the sum of its weights is conserved"
+    if len(head.class_names) > 2:
+        kept = "two rows of several; the sum of all rows is conserved, that of two is not"
     picture = drawn(figure, figures / f"before-after-{run.name}", alt)
-    return Plate(picture, caption.format(title))
+    return Plate(picture, caption.format(title, kept))

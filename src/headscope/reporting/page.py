@@ -66,6 +66,11 @@ CONTENTS: Final = (
     ("settings", "Method and settings"),
     ("cite", "How to cite"),
 )
+AGGREGATES: Final = {
+    "mean": "the mean over its slices",
+    "logits": "that of the mean logits of its slices",
+    "vote": "the share of its slices called so",
+}
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,7 @@ def write_report(experiment: Path) -> Path:
         "splits": _splits(ordered),
         "networks": _by_network(table),
         "seeds": seed_summary(table).to_dict("records"),
+        "aggregate": _aggregate(ordered),
         "sections": sections,
         "logits": pictures,
         "environment": _environment(experiment / "environment.json"),
@@ -239,6 +245,12 @@ def _grouped(items: Iterable[T], key: Callable[[T], Any]) -> list[tuple[Any, lis
     for item in items:
         groups.setdefault(key(item), []).append(item)
     return list(groups.items())
+
+
+def _aggregate(runs: Sequence[Run]) -> str:
+    """Say how slices make a subject's probability in these runs."""
+    known = dict.fromkeys(str(run.settings.get("aggregate", "mean")) for run in runs)
+    return " or ".join(AGGREGATES[name] for name in known)
 
 
 def _environment(path: Path) -> dict[str, str]:

@@ -102,7 +102,8 @@ def comparison_parts(found: Comparisons) -> list[Part]:
     """Set every two settings that were tested on the same subjects side by side."""
     if not found.rows:
         return []
-    rows = []
+    names, rows = ("subject_accuracy", "subject_auc"), []
+    tests = [dict.fromkeys(getattr(row, name).test for row in found.rows) for name in names]
     for row in found.rows:
         pair = f"{row.first} | {row.second} | {row.split}"
         rows.append(
@@ -122,9 +123,8 @@ def comparison_parts(found: Comparisons) -> list[Part]:
         Markup(
             "<b>Table 3.</b> Every two settings tested on the same subjects, first less second, "
             "with 95% intervals from the same draws of subjects for both. p of subject accuracy: "
-            "{}; of the AUC: DeLong's test over subjects; both corrected by Holm over the pairs of "
-            "a split."
-        ).format(found.rows[0].subject_accuracy.test),
+            "{}; of the AUC: {}; both corrected by Holm over the pairs of a split."
+        ).format(*map(" or ".join, tests)),
         (
             ("First", ""),
             ("Second", ""),

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from headscope.analysis import NAMELESS, PairAnalysis
 from headscope.analysis.comparisons import Comparison, Comparisons
-from headscope.analysis.gap import Gap
+from headscope.analysis.gap import Gap, GapFigure
 from headscope.analysis.words import against_chance
 from headscope.record import Run
 from headscope.reporting.numbers import number
@@ -228,15 +228,25 @@ def _claimed(best: Row, gaps: Sequence[Gap]) -> Markup:
     return Markup(
         "With slices of one subject on both sides of the split, as in the paper, {network} would "
         "have claimed {claim}% of slices, where it reaches {honest}% on unseen subjects: {words} "
-        "of {gap} points{interval}."
+        "of {gap} points{interval}{doubt}."
     ).format(
         network=f"{gap.architecture} ({gap.variant})",
         claim=number(claim, run, "by_slice.slice_accuracy", "points"),
         honest=number(honest, run, "by_subject.slice_accuracy", "points"),
-        words="a leakage gap" if found.gap > 0 else "no gap, but a difference",
+        words=_kind(found),
         gap=number(100 * found.gap, run, "gap.slice_accuracy", "points"),
         interval=interval,
+        doubt="" if interval else ", whose interval cannot be told",
     )
+
+
+def _kind(found: GapFigure) -> str:
+    """Name a gap by what its interval carries."""
+    if found.low > 0:
+        return "a leakage gap"
+    if found.gap <= 0:
+        return "no gap, but a difference"
+    return "a difference" if isnan(found.low) else "a difference, not told from none,"
 
 
 def _named_setting(row: Row) -> tuple[str, str]:
@@ -252,11 +262,32 @@ def forced(heads: Mapping[str, Sequence[PairAnalysis]]) -> Markup:
     apart = [(run, each) for run, each in known if each.departs]
     run, worst = max(apart or known, key=lambda item: abs(item[1].residual))
     residual = number(abs(worst.residual), run, "abs_residual", "brief", worst.pair)
+    if not apart and worst.class_count > 2:
+        return _learned(known)
     if not apart:
         return FORCED.format(residual=residual)
     drifted = sorted({name for name, each in apart if each.drifted})
     cause = DRIFTED.format(", ".join(drifted)) if drifted else Markup()
     return DEPARTS.format(run=run, residual=residual, cause=cause)
+
+
+def _learned(known: Sequence[tuple[str, PairAnalysis]]) -> Markup:
+    """Say of several classes, whose null hardly binds, which pairs lie nearer than unrelated ones.
+
+    known are pairs whose r is that of the null.
+    """
+    run, most = max(known, key=lambda item: abs(item[1].r_learned + 1 / (item[1].class_count - 1)))
+    shown = number(most.r_learned, run, "r_learned", "correlation", most.pair)
+    related = sum(each.related for _, each in known)
+    return MANY.format(
+        related=number(related, "all", "related_pairs", "count"),
+        all=number(len(known), "all", "pairs", "count"),
+        unrelated=number(-1 / (most.class_count - 1), run, "r_unrelated", "correlation"),
+        r=shown,
+        first=most.class_names[0],
+        second=most.class_names[1],
+        run=run,
+    )
 
 
 def _split_file(row: Row) -> tuple[Any, ...]:
@@ -309,6 +340,12 @@ FORCED = Markup(
     "The correlation of the rows of weights, drawn in Figure 3, is the one that the training "
     "rule forces on any data, to within {residual}: it tells how far the head moved, and "
     "nothing about MRI."
+)
+MANY = Markup(
+    "Of more than two classes training forces no correlation of two rows, only that their mean "
+    "stays. Without that mean, {related} of {all} pairs of rows, drawn in Figure 3, correlate "
+    "otherwise than the {unrelated} of unrelated classes; farthest {first} and {second} in {run}, "
+    "by {r}."
 )
 DEPARTS = Markup(
     "The correlation of the rows of weights, drawn in Figure 3, departs from the one that the "
