@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from headscope import estimate as estimate_module
 from headscope.config import find_config, make_config, read_config
 from headscope.errors import InputError
 from headscope.estimate import estimate
@@ -85,6 +86,16 @@ def test_what_stands_costs_nothing_and_what_cannot_be_built_is_said(data, tmp_pa
     assert more.runs["finished"].tolist() == [True, False]
     assert "alexnet does not take slices of 32" in more.notes[0]
     assert more.runs["seconds"].isna().tolist() == [False, True]
+
+
+def test_what_is_measured_is_what_will_run(data, tmp_path, monkeypatch):
+    asked = []
+    real = estimate_module.autocast
+    monkeypatch.setattr(estimate_module, "autocast", lambda *of: asked.append(of[0]) or real(*of))
+    changes = {"splits": ["subject"], "regimes": ["finetune"], "batch_size": 1}
+    found = estimate(settings(data, tmp_path / "out", precision="bfloat16", **changes))
+    assert set(asked) == {"bfloat16"}
+    assert found.runs["seconds"].item() > 0  # BatchNorm cannot be measured on a lone slice
 
 
 def test_weights_that_are_to_be_fetched_are_named(data, tmp_path, monkeypatch):

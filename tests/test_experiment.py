@@ -187,6 +187,21 @@ def test_the_same_command_again_does_nothing_twice(data, experiment):
     assert snapshot(experiment / "runs") | snapshot(experiment / "slices") == before
 
 
+def test_what_a_killed_process_left_is_removed(data, tmp_path):
+    config = settings(data, tmp_path / "out", splits=["subject"], regimes=["frozen"], epochs=1)
+    folder = run(config) / "runs" / "timm-test_resnet-frozen-subject-seed0"
+    before = snapshot(folder)
+    (folder / "checkpoint").mkdir()
+    for left in (".tmp-abcmodel.safetensors", "checkpoint/last.pt", "checkpoint/.tmp-xlast.pt"):
+        (folder / left).write_bytes(b"left")
+    run(config)
+    assert snapshot(folder) == before and not (folder / "checkpoint").exists()
+    (folder / "metrics.json").unlink()  # killed as it wrote the record
+    (folder / ".tmp-xhead.npz").write_bytes(b"left")
+    run(config)
+    assert snapshot(folder).keys() == before.keys()
+
+
 def test_other_settings_for_a_standing_run_are_refused(data, experiment):
     with pytest.raises(InputError, match=r"begun with other settings \(epochs 2 instead of 3\)"):
         run(settings(data, experiment, epochs=3))

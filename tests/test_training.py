@@ -208,6 +208,23 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence(cohort, tmp_path):
         run("finetune", cohort, tmp_path, Recipe(epochs=9, learning_rate=1e30, batch_size=8))
 
 
+def test_an_epoch_that_diverges_is_numbered_as_in_the_history(cohort, tmp_path):
+    """The second part of lp-ft: a backbone of a rate that its classifier does not share."""
+    recipe = Recipe(
+        epochs=4, learning_rate=1e30, head_learning_rate=1e-31, batch_size=8, probe_epochs=5
+    )
+    with pytest.raises(RunError, match=r"no longer finite in epoch [6-9]; "):
+        run("lp-ft", cohort, tmp_path, recipe)
+
+
+def test_batches_of_one_slice_are_no_matter_for_a_traceback(cohort, tmp_path):
+    """BatchNorm over 1 × 1 positions has no variance; where it does not train, all is well."""
+    recipe = Recipe(epochs=1, learning_rate=0.05, batch_size=1)
+    with pytest.raises(RunError, match=r"batches of 1 leave it: set batch_size to 3 or more"):
+        run("finetune", cohort, tmp_path / "tuned", recipe)
+    assert len(run("frozen", cohort, tmp_path / "frozen", recipe).history) == 1
+
+
 def test_feature_inputs_and_spread():
     features = np.arange(12, dtype=np.float32).reshape(6, 2)
     assert np.array_equal(FeatureInputs(features, CPU)(np.array([4, 1])), features[[4, 1]])

@@ -32,7 +32,7 @@ from headscope.plan import Plan, plan_runs
 from headscope.record import Run
 from headscope.training.features import EXTRACT_BATCH, LAYER_SLICES, MAP_SLICES
 from headscope.training.loader import SliceInputs
-from headscope.training.machine import find_device
+from headscope.training.machine import autocast, find_device
 from headscope.training.optim import Recipe, sgd
 
 CPU_BATCH = 8  # a step of more slices takes in proportion longer, but for what it takes anyhow
@@ -110,7 +110,9 @@ def estimate(config: Config) -> Estimate:
     finished = {plan.name for plan in plans if Run(config.out / "runs" / plan.name).finished}
     todo = [plan for plan in plans if plan.name not in finished]
     networks = list(dict.fromkeys((plan.architecture, plan.recipe.batch_size) for plan in todo))
-    costs, notes = _measure_all(networks, config.size, len(cohort.class_names), device)
+    costs, notes = _measure_all(
+        networks, config.size, len(cohort.class_names), device, config.precision
+    )
     notes += _weights_to_fetch(todo)
     # 4. the runs, each with its share
     rows = _rows(plans, finished, costs, slices, config)
@@ -191,7 +193,11 @@ def _weights_to_fetch(plans: list[Plan]) -> list[str]:
 
 
 def _measure_all(
-    networks: list[tuple[str, int]], size: int, classes: int, device: torch.device
+    networks: list[tuple[str, int]],
+    size: int,
+    classes: int,
+    device: torch.device,
+    precision: str,
 ) -> tuple[dict[tuple[str, int], Cost], list[str]]:
     """Measure each network at its batch size; say of which cannot be built why."""
     costs, notes = {}, []
@@ -203,13 +209,15 @@ def _measure_all(
         except InputError as error:
             notes.append(str(error))
             continue
-        costs[architecture, batch_size] = _measure(network, batch_size, size, device)
+        costs[architecture, batch_size] = _measure(network, batch_size, size, device, precision)
     return costs, notes
 
 
-def _measure(network: Network, batch_size: int, size: int, device: torch.device) -> Cost:
+def _measure(
+    network: Network, batch_size: int, size: int, device: torch.device, precision: str
+) -> Cost:
     """Time one training step and one forward pass on made-up slices, and look at the shapes."""
-    count = batch_size if device.type == "cuda" else min(batch_size, CPU_BATCH)
+    count = max(2, batch_size if device.type == "cuda" else min(batch_size, CPU_BATCH))
     pixels = np.random.default_rng(0).integers(0, 256, (count, size, size), dtype=np.uint8)
     network.model.to(device)
     entry = network.architecture
@@ -221,14 +229,16 @@ def _measure(network: Network, batch_size: int, size: int, device: torch.device)
     def train_step(rows: NDArray[np.int64]) -> None:
         network.training_mode()
         optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(network.model(inputs(rows)), labels[: len(rows)])
-        loss.backward()
+        with autocast(precision, device):
+            logits = network.model(inputs(rows)).float()
+        nn.functional.cross_entropy(logits, labels[: len(rows)]).backward()
         optimizer.step()
 
     @torch.inference_mode()
     def forward(rows: NDArray[np.int64]) -> None:
         network.model.eval()
-        network.model(inputs(rows))
+        with autocast(precision, device):
+            network.model(inputs(rows))
 
     outputs = [*network.stages, *([network.map_layer] if network.map_layer else [])]
     with torch.inference_mode(), tap(network.model, outputs=outputs, inputs=[]) as caught:

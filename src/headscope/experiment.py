@@ -32,7 +32,15 @@ from headscope.inputs import (
 from headscope.metrics import run_figures, softmax
 from headscope.models.network import Network, build_network
 from headscope.plan import Plan, plan_runs
-from headscope.record import Run, check_run, discard_run, start_run, write_failures, write_run
+from headscope.record import (
+    Run,
+    check_run,
+    discard_run,
+    start_run,
+    tidy_run,
+    write_failures,
+    write_run,
+)
 from headscope.training.loader import batches
 from headscope.training.machine import find_device
 from headscope.training.train import train
@@ -148,6 +156,7 @@ def _train_all(plans: list[Plan], standing: set[str], shared: Shared) -> dict[st
     failures: dict[str, str] = {}
     for number, plan in enumerate(plans, start=1):
         title = f"[{number}/{len(plans)}] {plan.name}"
+        tidy_run(shared.folder(plan))
         if plan.name in standing:
             console.print(f"{title}: stands already")
             continue

@@ -220,6 +220,14 @@ def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
     return tomllib.loads(tomli_w.dumps(known))
 
 
+def tidy_run(path: Path) -> None:
+    """Remove what a killed process left: temporary files, and the checkpoint of a finished run."""
+    for left in path.glob("**/.tmp-*"):
+        left.unlink(missing_ok=True)
+    if Run(path).finished:
+        shutil.rmtree(path / "checkpoint", ignore_errors=True)
+
+
 def discard_run(path: Path) -> None:
     """Remove the directory of a run that failed; a finished one is left as it is."""
     if not Run(path).finished:

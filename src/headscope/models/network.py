@@ -132,7 +132,7 @@ def _watch(entry: Architecture, model: nn.Module, classifier: str, size: int) ->
         for side in sides:
             seen = watch(model, classifier, torch.randn(1, 3, side, side, generator=noise))
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{entry.name} does not take slices of {size} × {size} pixels ({reason}); try "
             f"--size {entry.size}."

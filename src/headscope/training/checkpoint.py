@@ -107,7 +107,7 @@ class Checkpoint:
             TypeError,
             ValueError,
         ) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(
                 f"{self.path} is no checkpoint of this run ({reason}); delete it to train anew."
             ) from None

@@ -176,7 +176,9 @@ def fit(
             seen = evaluate(forward, data, data.val_rows, recipe)
             seconds = time.perf_counter() - start
             number = {"epoch": after + epoch + 1, "phase": phase, "learning_rate": rate}
-            progress.end_epoch(number | _finite(trained, seen, epoch, rate) | {"seconds": seconds})
+            progress.end_epoch(
+                number | _finite(trained, seen, after + epoch, rate) | {"seconds": seconds}
+            )
             # 4. keep what a later start needs
             if recipe.select == "best" and progress.best_epoch() == epoch:
                 progress.best = {n: t.detach().clone() for n, t in model.state_dict().items()}

@@ -26,6 +26,8 @@ from headscope.training.loop import Data, fit, train_epoch
 from headscope.training.machine import batch_size_that_fits, precision_of
 from headscope.training.optim import Recipe, sgd
 
+LONE = "Expected more than 1 value per channel"  # PyTorch's words for it, in a ValueError
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -71,8 +73,8 @@ def train(
     Raises
     ------
     RunError
-        The loss is no longer finite, a batch does not fit into the device's memory, or what the
-        regime freezes changed.
+        The loss is no longer finite, a batch does not fit into the device's memory or is too small
+        for BatchNorm, or what the regime freezes changed.
     """
     network.model.to(device)
     regime, entry = network.regime, network.architecture
@@ -186,11 +188,18 @@ def _fit(
     recipe: Recipe,
     **options: Any,
 ) -> tuple[History, int]:
-    """Train; where the device's memory runs out, say which batch would fit."""
+    """Train; where a batch is too large for the memory or too small for BatchNorm, say so."""
     try:
         return fit(model, head, training_mode, data, recipe, **options)
     except torch.OutOfMemoryError:
         pass  # tried below, where the error no longer holds on to the batch
+    except ValueError as error:
+        if LONE not in str(error):
+            raise
+        raise RunError(
+            f"BatchNorm has no variance to take from a batch of one slice, as batches of "
+            f"{recipe.batch_size} leave it: set batch_size to 3 or more."
+        ) from None
 
     def one_step(size: int) -> None:
         some = replace(recipe, batch_size=size)
