@@ -173,6 +173,7 @@ def test_what_cannot_be_measured_says_so(X, y, why):
     found = collapse_analysis(X, y, np.eye(2, 4))
     assert np.isnan([found.nc1, found.nc2_equinorm, found.nc3, found.nc3_centred]).all()
     assert why in found.notes[0]
+    assert any("One class alone" in note for note in found.notes) == (why.startswith("No slice"))
 
 
 def test_a_thousand_classes_and_an_untrained_or_empty_head():

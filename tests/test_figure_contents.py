@@ -298,6 +298,16 @@ def test_what_two_classes_cannot_tell_of_collapse_has_no_panel():
     assert titles == ["NC1", "NC2, weights", "NC3", "NC4"]
 
 
+def test_a_subset_without_a_measure_leaves_the_panel_its_place(tmp_path):
+    known = [
+        collapsed("train", 1.0, 0.1, classes=2),
+        collapsed("test", float("nan"), 0.1, classes=2),
+    ]
+    figure = figures.plot_collapse({"frozen": known})
+    figure.savefig(tmp_path / "collapse.png")  # a layout that does not hold warns, which raises
+    assert len(figure.axes[0].lines[0].get_xdata()) == 1
+
+
 def test_no_collapse_is_nothing_to_show():
     assert nothing_in(figures.plot_collapse({}))
     assert nothing_in(figures.plot_collapse({"a": []}))

@@ -231,7 +231,8 @@ def _notes(present: NDArray[np.bool_], names: Sequence[str], varies: bool) -> tu
         some = " or ".join(absent) if len(absent) < 6 else f"{len(absent)} of the classes"
         notes.append(f"No slice here is of {some}: NC3 is undefined.")
     if not varies and len(absent) < len(names):
-        notes.append("The class means coincide: NC1 to NC3 are undefined.")
+        why = "The class means coincide" if present.sum() > 1 else "One class alone is present"
+        notes.append(f"{why}: NC1 to NC3 are undefined.")
     if len(names) == 2:
         notes.append(TRIVIAL)
     return tuple(notes)

@@ -110,8 +110,8 @@ def _draw(
 ) -> None:
     for k, subset in enumerate(subsets):
         mine = [(value, row) for name, value, row in points if name == subset]
-        ax.plot(*zip(*mine, strict=True) if mine else ([], []), **_style(k), clip_on=False,
-                zorder=3)  # fmt: skip
+        if mine:  # an empty line that is not clipped has no extent, and no layout holds it
+            ax.plot(*zip(*mine, strict=True), **_style(k), clip_on=False, zorder=3)
     for row in range(runs):
         ax.axhline(row, color=EDGE, linewidth=0.5, zorder=1)
     values = [value for _, value, _ in points]
