@@ -226,6 +226,15 @@ def test_permutations_too_few_for_any_p_of_5_per_cent_are_not_judged(draws, leve
     assert observed_finding([test]).level == level
 
 
+def test_what_permuted_labels_reach_too_is_said_to_beat_nothing():
+    null = Null(0.5, (0.5,) * 30)
+    test = PermutationTest(
+        "r", "net", "frozen", "subject", 0, 2, 30, "", {"subject_balanced_accuracy": null}
+    )
+    for tests, words in (([test], "it does not beat"), ([test, test], "not each run beats")):
+        assert words in observed_finding(tests).text
+
+
 def test_trained_runs_are_tested_by_their_likes_on_permuted_labels(tmp_path):
     table = cohort_table()
     features = features_of(table)

@@ -123,7 +123,8 @@ def observed_finding(tests: Sequence[PermutationTest]) -> Finding:
     if first.draws < FEWEST_P:
         return Finding("Against permuted labels", "not checked", f"{text}: too few to judge")
     level = "fine" if max(values) <= 0.05 else "notice"
-    end = "" if level == "fine" else ": not each run beats labels that say nothing"
+    which = "it does not beat" if len(values) == 1 else "not each run beats"
+    end = "" if level == "fine" else f": {which} labels that say nothing"
     return Finding("Against permuted labels", level, text + end)
 
 
