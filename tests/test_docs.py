@@ -1,9 +1,12 @@
 """The code of the documents runs as it is printed."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from headscope.training.optim import Recipe
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -21,6 +24,11 @@ def test_the_python_of_a_document_runs_from_top_to_bottom(path, capsys):
 def test_links_of_a_document_lead_to_files(path):
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text("utf-8")):
         assert (path.parent / link).exists(), link
+
+
+def test_every_setting_of_a_training_is_told():
+    text = (DOCS / "models.md").read_text("utf-8")
+    assert [each.name for each in fields(Recipe) if f"`{each.name}`" not in text] == []
 
 
 def test_the_papers_line_is_printed_by_the_final_layers_document(capsys):

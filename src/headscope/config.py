@@ -59,7 +59,7 @@ class Row(BaseModel):
 
 
 class Config(BaseModel):
-    """Every setting of an experiment; `headscope run --help` says what each does."""
+    """Every setting of an experiment; `headscope run --help` and docs/models.md explain them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -30,6 +30,8 @@ from headscope.training.batchnorm import (
 from headscope.training.features import EXTRACT_BATCH, LAYER_SLICES, Extracted, extract_features
 from headscope.training.loader import Inputs
 
+VERSION = 1  # counts up when the same slices and weights would give other content
+
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -46,6 +48,7 @@ class Store:
         entry = network.architecture
         device = next(network.model.parameters()).device
         whole = [
+            VERSION,
             network.backbone_hash(),
             entry.name,
             entry.mean,
