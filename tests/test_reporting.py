@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ from headscope.figures import plot_history
 from headscope.record import Run, read_experiment, write_failures
 from headscope.reporting import save_figure, write_report
 from headscope.reporting.numbers import number, probability, significant
-from headscope.reporting.verdict import _claimed
+from headscope.reporting.verdict import _claimed, _joined
 from tests.synthetic import write_experiment, write_synthetic_run
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "a & $b")
@@ -258,6 +259,27 @@ def test_a_verdict_tells_rivals_apart_only_where_the_subjects_do(tmp_path, signa
     words = verdict_of(write_report(tmp_path))
     assert ("cannot be told apart from" in words) is not told
     assert ("It is better than frozen" in words) is told
+
+
+@pytest.mark.parametrize(
+    ("above", "words"),
+    [
+        (0, "0 of its 4 tests lie above chance: no better than chance."),
+        (1, "1 of its 4 tests lie above chance, too few to call it better than chance."),
+        (2, "2 of its 4 tests lie above chance: better than chance."),
+    ],
+)
+def test_a_verdict_over_seeds_weighs_how_many_tests_lie_above_chance(above, words):
+    runs, rows = {}, []
+    for seed in range(4):
+        low = 0.6 if seed < above else 0.4
+        area = {"value": 0.7, "low": low, "high": 0.9}
+        metrics = {"test": {"subjects": 20, "subject_auc": area}}
+        runs[str(seed)] = SimpleNamespace(metrics=metrics)
+        rows.append({"run": str(seed), "architecture": "net", "name": "frozen",
+                     "regime": "frozen", "split": "subject"})  # fmt: skip
+    said = re.sub(r"<[^>]*>", "", _joined(rows, [""] * 4, runs))
+    assert words in said
 
 
 def test_failed_runs_are_named_beside_the_table(tmp_path):

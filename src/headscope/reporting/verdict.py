@@ -11,7 +11,7 @@ from markupsafe import Markup
 from headscope.analysis import NAMELESS, PairAnalysis
 from headscope.analysis.comparisons import Comparison, Comparisons
 from headscope.analysis.gap import Gap, GapFigure
-from headscope.analysis.words import against_chance
+from headscope.analysis.words import ALPHA, against_chance
 from headscope.record import Run
 from headscope.reporting.numbers import number
 
@@ -161,13 +161,21 @@ def _standing(row: Row, run: Run) -> Markup:
 
 
 def _joined(chosen: Sequence[Row], each: Sequence[Markup], runs: Mapping[str, Run]) -> Markup:
-    """Say it once for a single run; of several, count those above chance."""
+    """Say it once for a single run; of several, count those above chance, and what that is worth.
+
+    Tests of several seeds share subjects. However they depend on each other, m or more of them
+    are false alarms with a chance of at most the sum of their levels over m (Markov).
+    """
     if len(chosen) == 1:
         return each[0]
-    tests = [runs[row["run"]].metrics.get("test") or {} for row in chosen]
-    above = sum(against_chance(test).better for test in tests)
+    found = [against_chance(runs[row["run"]].metrics.get("test") or {}) for row in chosen]
+    above = sum(test.better for test in found)
+    levels = sum(ALPHA / 2 if test.figure == "auc" else ALPHA for test in found)
     setting = "/".join(_setting(chosen[0]))
-    words = "" if above else ": no better than chance"
+    words = ": no better than chance"
+    if above:
+        enough = levels <= ALPHA * above
+        words = ": better than chance" if enough else ", too few to call it better than chance"
     return Markup("Over subjects, {above} of its {all} tests lie above chance{words}.").format(
         above=number(above, setting, "tests_above_chance", "count"),
         all=number(len(chosen), setting, "tests", "count"),
