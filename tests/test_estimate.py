@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from headscope import estimate as estimate_module
 from headscope.config import find_config, make_config, read_config
@@ -96,6 +97,16 @@ def test_what_is_measured_is_what_will_run(data, tmp_path, monkeypatch):
     found = estimate(settings(data, tmp_path / "out", precision="bfloat16", **changes))
     assert set(asked) == {"bfloat16"}
     assert found.runs["seconds"].item() > 0  # BatchNorm cannot be measured on a lone slice
+
+
+def test_a_network_too_large_for_the_device_is_said(data, tmp_path, monkeypatch):
+    def measure(*_):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(estimate_module, "_measure", measure)
+    found = estimate(settings(data, tmp_path / "out", batch_size=512, regimes=["finetune"]))
+    assert found.notes == ["Batches of 512 do not fit into cpu's memory: timm/test_resnet."]
+    assert found.runs["seconds"].isna().all()
 
 
 def test_weights_that_are_to_be_fetched_are_named(data, tmp_path, monkeypatch):

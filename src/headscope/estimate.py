@@ -206,10 +206,15 @@ def _measure_all(
             network = build_network(
                 architecture, "scratch", "random", classes=classes, size=size, seed=0
             )
+            cost = _measure(network, batch_size, size, device, precision)
         except InputError as error:
             notes.append(str(error))
-            continue
-        costs[architecture, batch_size] = _measure(network, batch_size, size, device, precision)
+        except torch.OutOfMemoryError:
+            notes.append(
+                f"Batches of {batch_size} do not fit into {device}'s memory: {architecture}."
+            )
+        else:
+            costs[architecture, batch_size] = cost
     return costs, notes
 
 
