@@ -64,6 +64,19 @@ def experiment(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Keep figures from being saved, which takes most of a report's time, where words are read."""
+
+    def save(figure, stem):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        path = stem.with_name(f"{stem.name}.svg")
+        path.write_text("<svg/>")
+        return path
+
+    monkeypatch.setattr("headscope.reporting.pictures.save_figure", save)
+
+
 @pytest.fixture(scope="module")
 def page(experiment):
     return Page((experiment / "report.html").read_text(encoding="utf-8"))
@@ -237,12 +250,14 @@ def words_of(page_path, section):
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", text[start:end]))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_verdict_of_noise_says_no_better_than_chance(tmp_path):
     write_synthetic_run(tmp_path, width=8, epochs=1, signal=0.0)
     words = verdict_of(write_report(tmp_path))
     assert "no better than chance" in words and "above the 0.5 of chance" not in words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_verdict_of_a_strong_signal_says_above_chance(tmp_path):
     write_synthetic_run(tmp_path, width=64, subjects=60, signal=7.0)
     words = verdict_of(write_report(tmp_path))
@@ -250,6 +265,7 @@ def test_a_verdict_of_a_strong_signal_says_above_chance(tmp_path):
     assert "lies above the 0.5 of chance" in words or "better than chance" in words
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("signals", "told"), [((2.6, 2.6), False), ((0.0, 9.0), True)])
 def test_a_verdict_tells_rivals_apart_only_where_the_subjects_do(tmp_path, signals, told):
     for regime, signal in zip(("frozen", "finetune"), signals, strict=True):
@@ -282,6 +298,7 @@ def test_a_verdict_over_seeds_weighs_how_many_tests_lie_above_chance(above, word
     assert words in said
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_failed_runs_are_named_beside_the_table(tmp_path):
     write_synthetic_run(tmp_path, width=8, epochs=1)
     write_failures(tmp_path, {"vgg19-frozen": "The weights <are> missing."})
@@ -306,6 +323,7 @@ def test_a_verdict_calls_leakage_what_its_interval_carries(gap, low, high, words
     assert words in said
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_says_what_makes_a_subject_and_what_lies_between_seeds(tmp_path):
     for seed in (0, 1):
         for regime in ("frozen", "finetune"):
@@ -326,6 +344,7 @@ def test_the_page_says_what_makes_a_subject_and_what_lies_between_seeds(tmp_path
     assert "DeLong" not in results
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_several_classes_are_not_told_that_training_forces_their_correlation(tmp_path):
     write_synthetic_run(tmp_path, width=300, class_names=("NC", "MCI", "AD"))
     words = words_of(write_report(tmp_path), "weights")
@@ -334,11 +353,13 @@ def test_several_classes_are_not_told_that_training_forces_their_correlation(tmp
     assert "along the falling diagonal" not in words and "the sum of all rows is conserved" in words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_verdict_without_a_mixed_split_says_that_its_claim_is_not_known(tmp_path):
     write_synthetic_run(tmp_path, width=8, epochs=1)
     assert "was not measured" in verdict_of(write_report(tmp_path))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_verdict_tells_a_head_that_departs_from_one_that_sgd_trained(tmp_path):
     run = write_synthetic_run(tmp_path, width=512)
     words = words_of(write_report(tmp_path), "weights")
@@ -353,6 +374,7 @@ def test_verdict_tells_a_head_that_departs_from_one_that_sgd_trained(tmp_path):
     assert f"The sum of the rows moved in {run.name}" in words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_folds_are_counted_apart_and_pooled(tmp_path):
     runs = [
         write_synthetic_run(tmp_path, width=32, fold=(k, 3), regime=regime, signal=signal)
@@ -383,6 +405,7 @@ def test_folds_are_counted_apart_and_pooled(tmp_path):
     assert "over seeds" not in page_path.read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_validation_is_never_compared_between_seeds(tmp_path):
     for seed in (0, 1):
         write_synthetic_run(tmp_path, width=8, epochs=1, seed=seed)
@@ -391,6 +414,7 @@ def test_validation_is_never_compared_between_seeds(tmp_path):
     assert "On average over 2 seeds" in words and "(frozen) classified" in words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_settings_on_different_splits_are_not_ranked(tmp_path):
     for seed, regime in enumerate(("frozen", "scratch")):
         write_synthetic_run(tmp_path, width=8, epochs=1, seed=seed, regime=regime)
@@ -423,6 +447,7 @@ def test_contents_lead_to_sections(page):
     assert links and links <= ids
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_simulated_cohorts_are_announced_and_real_ones_are_not(experiment, tmp_path):
     banner = "The cohort is simulated."
     assert banner in (experiment / "report.html").read_text(encoding="utf-8")
@@ -444,6 +469,7 @@ def test_tables_and_figures_lie_beside_the_page(experiment):
             assert (experiment / "figures" / f"{stem}{suffix}").stat().st_size > 1000
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_frozen_runs_show_their_certificate(experiment, tmp_path):
     text = (experiment / "report.html").read_text(encoding="utf-8")
     assert text.count("identical, to the bit") == 2
@@ -453,6 +479,7 @@ def test_frozen_runs_show_their_certificate(experiment, tmp_path):
     assert "this run was not frozen" in write_report(tmp_path).read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_hostile_names_stay_text(tmp_path):
     write_synthetic_run(
         tmp_path, width=16, epochs=2, class_names=HOSTILE, subject_prefix="<i>sub</i>-"
@@ -464,6 +491,7 @@ def test_hostile_names_stay_text(tmp_path):
     assert not [known for _, known in page.tags if "onerror" in known]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_three_classes_show_all_pairs_and_each_number_once(tmp_path):
     run = write_synthetic_run(tmp_path, width=24, class_names=("NC", "MCI", "AD"))
     page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
@@ -479,6 +507,7 @@ def test_three_classes_show_all_pairs_and_each_number_once(tmp_path):
         assert shown["r_null"] == run_pair_analysis(run, pair).r_null
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_seeds_and_rows_of_the_same_regime_stand_side_by_side(tmp_path):
     for seed in (0, 1):
         write_synthetic_run(tmp_path, width=8, epochs=1, seed=seed, architecture="timm/tiny")
@@ -488,6 +517,7 @@ def test_seeds_and_rows_of_the_same_regime_stand_side_by_side(tmp_path):
     assert "frozen-long<small>frozen</small>" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_record_without_an_initial_head_says_what_the_null_rests_on(tmp_path):
     write_synthetic_run(tmp_path, width=32, epochs=2, record_initial=False)
     text = write_report(tmp_path).read_text(encoding="utf-8")
@@ -496,6 +526,7 @@ def test_a_record_without_an_initial_head_says_what_the_null_rests_on(tmp_path):
     assert "undefined" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_that_all_mix_subjects_give_no_honest_number(tmp_path):
     write_synthetic_run(tmp_path, width=8, epochs=1, split="slice")
     text = write_report(tmp_path).read_text(encoding="utf-8")
@@ -519,6 +550,7 @@ def test_save_figure_writes_both_formats_and_leaves_no_scraps(tmp_path, experime
     assert svg.read_text(encoding="utf-8").startswith("<?xml")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_no_experiment_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="is no experiment"):
         write_report(tmp_path / "nowhere")
