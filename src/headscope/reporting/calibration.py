@@ -49,7 +49,7 @@ def calibration_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
 def _reliable(run: Run, found: Calibration, figures: Path) -> Plate:
     alt = f"{run_title(run)}: accuracy against confidence on test."
     picture = drawn(plot_reliability(found), figures / f"reliability-{run.name}", alt)
-    caption = Markup("<b>Figure 9.</b> {}, {}: how confident calls are, and how often right.")
+    caption = Markup("<b>Figure 10.</b> {}, {}: how confident calls are, and how often right.")
     return Plate(picture, caption.format(run_title(run), run_network(run)))
 
 
@@ -69,7 +69,7 @@ def _temperatures(runs: Sequence[Run], found: dict[str, Calibration]) -> Grid:
     ]
     return Grid(
         Markup(
-            "<b>Table 7.</b> Temperature T fitted on validation, and what it does on test slices "
+            "<b>Table 12.</b> Temperature T fitted on validation, and what it does on test slices "
             "(negative log-likelihood, Brier score, expected calibration error in 15 bins). T "
             "above "
             "1 means the network was too sure."
@@ -93,7 +93,7 @@ def _thresholds(runs: Sequence[Run], found: dict[str, Calibration]) -> Grid:
             rows.append(cells)
     return Grid(
         Markup(
-            "<b>Table 8.</b> Thresholds on a subject's probability of {}, chosen on validation, "
+            "<b>Table 13.</b> Thresholds on a subject's probability of {}, chosen on validation, "
             "and their sensitivity and specificity on test with Wilson's 95% intervals."
         ).format(found[runs[0].name].positive_class),
         (

@@ -96,7 +96,7 @@ def _shuffles(runs: Sequence[Run], found: dict[str, FlattenAnalysis]) -> Grid:
         rows.append(cells)
     return Grid(
         Markup(
-            "<b>Table 11.</b> The spatial shuffle test on the test slices whose maps are recorded, "
+            "<b>Table 9.</b> The spatial shuffle test on the test slices whose maps are recorded, "
             "one permutation for all or one a slice, and the same linear probe on pooled and on "
             "unpooled maps (ridge, folds by subject)."
         ),
@@ -175,7 +175,7 @@ def collapse_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
         alt = f"NC1 to NC4 of each run, on training and on test slices; {network}."
         picture = drawn(plot_collapse(results), stem(figures, "collapse", network), alt)
         caption = Markup(
-            "<b>Figure 10.</b> {}: neural collapse on training and on test slices; lines mark "
+            "<b>Figure 8.</b> {}: neural collapse on training and on test slices; lines mark "
             "full collapse."
         )
         parts.append(Plate(picture, caption.format(network)))
@@ -190,7 +190,7 @@ def collapse_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
     ]
     grid = Grid(
         Markup(
-            "<b>Table 12.</b> NC1 (variance within classes over between, 0 when collapsed), "
+            "<b>Table 10.</b> NC1 (variance within classes over between, 0 when collapsed), "
             "NC2 "
             "(class means of equal norm, and at the angles of a simplex; no angle is shown of "
             "two classes, where it is −1 whatever was learned), NC3 (weights against class "
@@ -241,7 +241,7 @@ def layers_chapter(runs: Sequence[Run], figures: Path) -> Chapter | None:
             f"{network}."
         )
         caption = Markup(
-            "<b>Figure 11.</b> {}: what each stage keeps of the frozen network, and what its "
+            "<b>Figure 9.</b> {}: what each stage keeps of the frozen network, and what its "
             "nearest neighbours know of the class."
         )
         picture = drawn(figure, stem(figures, "stages", network), alt)
@@ -260,7 +260,7 @@ def layers_chapter(runs: Sequence[Run], figures: Path) -> Chapter | None:
     ]
     grid = Grid(
         Markup(
-            "<b>Table 13.</b> Each stage beside the frozen network's. Nearest neighbour's "
+            "<b>Table 11.</b> Each stage beside the frozen network's. Nearest neighbour's "
             "subject: how often the nearest other slice is of the same person."
         ),
         (

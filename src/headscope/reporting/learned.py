@@ -85,7 +85,7 @@ def separation_parts(runs: Sequence[Run], found: dict[str, FeatureAnalysis]) -> 
             people.append([named(run), str(row.subject_id), str(row.label), *counts])
     ruler = Grid(
         Markup(
-            "<b>Table 9.</b> Test slices in the plane of the logits and in the space of features. "
+            "<b>Table 7.</b> Test slices in the plane of the logits and in the space of features. "
             "Scatter is mean squared distance; overlap is the area that two classes share along "
             "their discriminant, fitted on other subjects; ratios are to the frozen run of the "
             "same "
@@ -139,7 +139,7 @@ def rows_parts(runs: Sequence[Run], heads: dict[str, HeadAnalysis], figures: Pat
         parts.append(Plate(picture, caption.format(network)))
     grid = Grid(
         Markup(
-            "<b>Table 10.</b> The rows of weights. Near zero: within a tenth of their root mean "
+            "<b>Table 8.</b> The rows of weights. Near zero: within a tenth of their root mean "
             "square (8.0% of normal weights). Participation: how many features carry the row. "
             "Distance and p by Kolmogorov–Smirnov, p by Brown–Forsythe, against the row before "
             "training; so many features make any p small: read the distance."

@@ -192,7 +192,7 @@ def _gaps(gaps: Sequence[Gap], figures: Path) -> list[Part]:
         return []
     alt = "Accuracy under both splits, joined by the gap, a row a network and regime."
     caption = Markup(
-        "<b>Figure 5.</b> The same networks under both splits: accuracy of slices and of subjects, "
+        "<b>Figure 4.</b> The same networks under both splits: accuracy of slices and of subjects, "
         "joined by the gap."
     )
     return [Plate(drawn(plot_gap(gaps), figures / "leakage-gap", alt), caption)]
@@ -247,7 +247,7 @@ def _permutations(tests: Sequence[PermutationTest], figures: Path) -> list[Part]
         alt = f"Distribution of test accuracy under permuted labels, by split; {title}."
         stem = figures / f"permuted-{'-'.join(name).replace('/', '-')}"
         caption = Markup(
-            "<b>Figure 6.</b> {}: balanced slice accuracy of the test with labels permuted by "
+            "<b>Figure 5.</b> {}: balanced slice accuracy of the test with labels permuted by "
             "subject ({} draws a run, {}), and as observed. A fair split lies about chance."
         ).format(title, own[0].draws, own[0].source)
         parts.append(Plate(drawn(plot_permutations(own), stem, alt), caption))
@@ -259,7 +259,7 @@ def _identity(found: Sequence[Identity], figures: Path) -> list[Part]:
         return []
     alt = "How well features tell subjects and classes apart, a row a regime, with chance."
     caption = Markup(
-        "<b>Figure 7.</b> Do the features tell people apart, or diagnoses? Test slices; chance in "
+        "<b>Figure 6.</b> Do the features tell people apart, or diagnoses? Test slices; chance in "
         "grey."
     )
     return [Plate(drawn(plot_identity(found), figures / "identity", alt), caption)]
@@ -312,7 +312,7 @@ def _doses(found: Leakage, figures: Path) -> list[Part]:
         stem = figures / f"dose-{dose.architecture}-{dose.variant}".replace("/", "-")
         alt = f"Slice accuracy by the share of test subjects let into training; {title}."
         caption = Markup(
-            "<b>Figure 8.</b> {}: the dose of leakage. Of a growing share of the test subjects one "
+            "<b>Figure 7.</b> {}: the dose of leakage. Of a growing share of the test subjects one "
             "half of the slices goes into training, which stays as large as it was; the other half "
             "is judged."
         ).format(title)
