@@ -16,6 +16,7 @@ from torchvision.models import squeezenet1_1
 from typer.testing import CliRunner
 
 from headscope.analysis import run_head_analysis
+from headscope.analysis.collapse import run_collapse_analysis
 from headscope.checkpoint import read_head
 from headscope.cli import app
 from headscope.errors import InputError
@@ -250,6 +251,8 @@ def test_features_of_a_run_are_analysed_beside_its_head(tmp_path):
     facts = json.loads(invoke(run.path, "--features", features, "--json"))
     assert {each["class_name"] for each in facts["carriers"]} == set(run.class_names)
     assert facts["features"]["subset"] == "test"
+    nc1 = run_collapse_analysis(run, "test").nc1
+    assert facts["collapse"]["nc1"] == pytest.approx(nc1, rel=1e-9)
     shown = invoke(run.path, "--features", features)
     assert "Features that carry the logits" in shown
     with pytest.raises(InputError, match="lacks features, label, subject_id; it has bias"):

@@ -11,6 +11,7 @@ from headscope.errors import InputError
 
 if TYPE_CHECKING:
     from headscope.analysis import Carrier, HeadAnalysis
+    from headscope.analysis.collapse import Collapse
     from headscope.analysis.features import FeatureAnalysis
     from headscope.checkpoint import Head
 
@@ -54,7 +55,7 @@ def head(
 
     found = read_head(checkpoint, layer)
     analysis = _analyse(found, layer, initial, names(classes), _read_pairs(pairs))
-    seen, carried = _look_at(features, found, analysis) if features else (None, ())
+    seen, carried = _look_at(features, found, analysis) if features else ((), ())
     facts = {"file": str(found.path), "layer": found.layer} | head_facts(analysis, seen, carried)
     title = found.path.stem if found.path.name != "head.npz" else found.path.parent.name
     written = write_head(analysis, facts, out, title) if out else []
@@ -92,8 +93,9 @@ def _analyse(
 
 def _look_at(
     path: Path, found: "Head", head: "HeadAnalysis"
-) -> tuple["FeatureAnalysis", tuple["Carrier", ...]]:
+) -> "tuple[tuple[FeatureAnalysis, Collapse], tuple[Carrier, ...]]":
     """Analyse the features that the layer read: the test slices, where subsets are named."""
+    from headscope.analysis.collapse import collapse_analysis
     from headscope.analysis.features import feature_analysis
     from headscope.analysis.weights import carriers
     from headscope.checkpoint import read_arrays
@@ -112,13 +114,16 @@ def _look_at(
         read, logits, label, arrays["subject_id"], arrays.get("session_id"),
         class_names=names, title=str(path.name), subset=subset,
     )  # fmt: skip
-    return seen, by_class
+    collapsed = collapse_analysis(
+        read, label, found.weight, found.bias, class_names=names, title=seen.title, subset=subset
+    )
+    return (seen, collapsed), by_class
 
 
 def _print(
     found: "Head",
     head: "HeadAnalysis",
-    seen: "FeatureAnalysis | None",
+    seen: "tuple[FeatureAnalysis, Collapse] | tuple[()]",
     carried: "tuple[Carrier, ...]",
 ) -> None:
     import sys
@@ -131,13 +136,13 @@ def _print(
     if found.note:
         console.print(Text(found.note))
     console.print(head)
-    if seen is not None:
+    if seen:
         from headscope.analysis.display import Sheet, to_rich
 
         rows = [(c.class_name, str(c.feature), c.contribution, c.weight) for c in carried]
         columns = ("class", "feature", "contribution", "weight")
         console.print(to_rich(Sheet("Features that carry the logits", columns, rows)))
-        console.print(seen)
+        console.print(*seen, sep="\n")
 
 
 def _read_pairs(text: str | None) -> list[tuple[int, int]] | None:

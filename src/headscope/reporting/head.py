@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from headscope.analysis.collapse import Collapse
 from headscope.analysis.features import FeatureAnalysis
 from headscope.analysis.rows import QUANTILES
 from headscope.analysis.weights import Carrier, HeadAnalysis
@@ -20,7 +21,7 @@ MOST_COSINES = 10
 
 def head_facts(
     head: HeadAnalysis,
-    features: FeatureAnalysis | None = None,
+    seen: tuple[FeatureAnalysis, Collapse] | tuple[()] = (),
     carried: Sequence[Carrier] = (),
 ) -> dict[str, Any]:
     """Return every number of a final layer as JSON knows them: undefined and infinite are null.
@@ -44,8 +45,8 @@ def head_facts(
         "pairs": [_pair_facts(pair) for pair in head.pairs],
         "rows": [asdict(row) for row in head.rows],
     }
-    if features is not None:
-        facts["features"] = _jsonable_fields(features)
+    if seen:
+        facts["features"], facts["collapse"] = map(_jsonable_fields, seen)
         facts["carriers"] = [asdict(each) for each in carried]
     return _finite(facts)
 

@@ -136,6 +136,7 @@ def write_report(experiment: Path) -> Path:
         "aggregate": _aggregate(ordered),
         "sections": sections,
         "logits": pictures,
+        "frozen": [each for each in sections if _freezes(each.run)],
         "environment": _environment(experiment / "environment.json"),
         "number": number,
         "numbers": numbers,
@@ -207,6 +208,11 @@ def _logits_pictures(
             pictures.append({"network": network, "picture": picture, "pair": head.pair,
                              "panels": list(zip(group, panels, strict=True))})  # fmt: skip
     return pictures
+
+
+def _freezes(run: Run) -> bool:
+    """Whether a run's regime holds something still."""
+    return str(run.settings["regime"]).startswith(("frozen", "layerwise"))
 
 
 def _splits(runs: Sequence[Run]) -> list[dict[str, Any]]:
