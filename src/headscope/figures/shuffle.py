@@ -81,7 +81,8 @@ def plot_shuffle(
     for each, names in ((left, list(results)), (right, [""] * len(results))):
         name_rows(each, range(len(results)), names)
         each.set_ylim(len(results) - 0.5, -0.5)
-        each.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        ticks = 5 if each is left else 2  # the right panel is narrow
+        each.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]))
     return figure_of(left)
 
 
