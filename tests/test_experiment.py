@@ -440,3 +440,13 @@ def test_a_permutation_is_the_one_that_frozen_runs_are_tested_on(data, tmp_path)
         assert (record.features["label"] == tested[:, k]).all()
     found = permutation_test(read_experiment(out)[1], permuted=trained)
     assert found.draws == 2
+
+
+def test_a_damaged_scan_is_spoken_of_while_running_and_on_the_page(tmp_path, capsys):
+    data = write_cohort(tmp_path / "scans")
+    broken = data / "AD" / "sub-AD0_T1w.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:2000])
+    out = run(settings(data, tmp_path / "out", regimes=["frozen"], splits=["subject"], epochs=1))
+    told = "1 of 12 scans could not be used"
+    assert told in " ".join(capsys.readouterr().err.split())
+    assert told in write_report(out).read_text(encoding="utf-8")

@@ -157,7 +157,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path, monkeyp
     Path("plain.pt").write_bytes(pickle.dumps(Evil()))
     np.savez("evil.npz", weight=np.array([Evil()], dtype=object))
     Path("evil").unlink(missing_ok=True)
-    for name, reason in (("evil.pth", "would run code"), ("plain.pt", "read"), ("evil.npz", "npz")):
+    for name, reason in (("evil.pth", "could run code"), ("plain.pt", "read"), ("evil.npz", "npz")):
         with pytest.raises(InputError, match=reason):
             read_head(name)
     assert not Path("evil").exists()
@@ -272,6 +272,23 @@ def test_features_of_a_run_are_analysed_beside_its_head(tmp_path):
 def test_wrong_options_are_named(files, arguments, message):
     with pytest.raises(InputError, match=message):
         invoke(files / "after.pth", *arguments)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".ckpt", ".npz", ".safetensors"])
+@pytest.mark.parametrize("text", ["hello this is text\n", "a,b\n1,2\n", ""])
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path, suffix, text):
+    path = tmp_path / f"text{suffix}"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"text{suffix}") as caught:
+        invoke(path)
+    assert "unsafely" not in str(caught.value)
+
+
+def test_a_wrong_layer_names_the_likely_ones(tmp_path):
+    deep = {f"layer{n}.conv.weight": torch.randn(4, 8, 1, 1) for n in range(20)}
+    save_file(tensors() | deep, tmp_path / "net.safetensors")
+    with pytest.raises(InputError, match=r"it has .*\bfc \(3 × 32\).* and \d+ more\."):
+        invoke(tmp_path / "net.safetensors", "--layer", "nosuch")
 
 
 def test_a_safetensors_head_is_read_without_torch():

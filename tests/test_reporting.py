@@ -274,7 +274,7 @@ def test_a_verdict_tells_rivals_apart_only_where_the_subjects_do(tmp_path, signa
         )
     words = verdict_of(write_report(tmp_path))
     assert ("cannot be told apart from" in words) is not told
-    assert ("It is better than frozen" in words) is told
+    assert ("By subject accuracy it is better than frozen" in words) is told
 
 
 @pytest.mark.parametrize(

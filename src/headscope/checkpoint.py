@@ -142,10 +142,11 @@ def _fits(bias: _Tensor | None, shape: tuple[int, ...]) -> bool:
 
 
 def _listed(layers: Mapping[str, tuple[int, ...]], most: int = 12) -> str:
-    """List layers with their shapes, the last ones where there are many."""
-    shown = [f"{name} ({shape[0]} × {shape[1]})" for name, shape in layers.items()]
-    rest = f"{len(shown) - most} more and " if len(shown) > most else ""
-    return rest + ", ".join(shown[-most:])
+    """List layers with their shapes; where there are many, those called like a final one first."""
+    names = sorted(layers, key=lambda name: not _is_named(name))
+    shown = [f"{name} ({layers[name][0]} × {layers[name][1]})" for name in names]
+    rest = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + rest
 
 
 def _plain(tensors: Mapping[str, _Tensor]) -> dict[str, _Tensor]:
@@ -247,7 +248,8 @@ def read_arrays(path: Path, needed: Sequence[str]) -> dict[str, NDArray[Any]]:
         with np.load(path, allow_pickle=False) as stored:
             arrays = dict(stored)
     except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no readable .npz of plain arrays ({error}).") from None
+        reason = "damaged" if "pickle" in str(error) else str(error)
+        raise InputError(f"{path} is no readable .npz of plain arrays ({reason}).") from None
     missing = [name for name in needed if name not in arrays]
     if missing:
         raise InputError(

@@ -235,7 +235,10 @@ def _sentence(error: ValidationError, settings: Mapping[str, Any]) -> str:
         return f"{place}Unknown setting {where}: {hint}Valid settings: {', '.join(valid)}."
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
-        return f"{place}The setting {where} is missing."
+        hint = (
+            ": name the scans, by --data FOLDER or in the file" if first["loc"] == ("data",) else ""
+        )
+        return f"{place}The setting {where} is missing{hint}."
     if not first["loc"]:  # several settings that do not go together
         return f"{message[0].upper()}{message[1:]}."
     of = "The setting " if where.startswith("'") else "The "

@@ -55,7 +55,7 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
 
 def store_slices(cohort: Cohort, config: Config) -> SliceSet:
     """Take the slices of the scans, as far as an earlier start has not come."""
-    return write_slices(
+    slices = write_slices(
         cohort,
         config.out / "slices",
         plane=config.plane,
@@ -68,6 +68,10 @@ def store_slices(cohort: Cohort, config: Config) -> SliceSet:
         volume=config.volume,
         analyze_orientation=config.analyze_orientation,
     )
+    for note in slices.settings.get("notes", []):
+        if note not in cohort.notes:  # those stand printed: what slicing found out besides
+            console.print(note, soft_wrap=True)
+    return slices
 
 
 def store_splits(

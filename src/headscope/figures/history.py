@@ -57,7 +57,7 @@ def plot_history(
         loss.plot(history["epoch"], history[f"{subset}_loss"], **style)
         accuracy.plot(history["epoch"], 100 * history[f"{subset}_slice_accuracy"], **style)
     loss.set(ylabel="Cross-entropy (nats)")
-    loss.set_ylim(bottom=0)
+    loss.set_ylim(0, 1.06 * max(loss.dataLim.y1, 1e-9))
     lowest = accuracy.dataLim.y0 if np.isfinite(accuracy.dataLim.y0) else FLOOR
     accuracy.set(xlabel="Epoch", ylabel="Slice accuracy (%)")
     accuracy.set_ylim(min(FLOOR, lowest - 3), 103)  # the same for most runs, to be compared

@@ -24,7 +24,18 @@ def read_pickle(path: Path) -> Any:
     InputError
         The file is damaged, or would run code.
     """
-    errors = (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, ValueError)
+    # what torch's reader lets through of files that are no pickles at all: LookupError and more
+    errors = (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        OverflowError,
+    )
     try:
         mapped = zipfile.is_zipfile(path)  # files of torch before 1.6 cannot be mapped
         with warnings.catch_warnings():
@@ -32,7 +43,9 @@ def read_pickle(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except errors as error:
         known = isinstance(error, pickle.UnpicklingError) and "Weights only" in str(error)
-        reason = "it holds more than tensors, and would run code" if known else "it is damaged"
+        reason = "it is damaged, or no file of weights"
+        if known:
+            reason = "it is no file of weights, or one that holds more and could run code"
         raise InputError(
             f"{path} cannot be read as weights ({reason}): headscope takes .safetensors, or a "
             f"torch file that holds tensors and plain settings alone, such as a state dict."

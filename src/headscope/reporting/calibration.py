@@ -1,7 +1,9 @@
 """The chapter on calibration: are probabilities right, and where would validation cut them."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
+from string import ascii_lowercase
 
 from markupsafe import Markup
 
@@ -41,16 +43,22 @@ def calibration_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
     if points.rows:
         parts.append(points)
     parts.append(
-        Folded("Reliability, run by run", [_reliable(r, found[r.name], figures) for r in runs])
+        Folded(
+            "Reliability, run by run",
+            [
+                _reliable(run, letter, found[run.name], figures)
+                for letter, run in zip(cycle(ascii_lowercase), runs, strict=False)
+            ],
+        )
     )
     return Chapter("calibration", "Calibration and thresholds", parts)
 
 
-def _reliable(run: Run, found: Calibration, figures: Path) -> Plate:
+def _reliable(run: Run, letter: str, found: Calibration, figures: Path) -> Plate:
     alt = f"{run_title(run)}: accuracy against confidence on test."
     picture = drawn(plot_reliability(found), figures / f"reliability-{run.name}", alt)
-    caption = Markup("<b>Figure 10.</b> {}, {}: how confident calls are, and how often right.")
-    return Plate(picture, caption.format(run_title(run), run_network(run)))
+    caption = Markup("<b>Figure 10{}.</b> {}, {}: how confident calls are, and how often right.")
+    return Plate(picture, caption.format(letter, run_title(run), run_network(run)))
 
 
 def _temperatures(runs: Sequence[Run], found: dict[str, Calibration]) -> Grid:

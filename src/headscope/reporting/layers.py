@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Final
 
 import numpy as np
@@ -75,7 +76,8 @@ def flattening_chapter(
             Plate(drawn(figure, stem(figures, "shuffle", network), alt), caption.format(network))
         )
     parts.append(_shuffles(known, found))
-    parts += [part for run in first_of(known) for part in _fig1(run, pixels, figures)]
+    for letter, run in zip(ascii_lowercase, first_of(known), strict=False):
+        parts += _fig1(run, letter, pixels, figures)
     if notes:
         parts.append(Words(tuple(dict.fromkeys(notes)), listed=True))
     return Chapter("flattening", "What flattening loses", parts)
@@ -116,7 +118,7 @@ def _shuffles(runs: Sequence[Run], found: dict[str, FlattenAnalysis]) -> Grid:
     )
 
 
-def _fig1(run: Run, pixels: NDArray[np.uint8] | None, figures: Path) -> list[Part]:
+def _fig1(run: Run, letter: str, pixels: NDArray[np.uint8] | None, figures: Path) -> list[Part]:
     """Draw Fig. 1 for the recorded slice that the run is surest of, among those it gets right."""
     stored = run.maps
     rows = stored["slice"]
@@ -144,12 +146,12 @@ def _fig1(run: Run, pixels: NDArray[np.uint8] | None, figures: Path) -> list[Par
         "channels."
     )
     caption = Markup(
-        "<b>Figure 1.</b> {}: of the recorded test slices called {}, the one of the largest "
+        "<b>Figure 1{}.</b> {}: of the recorded test slices called {}, the one of the largest "
         "margin, called {}; what each position adds to its logit less that of {}; and the "
         "strongest channels of the last feature map."
     )
     how = "rightly" if predicted == label[k] else "wrongly, as all are"
-    words = caption.format(run_title(run), how, names[predicted], names[against])
+    words = caption.format(letter, run_title(run), how, names[predicted], names[against])
     picture = drawn(figure, figures / f"fig1-flattening-{run.name}", alt)
     return [Plate(picture, words)]
 

@@ -27,15 +27,14 @@ from headscope.reporting.parts import (
 )
 from headscope.reporting.pictures import drawn
 
-SEPARATION: Final = (
+SPREAD: Final = (
     ("fisher_ratio", "significant"),
     ("overlap", "fraction"),
     ("silhouette", "fraction"),
     ("effective_rank", "significant"),
     ("within", "significant"),
-    ("dispersion_ratio", "significant"),
-    ("separation_ratio", "significant"),
 )
+RATIOS: Final = (("dispersion_ratio", "significant"), ("separation_ratio", "significant"))
 ROW: Final = (
     ("mean", "significant"),
     ("sd", "significant"),
@@ -71,7 +70,9 @@ def separation_parts(runs: Sequence[Run], found: dict[str, FeatureAnalysis]) -> 
         for space in ("logits", "features"):
             each = getattr(analysis, space)
             name = f"{space}.test"
-            cells = [named(run), space, *attributes(each, SEPARATION, run.name, name)]
+            shown = [*SPREAD, *(RATIOS if analysis.reference else ())]
+            cells = [named(run), space, *attributes(each, shown, run.name, name)]
+            cells += [] if analysis.reference else ["–"] * len(RATIOS)
             alike = {(one.of, one.by): one for one in analysis.intraclass}
             one = alike.get(("logit margin" if space == "logits" else space, "subject"))
             icc = one.icc if one is not None else None

@@ -137,6 +137,7 @@ def write_report(experiment: Path) -> Path:
         "sections": sections,
         "logits": pictures,
         "frozen": [each for each in sections if _freezes(each.run)],
+        "notes": _notes(experiment / "slices" / "slices.json"),
         "environment": _environment(experiment / "environment.json"),
         "number": number,
         "numbers": numbers,
@@ -257,6 +258,13 @@ def _aggregate(runs: Sequence[Run]) -> str:
     """Say how slices make a subject's probability in these runs."""
     known = dict.fromkeys(str(run.settings.get("aggregate", "mean")) for run in runs)
     return " or ".join(AGGREGATES[name] for name in known)
+
+
+def _notes(path: Path) -> list[str]:
+    """Return what was noted of the scans: what was left out, and what could not be used."""
+    if not path.is_file():
+        return []
+    return [str(note) for note in json.loads(path.read_text(encoding="utf-8")).get("notes", [])]
 
 
 def _environment(path: Path) -> dict[str, str]:

@@ -139,7 +139,13 @@ def comparison_parts(found: Comparisons) -> list[Part]:
         rows,
         left=3,
     )
+    meaning = (
+        "Settings side by side, by subject accuracy. Each interval is of its pair alone; p is "
+        "corrected for all pairs of a split, so an interval without 0 may stand beside a pair that "
+        "cannot be told apart."
+    )
     return [
+        Words([meaning]),
         Words(found.sentences, listed=True),
         grid,
         *([Words(found.notes)] if found.notes else []),

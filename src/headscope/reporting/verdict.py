@@ -196,7 +196,7 @@ def _rivals(best: Row, compared: Comparisons) -> Markup:
     told = [row for row in rows if row.distinguishable]
     others = [_other(row, names) for row in rows if not row.distinguishable]
     sentences = [
-        Markup(" It is {} than {} (p = {} after Holm's correction).").format(
+        Markup(" By subject accuracy it is {} than {} (p = {} after Holm's correction).").format(
             "better" if (row.subject_accuracy.value > 0) == (row.first in names) else "worse",
             _other(row, names),
             number(row.subject_accuracy.p_holm, f"{row.first} | {row.second} | {row.split}",
