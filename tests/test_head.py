@@ -135,7 +135,7 @@ def test_a_layer_may_be_named_and_a_wrong_name_lists_them(tmp_path):
     torch.save({f"module.{name}": each for name, each in state.items()}, tmp_path / "n.pth")
     for name in ("aux.fc", "module.aux.fc", "aux.fc.weight"):
         same(read_head(tmp_path / "n.pth", name), state, "aux.fc")
-    with pytest.raises(InputError, match=r"no linear layer 'head'; it has aux\.fc \(3 × 32\), fc"):
+    with pytest.raises(InputError, match=r"no linear layer 'head'; it has fc \(3 × 32\), aux\.fc"):
         read_head(tmp_path / "n.pth", "head")
 
 
