@@ -354,6 +354,14 @@ def test_several_classes_are_not_told_that_training_forces_their_correlation(tmp
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("undrawn")
+def test_a_verdict_counts_many_rivals(tmp_path):
+    for k in range(5):
+        write_synthetic_run(tmp_path, width=8, epochs=1, name=f"row{k}", same_split=True)
+    words = verdict_of(write_report(tmp_path))
+    assert "cannot be told apart from any of the 4 others" in words
+
+
 def test_a_verdict_without_a_mixed_split_says_that_its_claim_is_not_known(tmp_path):
     write_synthetic_run(tmp_path, width=8, epochs=1)
     assert "was not measured" in verdict_of(write_report(tmp_path))

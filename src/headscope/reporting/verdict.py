@@ -16,6 +16,7 @@ from headscope.record import Run
 from headscope.reporting.numbers import number
 
 Row = Mapping[str, Any]
+MOST_NAMED = 3  # settings that a sentence lists by name
 
 
 def verdict(
@@ -204,7 +205,19 @@ def _rivals(best: Row, compared: Comparisons) -> Markup:
         )
         for row in told
     ]  # fmt: skip
-    if others:
+    if len(others) > MOST_NAMED:
+        setting = "/".join(_setting(best))
+        every = (
+            "any"
+            if len(others) == len(rows)
+            else number(len(others), setting, "rivals_alike", "count")
+        )
+        sentences.append(
+            Markup(" By subject accuracy it cannot be told apart from {} of the {} others.").format(
+                every, number(len(rows), setting, "rivals", "count")
+            )
+        )
+    elif others:
         text = " and ".join([", ".join(others[:-1]), others[-1]] if len(others) > 1 else others)
         sentences.append(
             Markup(" By subject accuracy it cannot be told apart from {}.").format(text)
