@@ -11,6 +11,7 @@ from scipy.io import savemat
 
 from headscope.cohort import scans as scans_module
 from headscope.cohort import slices as slices_module
+from headscope.cohort import taking
 from headscope.cohort.layouts import find_cohort
 from headscope.cohort.midslices import take_slices
 from headscope.cohort.scans import Scan, ScanError, read_scan
@@ -191,7 +192,7 @@ def test_a_cohort_is_written_and_opened(cohort_folder, tmp_path):
 
 def test_a_second_call_reads_no_scan(cohort_folder, tmp_path, monkeypatch):
     first = take(cohort_folder, tmp_path / "out", workers=1)
-    monkeypatch.setattr(slices_module, "read_scan", None)
+    monkeypatch.setattr(taking, "read_scan", None)
     assert take(cohort_folder, tmp_path / "out", workers=1).sha256 == first.sha256
 
 
@@ -217,7 +218,7 @@ def test_the_files_are_the_same_for_any_number_of_workers(cohort_folder, tmp_pat
 @pytest.mark.parametrize("cut", ["journal", "pixels", "line", "nothing"])
 def test_a_killed_call_goes_on_where_it_stopped(cohort_folder, tmp_path, monkeypatch, cut):
     whole = take(cohort_folder, tmp_path / "whole", workers=1)
-    read, seen = slices_module.read_scan, []
+    read, seen = taking.read_scan, []
 
     def dies_at_the_seventh(path, **options):
         seen.append(path)
@@ -225,7 +226,7 @@ def test_a_killed_call_goes_on_where_it_stopped(cohort_folder, tmp_path, monkeyp
             raise KeyboardInterrupt
         return read(path, **options)
 
-    monkeypatch.setattr(slices_module, "read_scan", dies_at_the_seventh)
+    monkeypatch.setattr(taking, "read_scan", dies_at_the_seventh)
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         take(cohort_folder, out, workers=1)
@@ -239,7 +240,7 @@ def test_a_killed_call_goes_on_where_it_stopped(cohort_folder, tmp_path, monkeyp
         pixels.write_bytes(pixels.read_bytes()[:-10])
     seen.clear()
     monkeypatch.setattr(
-        slices_module,
+        taking,
         "read_scan",
         lambda path, **options: seen.append(path) or read(path, **options),
     )
@@ -251,17 +252,17 @@ def test_a_killed_call_goes_on_where_it_stopped(cohort_folder, tmp_path, monkeyp
 
 
 def test_other_settings_start_afresh_after_a_kill(cohort_folder, tmp_path, monkeypatch):
-    read = slices_module.read_scan
+    read = taking.read_scan
 
     def dies(path, **options):
         if "sub-5" in path.name:
             raise KeyboardInterrupt
         return read(path, **options)
 
-    monkeypatch.setattr(slices_module, "read_scan", dies)
+    monkeypatch.setattr(taking, "read_scan", dies)
     with pytest.raises(KeyboardInterrupt):
         take(cohort_folder, tmp_path / "out", workers=1)
-    monkeypatch.setattr(slices_module, "read_scan", read)
+    monkeypatch.setattr(taking, "read_scan", read)
     assert take(cohort_folder, tmp_path / "out", size=24).pixels.shape == (40, 24, 24)
 
 

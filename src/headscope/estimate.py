@@ -17,7 +17,7 @@ from torch import nn
 
 from headscope.cohort.layouts import Cohort
 from headscope.cohort.scans import ScanError
-from headscope.cohort.slices import take_file
+from headscope.cohort.taking import take_file
 from headscope.config import Config
 from headscope.console import track
 from headscope.errors import InputError

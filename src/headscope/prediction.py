@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 
 from headscope.cohort.pictures import find_pictures, is_picture, number_pictures
 from headscope.cohort.scans import ScanError, find_scan_files
-from headscope.cohort.slices import GEOMETRY, take_file
+from headscope.cohort.slices import GEOMETRY
+from headscope.cohort.taking import take_file
 from headscope.console import track
 from headscope.errors import InputError
 from headscope.metrics import softmax, subject_level

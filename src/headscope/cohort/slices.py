@@ -8,30 +8,24 @@ counts along the plane's axis of the canonical volume, from 0.
 import hashlib
 import json
 import os
-import shutil
-import warnings
 from collections.abc import Generator
 from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import joblib
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from headscope.cohort.midslices import (
     AUTO,
     WINDOW,
     check_options,
-    planes_of,
-    take_planes,
     take_slices,
 )
-from headscope.cohort.pictures import is_picture, take_picture
-from headscope.cohort.scans import PLANES, Scan, ScanError, read_scan, stored_files
+from headscope.cohort.scans import ScanError, stored_files
 from headscope.cohort.sliceset import CHECKED, SliceSet, open_slices
+from headscope.cohort.taking import Taken, take_files
 from headscope.console import track
 from headscope.errors import InputError
 from headscope.files import atomic_path, locked, sha256, write_json, write_table, write_text
@@ -41,11 +35,10 @@ if TYPE_CHECKING:
 
 GEOMETRY: Final = 1  # raised when the same settings come to give other pixels
 FAILED_SHARE: Final = 0.2
-SCANS_PER_WORKER: Final = 48  # starting a process costs about as much as so many scans
 COLUMNS: Final = ("scan", "subject_id", "session_id", "label", "plane", "slice_index")
 
 
-__all__ = ["SliceSet", "open_slices", "take_file", "take_slices", "write_slices"]
+__all__ = ["SliceSet", "open_slices", "take_slices", "write_slices"]
 
 
 def write_slices(
@@ -188,7 +181,7 @@ class _Partial:
         """The failed scans: position in the cohort, reason."""
         return [(n, entry["problem"]) for n, entry in enumerate(self.done) if "problem" in entry]
 
-    def add(self, taken: "_Taken") -> None:
+    def add(self, taken: Taken) -> None:
         """Append the slices of the next scan, or why it gave none."""
         entry: dict[str, Any]
         if isinstance(taken, ScanError):
@@ -218,9 +211,6 @@ class _Partial:
             self.done.append(entry)
 
 
-_Taken = tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]] | ScanError
-
-
 def _entry_size(entry: dict[str, Any]) -> int:
     """Return how many slices a line of the journal stands for."""
     return sum(map(len, entry.get("indices", {}).values()))
@@ -244,98 +234,12 @@ def _take_all(
     todo = [(cohort.root / path, plane) for path, plane in zip(scans["path"], planes, strict=True)]
     _check_problems(cohort, partial, strict)
     spool = partial.pixels_path.with_name("slices.part.d")
-    with closing(_taken(todo, options, workers, spool)) as results:
+    with closing(take_files(todo, options, workers, spool)) as results:
         for taken in results:
             partial.add(taken)
             if isinstance(taken, ScanError):
                 _check_problems(cohort, partial, strict)
             yield
-
-
-def _taken(
-    todo: list[tuple[Path, str]], options: dict[str, Any], workers: int | None, spool: Path
-) -> Generator[_Taken, None, None]:
-    """Yield what each scan gives, in order; processes work ahead by a few scans, no more.
-
-    Processes hand their pixels over as files in the folder `spool`: pickled through a pipe, as
-    results are, they would cost a quarter of all time.
-    """
-    if workers is None:
-        workers = max(1, min(joblib.cpu_count(), len(todo) // SCANS_PER_WORKER))
-    if workers == 1:
-        yield from (take_file(path, plane, options) for path, plane in todo)
-        return
-    shutil.rmtree(spool, ignore_errors=True)  # of a process that was killed
-    spool.mkdir()
-    parallel = joblib.Parallel(n_jobs=workers, return_as="generator", pre_dispatch="2*n_jobs")
-    results = parallel(
-        joblib.delayed(_spooled)(path, plane, options, spool / str(n))
-        for n, (path, plane) in enumerate(todo)
-    )
-    try:
-        for taken in results:
-            yield _fetched(taken)
-    finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that work done ahead is thrown away
-            results.close()
-        shutil.rmtree(spool, ignore_errors=True)
-
-
-def _spooled(
-    path: Path, plane: str, options: dict[str, Any], file: Path
-) -> tuple[Path, tuple[int, ...], dict[str, NDArray[np.int64]]] | ScanError:
-    """Take a scan's slices and leave their pixels in `file`."""
-    taken = take_file(path, plane, options)
-    if isinstance(taken, ScanError):
-        return taken
-    pixels, indices = taken
-    pixels.tofile(file)
-    return file, pixels.shape, indices
-
-
-def _fetched(
-    left: tuple[Path, tuple[int, ...], dict[str, NDArray[np.int64]]] | ScanError,
-) -> _Taken:
-    """Read what `_spooled` left, and remove its file."""
-    if isinstance(left, ScanError):
-        return left
-    file, shape, indices = left
-    pixels = np.fromfile(file, dtype=np.uint8).reshape(shape)
-    file.unlink()
-    return pixels, indices
-
-
-def take_file(path: Path, plane: str, options: dict[str, Any]) -> _Taken:
-    """Return the slices (n, size, size) of a file and their indices by plane, or why it gave none.
-
-    options: count, size, centre, spacing_mm, volume, analyze_orientation, as of `write_slices`.
-    """
-    try:
-        if is_picture(path.name):
-            return take_picture(path, options["size"]), {plane: np.zeros(1, dtype=np.int64)}
-        scan = read_scan(
-            path,
-            plane="axial" if plane == "all" else plane,
-            volume=options["volume"],
-            analyze_orientation=options["analyze_orientation"],
-        )
-        return take_planes(
-            scan,
-            _planes_in(scan, plane),
-            options["count"],
-            options["size"],
-            options["centre"],
-            options["spacing_mm"],
-        )
-    except ScanError as error:
-        return error
-
-
-def _planes_in(scan: Scan, plane: str) -> tuple[str, ...]:
-    """Return the planes to take of a scan: of a grid of one slice, the one in which it lies."""
-    thin = [name for name, axis in PLANES.items() if scan.volume.shape[axis] == 1]
-    return (thin[0],) if plane == "all" and thin else planes_of(plane)
 
 
 def _check_problems(cohort: "Cohort", partial: _Partial, strict: bool) -> None:
