@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -23,6 +22,7 @@ from headscope.analysis.comparisons import compare_runs
 from headscope.analysis.features import run_feature_analysis
 from headscope.analysis.gap import Gap, GapFigure
 from headscope.analysis.leakage_file import stored_leakage
+from headscope.analysis.words import against_chance
 from headscope.errors import InputError
 from headscope.figures import plot_history
 from headscope.record import Run, read_experiment, write_failures
@@ -286,15 +286,14 @@ def test_a_verdict_tells_rivals_apart_only_where_the_subjects_do(tmp_path, signa
     ],
 )
 def test_a_verdict_over_seeds_weighs_how_many_tests_lie_above_chance(above, words):
-    runs, rows = {}, []
+    found, rows = [], []
     for seed in range(4):
         low = 0.6 if seed < above else 0.4
         area = {"value": 0.7, "low": low, "high": 0.9}
-        metrics = {"test": {"subjects": 20, "subject_auc": area}}
-        runs[str(seed)] = SimpleNamespace(metrics=metrics)
+        found.append(against_chance({"subjects": 20, "subject_auc": area}))
         rows.append({"run": str(seed), "architecture": "net", "name": "frozen",
                      "regime": "frozen", "split": "subject"})  # fmt: skip
-    said = re.sub(r"<[^>]*>", "", _joined(rows, [""] * 4, runs))
+    said = re.sub(r"<[^>]*>", "", _joined(rows, found))
     assert words in said
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from headscope.analysis.display import Sheet, Shown
+from headscope.analysis.slices import run_units
 from headscope.files import NO_ID
 from headscope.metrics import (
     BINS,
@@ -18,7 +19,6 @@ from headscope.metrics import (
     figures,
     positive_class,
     softmax,
-    subject_level,
     wilson,
 )
 from headscope.record import Run
@@ -264,13 +264,5 @@ def _point(
 
 def _subjects(run: Run, subset: str) -> Units | None:
     """Return the subjects of a subset; None where slices name none."""
-    stored = run.features
-    rows = stored["subset"] == subset
-    names = stored["subject_id"][rows]
-    if (names == NO_ID).any():
-        return None
-    owner = np.unique(names, return_inverse=True)[1]
-    probabilities = softmax(stored["logits"][rows])
-    return subject_level(
-        stored["label"][rows], probabilities, owner, run.settings.get("aggregate", "mean")
-    )
+    _, people, ids = run_units(run, subset)
+    return None if (ids == NO_ID).any() else people

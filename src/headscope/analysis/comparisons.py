@@ -1,6 +1,5 @@
 """Every two settings that were tested on the same subjects, compared subject by subject."""
 
-import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
@@ -12,7 +11,7 @@ import pandas as pd
 
 from headscope.analysis.display import Sheet, Shown
 from headscope.analysis.paired import bootstrap_p, delong, holm, mcnemar
-from headscope.analysis.table import run_variant
+from headscope.analysis.slices import variant_of
 from headscope.files import NO_ID
 from headscope.metrics import (
     Units,
@@ -359,8 +358,7 @@ def _fingerprint(test: pd.DataFrame) -> bytes:
 
 def _setting(run: Run) -> str:
     """Name architecture and regime, without the fold that a run's own name bears."""
-    variant = re.sub(r"-fold\d+of\d+$", "", run_variant(run))
-    return f"{run.settings['architecture']} {variant}"
+    return f"{run.settings['architecture']} {variant_of(run)}"
 
 
 def _shorten(rows: Sequence[Comparison]) -> list[Comparison]:

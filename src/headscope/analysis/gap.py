@@ -5,15 +5,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headscope.analysis.slices import Array, nearest, run_slices, standardised, variant_of
+from headscope.analysis.slices import (
+    Array,
+    nearest,
+    run_slices,
+    run_units,
+    standardised,
+    variant_of,
+)
 from headscope.metrics import (
     Resampled,
     Units,
     bootstrap_interval,
     figures,
     resample,
-    softmax,
-    subject_level,
 )
 from headscope.record import Run
 
@@ -100,15 +105,9 @@ def leak_gap(pairs: Sequence[tuple[Run, Run]]) -> Gap:
 
 def _levels(run: Run) -> tuple[Units, Units, dict[str, int]]:
     """Return the test slices and subjects as units, and the label of each id."""
-    stored = run.features
-    test = stored["subset"] == "test"
-    ids, first, owner = np.unique(
-        stored["subject_id"][test], return_index=True, return_inverse=True
-    )
-    label = stored["label"][test].astype(np.int64)
-    slices = Units(label, softmax(stored["logits"][test]), owner)
-    people = subject_level(*slices, str(run.settings.get("aggregate", "mean")))
-    return slices, people, dict(zip(ids.tolist(), label[first].tolist(), strict=True))
+    slices, people, ids = run_units(run, "test")
+    first = np.unique(slices.owner, return_index=True)[1]
+    return slices, people, dict(zip(ids.tolist(), slices.labels[first].tolist(), strict=True))
 
 
 def _counted(

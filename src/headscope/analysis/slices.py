@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from headscope.analysis.table import run_fold, run_variant
+from headscope.analysis.table import run_variant, without_fold
 from headscope.files import NO_ID
+from headscope.metrics import Units, softmax, subject_level
 from headscope.record import Run
 
 Array = NDArray[Any]
@@ -71,8 +72,17 @@ def run_slices(run: Run) -> Slices:
 
 def variant_of(run: Run) -> str:
     """Return the name of a run's row, the same for every split, seed and fold."""
-    name, fold = run_variant(run), run_fold(run).replace(" ", "")
-    return name.removesuffix(f"-fold{fold}") if fold else name
+    return without_fold(run_variant(run))
+
+
+def run_units(run: Run, subset: str) -> tuple[Units, Units, Array]:
+    """Return a subset's slices, the subjects made of them as the run makes them, and their ids."""
+    stored = run.features
+    rows = stored["subset"] == subset
+    ids, owner = np.unique(stored["subject_id"][rows], return_inverse=True)
+    label = stored["label"][rows].astype(np.int64)
+    slices = Units(label, softmax(stored["logits"][rows]), owner)
+    return slices, subject_level(*slices, str(run.settings.get("aggregate", "mean"))), ids
 
 
 def standardised(features: Array, rows: Array) -> Array:

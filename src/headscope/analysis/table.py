@@ -93,6 +93,11 @@ def run_variant(run: Run) -> str:
     return name if name and run.name == f"{start}{name}{end}" else str(known["regime"])
 
 
+def without_fold(name: str) -> str:
+    """Return a row's name without the fold in it: of 'frozen-fold0of5', 'frozen'."""
+    return re.sub(r"-fold\d+of\d+$", "", name)
+
+
 def run_fold(run: Run) -> str:
     """Return which fold of a cross-validation it is, as its folder says: '0 of 5'; else ''."""
     fold = run.settings.get("fold")

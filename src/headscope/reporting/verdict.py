@@ -1,6 +1,5 @@
 """The page's first words: what was reached, whether it beats chance, what would be claimed."""
 
-import re
 from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import Any
@@ -11,7 +10,8 @@ from markupsafe import Markup
 from headscope.analysis import NAMELESS, PairAnalysis
 from headscope.analysis.comparisons import Comparison, Comparisons
 from headscope.analysis.gap import Gap, GapFigure
-from headscope.analysis.words import ALPHA, against_chance
+from headscope.analysis.table import without_fold
+from headscope.analysis.words import ALPHA, AgainstChance, against_chance
 from headscope.record import Run
 from headscope.reporting.numbers import number
 
@@ -36,9 +36,9 @@ def verdict(
         nameless = any(row["marker"] == NAMELESS for row in rows)
         return [NOBODY_KNOWS if nameless else NONE_APART]
     chosen, reached = _reached(apart)
-    standing = [_standing(row, runs[row["run"]]) for row in chosen]
+    standing = [against_chance(runs[row["run"]].metrics.get("test") or {}) for row in chosen]
     rivals = _rivals(chosen[0], compared)
-    return [reached, _joined(chosen, standing, runs) + rivals, _claimed(chosen[0], gaps)]
+    return [reached, _joined(chosen, standing) + rivals, _claimed(chosen[0], gaps)]
 
 
 def _reached(apart: Sequence[Row]) -> tuple[Sequence[Row], Markup]:
@@ -143,9 +143,8 @@ def _pooled(rows: Sequence[Row], key: tuple[str, ...], unit: str) -> Markup:
     )
 
 
-def _standing(row: Row, run: Run) -> Markup:
+def _standing(row: Row, found: AgainstChance) -> Markup:
     """Say whether a run's test differs from chance."""
-    found = against_chance(run.metrics.get("test") or {})
     if found.figure != "auc":
         return Markup("{}").format(found.text)
     meaning = {
@@ -161,15 +160,14 @@ def _standing(row: Row, run: Run) -> Markup:
     )
 
 
-def _joined(chosen: Sequence[Row], each: Sequence[Markup], runs: Mapping[str, Run]) -> Markup:
+def _joined(chosen: Sequence[Row], found: Sequence[AgainstChance]) -> Markup:
     """Say it once for a single run; of several, count those above chance, and what that is worth.
 
     Tests of several seeds share subjects. However they depend on each other, m or more of them
     are false alarms with a chance of at most the sum of their levels over m (Markov).
     """
     if len(chosen) == 1:
-        return each[0]
-    found = [against_chance(runs[row["run"]].metrics.get("test") or {}) for row in chosen]
+        return _standing(chosen[0], found[0])
     above = sum(test.better for test in found)
     levels = sum(ALPHA / 2 if test.figure == "auc" else ALPHA for test in found)
     setting = "/".join(_setting(chosen[0]))
@@ -321,7 +319,7 @@ def _setting(row: Row) -> tuple[str, ...]:
 
 def _plain_name(row: Row) -> str:
     """Return the name of the row without its fold."""
-    return re.sub(r"-fold\d+of\d+$", "", row["name"])
+    return without_fold(row["name"])
 
 
 def _validated(row: Row) -> float:
