@@ -255,7 +255,7 @@ def _weight_changes(run: Run, reference: Run, stages: Sequence[str]) -> dict[str
             safe_open(path, framework="numpy") as ours,
             safe_open(start, framework="numpy") as theirs,
         ):
-            shared = set(ours.keys()) & set(theirs.keys())
+            shared = sorted(set(ours.keys()) & set(theirs.keys()))  # the same sum in every process
             for stage in stages:
                 for name in shared:
                     if name.startswith(f"{stage}.") and not name.endswith(BUFFERS):
