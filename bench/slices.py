@@ -1,5 +1,7 @@
 """From .nii.gz to slices: beside a plain nibabel loop, on two processes, and its peak memory.
 
+What two processes can gain at best is shown by two runs of one process each at the same time.
+
     python bench/slices.py [--data FOLDER_OF_NII_GZ] [--out FOLDER]
 
 Without --data, six whole scans of 1 mm are simulated, and set into the grid of 256 × 256 × 256
@@ -10,6 +12,7 @@ processes are seconds on the clock.
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -112,7 +115,18 @@ print(seconds, max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) 
 
 
 def whole_cohort(paths, number, workers, folder):
-    """Slice `number` volumes (links to the few there are) in a process of its own."""
+    """Slice `number` volumes in a process of its own; return its seconds."""
+    (done,) = sliced(paths, number, [workers], folder)
+    seconds, peak = map(float, done.split())
+    print(
+        f"{number:4} volumes, {workers} process{'es' * (workers > 1)}: {seconds:6.1f} s, "
+        f"{1000 * seconds / number:5.1f} ms a volume, peak memory of a process {peak:.0f} MiB"
+    )
+    return seconds
+
+
+def sliced(paths, number, runs, folder):
+    """Slice `number` volumes (links to the few there are) in runs of so many workers at once."""
     data = folder / f"cohort{number}"
     for n in range(number):
         place = data / ("AD" if n % 2 else "NC")
@@ -120,19 +134,17 @@ def whole_cohort(paths, number, workers, folder):
         link = place / f"sub-{n:03d}_T1w.nii.gz"
         if not link.exists():
             link.symlink_to(paths[n % len(paths)].resolve())
-    out = folder / f"slices{number}-{workers}"
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, data, out, str(workers)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    seconds, peak = map(float, done.stdout.split())
-    print(
-        f"{number:4} volumes, {workers} process{'es' * (workers > 1)}: {seconds:6.1f} s, "
-        f"{1000 * seconds / number:5.1f} ms a volume, peak memory of a process {peak:.0f} MiB"
-    )
-    return seconds
+    children = []
+    for n, workers in enumerate(runs):
+        out = folder / f"slices{n}"
+        shutil.rmtree(out, ignore_errors=True)
+        command = [sys.executable, "-c", CHILD, data, out, str(workers)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        children.append(subprocess.Popen(command, **pipes))
+    printed = [child.communicate()[0] for child in children]
+    if any(child.returncode for child in children):
+        sys.exit("slicing failed")
+    return printed
 
 
 def main():
@@ -154,7 +166,9 @@ def main():
             return
         whole_cohort(paths, 23, 1, folder)
         one, two = (whole_cohort(paths, options.many, workers, folder) for workers in (1, 2))
-        print(f"two processes / one: {one / two:.2f} x")
+        beside = sliced(paths, options.many, [1, 1], folder)
+        best = 2 * one / max(float(line.split()[0]) for line in beside)
+        print(f"two processes are {one / two:.2f} x as fast as one; two runs at once {best:.2f} x")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 import json
+import os
 import shutil
+import signal
+import time
 from itertools import permutations, product
 
 import nibabel as nib
@@ -213,6 +216,52 @@ def test_the_files_are_the_same_for_any_number_of_workers(cohort_folder, tmp_pat
         take(cohort_folder, tmp_path / str(workers), workers=workers)
     for name in FILES:
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
+def slowly(monkeypatch, before=lambda: None):
+    """Make this process slow, so that its helper comes to work; return what it took itself."""
+    own, take_file = [], taking.take_file
+
+    def slow(path, *rest):
+        before()
+        own.append(path)
+        time.sleep(0.3)
+        return take_file(path, *rest)
+
+    monkeypatch.setattr(taking, "take_file", slow)
+    return own
+
+
+def test_a_helper_takes_its_part_and_changes_nothing(cohort_folder, tmp_path, monkeypatch):
+    (cohort_folder / "NC" / "sub-8_T1w.nii.gz").write_bytes(b"no scan")
+    whole = take(cohort_folder, tmp_path / "whole", workers=1)
+    own = slowly(monkeypatch)
+    shared = take(cohort_folder, tmp_path / "shared", workers=2)
+    assert 0 < len(own) < 10
+    assert shared.sha256 == whole.sha256
+    assert {path.name for path in (tmp_path / "shared").iterdir()} == {*FILES, ".lock"}
+
+
+def test_a_killed_helper_is_named_and_the_next_call_goes_on(cohort_folder, tmp_path, monkeypatch):
+    whole = take(cohort_folder, tmp_path / "whole", workers=1)
+    started = []
+
+    class Watched(taking.ProcessPoolExecutor):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            started.append(self)
+
+    def kill():
+        for pid in list(started[0]._processes):
+            os.kill(pid, signal.SIGKILL)
+
+    monkeypatch.setattr(taking, "ProcessPoolExecutor", Watched)
+    with monkeypatch.context() as patch:
+        slowly(patch, kill)
+        with pytest.raises(InputError, match=r"A process that took slices was killed.*--workers 1"):
+            take(cohort_folder, tmp_path / "out", workers=2)
+    assert not (tmp_path / "out" / "slices.part.d").exists()
+    assert take(cohort_folder, tmp_path / "out", workers=1).sha256 == whole.sha256
 
 
 @pytest.mark.parametrize("cut", ["journal", "pixels", "line", "nothing"])

@@ -7,11 +7,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from headscope.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 try:
     import fcntl
@@ -77,13 +78,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
+def write_table(path: Path, table: "pd.DataFrame") -> None:
     """Write a TSV; missing values read n/a, as in BIDS, and floats keep all their digits."""
     write_text(path, table.to_csv(sep="\t", index=False, na_rep="n/a", lineterminator="\n"))
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> "pd.DataFrame":
     """Read a TSV of ours: ids and names stay text ('007' is no number, 'NA' no missing value)."""
+    import pandas as pd  # a process that only takes slices does without
+
     columns = pd.read_csv(path, sep="\t", nrows=0).columns
     text = {name: str for name in TEXT_COLUMNS if name in columns}
     missing = {name: ["n/a"] for name in columns}

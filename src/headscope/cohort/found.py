@@ -3,9 +3,10 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 ID: Final = "id of the participant"
 SUBJECT: Final = re.compile(r"(sub-[A-Za-z0-9]+|OAS[1-4]_?\d{4,5}|\d{3}_S_\d{4,5})")
@@ -19,7 +20,7 @@ class Found:
     """What a layout recognised: a row a scan, with every column its table offers."""
 
     layout: str
-    scans: pd.DataFrame
+    scans: "pd.DataFrame"
     label: str | None = None  # the column of classes, where the layout knows it
     classes: Mapping[str, Sequence[str]] | None = None
     notes: list[str] = field(default_factory=list)

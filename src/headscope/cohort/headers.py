@@ -14,16 +14,15 @@ from typing import Any, Final
 import nibabel as nib
 import numpy as np
 from isal import igzip
-from isal.igzip_lib import IsalError
+from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor, IsalError
 from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer.mghformat import MGHError, MGHHeader
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.spm2analyze import Spm2AnalyzeHeader
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
+GZIPPED: Final = b"\x1f\x8b"
 HEADER_BYTES: Final = 1024  # enough for every header read here: 348, 540 and 284 bytes
 MGH_OFFSET: Final = 284  # bytes before the voxels of an MGH file
 DEFLATE_RATIO: Final = 1032  # deflate packs at most so many bytes into one
@@ -81,7 +80,7 @@ def read_header(path: Path) -> Header:
             raise Refused("cannot be read: it is no regular file")
     if header_path.exists() and header_path.stat().st_size == 0:
         raise Refused("is empty")
-    head = read_bytes(header_path, 0, HEADER_BYTES)
+    head = _read_head(header_path)
     if path.name.lower().endswith((".mgh", ".mgz")):
         return _mgh_header(head, data_path)
     kind = NIFTI.get(head[344:348]) or NIFTI.get(head[4:8])
@@ -90,6 +89,17 @@ def read_header(path: Path) -> Header:
     if header_path == data_path:
         raise Refused("is no NIfTI file: its magic number is wrong")
     return _analyze_header(head, header_path, data_path)
+
+
+def _read_head(path: Path) -> bytes:
+    """Return the first bytes; of a gzipped file no more than they are unpacked."""
+    with path.open("rb") as file:
+        head = file.read(4 * HEADER_BYTES)
+    if head.startswith(GZIPPED):
+        head = IgzipDecompressor(flag=DECOMP_GZIP).decompress(head, HEADER_BYTES)
+        if len(head) < HEADER_BYTES:  # a short or damaged file, or one packed in many parts
+            return read_bytes(path, 0, HEADER_BYTES)
+    return head[:HEADER_BYTES]
 
 
 def _nifti_header(kind: Any, head: bytes, data: Path) -> Header:
@@ -157,6 +167,9 @@ def _plain_affine(header: Any) -> NDArray[np.float64]:
 
 def _spm_affine(path: Path) -> NDArray[np.float64]:
     """Return the affine of SPM's .mat file, which counts voxels from 1."""
+    from scipy.io import loadmat  # rarely needed, and slow to load
+    from scipy.io.matlab import MatReadError
+
     try:
         stored = loadmat(path)
     except NotImplementedError:
@@ -218,7 +231,7 @@ def read_bytes(path: Path, start: int, size: int) -> bytes:
     """Return up to `size` bytes from `start`, unpacked where the file is gzipped."""
     with path.open("rb") as file:
         stored = os.fstat(file.fileno()).st_size
-        if file.read(2) != b"\x1f\x8b":
+        if file.read(2) != GZIPPED:
             file.seek(min(start, stored))
             return file.read(min(size, stored))
         if start + size > DEFLATE_RATIO * stored + HEADER_BYTES:

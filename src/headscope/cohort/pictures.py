@@ -10,10 +10,9 @@ import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -23,6 +22,9 @@ from headscope.cohort.midslices import draw_picture
 from headscope.cohort.scans import refusing, walk_files
 from headscope.errors import InputError
 from headscope.files import NO_ID
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 FORMATS: Final = ("JPEG", "PNG", "TIFF")
@@ -86,14 +88,14 @@ def subjects_in(
     return [NO_ID] * len(names), ""
 
 
-def number_pictures(scans: pd.DataFrame) -> pd.DataFrame:
+def number_pictures(scans: "pd.DataFrame") -> "pd.DataFrame":
     """Return the table of pictures with `slice_index`: the last number of each name.
 
     Where such numbers are lacking or repeat within a subject and session, its pictures are
     numbered in their order.
     """
     numbers = [_last_number(path) for path in scans["path"]]
-    place = pd.Series([-1 if n is None else n for n in numbers], index=scans.index)
+    place = scans.assign(place=[-1 if n is None else n for n in numbers])["place"]
     order = scans.assign(place=place).sort_values(["place", "path"]).index
     index = place.copy()
     keys = [name for name in ("subject_id", "session_id", "plane") if name in scans.columns]

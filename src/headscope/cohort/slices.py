@@ -33,7 +33,7 @@ from headscope.files import atomic_path, locked, sha256, write_json, write_table
 if TYPE_CHECKING:
     from headscope.cohort.layouts import Cohort
 
-GEOMETRY: Final = 1  # raised when the same settings come to give other pixels
+GEOMETRY: Final = 2  # raised when the same settings come to give other pixels
 FAILED_SHARE: Final = 0.2
 COLUMNS: Final = ("scan", "subject_id", "session_id", "label", "plane", "slice_index")
 
@@ -151,6 +151,7 @@ class _Partial:
         self.journal_path = out / "slices.part.jsonl"
         self.size = size
         self.done: list[dict[str, Any]] = []  # one a scan: its indices, or why it failed
+        self.digest = hashlib.sha256()  # over the pixels so far
         first = json.dumps(settings)
         lines = self._read_journal()
         if lines and lines[0] == first and self.pixels_path.is_file():
@@ -164,7 +165,9 @@ class _Partial:
     def __enter__(self) -> "_Partial":
         self.pixels = self.pixels_path.open("r+b")
         self.pixels.truncate(self.start + self.slices * self.size**2)
-        self.pixels.seek(0, 2)
+        self.pixels.seek(self.start)
+        while chunk := self.pixels.read(2**20):
+            self.digest.update(chunk)
         self.journal = self.journal_path.open("a", encoding="utf-8")
         return self
 
@@ -189,6 +192,7 @@ class _Partial:
         else:
             self.pixels.write(taken[0].data)
             self.pixels.flush()
+            self.digest.update(taken[0].data)
             entry = {"indices": {plane: held.tolist() for plane, held in taken[1].items()}}
         self.journal.write(json.dumps(entry) + "\n")
         self.journal.flush()
@@ -285,7 +289,7 @@ def _finish(cohort: "Cohort", out: Path, settings: dict[str, Any], partial: _Par
     with atomic_path(out / "labels.npy") as path:
         np.save(path, pd.Index(cohort.class_names).get_indexer(table["label"]).astype(np.int64))
     hashes = {name: sha256(out / name) for name in CHECKED}
-    whole = "".join([sha256(partial.pixels_path), *hashes.values()])
+    whole = "".join([partial.digest.hexdigest(), *hashes.values()])
     problems = len(partial.problems)
     note = f"{problems} of {len(cohort.scans)} scans could not be used; problems.tsv says why."
     if any(entry.get("transient") for entry in partial.done):

@@ -1,75 +1,128 @@
 """Many scan files → the slices of each, in order, by one process or several."""
 
 import shutil
-import warnings
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-import joblib
 import numpy as np
+from loky import ProcessPoolExecutor, cpu_count
+from loky.process_executor import BrokenProcessPool
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from headscope.cohort.midslices import planes_of, take_planes
 from headscope.cohort.pictures import is_picture, take_picture
 from headscope.cohort.scans import PLANES, Scan, ScanError, read_scan
+from headscope.errors import InputError
 
-SCANS_PER_WORKER: Final = 48  # starting a process costs about as much as so many scans
+SCANS_PER_WORKER: Final = 32  # starting a process costs about as much as so many scans
+AHEAD: Final = 3  # scans that each process may be ahead by
+IDLE_S: Final = 5  # a helper without work for so long ends, as where this process was killed
+ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 Taken = tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]] | ScanError
+Task = tuple[Path, str]  # a scan and the plane to take
 
 
 def take_files(
-    todo: list[tuple[Path, str]], options: dict[str, Any], workers: int | None, spool: Path
+    todo: list[Task], options: dict[str, Any], workers: int | None, spool: Path
 ) -> Generator[Taken, None, None]:
-    """Yield what each scan gives, in order; processes work ahead by a few scans, no more.
+    """Yield what each scan gives, in order; the pixels are good until the next is asked for.
 
-    Processes hand their pixels over as files in the folder `spool`: pickled through a pipe, as
-    results are, they would cost a quarter of all time.
+    Several processes are this one and its helpers, which hand their pixels over as files in the
+    folder `spool`: pickled through a pipe, as results are, they would cost a quarter of all time.
+
+    Raises
+    ------
+    InputError
+        A helper was killed.
     """
     shutil.rmtree(spool, ignore_errors=True)  # of a process that was killed
     if workers is None:
-        workers = max(1, min(joblib.cpu_count(), len(todo) // SCANS_PER_WORKER))
-    if workers == 1:
-        yield from (take_file(path, plane, options) for path, plane in todo)
-        return
-    spool.mkdir()
-    parallel = joblib.Parallel(n_jobs=workers, return_as="generator", pre_dispatch="2*n_jobs")
-    results = parallel(
-        joblib.delayed(_spooled)(path, plane, options, spool / str(n))
-        for n, (path, plane) in enumerate(todo)
-    )
-    try:
-        for taken in results:
-            yield _fetched(taken)
-    finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that work done ahead is thrown away
-            results.close()
-        shutil.rmtree(spool, ignore_errors=True)
+        workers = max(1, min(cpu_count(), len(todo) // SCANS_PER_WORKER))
+    with threadpool_limits(1, user_api="blas"):
+        if workers == 1:
+            yield from (take_file(path, plane, options) for path, plane in todo)
+            return
+        spool.mkdir()
+        executor = ProcessPoolExecutor(workers - 1, env=ONE_THREAD, timeout=IDLE_S)
+        try:
+            yield from _take_together(executor, workers - 1, iter(todo), options, spool)
+        except BrokenProcessPool:
+            raise InputError(
+                "A process that took slices was killed, for lack of memory perhaps: --workers 1 "
+                "needs the least. What was taken is kept."
+            ) from None
+        finally:
+            executor.shutdown(kill_workers=True)
+            shutil.rmtree(spool, ignore_errors=True)
 
 
-def _spooled(
-    path: Path, plane: str, options: dict[str, Any], file: Path
-) -> tuple[Path, tuple[int, ...], dict[str, NDArray[np.int64]]] | ScanError:
-    """Take a scan's slices and leave their pixels in `file`."""
+def _take_together(
+    executor: ProcessPoolExecutor,
+    helpers: int,
+    todo: Iterator[Task],
+    options: dict[str, Any],
+    spool: Path,
+) -> Iterator[Taken]:
+    """Yield what each scan gives: the helpers' queue is kept filled, and this process works too."""
+    free = deque(spool / str(n) for n in range(AHEAD * helpers))  # files to leave pixels in
+    for file in free:
+        file.touch()
+    taken: deque[tuple[Future[Any], Path | None]] = deque()  # in order, done or under way
+    started = executor.submit(_start)
+    while True:
+        while started.done() and free and (task := next(todo, None)):
+            file = free.popleft()
+            taken.append((executor.submit(_leave, *task, options, file), file))
+        waits = taken and not taken[0][0].done()
+        if (
+            (waits or not taken)
+            and len(taken) < AHEAD * (helpers + 1)
+            and (task := next(todo, None))
+        ):
+            own: Future[Any] = Future()
+            own.set_result(take_file(*task, options))
+            taken.append((own, None))
+        elif taken:
+            result, used = taken.popleft()
+            yield _fetched(result.result())
+            if used is not None:
+                free.append(used)
+        else:
+            return
+
+
+class _Left(NamedTuple):
+    """Slices whose pixels a helper left in a file."""
+
+    file: Path
+    shape: tuple[int, ...]
+    indices: dict[str, NDArray[np.int64]]
+
+
+def _start() -> None:
+    """Do nothing: whoever could call this has loaded what it needs."""
+
+
+def _leave(path: Path, plane: str, options: dict[str, Any], file: Path) -> _Left | ScanError:
+    """Take a scan's slices and leave their pixels in `file`, over what stands there."""
     taken = take_file(path, plane, options)
     if isinstance(taken, ScanError):
         return taken
     pixels, indices = taken
-    pixels.tofile(file)
-    return file, pixels.shape, indices
+    with file.open("r+b") as stream:
+        stream.write(pixels.data)
+    return _Left(file, pixels.shape, indices)
 
 
-def _fetched(
-    left: tuple[Path, tuple[int, ...], dict[str, NDArray[np.int64]]] | ScanError,
-) -> Taken:
-    """Read what `_spooled` left, and remove its file."""
-    if isinstance(left, ScanError):
-        return left
-    file, shape, indices = left
-    pixels = np.fromfile(file, dtype=np.uint8).reshape(shape)
-    file.unlink()
-    return pixels, indices
+def _fetched(result: Taken | _Left) -> Taken:
+    """Return what was taken; pixels that were left in a file are mapped."""
+    if not isinstance(result, _Left):
+        return result
+    return np.memmap(result.file, np.uint8, "r", shape=result.shape), result.indices
 
 
 def take_file(path: Path, plane: str, options: dict[str, Any]) -> Taken:
