@@ -242,7 +242,7 @@ def _extent(foreground: NDArray[np.bool_], axis: int) -> tuple[int, int]:
     Noise in the air and the tip of a nose do not count.
     """
     other = tuple(a for a in range(3) if a != axis)
-    area = foreground.sum(axis=other)
+    area = foreground.view(np.uint8).sum(axis=other, dtype=np.int32)
     held = np.flatnonzero(area > 0.05 * area.max())
     return int(held[0]), int(held[-1])
 

@@ -31,35 +31,41 @@ def resample(
     beside one another in it, so that each product is one for all of them.
     """
     rows, count, columns = grey.shape
-    high, wide = into.shape[1:]
-    down = np.zeros((high, count * columns), dtype=np.float32)
-    for new, old, weights in _bands(shape[0], high, box[0].start, box[0].stop, 1):
+    vertical, downwards = _bands(shape[0], into.shape[1], box[0].start, box[0].stop, 1)
+    horizontal, across = _bands(shape[1], into.shape[2], box[1].start, box[1].stop, 1 / FINE)
+    down = np.empty((vertical.stop - vertical.start, count * columns), dtype=np.float32)
+    for new, old, weights in downwards:
         np.matmul(weights, grey.reshape(rows, -1)[old], out=down[new])
     np.rint(down, out=down)
-    resampled = np.zeros((high * count, wide), dtype=np.float32)
-    for new, old, weights in _bands(shape[1], wide, box[1].start, box[1].stop, 1 / FINE):
-        np.matmul(down.reshape(-1, columns)[:, old], weights.T, out=resampled[:, new])
+    down = down.reshape(-1, columns)
+    resampled = np.empty((len(down), horizontal.stop - horizontal.start), dtype=np.float32)
+    for new, old, weights in across:
+        np.matmul(down[:, old], weights.T, out=resampled[:, new])
     np.rint(resampled, out=resampled)
-    into[:] = resampled.reshape(high, count, wide).swapaxes(0, 1)
+    beside = resampled.reshape(len(down) // count, count, resampled.shape[1])
+    into[:, vertical, horizontal] = beside.swapaxes(0, 1)
 
 
 @lru_cache(maxsize=8)
 def _bands(
     before: int, after: int, low: int, high: int, factor: float
-) -> list[tuple[slice, slice, NDArray[np.float32]]]:
-    """Return `factor` times the weights of pixels `low` to `high`, by bands of new pixels.
+) -> tuple[slice, list[tuple[slice, slice, NDArray[np.float32]]]]:
+    """Return which new pixels see old ones from `low` to `high`, and the weights by bands of them.
 
-    Each is a slice of new pixels, one of old ones, counted from `low`, and their matrix.
+    A band is a slice of those new pixels, one of the old, counted from `low`, and a matrix, which
+    holds `factor` times the weights.
     """
     matrix = _weights(before, after)[:, low:high] * np.float32(factor)
+    seeing = np.flatnonzero(matrix.any(axis=1))
+    first, stop = (int(seeing[0]), int(seeing[-1]) + 1) if seeing.size else (0, 0)
     bands = []
-    for start in range(0, after, BAND):
-        touched, used = np.nonzero(matrix[start : start + BAND])
-        if touched.size:
-            new = slice(start + int(touched.min()), start + int(touched.max()) + 1)
-            old = slice(int(used.min()), int(used.max()) + 1)
-            bands.append((new, old, matrix[new, old]))
-    return bands
+    for start in range(first, stop, BAND):
+        part = matrix[start : min(start + BAND, stop)]
+        used = np.flatnonzero(part.any(axis=0))
+        old = slice(int(used[0]), int(used[-1]) + 1)
+        new = slice(start - first, start - first + len(part))
+        bands.append((new, old, part[:, old]))
+    return slice(first, stop), bands
 
 
 @lru_cache(maxsize=8)
