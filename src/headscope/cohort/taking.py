@@ -41,15 +41,16 @@ def take_files(
     """
     shutil.rmtree(spool, ignore_errors=True)  # of a process that was killed
     if workers is None:
-        workers = max(1, min(cpu_count(), len(todo) // SCANS_PER_WORKER))
+        workers = min(cpu_count(), len(todo) // SCANS_PER_WORKER)
+    helpers = min(workers, len(todo)) - 1
     with threadpool_limits(1, user_api="blas"):
-        if workers == 1:
+        if helpers < 1:
             yield from (take_file(path, plane, options) for path, plane in todo)
             return
         spool.mkdir()
-        executor = ProcessPoolExecutor(workers - 1, env=ONE_THREAD, timeout=IDLE_S)
+        executor = ProcessPoolExecutor(helpers, env=ONE_THREAD, timeout=IDLE_S)
         try:
-            yield from _take_together(executor, workers - 1, iter(todo), options, spool)
+            yield from _take_together(executor, helpers, iter(todo), options, spool)
         except BrokenProcessPool:
             raise InputError(
                 "A process that took slices was killed, for lack of memory perhaps: --workers 1 "
@@ -77,12 +78,9 @@ def _take_together(
         while started.done() and free and (task := next(todo, None)):
             file = free.popleft()
             taken.append((executor.submit(_leave, *task, options, file), file))
-        waits = taken and not taken[0][0].done()
-        if (
-            (waits or not taken)
-            and len(taken) < AHEAD * (helpers + 1)
-            and (task := next(todo, None))
-        ):
+        idle = not taken or not taken[0][0].done()
+        crowded = len(taken) >= AHEAD * (helpers + 1)
+        if idle and not crowded and (task := next(todo, None)):
             own: Future[Any] = Future()
             own.set_result(take_file(*task, options))
             taken.append((own, None))
