@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import json
 import re
 import stat
 import zipfile
@@ -12,12 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from headscope.cohort import shortcuts
+from headscope.cohort.audit import audit
 from headscope.cohort.layouts import find_cohort
 from headscope.cohort.privacy import pseudonymised
 from headscope.cohort.slices import write_slices
 from headscope.errors import InputError
 from headscope.experiment import run
 from headscope.reporting import write_report
+from tests.commands import headscope_here
 from tests.test_experiment import settings, write_cohort
 
 # DICOM groups whose text tells a person, a place or a time: identification, patient, study, visit
@@ -130,6 +134,55 @@ def test_pseudonyms_are_keyed_hashes_and_no_id_is_left(tmp_path):
     assert run(settings(data, tmp_path / "out", **known)) == experiment
     with pytest.raises(InputError, match="holds slices of other scans"):
         run(settings(data, tmp_path / "out", **(known | {"pseudonymise": tmp_path / "other.key"})))
+
+
+def test_an_audit_shows_pseudonyms_alone(tmp_path, monkeypatch, capsys):
+    data = write_cohort(tmp_path / "of sub-NC0" / "scans")
+    (data / "AD" / "sub-AD5_T1w.nii.gz").write_bytes(b"broken")
+    for found, kept in (("NC/sub-NC1", "AD/sub-AD1"), ("NC/sub-NC3", "NC/sub-NC2")):
+        copied = (data / f"{kept}_T1w.nii.gz").read_bytes()  # pairs, whose scans are named
+        (data / f"{found}_T1w.nii.gz").write_bytes(copied)
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(shortcuts, "DRAWS", 20)
+    known = ["--count", 2, "--workers", 1, "--where", "subject_id != sub-NC4"]
+    known += ["--pseudonymise", tmp_path / "keys" / "study.key"]
+    shown = headscope_here(monkeypatch, capsys, "audit", data, *known)
+    as_json = headscope_here(monkeypatch, capsys, "audit", data, *known, "--json", "--out", "json")
+    assert (shown.returncode, as_json.returncode) == (3, 3), shown.stderr + as_json.stderr
+    (folder / "terminal").write_text("".join(map(str, (*shown, *as_json))))
+    facts = json.loads(as_json.stdout)
+    assert len(occurrences(folder, facts["pairs"][0]["subjects"])) >= 6  # in all three files
+    assert occurrences(folder, ["sub-AD", "sub-NC", "T1w", str(data)]) == []
+    assert (facts["path"], facts["subjects"], facts["scans"]) == ("pseudonymised scans", 10, 10)
+    assert "identical" in {pair["kind"] for pair in facts["pairs"]}
+    assert all(re.fullmatch(r"sub-[0-9a-f]{12}", name) for name in facts["pairs"][0]["subjects"])
+    assert {each["family"]: each["note"] for each in facts["shortcuts"]}["grid"].startswith("the")
+
+
+def test_an_error_of_a_pseudonymised_scan_names_no_file(tmp_path):
+    data = write_cohort(tmp_path / "data")
+    for number in range(4):
+        (data / "AD" / f"sub-AD{number}_T1w.nii.gz").write_bytes(b"broken")
+    key = tmp_path / "study.key"
+    with pytest.raises(InputError, match=r"The first: sub-[0-9a-f]{12}/ses-[0-9a-f]{8} is no NI"):
+        audit(data, count=2, workers=1, pseudonymise=key)
+    with pytest.raises(InputError, match=r"The first: .*data/AD/sub-AD0_T1w\.nii\.gz is no NIfTI"):
+        audit(data, count=2, workers=1)
+
+
+def test_an_audit_keeps_the_key_apart_and_hides_no_stored_ids(tmp_path, monkeypatch, capsys):
+    data = write_cohort(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    inside = ["--pseudonymise", "page/study.key", "--out", "page"]
+    done = headscope_here(monkeypatch, capsys, "audit", data, *inside)
+    assert done.returncode == 2 and "keep the key elsewhere" in done.stderr
+    assert not (tmp_path / "page").exists()
+    write_slices(find_cohort(data), tmp_path / "store", count=2, size=32, workers=1)
+    with pytest.raises(InputError, match="keep the ids that they were taken with"):
+        audit(tmp_path / "store", pseudonymise=tmp_path / "study.key")
+    assert not (tmp_path / "study.key").exists()
 
 
 def test_the_same_key_gives_the_same_pseudonyms_and_another_gives_others(tmp_path):

@@ -181,6 +181,7 @@ def audit(
     permutations: Annotated[
         int, typer.Option(help="Permutations of the labels, of an experiment's frozen runs.", min=1)
     ] = 200,
+    pseudonymise: Pseudonymise = None,
     workers: Workers = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -194,8 +195,13 @@ def audit(
     """
     from headscope.analysis.leakage_file import has_runs, stored_leakage
     from headscope.cohort.audit import audit as run_audit
+    from headscope.cohort.privacy import check_apart
     from headscope.reporting.audit import write_audit
 
+    inside = data if (data / "experiment.toml").is_file() else Path("headscope-audit")
+    page = (out or inside) / "audit.html"
+    if pseudonymise is not None:
+        check_apart(pseudonymise, page.parent)
     with resumable():
         result = run_audit(
             data,
@@ -203,11 +209,10 @@ def audit(
             count=count,
             correlation=correlation,
             workers=workers,
+            pseudonymise=pseudonymise,
             **finding(label, classes, threshold, where, subject_pattern),
         )
         leakage = stored_leakage(data, permutations=permutations) if has_runs(data) else None
-    inside = data if (data / "experiment.toml").is_file() else Path("headscope-audit")
-    page = (out or inside) / "audit.html"
     write_audit(page, result.to_dict(), [pair.pictures for pair in result.pairs])
     print_audit(result, page, json_, leakage)
     if result.serious or (leakage is not None and leakage.serious):

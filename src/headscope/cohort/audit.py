@@ -6,7 +6,7 @@ two subsets of a split, and facts that tell the label without anatomy (`shortcut
 
 import tempfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from headscope.cohort.duplicates import COPY, Match, Matches, find_matches
 from headscope.cohort.layouts import find_cohort
+from headscope.cohort.privacy import pseudonymised
 from headscope.cohort.shortcuts import Shortcut, find_shortcuts, scan_facts, slice_facts
 from headscope.cohort.slices import SliceSet, open_slices, write_slices
 from headscope.cohort.tables import counted, listed
@@ -115,50 +116,62 @@ def audit(
     count: int = 30,
     correlation: float = COPY,
     workers: int | None = None,
+    pseudonymise: Path | None = None,
     **options: Any,
 ) -> Audit:
     """Check a folder of scans, an experiment, or a stored set of slices.
 
     Scans are sliced small first, into `out` if given; `options` are those of `find_cohort` (label,
     classes, threshold, where). `correlation` is the least of a copy's slices at 24×24 pixels.
+    `pseudonymise` names a key file: ids of scans become keyed hashes, and no path is kept.
 
     Raises
     ------
     InputError
-        `path` is none of the three, or the correlation lies outside 0.9 to 1.
+        `path` is none of the three, the correlation lies outside 0.9 to 1, the key is none, or
+        stored slices are to be pseudonymised.
     """
     path = Path(path)
     if not 0.9 <= correlation <= 1:
         raise InputError(f"Correlation {correlation} is no threshold of copies: choose 0.9 to 1.")
     for folder in (path / "slices", path):
         if (folder / "slices.json").is_file():
+            if pseudonymise is not None:
+                raise InputError(
+                    f"{path} holds slices, which keep the ids that they were taken with: "
+                    "--pseudonymise is for a folder of scans."
+                )
             tables = sorted((path / "splits").glob("*.tsv"))
             splits = [file for file in tables if not file.name.endswith(".balance.tsv")]
-            return audit_slices(
-                open_slices(folder), path, _root(path), splits, correlation=correlation
-            )
+            stored, file_of = open_slices(folder), _file_of(path)
+            return audit_slices(stored, str(path), file_of, splits, correlation=correlation)
     cohort = find_cohort(path, plane=plane, **options)
     with tempfile.TemporaryDirectory(prefix="headscope-") as temporary:
+        folder = Path(temporary) if out is None else Path(out)
+        if pseudonymise is not None:
+            cohort = pseudonymised(cohort, Path(pseudonymise), folder)
         slices = write_slices(
             cohort,
-            Path(temporary) if out is None else Path(out),
+            folder,
             plane=plane,
             count=count,
             size=SIZE,
             workers=workers,
         )
-        return audit_slices(slices, path, cohort.root, [], correlation=correlation)
+        files = dict(zip(cohort.names, cohort.scans["path"].map(cohort.root.joinpath), strict=True))
+        name = str(path) if pseudonymise is None else "pseudonymised scans"
+        return audit_slices(slices, name, files.__getitem__, [], correlation=correlation)
 
 
 def audit_slices(
     slices: SliceSet,
-    path: Path,
-    root: Path | None,
+    path: str,
+    file_of: Callable[[str], Path] | None,
     split_files: Sequence[Path],
     *,
     correlation: float = COPY,
 ) -> Audit:
-    """Check stored slices; `root` is where their scans lie, or None where that is unknown."""
+    """Check stored slices; `file_of` tells a scan's file, or is None where that is unknown."""
     table = slices.table
     scan = _scan_numbers(table)
     starts = np.flatnonzero(np.diff(scan, prepend=-1))
@@ -183,7 +196,8 @@ def audit_slices(
     conflicts = _conflicts(scans[known])
     checked = [check_split(name, split) for name, split in splits.items()]
     # 3. what tells the label without anatomy
-    facts = pd.concat([scan_facts(root, scans["scan"]), slice_facts(slices.pixels, starts)], axis=1)
+    files = None if file_of is None else scans["scan"].map(file_of)
+    facts = pd.concat([scan_facts(files, len(scans)), slice_facts(slices.pixels, starts)], axis=1)
     shortcuts = find_shortcuts(facts, scans["label"].to_numpy(str), person)
     findings = [
         *_pair_findings(pairs, matches, scans),
@@ -192,7 +206,7 @@ def audit_slices(
         *map(_shortcut_finding, shortcuts),
     ]
     return Audit(
-        path=str(path),
+        path=path,
         layout=str(slices.settings.get("layout", "slices")),
         scans=len(scans),
         subjects=int(scans["subject_id"][known].nunique()),
@@ -227,8 +241,8 @@ def check_split(name: str, split: pd.DataFrame) -> SplitCheck:
     return SplitCheck(name, unit, len(subsets), sorted(subsets.index[subsets > 1].astype(str)))
 
 
-def _root(experiment: Path) -> Path | None:
-    """Return where the scans of an experiment lie, if they still do."""
+def _file_of(experiment: Path) -> Callable[[str], Path] | None:
+    """Return what tells the file of an experiment's scan, if scans still lie there."""
     settings = experiment / "experiment.toml"
     if not settings.is_file():
         return None
@@ -236,7 +250,7 @@ def _root(experiment: Path) -> Path | None:
     folder = experiment / data  # paths are taken from the file's own folder
     if not folder.exists():
         return None
-    return folder if folder.is_dir() else folder.parent
+    return (folder if folder.is_dir() else folder.parent).joinpath
 
 
 def _scan_numbers(table: pd.DataFrame) -> NDArray[np.intp]:

@@ -51,6 +51,11 @@ class Cohort:
     notes: list[str]
     simulated: bool
 
+    @property
+    def names(self) -> "pd.Series[str]":
+        """What artefacts call each scan: its path, or its pseudonym where it has one."""
+        return self.scans["name" if "name" in self.scans.columns else "path"]
+
 
 def find_cohort(
     data: Path,

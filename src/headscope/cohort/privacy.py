@@ -18,6 +18,7 @@ from headscope.files import NO_ID
 
 KEY_BYTES: Final = 32
 SHORTEST_KEY: Final = 16
+CONDITION: Final = ("Left out by '", 'Left out by "')  # of --where, which may name a subject
 FILE_NAME: Final = re.compile(r"\S+\.(?:nii|hdr|img|mgh|mgz|dcm|ima|jpe?g|png|tiff?)\b", re.I)
 
 
@@ -34,11 +35,7 @@ def pseudonymised(cohort: Cohort, key_file: Path, out: Path) -> Cohort:
     InputError
         The key is too short or cannot be read, or lies in `out`, with which it would be passed on.
     """
-    if key_file.resolve().is_relative_to(out.resolve()):
-        raise InputError(
-            f"The key {key_file} lies in {out}, and whoever gets that folder could undo the "
-            "pseudonyms: keep the key elsewhere."
-        )
+    check_apart(key_file, out)
     key = _read_key(key_file)
     scans = cohort.scans
     pairs = list(zip(scans["subject_id"], scans["session_id"], strict=True))
@@ -56,6 +53,15 @@ def pseudonymised(cohort: Cohort, key_file: Path, out: Path) -> Cohort:
         notes=[note for note in cohort.notes if not _quotes(note, hidden)]
         + ["Ids are pseudonyms: keyed hashes of those in the data."],
     )
+
+
+def check_apart(key_file: Path, out: Path) -> None:
+    """Refuse a key in the folder that holds what it protects (InputError)."""
+    if key_file.resolve().is_relative_to(out.resolve()):
+        raise InputError(
+            f"The key {key_file} lies in {out}, and whoever gets that folder could undo the "
+            "pseudonyms: keep the key elsewhere."
+        )
 
 
 def _read_key(path: Path) -> bytes:
@@ -94,7 +100,7 @@ def _reordered(scans: pd.DataFrame) -> pd.DataFrame:
 
 
 def _quotes(note: str, hidden: Iterable[str]) -> bool:
-    """Say whether a note holds a name of a file, an example, or a known id of some length."""
-    if ", the first " in note or FILE_NAME.search(note):
+    """Say whether a note holds a file's name, an example, a condition or an id of some length."""
+    if ", the first " in note or note.startswith(CONDITION) or FILE_NAME.search(note):
         return True
     return any(len(name) > 2 and name in note for name in hidden)

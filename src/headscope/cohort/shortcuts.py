@@ -5,7 +5,8 @@ teaches it nothing about brains, and its accuracy on new subjects of the same co
 Each family of facts is given to a random forest alone, cross-validated by subject.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,10 @@ MARGIN: Final = 0.05  # above 0.5: a forest's luck with folds, which no interval
 STRONG: Final = 0.80  # what brightness may tell by anatomy alone stays below
 EDGE: Final = 0.02  # width of a border, as a share of the side
 CORNER: Final = 0.08
+
+SUFFIX: Final = re.compile(
+    r"\.(?:(?:nii|hdr|img)(?:\.gz)?|mgh|mgz|dcm|ima|jpe?g|png|tiff?)$", re.IGNORECASE
+)
 
 FAMILIES: Final = {  # name: what it holds; whether anatomy may well have a part in it
     "grid": ("number of voxels or pixels along each axis", False),
@@ -87,14 +92,14 @@ def find_shortcuts(
     ]
 
 
-def scan_facts(root: Path | None, scans: Sequence[str]) -> pd.DataFrame:
+def scan_facts(files: Iterable[Path] | None, scans: int) -> pd.DataFrame:
     """Return grid, spacing and file facts of each scan, from headers alone; unknown ones are NaN.
 
     Only geometry and storage are asked for: no name, date or description leaves a header.
     """
-    if root is None:
-        return pd.DataFrame(index=range(len(scans)))
-    return pd.DataFrame([_file_facts(root / scan) for scan in scans])
+    if files is None:
+        return pd.DataFrame(index=range(scans))
+    return pd.DataFrame(map(_file_facts, files), index=range(scans))
 
 
 def _file_facts(path: Path) -> dict[str, Any]:
@@ -102,7 +107,7 @@ def _file_facts(path: Path) -> dict[str, Any]:
     if not files:
         return {}
     facts: dict[str, Any] = {
-        "file: format": "".join(path.suffixes[-2:] if path.suffix == ".gz" else [path.suffix]),
+        "file: format": _format(path),
         "file size: bytes": float(sum(file.stat().st_size for file in files)),
     }
     read = _picture_facts if is_picture(path.name) else _header_facts
@@ -113,6 +118,12 @@ def _file_facts(path: Path) -> dict[str, Any]:
         return facts
     except UNREADABLE:
         return facts
+
+
+def _format(path: Path) -> str:
+    """Return the suffix where it is a known one: others may be part of an id."""
+    known = SUFFIX.search(path.name)
+    return known[0] if known is not None else "other"
 
 
 def _header_facts(path: Path) -> dict[str, Any]:

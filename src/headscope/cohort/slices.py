@@ -111,7 +111,7 @@ def _fingerprint(cohort: "Cohort") -> str:
     digest = hashlib.sha256()
     columns = ["subject_id", "session_id", "label", "plane", "slice_index"]
     named = [name for name in columns if name in cohort.scans.columns]
-    rows = cohort.scans[named].assign(name=_names(cohort)).itertuples(index=False)
+    rows = cohort.scans[named].assign(name=cohort.names).itertuples(index=False)
     for row, path in zip(rows, cohort.scans["path"], strict=True):
         facts = []
         for file in stored_files(cohort.root / path):
@@ -120,11 +120,6 @@ def _fingerprint(cohort: "Cohort") -> str:
                 facts += [stat.st_size, stat.st_mtime_ns]
         digest.update(json.dumps([*row, *facts]).encode())
     return digest.hexdigest()
-
-
-def _names(cohort: "Cohort") -> "pd.Series[str]":
-    """Return what artefacts call each scan: its path, or its pseudonym where it has one."""
-    return cohort.scans["name" if "name" in cohort.scans.columns else "path"]
 
 
 def _check_same(out: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -250,7 +245,10 @@ def _check_problems(cohort: "Cohort", partial: _Partial, strict: bool) -> None:
     problems = partial.problems
     if not problems:
         return
-    first = ScanError(cohort.root / cohort.scans["path"].iloc[problems[0][0]], problems[0][1])
+    row, reason = problems[0]
+    hidden = "name" in cohort.scans.columns  # a pseudonym, which leads to no file
+    name = cohort.names.iloc[row]
+    first = ScanError(Path(name) if hidden else cohort.root / name, reason)
     if strict:
         raise first
     if len(problems) > FAILED_SHARE * len(cohort.scans):
@@ -262,7 +260,7 @@ def _check_problems(cohort: "Cohort", partial: _Partial, strict: bool) -> None:
 
 
 def _write_problems(cohort: "Cohort", partial: _Partial) -> Path:
-    names = _names(cohort)
+    names = cohort.names
     rows = [(names.iloc[n], reason) for n, reason in partial.problems]
     path = partial.journal_path.with_name("problems.tsv")
     write_table(path, pd.DataFrame(rows, columns=["path", "reason"]))
@@ -275,7 +273,7 @@ def _finish(cohort: "Cohort", out: Path, settings: dict[str, Any], partial: _Par
     table = _table(cohort, partial)
     lacking = [name for name in cohort.class_names if name not in set(table["label"])]
     if lacking:
-        names = _names(cohort)
+        names = cohort.names
         first = "; ".join(f"{names.iloc[n]} {reason}" for n, reason in partial.problems[:3])
         raise InputError(
             f"No scan of the class {lacking[0]!r} could be used: {out / 'problems.tsv'} lists why "
@@ -316,7 +314,7 @@ def _table(cohort: "Cohort", partial: _Partial) -> pd.DataFrame:
         for index in indices
     ]
     rows, planes, indices = zip(*taken, strict=True) if taken else ((), (), ())
-    scans = cohort.scans.assign(scan=_names(cohort)).iloc[list(rows)]
+    scans = cohort.scans.assign(scan=cohort.names).iloc[list(rows)]
     table = scans.assign(plane=planes)
     if "slice_index" not in scans.columns:  # ready pictures have theirs by name
         table["slice_index"] = np.array(indices, dtype=np.int64)
