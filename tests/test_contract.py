@@ -54,7 +54,7 @@ BATCH_NORM = nn.modules.batchnorm._BatchNorm
 def in_regime(network, name):
     """The same network as another regime prepares it."""
     regime = find_regime(name)
-    trained = trained_paths(network.model, network.classifier, regime)
+    trained = trained_paths(network.model, network.classifier, regime, network.architecture.name)
     mode = prepare(network.model, trained)
     return replace(network, regime=regime, trained=trained, training_mode=mode)
 

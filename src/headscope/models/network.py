@@ -91,7 +91,7 @@ def build_network(
     initialise(head, seed)
     map_layer = map_name(model, seen)
     # 3. what the regime lets train
-    trained = trained_paths(model, classifier, chosen)
+    trained = trained_paths(model, classifier, chosen, architecture)
     return Network(
         architecture=entry,
         regime=chosen,

@@ -77,8 +77,12 @@ def find_regime(name: str) -> Regime:
     )
 
 
-def trained_paths(model: nn.Module, classifier: str, regime: Regime) -> tuple[str, ...] | None:
+def trained_paths(
+    model: nn.Module, classifier: str, regime: Regime, name: str
+) -> tuple[str, ...] | None:
     """Return the paths of the modules that train, the classifier's last; None where all do.
+
+    `name` is the architecture's, for the error.
 
     Raises
     ------
@@ -92,7 +96,7 @@ def trained_paths(model: nn.Module, classifier: str, regime: Regime) -> tuple[st
     members = stage_members(model, classifier)
     if regime.stages > len(members):
         raise InputError(
-            f"The regime {regime.name} trains more stages than {type(model).__name__} has: N "
+            f"The regime {regime.name} trains more stages than {name} has: N "
             f"goes from 1 to {len(members)} ({', '.join(members)})."
         )
     if regime.stages == len(members):

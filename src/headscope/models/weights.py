@@ -54,7 +54,9 @@ def load_pretrained(
         state, source = read_state(path), Source(path.name, sha256(path))
     else:
         state, source = _published_state(model, architecture)
-    untouched = _load_checked(model, state, classifier, source.text)
+    which = source.text if weights == "pretrained" else f"in {weights}"
+    misfit = f"The weights {which} do not fit {architecture.name}"
+    untouched = _load_checked(model, state, classifier, misfit)
     if untouched:
         words = f"{source.text} (the trunk alone; {untouched[0]} and after it are random)"
         return Source(words, source.sha256)
@@ -172,8 +174,10 @@ def _published_state(model: nn.Module, architecture: Architecture) -> tuple[Stat
     return state, Source(found.text, sha256(file) if file.is_file() else None)
 
 
-def _load_checked(model: nn.Module, state: State, classifier: str, source: str) -> list[str]:
+def _load_checked(model: nn.Module, state: State, classifier: str, misfit: str) -> list[str]:
     """Load `state`; outside the classifier nothing may be missing, left over or misshapen.
+
+    Where something is, the error begins with the words `misfit`.
 
     Returns the hidden layers beside the classifier that a trunk does not bring.
     """
@@ -197,8 +201,8 @@ def _load_checked(model: nn.Module, state: State, classifier: str, source: str) 
     ]
     if problems:
         raise InputError(
-            f"The weights {source} do not fit {type(model).__name__}: the file "
-            f"{'; it '.join(problems)} ({len(expected)} tensors expected, {len(state)} found)."
+            f"{misfit}: the file {'; it '.join(problems)} ({len(expected)} tensors expected, "
+            f"{len(state)} found)."
         )
     fitting = {name: t for name, t in state.items() if name in trunk}
     load_state(model, fitting, strict=False)
