@@ -24,11 +24,11 @@ MAY_IMPORT = {
     "reporting": BASE | {"record", "analysis", "figures", "metrics"},
     "plan": BASE | {"config", "models", "training"},
     "inputs": BASE | {"config", "cohort", "plan", "analysis"},
+    "checks": BASE | {"config", "models", "record", "plan"},
     "experiment": BASE
-    | {"config", "cohort", "models", "training", "metrics", "record", "plan", "inputs"},
+    | {"config", "cohort", "models", "training", "metrics", "record", "plan", "inputs", "checks"},
     "prediction": BASE | {"cohort", "models", "training", "metrics", "record"},
-    "estimate": BASE
-    | {"config", "cohort", "models", "training", "record", "plan", "inputs", "experiment"},
+    "estimate": BASE | {"config", "cohort", "models", "training", "plan", "inputs", "checks"},
     "checkpoint": BASE | {"models"},
     "demo": BASE | {"config", "cohort", "experiment"},
 }

@@ -172,6 +172,37 @@ def test_what_is_missing_is_said_before_any_work(data, tmp_path, changes, part):
     assert not (tmp_path / "out").exists()
 
 
+MISFIT = {
+    "another network's file": "alone.safetensors do not fit timm/test_resnet: the file lacks bn1",
+    "text": "text.pth cannot be read as weights",
+    "layerwise": "layerwise:99 trains more stages than timm/test_resnet has: N goes from 1 to ",
+    "size": "alexnet does not take slices of 32 × 32 pixels",
+}
+
+
+@pytest.mark.parametrize("case", MISFIT)
+def test_networks_that_cannot_be_are_said_once_before_slicing(data, tmp_path, monkeypatch, case):
+    save_file({"alone": torch.zeros(2)}, tmp_path / "alone.safetensors")
+    (tmp_path / "text.pth").write_text("no weights")
+    changes = {
+        "another network's file": {"weights": str(tmp_path / "alone.safetensors")},
+        "text": {"weights": str(tmp_path / "text.pth")},
+        "layerwise": {"regimes": ["scratch", "layerwise:99"]},
+        "size": {"architectures": ["timm/test_resnet", "alexnet"]},
+    }[case]
+    monkeypatch.setattr(experiment_module, "store_slices", lambda *_: pytest.fail("sliced"))
+    with pytest.raises(InputError) as caught:  # of 3 regimes, 2 splits and 2 seeds
+        run(settings(data, tmp_path / "out", seeds=[0, 1], **changes))
+    assert MISFIT[case] in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_network_that_cannot_be_is_said(data, tmp_path):
+    changes = {"architectures": ["alexnet", "timm/test_resnet"], "regimes": ["layerwise:99"]}
+    with pytest.raises(InputError, match=r"^alexnet does not take.*\n.*99 trains more stages"):
+        run(settings(data, tmp_path / "out", **changes))
+
+
 def test_the_data_are_no_place_for_the_experiment(data):
     with pytest.raises(InputError, match="holds the data"):
         run(settings(data, data))
@@ -348,10 +379,17 @@ def test_a_run_that_fails_does_not_stop_the_others(data, tmp_path, monkeypatch, 
     assert not (config.out / "failures.tsv").exists()
 
 
-def test_what_every_run_fails_at_is_said_once(data, tmp_path, monkeypatch):
-    fail(monkeypatch, "", InputError("alexnet does not take slices of 16 × 16 pixels."))
-    with pytest.raises(InputError, match=r"^alexnet does not take"):
+def test_what_every_run_fails_at_is_said_once(data, tmp_path, monkeypatch, capsys):
+    fail(monkeypatch, "", RunError("The loss is no longer finite in epoch 1."))
+    with pytest.raises(RunsFailed) as caught:
         run(settings(data, tmp_path / "out", count=2))
+    assert not caught.value.stand
+    assert str(caught.value).count("no longer finite") == 1
+    assert str(caught.value).startswith("6 of 6 runs failed")
+    assert all(name in str(caught.value) for name in caught.value.failures)
+    told = capsys.readouterr().err
+    assert told.count("no longer finite") == 1
+    assert told.count("failed, as timm-test_resnet-frozen-subject-seed0.") == 5
 
 
 def test_what_nobody_foresaw_is_raised(data, tmp_path, monkeypatch):

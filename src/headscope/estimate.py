@@ -15,13 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from headscope.checks import check_networks, check_places, unfinished
 from headscope.cohort.layouts import Cohort
 from headscope.cohort.scans import ScanError
 from headscope.cohort.taking import take_file
 from headscope.config import Config
 from headscope.console import track
-from headscope.errors import InputError
-from headscope.experiment import check_places
 from headscope.inputs import find_scans
 from headscope.models.head import tap
 from headscope.models.network import Network, build_network
@@ -29,7 +28,6 @@ from headscope.models.published import find_published, how_to_get
 from headscope.models.regimes import find_regime
 from headscope.models.zoo import find_architecture
 from headscope.plan import Plan, plan_runs
-from headscope.record import Run
 from headscope.training.features import EXTRACT_BATCH, LAYER_SLICES, MAP_SLICES
 from headscope.training.loader import SliceInputs
 from headscope.training.machine import autocast, find_device
@@ -67,7 +65,8 @@ class Estimate:
     """The plan of an experiment, a row a run, with seconds and bytes; and of its slices.
 
     runs: run, architecture, regime, split, seed, epochs, learning_rate, finished, seconds, bytes
-    (None where a network cannot be built). notes say which cannot, and which weights are not here.
+    (None where a network is too large for the device). notes say which are, and which weights are
+    not here.
     """
 
     runs: pd.DataFrame
@@ -104,11 +103,12 @@ def estimate(config: Config) -> Estimate:
     device = find_device(config.device)
     check_places(config, plans)
     cohort = find_scans(config, plans, write=False)
+    todo = unfinished(config, plans)
+    check_networks(todo, config.size, fetch=False)
     # 2. the slices: how many, and what one scan takes
     slices, slicing_seconds = _slices(config, cohort)
     # 3. each network, measured once
-    finished = {plan.name for plan in plans if Run(config.out / "runs" / plan.name).finished}
-    todo = [plan for plan in plans if plan.name not in finished]
+    finished = {plan.name for plan in plans} - {plan.name for plan in todo}
     networks = list(dict.fromkeys((plan.architecture, plan.recipe.batch_size) for plan in todo))
     costs, notes = _measure_all(
         networks, config.size, len(cohort.class_names), device, config.precision
@@ -182,12 +182,10 @@ def _weights_to_fetch(plans: list[Plan]) -> list[str]:
     for name in dict.fromkeys(plan.architecture for plan in wanted):
         entry = find_architecture(name)
         found = find_published(entry)
-        if found is None or found.file is None:
+        if found is not None and found.file is None:
             notes.append(
                 f"The weights of {name} are not on this machine. The run downloads them; where "
                 f"there is no network, {how_to_get(entry, found)}."
-                if found
-                else f"There are no weights for {name}: {how_to_get(entry, found)}."
             )
     return notes
 
@@ -199,22 +197,18 @@ def _measure_all(
     device: torch.device,
     precision: str,
 ) -> tuple[dict[tuple[str, int], Cost], list[str]]:
-    """Measure each network at its batch size; say of which cannot be built why."""
+    """Measure each network at its batch size; say which are too large for the device."""
     costs, notes = {}, []
     for architecture, batch_size in track(networks, "Measuring", len(networks)):
+        network = build_network(
+            architecture, "scratch", "random", classes=classes, size=size, seed=0
+        )
         try:
-            network = build_network(
-                architecture, "scratch", "random", classes=classes, size=size, seed=0
-            )
-            cost = _measure(network, batch_size, size, device, precision)
-        except InputError as error:
-            notes.append(str(error))
+            costs[architecture, batch_size] = _measure(network, batch_size, size, device, precision)
         except torch.OutOfMemoryError:
             notes.append(
                 f"Batches of {batch_size} do not fit into {device}'s memory: {architecture}."
             )
-        else:
-            costs[architecture, batch_size] = cost
     return costs, notes
 
 

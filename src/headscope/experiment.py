@@ -3,7 +3,7 @@
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from headscope.checks import check_networks, check_places, unfinished
 from headscope.cohort.layouts import Cohort
 from headscope.cohort.pictures import is_picture
 from headscope.cohort.slices import SliceSet
@@ -45,6 +46,7 @@ from headscope.training.loader import batches
 from headscope.training.machine import find_device
 from headscope.training.train import train
 
+NAMED = 4  # so many runs a summary names
 NO_MEMORY = "can't allocate memory"  # torch's words where a CPU has no more, in a RuntimeError
 
 
@@ -63,9 +65,22 @@ class RunsFailed(RunError):  # noqa: N818 (it says what happened)
         """Whether there are runs to report on."""
         return len(self.failures) < self.runs
 
+    @property
+    def summary(self) -> str:
+        """Which runs failed, in one sentence; their reasons were told as they failed."""
+        names = [*self.failures]
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        return (
+            f"{len(names)} of {self.runs} runs failed: {', '.join(names[:NAMED])}{more}. The same "
+            f"command tries them again; {self.experiment / 'failures.tsv'} keeps the reasons."
+        )
+
     def __str__(self) -> str:
-        """Return a line of summary and a sentence for each run."""
-        each = "".join(f"\n  {name}: {reason}" for name, reason in self.failures.items())
+        """Return a line of summary and each reason once, with its runs."""
+        runs: dict[str, list[str]] = {}
+        for name, reason in self.failures.items():
+            runs.setdefault(reason, []).append(name)
+        each = "".join(f"\n  {', '.join(names)}: {reason}" for reason, names in runs.items())
         return (
             f"{len(self.failures)} of {self.runs} runs failed; the same command tries them "
             f"again.{each}"
@@ -105,15 +120,16 @@ def run(config: Config) -> Path:
     InputError
         Something in the settings or the data is wrong, or the folder holds another experiment.
     RunError
-        Training diverged, or a frozen backbone changed. In a grid the other runs go on first;
-        then this is a `RunsFailed`.
+        As `RunsFailed`, once the other runs have gone on: training diverged, the memory ran out, or
+        a frozen backbone changed.
     """
     # 1. what will run: what cannot be is found before any work is done
     plans = plan_runs(config)
     device = find_device(config.device)
     check_places(config, plans)
-    # 2. the scans, and whether they can be split as asked
+    # 2. the scans, and whether they can be split as asked; then the networks
     cohort = find_scans(config, plans)
+    check_networks(unfinished(config, plans), config.size)
     with locked(config.out):
         # 3. slices and splits; a run that stands must be of these settings
         slices = store_slices(cohort, config)
@@ -130,29 +146,13 @@ def run(config: Config) -> Path:
     return config.out
 
 
-def check_places(config: Config, plans: Iterable[Plan]) -> None:
-    """Look at what the settings name: folders that are none, files that are not there."""
-    if config.out.exists() and not config.out.is_dir():
-        raise InputError(f"{config.out} is a file: --out names a folder.")
-    if config.out.resolve() == config.data.resolve():
-        raise InputError(f"{config.out} holds the data: --out names another folder.")
-    todo = [plan for plan in plans if not Run(config.out / "runs" / plan.name).finished]
-    files = [config.split_file, *(plan.weights_file for plan in todo)]
-    for file in files:
-        if file is not None and not Path(file).is_file():
-            raise InputError(f"{file} does not exist, or is no file.")
-
-
 def stands(plan: Plan, shared: Shared) -> bool:
     """Whether a run stands finished; InputError where its directory is of other settings."""
     return check_run(shared.folder(plan), _settings(plan, shared))
 
 
 def _train_all(plans: list[Plan], standing: set[str], shared: Shared) -> dict[str, str]:
-    """Train every run that does not stand; return the reason of each that failed, by its name.
-
-    A failure that says the same of every run is no matter of one of them, and is raised.
-    """
+    """Train every run that does not stand; return the reason of each that failed, by its name."""
     failures: dict[str, str] = {}
     for number, plan in enumerate(plans, start=1):
         title = f"[{number}/{len(plans)}] {plan.name}"
@@ -163,13 +163,12 @@ def _train_all(plans: list[Plan], standing: set[str], shared: Shared) -> dict[st
         try:
             train_run(plan, shared, title=title)
         except (InputError, RuntimeError, MemoryError) as error:
-            kind = InputError if isinstance(error, InputError) else RunError
             reason = _reason(error, shared.folder(plan)).removeprefix(f"{title}: ")
+            alike = next((name for name, said in failures.items() if said == reason), None)
+            told = f"failed, as {alike}." if alike else f"failed. {reason}"
+            console.print(f"{title}: {told}", soft_wrap=True)
             failures[plan.name] = reason
-            console.print(f"{title}: failed. {reason}", soft_wrap=True)
     write_failures(shared.config.out, failures)
-    if len(failures) == len(plans) and len(set(failures.values())) == 1:
-        raise kind(reason)
     return failures
 
 

@@ -1,5 +1,6 @@
 """Commands that train, report and predict: demo, run, report, predict."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +28,7 @@ from headscope.cli.options import (
     split_settings,
 )
 from headscope.cli.show import conclude, print_estimate, print_prediction
-from headscope.errors import InputError
+from headscope.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from headscope.config import Config
@@ -48,7 +49,7 @@ def demo(
     with resumable():
         from headscope.demo import demo as run_demo
 
-        conclude(run_demo(out, subjects=subjects, epochs=epochs, seed=seed))
+        _conclude(lambda: run_demo(out, subjects=subjects, epochs=epochs, seed=seed))
 
 
 @app.command()
@@ -158,7 +159,10 @@ def run(
 
         print_estimate(estimate(config), config.out)
         return
-    _run(config)
+    with resumable():
+        from headscope.experiment import run as run_experiment
+
+        _conclude(lambda: run_experiment(config))
 
 
 @app.command()
@@ -208,14 +212,13 @@ def _config(source: Path, changes: dict[str, Any]) -> "Config":
     return make_config(**({"data": source} | changes))
 
 
-def _run(config: "Config") -> None:
-    with resumable():
-        from headscope.experiment import RunsFailed
-        from headscope.experiment import run as run_experiment
+def _conclude(start: Callable[[], Path]) -> None:
+    """Run an experiment and report on it, on the runs that stand where others failed."""
+    from headscope.experiment import RunsFailed
 
-        try:
-            conclude(run_experiment(config))
-        except RunsFailed as failed:
-            if failed.stand:
-                conclude(failed.experiment)
-            raise
+    try:
+        conclude(start())
+    except RunsFailed as failed:
+        if failed.stand:
+            conclude(failed.experiment)
+        raise RunError(failed.summary) from None
