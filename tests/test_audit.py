@@ -343,11 +343,8 @@ def test_auc_equals_that_of_scikit_learn():
     rng = np.random.default_rng(6)
     for _ in range(50):
         scores, positive = rng.integers(0, 6, 30) / 6, rng.random(30) < 0.4
-        counts = rng.integers(0, 4, 30).astype(float)
-        if not (counts * positive).sum() or not (counts * ~positive).sum():
-            continue
-        expected = roc_auc_score(positive, scores, sample_weight=counts)
-        assert np.isclose(shortcuts._auc(scores, positive, counts), expected)
+        if positive.any() and not positive.all():
+            assert np.isclose(shortcuts._auc(scores, positive), roc_auc_score(positive, scores))
 
 
 def test_a_threshold_that_is_none_is_refused(tmp_path):

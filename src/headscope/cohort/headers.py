@@ -71,6 +71,11 @@ class Header:
     slope: float
     intercept: float
 
+    @property
+    def spacing_mm(self) -> NDArray[np.float64]:
+        """Millimetres from voxel to voxel along the first three stored axes, (3,)."""
+        return np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+
 
 def read_header(path: Path) -> Header:
     """Read the header of any format, known by its magic number, not by its name alone."""
@@ -199,13 +204,13 @@ def check_header(header: Header) -> None:
     if header.dtype.kind not in "iuf":
         raise Refused(f"holds no intensities: its voxels are of type {header.dtype}")
     linear = header.affine[:3, :3]
-    spacing = np.sqrt((linear**2).sum(axis=0))[: len(header.shape)]
+    spacing = header.spacing_mm[: len(header.shape)]
     if not np.isfinite(linear).all() or not np.isfinite([header.slope, header.intercept]).all():
         raise Refused("is damaged: its header holds numbers that are not finite")
     if spacing.min() < SPACING_RANGE_MM[0] or spacing.max() > SPACING_RANGE_MM[1]:
         sizes = " × ".join(f"{size:.4g}" for size in spacing)
         raise Refused(f"is damaged: its header claims a spacing of {sizes} mm")
-    if header.oriented and abs(np.linalg.det(linear / np.sqrt((linear**2).sum(axis=0)))) < 1e-2:
+    if header.oriented and abs(np.linalg.det(linear / header.spacing_mm)) < 1e-2:
         raise Refused("is damaged: its affine is singular")
     if header.offset > LARGEST_OFFSET:
         raise Refused(f"is damaged: its header claims that voxels begin at byte {header.offset}")

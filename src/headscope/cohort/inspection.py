@@ -153,7 +153,7 @@ def scan_facts(path: Path) -> Facts:
         header = read_header(path)
         check_header(header)
         shape = squeezed(header.shape)
-        spacing = np.sqrt((header.affine[:3, :3] ** 2).sum(axis=0))[: len(shape)]
+        spacing = header.spacing_mm[: len(shape)]
         axes = list(range(min(len(shape), 3)))
         if header.oriented and len(axes) == 3:
             axes = np.argsort(io_orientation(header.affine)[:, 0]).tolist()

@@ -207,7 +207,7 @@ def _read_voxels(header: Header, volume: int | None) -> NDArray[Any]:
 
 def _canonical(header: Header, voxels: NDArray[Any], plane: str, assumed: str) -> Scan:
     """Turn stored voxels into RAS; a view, nothing is copied."""
-    spacing = np.sqrt((header.affine[:3, :3] ** 2).sum(axis=0))
+    spacing = header.spacing_mm
     if not header.oriented and voxels.ndim == 2:
         axis = PLANES[plane]
         voxels = np.expand_dims(voxels, axis)  # (I, J) → (I, J, 1), (I, 1, K) or (1, J, K)

@@ -16,6 +16,7 @@ import pandas as pd
 from nibabel.orientations import aff2axcodes
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.stats import rankdata
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -128,7 +129,6 @@ def _format(path: Path) -> str:
 
 def _header_facts(path: Path) -> dict[str, Any]:
     header = read_header(path)
-    spacing = np.sqrt((header.affine[:3, :3] ** 2).sum(axis=0))
     orientation = "".join(aff2axcodes(header.affine)) if header.oriented else "none"
     facts: dict[str, Any] = {
         "file: datatype": str(header.dtype),
@@ -137,7 +137,9 @@ def _header_facts(path: Path) -> dict[str, Any]:
         "file: intercept": header.intercept,
     }
     facts |= {f"grid: axis {n}": float(size) for n, size in enumerate(header.shape[:3], start=1)}
-    return facts | {f"spacing: axis {n}": float(mm) for n, mm in enumerate(spacing, start=1)}
+    return facts | {
+        f"spacing: axis {n}": float(mm) for n, mm in enumerate(header.spacing_mm, start=1)
+    }
 
 
 def _picture_facts(path: Path) -> dict[str, Any]:
@@ -287,19 +289,14 @@ def _auc_of_people(
     drawn = np.empty(DRAWS)
     for draw in range(DRAWS):
         rows = np.concatenate([rng.choice(own, len(own)) for own in share.values()])
-        counts = np.bincount(rows, minlength=len(k)).astype(float)
-        drawn[draw] = np.mean([_auc(values[:, c], k == c, counts) for c in positives])
-    auc = float(np.mean([_auc(values[:, c], k == c, np.ones(len(k))) for c in positives]))
+        drawn[draw] = np.mean([_auc(values[rows, c], k[rows] == c) for c in positives])
+    auc = float(np.mean([_auc(values[:, c], k == c) for c in positives]))
     tail = LEVEL / len(FAMILIES) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
     return auc, float(low), float(high)
 
 
-def _auc(scores: Floats, positive: NDArray[np.bool_], counts: Floats) -> float:
-    """Return the area under the ROC curve of weighted subjects, ties counting half."""
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
-    ups = np.add.reduceat((counts * positive)[order], starts)
-    downs = np.add.reduceat((counts * ~positive)[order], starts)
-    below = np.cumsum(downs) - downs / 2
-    return float((ups * below).sum() / (ups.sum() * downs.sum()))
+def _auc(scores: Floats, positive: NDArray[np.bool_]) -> float:
+    """Return the area under the ROC curve by ranks (Mann-Whitney), ties counting half."""
+    ups, downs = positive.sum(), (~positive).sum()
+    return float((rankdata(scores)[positive].mean() - (ups + 1) / 2) / downs)
