@@ -169,6 +169,15 @@ def test_features_of_classes_tell_classes_and_not_subjects(tmp_path):
     assert found.nearest_subject.chance == pytest.approx(3 / 47)
 
 
+@pytest.mark.parametrize(("rare", "accuracy"), [(2, 1.0), (1, np.nan)])
+def test_the_linear_probe_of_classes_never_trains_without_a_class(rare, accuracy):
+    people = np.repeat(np.arange(8 + rare), 4)
+    label = (people >= 8).astype(int)
+    features = label[:, None] + np.random.default_rng(0).normal(0, 0.1, (len(people), 1))
+    found = identity_module._linear_class(features, people, label)
+    assert found.accuracy == pytest.approx(accuracy, nan_ok=True)
+
+
 def test_large_tests_are_probed_by_some_of_their_subjects(tmp_path, monkeypatch):
     table = cohort_table(subjects=36, count=4)
     run = make_run(tmp_path, table, features_of(table))

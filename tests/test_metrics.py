@@ -26,7 +26,6 @@ from headscope.metrics import (
     softmax,
     subject_level,
     subset_figures,
-    text,
     wilson,
 )
 
@@ -289,7 +288,6 @@ def test_one_class_only_leaves_what_compares_classes_undefined():
     assert found["slice_accuracy"]["value"] == 1.0
     assert found["slice_sensitivity"]["value"] == 1.0
     assert found["subject_specificity"]["wilson_low"] is None
-    assert text(found["slice_auc"]) == "undefined"
 
 
 def test_three_subjects_a_class_have_intervals_that_say_little():
@@ -359,11 +357,6 @@ def test_broken_probabilities_give_no_figure_that_needs_them():
     found = subset_figures(labels, probabilities, ids, draws=20)
     for name in ("auc", "average_precision", "brier", "ece"):
         assert found[f"slice_{name}"] == NOTHING
-
-
-def test_text_shows_per_cent_and_interval():
-    assert text({"value": 0.714, "low": 0.58, "high": 0.8312}) == "71.4 (95% 58.0 to 83.1)"
-    assert text({"value": 0.5, "low": None, "high": None}) == "50.0"
 
 
 def test_run_figures_reads_classes_by_name():

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from headscope.analysis.comparisons import Comparison, Difference
-from headscope.analysis.words import against_chance, apart, majority_p
+from headscope.analysis.words import against_chance, majority_p
 from headscope.files import NO_ID
 from headscope.metrics import subset_figures
 
@@ -73,30 +72,3 @@ def test_one_class_or_nobody_known_says_so():
         found = against_chance(figures)
         assert found.standing == "unknown" and not found.better
         assert "Too little is known" in found.text
-
-
-def comparison(value, low, high, p, pairs=1):
-    difference = Difference(value, low, high, "McNemar's exact test", p, p)
-    return Comparison("finetune", "scratch", "subject", 1, 41, 1230, 5, 4,
-                      difference, difference, difference, pairs)  # fmt: skip
-
-
-def test_two_settings_alike_cannot_be_told_apart():
-    text = apart(comparison(0.021, -0.06, 0.09, 0.8))
-    assert text == (
-        "finetune and scratch cannot be told apart: +2.1 points, 95% −6.0 to +9.0, 41 subjects."
-    )
-
-
-def test_an_interval_without_zero_is_not_enough_after_holm():
-    text = apart(comparison(0.1, 0.01, 0.2, 0.12, pairs=6))
-    assert text.startswith("finetune and scratch cannot be told apart: +10.0 points")
-    assert "p = 0.120, McNemar's exact test, Holm over 6 pairs" in text
-
-
-def test_two_settings_that_differ_are_told_apart():
-    text = apart(comparison(-0.21, -0.3, -0.1, 0.0004, pairs=3))
-    assert text == (
-        "finetune is worse than scratch: −21.0 points, 95% −30.0 to −10.0, 41 subjects "
-        "(p < 0.001, McNemar's exact test, Holm over 3 pairs)."
-    )

@@ -55,7 +55,7 @@ from headscope.analysis.weights import (
     run_shrinkage,
     seed_correlation,
 )
-from headscope.analysis.words import AgainstChance, against_chance, apart
+from headscope.analysis.words import AgainstChance, against_chance
 
 __all__ = [
     "NAMELESS",
@@ -80,7 +80,6 @@ __all__ = [
     "Tail",
     "TransferAnalysis",
     "against_chance",
-    "apart",
     "carriers",
     "class_ellipses",
     "class_pairs",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headscope.analysis.discriminant import subject_folds
 from headscope.analysis.slices import Array, Slices, nearest, run_slices, standardised, variant_of
 from headscope.record import Run
 
@@ -59,8 +60,9 @@ def identity_probe(run: Run) -> Identity | None:
 
     Of more than 3,000 slices those of some subjects are probed, drawn at random.
 
-    Class, subjects kept apart. Nearest neighbour among other subjects; linear probe in five folds
-    of subjects. Chance is one in so many classes.
+    Class, subjects kept apart. Nearest neighbour among other subjects; linear probe in as many
+    folds of subjects as the rarest class has, five at most, and none where it has one subject
+    alone. Chance is one in so many classes.
     """
     slices = run_slices(run)
     rows = _some(slices, slices.rows("test"))
@@ -159,17 +161,15 @@ def _nearest_class(features: Array, subject: Array, label: Array) -> Probe:
 
 
 def _linear_class(features: Array, subject: Array, label: Array) -> Probe:
-    """Deal subjects to folds class by class; each fold is asked of a probe of the others."""
-    people, first = np.unique(subject, return_index=True)
-    fold = np.empty(len(people), dtype=np.int64)
-    order = np.argsort(label[first], kind="stable")
-    fold[order] = np.arange(len(people)) % FOLDS
-    own = fold[np.searchsorted(people, subject)]  # (n,)
+    """Ask each fold of subjects of a probe of the others."""
+    fold = subject_folds(subject, label, FOLDS)  # (n,)
+    if fold is None:
+        return Probe(float("nan"), float("nan"))
     classes = np.unique(label)
     targets = (label[:, None] == classes).astype(float)
     right = np.zeros(len(label), dtype=bool)
-    for n in np.unique(own):
-        train = own != n
+    for n in np.unique(fold):
+        train = fold != n
         scores = ridge_scores(features[train], targets[train], features[~train])
         right[~train] = classes[scores.argmax(axis=1)] == label[~train]
     return _balanced(right, label)

@@ -17,7 +17,7 @@ from headscope.errors import InputError
 from headscope.files import write_json
 from headscope.record import Run, read_experiment
 
-FORMAT = 1  # of the file and of what is computed: a new one computes anew
+FORMAT = 2  # of the file and of what is computed: a new one computes anew
 T = TypeVar("T")
 
 

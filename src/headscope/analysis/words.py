@@ -1,4 +1,4 @@
-"""What figures say in words: against chance, and of two settings against each other."""
+"""What figures say in words: against chance."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,10 +8,14 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from headscope.analysis.comparisons import Comparison, comparison_sentence
 from headscope.metrics import wilson
 
 Standing = Literal["above", "below", "no better", "unknown"]
+MEANINGS: dict[Standing, str] = {  # of an interval of the area under the ROC curve
+    "above": "lies above the 0.5 of chance",
+    "below": "lies below the 0.5 of chance: labels or data deserve a second look",
+    "no better": "includes 0.5: no better than chance",
+}
 CHANCE = 0.5
 ALPHA = 0.05
 
@@ -60,24 +64,11 @@ def against_chance(test: Mapping[str, Any]) -> AgainstChance:
     return _by_count(int(np.trace(table)), int(table.sum()), int(table.sum(axis=1).max()), subjects)
 
 
-def apart(row: Comparison) -> str:
-    """Say of two settings which is better, or that they cannot be told apart."""
-    if row.distinguishable:
-        return comparison_sentence(row)
-    shown = comparison_sentence(row).partition(": ")[2].rstrip(".")
-    return f"{row.first} and {row.second} cannot be told apart: {shown}."
-
-
 def _by_interval(value: float, low: float, high: float, subjects: int) -> AgainstChance:
     standing: Standing = "above" if low > CHANCE else "below" if high < CHANCE else "no better"
-    meaning = {
-        "above": "lies above the 0.5 of chance",
-        "below": "lies below the 0.5 of chance: labels or data deserve a second look",
-        "no better": "includes 0.5: no better than chance",
-    }[standing]
     text = (
         f"The area under the ROC curve over {subjects} subjects is {value:.3f}, and its 95% "
-        f"interval, {low:.3f} to {high:.3f}, {meaning}."
+        f"interval, {low:.3f} to {high:.3f}, {MEANINGS[standing]}."
     )
     return AgainstChance(standing, "auc", value, low, high, CHANCE, nan, subjects, text)
 

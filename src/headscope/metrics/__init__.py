@@ -22,7 +22,6 @@ from headscope.metrics.intervals import (
     draw_subjects,
     resample,
     strata,
-    text,
     way_of,
     wilson,
 )
@@ -58,7 +57,6 @@ __all__ = [
     "strata",
     "subject_level",
     "subset_figures",
-    "text",
     "way_of",
     "wilson",
 ]

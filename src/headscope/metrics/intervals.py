@@ -1,6 +1,5 @@
 """Intervals at 95%: a bootstrap over subjects within class, and Wilson's for shares of subjects."""
 
-from collections.abc import Mapping
 from math import sqrt
 from typing import Literal, NamedTuple
 
@@ -127,14 +126,3 @@ def wilson(right: float, count: float) -> tuple[float, float]:
     half = sqrt(z2 * share * (1 - share) / count + (z2 / (2 * count)) ** 2) / (1 + z2 / count)
     # at none or all right the bound is 0 or 1 itself, which rounding must not miss
     return (0.0 if right == 0 else middle - half), (1.0 if right == count else middle + half)
-
-
-def text(value: Mapping[str, float | None], digits: int = 1) -> str:
-    """Return a figure as per cent with its interval: '71.4 (95% 58.0 to 83.1)'."""
-    if value["value"] is None:
-        return "undefined"
-    figure = f"{100 * value['value']:.{digits}f}"
-    low, high = value["low"], value["high"]
-    if low is None or high is None:
-        return figure
-    return f"{figure} (95% {100 * low:.{digits}f} to {100 * high:.{digits}f})"

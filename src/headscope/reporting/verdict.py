@@ -11,7 +11,7 @@ from headscope.analysis import NAMELESS, PairAnalysis
 from headscope.analysis.comparisons import Comparison, Comparisons
 from headscope.analysis.gap import Gap, GapFigure
 from headscope.analysis.table import without_fold
-from headscope.analysis.words import ALPHA, AgainstChance, against_chance
+from headscope.analysis.words import ALPHA, MEANINGS, AgainstChance, against_chance
 from headscope.record import Run
 from headscope.reporting.numbers import number
 
@@ -147,16 +147,12 @@ def _standing(row: Row, found: AgainstChance) -> Markup:
     """Say whether a run's test differs from chance."""
     if found.figure != "auc":
         return Markup("{}").format(found.text)
-    meaning = {
-        "above": "which lies above the 0.5 of chance.",
-        "below": "which lies below the 0.5 of chance: labels or data deserve a second look.",
-    }.get(found.standing, "which includes 0.5: this is no better than chance.")
     return Markup(
-        "The area under the ROC curve over subjects is {auc}{interval}, {meaning}"
+        "The area under the ROC curve over subjects is {auc}{interval}, which {meaning}."
     ).format(
         auc=_number(row, "test_subject_auc", "fraction"),
         interval=_interval(row, "test_subject_auc", "fraction"),
-        meaning=meaning,
+        meaning=MEANINGS[found.standing],
     )
 
 
