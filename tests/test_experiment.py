@@ -379,6 +379,37 @@ def test_a_run_that_fails_does_not_stop_the_others(data, tmp_path, monkeypatch, 
     assert not (config.out / "failures.tsv").exists()
 
 
+@pytest.mark.parametrize("regime", ["frozen", "frozen-bn", "finetune"])
+def test_a_pass_that_does_not_fit_says_what_helps(data, tmp_path, monkeypatch, regime):
+    config = settings(data, tmp_path / "out", splits=["subject"], regimes=[regime], epochs=1)
+    build = experiment_module.build_network
+
+    def narrow(*args, **options):
+        """Batches of 8, as in training, fit; a pass of more does not."""
+        network = build(*args, **options)
+        forward = network.model.forward
+
+        def limited(x):
+            if len(x) > config.batch_size:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return forward(x)
+
+        network.model.forward = limited
+        return network
+
+    with monkeypatch.context() as patched:
+        patched.setattr(experiment_module, "build_network", narrow)
+        part = r"24 slices .* at once do not fit into the memory of cpu, whatever the batch_size; "
+        with pytest.raises(RunsFailed, match=part + r"smaller slices \(size\)"):
+            run(config)
+    folder = config.out / "runs" / f"timm-test_resnet-{regime}-subject-seed0"
+    assert folder.exists() == (regime == "finetune")  # what has trained stays
+    monkeypatch.setattr("headscope.training.loop.train_epoch", lambda *_: pytest.fail("trained"))
+    if regime == "finetune":
+        run(config)
+        assert len(read_experiment(config.out)) == 1
+
+
 def test_what_every_run_fails_at_is_said_once(data, tmp_path, monkeypatch, capsys):
     fail(monkeypatch, "", RunError("The loss is no longer finite in epoch 1."))
     with pytest.raises(RunsFailed) as caught:

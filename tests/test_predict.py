@@ -6,9 +6,11 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import headscope as hs
+from headscope import prediction
 from headscope.errors import InputError
 from headscope.experiment import run
 from headscope.metrics import subject_level
@@ -137,6 +139,17 @@ def test_a_scan_that_cannot_be_read_is_one_sentence(record, tmp_path, case):
     }[case]
     with pytest.raises(InputError, match=part):
         predict(record.path, place)
+
+
+def test_memory_that_does_not_suffice_is_one_sentence(data, record, monkeypatch, capsys):
+    def forward(x):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    network = prediction.load_network(record)
+    monkeypatch.setattr(network.model, "forward", forward)
+    monkeypatch.setattr(prediction, "load_network", lambda *_: network)
+    done = headscope_here(monkeypatch, capsys, "predict", record.path, data / "AD")
+    assert done.returncode == 1 and "5 slices that pass through the network" in done.stderr
 
 
 def test_what_is_no_finished_run_is_said(data, record, tmp_path):

@@ -43,11 +43,10 @@ from headscope.record import (
     write_run,
 )
 from headscope.training.loader import batches
-from headscope.training.machine import find_device
+from headscope.training.machine import NoRoomError, find_device, is_out_of_memory
 from headscope.training.train import train
 
 NAMED = 4  # so many runs a summary names
-NO_MEMORY = "can't allocate memory"  # torch's words where a CPU has no more, in a RuntimeError
 
 
 class RunsFailed(RunError):  # noqa: N818 (it says what happened)
@@ -180,14 +179,16 @@ def _reason(error: Exception, folder: Path) -> str:
     """
     if isinstance(error, InputError):
         return str(error)
-    if isinstance(error, RunError):
+    no_room = isinstance(error, NoRoomError)
+    if isinstance(error, RunError) and not no_room:
         discard_run(folder)
         return str(error)
-    memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in str(error)
-    if not memory:
+    if not (no_room or is_out_of_memory(error)):
         raise error
     if not (folder / "checkpoint").exists():
         discard_run(folder)
+    if no_room:
+        return str(error)
     return "The memory does not suffice; a smaller batch_size, or other work ended, may help."
 
 

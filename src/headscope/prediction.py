@@ -28,7 +28,7 @@ from headscope.models.weights import load_state
 from headscope.record import Run
 from headscope.training.features import EXTRACT_BATCH
 from headscope.training.loader import SliceInputs, batches
-from headscope.training.machine import find_device
+from headscope.training.machine import find_device, fixed_batch
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ def predict(
     ------
     InputError
         The run is none, has not ended or keeps no network, or a scan cannot be read.
+    RunError
+        The device's memory does not suffice.
     """
     # 1. the run: how it sliced, and its network
     record = _finished(Path(run))
@@ -193,8 +195,11 @@ def _logits(network: Network, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the logits (n, K) of slices (n, H, W)."""
     entry = network.architecture
     inputs = SliceInputs(pixels, entry.mean, entry.std, network.head.weight.device)
-    rows = batches(np.arange(len(pixels)), EXTRACT_BATCH)
-    return torch.cat([network.model(inputs(part)).cpu() for part in rows]).numpy()
+    logits = []
+    for part in batches(np.arange(len(pixels)), EXTRACT_BATCH):
+        with fixed_batch(len(part), inputs.device):
+            logits.append(network.model(inputs(part)).cpu())
+    return torch.cat(logits).numpy()
 
 
 def _with_probabilities(

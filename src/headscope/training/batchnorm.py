@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from headscope.console import track
 from headscope.models.network import Network
 from headscope.training.loader import Inputs, batches
-from headscope.training.machine import autocast
+from headscope.training.machine import autocast, fixed_batch
 
 STATISTICS_BATCH = 32
 
@@ -29,6 +29,11 @@ def estimate_statistics(
 
     One pass in the order of `rows`; each batch counts the same (a cumulative average, PyTorch's
     momentum None). Everything but BatchNorm is in eval mode, and the network is afterwards.
+
+    Raises
+    ------
+    NoRoomError
+        A batch does not fit into the memory.
     """
     layers = _layers(network.model)
     momenta = [layer.momentum for layer in layers.values()]
@@ -39,9 +44,10 @@ def estimate_statistics(
         layer.train()
     parts = batches(np.sort(rows), STATISTICS_BATCH) if layers else []
     for part in track(parts, f"{title}: BatchNorm", total=len(parts)):
-        x = inputs(part)
-        with autocast(precision, x.device):
-            network.model(x)
+        with fixed_batch(len(part), network.head.weight.device):
+            x = inputs(part)
+            with autocast(precision, x.device):
+                network.model(x)
     for layer, momentum in zip(layers.values(), momenta, strict=True):
         layer.momentum = momentum
     network.model.eval()

@@ -23,6 +23,7 @@ from headscope.training.checkpoint import Checkpoint, History, Progress
 from headscope.training.loader import Inputs, batches, epoch_order, step_seeds
 from headscope.training.machine import (
     autocast,
+    fixed_batch,
     own_random_numbers,
     seed_step,
     steady_memory,
@@ -115,14 +116,21 @@ def extract(
 
     Yields the batch's rows, what the module at path `of` (the classifier) reads (B, D), and the
     outputs of the modules at the paths `outputs`, all as float32.
+
+    Raises
+    ------
+    NoRoomError
+        A batch does not fit into the memory.
     """
     model.eval()
     with tap(model, outputs=outputs, inputs=[of]) as caught:
         for part in batches(rows, batch_size):
-            x = inputs(part)
-            with autocast(precision, x.device):
-                model(x)
-            yield part, caught[of].float(), {path: caught[path].float() for path in outputs}
+            with fixed_batch(len(part), next(model.parameters()).device):
+                x = inputs(part)
+                with autocast(precision, x.device):
+                    model(x)
+                found = {path: caught[path].float() for path in (of, *outputs)}
+            yield part, found.pop(of), found
 
 
 def fit(

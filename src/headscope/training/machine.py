@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from headscope.errors import InputError
+from headscope.errors import InputError, RunError
 
+NO_MEMORY = "can't allocate memory"  # torch's words where a CPU has no more, in a RuntimeError
 # mallopt's parameters (glibc, malloc.h): while training, and as glibc itself would end up after
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _STEADY = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1}
@@ -79,6 +80,39 @@ def steady_memory(device: torch.device) -> Iterator[None]:
         for parameter, value in _AFTER.items():
             libc.mallopt(parameter, value)
         libc.malloc_trim(0)
+
+
+class NoRoomError(RunError):
+    """The memory does not suffice for a pass in eval mode; what trained before it is unharmed."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory does not suffice, in whichever way torch says so."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in str(error)
+
+
+@contextlib.contextmanager
+def fixed_batch(size: int, device: torch.device) -> Iterator[None]:
+    """Say what helps where a batch whose size no setting changes does not fit into the memory.
+
+    Raises
+    ------
+    NoRoomError
+        It does not.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    else:
+        return
+    elsewhere = "" if device.type == "cpu" else ", another device"
+    raise NoRoomError(
+        f"The {size} slices that pass through the network at once do not fit into the memory of "
+        f"{device}, whatever the batch_size; smaller slices (size), a smaller architecture"
+        f"{elsewhere}, or other work ended, may help."
+    )
 
 
 def batch_size_that_fits(step: Callable[[int], object], tried: int) -> int | None:
