@@ -1,5 +1,7 @@
 import json
 import math
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -56,6 +58,17 @@ def contents(folder):
 def test_same_bytes_whatever_the_workers(cohort, tmp_path):
     again = simulate_cohort(tmp_path / "again", workers=2, **SMALL)
     assert contents(again) == contents(cohort)
+
+
+def test_processes_that_simulate_and_those_that_slice_do_not_get_in_one_anothers_way():
+    # Of two copies of loky, each would tell the other's tracker of files that it does not know.
+    code = """
+import headscope.cohort.simulate, headscope.cohort.taking
+import joblib, numpy as np
+joblib.Parallel(2)(joblib.delayed(np.sum)(np.zeros(300_000)) for _ in range(2))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
 
 
 def test_tables_name_every_scan(cohort):

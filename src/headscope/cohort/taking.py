@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from loky import ProcessPoolExecutor, cpu_count
-from loky.process_executor import BrokenProcessPool
+from joblib.externals.loky import ProcessPoolExecutor, cpu_count
+from joblib.externals.loky.process_executor import BrokenProcessPool
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
