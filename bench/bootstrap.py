@@ -10,7 +10,7 @@ import numpy as np
 
 from headscope.metrics import DRAWS, FIGURES, softmax, subset_figures
 
-CASES = ((56, 30, 2), (28, 30, 2), (403, 30, 2), (56, 30, 3), (56, 30, 10))
+CASES = ((56, 30, 2), (28, 30, 2), (403, 30, 2), (56, 30, 3), (56, 30, 10), (120, 15, 30))
 
 
 def main():

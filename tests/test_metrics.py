@@ -110,13 +110,15 @@ def test_figures_equal_scikit_learn(seed, subjects, slices, classes, present, ti
             assert found[name][0] == pytest.approx(expected[name], abs=1e-12), name
 
 
-@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("classes", [2, 3, 14])
 def test_draws_equal_scikit_learn_on_the_drawn_slices(classes):
     """The sums by subject, and scikit-learn with each slice as often as its subject was drawn."""
-    labels, probabilities, ids = cohort(2, 9, 4, classes, ties=True)
+    people = max(9, 2 * classes)
+    labels, probabilities, ids = cohort(2, people, 4, classes, ties=True)
     _, owner = np.unique(ids, return_inverse=True)
-    counts = draw_subjects(labels, owner, 9, draws=25, seed=3)
-    stratum = labels[::4]
+    counts = draw_subjects(labels, owner, people, draws=25, seed=3)
+    stratum = np.zeros(people, dtype=int)
+    stratum[owner] = labels
     for k in range(classes):
         assert (counts[:, stratum == k].sum(axis=1) == (stratum == k).sum()).all()
     fast = figures(Units(labels, probabilities, owner), counts, positive=1)
@@ -124,6 +126,25 @@ def test_draws_equal_scikit_learn_on_the_drawn_slices(classes):
         slow = by_scikit_learn(labels, probabilities, 1, counts[draw, owner])
         for name in set(FIGURES) - {"ece"}:
             assert fast[name][draw] == pytest.approx(slow[name], abs=2e-6), name
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_rankings_longer_than_a_block_equal_scikit_learn(ties):
+    """More scores of a class than are ranked at once, and a subject of both classes."""
+    labels, probabilities, _ = cohort(4, 20, 70, 2, ties=False)
+    if ties:
+        probabilities = np.round(probabilities, 3)
+    owner = np.repeat(np.arange(20), 70)
+    labels[:30] = 1 - labels[:30]
+    counts = draw_subjects(labels, owner, 20, draws=5)
+    found = figures(Units(labels, probabilities, owner), counts, 1, ("auc", "average_precision"))
+    for draw in range(5):
+        drawn = labels, probabilities[:, 1]
+        weight = {"sample_weight": counts[draw, owner]}
+        area = oracle.roc_auc_score(*drawn, **weight)
+        assert found["auc"][draw] == pytest.approx(area, abs=2e-6)
+        precision = oracle.average_precision_score(*drawn, **weight)
+        assert found["average_precision"][draw] == pytest.approx(precision, abs=2e-6)
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -343,12 +364,33 @@ def test_slices_of_nobody_known_have_figures_without_intervals_or_subjects():
         assert found[f"slice_{name}"]["low"] is None
 
 
-def test_a_thousand_classes_do_not_explode():
-    labels, probabilities, ids = cohort(0, 100, 2, 1000, ties=False, present=50)
+def test_thirty_classes_of_which_some_were_not_tested_have_all_figures_and_intervals():
+    labels, probabilities, ids = cohort(0, 50, 3, 30, ties=False, present=25)
+    found = subset_figures(labels, probabilities, ids, draws=200)
+    called = probabilities.argmax(axis=1)
+    np.testing.assert_array_equal(
+        found["slice_confusion"], oracle.confusion_matrix(labels, called, labels=np.arange(30))
+    )
+    assert np.sum(found["subject_confusion"], axis=1).tolist() == [2] * 25 + [0] * 5
+    for level in ("slice", "subject"):
+        for name in ("auc", "average_precision", "accuracy"):
+            each = found[f"{level}_{name}"]
+            assert 0 <= each["low"] < each["value"] < each["high"] <= 1
+        absent = found[f"{level}_per_class"]["29"]
+        assert [absent[name] for name in ("sensitivity", "auc", "f1")] == [NOTHING] * 3
+        assert absent["specificity"]["value"] is not None
+    present = [found["slice_per_class"][str(k)]["auc"]["value"] for k in range(25)]
+    assert found["slice_auc"]["value"] == pytest.approx(np.mean(present))
+
+
+def test_one_subject_of_one_class_of_many_gives_no_interval():
+    labels, probabilities, ids = cohort(0, 29, 3, 15, ties=False)
     found = subset_figures(labels, probabilities, ids, draws=100)
-    assert "slice_per_class" not in found and "slice_confusion" not in found
-    assert found["slice_auc"]["value"] is not None and found["slice_auc"]["low"] is None
-    assert found["slice_accuracy"]["low"] is not None
+    assert sorted(np.sum(found["subject_confusion"], axis=1)) == [1] + [2] * 14
+    for name in ("auc", "accuracy"):
+        each = found[f"subject_{name}"]
+        assert each["value"] is not None and each["low"] is None
+    assert found["subject_accuracy"]["wilson_low"] is not None
 
 
 def test_broken_probabilities_give_no_figure_that_needs_them():

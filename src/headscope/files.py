@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,8 +75,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON; a NaN or infinity raises ValueError (JSON has none)."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """Write `value` as indented JSON, whole numbers of a list in one line.
+
+    A NaN or infinity raises ValueError (JSON has none).
+    """
+    text = json.dumps(value, indent=2, allow_nan=False)
+    text = re.sub(r"\[\n[-\d,\s]+\]", lambda row: f"[{' '.join(row[0][1:-1].split())}]", text)
+    write_text(path, text + "\n")
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:

@@ -49,8 +49,8 @@ def against_chance(test: Mapping[str, Any]) -> AgainstChance:
     """Say whether a test is better than chance, from its figures in `metrics.json`.
 
     Subjects are judged, never slices. The area under the ROC curve decides where it has an
-    interval; else (all subjects right, one class called for all, few subjects) the number of
-    subjects called rightly, against always naming the commonest class of the test.
+    interval; else (all subjects right, one class called for all, one subject of a class) the
+    number of subjects called rightly, against always naming the commonest class of the test.
     """
     subjects = int(test.get("subjects") or 0)
     auc = test.get("subject_auc") or {}

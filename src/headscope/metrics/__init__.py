@@ -7,7 +7,6 @@ intervals resample subjects, never slices (docs/trust.md, Intervals).
 from headscope.metrics.figures import (
     BINS,
     FIGURES,
-    PER_CLASS,
     Tally,
     calibration_bins,
     class_figures,
@@ -39,7 +38,6 @@ __all__ = [
     "BINS",
     "DRAWS",
     "FIGURES",
-    "PER_CLASS",
     "Resampled",
     "Tally",
     "Units",

@@ -4,7 +4,7 @@ A draw is a row of counts (S,): how often each subject stands in it. Everything 
 figures follows from sums over each subject's units, so 2,000 draws are one product of matrices.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,6 @@ import numpy as np
 from headscope.metrics.levels import Array, Units
 
 BINS = 15
-PER_CLASS = 10  # classes up to which each has figures of its own, and ranking figures an interval
 FIGURES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -25,7 +24,7 @@ FIGURES = {
     "brier": "Brier score",
     "ece": "expected calibration error",
 }
-_CHUNK_BYTES = 4 * 2**20  # what stays in a processor's cache
+_STEPS = 256  # of a ranking at once, so that what draws hold at them stays in a processor's cache
 
 
 class Tally(NamedTuple):
@@ -43,11 +42,16 @@ class Tally(NamedTuple):
 
 
 def figures(
-    units: Units, counts: Array, positive: int = 0, names: Collection[str] = tuple(FIGURES)
+    units: Units,
+    counts: Array,
+    positive: int = 0,
+    names: Collection[str] = tuple(FIGURES),
+    each: Mapping[str, Array] | None = None,
 ) -> dict[str, Array]:
     """Return figures of `FIGURES` (those named) for each draw (B,), NaN where undefined.
 
-    units.owner indexes the columns of counts (B, S). Of two classes, sensitivity, specificity,
+    units.owner indexes the columns of counts (B, S); each is `class_figures` of the same, where
+    they are known already. Of two classes, sensitivity, specificity,
     average precision, F1 and the Brier score (squared error of one probability) are those of
     class `positive`, and the AUC is the same for both. Of more, they are means of one class
     against the rest over the classes that are present, and the Brier score sums over classes, as
@@ -61,8 +65,9 @@ def figures(
     alone = len(present) < 2
     spoken = np.array([positive]) if classes == 2 else present
     against = spoken if classes == 2 or not alone else present[:0]
-    ranked = spoken if {"auc", "average_precision"} & set(names) else present[:0]
-    each = _class_figures(units, counts, tally, ranked)
+    if each is None:
+        ranked = spoken if {"auc", "average_precision"} & set(names) else present[:0]
+        each = _class_figures(units, counts, tally, ranked)
     undefined = np.full(len(counts), np.nan)
     total = counts @ tally.true.sum(axis=1).astype(counts.dtype)  # (B,)
 
@@ -155,42 +160,52 @@ def _mcc(tally: Tally, counts: Array) -> Array:
 def _ranking(units: Units, counts: Array, ranked: Array) -> tuple[Array, Array]:
     """Return AUC and average precision of the ranked classes against the rest, (B, K) each."""
     labels, probabilities, owner = units
-    classes = probabilities.shape[1]
-    auc, precision = (np.full((len(counts), classes), np.nan) for _ in range(2))
-    if classes > PER_CLASS and len(counts) > 1:
-        return auc, precision
+    auc, precision = (np.full((len(counts), probabilities.shape[1]), np.nan) for _ in range(2))
     for k in ranked:
-        scores = probabilities[:, k]
-        if not (labels == k).any() or not np.isfinite(scores).all():
-            continue
-        order = np.argsort(-scores, kind="stable")
-        ends = np.flatnonzero(np.diff(scores[order], append=-np.inf))  # last of each run of ties
-        positive = (labels == k)[order].astype(counts.dtype)
-        for rows in _chunks(len(counts), len(labels)):
-            weights = counts[rows][:, owner[order]]  # (b, n)
-            auc[rows, k], precision[rows, k] = _weighted_ranking(weights, positive, ends)
+        own, scores = labels == k, probabilities[:, k]
+        if own.any() and np.isfinite(scores).all():
+            auc[:, k], precision[:, k] = _ranked(scores, own, owner, counts)
     return auc, precision
 
 
-def _weighted_ranking(weights: Array, positive: Array, ends: Array) -> tuple[Array, Array]:
-    """Return the Mann-Whitney statistic, ties counting half, and the average precision (b,).
+def _ranked(scores: Array, own: Array, owner: Array, counts: Array) -> tuple[Array, Array]:
+    """Return the Mann-Whitney statistic, ties counting half, and the average precision (B,).
 
-    weights (b, n) of units from the highest score down; positive (n,) 1 or 0; ends the last unit
-    of each run of equal scores.
+    scores (n,) of units, of which `own` (n,) are the class. Both figures change only at scores
+    that the class has, so what each draw holds down to those, and no other, is counted: all
+    classes together cost about as much as one.
     """
-    ups = np.cumsum(weights * positive, axis=1)  # (b, n)
-    everything = np.cumsum(weights, axis=1)
-    if len(ends) < len(positive):
-        ups, everything = ups[:, ends], everything[:, ends]  # (b, distinct scores)
-    downs = everything - ups
-    gained = np.diff(ups, axis=1, prepend=0)
-    below = downs[:, -1:] - downs + np.diff(downs, axis=1, prepend=0) / 2
+    run = np.unique(-scores, return_inverse=True)[1]  # (n,) runs of equal scores, highest first
+    held = np.unique(run[own])  # runs with units of the class
+    step = np.searchsorted(held, run)  # (n,) the first of them at or below each unit
+    tied = ~own & (run == np.append(held, -1)[step])
+    people = counts.shape[1]
+    positives, negatives = (
+        counts @ np.bincount(owner[which], minlength=people).astype(counts.dtype)
+        for which in (own, ~own)
+    )
+    above, raised = np.zeros(people), np.zeros((len(counts), 1))
+    area, precision = np.zeros(len(counts)), np.zeros(len(counts))
+    for start in range(0, len(held), _STEPS):
+        width = min(_STEPS, len(held) - start)
+        inside = (step >= start) & (step < start + width)
+
+        def held_by(which: Array, width: int = width, start: int = start) -> Array:
+            """Count units by subject and step (S, width)."""
+            cells = np.bincount(owner[which] * width + step[which] - start, None, people * width)
+            return cells.reshape(people, width)
+
+        met = held_by(inside).cumsum(axis=1) + above[:, None]
+        above = met[:, -1]
+        gained = counts @ held_by(inside & own).astype(counts.dtype)  # (B, width)
+        everything = counts @ met.astype(counts.dtype)
+        ups = gained.cumsum(axis=1) + raised[:, -1:].astype(counts.dtype)
+        below = negatives[:, None] - everything + ups
+        if (inside & tied).any():
+            below += counts @ held_by(inside & tied).astype(counts.dtype) / 2
+        raised = ups
+        area += (gained * below).sum(axis=1)
+        gained *= ups
+        precision += np.divide(gained, everything, out=gained, where=everything > 0).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        auc = (gained * below).sum(axis=1) / (ups[:, -1] * downs[:, -1])
-        steps = np.divide(gained * ups, everything, out=gained, where=everything > 0)
-        return auc, steps.sum(axis=1) / ups[:, -1]
-
-
-def _chunks(draws: int, units: int) -> Iterator[slice]:
-    step = max(1, _CHUNK_BYTES // (8 * max(1, units)))
-    return (slice(start, start + step) for start in range(0, draws, step))
+        return area / (positives * negatives), precision / positives

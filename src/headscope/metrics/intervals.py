@@ -108,10 +108,9 @@ def _acceleration(left_out: Array, stratum: Array) -> float:
     """Return a sixth of the skewness of the subjects' influence on the figure."""
     if not np.isfinite(left_out).all():
         return 0.0
-    influence = np.zeros(len(left_out))
-    for k in np.unique(stratum):
-        values = left_out[stratum == k]
-        influence[stratum == k] = (values.mean() - values) * (1 - 1 / len(values))
+    sizes = np.maximum(np.bincount(stratum), 1)
+    means = np.bincount(stratum, left_out) / sizes
+    influence = (means[stratum] - left_out) * (1 - 1 / sizes[stratum])
     spread = float((influence**2).sum())
     return float((influence**3).sum()) / (6 * spread**1.5) if spread > 1e-18 else 0.0
 

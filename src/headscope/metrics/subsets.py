@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from headscope.files import NO_ID
-from headscope.metrics.figures import FIGURES, PER_CLASS, class_figures, confusion, figures
+from headscope.metrics.figures import FIGURES, class_figures, confusion, figures
 from headscope.metrics.intervals import (
     DRAWS,
     Resampled,
@@ -58,9 +58,10 @@ def subset_figures(
     a 95% interval from a bootstrap over subjects within class (`bootstrap_interval`); None where
     undefined (the calibration error has no interval: its draws are biased). Shares of subjects
     also have "wilson_low" and "wilson_high". "slice_confusion" and "subject_confusion" are counts
-    (K, K), rows the classes; with 3 to 10 classes,
-    "slice_per_class" and "subject_per_class" hold figures of each class against the rest. With more
-    than 10, there are none of these, and AUC and average precision have no interval.
+    (K, K), rows the classes; with 3 classes or more,
+    "slice_per_class" and "subject_per_class" hold figures of each class against the rest. A class
+    without slices has none and is no part of the means; where a class has but one subject, there
+    are no intervals (`bootstrap_interval`).
 
     A subject's probability comes from its slices by `aggregate` (`subject_level`). A subject whose
     sessions bear different labels counts once for each of them, and is drawn as one. Where it is
@@ -90,7 +91,12 @@ def _level_figures(
     positive = positive_class(names)
     whole = np.ones((1, resampled.drawn.shape[1]))
     all_counts = (whole, resampled.drawn, resampled.left_out)
-    once, drawn, left_out = (figures(units, counts, positive) for counts in all_counts)
+    several = len(names) > 2
+    each = [class_figures(units, counts) if several else None for counts in all_counts]
+    once, drawn, left_out = (
+        figures(units, counts, positive, each=known)
+        for counts, known in zip(all_counts, each, strict=True)
+    )
     found: dict[str, Any] = {}
     for name in FIGURES:
         stratum = resampled.stratum
@@ -107,31 +113,30 @@ def _level_figures(
                 way_of(level, name),
             )
         found[f"{level}_{name}"] = _value(once[name][0], interval)
-    if len(names) > PER_CLASS:
-        return found
     table = confusion(units)  # (K, K)
     found[f"{level}_confusion"] = table.tolist()
     if level == "subject":
         _add_wilson(found, table, positive)
-    if len(names) > 2:
-        found[f"{level}_per_class"] = _per_class(level, units, resampled, names)
+    if several:
+        found[f"{level}_per_class"] = _per_class(level, each, resampled.stratum, names)
     return found
 
 
 def _per_class(
-    level: str, units: Units, resampled: Resampled, names: Sequence[str]
+    level: str, each: Sequence[Any], stratum: Array, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return figures of each class against the rest."""
-    whole = np.ones((1, resampled.drawn.shape[1]))
-    all_counts = (whole, resampled.drawn, resampled.left_out)
-    once, drawn, left_out = (class_figures(units, counts) for counts in all_counts)  # (·, K) each
+    """Return figures of each class against the rest: once, over draws and with subjects left out.
+
+    each holds `class_figures` of the three, (·, K) by name.
+    """
+    once, drawn, left_out = each
 
     def value(key: str, k: int) -> Value:
         interval = bootstrap_interval(
             once[key][0, k],
             drawn[key][:, k],
             left_out[key][:, k],
-            resampled.stratum,
+            stratum,
             way_of(level, key),
         )
         return _value(once[key][0, k], interval)
