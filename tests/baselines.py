@@ -21,12 +21,14 @@ from PIL.PngImagePlugin import PngInfo
 
 from headscope import figures
 from headscope.analysis import HeadAnalysis, head_analysis
+from headscope.analysis.calibration import Calibration, Reliability
 from headscope.analysis.collapse import Collapse
 from headscope.analysis.features import Ellipse
 from headscope.analysis.flatten import FlattenAnalysis, Probe, Shuffle
 from headscope.analysis.table import LogitScatter
 from headscope.analysis.transfer import StageTransfer, TransferAnalysis
 from headscope.figures.style import styled
+from tests.leakage_results import dose, gap, identity, permutation_tests
 
 FOLDER = Path(__file__).parent / "baseline"
 DPI, REDUCTION = 104, 2  # drawn fine and then averaged: versions differ at the edges of letters
@@ -255,6 +257,34 @@ def transfer() -> Figure:
     return figures.plot_transfer(results, network="resnet101, seed 0")
 
 
+def permutations() -> Figure:
+    return figures.plot_permutations(permutation_tests(), "Permuted labels")
+
+
+def leak_gap() -> Figure:
+    return figures.plot_gap([gap(), gap("finetune", nan)], "Leak gap")
+
+
+def identities() -> Figure:
+    results = [identity(), identity(seed=1, known=0.95), identity("scratch")]
+    return figures.plot_identity(results, "Who is it?")
+
+
+def calls(accuracy: np.ndarray, ece: float) -> Reliability:
+    """Ten bins of which the lower half, less sure than chance, are empty."""
+    count = np.array([0] * 5 + [20, 30, 45, 60, 145])
+    confidence = np.where(count, np.linspace(0.05, 0.95, 10), nan)
+    return Reliability(tuple(count), tuple(confidence), tuple(np.where(count, accuracy, nan)),
+                       0.5, 0.3, ece)  # fmt: skip
+
+
+def reliability() -> Figure:
+    straight = np.linspace(0.05, 0.95, 10)
+    found = Calibration("frozen, subject split", "AD", 2.4, calls(0.2 + 0.6 * straight, 0.14),
+                        calls(straight + 0.03, 0.03), (), ())  # fmt: skip
+    return figures.plot_reliability(found)
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "flattening-7": lambda: flattening(7),
     "flattening-14": lambda: flattening(14),
@@ -270,6 +300,11 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "transfer": transfer,
     "confusion": confusion,
     "history": history,
+    "permutations": permutations,
+    "dose": lambda: figures.plot_dose(dose(), "Dose of leakage"),
+    "leak-gap": leak_gap,
+    "identity": identities,
+    "reliability": reliability,
 }
 
 

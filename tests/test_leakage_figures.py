@@ -4,41 +4,10 @@ import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
 
-from headscope.analysis.dose import SHARES, Dose
-from headscope.analysis.gap import FIGURES, Gap, GapFigure
-from headscope.analysis.identity import Identity, Probe
-from headscope.analysis.permutation import Null, PermutationTest
+from headscope.analysis.dose import SHARES
 from headscope.figures.leakage import plot_dose, plot_gap, plot_identity, plot_permutations
 from headscope.figures.style import COLUMN
-
-NAN = float("nan")
-
-
-def permutation_tests():
-    rng = np.random.default_rng(0)
-    tests = []
-    for split, middle in (("subject", 0.5), ("slice", 0.8)):
-        for seed in (0, 1):
-            null = Null(middle + 0.1, tuple(rng.normal(middle, 0.05, 40).clip(0, 1)))
-            figures = {"slice_balanced_accuracy": null, "subject_accuracy": null}
-            tests.append(PermutationTest("r", "net", "frozen", split, seed, 2, 40, "", figures))
-    return tests
-
-
-def dose(paper=0.9):
-    values = tuple((0.6 + 0.03 * n, 0.62 + 0.03 * n) for n in range(11))
-    return Dose("net", "frozen", (0, 1), 100, SHARES, values, paper)
-
-
-def gap(variant="frozen", low=0.1):
-    figure = GapFigure((0.6, 0.7), (0.9, 0.95), 0.275, low, 0.4 if np.isfinite(low) else NAN)
-    return Gap("net", variant, (0, 1), 30, dict.fromkeys(FIGURES, figure))
-
-
-def identity(variant="frozen", seed=0, known=0.9):
-    parts = (Probe(known, 0.1), Probe(0.8, 0.1), Probe(0.55, 0.5), Probe(NAN, NAN))
-    return Identity("r", "net", variant, "subject", seed, "slices", 10, 100, *parts)
-
+from tests.leakage_results import NAN, dose, gap, identity, permutation_tests
 
 ALL = {
     "permutations": lambda: plot_permutations(permutation_tests(), "Permuted labels"),

@@ -9,6 +9,7 @@ from headscope.figures.style import (
     COLOURS,
     COLUMN,
     INK,
+    MM,
     figure_of,
     head_line,
     new_figure,
@@ -22,8 +23,8 @@ def plot_reliability(calibration: Calibration, ax: Axes | None = None) -> Figure
 
     The area of a mark is the share of slices in its bin. Source: Guo et al. 2017, Fig. 1.
     """
-    if ax is None:
-        ax = new_figure(COLUMN, COLUMN).subplots()
+    own = ax is None
+    ax = new_figure(COLUMN, COLUMN + 9 * MM).subplots() if ax is None else ax
     ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, dashes=(4, 2), zorder=1)
     _draw(calibration.before, ax, "as trained", "o", COLOURS[0])
     below = f"calibration error {100 * calibration.before.ece:.1f}%"
@@ -35,8 +36,11 @@ def plot_reliability(calibration: Calibration, ax: Axes | None = None) -> Figure
         below += "; validation fixes no temperature"
     below += "\nbelow the dashed line: surer than right"
     ax.set(xlabel="Confidence of the call", ylabel="Share of calls that are right")
-    ax.set(xlim=(0, 1.05), ylim=(-0.03, 1.05), aspect="equal")
-    ax.legend(loc="upper left")
+    ax.set(xlim=(0, 1.05), ylim=(-0.03, 1.05), aspect="equal", anchor="N")
+    if own:  # within, it would lie on the points of a network that is well calibrated
+        figure_of(ax).legend(loc="outside lower center")
+    else:
+        ax.legend(loc="upper left")
     head_line(ax, calibration.title, below)
     return figure_of(ax)
 
