@@ -152,6 +152,23 @@ def test_inspection_counts_grids_and_names_problems(scans):
     assert "450 slices: 4 MiB on disk" in found.cost
 
 
+def test_inspection_says_why_scans_give_no_slices(scans):
+    found = inspect_data(scans, plane="all", count=45)  # of 40 sagittal ones
+    assert found.slices == 0
+    assert found.notes[-1] == (
+        "4 scans have fewer than 45 slices of each plane and would give none: lower --count."
+    )
+    assert inspect_data(scans, count=45).slices == 4 * 45
+
+
+def test_names_of_any_script_keep_their_letters(scans, tmp_path):
+    slices = slice_data(scans, tmp_path / "out", count=2, size=40, workers=1)
+    names = {"sub-0": "李雷", "sub-1": "王芳 (2)", "sub-2": "Zoë"}
+    slices.table["subject_id"] = slices.table["subject_id"].replace(names)
+    paths = set(export_pictures(slices, tmp_path / "out", "png")["path"].str.split("_").str[0])
+    assert {path.split("/")[1] for path in paths} >= {"李雷", "王芳-2-", "Zoë"}
+
+
 def test_inspection_tells_canonical_grids(tmp_path):
     volume = head()
     turned = nib.Nifti1Image(volume.transpose(2, 0, 1), np.eye(4)[[1, 2, 0, 3]] * [4, 2, 3, 1])

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from headscope.cohort.layouts import find_cohort
+from headscope.cohort.privacy import pseudonymised
 from headscope.cohort.slices import write_slices
 from headscope.cohort.tables import read_any_table
 from headscope.cohort.where import parse_where, where_holds
@@ -252,8 +253,41 @@ def test_folders_without_a_cohort_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"no table with the column 'dx': it holds no table"):
         find_cohort(tmp_path, label="dx")
     touch(tmp_path, "AD/b.nii")
-    with pytest.raises(InputError, match=r"shows only 'AD' in 1 scan"):
+    with pytest.raises(InputError, match=r"shows only 'AD' in 1 scan.*are needed\.$"):
         find_cohort(tmp_path)
+
+
+@pytest.mark.parametrize("label", [None, "dx"])
+def test_a_folder_about_the_cohort_is_said_to_be_one(tmp_path, label):
+    bids(tmp_path / "raw", "sub-01/anat/sub-01_T1w", "sub-02/anat/sub-02_T1w")
+    with pytest.raises(InputError, match=r"All its scans lie in .*/raw: is that the folder"):
+        find_cohort(tmp_path, label=label)
+    assert find_cohort(tmp_path / "raw", label=label or "sex").scans["label"].nunique() == 2
+
+
+def test_an_empty_class_and_names_alike_but_for_case_are_said(tmp_path):
+    touch(tmp_path, "AD/sub-A1.nii", "AD/sub-x.nii", "NC/sub-a1.nii", "ad/sub-y.nii")
+    (tmp_path / "MCI").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    cohort = find_cohort(tmp_path)
+    assert cohort.class_names == ["AD", "NC", "ad"]
+    assert cohort.notes[2:] == [
+        "Left out, as no scan lies in them: 1 folder, the first MCI.",
+        "2 subjects differ in upper and lower case alone and count as 2, the first sub-A1 and "
+        "sub-a1.",
+        "2 classes differ in upper and lower case alone and count as 2, the first AD and ad.",
+    ]
+    hidden = pseudonymised(cohort, tmp_path.parent / "case.key", tmp_path)
+    assert not any("-A1" in note or "MCI" in note for note in hidden.notes)
+
+
+def test_scans_of_one_session_are_named(tmp_path):
+    touch(tmp_path, "AD/sub-1_T1w.nii", "AD/sub-1_mask.nii", "NC/sub-2_T1w.nii")
+    cohort = find_cohort(tmp_path)
+    assert cohort.notes[-1] == (
+        "2 scans share subject and session with another: their sessions are numbered, the first "
+        "AD/sub-1_T1w.nii and AD/sub-1_mask.nii."
+    )
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
@@ -413,6 +447,14 @@ def test_labels_of_bids_sessions_win_over_those_of_participants(tmp_path):
     with pytest.raises(InputError, match=r"several rows of sessions.tsv for sub-01, ses-2"):
         (tmp_path / "sub-01" / "sub-01_sessions.tsv").write_text("session_id\tdx\n2\tNC\nses-2\tAD")
         find_cohort(tmp_path)
+
+
+def test_bids_subjects_without_a_row_have_no_label(tmp_path):
+    bids(tmp_path, *(f"sub-{n:02d}/anat/sub-{n:02d}_T1w" for n in (1, 2, 3)))
+    cohort = find_cohort(tmp_path, label="sex", where="sex != X")
+    assert cohort.scans["subject_id"].tolist() == ["sub-01", "sub-02"]
+    found = find_cohort(tmp_path, label="sex")
+    assert found.notes[-1] == "1 scan has no value of sex and is left out."
 
 
 def test_bids_of_a_single_sessions_table_or_none(tmp_path):

@@ -47,6 +47,7 @@ def find_bids(data: Path, names: list[str]) -> Found | None:
         )
     if from_sessions:
         notes.append(f"Labels of sessions come from sessions.tsv: {', '.join(from_sessions)}.")
+    scans = scans.fillna("n/a")  # of whom no table has a row
     likely = [name for name in scans.columns if name.lower() in CLASS_COLUMNS]
     return Found("BIDS", scans, likely[0] if len(likely) == 1 else None, notes=notes)
 

@@ -93,8 +93,8 @@ def _names(table: pd.DataFrame, suffix: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Keep what every file system takes in a name."""
-    return re.sub(r"[^A-Za-z0-9._<>=+-]+", "-", text).strip(".") or "-"
+    """Keep letters and digits of any script, and signs that are safe in a name."""
+    return re.sub(r"[^\w.<>=+-]+", "-", text).strip(".") or "-"
 
 
 def _clear_others(out: Path, sha256: str, names: pd.Series) -> None:

@@ -107,7 +107,7 @@ def inspect_cohort(
     """Read the header of every scan of a cohort, and no voxels."""
     scans = cohort.scans
     grids: Counter[tuple[str, str, str]] = Counter()
-    problems, slices, largest = [], 0, 0
+    problems, slices, largest, short = [], 0, 0, 0
     for path in track(scans["path"], "Reading headers", len(scans)):
         try:
             facts = scan_facts(cohort.root / path)
@@ -118,13 +118,15 @@ def inspect_cohort(
         grids[
             (facts.kind, shape_text(facts.shape) if facts.shape else UNREAD, spacing or UNREAD)
         ] += 1
-        slices += _slices_of(facts, plane, count)
+        own = _slices_of(facts, plane, count)
+        slices += own
+        short += own == 0
         largest = max(largest, facts.nbytes)
     rows = [(*grid, number) for grid, number in grids.most_common()]
     keys, named = ["subject_id", "session_id"], scans["subject_id"] != NO_ID
     return Inspection(
         layout=cohort.layout,
-        notes=cohort.notes,
+        notes=[*cohort.notes, *([_short_note(short, plane, count)] if short else [])],
         subjects=scans.loc[named, "subject_id"].nunique(),
         sessions=len(scans[named].drop_duplicates(keys)),
         classes=_classes(cohort),
@@ -174,7 +176,15 @@ def _slices_of(facts: Facts, plane: str, count: int) -> int:
     planes = planes_of(plane)
     if not facts.shape:  # DICOM: its depth is known once its files are read
         return count * len(planes)
-    return sum(count for name in planes if facts.shape[PLANES[name]] >= count)
+    if any(facts.shape[PLANES[name]] < count for name in planes):
+        return 0  # such a scan is refused as a whole
+    return count * len(planes)
+
+
+def _short_note(scans: int, plane: str, count: int) -> str:
+    which = f"{count} slices of each plane" if plane == "all" else f"{count} {plane} slices"
+    verb = "has" if scans == 1 else "have"
+    return f"{counted(scans, 'scan')} {verb} fewer than {which} and would give none: lower --count."
 
 
 def _classes(cohort: Cohort) -> pd.DataFrame:

@@ -113,6 +113,7 @@ def find_cohort(
         else scans.drop(columns="slice_index", errors="ignore")
     )
     scans, doubled = _told_apart(scans)
+    twins = _case_twins(scans)
     if need_classes:
         _check(data, scans, class_names)
     return Cohort(
@@ -120,7 +121,7 @@ def find_cohort(
         layout=found.layout,
         scans=scans[[*COLUMNS, *_extra_columns(data, scans, keep)]],
         class_names=class_names,
-        notes=[_head(found, scans, class_names), *found.notes, *left_out, *notes, *doubled],
+        notes=[_head(found, scans, class_names), *found.notes, *left_out, *notes, *doubled, *twins],
         simulated=(root / "simulation.json").is_file(),
     )
 
@@ -209,7 +210,9 @@ def _recognise(data: Path, root: Path, label: str | None, plane: str, pattern: s
         raise unreadable[0]
     if label is not None:
         seen = ", ".join(path.name for path in tables) or "no table"
-        raise InputError(f"{data} has no table with the column {label!r}: it holds {seen}.")
+        raise InputError(
+            f"{data} has no table with the column {label!r}: it holds {seen}.{_inside(data, names)}"
+        )
     return _class_folders(data, names, pattern)
 
 
@@ -270,7 +273,25 @@ def _class_folders(data: Path, names: list[str], pattern: str | None) -> Found:
     if len(inside) < len(names):
         outside = counted(len(names) - len(inside), "scan")
         notes.append(f"Left out, as they lie outside class folders: {outside}.")
+    empty = _empty_folders(data, set(scans["class folder"]))
+    if empty:
+        number = counted(len(empty), "folder")
+        notes.append(f"Left out, as no scan lies in them: {number}, the first {empty[0]}.")
     return Found("class folders", scans, "class folder", notes=notes)
+
+
+def _empty_folders(data: Path, known: set[str]) -> list[str]:
+    """Return the folders beside the classes in which no scan lies."""
+    others = (place for place in data.iterdir() if place.is_dir() and place.name not in known)
+    return sorted(place.name for place in others if not place.name.startswith("."))
+
+
+def _inside(data: Path, names: Sequence[str]) -> str:
+    """Say which folder in `data` may be meant, where all scans lie deep in one."""
+    folders = {name.split("/", 1)[0] for name in names}
+    if len(folders) > 1 or not all(name.count("/") > 1 for name in names):
+        return ""
+    return f" All its scans lie in {data / folders.pop()}: is that the folder to give?"
 
 
 def _check_numbering(data: Path, scans: pd.DataFrame, below: Sequence[str]) -> None:
@@ -339,10 +360,27 @@ def _told_apart(scans: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         return scans, []
     number = scans.groupby(key).cumcount().add(1).astype(str)
     session = scans["session_id"].mask(twice, scans["session_id"] + "-" + number)
+    first, second = scans.loc[(scans[key] == scans[twice][key].iloc[0]).all(axis=1), "path"][:2]
     note = (
-        f"{twice.sum()} scans share subject and session with another: their sessions are numbered."
+        f"{twice.sum()} scans share subject and session with another: their sessions are numbered, "
+        f"the first {first} and {second}."
     )
     return scans.assign(session_id=session), [note]
+
+
+def _case_twins(scans: pd.DataFrame) -> list[str]:
+    """Say which ids and classes differ only in case: one person or class perhaps."""
+    notes = []
+    for column, what in (("subject_id", "subjects"), ("label", "classes")):
+        names = pd.Series(sorted(scans[column].unique()))
+        alike = names[names.str.casefold().duplicated(keep=False)]
+        if len(alike):
+            own = alike[alike.str.casefold() == alike.iloc[0].casefold()]
+            notes.append(
+                f"{len(alike)} {what} differ in upper and lower case alone and count as "
+                f"{len(alike)}, the first {' and '.join(own)}."
+            )
+    return notes
 
 
 def _check(data: Path, scans: pd.DataFrame, class_names: list[str]) -> None:
@@ -350,4 +388,5 @@ def _check(data: Path, scans: pd.DataFrame, class_names: list[str]) -> None:
         held = (
             f"only {class_names[0]!r} in {counted(len(scans), 'scan')}" if class_names else "none"
         )
-        raise InputError(f"{data} shows {held}: at least two classes are needed.")
+        hint = _inside(data, list(scans["path"])) if class_names else ""
+        raise InputError(f"{data} shows {held}: at least two classes are needed.{hint}")
