@@ -83,7 +83,7 @@ def test_a_folder_of_scans_is_each_of_them(data, record):
     assert found.scans["scan"].tolist() == names
 
 
-def test_a_folder_of_pictures_is_one_subject(data, tmp_path):
+def test_a_folder_of_pictures_is_one_subject(data, tmp_path, capsys):
     rng = np.random.default_rng(0)
     for name in ("AD", "NC"):
         for subject in range(4):
@@ -99,8 +99,59 @@ def test_a_folder_of_pictures_is_one_subject(data, tmp_path):
     assert mine["slice_index"].tolist() == then["slice_index"].tolist() == [1, 2, 10]
     np.testing.assert_allclose(mine[PROBABILITIES], then[PROBABILITIES], atol=2e-6)
     assert len(found.scans) == 1
+    folder = tmp_path / "pictures" / "AD" / "sub-AD3"
+    told = capsys.readouterr().err
+    assert f"trained on axial slices; in which plane {folder} lies, no file says." in told
+    named = shutil.copy(folder / "slice1.png", tmp_path / "sub-1_1_coronal_slice-001.png")
+    with pytest.raises(InputError, match="coronal plane, and the run was trained on axial slices"):
+        predict(record.path, named)
     with pytest.raises(InputError, match=r"trained on pictures, and .*nii\.gz is none"):
         predict(record.path, data / "AD" / "sub-AD1_T1w.nii.gz")
+
+
+def write_slice(path, oriented):
+    """One slice of 24 × 24 voxels: axial where its header says how it lies."""
+    pixels = np.random.default_rng(0).integers(0, 500, (24, 24), dtype=np.int16)
+    scan = nib.Nifti1Image(pixels[..., None] if oriented else pixels, np.diag([8, 8, 8, 1]))
+    if not oriented:
+        scan.set_sform(None, 0)
+        scan.set_qform(None, 0)
+    nib.save(scan, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "oriented", "part"),
+    [
+        ("a.nii", True, "a.nii shows no coronal slices: its grid is 24×24×1, one axial slice."),
+        ("OAS2_1_MR1_sag.nii", False, "the sagittal plane, and the run was trained on coronal "),
+    ],
+)
+def test_a_slice_of_another_plane_is_refused(record, tmp_path, name, oriented, part):
+    with pytest.raises(InputError, match=part):
+        predict(record.path, write_slice(tmp_path / name, oriented))
+
+
+def test_a_slice_that_does_not_say_how_it_lies_is_spoken_of(record, tmp_path, capsys):
+    known = predict(record.path, write_slice(tmp_path / "OAS2_1_MR1_cor.nii", oriented=False))
+    assert "trained on" not in capsys.readouterr().err
+    found = predict(record.path, write_slice(tmp_path / "a.nii", oriented=False))
+    assert found.slices["plane"].tolist() == known.slices["plane"].tolist() == ["coronal"]
+    told = capsys.readouterr().err
+    assert f"trained on coronal slices; in which plane {tmp_path / 'a.nii'} lies, no file" in told
+
+
+def test_of_a_volume_only_planes_that_the_run_knows_are_taken(data, record, tmp_path):
+    """As where the run was trained on the ready slices of some planes."""
+    run = shutil.copytree(record.path, tmp_path / "run")
+    text = (run / "run.toml").read_text()
+    (run / "run.toml").write_text(text.replace('plane = "coronal"', 'plane = "all"'))
+    found = predict(run, data / "AD" / "sub-AD1_T1w.nii.gz")
+    then = known(record, "sub-AD1")
+    assert found.slices["plane"].tolist() == then["plane"].tolist() == ["coronal"] * 5
+    np.testing.assert_allclose(found.slices[PROBABILITIES], then[PROBABILITIES], atol=2e-6)
+    with pytest.raises(InputError, match="axial plane, and the run was trained on coronal slices"):
+        predict(run, write_slice(tmp_path / "a.nii", oriented=True))
 
 
 def test_a_folder_of_dicom_is_one_scan(tmp_path):

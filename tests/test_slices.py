@@ -164,7 +164,7 @@ def test_ready_slices_and_too_few_slices(tmp_path):
     pixels, indices = take_slices(one, "sagittal", 30, 64)
     assert pixels.shape == (1, 64, 64)
     assert indices.tolist() == [0]
-    with pytest.raises(ScanError, match="shows no axial slices: its grid is 1×50×60"):
+    with pytest.raises(ScanError, match="shows no axial slices: its grid is 1×50×60, one sagittal"):
         take_slices(one, "axial", 30, 64)
     with pytest.raises(ScanError, match="has 40 sagittal slices, and 41 are asked for"):
         take_slices(scan(head()), "sagittal", 41, 64)

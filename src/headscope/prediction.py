@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from headscope.cohort.found import plane_named
 from headscope.cohort.pictures import find_pictures, is_picture, number_pictures
-from headscope.cohort.scans import ScanError, find_scan_files
+from headscope.cohort.scans import ScanError, find_scan_files, stores_plane
 from headscope.cohort.slices import GEOMETRY
 from headscope.cohort.taking import take_file
-from headscope.console import track
+from headscope.console import console, track
 from headscope.errors import InputError
 from headscope.metrics import softmax, subject_level
 from headscope.models.network import Network, build_network
@@ -72,18 +73,20 @@ def predict(
     scans: files, folders of a DICOM series, or folders whose every scan counts. Each scan stands
     for itself, also where two show one person. Where the run was trained on ready pictures, so
     are they: a folder of them is one subject. Computed in float32. Scans are called by their
-    paths, or by numbers in the order given where the run holds pseudonyms.
+    paths, or by numbers in the order given where the run holds pseudonyms. Of ready slices that do
+    not say in which plane they lie, stderr says which planes the run was trained on.
 
     Raises
     ------
     InputError
-        The run is none, has not ended or keeps no network, or a scan cannot be read.
+        The run is none, has not ended or keeps no network, a scan cannot be read, or it lies in a
+        plane that the run was not trained on.
     RunError
         The device's memory does not suffice.
     """
     # 1. the run: how it sliced, and its network
     record = _finished(Path(run))
-    slicing = _slicing(record)
+    slicing, planes = _slicing(record), list(record.settings["planes"])
     network = load_network(record, device)
     # 2. the scans
     given = [scans] if isinstance(scans, str | Path) else scans
@@ -93,11 +96,14 @@ def predict(
     hidden = bool(record.settings.get("pseudonymised"))
     # 3. the slices of each, and what the network says of them
     names = record.class_names
-    parts = []
+    parts, silent = [], []
     for number, (scan, files) in enumerate(track(groups, "Predicting", len(groups)), start=1):
-        table, pixels = _take(files, slicing)
+        table, pixels, told = _take(files, slicing, planes)
         table.insert(0, "scan", f"scan {number}" if hidden else scan)
         parts.append(_with_probabilities(table, softmax(_logits(network, pixels)), names))
+        if not told:
+            silent.append(table["scan"].iloc[0])
+    _say_planes(silent, len(groups), planes)
     slices = pd.concat(parts, ignore_index=True)
     aggregate = str(record.settings["aggregate"])
     return Prediction(record.name, names, aggregate, slices, _joined(slices, names, aggregate))
@@ -173,21 +179,61 @@ def _groups(path: Path, of: str) -> list[tuple[str, list[Path]]]:
     return groups
 
 
-def _take(files: list[Path], slicing: Mapping[str, Any]) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
-    """Return the table (plane, slice_index) and the pixels (n, H, W) of one scan's slices."""
-    parts, rows = [], []
+def _take(
+    files: list[Path], slicing: Mapping[str, Any], planes: list[str]
+) -> tuple[pd.DataFrame, NDArray[np.uint8], bool]:
+    """Return the table (plane, slice_index) and the pixels (n, H, W) of one scan's slices.
+
+    And whether every one of them is known to lie in a plane that the run was trained on.
+    """
+    parts, rows, told = [], [], True
     for file in files:
-        taken = take_file(file, slicing["plane"], dict(slicing))
-        if isinstance(taken, ScanError):
-            raise taken
-        parts.append(taken[0])
-        rows += [(plane, index) for plane, indices in taken[1].items() for index in indices]
+        pixels, indices, known = _take_known(file, slicing, planes)
+        parts.append(pixels)
+        rows += indices
+        told = told and known
     table = pd.DataFrame(rows, columns=["plane", "slice_index"])
     if is_picture(files[0].name):
         names = [file.name for file in files]
         numbered = number_pictures(table.assign(path=names, subject_id="", session_id=""))
         table["slice_index"] = numbered["slice_index"]
-    return table, np.concatenate(parts)
+    return table, np.concatenate(parts), told
+
+
+def _take_known(
+    file: Path, slicing: Mapping[str, Any], planes: list[str]
+) -> tuple[NDArray[np.uint8], list[tuple[str, int]], bool]:
+    """Return a file's slices in the planes of the run: pixels, and (plane, index) of each.
+
+    And whether their plane is known: of a ready slice by its orientation, or else by its name. One
+    that has neither is taken to lie as the run's do.
+    """
+    stored = not is_picture(file.name) and stores_plane(file)
+    named = None if stored else plane_named(file.name)
+    silent = not stored and named is None
+    alone = planes[0] if silent and len(planes) == 1 else slicing["plane"]
+    taken = take_file(file, named or alone, dict(slicing))
+    if isinstance(taken, ScanError):
+        raise taken
+    rows = [(plane, int(index)) for plane, indices in taken[1].items() for index in indices]
+    kept = [n for n, (plane, _) in enumerate(rows) if silent or plane in planes]
+    if not kept:
+        raise InputError(
+            f"{file} lies in the {rows[0][0]} plane, and the run was trained on "
+            f"{' and '.join(planes)} slices."
+        )
+    return taken[0][kept], [rows[n] for n in kept], not silent
+
+
+def _say_planes(silent: list[str], scans: int, planes: list[str]) -> None:
+    """Say of which scans nobody knows the plane, and what the run was trained on."""
+    if silent:
+        which = silent[0] if scans == 1 else f"{len(silent)} of {scans} scans (first {silent[0]})"
+        console.print(
+            f"The run was trained on {' and '.join(planes)} slices; in which plane {which} lies, "
+            f"no file says.",
+            soft_wrap=True,
+        )
 
 
 @torch.inference_mode()

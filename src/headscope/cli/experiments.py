@@ -186,7 +186,8 @@ def predict(
 ) -> None:
     """Slice new scans as a run did, and print what its network says of each slice and scan.
 
-    Needs the run's folder alone. Each SCAN stands for itself; in a folder, every scan counts.
+    Needs the run's folder alone. Each SCAN stands for itself; in a folder, every scan counts. A
+    ready slice of another plane than the run's is refused, where its plane is known.
 
     Example: headscope predict first/runs/resnet101-finetune-subject-seed0 new.nii.gz
     """

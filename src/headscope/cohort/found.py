@@ -14,6 +14,9 @@ SESSION: Final = re.compile(
     r"(?:^|[_/-])(ses-[A-Za-z0-9]+|MR\d+|d\d{4}|visit-?[A-Za-z0-9]+)(?=[_/.-]|$)"
 )
 
+READY_SLICE: Final = re.compile(r"_(?:(axl|cor|sag)\.|(axial|coronal|sagittal)_slice-)")
+PLANE_MARKS: Final = {"axl": "axial", "cor": "coronal", "sag": "sagittal"}
+
 
 @dataclass(frozen=True)
 class Found:
@@ -46,3 +49,12 @@ def session_of(name: str) -> str:
     """Return the session that a path names, or "1"."""
     match = SESSION.search(name)
     return match[1] if match is not None else "1"
+
+
+def plane_named(name: str) -> str | None:
+    """Return the plane in the name of a ready slice, None without one.
+
+    OASIS-2 calls them …_cor.nii.gz, and `headscope slice` …_coronal_slice-012.png.
+    """
+    match = READY_SLICE.search(name)
+    return match and (match[2] or PLANE_MARKS[match[1]])

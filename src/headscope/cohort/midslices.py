@@ -118,7 +118,9 @@ def _check_depth(scan: Scan, plane: str, count: int, spacing_mm: float | None) -
     depth = scan.volume.shape[axis]
     across = [n for other, n in enumerate(scan.volume.shape) if other != axis]
     if min(across) < 2:
-        raise ScanError(scan.path, f"shows no {plane} slices: its grid is {_shape_text(scan)}")
+        lying = [name for name, other in PLANES.items() if scan.volume.shape[other] == 1]
+        one = f", one {lying[0]} slice" if len(lying) == 1 else ""
+        raise ScanError(scan.path, f"shows no {plane} slices: its grid is {_shape_text(scan)}{one}")
     step = _step(scan, axis, spacing_mm)
     if depth == 1 or ((count - 1) * step <= depth - 1 and step >= 1):
         return

@@ -7,10 +7,10 @@ from typing import Final
 
 import pandas as pd
 
-from headscope.cohort.found import Found
+from headscope.cohort.found import Found, plane_named
+from headscope.cohort.scans import PLANES
 from headscope.cohort.tables import counted, numbers_in
 
-PLANE_MARK: Final = {"axial": "axl", "coronal": "cor", "sagittal": "sag"}
 PREFERRED: Final = ("_t88_masked_gfc.", "_t88_gfc.", "_sbj_", "_mpr-1_", "")  # parts of names
 OASIS1: Final = re.compile(r"(OAS1_\d{4})_(MR\d)")
 
@@ -82,12 +82,12 @@ def oasis2(path: Path, table: pd.DataFrame, names: list[str], plane: str) -> Fou
     "all" every file counts, in its own plane.
     """
     marked = {
-        other: _by_session([name for name in names if f"_{mark}." in name])
-        for other, mark in PLANE_MARK.items()
+        other: _by_session([name for name in names if plane_named(name) == other])
+        for other in sorted(PLANES)
         if plane in (other, "all")
     }
     chosen: dict[str | None, dict[str, str]] = {name: held for name, held in marked.items() if held}
-    ready = any(re.search(r"_(axl|cor|sag)\.", name) for name in names)
+    ready = any(map(plane_named, names))
     if not ready:
         chosen = {None: _by_session(names)}
     parts = []

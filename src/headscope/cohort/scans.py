@@ -110,6 +110,21 @@ def read_scan(
         return replace(_canonical(header, voxels, plane, analyze_orientation), path=path)
 
 
+def stores_plane(path: Path) -> bool:
+    """Whether a scan says how it lies: all do, but a single slice of two axes without orientation.
+
+    Raises
+    ------
+    ScanError
+        It is missing, damaged or no scan.
+    """
+    if path.is_dir() or is_dicom(path):
+        return True
+    with refusing(path), np.errstate(all="ignore"):
+        header = read_header(path)
+        return header.oriented or len(squeezed(header.shape)) > 2
+
+
 @contextmanager
 def refusing(path: Path) -> Iterator[None]:
     """Turn whatever a damaged file sets off into a ScanError, whose reason holds no name of it."""
