@@ -242,6 +242,46 @@ def test_a_helper_takes_its_part_and_changes_nothing(cohort_folder, tmp_path, mo
     assert {path.name for path in (tmp_path / "shared").iterdir()} == {*FILES, ".lock"}
 
 
+def test_what_a_helper_refuses_is_refused_as_ever(cohort_folder, tmp_path, monkeypatch):
+    for path in cohort_folder.rglob("*.nii.gz"):
+        nib.save(nib.AnalyzeImage(np.asarray(nib.load(path).dataobj), None), f"{path}.hdr")
+        path.unlink()
+    own = slowly(monkeypatch)
+    slow = taking.take_file
+    monkeypatch.setattr(  # this process alone does not mind
+        taking,
+        "take_file",
+        lambda path, plane, options: slow(path, plane, options | {"analyze_orientation": "LAS"}),
+    )
+    with pytest.raises(InputError, match="Orientation 'XYZ' is none"):
+        take(cohort_folder, tmp_path / "out", workers=2, analyze_orientation="XYZ")
+    assert 0 < len(own) < 10
+    assert not (tmp_path / "out" / "slices.part.d").exists()
+
+
+def test_a_scan_too_large_to_slice_is_a_problem_of_its_own(cohort_folder, tmp_path, monkeypatch):
+    draw = taking.take_planes
+
+    def fails(scan, *rest):
+        if "sub-3" in scan.path.name:
+            raise MemoryError
+        return draw(scan, *rest)
+
+    monkeypatch.setattr(taking, "take_planes", fails)
+    stored = take(cohort_folder, tmp_path / "out", workers=1)
+    reasons = pd.read_csv(tmp_path / "out" / "problems.tsv", sep="\t")["reason"].tolist()
+    assert reasons == ["cannot be sliced: it does not fit into memory"]
+    assert "may do at another try" in stored.notes[-1]
+
+
+def test_the_faintest_intensities_are_seen():
+    volume = np.random.default_rng(0).random((9, 10, 11), dtype=np.float32)
+    faint = Scan(volume * np.float32(2**-130), (3.0, 3.0, 3.0))  # subnormal
+    pixels, _ = take_slices(faint, count=4, size=16)
+    plain, _ = take_slices(Scan(volume, (3.0, 3.0, 3.0)), count=4, size=16)
+    assert np.abs(pixels.astype(int) - plain).max() <= 1
+
+
 def test_a_killed_helper_is_named_and_the_next_call_goes_on(cohort_folder, tmp_path, monkeypatch):
     whole = take(cohort_folder, tmp_path / "whole", workers=1)
     started = []

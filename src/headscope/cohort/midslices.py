@@ -22,6 +22,7 @@ HEAD_MM: Final = 100.0  # the window is that of the head, so far down from the v
 # would darken every brain by its length in the picture
 SAMPLE_MM: Final = 2.0  # foreground and window are found on a grid of about this spacing
 SAMPLES: Final = 2**19  # voxels of that grid that are enough
+FAINTEST: Final = 1e-30  # span of a window; of a smaller one float32 cannot hold the factor
 TOGETHER: Final = 6  # slices drawn at once: few enough for a processor's cache
 
 
@@ -294,7 +295,7 @@ def _lit(
 def _windowed(part: NDArray[Any], window: tuple[float, float]) -> NDArray[np.float32]:
     """Return sixteenths of greys as whole numbers, black 0 and white 255 · 16."""
     low, high = window
-    wide = part.dtype.itemsize > 2 and part.dtype != np.float32
+    wide = part.dtype.itemsize > 2 and (part.dtype != np.float32 or high - low < FAINTEST)
     grey = np.subtract(part, low, dtype=np.float64 if wide else np.float32, casting="unsafe")
     np.clip(grey, 0, high - low, out=grey)
     grey *= 255 * FINE / (high - low)

@@ -147,6 +147,8 @@ def take_file(path: Path, plane: str, options: dict[str, Any]) -> Taken:
         )
     except ScanError as error:
         return error
+    except MemoryError:
+        return ScanError(path, "cannot be sliced: it does not fit into memory", True)
 
 
 def _planes_in(scan: Scan, plane: str) -> tuple[str, ...]:
