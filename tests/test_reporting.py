@@ -198,6 +198,16 @@ def test_numbers_of_the_chapters_are_those_of_the_analyses(experiment, page):
         assert shown == [repr(test.linear_subject.accuracy)]
 
 
+def test_features_that_carry_a_class_are_those_of_the_test_slices(experiment, page):
+    for run in read_experiment(experiment):
+        stored, k = run.features, run.class_names.index("AD")
+        mine = (stored["subset"] == "test") & (stored["label"] == k)
+        share = run.head["weight"][k] * stored["features"][mine].mean(axis=0, dtype=np.float64)
+        j = int(np.abs(share).argmax())
+        (shown,) = page.find(run.name, f"carrier.AD.{j}.contribution")
+        assert float(shown) == pytest.approx(share[j], rel=1e-6)
+
+
 def test_thresholds_name_the_class_and_rows_the_distance(experiment, page):
     assert "a subject's probability of AD" in words_of(experiment / "report.html", "calibration")
     for run in read_experiment(experiment):
@@ -341,6 +351,18 @@ def test_the_page_says_what_makes_a_subject_and_what_lies_between_seeds(tmp_path
     assert "probability is the mean over its slices" in results
     assert "of the AUC: bootstrap over subjects; both corrected" in results
     assert "DeLong" not in results
+    # Frozen rows are compared between seeds, of which feature j is the same; no others are.
+    first, second = (run.head["weight"] for run in read_experiment(tmp_path)
+                     if run.settings["regime"] == "frozen")  # fmt: skip
+    for k, name in enumerate(("NC", "AD")):
+        for what, part in (("row", np.eye(2)), ("learned", np.eye(2) - 0.5)):
+            (shown,) = page.find(
+                "tf_efficientnet_lite0/frozen, subject split", f"between_seeds.{name}.{what}"
+            )
+            expected = np.corrcoef(part[k] @ first, part[k] @ second)[0, 1]
+            assert float(shown) == pytest.approx(expected, abs=1e-6)
+    known = {each["data-run"] for each in page.numbers if "between_seeds" in each["data-quantity"]}
+    assert known == {"tf_efficientnet_lite0/frozen, subject split"}
 
 
 @pytest.mark.usefixtures("undrawn")

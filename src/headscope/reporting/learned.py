@@ -1,15 +1,11 @@
-"""What was learned, in numbers: classes in logits and features, and the rows of the head."""
+"""What was learned, in numbers: classes in logits and features."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from markupsafe import Markup
 
-from headscope.analysis import run_network, run_title
 from headscope.analysis.features import FeatureAnalysis, run_feature_analysis
-from headscope.analysis.weights import HeadAnalysis
-from headscope.figures import plot_head_before_after, plot_row_distributions
 from headscope.record import Run
 from headscope.reporting.numbers import number
 from headscope.reporting.parts import (
@@ -17,15 +13,10 @@ from headscope.reporting.parts import (
     Folded,
     Grid,
     Part,
-    Plate,
     attributes,
-    by_network,
-    first_of,
     named,
-    stem,
     twin,
 )
-from headscope.reporting.pictures import drawn
 
 SPREAD: Final = (
     ("fisher_ratio", "significant"),
@@ -35,20 +26,6 @@ SPREAD: Final = (
     ("within", "significant"),
 )
 RATIOS: Final = (("dispersion_ratio", "significant"), ("separation_ratio", "significant"))
-ROW: Final = (
-    ("mean", "significant"),
-    ("sd", "significant"),
-    ("minimum", "significant"),
-    ("maximum", "significant"),
-    ("skewness", "significant"),
-    ("kurtosis", "significant"),
-    ("near_zero", "percent"),
-    ("participation", "points"),
-    ("norm", "significant"),
-    ("ks", "fraction"),
-    ("ks_p", "probability"),
-    ("levene_p", "probability"),
-)
 
 
 def separations(runs: Sequence[Run]) -> dict[str, FeatureAnalysis]:
@@ -117,68 +94,3 @@ def separation_parts(runs: Sequence[Run], found: dict[str, FeatureAnalysis]) -> 
     )
     summary = f"Slices on the wrong side, by subject ({len(people)} rows)"
     return [ruler, *([Folded(summary, [wrong])] if people else [])]
-
-
-def rows_parts(runs: Sequence[Run], heads: dict[str, HeadAnalysis], figures: Path) -> list[Part]:
-    """Describe each row of each head, beside the untrained one."""
-    rows: list[list[Cell]] = [
-        [named(run), row.class_name, *attributes(row, ROW, run.name, f"row.{row.class_name}")]
-        for run in runs
-        for row in heads[run.name].rows[:10]
-    ]
-    parts: list[Part] = []
-    for network, group in by_network(runs):
-        shown = {run_title(run): heads[run.name] for run in group}
-        alt = f"Distribution of the weights of each class, run by run; {network}."
-        picture = drawn(
-            plot_row_distributions(shown, network=network), stem(figures, "rows", network), alt
-        )
-        caption = Markup(
-            "<b>Figure 3, rows.</b> {}: the weights to each class, run by run, over those before "
-            "training."
-        )
-        parts.append(Plate(picture, caption.format(network)))
-    grid = Grid(
-        Markup(
-            "<b>Table 8.</b> The rows of weights. Near zero: within a tenth of their root mean "
-            "square (8.0% of normal weights). Participation: how many features carry the row. "
-            "Distance and p by Kolmogorov–Smirnov, p by Brown–Forsythe, against the row before "
-            "training; so many features make any p small: read the distance."
-        ),
-        (
-            ("Run", ""),
-            ("Class", ""),
-            ("Mean", ""),
-            ("SD", ""),
-            ("Least", ""),
-            ("Largest", ""),
-            ("Skewness", ""),
-            ("Kurtosis", ""),
-            ("Near zero", "%"),
-            ("Participation", "features"),
-            ("Norm", ""),
-            ("Distance", ""),
-            ("p, distribution", ""),
-            ("p, variance", ""),
-        ),
-        rows,
-        left=2,
-    )
-    parts.append(Folded("The rows in numbers", [grid]))
-    moved = [run for run in first_of(runs) if heads[run.name].initial_weight is not None]
-    if moved:
-        plates = [_before_after(run, heads[run.name], figures) for run in moved]
-        parts.append(Folded("The heads before and after training", plates))
-    return parts
-
-
-def _before_after(run: Run, head: HeadAnalysis, figures: Path) -> Plate:
-    title = run_title(run)
-    figure = plot_head_before_after(head, title=title, network=run_network(run))
-    alt = f"{title}: two rows of weights before and after training."
-    caption = Markup("<b>Figure 3, before and after.</b> {}: {}.")
-    kept = "each feature moves along the falling diagonal: the sum of its weights is conserved"
-    if len(head.class_names) > 2:
-        kept = "two rows of several; the sum of all rows is conserved, that of two is not"
-    picture = drawn(figure, figures / f"before-after-{run.name}", alt)
-    return Plate(picture, caption.format(title, kept))

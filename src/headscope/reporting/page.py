@@ -36,7 +36,7 @@ from headscope.files import NO_ID, write_table, write_text
 from headscope.record import Run, read_experiment, read_failures
 from headscope.reporting.calibration import calibration_chapter
 from headscope.reporting.layers import collapse_chapter, flattening_chapter, layers_chapter
-from headscope.reporting.learned import rows_parts, separation_parts, separations
+from headscope.reporting.learned import separation_parts, separations
 from headscope.reporting.numbers import number, numbers
 from headscope.reporting.parts import Chapter, Part
 from headscope.reporting.pictures import (
@@ -45,6 +45,7 @@ from headscope.reporting.pictures import (
     logits_picture,
     weights_picture,
 )
+from headscope.reporting.rows import rows_parts
 from headscope.reporting.templates import render
 from headscope.reporting.trust import (
     comparison_parts,
