@@ -167,6 +167,15 @@ def rows() -> Figure:
     return figures.plot_row_distributions(heads(), network="resnet101, seed 0")
 
 
+def rows_many() -> Figure:
+    rng = np.random.default_rng(4)
+    before = rng.uniform(-0.06, 0.06, (14, 300))
+    names = [f"class of number {k}" for k in range(14)]
+    head = head_analysis(before + rng.normal(0, 0.03, before.shape), None, before,
+                         class_names=names)  # fmt: skip
+    return figures.plot_row_distributions({"frozen": head}, network="resnet101, seed 0")
+
+
 def before_after() -> Figure:
     head = heads()["frozen"]
     return figures.plot_head_before_after(head, title="frozen", network="resnet101, seed 0")
@@ -294,6 +303,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "weights-alone": weights_alone,
     "weight-panels": weight_panels,
     "rows": rows,
+    "rows-many": rows_many,
     "before-after": before_after,
     "collapse": collapse,
     "shuffle": shuffle,

@@ -252,9 +252,28 @@ def test_row_distributions_of_many_classes_of_foreign_heads_and_of_none():
     (ax,) = figures.plot_row_distributions({"imagenet": wide}).axes
     assert len(ax.patches) == 10
     assert "before training" not in texts(ax.figure)
+    assert "the first 10 of 1,000 classes" in texts(ax.figure)
     assert nothing_in(figures.plot_row_distributions({}))
     zero = head_analysis(np.zeros((2, 5)))
     assert not nothing_in(figures.plot_row_distributions({"zero": zero}))
+
+
+@pytest.mark.parametrize("count", [2, 6, 7, 14])
+def test_no_two_rows_of_a_head_look_alike_unless_each_has_its_name_beside_it(count):
+    names = [*"abcdefghijklm", "a name that would take half of the column"][-count:]
+    head = head_analysis(np.random.default_rng(0).normal(size=(count, 40)), class_names=names)
+    (ax,) = figures.plot_row_distributions({"one": head}).axes
+    beside = [text for text in ax.texts if text.xy[0] == 1]
+    looks = {(patch.get_facecolor(), patch.get_hatch()) for patch in ax.patches}
+    if count <= 6:
+        assert len(looks) == count and not beside
+        return
+    shown = names[:10]
+    assert len(looks) == 1
+    assert [text.get_text()[:20] for text in beside] == [name[:20] for name in shown]
+    for text, patch in zip(beside, ax.patches, strict=True):
+        values, _, base = patch.get_data()
+        assert base < text.xy[1] < values.max()
 
 
 def test_each_features_way_is_drawn():

@@ -33,6 +33,8 @@ from headscope.figures.style import (
 
 Array = NDArray[np.float64]
 ROWS = 10  # classes shown of one head
+TOLD = len(COLOURS)  # classes that colour and hatching tell apart; more are named at their rows
+LONGEST = 22  # characters of a name there
 BINS = 60
 RIDGE = 7.5 * MM  # height of one distribution
 TALL = 0.86  # of the distance between two of them
@@ -49,15 +51,18 @@ def plot_row_distributions(
     """Draw the distribution of each row's weights, run by run, the untrained head's over it.
 
     `heads` are final layers of the same classes by the title of their run; the first ten rows are
-    drawn, each distribution scaled to its own height. Source: the range of weights that the paper
-    argues from (section III), drawn.
+    drawn, each distribution scaled to its own height. Of more than six classes each row has its
+    name beside it and all have one colour. Source: the range of weights that the paper argues from
+    (section III), drawn.
     """
     own = ax is None
-    names = next(iter(heads.values())).class_names[:ROWS] if heads else ()
+    known = next(iter(heads.values())).class_names if heads else ()
+    names = known[:ROWS]
     rows, count = len(names), len(heads) * len(names)
     if ax is None:
         ax = new_figure(COLUMN, 27 * MM + max(count, 2) * RIDGE).subplots()
-    head_line(ax, title, network)
+    some = f"the first {rows} of {len(known):,} classes" if len(known) > rows else ""
+    head_line(ax, title, "\n".join(filter(None, (network, some))))
     initial = {
         run: head.initial_weight for run, head in heads.items() if head.initial_weight is not None
     }
@@ -71,15 +76,18 @@ def plot_row_distributions(
         top = count - 1 - r * rows
         for k in range(rows):
             before = initial[run][k] if run in initial else None
-            _ridge(head.weight[k], before, bins, top - k, k, ax)
+            _ridge(head.weight[k], before, bins, top - k, k if rows <= TOLD else 0, ax)
+            if rows > TOLD:
+                _name_ridge(names[k], top - k, ax)
         if r:
             ax.axhline(top + 0.93, color=EDGE, linewidth=0.6)
     first = count - 1 - (rows - 1 - TALL) / 2
     name_rows(ax, [first - r * rows for r in range(len(heads))], list(heads))
     ax.set(xlim=(-edge, edge), ylim=(-0.1, count), xlabel="Weight, $W_{k,j}$, of each feature $j$")
     if own:
-        handles = _row_handles(names, bool(initial))
-        figure_of(ax).legend(handles=handles, loc="outside lower center", ncols=3)
+        handles = _row_handles(names if rows <= TOLD else (), bool(initial))
+        if handles:
+            figure_of(ax).legend(handles=handles, loc="outside lower center", ncols=3)
     return figure_of(ax)
 
 
@@ -91,9 +99,9 @@ def _ridge(row: Array, before: Array | None, bins: Array, base: float, k: int, a
             bins,
             baseline=base,
             fill=True,
-            facecolor=_tint(COLOURS[k % 6]),
-            edgecolor=COLOURS[k % 6],
-            hatch=HATCHES[k % 6] or None,
+            facecolor=_tint(COLOURS[k]),
+            edgecolor=COLOURS[k],
+            hatch=HATCHES[k] or None,
             linewidth=0.6,
             zorder=2,
         )
@@ -103,6 +111,12 @@ def _ridge(row: Array, before: Array | None, bins: Array, base: float, k: int, a
         ax.stairs(base + TALL * heights / max(heights.max(), 1), bins, baseline=None, **style)
 
 
+def _name_ridge(name: str, base: float, ax: Axes) -> None:
+    text = plain(name if len(name) <= LONGEST else name[: LONGEST - 1] + "…")
+    ax.annotate(text, (1, base + TALL / 3), (3, 0), ("axes fraction", "data"), "offset points",
+                fontsize=6, va="center")  # fmt: skip
+
+
 def _tint(colour: str) -> tuple[float, float, float]:
     red, green, blue = (0.55 + 0.45 * int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
     return red, green, blue
@@ -110,7 +124,7 @@ def _tint(colour: str) -> tuple[float, float, float]:
 
 def _row_handles(names: Sequence[str], has_initial: bool) -> list[Any]:
     handles: list[Any] = [
-        Patch(facecolor=_tint(COLOURS[k % 6]), edgecolor=COLOURS[k % 6], hatch=HATCHES[k % 6],
+        Patch(facecolor=_tint(COLOURS[k]), edgecolor=COLOURS[k], hatch=HATCHES[k],
               label=f"row of {plain(name)}")
         for k, name in enumerate(names)
     ]  # fmt: skip

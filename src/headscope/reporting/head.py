@@ -100,7 +100,7 @@ def write_head(
         if head.initial_weight is not None:
             figure = plot_head_before_after(head, pair.pair, title=title)
             written.append(save_figure(figure, folder / f"before-after-{suffix}"))
-    figure = plot_row_distributions({title: head}, title=title)
+    figure = plot_row_distributions({"": head}, title=title)
     return [*written, save_figure(figure, folder / "rows")]
 
 
