@@ -161,6 +161,28 @@ def test_inspection_says_why_scans_give_no_slices(scans):
     assert inspect_data(scans, count=45).slices == 4 * 45
 
 
+def test_inspection_says_that_a_volume_is_to_be_chosen(scans):
+    save(scans / "AD" / "sub-7_T1w.nii.gz", np.stack([head()] * 2, axis=-1))
+    assert inspect_data(scans).notes[-1] == "1 scan holds several volumes: --volume chooses one."
+
+
+def test_what_was_written_beside_the_scans_is_no_scan(tmp_path):
+    for number in range(4):
+        path = tmp_path / ("AD", "NC")[number % 2] / f"sub-{number}_1.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(head()[20].astype(np.uint8)).save(path)
+    known = {"picture_format": "png", "size": 24, "workers": 1}
+    first = slice_data(tmp_path, tmp_path / "slices", **known)
+    (tmp_path / "run" / "figures").mkdir(parents=True)
+    (tmp_path / "run" / "experiment.toml").touch()
+    shutil.copy(tmp_path / "AD" / "sub-0_1.png", tmp_path / "run" / "figures" / "a.png")
+    again = find_cohort(tmp_path)
+    assert again.class_names == ["AD", "NC"] and len(again.scans) == 4
+    assert again.notes[-1] == "Left out, as no scan lies in them: 2 folders, the first run."
+    assert slice_data(tmp_path, tmp_path / "slices", **known).sha256 == first.sha256
+    assert len(find_cohort(tmp_path / "slices").scans) == 4  # asked for by name they count
+
+
 def test_names_of_any_script_keep_their_letters(scans, tmp_path):
     slices = slice_data(scans, tmp_path / "out", count=2, size=40, workers=1)
     names = {"sub-0": "李雷", "sub-1": "王芳 (2)", "sub-2": "Zoë"}

@@ -250,7 +250,9 @@ def test_folders_without_a_cohort_are_refused(tmp_path):
     touch(tmp_path, "a.nii")
     with pytest.raises(InputError, match=r"neither class folders nor a table"):
         find_cohort(tmp_path)
-    with pytest.raises(InputError, match=r"no table with the column 'dx': it holds no table"):
+    with pytest.raises(
+        InputError, match=r"no table with the column 'dx': it holds no \.csv or \.tsv\."
+    ):
         find_cohort(tmp_path, label="dx")
     touch(tmp_path, "AD/b.nii")
     with pytest.raises(InputError, match=r"shows only 'AD' in 1 scan.*are needed\.$"):
@@ -300,6 +302,12 @@ def test_tables_are_read_however_they_were_written(tmp_path, encoding, end, sepa
     table = read_any_table(tmp_path / "t.csv")
     assert table.columns.tolist() == ["id", "naïve name"]
     assert table.to_numpy().tolist() == [["1", f"a{separator} b"], ["02", "x"]]
+
+
+def test_quotes_may_stand_behind_spaces(tmp_path):
+    (tmp_path / "a.csv").write_text('"path" ; "subject_id" \n"s 1.nii" ; "P ""1""; x " \n')
+    table = read_any_table(tmp_path / "a.csv")
+    assert table.to_dict("records") == [{"path": "s 1.nii", "subject_id": 'P "1"; x'}]
 
 
 def test_a_ragged_table_is_refused(tmp_path):

@@ -107,7 +107,7 @@ def inspect_cohort(
     """Read the header of every scan of a cohort, and no voxels."""
     scans = cohort.scans
     grids: Counter[tuple[str, str, str]] = Counter()
-    problems, slices, largest, short = [], 0, 0, 0
+    problems, notes, slices, largest, short, series = [], [*cohort.notes], 0, 0, 0, 0
     for path in track(scans["path"], "Reading headers", len(scans)):
         try:
             facts = scan_facts(cohort.root / path)
@@ -121,12 +121,18 @@ def inspect_cohort(
         own = _slices_of(facts, plane, count)
         slices += own
         short += own == 0
+        series += math.prod(facts.shape[3:]) > 1
         largest = max(largest, facts.nbytes)
+    if short:
+        notes.append(_short_note(short, plane, count))
+    if series:
+        verb = "holds" if series == 1 else "hold"
+        notes.append(f"{counted(series, 'scan')} {verb} several volumes: --volume chooses one.")
     rows = [(*grid, number) for grid, number in grids.most_common()]
     keys, named = ["subject_id", "session_id"], scans["subject_id"] != NO_ID
     return Inspection(
         layout=cohort.layout,
-        notes=[*cohort.notes, *([_short_note(short, plane, count)] if short else [])],
+        notes=notes,
         subjects=scans.loc[named, "subject_id"].nunique(),
         sessions=len(scans[named].drop_duplicates(keys)),
         classes=_classes(cohort),

@@ -209,7 +209,7 @@ def _recognise(data: Path, root: Path, label: str | None, plane: str, pattern: s
     if unreadable and (label is not None or not any("/" in name for name in names)):
         raise unreadable[0]
     if label is not None:
-        seen = ", ".join(path.name for path in tables) or "no table"
+        seen = ", ".join(path.name for path in tables) or "no .csv or .tsv"
         raise InputError(
             f"{data} has no table with the column {label!r}: it holds {seen}.{_inside(data, names)}"
         )

@@ -42,6 +42,7 @@ from headscope.errors import InputError
 
 PLANES: Final = {"sagittal": 0, "coronal": 1, "axial": 2}
 TRANSIENT: Final = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT)
+OWN: Final = {"experiment.toml", "slices.json", "pictures.json"}  # in folders that we wrote
 SUFFIXES: Final = (".nii", ".nii.gz", ".mgh", ".mgz", ".hdr", ".hdr.gz")
 
 
@@ -169,7 +170,10 @@ def find_scan_files(folder: Path) -> list[Path]:
 
 
 def walk_files(folder: Path, locked: list[Path]) -> Iterator[tuple[Path, list[str]]]:
-    """Yield each folder with the names of its files; those that may not be read go to `locked`."""
+    """Yield each folder with the names of its files; those that may not be read go to `locked`.
+
+    Folders in `folder` that headscope wrote are passed over: pictures in them are no new scans.
+    """
 
     def refuse(error: OSError) -> None:
         if isinstance(error, PermissionError):
@@ -178,7 +182,7 @@ def walk_files(folder: Path, locked: list[Path]) -> Iterator[tuple[Path, list[st
     seen: set[str] = set()
     for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(place)
-        if real in seen:
+        if real in seen or (seen and OWN.intersection(files)):
             folders.clear()
             continue
         seen.add(real)
