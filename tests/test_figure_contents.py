@@ -382,6 +382,11 @@ def test_confusion_counts_and_shares():
     many = figures.plot_confusion(np.eye(30), np.zeros((30, 30)), [str(k) for k in range(30)])
     np.testing.assert_array_equal(many.axes[0].images[0].get_array(), np.eye(30))
     assert nothing_in(many)
+    square = np.diag([12] * 14)
+    numbered = figures.plot_confusion(square, square, [str(k) for k in range(14)]).axes[0]
+    assert [text.get_text() for text in numbered.texts if text.get_text().isdigit()] == ["12"] * 14
+    crowd = figures.plot_confusion(np.eye(90), None, [str(k) for k in range(90)]).axes[0]
+    assert [text.get_text() for text in crowd.get_xticklabels()][:3] == ["0", "3", "6"]
     with pytest.raises(InputError, match=r"by subject have shape \(3, 3\)"):
         figures.plot_confusion([[1, 0], [0, 1]], np.eye(3), NAMES)
 

@@ -25,6 +25,7 @@ from headscope.analysis.leakage_file import stored_leakage
 from headscope.analysis.words import against_chance
 from headscope.errors import InputError
 from headscope.figures import plot_history
+from headscope.files import write_json
 from headscope.record import Run, read_experiment, write_failures
 from headscope.reporting import save_figure, write_report
 from headscope.reporting.numbers import number, probability, significant
@@ -534,6 +535,62 @@ def test_three_classes_show_all_pairs_and_each_number_once(tmp_path):
         expected = np.corrcoef(weight[pair[0]], weight[pair[1]])[0, 1]
         assert shown["r"] == pytest.approx(expected, abs=1e-12)
         assert shown["r_null"] == run_pair_analysis(run, pair).r_null
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_fourteen_classes_are_told_from_chance_and_shown_class_by_class(tmp_path):
+    names = [f"class{k:02d}" for k in range(14)]
+    run = write_synthetic_run(tmp_path, width=200, class_names=names, subjects=112, signal=4.0)
+    path = write_report(tmp_path)
+    page, test = Page(path.read_text(encoding="utf-8")), run.metrics["test"]
+    assert "mean of 14 classes each against the rest, is" in verdict_of(path)
+    assert "lies above the 0.5 of chance" in verdict_of(path)
+    table = np.array(test["slice_confusion"])
+    np.fill_diagonal(table, 0)
+    shown = {
+        each["data-quantity"]: each["data-value"]
+        for each in page.numbers
+        if each["data-quantity"].startswith(("confusion.", "class."))
+    }
+    counts = [int(n) for key, n in shown.items() if key.endswith(".slices") and "confusion" in key]
+    assert counts == sorted(table.ravel().tolist(), reverse=True)[: len(counts)]
+    assert 0 < len(counts) <= 10
+    for k, name in enumerate(names):
+        for level in ("slice", "subject"):
+            expected = test[f"{level}_per_class"][name]["auc"]["value"]
+            assert float(shown[f"class.{name}.{level}_auc"]) == expected
+        assert int(shown[f"class.{name}.slices"]) == sum(test["slice_confusion"][k])
+    words = words_of(path, "weights")
+    assert "Here are 14 classes" in words and "go towards −1/13" in words
+    assert "The first 10 of 14 rows are shown." in words
+    assert "chosen on validation too" not in words_of(path, "calibration")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_three_classes_fold_all_pairs_of_logits_but_the_first(tmp_path):
+    write_synthetic_run(tmp_path, width=24, epochs=1, class_names=("NC", "MCI", "AD"))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    logits = text[text.index('<section id="logits">') : text.index('<section id="weights">')]
+    folded = logits[logits.index("The other 2 pairs of classes") :]
+    folded = folded[: folded.index("</details>")]
+    assert logits.count("<b>Figure 2.") == 3 and folded.count("<b>Figure 2.") == 2
+    assert "a third class has a larger logit" in logits
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_class_with_one_tested_subject_or_none_is_named(tmp_path):
+    names = ("NC", "MCI", "AD", "FTD", "DLB")
+    run = write_synthetic_run(tmp_path, width=24, epochs=1, class_names=names, subjects=21)
+    metrics = run.metrics
+    assert np.sum(metrics["test"]["subject_confusion"], axis=1).tolist() == [1] * 5
+    for level in ("slice", "subject"):
+        metrics["test"][f"{level}_confusion"][3] = [0] * 5
+    write_json(run.path / "metrics.json", metrics)
+    path = write_report(tmp_path)
+    words = words_of(path, "results")
+    assert "has a single subject of NC, MCI, AD, DLB: how subjects" in words
+    assert "has no slices of FTD: no mean" in words
+    assert "subjects are called rightly, where always naming" in verdict_of(path)
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -26,7 +26,8 @@ class AgainstChance:
 
     figure is "auc" (chance 0.5, judged by its interval) or, where that has none, "accuracy"
     (chance the share of the commonest class, judged by an exact binomial test with Wilson's
-    interval); value, low, high and chance are fractions, p that test's (NaN for the area).
+    interval); value, low, high and chance are fractions, p that test's (NaN for the area). Of more
+    than two classes tested, an area is the mean of each against the rest.
     """
 
     standing: Standing
@@ -38,6 +39,7 @@ class AgainstChance:
     p: float
     subjects: int
     text: str
+    classes: int = 2
 
     @property
     def better(self) -> bool:
@@ -55,22 +57,32 @@ def against_chance(test: Mapping[str, Any]) -> AgainstChance:
     subjects = int(test.get("subjects") or 0)
     auc = test.get("subject_auc") or {}
     low, high = (_number(auc.get(part)) for part in ("low", "high"))
-    if not (isnan(low) or isnan(high)):
-        return _by_interval(_number(auc.get("value")), low, high, subjects)
     table = np.array(test.get("subject_confusion") or np.zeros((0, 0)), dtype=int)
-    if table.size == 0 or (table.sum(axis=1) > 0).sum() < 2:
+    tested = int((table.sum(axis=1) > 0).sum()) if table.size else 0
+    if not (isnan(low) or isnan(high)):
+        classes = tested if len(table) > 2 else 2
+        return _by_interval(_number(auc.get("value")), low, high, subjects, classes)
+    if tested < 2:
         text = "Too little is known of these subjects to say whether it differs from chance."
         return AgainstChance("unknown", "accuracy", nan, nan, nan, nan, nan, subjects, text)
     return _by_count(int(np.trace(table)), int(table.sum()), int(table.sum(axis=1).max()), subjects)
 
 
-def _by_interval(value: float, low: float, high: float, subjects: int) -> AgainstChance:
+def area_words(over: str, classes: int) -> str:
+    """Name the area under the ROC curve over some subjects, of two classes or of more."""
+    area = f"The area under the ROC curve over {over}"
+    return f"{area}, the mean of {classes} classes each against the rest," if classes > 2 else area
+
+
+def _by_interval(
+    value: float, low: float, high: float, subjects: int, classes: int
+) -> AgainstChance:
     standing: Standing = "above" if low > CHANCE else "below" if high < CHANCE else "no better"
     text = (
-        f"The area under the ROC curve over {subjects} subjects is {value:.3f}, and its 95% "
+        f"{area_words(f'{subjects} subjects', classes)} is {value:.3f}, and its 95% "
         f"interval, {low:.3f} to {high:.3f}, {MEANINGS[standing]}."
     )
-    return AgainstChance(standing, "auc", value, low, high, CHANCE, nan, subjects, text)
+    return AgainstChance(standing, "auc", value, low, high, CHANCE, nan, subjects, text, classes)
 
 
 def _by_count(right: int, count: int, commonest: int, subjects: int) -> AgainstChance:

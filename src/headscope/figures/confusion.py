@@ -12,6 +12,7 @@ from headscope.figures.style import (
     COLUMN,
     INK,
     MM,
+    PAGE,
     figure_of,
     head_line,
     new_figure,
@@ -20,8 +21,10 @@ from headscope.figures.style import (
     styled,
 )
 
-NUMBERED = 6  # classes above which the cells carry no numbers
-SHARES = 4  # classes above which they carry no counts beside the shares
+NUMBERED = 16  # classes above which the cells carry no numbers
+SHARES = 4  # classes above which they carry no shares beside the counts
+NARROW = 6  # classes above which a matrix needs half a page
+READABLE = 40  # class names that an axis of that size holds
 
 
 @styled
@@ -50,7 +53,8 @@ def plot_confusion(
     """
     names = [plain(name) for name in class_names]
     if ax is None:
-        ax = new_figure(COLUMN, 57 * MM).subplots(1, 2)
+        size = (COLUMN, 57 * MM) if len(names) <= NARROW else (PAGE, 103 * MM)
+        ax = new_figure(*size).subplots(1, 2)
     by_slice, by_subject = ax
     _draw(np.asarray(slices), names, by_slice, "slice")
     head_line(by_slice, "(a) by slice", f"{title}\n{network or ' '}")
@@ -74,6 +78,8 @@ def _draw(counts: NDArray[np.int64], names: Sequence[str], ax: Axes, unit: str) 
     share = np.divide(counts, total, out=np.zeros((K, K)), where=total > 0)
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1.25)
     for row, column in np.ndindex(K, K) if K <= NUMBERED else ():
+        if K > NARROW and not counts[row, column]:
+            continue  # a field of noughts hides the others
         text = f"{100 * share[row, column]:.0f}%" if total[row] else "none"
         number = f"{counts[row, column]:,}"
         ax.text(
@@ -83,12 +89,14 @@ def _draw(counts: NDArray[np.int64], names: Sequence[str], ax: Axes, unit: str) 
             ha="center",
             va="center",
             color="white" if share[row, column] > 0.6 else INK,
-            fontsize=7 if K <= 3 else 6,
+            fontsize=7 if K <= 3 else 6 if K <= NARROW else 5.5,
         )
     few = K <= 3 and max(map(len, names)) <= 8
-    ax.set_xticks(range(K), names, rotation=0 if few else 90)
-    ax.set_yticks(range(K), names, rotation=90 if few else 0, va="center")
-    ax.tick_params(length=0)
+    named = range(0, K, -(-K // READABLE))  # every one, or every second, third …
+    shown = [names[k] for k in named]
+    ax.set_xticks(named, shown, rotation=0 if few else 90)
+    ax.set_yticks(named, shown, rotation=90 if few else 0, va="center")
+    ax.tick_params(length=0, labelsize=6.5 if K <= NUMBERED else 5)
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     ax.set(xlabel="Predicted class", ylabel="True class")

@@ -29,17 +29,18 @@ from headscope.reporting.pictures import drawn
 def calibration_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
     """Say whether probabilities are right, and where validation would cut them."""
     found = {run.name: run_calibration(run) for run in runs}
+    points = _thresholds(runs, found)
+    cut = "; thresholds on a subject's probability are chosen on validation too, and told on test."
     parts: list[Part] = [
         Words(
             (
                 "A probability is worth what it says if of the slices called with 80% four in five "
-                "are right. One temperature, fitted on validation, divides all logits; thresholds "
-                "on a subject's probability are chosen on validation too, and told on test.",
+                "are right. One temperature, fitted on validation, divides all logits"
+                f"{cut if points.rows else '.'}",
             )
         ),
         _temperatures(runs, found),
     ]
-    points = _thresholds(runs, found)
     if points.rows:
         parts.append(points)
     parts.append(
@@ -51,7 +52,8 @@ def calibration_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
             ],
         )
     )
-    return Chapter("calibration", "Calibration and thresholds", parts)
+    title = "Calibration and thresholds" if points.rows else "Calibration"
+    return Chapter("calibration", title, parts)
 
 
 def _reliable(run: Run, letter: str, found: Calibration, figures: Path) -> Plate:

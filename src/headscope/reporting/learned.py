@@ -6,6 +6,7 @@ from typing import Final
 from markupsafe import Markup
 
 from headscope.analysis.features import FeatureAnalysis, run_feature_analysis
+from headscope.analysis.separation import MOST_CLASSES
 from headscope.record import Run
 from headscope.reporting.numbers import number
 from headscope.reporting.parts import (
@@ -63,14 +64,14 @@ def separation_parts(runs: Sequence[Run], found: dict[str, FeatureAnalysis]) -> 
             people.append([named(run), str(row.subject_id), str(row.label), *counts])
     ruler = Grid(
         Markup(
-            "<b>Table 7.</b> Test slices in the plane of the logits and in the space of features. "
+            "<b>Table 7.</b> Test slices in the space of the logits and in that of the features. "
             "Scatter is mean squared distance; overlap is the area that two classes share along "
-            "their discriminant, fitted on other subjects; ratios are to the frozen run of the "
+            "their discriminant, fitted on other subjects{}; ratios are to the frozen run of the "
             "same "
             "split. The intraclass correlation (of the margin for logits) says how alike the "
             "slices "
             "of one subject are within their class: near 1, the network tells people, not slices."
-        ),
+        ).format(_over_pairs(runs)),
         (
             ("Run", ""),
             ("Space", ""),
@@ -87,10 +88,19 @@ def separation_parts(runs: Sequence[Run], found: dict[str, FeatureAnalysis]) -> 
         left=2,
     )
     wrong = Grid(
-        Markup("Test slices on the wrong side, by subject."),
+        Markup("Test slices called wrongly, by subject."),
         (("Run", ""), ("Subject", ""), ("Class", ""), ("Wrong", "slices"), ("Of", "slices")),
         people,
         left=3,
     )
-    summary = f"Slices on the wrong side, by subject ({len(people)} rows)"
+    summary = f"Slices called wrongly, by subject ({len(people)} rows)"
     return [ruler, *([Folded(summary, [wrong])] if people else [])]
+
+
+def _over_pairs(runs: Sequence[Run]) -> str:
+    """Say how one overlap stands for the pairs of several classes."""
+    K = max(len(run.class_names) for run in runs)
+    if K == 2:
+        return ""
+    limit = f" (of at most {MOST_CLASSES} classes)"
+    return ", the mean over all pairs" + (limit if K > MOST_CLASSES else "")

@@ -35,6 +35,7 @@ from headscope.console import track
 from headscope.files import NO_ID, write_table, write_text
 from headscope.record import Run, read_experiment, read_failures
 from headscope.reporting.calibration import calibration_chapter
+from headscope.reporting.classes import class_parts
 from headscope.reporting.layers import collapse_chapter, flattening_chapter, layers_chapter
 from headscope.reporting.learned import separation_parts, separations
 from headscope.reporting.numbers import number, numbers
@@ -117,6 +118,7 @@ def write_report(experiment: Path) -> Path:
         "results": [
             *failure_parts(read_failures(experiment)),
             more_figures(ordered),
+            *class_parts(ordered, figures),
             *comparison_parts(compared),
         ],
         "logits": separation_parts(ordered, separated),
@@ -208,6 +210,7 @@ def _logits_pictures(
             ]
             picture = logits_picture(panels, path, ellipses)
             pictures.append({"network": network, "picture": picture, "pair": head.pair,
+                             "rank": k, "pairs": len(group[0].heads),
                              "panels": list(zip(group, panels, strict=True))})  # fmt: skip
     return pictures
 

@@ -28,10 +28,11 @@ class Grid:
 
 @dataclass(frozen=True)
 class Plate:
-    """A figure with its caption, half as wide as the page."""
+    """A figure with its caption, half as wide as the page or `wide`."""
 
     picture: Picture
     caption: Markup
+    wide: bool = False
     kind: str = "plate"
 
 

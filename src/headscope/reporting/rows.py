@@ -71,8 +71,8 @@ def rows_parts(runs: Sequence[Run], heads: dict[str, HeadAnalysis], figures: Pat
             "<b>Table 8.</b> The rows of weights. Near zero: within a tenth of their root mean "
             "square (8.0% of normal weights). Participation: how many features carry the row. "
             "Distance and p by Kolmogorov–Smirnov, p by Brown–Forsythe, against the row before "
-            "training; so many features make any p small: read the distance."
-        ),
+            "training; so many features make any p small: read the distance.{}"
+        ).format(_rest(runs)),
         (
             ("Run", ""),
             ("Class", ""),
@@ -100,6 +100,12 @@ def rows_parts(runs: Sequence[Run], heads: dict[str, HeadAnalysis], figures: Pat
         plates = [_before_after(run, heads[run.name], figures) for run in moved]
         parts.append(Folded("The heads before and after training", plates))
     return parts
+
+
+def _rest(runs: Sequence[Run]) -> str:
+    """Say how many rows are shown, where there are more."""
+    K = max(len(run.class_names) for run in runs)
+    return f" The first {MOST_ROWS} of {K} rows are shown." if K > MOST_ROWS else ""
 
 
 def _before_after(run: Run, head: HeadAnalysis, figures: Path) -> Plate:

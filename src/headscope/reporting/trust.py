@@ -52,6 +52,11 @@ def more_figures(runs: Sequence[Run]) -> Folded:
     rows = [_figures_of(run, level) for run in runs for level in LEVELS]
     known = {str(run.metrics.get("test", {}).get("positive_class")) for run in runs} - {"None"}
     positive = f"; sensitivity is the share of {', '.join(sorted(known))}" if known else ""
+    if not known and any(len(run.class_names) > 2 for run in runs):
+        positive = (
+            "; sensitivity, specificity, F1 and average precision are means of each class against "
+            "the rest"
+        )
     grid = Grid(
         Markup(
             "<b>Table 2, further figures</b> of the test, over subjects and over slices{}. F1, "

@@ -11,7 +11,7 @@ from headscope.analysis import NAMELESS, PairAnalysis
 from headscope.analysis.comparisons import Comparison, Comparisons
 from headscope.analysis.gap import Gap, GapFigure
 from headscope.analysis.table import without_fold
-from headscope.analysis.words import ALPHA, MEANINGS, AgainstChance, against_chance
+from headscope.analysis.words import ALPHA, MEANINGS, AgainstChance, against_chance, area_words
 from headscope.record import Run
 from headscope.reporting.numbers import number
 
@@ -147,9 +147,8 @@ def _standing(row: Row, found: AgainstChance) -> Markup:
     """Say whether a run's test differs from chance."""
     if found.figure != "auc":
         return Markup("{}").format(found.text)
-    return Markup(
-        "The area under the ROC curve over subjects is {auc}{interval}, which {meaning}."
-    ).format(
+    return Markup("{area} is {auc}{interval}, which {meaning}.").format(
+        area=area_words("subjects", found.classes),
         auc=_number(row, "test_subject_auc", "fraction"),
         interval=_interval(row, "test_subject_auc", "fraction"),
         meaning=MEANINGS[found.standing],
