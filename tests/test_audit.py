@@ -273,9 +273,15 @@ def test_without_ids_every_scan_is_a_person(tmp_path):
         pixels[2:4] = pixels[:2]
         return table.assign(subject_id=NO_ID), pixels
 
-    found = audit(write_store(tmp_path, alter=alter))
+    store = write_store(tmp_path / "slices", alter=alter)
+    split = pd.read_csv(store / "slices.tsv", sep="\t")
+    split = split[["subject_id", "session_id", "plane", "slice_index"]]
+    split = split.assign(subset=["train", "test"] * 24)
+    write_table(tmp_path / "splits" / "slice-seed0.tsv", split)
+    found = audit(tmp_path)
     assert level(found, "Identical scans") == "serious"
     assert level(found, "Labels of a subject") == "not checked" and found.conflicts == {}
+    assert level(found, "Split slice-seed0") == "not checked"
 
 
 def test_a_planted_border_is_raised_and_chance_is_not(tmp_path):

@@ -43,7 +43,7 @@ Centre = Annotated[
 Spacing = Annotated[
     float | None, typer.Option(help="Slices so many mm apart (default: consecutive).")
 ]
-Workers = Annotated[int | None, typer.Option(help="Processes that slice (all cores).")]
+Workers = Annotated[int | None, typer.Option(help="Processes that slice (all cores).", min=1)]
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -37,7 +37,8 @@ def print_audit(result: "Audit", page: Path, as_json: bool, leakage: "Leakage | 
         return
     for found in (result,) if leakage is None else (result, leakage):
         rows = [(each.check, each.level, each.text) for each in found.findings]
-        print_table(pd.DataFrame(rows, columns=["Check", "Outcome", "Found"]))
+        if rows:
+            print_table(pd.DataFrame(rows, columns=["Check", "Outcome", "Found"]))
         for note in found.notes:
             print(note)
     print(f"Page: {page}")

@@ -27,6 +27,7 @@ from headscope.files import NO_ID, read_table
 SIZE: Final = 96  # pixels; what the comparison in detail wants
 MOST_SHOWN: Final = 200  # pairs that keep their pictures
 IDS: Final = ["scan", "subject_id", "session_id", "label"]
+NOBODY: Final = "nobody knows which slices show one subject"
 LEVELS: Final = ("serious", "notice", "fine", "not checked")
 
 
@@ -150,14 +151,7 @@ def audit(
         folder = Path(temporary) if out is None else Path(out)
         if pseudonymise is not None:
             cohort = pseudonymised(cohort, Path(pseudonymise), folder)
-        slices = write_slices(
-            cohort,
-            folder,
-            plane=plane,
-            count=count,
-            size=SIZE,
-            workers=workers,
-        )
+        slices = write_slices(cohort, folder, plane=plane, count=count, size=SIZE, workers=workers)
         files = dict(zip(cohort.names, cohort.scans["path"].map(cohort.root.joinpath), strict=True))
         name = str(path) if pseudonymise is None else "pseudonymised scans"
         return audit_slices(slices, name, files.__getitem__, [], correlation=correlation)
@@ -235,8 +229,8 @@ def read_split(path: Path) -> pd.DataFrame:
 
 
 def check_split(name: str, split: pd.DataFrame) -> SplitCheck:
-    """Return which subjects stand in several subsets of a split."""
-    subsets = split.groupby("subject_id")["subset"].nunique()
+    """Return which subjects stand in several subsets of a split, as far as ids are known."""
+    subsets = split[split["subject_id"] != NO_ID].groupby("subject_id")["subset"].nunique()
     unit = "slice" if "slice_index" in split.columns else "subject"
     return SplitCheck(name, unit, len(subsets), sorted(subsets.index[subsets > 1].astype(str)))
 
@@ -338,7 +332,7 @@ def _shared_finding(matches: Matches, scans: pd.DataFrame) -> Finding:
 def _label_finding(conflicts: dict[str, list[str]], known: bool) -> Finding:
     check = "Labels of a subject"
     if not known:
-        return Finding(check, "not checked", "nobody knows which slices show one subject")
+        return Finding(check, "not checked", NOBODY)
     if not conflicts:
         return Finding(check, "fine", "every subject has one")
     first = next(iter(conflicts))
@@ -355,7 +349,9 @@ def _split_findings(checked: list[SplitCheck]) -> list[Finding]:
     findings = []
     for split in checked:
         check = f"Split {split.name}"
-        if not split.shared:
+        if not split.subjects:
+            findings.append(Finding(check, "not checked", NOBODY))
+        elif not split.shared:
             text = f"no subject of {split.subjects} stands in two subsets"
             findings.append(Finding(check, "fine", text))
         elif split.unit == "slice":
