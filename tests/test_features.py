@@ -372,7 +372,7 @@ def test_a_thousand_classes_are_measured_but_for_the_overlap():
     y = np.arange(1500) % 1000
     logits = rng.normal(size=(1500, 1000)) + 3 * np.eye(1000)[y]
     found = feature_analysis(rng.normal(size=(1500, 16)), logits, y, np.arange(1500) // 2)
-    assert np.isnan(found.logits.overlap) and "at most 10 classes" in found.logits.notes[0]
+    assert np.isnan(found.logits.overlap) and "at most 30 classes" in found.logits.notes[0]
     assert np.isfinite([found.logits.silhouette, found.features.effective_rank]).all()
     assert len(found.ellipses) == 1000 and np.isnan(found.ellipses[-1].width)
 

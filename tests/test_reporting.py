@@ -561,6 +561,7 @@ def test_fourteen_classes_are_told_from_chance_and_shown_class_by_class(tmp_path
             assert float(shown[f"class.{name}.{level}_auc"]) == expected
         assert int(shown[f"class.{name}.slices"]) == sum(test["slice_confusion"][k])
     words = words_of(path, "weights")
+    assert "The distribution of each row Figure 3, rows." in words
     assert "Here are 14 classes" in words and "go towards −1/13" in words
     assert "The first 10 of 14 rows are shown." in words
     assert "chosen on validation too" not in words_of(path, "calibration")
@@ -574,7 +575,9 @@ def test_three_classes_fold_all_pairs_of_logits_but_the_first(tmp_path):
     folded = logits[logits.index("The other 2 pairs of classes") :]
     folded = folded[: folded.index("</details>")]
     assert logits.count("<b>Figure 2.") == 3 and folded.count("<b>Figure 2.") == 2
-    assert "a third class has a larger logit" in logits
+    words = words_of(tmp_path / "report.html", "logits")
+    assert "gives it, for two of the classes" in words
+    assert "where a third class has a larger logit. The panels" in words
 
 
 @pytest.mark.usefixtures("undrawn")

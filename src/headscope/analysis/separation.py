@@ -23,7 +23,7 @@ from headscope.analysis.display import Shown
 from headscope.analysis.intraclass import intraclass
 
 Array = NDArray[np.float64]
-MOST_CLASSES = 10
+MOST_CLASSES = 30
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,7 +43,7 @@ class Separation(Shown):
         between / within; infinite where each class lies on a point of its own.
     overlap
         Area that the densities of two classes share along their discriminant, 0 to 1; the mean
-        over pairs for 3 to 10 classes. The direction is fitted to other subjects' slices than
+        over pairs for 3 to 30 classes. The direction is fitted to other subjects' slices than
         those it is shown (5 folds by subject). Densities: Gaussian kernels, Scott's bandwidth.
     overlap_fitted
         The same with the direction fitted to all slices: near 0 whatever the labels are where

@@ -25,6 +25,7 @@ from headscope.reporting.parts import (
 )
 from headscope.reporting.pictures import drawn
 
+MOST_OPEN: Final = 4  # classes above which the figure of all rows, run by run, opens on demand
 MOST_CARRIERS: Final = 3  # features shown of each class
 ROW: Final = (
     ("mean", "significant"),
@@ -54,7 +55,7 @@ def rows_parts(runs: Sequence[Run], heads: dict[str, HeadAnalysis], figures: Pat
         for run in runs
         for row in heads[run.name].rows[:MOST_ROWS]
     ]
-    parts: list[Part] = []
+    plates: list[Plate] = []
     for network, group in by_network(runs):
         shown = {run_title(run): heads[run.name] for run in group}
         alt = f"Distribution of the weights of each class, run by run; {network}."
@@ -65,7 +66,10 @@ def rows_parts(runs: Sequence[Run], heads: dict[str, HeadAnalysis], figures: Pat
             "<b>Figure 3, rows.</b> {}: the weights to each class, run by run, over those before "
             "training."
         )
-        parts.append(Plate(picture, caption.format(network)))
+        plates.append(Plate(picture, caption.format(network)))
+    parts: list[Part] = [*plates]
+    if max(len(run.class_names) for run in runs) > MOST_OPEN:
+        parts = [Folded("The distribution of each row", plates)]
     grid = Grid(
         Markup(
             "<b>Table 8.</b> The rows of weights. Near zero: within a tenth of their root mean "
@@ -97,8 +101,8 @@ def rows_parts(runs: Sequence[Run], heads: dict[str, HeadAnalysis], figures: Pat
     parts += _between_seeds(runs)
     moved = [run for run in first_of(runs) if heads[run.name].initial_weight is not None]
     if moved:
-        plates = [_before_after(run, heads[run.name], figures) for run in moved]
-        parts.append(Folded("The heads before and after training", plates))
+        before = [_before_after(run, heads[run.name], figures) for run in moved]
+        parts.append(Folded("The heads before and after training", before))
     return parts
 
 
