@@ -670,7 +670,7 @@ def test_numbers_carry_their_whole_value():
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [1280, 800])
+@pytest.mark.parametrize("width", [1280, 800, 390])
 def test_a_browser_shows_the_page_whole(experiment, width):
     sync_api = pytest.importorskip("playwright.sync_api")
     chromium = os.environ.get("HEADSCOPE_CHROMIUM") or shutil.which("chromium")
@@ -694,7 +694,14 @@ def test_a_browser_shows_the_page_whole(experiment, width):
             "[...document.querySelectorAll('img, svg')].map(each => [each.naturalWidth ?? 1,"
             " each.getBoundingClientRect().width, each.getBoundingClientRect().height])"
         )
+        shades = view.evaluate("[...document.querySelectorAll('.box')].map("
+                               "each => getComputedStyle(each).backgroundAttachment)")  # fmt: skip
+        view.emulate_media(media="print")
+        printed = view.evaluate("[...document.querySelectorAll('.box')].map("
+                                "each => getComputedStyle(each).backgroundImage)")  # fmt: skip
         browser.close()
+    assert set(shades) == {"local, local, scroll, scroll"}
+    assert set(printed) == {"none"}
     assert complaints == []
     assert [url[:5] for url in requests if not url.startswith("data:")] == ["file:"]
     assert overflow <= 0
