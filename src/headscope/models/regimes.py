@@ -128,6 +128,9 @@ def state_hash(model: nn.Module, without: tuple[str, ...]) -> str:
     """Return the SHA-256 over every parameter and buffer outside the modules at some paths.
 
     Names, types, shapes and bytes all count; equal hashes certify that nothing of it changed.
+    Buffers that a network does not store stay out: no regime trains them, they are computed from
+    its shape, and some networks (Swin's attention masks) compute them anew for slices of another
+    size.
     """
     digest = hashlib.sha256()
     skipped = tuple(f"{path}." for path in without)
