@@ -1,6 +1,5 @@
 """The page's figures: drawn from the record, saved as PNG and SVG, embedded in the page."""
 
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from headscope.figures import plot_history, plot_logits, plot_weights
 from headscope.figures.style import styled
 from headscope.files import atomic_path
 from headscope.record import Run
+from headscope.reporting.svg import data_uri, slim
 
 DPI = 200
 
@@ -31,9 +31,17 @@ class Picture:
 @styled
 def save_figure(figure: Figure, stem: Path) -> Path:
     """Write `stem`.png (200 dpi) and `stem`.svg; return the latter. Equal figures, equal bytes."""
+    # Panels are placed once: matplotlib would do it, and draw all in vain, for each format.
+    engine, dpi = figure.get_layout_engine(), figure.get_dpi()
+    if engine is not None:
+        figure.set_dpi(DPI)
+        engine.execute(figure)
+        figure.set_layout_engine(None)
     for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
         with atomic_path(stem.with_name(stem.name + suffix)) as temporary:
             figure.savefig(temporary, dpi=DPI, metadata=metadata)
+    figure.set_dpi(dpi)
+    figure.set_layout_engine(engine)
     return stem.with_name(f"{stem.name}.svg")
 
 
@@ -81,6 +89,6 @@ def drawn(figure: Figure, stem: Path, alt: str) -> Picture:
     """Save a figure and return it as the page embeds it."""
     svg = save_figure(figure, stem)
     # A picture of its own, not inline: the names inside two SVGs would clash in one page.
-    source = "data:image/svg+xml;base64," + b64encode(svg.read_bytes()).decode("ascii")
+    source = data_uri(slim(svg.read_text(encoding="utf-8")))
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     return Picture(stem.name, source, alt, width, height)
