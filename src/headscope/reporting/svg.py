@@ -14,7 +14,9 @@ COORDINATES: Final = re.compile(r'(?<= d=")[^"]*|(?<= [xy]=")[^"]*|(?<=translate
 LONG: Final = re.compile(rf"-?\d+\.\d{{{DECIMALS + 1},}}")
 LETTER: Final = re.compile(r"\s*([A-Za-z])\s*")
 MOVED: Final = re.compile(r'(<use [^>]*)transform="translate\((\S+) (\S+)\)"')
-ESCAPES: Final = str.maketrans({"%": "%25", "#": "%23", "&": "%26", "'": "%27", '"': "'"})
+ESCAPES: Final = str.maketrans(
+    {"%": "%25", "#": "%23", "&": "%26", ">": "%3E", "'": "%27", '"': "'"}
+)
 
 
 def slim(svg: str) -> str:
@@ -28,8 +30,8 @@ def slim(svg: str) -> str:
 
 def data_uri(svg: str) -> Markup:
     """Return an SVG as a data URI, a quarter shorter than in base64, ready for an attribute."""
-    # Escaped: what would end an attribute, or begin an entity or a fragment; and "://", since the
-    # names of XML dialects look like addresses to whoever searches the page for something loaded.
+    # Escaped: what would end an attribute or a tag, or begin an entity or a fragment; and "://",
+    # since names of XML dialects look like addresses to whoever searches the page for them.
     text = svg.translate(ESCAPES).replace("://", "%3A//")
     return Markup("data:image/svg+xml," + text)  # noqa: S704
 
