@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from headscope.errors import InputError
 from headscope.files import write_text
@@ -19,13 +27,24 @@ Schedule = Literal["step", "cosine"]
 Select = Literal["final", "best"]
 PATHS = ("data", "out", "cache", "split_file", "pseudonymise", "weights")
 WEIGHT_WORDS = ("pretrained", "random")
-Positive = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0)]
-Decay = Annotated[float, Field(ge=0)]
-Momentum = Annotated[float, Field(ge=0, lt=1)]
-Factor = Annotated[float, Field(gt=0, le=1)]
-Degrees = Annotated[float, Field(ge=0, le=180)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _no_truth(value: Any) -> Any:
+    """Refuse true and false, which would pass for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("should be a number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_truth)]
+Number = Annotated[float, BeforeValidator(_no_truth)]
+Positive = Annotated[Whole, Field(ge=1)]
+Rate = Annotated[Number, Field(gt=0)]
+Decay = Annotated[Number, Field(ge=0)]
+Momentum = Annotated[Number, Field(ge=0, lt=1)]
+Factor = Annotated[Number, Field(gt=0, le=1)]
+Degrees = Annotated[Number, Field(ge=0, le=180)]
+Share = Annotated[Number, Field(ge=0, lt=1)]
 
 
 class Row(BaseModel):
@@ -68,24 +87,24 @@ class Config(BaseModel):
     # cohort
     label: str | None = None
     classes: dict[str, tuple[str, ...]] | None = None
-    threshold: float | None = None
+    threshold: Number | None = None
     where: str | None = None
     subject_pattern: str | None = None
     pseudonymise: Path | None = None
     # slices
     plane: Literal["axial", "coronal", "sagittal", "all"] = "axial"
     count: Positive = 30
-    size: Annotated[int, Field(ge=16, le=1024)] = 224
+    size: Annotated[Whole, Field(ge=16, le=1024)] = 224
     centre: str = "auto"
-    spacing_mm: Annotated[float, Field(gt=0, le=100)] | None = None
-    volume: Annotated[int, Field(ge=0)] | None = None
+    spacing_mm: Annotated[Number, Field(gt=0, le=100)] | None = None
+    volume: Annotated[Whole, Field(ge=0)] | None = None
     analyze_orientation: str = "LAS"
     strict: bool = False
     # splits
     splits: tuple[SplitKind, ...] = ("subject",)
     ratio: tuple[Positive, Positive, Positive] = (5, 2, 3)
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
-    folds: Annotated[int, Field(ge=2)] | None = None
+    seeds: tuple[Annotated[Whole, Field(ge=0)], ...] = (0,)
+    folds: Annotated[Whole, Field(ge=2)] | None = None
     balance: tuple[str, ...] = ()
     split_file: Path | None = None
     # networks
@@ -111,7 +130,7 @@ class Config(BaseModel):
     probe_epochs: Positive | None = None
     # figures and record
     aggregate: Literal["mean", "logits", "vote"] = "mean"
-    permutations: Annotated[int, Field(ge=0)] = 0
+    permutations: Annotated[Whole, Field(ge=0)] = 0
     keep_model: bool = True
     cache: Path | None = None
     # machine
