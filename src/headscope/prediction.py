@@ -73,8 +73,8 @@ def predict(
     scans: files, folders of a DICOM series, or folders whose every scan counts. Each scan stands
     for itself, also where two show one person. Where the run was trained on ready pictures, so
     are they: a folder of them is one subject. Computed in float32. Scans are called by their
-    paths, or by numbers in the order given where the run holds pseudonyms. Of ready slices that do
-    not say in which plane they lie, stderr says which planes the run was trained on.
+    paths, or by numbers in the order given where the run holds pseudonyms. Of ready slices of
+    scans that do not say in which plane they lie, stderr says which planes the run was trained on.
 
     Raises
     ------
@@ -206,10 +206,14 @@ def _take_known(
     """Return a file's slices in the planes of the run: pixels, and (plane, index) of each.
 
     And whether their plane is known: of a ready slice by its orientation, or else by its name. One
-    that has neither is taken to lie as the run's do.
+    that has neither is taken to lie as the run's do. So is every picture: in which plane those lie
+    that the run was trained on, nothing but a setting said.
     """
-    stored = not is_picture(file.name) and stores_plane(file)
+    picture = is_picture(file.name)
+    stored = not picture and stores_plane(file)
     named = None if stored else plane_named(file.name)
+    if picture and named not in planes:
+        named = None
     silent = not stored and named is None
     alone = planes[0] if silent and len(planes) == 1 else slicing["plane"]
     taken = take_file(file, named or alone, dict(slicing))
@@ -222,7 +226,7 @@ def _take_known(
             f"{file} lies in the {rows[0][0]} plane, and the run was trained on "
             f"{' and '.join(planes)} slices."
         )
-    return taken[0][kept], [rows[n] for n in kept], not silent
+    return taken[0][kept], [rows[n] for n in kept], picture or not silent
 
 
 def _say_planes(silent: list[str], scans: int, planes: list[str]) -> None:

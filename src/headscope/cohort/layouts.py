@@ -25,7 +25,7 @@ from headscope.cohort.pictures import (
     number_pictures,
     subjects_in,
 )
-from headscope.cohort.scans import PLANES, SUFFIXES, find_scan_files
+from headscope.cohort.scans import OWN, PLANES, SUFFIXES, find_scan_files
 from headscope.cohort.tables import MISSING, check_subjects, counted, listed, read_any_table
 from headscope.cohort.where import where_holds
 from headscope.errors import InputError
@@ -281,9 +281,10 @@ def _class_folders(data: Path, names: list[str], pattern: str | None) -> Found:
 
 
 def _empty_folders(data: Path, known: set[str]) -> list[str]:
-    """Return the folders beside the classes in which no scan lies."""
-    others = (place for place in data.iterdir() if place.is_dir() and place.name not in known)
-    return sorted(place.name for place in others if not place.name.startswith("."))
+    """Return the folders beside the classes in which no scan lies, but for those of ours."""
+    others = [place for place in data.iterdir() if place.is_dir() and place.name not in known]
+    empty = (place.name for place in others if not any((place / name).exists() for name in OWN))
+    return sorted(name for name in empty if not name.startswith("."))
 
 
 def _inside(data: Path, names: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Many scan files → the slices of each, in order, by one process or several."""
 
+import os
 import shutil
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -20,7 +21,7 @@ from headscope.errors import InputError
 
 SCANS_PER_WORKER: Final = 32  # starting a process costs about as much as so many scans
 AHEAD: Final = 3  # scans that each process may be ahead by
-IDLE_S: Final = 5  # a helper without work for so long ends, as where this process was killed
+IDLE_S: Final = 5  # a helper without work for so long ends: within a minute where this was killed
 ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 Taken = tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]] | ScanError
 Task = tuple[Path, str]  # a scan and the plane to take
@@ -69,7 +70,8 @@ def _take_together(
     spool: Path,
 ) -> Iterator[Taken]:
     """Yield what each scan gives: the helpers' queue is kept filled, and this process works too."""
-    free = deque(spool / str(n) for n in range(AHEAD * helpers))  # files to leave pixels in
+    # files to leave pixels in; helpers of a process that was killed may still write into its own
+    free = deque(spool / f"{os.getpid()}-{n}" for n in range(AHEAD * helpers))
     for file in free:
         file.touch()
     taken: deque[tuple[Future[Any], Path | None]] = deque()  # in order, done or under way

@@ -168,9 +168,9 @@ def _between_seeds(runs: Sequence[Run]) -> list[Part]:
     groups: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
         known = run.settings
-        if known["regime"] == "frozen":
-            weights = str(known.get("weights_sha256") or known.get("weights"))
-            group = (str(known["architecture"]), run_title(run), weights)
+        weights = known.get("weights_sha256")  # a backbone drawn at random is another each seed
+        if known["regime"] == "frozen" and weights:
+            group = (str(known["architecture"]), run_title(run), str(weights))
             groups.setdefault(group, []).append(run)
     rows: list[list[Cell]] = []
     for (architecture, title, _), alike in groups.items():
