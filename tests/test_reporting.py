@@ -341,7 +341,8 @@ def test_the_page_says_what_makes_a_subject_and_what_lies_between_seeds(tmp_path
                 tmp_path, regime=regime, width=8, epochs=1, seed=seed, same_split=True
             )
     for path in tmp_path.glob("runs/*/run.toml"):
-        path.write_text(path.read_text() + 'weights_sha256 = "0a"\n')
+        more = 'weights_sha256 = "0a"\nslicing = { of = "scans", count = 30 }\n'
+        path.write_text(path.read_text() + more)
     for seed in (0, 1):  # without a file of weights each seed draws a backbone of its own
         write_synthetic_run(tmp_path, architecture="alexnet", width=8, epochs=1, seed=seed)
     text = write_report(tmp_path).read_text(encoding="utf-8")
@@ -353,6 +354,7 @@ def test_the_page_says_what_makes_a_subject_and_what_lies_between_seeds(tmp_path
     for part in ("std", "between"):
         (shown,) = page.find(key, f"test_slice_accuracy_{part}")
         assert float(shown) == pytest.approx(summary[f"test_slice_accuracy_{part}"], nan_ok=True)
+    assert "of scans, count 30" in words_of(tmp_path / "report.html", "settings")
     results = words_of(tmp_path / "report.html", "results")
     assert "probability is the mean over its slices" in results
     assert "of the AUC: bootstrap over subjects; both corrected" in results

@@ -49,12 +49,12 @@ def export_pictures(slices: SliceSet, out: Path, picture_format: str) -> pd.Data
 
 
 def slice_data(
-    data: Path,
-    out: Path,
+    data: Path | str,
+    out: Path | str,
     *,
     picture_format: str | None = None,
     find: Mapping[str, Any] | None = None,
-    pseudonymise: Path | None = None,
+    pseudonymise: Path | str | None = None,
     **options: Any,
 ) -> SliceSet:
     """Take the slices of the scans below `data` and store them in `out`, as pictures too if asked.
@@ -70,10 +70,10 @@ def slice_data(
     """
     if picture_format not in (None, *FORMATS):
         raise InputError(f"Format {picture_format!r} is none: choose store, {', '.join(FORMATS)}.")
-    plane = options.get("plane", "axial")
-    cohort = find_cohort(data, plane=plane, need_classes=False, **(find or {}))
+    out, plane = Path(out), options.get("plane", "axial")
+    cohort = find_cohort(Path(data), plane=plane, need_classes=False, **(find or {}))
     if pseudonymise is not None:
-        cohort = pseudonymised(cohort, pseudonymise, out)
+        cohort = pseudonymised(cohort, Path(pseudonymise), out)
     slices = write_slices(cohort, out, **options)
     if picture_format is not None:
         export_pictures(slices, out, picture_format)

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from headscope.errors import InputError
 from headscope.files import read_table, sha256
@@ -58,18 +58,18 @@ class SliceSet:
         """Plain sentences on where the slices come from and what was left out."""
         return list(self.settings["notes"])
 
-    def batch(self, rows: NDArray[np.integer]) -> NDArray[np.uint8]:
+    def batch(self, rows: ArrayLike) -> NDArray[np.uint8]:
         """Return the pixels (B, H, W) of some rows, read from disk rather than mapped.
 
         A map of a set larger than memory would grow with every page that was ever looked at.
         """
-        pixels = self.pixels
-        out = np.empty((len(rows), *pixels.shape[1:]), dtype=np.uint8)  # (B, H, W)
+        pixels, numbers = self.pixels, np.asarray(rows, dtype=np.int64).tolist()
+        out = np.empty((len(numbers), *pixels.shape[1:]), dtype=np.uint8)  # (B, H, W)
         size = out[:1].nbytes
         start = (self.path / "slices.npy").stat().st_size - len(pixels) * size
         file = os.open(self.path / "slices.npy", os.O_RDONLY)
         try:
-            for picture, row in zip(out, rows.tolist(), strict=True):
+            for picture, row in zip(out, numbers, strict=True):
                 if not 0 <= row < len(pixels):
                     raise IndexError(f"row {row} of {len(pixels)} slices")
                 os.preadv(file, [picture], start + row * size)
