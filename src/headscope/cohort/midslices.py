@@ -71,11 +71,13 @@ def take_planes(
         _check_depth(scan, plane, count, spacing_mm)
     head = _find_head(scan)
     taken = {plane: _indices(scan, head, plane, count, centre, spacing_mm) for plane in planes}
-    drawn = [
-        _draw(scan, PLANES[plane], indices, size, (head.low, head.high))
-        for plane, indices in taken.items()
-    ]
-    return np.concatenate(drawn), taken
+    pixels = np.zeros((sum(map(len, taken.values())), size, size), dtype=np.uint8)
+    row = 0
+    for plane, indices in taken.items():
+        own = pixels[row : row + len(indices)]
+        _draw(own, scan, PLANES[plane], indices, (head.low, head.high))
+        row += len(indices)
+    return pixels, taken
 
 
 def draw_picture(
@@ -89,7 +91,9 @@ def draw_picture(
     if window is None:
         head = _find_head(scan)
         window = head.low, head.high
-    return _draw(scan, PLANES["axial"], np.zeros(1, dtype=np.int64), size, window)[0]
+    pictures = np.zeros((1, size, size), dtype=np.uint8)
+    _draw(pictures, scan, PLANES["axial"], np.zeros(1, dtype=np.int64), window)
+    return pictures[0]
 
 
 def planes_of(plane: str) -> tuple[str, ...]:
@@ -251,28 +255,30 @@ def _extent(foreground: NDArray[np.bool_], axis: int) -> tuple[int, int]:
 
 
 def _draw(
-    scan: Scan, axis: int, indices: NDArray[np.int64], size: int, window: tuple[float, float]
-) -> NDArray[np.uint8]:
-    """Return slices (n, size, size): upright, windowed, in true proportions, centred on black."""
+    pictures: NDArray[np.uint8],
+    scan: Scan,
+    axis: int,
+    indices: NDArray[np.int64],
+    window: tuple[float, float],
+) -> None:
+    """Draw slices into black (n, size, size): upright, windowed, in true proportions, centred."""
     volume = np.moveaxis(scan.volume, axis, 0)  # (depth, I, J) or the like
     width_voxels, height_voxels = volume.shape[1:]
     across, up = (spacing for a, spacing in enumerate(scan.spacing_mm) if a != axis)
     width_mm, height_mm = width_voxels * across, height_voxels * up
-    side_mm = max(width_mm, height_mm)
+    size, side_mm = pictures.shape[1], max(width_mm, height_mm)
     width = max(1, round(size * width_mm / side_mm))
     height = max(1, round(size * height_mm / side_mm))
-    pictures = np.zeros((len(indices), size, size), dtype=np.uint8)
     left, above = (size - width) // 2, (size - height) // 2
     upright = pictures[:, above : above + height, left : left + width][:, ::-1]  # rows from below
     box = _lit(volume, indices, window[0])
     if box is None:
-        return pictures
+        return
     for start in range(0, len(indices), TOGETHER):
         some = slice(start, start + TOGETHER)
         part = volume[_run(indices[some])][:, box[0], box[1]].transpose(2, 0, 1)
         shape = height_voxels, width_voxels
         resample(_windowed(part, window), upright[some], shape, (box[1], box[0]))
-    return pictures
 
 
 def _run(indices: NDArray[np.int64]) -> slice | NDArray[np.int64]:
