@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from headscope.metrics import Units, bootstrap_interval, figures, resample, way_of, wilson
+from headscope.metrics import bootstrap_interval, figures, resample, slice_units, way_of, wilson
 
 SLICES, ACCURACY, DRAWS = 30, 0.75, 1000
 WAYS = ("subjects", "slices")
@@ -89,9 +89,9 @@ def check():
     counts = resample(label, np.arange(20), 20, 50).drawn
     right = ((logits > 0) == label[:, None]).mean(axis=1)
     quick = drawn_figures(right, pair_shares(logits, label), label, counts.astype(float))
-    score = stats.norm.cdf(logits.ravel())
+    score = logits.ravel()
     owner = np.repeat(np.arange(20), SLICES)
-    units = Units(label[owner], np.stack([1 - score, score], axis=1), owner)
+    units = slice_units(label[owner], np.stack([-score, score], axis=1), owner)
     for name, drawn in figures(units, counts, names=tuple(quick)).items():
         assert np.allclose(drawn, quick[name], atol=1e-6), name
 

@@ -77,6 +77,7 @@ def make_run(folder, table, features, *, kind="subject", seed=0, subset=None, lo
         label=np.array(names)[label],
         predicted=np.array(names)[logits.argmax(axis=1)],
         **{f"probability_{name}": softmax(logits)[:, k] for k, name in enumerate(names)},
+        **{f"logit_{name}": logits[:, k].astype(np.float32) for k, name in enumerate(names)},
     )
     ids = table["subject_id"].to_numpy(str)
     return write_run(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from headscope.metrics import run_figures, softmax
+from headscope.metrics import logit_columns, run_figures, softmax
 from headscope.record import SUBSETS, Run, start_run, write_run
 
 
@@ -152,6 +152,12 @@ def _subsets(rng, subject, label, split, fold):
     return np.array([names[u] for u in unit.tolist()])
 
 
+def logs(probabilities):
+    """Return logarithms of probabilities, as logits that give just these; log 0 is −inf."""
+    with np.errstate(divide="ignore"):
+        return np.log(probabilities)
+
+
 def _history_row(epoch, rate, logits, label, subset):
     row = {"epoch": epoch, "learning_rate": rate}
     likelihood = softmax(logits)[np.arange(len(label)), label]
@@ -179,6 +185,8 @@ def _predictions(ids, label, subset, logits, class_names, slices_each):
     )
     for k, name in enumerate(class_names):
         table[f"probability_{name}"] = probabilities[:, k]
+    for k, column in enumerate(logit_columns(class_names)):
+        table[column] = logits[:, k].astype(np.float32)
     return table
 
 

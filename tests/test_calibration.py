@@ -15,7 +15,7 @@ from headscope.analysis.calibration import (
     run_calibration,
 )
 from headscope.figures.reliability import plot_reliability
-from headscope.metrics import Units, softmax
+from headscope.metrics import slice_units, softmax
 from tests.synthetic import write_synthetic_run
 
 
@@ -41,6 +41,22 @@ def test_the_temperature_is_that_of_a_logistic_regression_on_the_logit():
     assert fit_temperature(logits, label) == pytest.approx(1 / slope.coef_[0, 0], rel=1e-4)
 
 
+@pytest.mark.parametrize("factor", [1e-6, 15_456.0, 1e9])
+def test_the_temperature_has_no_bounds(factor):
+    logits, label = drawn_logits(500, 2)
+    expected = factor * fit_temperature(logits, label)
+    assert fit_temperature(factor * logits, label) == pytest.approx(expected, rel=1e-6)
+
+
+def test_thresholds_tell_apart_what_probabilities_round_to_one():
+    """All log-odds lie above 37, where a probability is 1.0; the best cut is known."""
+    margin = np.array([50.0, 60.0, 70.0, 80.0])
+    val = slice_units(np.array([0, 0, 1, 1]), np.stack([0 * margin, margin], axis=1), np.arange(4))
+    youden, _ = operating_points(val, val, 1)
+    assert youden.margin == 65.0 and youden.threshold == 1.0
+    assert (youden.sensitivity, youden.specificity) == (1.0, 1.0)
+
+
 def test_no_temperature_where_the_likelihood_has_no_maximum():
     label = np.array([0, 1, 0])
     assert np.isnan(fit_temperature(np.eye(2)[label], label))
@@ -51,7 +67,7 @@ def test_no_temperature_where_the_likelihood_has_no_maximum():
 def test_bins_and_likelihood_by_hand():
     logits, label = drawn_logits(300, 3)
     probabilities = softmax(logits)
-    found = reliability(probabilities, label)
+    found = reliability(logits, label)
     assert found.nll == pytest.approx(log_loss(label, probabilities), abs=1e-12)
     assert sum(found.count) == 300
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == label
@@ -65,7 +81,8 @@ def test_bins_and_likelihood_by_hand():
 
 
 def test_certainty_that_is_wrong_has_a_finite_likelihood():
-    assert np.isfinite(reliability(np.eye(2), np.array([1, 0])).nll)
+    logits = np.array([[3280.0, 0.0], [0.0, 3280.0]])
+    assert reliability(logits, np.array([1, 0])).nll == pytest.approx(3280)  # 745 or less by clips
     assert np.isnan(reliability(np.empty((0, 2)), np.empty(0, int)).ece)
 
 
@@ -75,7 +92,7 @@ def subjects(seed, n, positive=1):
     score = 1 / (1 + np.exp(-(rng.normal(size=n) + 1.5 * (2 * (labels == positive) - 1))))
     probabilities = np.stack([score, score], axis=1)
     probabilities[:, 1 - positive] = 1 - score
-    return Units(labels, probabilities, np.arange(n))
+    return slice_units(labels, np.log(probabilities), np.arange(n))
 
 
 @pytest.mark.parametrize("positive", [0, 1])
@@ -87,17 +104,17 @@ def test_thresholds_are_the_best_of_validation(positive):
     assert youden.val_sensitivity + youden.val_specificity - 1 == pytest.approx(best)
     assert fixed.val_sensitivity >= 0.8
     assert fixed.val_specificity == pytest.approx(1 - fpr[tpr >= 0.8].min())
-    called = test.probabilities[:, positive] >= youden.threshold
+    called = test.probabilities[:, positive] >= youden.threshold - 1e-12
     assert youden.sensitivity == pytest.approx(called[test.labels == positive].mean())
     assert youden.specificity == pytest.approx(1 - called[test.labels != positive].mean())
     assert youden.sensitivity_low < youden.sensitivity < youden.sensitivity_high
 
 
 def test_thresholds_of_one_score_or_class():
-    val = Units(np.array([0, 1]), np.full((2, 2), 0.5), np.arange(2))
+    val = slice_units(np.array([0, 1]), np.zeros((2, 2)), np.arange(2))
     youden, _ = operating_points(val, val, 1)
     assert youden.val_sensitivity + youden.val_specificity == 1
-    alone = Units(np.zeros(2, int), np.full((2, 2), 0.5), np.arange(2))
+    alone = slice_units(np.zeros(2, int), np.zeros((2, 2)), np.arange(2))
     assert operating_points(alone, val, 1) == ()
     _, fixed = operating_points(val, alone, 1)
     assert np.isnan(fixed.sensitivity) and np.isnan(fixed.sensitivity_low)
@@ -108,11 +125,12 @@ def test_a_run_is_calibrated_on_validation_and_told_on_test(tmp_path):
     found = run_calibration(run)
     stored = run.features
     val, test = (stored["subset"] == name for name in ("val", "test"))
-    assert found.temperature == fit_temperature(
-        stored["logits"][val].astype(float), stored["label"][val]
-    )
-    after = softmax(stored["logits"][test].astype(float) / found.temperature)
-    assert repr(found.after) == repr(reliability(after, stored["label"][test]))  # NaN equals NaN
+    logits = stored["logits"].astype(float)
+    expected = fit_temperature(logits[val], stored["label"][val])
+    assert found.temperature == pytest.approx(expected, rel=1e-5)
+    after = reliability(logits[test] / found.temperature, stored["label"][test])
+    assert found.after.count == after.count
+    assert (found.after.nll, found.after.ece) == pytest.approx((after.nll, after.ece), rel=1e-5)
     assert found.before.ece == pytest.approx(run.metrics["test"]["slice_ece"]["value"], abs=1e-6)
     assert found.positive_class == "AD"
     assert len(found.points) == 2 and found.notes == ()
@@ -132,7 +150,7 @@ def test_three_classes_have_no_operating_point(tmp_path):
 
 def test_a_run_without_validation_says_so(tmp_path):
     run = write_synthetic_run(tmp_path, width=8, epochs=1)
-    run.features["subset"][run.features["subset"] == "val"] = "train"
+    run.predictions["subset"] = run.predictions["subset"].replace("val", "train")
     found = run_calibration(run)
     assert np.isnan(found.temperature) and found.after is None and len(found.notes) == 2
     assert "fixes no temperature" in str(

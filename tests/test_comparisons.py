@@ -151,6 +151,8 @@ def write_run(folder, regime, right, *, seed=0, fold=None, split="subject", ids=
             "predicted": np.where(of_ad > 0.5, "AD", "NC"),
             "probability_AD": of_ad,
             "probability_NC": 1 - of_ad,
+            "logit_AD": np.log(of_ad),
+            "logit_NC": np.log(1 - of_ad),
         }
     )
     write_table(path / "predictions.tsv", table)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from headscope.metrics import Units, bootstrap_interval, figures, resample
+from headscope.metrics import bootstrap_interval, figures, resample, slice_units
 
 SLICES = 30
 
@@ -24,9 +24,9 @@ def rounds(subjects, correlation, naive, count, draws=400):
     for seed in range(count):
         noise = np.sqrt(correlation) * rng.normal(size=subjects)[owner]
         noise = noise + np.sqrt(1 - correlation) * rng.normal(size=len(owner))
-        score = stats.norm.cdf(noise + distance * (2 * labels - 1))
+        score = noise + distance * (2 * labels - 1)
         drawn_by = np.arange(len(owner)) if naive else owner
-        units = Units(labels, np.stack([1 - score, score], axis=1), drawn_by)
+        units = slice_units(labels, np.stack([-score, score], axis=1), drawn_by)
         people = drawn_by.max() + 1
         resampled = resample(labels, drawn_by, people, draws, seed)
         left_out = resampled.left_out if not naive else np.ones((people, people))[:1]

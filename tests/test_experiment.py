@@ -100,6 +100,8 @@ def test_a_record_opens_with_numpy_and_pandas_alone_and_agrees_with_itself(exper
         logits = found["features"] @ head["weight"].T + head["bias"]
         np.testing.assert_allclose(found["logits"], logits, atol=1e-5)
         probabilities = table[["probability_AD", "probability_NC"]].to_numpy()
+        stored = table[["logit_AD", "logit_NC"]].to_numpy(np.float32)
+        np.testing.assert_array_equal(stored, found["logits"])
         np.testing.assert_allclose(probabilities, softmax(found["logits"]), atol=1e-12)
         assert (table["predicted"] == head["class_names"][logits.argmax(axis=1)]).all()
         assert (table["subset"] == found["subset"]).all()
@@ -108,7 +110,7 @@ def test_a_record_opens_with_numpy_and_pandas_alone_and_agrees_with_itself(exper
         metrics = json.loads((record.path / "metrics.json").read_text())
         expected = subset_figures(
             found["label"][test],
-            probabilities[test],
+            found["logits"][test],
             found["subject_id"][test],
             class_names=record.class_names,
         )
@@ -334,7 +336,7 @@ def test_settings_reach_the_record_and_the_network(data, tmp_path):
     test = record.features["subset"] == "test"
     assert record.metrics["test"] == subset_figures(
         record.features["label"][test],
-        softmax(record.features["logits"][test]),
+        record.features["logits"][test],
         record.features["subject_id"][test],
         class_names=record.class_names,
         aggregate="vote",

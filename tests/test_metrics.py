@@ -16,18 +16,19 @@ from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.metrics import (
     FIGURES,
-    Units,
     bootstrap_interval,
     class_figures,
     draw_subjects,
     figures,
     positive_class,
     run_figures,
+    slice_units,
     softmax,
     subject_level,
     subset_figures,
     wilson,
 )
+from tests.synthetic import logs
 
 NOTHING = {"value": None, "low": None, "high": None}
 
@@ -72,12 +73,13 @@ def by_scikit_learn(labels, probabilities, positive, weight=None):
     found["f1"] = mean(
         lambda k: oracle.f1_score(labels == k, called == k, zero_division=0, **shared), spoken
     )
+    ranked = np.round(probabilities, 12)  # what differs by rounding is a tie
     found["average_precision"] = mean(
-        lambda k: oracle.average_precision_score(labels == k, probabilities[:, k], **shared), spoken
+        lambda k: oracle.average_precision_score(labels == k, ranked[:, k], **shared), spoken
     )
     if several:
         found["auc"] = mean(
-            lambda k: oracle.roc_auc_score(labels == k, probabilities[:, k], **shared), rest
+            lambda k: oracle.roc_auc_score(labels == k, ranked[:, k], **shared), rest
         )
     squares = (probabilities - one_hot) ** 2
     squares = squares[:, positive] if classes == 2 else squares.sum(axis=1)
@@ -98,7 +100,7 @@ def test_figures_equal_scikit_learn(seed, subjects, slices, classes, present, ti
     labels, probabilities, _ = cohort(
         seed, subjects, slices, classes, ties, min(present, classes, subjects)
     )
-    units = Units(labels, probabilities, np.arange(len(labels)))
+    units = slice_units(labels, logs(probabilities), np.arange(len(labels)))
     found = figures(units, np.ones((1, len(labels))), positive=seed % 2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)
@@ -121,7 +123,7 @@ def test_draws_equal_scikit_learn_on_the_drawn_slices(classes):
     stratum[owner] = labels
     for k in range(classes):
         assert (counts[:, stratum == k].sum(axis=1) == (stratum == k).sum()).all()
-    fast = figures(Units(labels, probabilities, owner), counts, positive=1)
+    fast = figures(slice_units(labels, logs(probabilities), owner), counts, positive=1)
     for draw in range(25):
         slow = by_scikit_learn(labels, probabilities, 1, counts[draw, owner])
         for name in set(FIGURES) - {"ece"}:
@@ -137,7 +139,9 @@ def test_rankings_longer_than_a_block_equal_scikit_learn(ties):
     owner = np.repeat(np.arange(20), 70)
     labels[:30] = 1 - labels[:30]
     counts = draw_subjects(labels, owner, 20, draws=5)
-    found = figures(Units(labels, probabilities, owner), counts, 1, ("auc", "average_precision"))
+    found = figures(
+        slice_units(labels, logs(probabilities), owner), counts, 1, ("auc", "average_precision")
+    )
     for draw in range(5):
         drawn = labels, probabilities[:, 1]
         weight = {"sample_weight": counts[draw, owner]}
@@ -153,7 +157,9 @@ def test_figures_of_scikit_learn_by_their_own_names(classes):
     labels, probabilities, _ = cohort(5, 12, 3, classes, ties=False)
     called = probabilities.argmax(axis=1)
     found = figures(
-        Units(labels, probabilities, np.arange(len(labels))), np.ones((1, len(labels))), 1
+        slice_units(labels, logs(probabilities), np.arange(len(labels))),
+        np.ones((1, len(labels))),
+        1,
     )
     scores = probabilities[:, 1] if classes == 2 else probabilities
     average = {"average": "binary" if classes == 2 else "macro"}
@@ -174,7 +180,7 @@ def test_calibration_error_by_hand():
     labels, probabilities, _ = cohort(1, 40, 5, 3, ties=False)
     probabilities[:10] = np.eye(3)[rng.integers(0, 3, 10)]  # confidence 1, in the last bin
     probabilities[10:20] = [0.4, 0.3, 0.3]  # 0.4 = 6/15, an edge, of the bin below it
-    units = Units(labels, probabilities, np.arange(len(labels)))
+    units = slice_units(labels, logs(probabilities), np.arange(len(labels)))
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     expected = 0.0
     for b in range(15):
@@ -186,7 +192,10 @@ def test_calibration_error_by_hand():
 
 def test_two_classes_share_one_auc_and_trade_sensitivity_for_specificity():
     labels, probabilities, _ = cohort(7, 15, 3, 2, ties=True)
-    units, ones = Units(labels, probabilities, np.arange(len(labels))), np.ones((1, len(labels)))
+    units, ones = (
+        slice_units(labels, logs(probabilities), np.arange(len(labels))),
+        np.ones((1, len(labels))),
+    )
     first, second = figures(units, ones, positive=0), figures(units, ones, positive=1)
     assert first["auc"] == pytest.approx(second["auc"], abs=1e-12)
     assert first["sensitivity"] == pytest.approx(second["specificity"], abs=1e-12)
@@ -213,7 +222,7 @@ def test_the_positive_class_is_not_the_control(names, positive):
 def test_subject_probability_is_the_mean_over_its_slices():
     labels, probabilities, ids = cohort(1, 6, 5, 2, ties=False)
     _, owner = np.unique(ids, return_inverse=True)
-    people = subject_level(labels, probabilities, owner)
+    people = subject_level(slice_units(labels, logs(probabilities), owner))
     by_hand = np.stack([probabilities[owner == s].mean(axis=0) for s in range(6)])
     np.testing.assert_allclose(people.probabilities, by_hand, rtol=0, atol=1e-15)
 
@@ -222,27 +231,29 @@ def test_subject_probability_of_logits_and_votes():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(12, 3))
     owner, labels = np.repeat(np.arange(3), 4), np.repeat([2, 0, 1], 4)
-    probabilities = softmax(logits)
-    people = subject_level(labels, probabilities, owner, "logits")
+    probabilities, slices = softmax(logits), slice_units(labels, logits, owner)
+    people = subject_level(slices, "logits")
     by_hand = softmax(logits.reshape(3, 4, 3).mean(axis=1))
     np.testing.assert_allclose(people.probabilities, by_hand, rtol=0, atol=1e-14)
-    votes = subject_level(labels, probabilities, owner, "vote").probabilities
+    votes = subject_level(slices, "vote").probabilities
     calls = probabilities.argmax(axis=1).reshape(3, 4)
     shares = np.stack([(calls == k).mean(axis=1) for k in range(3)], axis=1)
     np.testing.assert_allclose(votes, shares, atol=2e-9)
     np.testing.assert_allclose(votes.sum(axis=1), 1, atol=1e-12)
-    with pytest.raises(InputError, match="'median' is none of mean, logits, vote"):
-        subject_level(labels, probabilities, owner, "median")
+    with pytest.raises(InputError, match="'median': choose one of mean, logits, vote"):
+        subject_level(slices, "median")
 
 
 def test_a_tied_vote_goes_to_the_surer_class():
     probabilities = np.array([[0.6, 0.4], [0.1, 0.9]])
-    people = subject_level(np.ones(2, int), probabilities, np.zeros(2, int), "vote")
+    slices = slice_units(np.ones(2, int), logs(probabilities), np.zeros(2, int))
+    people = subject_level(slices, "vote")
     assert people.probabilities.argmax() == 1
 
 
 def test_certain_slices_have_logits_too():
-    people = subject_level(np.zeros(2, int), np.eye(2), np.zeros(2, int), "logits")
+    slices = slice_units(np.zeros(2, int), 1000 * np.eye(2), np.zeros(2, int))
+    people = subject_level(slices, "logits")
     np.testing.assert_allclose(people.probabilities, [[0.5, 0.5]])
 
 
@@ -279,9 +290,9 @@ def test_interval_of_a_mean_is_that_of_scipy_with_student_s_reach():
 def test_interval_does_not_narrow_with_copies_of_slices():
     """Thirty copies of each subject's slice add slices, not information."""
     labels, probabilities, ids = cohort(4, 20, 1, 2, ties=False)
-    one = subset_figures(labels, probabilities, ids)
+    one = subset_figures(labels, logs(probabilities), ids)
     many = subset_figures(
-        np.repeat(labels, 30), np.repeat(probabilities, 30, axis=0), np.repeat(ids, 30)
+        np.repeat(labels, 30), logs(np.repeat(probabilities, 30, axis=0)), np.repeat(ids, 30)
     )
     for name in FIGURES:
         assert many[f"slice_{name}"] == pytest.approx(one[f"slice_{name}"], abs=1e-6)
@@ -290,7 +301,7 @@ def test_interval_does_not_narrow_with_copies_of_slices():
 
 def test_confusion_is_that_of_scikit_learn():
     labels, probabilities, ids = cohort(3, 9, 4, 3, ties=False)
-    found = subset_figures(labels, probabilities, ids, draws=20)
+    found = subset_figures(labels, logs(probabilities), ids, draws=20)
     called = probabilities.argmax(axis=1)
     np.testing.assert_array_equal(
         found["slice_confusion"], oracle.confusion_matrix(labels, called, labels=[0, 1, 2])
@@ -303,7 +314,7 @@ def test_confusion_is_that_of_scikit_learn():
 
 
 def test_one_class_only_leaves_what_compares_classes_undefined():
-    found = subset_figures(np.zeros(4, int), np.full((4, 2), 0.5), np.array(list("aabb")))
+    found = subset_figures(np.zeros(4, int), np.zeros((4, 2)), np.array(list("aabb")))
     for name in ("auc", "specificity", "mcc"):
         assert found[f"slice_{name}"] == NOTHING, name
     assert found["slice_accuracy"]["value"] == 1.0
@@ -313,7 +324,7 @@ def test_one_class_only_leaves_what_compares_classes_undefined():
 
 def test_three_subjects_a_class_have_intervals_that_say_little():
     labels, probabilities, ids = cohort(8, 6, 10, 2, ties=False)
-    found = subset_figures(labels, probabilities, ids)
+    found = subset_figures(labels, logs(probabilities), ids)
     auc = found["slice_auc"]
     assert 0 <= auc["low"] < auc["value"] < auc["high"] <= 1
     assert found["subject_accuracy"]["wilson_high"] - found["subject_accuracy"]["wilson_low"] > 0.3
@@ -321,7 +332,7 @@ def test_three_subjects_a_class_have_intervals_that_say_little():
 
 def test_one_subject_of_a_class_gives_no_interval():
     labels, probabilities = np.repeat([0, 1, 1, 1], 5), cohort(8, 4, 5, 2, ties=False)[1]
-    found = subset_figures(labels, probabilities, np.repeat(list("abcd"), 5))
+    found = subset_figures(labels, logs(probabilities), np.repeat(list("abcd"), 5))
     assert found["slice_auc"]["value"] is not None
     assert found["slice_auc"]["low"] is None
     assert found["slice_accuracy"]["low"] is None
@@ -332,7 +343,7 @@ def test_one_subject_of_a_class_gives_no_interval():
 def test_a_subject_with_two_labels_counts_once_for_each():
     labels = np.array([0, 0, 1, 1])
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.3, 0.7]])
-    found = subset_figures(labels, probabilities, np.array(["a", "a", "a", "b"]), draws=50)
+    found = subset_figures(labels, logs(probabilities), np.array(["a", "a", "a", "b"]), draws=50)
     assert found["subjects"] == 2
     assert found["subject_accuracy"]["value"] == 1.0
     assert np.sum(found["subject_confusion"]) == 3
@@ -343,7 +354,7 @@ def test_draws_that_are_all_the_same_give_no_interval(right):
     """All right, or one class called for all: certainty that the bootstrap does not have."""
     labels = np.repeat([0, 1], 4)
     called = labels if right else np.zeros(8, int)
-    found = subset_figures(labels, np.eye(2)[called], np.arange(8).astype(str), draws=200)
+    found = subset_figures(labels, logs(np.eye(2)[called]), np.arange(8).astype(str), draws=200)
     share = 1.0 if right else 0.5
     accuracy = found["subject_accuracy"]
     assert (accuracy["value"], accuracy["low"], accuracy["high"]) == (share, None, None)
@@ -355,7 +366,7 @@ def test_draws_that_are_all_the_same_give_no_interval(right):
 
 def test_slices_of_nobody_known_have_figures_without_intervals_or_subjects():
     labels, probabilities, _ = cohort(1, 6, 5, 2, ties=False)
-    found = subset_figures(labels, probabilities, np.full(len(labels), NO_ID))
+    found = subset_figures(labels, logs(probabilities), np.full(len(labels), NO_ID))
     assert found["subjects"] == 0
     assert "subject_confusion" not in found
     for name in FIGURES:
@@ -366,7 +377,7 @@ def test_slices_of_nobody_known_have_figures_without_intervals_or_subjects():
 
 def test_thirty_classes_of_which_some_were_not_tested_have_all_figures_and_intervals():
     labels, probabilities, ids = cohort(0, 50, 3, 30, ties=False, present=25)
-    found = subset_figures(labels, probabilities, ids, draws=200)
+    found = subset_figures(labels, logs(probabilities), ids, draws=200)
     called = probabilities.argmax(axis=1)
     np.testing.assert_array_equal(
         found["slice_confusion"], oracle.confusion_matrix(labels, called, labels=np.arange(30))
@@ -385,7 +396,7 @@ def test_thirty_classes_of_which_some_were_not_tested_have_all_figures_and_inter
 
 def test_one_subject_of_one_class_of_many_gives_no_interval():
     labels, probabilities, ids = cohort(0, 29, 3, 15, ties=False)
-    found = subset_figures(labels, probabilities, ids, draws=100)
+    found = subset_figures(labels, logs(probabilities), ids, draws=100)
     assert sorted(np.sum(found["subject_confusion"], axis=1)) == [1] + [2] * 14
     for name in ("auc", "accuracy"):
         each = found[f"subject_{name}"]
@@ -396,7 +407,7 @@ def test_one_subject_of_one_class_of_many_gives_no_interval():
 def test_broken_probabilities_give_no_figure_that_needs_them():
     labels, probabilities, ids = cohort(0, 6, 2, 2, ties=False)
     probabilities[3] = np.nan
-    found = subset_figures(labels, probabilities, ids, draws=20)
+    found = subset_figures(labels, logs(probabilities), ids, draws=20)
     for name in ("auc", "average_precision", "brier", "ece"):
         assert found[f"slice_{name}"] == NOTHING
 
@@ -407,8 +418,8 @@ def test_run_figures_reads_classes_by_name():
             "subset": ["test"] * 4,
             "subject_id": list("abcd"),
             "label": ["NC", "AD", "NC", "AD"],
-            "probability_AD": [0.1, 0.9, 0.6, 0.8],
-            "probability_NC": [0.9, 0.1, 0.4, 0.2],
+            "logit_AD": np.log([0.1, 0.9, 0.6, 0.8]),
+            "logit_NC": np.log([0.9, 0.1, 0.4, 0.2]),
         }
     )
     found = run_figures(table, ["NC", "AD"])["test"]
@@ -420,11 +431,67 @@ def test_run_figures_reads_classes_by_name():
 
 def test_per_class_figures_are_one_against_the_rest():
     labels, probabilities, _ = cohort(6, 10, 2, 3, ties=False)
-    units, ones = Units(labels, probabilities, np.arange(20)), np.ones((1, 20))
+    units, ones = slice_units(labels, logs(probabilities), np.arange(20)), np.ones((1, 20))
     each = class_figures(units, ones)
     for k in range(3):
-        alone = figures(
-            Units((labels == k).astype(int), np.eye(2)[(probabilities.argmax(axis=1) == k) * 1],
-                  np.arange(20)), ones, 1)  # fmt: skip
+        said = 1 * (probabilities.argmax(axis=1) == k)
+        alone = figures(slice_units(1 * (labels == k), np.eye(2)[said], np.arange(20)), ones, 1)
         for name in ("sensitivity", "specificity", "f1"):
             assert each[name][0, k] == pytest.approx(alone[name][0], abs=1e-12)
+
+
+def test_ranks_are_those_of_exact_logits_however_large_they_are():
+    """Of margins up to ±200 probabilities are 0 or 1 and tie; logits rank both classes alike."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    margin = 60 * rng.normal(size=60) + 25 * (2 * labels - 1)
+    logits = np.stack([np.zeros(60), margin], axis=1).astype(np.float32)
+    exact = logits[:, 1].astype(float) - logits[:, 0]
+    ids = np.arange(60).astype(str)
+    for names in (["NC", "AD"], ["AD", "NC"]):
+        scores = subset_figures(labels, logits, ids, class_names=names, draws=20)
+        area = oracle.roc_auc_score(labels, exact)
+        assert scores["slice_auc"]["value"] == pytest.approx(area, abs=1e-12)
+        assert scores["subject_auc"]["value"] == pytest.approx(area, abs=1e-12)
+    rounded = oracle.roc_auc_score(labels, softmax(logits)[:, 1])
+    assert abs(rounded - area) > 0.005  # what probabilities rank
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "logits", "vote"])
+def test_subject_margins_equal_those_of_many_digits(aggregate):
+    """Subjects' log-odds by arithmetic of 200 digits, with margins of up to a few hundred."""
+    import mpmath as mp
+
+    rng = np.random.default_rng(1)
+    logits = (100 * rng.normal(size=(12, 2))).astype(np.float32)
+    owner = np.repeat(np.arange(3), 4)
+    found = subject_level(slice_units(np.zeros(12, int), logits, owner), aggregate).margin(1)
+    with mp.workdps(200):
+        odds = [mp.exp(mp.mpf(float(b)) - mp.mpf(float(a))) for a, b in logits]
+        p = [o / (1 + o) for o in odds]
+        for s in range(3):
+            own = [k for k in range(12) if owner[k] == s]
+            if aggregate == "logits":
+                expected = mp.fsum(mp.log(odds[k]) for k in own) / 4
+            else:
+                up = mp.fsum(p[k] for k in own) / 4
+                if aggregate == "vote":
+                    votes = mp.fsum(p[k] > 0.5 for k in own) / 4
+                    tie = mp.mpf("1e-9")
+                    down = (1 - votes + tie * (1 - up)) / (1 + tie)
+                    up = (votes + tie * up) / (1 + tie)
+                    expected = mp.log(up / down)
+                else:
+                    expected = mp.log(up) - mp.log(mp.fsum(1 - p[k] for k in own) / 4)
+            assert found[s] == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_subjects_whose_label_changes_are_one_subject_without_wilson():
+    """45 subjects, five of whom convert: 45 subjects, 50 rows that are not independent."""
+    rng = np.random.default_rng(0)
+    owner = np.concatenate([np.arange(45), np.arange(5)])
+    labels = np.concatenate([np.arange(45) % 2, 1 - np.arange(5) % 2])
+    scores = subset_figures(labels, rng.normal(size=(50, 2)), owner.astype(str), draws=200)
+    assert (scores["subjects"], scores["subject_labels"]) == (45, 50)
+    assert "wilson_low" not in scores["subject_accuracy"]
+    assert scores["subject_accuracy"]["low"] is not None

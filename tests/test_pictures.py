@@ -259,8 +259,8 @@ def test_figures_of_nameless_slices_are_those_of_slices(tmp_path):
             "subset": "test",
             "subject_id": "unknown",
             "label": np.where(rng.random(40) < share, "b", "a"),
-            "probability_a": 1 - share,
-            "probability_b": share,
+            "logit_a": np.log(1 - share),
+            "logit_b": np.log(share),
         }
     )
     named = table.assign(subject_id=[f"s{n}" for n in range(40)])

@@ -13,7 +13,7 @@ import headscope as hs
 from headscope import prediction
 from headscope.errors import InputError
 from headscope.experiment import run
-from headscope.metrics import subject_level
+from headscope.metrics import slice_units, subject_level
 from headscope.prediction import predict
 from headscope.record import read_experiment
 from tests.commands import headscope_here
@@ -21,6 +21,7 @@ from tests.test_experiment import settings, write_cohort
 
 QUICK = {"regimes": ["finetune"], "splits": ["subject"], "epochs": 1, "seeds": [3]}
 PROBABILITIES = ["probability_AD", "probability_NC"]
+LOGITS = ["logit_AD", "logit_NC"]
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +57,8 @@ def test_scans_of_the_cohort_get_what_the_run_said_of_them(data, record, tmp_pat
         np.testing.assert_allclose(mine[PROBABILITIES], then[PROBABILITIES], atol=2e-6)
         for column in ("plane", "slice_index", "predicted"):
             assert mine[column].tolist() == then[column].tolist()
-        joined = subject_level(
-            np.zeros(5, dtype=int), then[PROBABILITIES].to_numpy(), np.zeros(5, dtype=int), "logits"
-        ).probabilities
+        slices = slice_units(np.zeros(5, int), then[LOGITS].to_numpy(), np.zeros(5, int))
+        joined = subject_level(slices, "logits").probabilities
         whole = found.scans[found.scans["scan"] == str(file)]
         np.testing.assert_allclose(whole[PROBABILITIES], joined, atol=2e-6)
 

@@ -14,8 +14,8 @@ def test_figures(separation, subjects=30, slices=10, seed=0):
     owner = np.repeat(np.arange(subjects), slices)
     label = owner % 2
     score = 1 / (1 + np.exp(-(rng.normal(size=subjects)[owner] + separation * (2 * label - 1))))
-    probabilities = np.stack([1 - score, score], axis=1)
-    return subset_figures(label, probabilities, owner.astype(str), class_names=["NC", "AD"])
+    logits = np.log(np.stack([1 - score, score], axis=1))
+    return subset_figures(label, logits, owner.astype(str), class_names=["NC", "AD"])
 
 
 test_figures.__test__ = False
@@ -43,7 +43,7 @@ def test_what_separates_them_the_wrong_way_is_below():
 
 def test_one_class_called_for_all_is_no_better_than_chance():
     labels = np.array([0] * 12 + [1] * 8)
-    same = np.tile([0.7, 0.3], (20, 1))
+    same = np.tile(np.log([0.7, 0.3]), (20, 1))
     found = against_chance(subset_figures(labels, same, np.arange(20).astype(str)))
     assert (found.standing, found.figure) == ("no better", "accuracy")
     assert found.text.startswith("12 of 20 subjects are called rightly, where always naming the")
@@ -54,7 +54,7 @@ def test_one_class_called_for_all_is_no_better_than_chance():
 @pytest.mark.parametrize(("each", "standing"), [(2, "no better"), (3, "above"), (10, "above")])
 def test_all_right_is_above_chance_only_with_enough_subjects(each, standing):
     labels = np.repeat([0, 1], each)
-    found = against_chance(subset_figures(labels, np.eye(2)[labels], np.arange(2 * each)))
+    found = against_chance(subset_figures(labels, 9 * np.eye(2)[labels], np.arange(2 * each)))
     assert found.standing == standing
     assert found.p == pytest.approx(0.5 ** (2 * each))
     assert found.low < 1 and found.high == 1

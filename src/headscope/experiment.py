@@ -30,7 +30,7 @@ from headscope.inputs import (
     store_slices,
     store_splits,
 )
-from headscope.metrics import run_figures, softmax
+from headscope.metrics import logit_columns, run_figures, softmax
 from headscope.models.network import Network, build_network
 from headscope.plan import Plan, plan_runs
 from headscope.record import (
@@ -222,7 +222,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str) -> Run:
         title=title,
     )
     # 3. the record, from which everything after this reads
-    predictions = _predictions(slices, labels, subsets, softmax(outcome.logits))
+    predictions = _predictions(slices, labels, subsets, outcome.logits)
     return write_run(
         path,
         history=outcome.history,
@@ -331,14 +331,19 @@ def _predictions(
     slices: SliceSet,
     labels: NDArray[np.int64],
     subsets: Subsets,
-    probabilities: NDArray[np.float64],
+    logits: NDArray[np.float32],
 ) -> pd.DataFrame:
-    """Return predictions.tsv: ids, label, prediction and one probability a class, by slice."""
-    names = np.array(slices.class_names)
+    """Return predictions.tsv: by slice its ids, label, prediction, probabilities and logits.
+
+    Logits rank slices; a probability that is rounded to 1 no longer can.
+    """
+    names, probabilities = np.array(slices.class_names), softmax(logits)  # (K,), (N, K)
     table = slices.table[["subject_id", "session_id", "plane", "slice_index"]].copy()
     table["label"] = names[labels]
     table.insert(0, "subset", subsets)
-    table["predicted"] = names[probabilities.argmax(axis=1)]
+    table["predicted"] = names[logits.argmax(axis=1)]
     for k, name in enumerate(slices.class_names):
         table[f"probability_{name}"] = probabilities[:, k]
+    for column, values in zip(logit_columns(slices.class_names), logits.T, strict=True):
+        table[column] = values
     return table

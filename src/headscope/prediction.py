@@ -23,7 +23,7 @@ from headscope.cohort.slices import GEOMETRY
 from headscope.cohort.taking import take_file
 from headscope.console import console, track
 from headscope.errors import InputError
-from headscope.metrics import softmax, subject_level
+from headscope.metrics import slice_units, softmax, subject_level
 from headscope.models.network import Network, build_network
 from headscope.models.weights import load_state
 from headscope.record import Run
@@ -96,17 +96,19 @@ def predict(
     hidden = bool(record.settings.get("pseudonymised"))
     # 3. the slices of each, and what the network says of them
     names = record.class_names
-    parts, silent = [], []
+    parts, logits, silent = [], [], []
     for number, (scan, files) in enumerate(track(groups, "Predicting", len(groups)), start=1):
         table, pixels, told = _take(files, slicing, planes)
         table.insert(0, "scan", f"scan {number}" if hidden else scan)
-        parts.append(_with_probabilities(table, softmax(_logits(network, pixels)), names))
+        logits.append(_logits(network, pixels))
+        parts.append(_with_probabilities(table, softmax(logits[-1]), names))
         if not told:
             silent.append(table["scan"].iloc[0])
     _say_planes(silent, len(groups), planes)
     slices = pd.concat(parts, ignore_index=True)
     aggregate = str(record.settings["aggregate"])
-    return Prediction(record.name, names, aggregate, slices, _joined(slices, names, aggregate))
+    scans_table = _joined(slices, np.concatenate(logits), names, aggregate)
+    return Prediction(record.name, names, aggregate, slices, scans_table)
 
 
 def load_network(run: Run, device: str = "auto") -> Network:
@@ -261,13 +263,13 @@ def _with_probabilities(
     return table
 
 
-def _joined(slices: pd.DataFrame, names: list[str], aggregate: str) -> pd.DataFrame:
-    """Return a row a scan: how many slices it gave, and its probabilities."""
-    columns = [f"probability_{name}" for name in names]
+def _joined(
+    slices: pd.DataFrame, logits: NDArray[np.float32], names: list[str], aggregate: str
+) -> pd.DataFrame:
+    """Return one row per scan: how many slices it gave, and its probabilities."""
     owner, scans = pd.factorize(slices["scan"])  # (n,), (S,)
-    whole = subject_level(
-        np.zeros(len(slices), dtype=np.int64), slices[columns].to_numpy(float), owner, aggregate
-    )
+    units = slice_units(np.zeros(len(slices), dtype=np.int64), logits, owner)
+    whole = subject_level(units, aggregate)
     table = pd.DataFrame({"scan": scans, "slices": np.bincount(owner)})
     return _with_probabilities(table, whole.probabilities, names)
 

@@ -4,7 +4,7 @@ Each file opens with numpy, pandas or a TOML or JSON reader alone:
 
     run.toml            every setting that made the run
     history.jsonl       one row an epoch: losses, slice accuracies, learning rate, seconds
-    predictions.tsv     one row a slice: subset, ids, slice_index, label, predicted, probabilities
+    predictions.tsv     one row per slice: subset, ids, label, predicted, probabilities, logits
     metrics.json        figures with intervals, training seconds, freeze certificate
     head.npz            weight (K, D), bias (K,), initial_weight, initial_bias, class_names
     features.npz        features (N, D), logits (N, K), label, subject_id, subset, slice
@@ -90,6 +90,17 @@ class Run:
     def features(self) -> Arrays:
         """What the final layer read and wrote for every slice."""
         return self._arrays("features.npz")
+
+    @cached_property
+    def logits(self) -> NDArray[np.float32]:
+        """What the final layer says of every slice (N, K), as `predictions.tsv` holds it.
+
+        Records of earlier versions hold it in `features.npz` alone.
+        """
+        columns = [f"logit_{name}" for name in self.class_names]
+        if set(columns) <= set(self.predictions):
+            return self.predictions[columns].to_numpy(np.float32)
+        return self.features["logits"]
 
     @cached_property
     def layers(self) -> Arrays:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, log, nan
+from math import nan
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq
+from scipy.special import expit
 
 from headscope.analysis.display import Sheet, Shown
 from headscope.analysis.slices import run_units
@@ -18,13 +19,13 @@ from headscope.metrics import (
     calibration_bins,
     figures,
     positive_class,
+    slice_units,
     softmax,
     wilson,
 )
 from headscope.record import Run
 
 Array = NDArray[Any]
-TEMPERATURES = (1e-3, 1e3)  # the range searched
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,13 @@ class Reliability:
 class OperatingPoint:
     """A threshold on the positive class's probability of a subject, and what it does on test.
 
-    `rule` says how it was chosen on validation. Shares are of the test's subjects of each class,
-    with Wilson's 95% intervals; NaN where the test has none of the class.
+    `rule` says how it was chosen on validation. Subjects are cut by `margin`, the log-odds of the
+    threshold, which tells apart what rounded probabilities do not. Shares are of the test's
+    subjects of each class, with Wilson's 95% intervals; NaN where the test has none of the class.
     """
 
     rule: str
-    threshold: float
+    margin: float
     val_sensitivity: float
     val_specificity: float
     sensitivity: float
@@ -64,6 +66,11 @@ class OperatingPoint:
     specificity_high: float
     positives: int
     negatives: int
+
+    @property
+    def threshold(self) -> float:
+        """The probability at which a subject is predicted positive."""
+        return float(expit(self.margin))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -109,13 +116,11 @@ def run_calibration(run: Run, sensitivity: float = 0.9) -> Calibration:
 
     sensitivity is what the second operating point asks for on validation.
     """
-    stored, names = run.features, run.class_names
-    parts = {}
-    for subset in ("val", "test"):
-        rows = stored["subset"] == subset
-        parts[subset] = (stored["logits"][rows].astype(float), stored["label"][rows])
-    notes = []
-    temperature = fit_temperature(*parts["val"])
+    names, notes = run.class_names, []
+    (chosen, val, val_ids), (tested, test, test_ids) = (
+        run_units(run, subset) for subset in ("val", "test")
+    )
+    temperature = fit_temperature(chosen.log_probabilities, chosen.labels)
     if np.isnan(temperature):
         notes.append(
             "No temperature: validation is empty, all of its slices are called right, or its "
@@ -123,20 +128,19 @@ def run_calibration(run: Run, sensitivity: float = 0.9) -> Calibration:
         )
     points: tuple[OperatingPoint, ...] = ()
     if len(names) == 2:
-        val, test = (_subjects(run, subset) for subset in ("val", "test"))
-        if val is None or test is None:
+        if NO_ID in {*val_ids, *test_ids}:
             notes.append("No operating point: slices name no subjects.")
         else:
             points = operating_points(val, test, positive_class(names), sensitivity)
             if not points:
                 notes.append("No operating point: validation lacks a class.")
-    logits, label = parts["test"]
+    logits, label = tested.log_probabilities, tested.labels
     return Calibration(
         title=run.name,
         positive_class=names[positive_class(names)] if len(names) == 2 else None,
         temperature=temperature,
-        before=reliability(softmax(logits), label),
-        after=None if np.isnan(temperature) else reliability(softmax(logits / temperature), label),
+        before=reliability(logits, label),
+        after=None if np.isnan(temperature) else reliability(logits / temperature, label),
         points=points,
         notes=tuple(notes),
     )
@@ -145,28 +149,29 @@ def run_calibration(run: Run, sensitivity: float = 0.9) -> Calibration:
 def fit_temperature(logits: Array, label: Array) -> float:
     """Return the temperature T that makes softmax(logits / T) likeliest; NaN where none does.
 
-    logits (N, K), label (N,). There is none where every slice is called right (the sharper the
-    likelier), where the logits of the true classes lie no higher than others on average (the
-    flatter the likelier), and of no slices. Source: Guo et al. 2017, ICML.
+    logits (N, K), label (N,). There is none where no other class lies above the true one (the
+    sharper the likelier), where the logits of the true classes lie no higher than others on average
+    (the flatter the likelier), and of no slices. Anywhere else there is one, found without bounds:
+    the likelihood is concave in 1 / T. Source: Guo et al. 2017, ICML.
     """
-    if len(label) == 0 or (logits.argmax(axis=1) == label).all():
+    if len(label) == 0:
         return nan
-    own = logits[np.arange(len(label)), label]
-    if own.mean() <= logits.mean():
+    logits = np.asarray(logits, dtype=np.float64)
+    margins = logits - logits[np.arange(len(label)), label][:, None]  # (N, K), 0 of the true class
+    if margins.max() <= 0 or margins.mean() >= 0:
         return nan
-    best = minimize_scalar(
-        lambda t: nll(softmax_log(logits / exp(t)), label),
-        bounds=(log(TEMPERATURES[0]), log(TEMPERATURES[1])),
-        method="bounded",
-        options={"xatol": 1e-8},
-    )
-    return float(exp(best.x))
+    reach = float(np.abs(margins).max())
 
+    def slope(inverse: float) -> float:
+        """Differentiate the negative log-likelihood by 1 / T; it rises with 1 / T (convex)."""
+        return float((softmax(margins * inverse) * margins).sum(axis=1).mean())
 
-def softmax_log(logits: Array) -> Array:
-    """Return the logarithms of softmax probabilities (N, K)."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    low = high = 1 / reach
+    while slope(low) > 0:
+        low /= 4
+    while slope(high) < 0:
+        high *= 4
+    return 1 / float(brentq(slope, low, high, xtol=1e-12 * low, rtol=1e-12))
 
 
 def nll(log_probabilities: Array, label: Array) -> float:
@@ -176,24 +181,23 @@ def nll(log_probabilities: Array, label: Array) -> float:
     return float(-log_probabilities[np.arange(len(label)), label].mean())
 
 
-def reliability(probabilities: Array, label: Array, bins: int = BINS) -> Reliability:
-    """Return the reliability of calls: probabilities (N, K), label (N,)."""
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == label
+def reliability(logits: Array, label: Array, bins: int = BINS) -> Reliability:
+    """Return the reliability of predictions: logits (N, K), label (N,)."""
+    units = slice_units(label, logits, np.arange(len(label)))
+    confidence, correct = units.probabilities.max(axis=1), units.correct
     place = calibration_bins(confidence, bins)
     count = np.bincount(place, minlength=bins)
     with np.errstate(invalid="ignore"):
-        means = [np.bincount(place, each, minlength=bins) / count for each in (confidence, right)]
-    logs = np.log(np.maximum(probabilities, np.finfo(float).tiny))
+        means = [np.bincount(place, part, minlength=bins) / count for part in (confidence, correct)]
     brier = ece = nan
     if len(label):
-        units = Units(label, probabilities, np.arange(len(label)))
         found = figures(units, np.ones((1, len(label))), names=("brier", "ece"))
         brier, ece = float(found["brier"][0]), float(found["ece"][0])
     return Reliability(
         count=tuple(count.tolist()),
         confidence=tuple(means[0].tolist()),
         accuracy=tuple(means[1].tolist()),
-        nll=nll(logs, label),
+        nll=nll(units.log_probabilities, label),
         brier=brier,
         ece=ece,
     )
@@ -206,13 +210,13 @@ def operating_points(
 
     The first has the largest sum of sensitivity and specificity on validation (Youden 1950), the
     second the highest specificity among those that reach the sensitivity asked for. A subject is
-    called positive at the threshold or above; thresholds lie midway between neighbouring
-    probabilities of validation, and ties go to the middle one.
+    predicted positive at the threshold or above; thresholds lie midway between neighbouring
+    log-odds of validation, and ties go to the middle one.
     """
     truth = val.labels == positive
     if truth.all() or not truth.any():
         return ()
-    scores = val.probabilities[:, positive]
+    scores = val.margin(positive)
     levels = np.unique(scores)
     cuts = np.concatenate([[levels[0]], (levels[1:] + levels[:-1]) / 2, [np.inf]])
     called = scores >= cuts[:, None]  # (cuts, S)
@@ -226,10 +230,8 @@ def operating_points(
     for rule, worth in rules.items():
         best = np.flatnonzero(worth >= worth.max() - 1e-12)
         chosen = int(best[len(best) // 2])
-        threshold = float(cuts[chosen])
-        points.append(
-            _point(rule, threshold, float(sens[chosen]), float(spec[chosen]), test, positive)
-        )
+        point = _point(rule, cuts[chosen], sens[chosen], spec[chosen], test, positive)
+        points.append(point)
     return tuple(points)
 
 
@@ -238,19 +240,19 @@ def _share(value: float, low: float, high: float) -> str:
 
 
 def _point(
-    rule: str, threshold: float, val_sens: float, val_spec: float, test: Units, positive: int
+    rule: str, margin: float, val_sens: float, val_spec: float, test: Units, positive: int
 ) -> OperatingPoint:
     truth = test.labels == positive
-    called = test.probabilities[:, positive] >= threshold
+    called = test.margin(positive) >= margin
     hits, rejected = int((called & truth).sum()), int((~called & ~truth).sum())
     positives, negatives = int(truth.sum()), int((~truth).sum())
     sens_low, sens_high = wilson(hits, positives)
     spec_low, spec_high = wilson(rejected, negatives)
     return OperatingPoint(
         rule=rule,
-        threshold=threshold,
-        val_sensitivity=val_sens,
-        val_specificity=val_spec,
+        margin=float(margin),
+        val_sensitivity=float(val_sens),
+        val_specificity=float(val_spec),
         sensitivity=hits / positives if positives else nan,
         sensitivity_low=sens_low,
         sensitivity_high=sens_high,
@@ -260,9 +262,3 @@ def _point(
         positives=positives,
         negatives=negatives,
     )
-
-
-def _subjects(run: Run, subset: str) -> Units | None:
-    """Return the subjects of a subset; None where slices name none."""
-    _, people, ids = run_units(run, subset)
-    return None if (ids == NO_ID).any() else people

@@ -11,14 +11,13 @@ import pandas as pd
 
 from headscope.analysis.display import Sheet, Shown
 from headscope.analysis.paired import bootstrap_p, delong, holm, mcnemar
-from headscope.analysis.slices import variant_of
+from headscope.analysis.slices import run_units, variant_of
 from headscope.files import NO_ID
 from headscope.metrics import (
     Units,
     bootstrap_interval,
     figures,
     resample,
-    subject_level,
     way_of,
 )
 from headscope.metrics.intervals import Way
@@ -228,7 +227,7 @@ def _compare(
     tests = [drawer.trainings(runs) for runs in pair]
     names = np.concatenate([each.names[each.subjects.owner] for each in tests[0]])
     once_each = len(np.unique(names)) == len(names)
-    right = [np.concatenate([_right(each.subjects) for each in side]) for side in tests]
+    right = [np.concatenate([each.subjects.correct for each in side]) for side in tests]
     counts = mcnemar(*right) if once_each else None
     found = {
         name: _difference(
@@ -243,10 +242,10 @@ def _compare(
         found["subject_accuracy"] = replace(
             found["subject_accuracy"], test="McNemar's exact test", p=counts.p
         )
-    binary = tests[0][0].subjects.probabilities.shape[1] == 2
+    binary = tests[0][0].subjects.class_count == 2
     if once_each and binary and len(tests[0]) == 1:
         one, two = tests[0][0].subjects, tests[1][0].subjects
-        p = delong(one.labels, one.probabilities[:, 1], two.probabilities[:, 1]).p
+        p = delong(one.labels, one.margin(1), two.margin(1)).p
         found["subject_auc"] = replace(found["subject_auc"], test="DeLong's test", p=p)
     tested = pd.concat([_test_rows(run)[KEYS] for run in pair[0]]).drop_duplicates()
     return Comparison(
@@ -334,17 +333,7 @@ def _difference(first: _Drawn, second: _Drawn, stratum: Array, way: Way) -> Diff
 
 
 def _training(run: Run) -> _Training:
-    test = _test_rows(run)
-    columns = [f"probability_{name}" for name in run.class_names]
-    labels = pd.Index(run.class_names).get_indexer(test["label"]).astype(np.int64)
-    names, owner = np.unique(test["subject_id"].to_numpy(str), return_inverse=True)
-    slices = Units(labels, test[columns].to_numpy(float), owner)
-    aggregate = run.settings.get("aggregate", "mean")
-    return _Training(slices, subject_level(*slices, aggregate), names)
-
-
-def _right(units: Units) -> Array:
-    return units.probabilities.argmax(axis=1) == units.labels
+    return _Training(*run_units(run, "test"))
 
 
 def _test_rows(run: Run) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from headscope.analysis.heads import head_recipe, train_heads, trains_again
 from headscope.analysis.slices import Slices, run_slices, variant_of
-from headscope.metrics import softmax, subject_level
+from headscope.metrics import slice_units, subject_level
 from headscope.record import Run
 
 Array = NDArray[Any]
@@ -162,15 +162,10 @@ def accuracies(
     logits: Array, label: Array, subject: Array, aggregate: str = "mean"
 ) -> dict[str, float]:
     """Return accuracy and balanced accuracy of n slices and of their subjects."""
-    probabilities = softmax(logits)  # (n, K)
-    people = subject_level(label, probabilities, subject, aggregate)
-    found = {}
-    for level, truth, said in (
-        ("slice", label, probabilities),
-        ("subject", people.labels, people.probabilities),
-    ):
-        right = said.argmax(axis=1) == truth
-        found[f"{level}_accuracy"] = float(right.mean())
-        recalls = [float(right[truth == k].mean()) for k in np.unique(truth)]
-        found[f"{level}_balanced_accuracy"] = float(np.mean(recalls))
-    return found
+    slices = slice_units(label, logits, subject)
+    scores = {}
+    for level, units in (("slice", slices), ("subject", subject_level(slices, aggregate))):
+        scores[f"{level}_accuracy"] = float(units.correct.mean())
+        recalls = [float(units.correct[units.labels == k].mean()) for k in np.unique(units.labels)]
+        scores[f"{level}_balanced_accuracy"] = float(np.mean(recalls))
+    return scores

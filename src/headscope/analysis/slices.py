@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from headscope.analysis.table import run_variant, without_fold
 from headscope.files import NO_ID
-from headscope.metrics import Units, softmax, subject_level
+from headscope.metrics import Units, slice_units, subject_level
 from headscope.record import Run
 
 Array = NDArray[Any]
@@ -77,12 +77,12 @@ def variant_of(run: Run) -> str:
 
 def run_units(run: Run, subset: str) -> tuple[Units, Units, Array]:
     """Return a subset's slices, the subjects made of them as the run makes them, and their ids."""
-    stored = run.features
-    rows = stored["subset"] == subset
-    ids, owner = np.unique(stored["subject_id"][rows], return_inverse=True)
-    label = stored["label"][rows].astype(np.int64)
-    slices = Units(label, softmax(stored["logits"][rows]), owner)
-    return slices, subject_level(*slices, str(run.settings.get("aggregate", "mean"))), ids
+    table = run.predictions
+    rows = (table["subset"] == subset).to_numpy()
+    ids, owner = np.unique(table["subject_id"].to_numpy(str)[rows], return_inverse=True)
+    labels = pd.Index(run.class_names).get_indexer(table["label"])[rows].astype(np.int64)
+    slices = slice_units(labels, run.logits[rows], owner)
+    return slices, subject_level(slices, str(run.settings.get("aggregate", "mean"))), ids
 
 
 def standardised(features: Array, rows: Array) -> Array:

@@ -28,10 +28,11 @@ from headscope.metrics.levels import (
     AGGREGATES,
     Units,
     positive_class,
+    slice_units,
     softmax,
     subject_level,
 )
-from headscope.metrics.subsets import run_figures, subset_figures
+from headscope.metrics.subsets import logit_columns, run_figures, subset_figures
 
 __all__ = [
     "AGGREGATES",
@@ -48,9 +49,11 @@ __all__ = [
     "confusion",
     "draw_subjects",
     "figures",
+    "logit_columns",
     "positive_class",
     "resample",
     "run_figures",
+    "slice_units",
     "softmax",
     "strata",
     "subject_level",

@@ -55,11 +55,12 @@ def figures(
     average precision, F1 and the Brier score (squared error of one probability) are those of
     class `positive`, and the AUC is the same for both. Of more, they are means of one class
     against the rest over the classes that are present, and the Brier score sums over classes, as
-    scikit-learn has them. Balanced accuracy is the mean recall of the classes present. MCC is that
-    of Gorodkin 2004, 0 where all calls are alike, undefined where all labels are. The calibration
-    error has 15 bins of equal width by the confidence of the call (Guo et al. 2017).
+    scikit-learn has them. The AUC and average precision rank units by `Units.margin`. Balanced
+    accuracy is the mean recall of the classes present. MCC is that of Gorodkin 2004, 0 where all
+    predictions are alike, undefined where all labels are. The calibration error has 15 bins of
+    equal width by the confidence of the prediction (Guo et al. 2017).
     """
-    classes = units.probabilities.shape[1]
+    classes = units.class_count
     tally = _tally(units, counts.shape[1], positive)
     present = np.flatnonzero(tally.true.sum(axis=0))
     alone = len(present) < 2
@@ -96,13 +97,13 @@ def figures(
 def class_figures(units: Units, counts: Array) -> dict[str, Array]:
     """Return figures of each class against the rest, (B, K), NaN where undefined."""
     tally = _tally(units, counts.shape[1], 0)
-    return _class_figures(units, counts, tally, np.arange(units.probabilities.shape[1]))
+    return _class_figures(units, counts, tally, np.arange(units.class_count))
 
 
 def confusion(units: Units) -> Array:
     """Return counts (K, K): row the class, column what was called."""
-    classes = units.probabilities.shape[1]
-    cell = units.labels * classes + units.probabilities.argmax(axis=1)
+    classes = units.class_count
+    cell = units.labels * classes + units.predicted
     return np.bincount(cell, minlength=classes**2).reshape(classes, classes)
 
 
@@ -126,9 +127,9 @@ def _class_figures(units: Units, counts: Array, tally: Tally, ranked: Array) -> 
 
 
 def _tally(units: Units, people: int, positive: int) -> Tally:
-    labels, probabilities, owner = units
-    classes = probabilities.shape[1]
-    calls, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    labels, owner, probabilities = units.labels, units.owner, units.probabilities
+    classes = units.class_count
+    calls, confidence = units.predicted, probabilities.max(axis=1)
     hit = calls == labels
 
     def count(column: Array, width: int, weights: Array | None = None) -> Array:
@@ -159,12 +160,11 @@ def _mcc(tally: Tally, counts: Array) -> Array:
 
 def _ranking(units: Units, counts: Array, ranked: Array) -> tuple[Array, Array]:
     """Return AUC and average precision of the ranked classes against the rest, (B, K) each."""
-    labels, probabilities, owner = units
-    auc, precision = (np.full((len(counts), probabilities.shape[1]), np.nan) for _ in range(2))
+    auc, precision = (np.full((len(counts), units.class_count), np.nan) for _ in range(2))
     for k in ranked:
-        own, scores = labels == k, probabilities[:, k]
-        if own.any() and np.isfinite(scores).all():
-            auc[:, k], precision[:, k] = _ranked(scores, own, owner, counts)
+        own, scores = units.labels == k, units.margin(k)
+        if own.any() and not np.isnan(scores).any():
+            auc[:, k], precision[:, k] = _ranked(scores, own, units.owner, counts)
     return auc, precision
 
 

@@ -17,23 +17,28 @@ from headscope.metrics.intervals import (
     way_of,
     wilson,
 )
-from headscope.metrics.levels import Array, Units, positive_class, subject_level
+from headscope.metrics.levels import Array, Units, positive_class, slice_units, subject_level
 
 # A sum of absolute gaps grows with noise, so that its draws lie above the figure itself.
 NO_INTERVAL = ("ece",)
+
+
+def logit_columns(class_names: Sequence[str]) -> list[str]:
+    """Return the columns of `predictions.tsv` that hold the logits, in the order of the classes."""
+    return [f"logit_{name}" for name in class_names]
 
 
 def run_figures(
     predictions: pd.DataFrame, class_names: Sequence[str], aggregate: str = "mean"
 ) -> dict[str, Any]:
     """Return `subset_figures` of each subset of a run's `predictions.tsv`."""
-    columns = [f"probability_{name}" for name in class_names]
+    columns = logit_columns(class_names)
     found = {}
     for subset, rows in predictions.groupby("subset", sort=False):
         labels = rows["label"].map({name: k for k, name in enumerate(class_names)})
         found[str(subset)] = subset_figures(
             labels.to_numpy(np.int64),
-            rows[columns].to_numpy(float),
+            rows[columns].to_numpy(np.float32),
             rows["subject_id"].to_numpy(),
             class_names=class_names,
             aggregate=aggregate,
@@ -43,7 +48,7 @@ def run_figures(
 
 def subset_figures(
     labels: Array,
-    probabilities: Array,
+    logits: Array,
     subject_ids: Array,
     *,
     class_names: Sequence[str] | None = None,
@@ -53,7 +58,8 @@ def subset_figures(
 ) -> dict[str, Any]:
     """Return every figure of `FIGURES` over the slices and over the subjects of one subset.
 
-    labels (N,) index into the classes; probabilities (N, K); subject_ids (N,); class_names name
+    labels (N,) index into the classes; logits (N, K), or logs of
+    probabilities; subject_ids (N,); class_names name
     the classes, else their numbers do. Each figure is {"value", "low", "high"} as a fraction, with
     a 95% interval from a bootstrap over subjects within class (`bootstrap_interval`); None where
     undefined (the calibration error has no interval: its draws are biased). Shares of subjects
@@ -64,16 +70,19 @@ def subset_figures(
     are no intervals (`bootstrap_interval`).
 
     A subject's probability comes from its slices by `aggregate` (`subject_level`). A subject whose
-    sessions bear different labels counts once for each of them, and is drawn as one. Where it is
+    sessions bear different labels is one subject: "subject_labels" counts it once per label, as
+    its rows are scored, draws take it as one, and no Wilson interval is given, since such rows are
+    not independent. Where it is
     not known whom a slice shows there are no subjects (0): their figures are None, and so are all
     intervals.
     """
-    names = [str(k) for k in range(probabilities.shape[1])] if class_names is None else class_names
+    names = [str(k) for k in range(logits.shape[1])] if class_names is None else class_names
     named = bool((np.asarray(subject_ids) != NO_ID).all())
     people, owner = np.unique(np.asarray(subject_ids, dtype=str), return_inverse=True)  # (S,), (N,)
-    slices = Units(labels, probabilities, owner)
-    levels = {"slice": slices, "subject": subject_level(*slices, aggregate)}
+    slices = slice_units(labels, logits, owner)
+    levels = {"slice": slices, "subject": subject_level(slices, aggregate)}
     found: dict[str, Any] = {"slices": len(labels), "subjects": len(people) if named else 0}
+    found["subject_labels"] = len(levels["subject"].labels) if named else 0
     found["positive_class"] = str(names[positive_class(names)]) if len(names) == 2 else None
     resampled = resample(labels, owner, len(people), draws if named else 0, seed)
     for level, units in levels.items():
@@ -115,7 +124,7 @@ def _level_figures(
         found[f"{level}_{name}"] = _value(once[name][0], interval)
     table = confusion(units)  # (K, K)
     found[f"{level}_confusion"] = table.tolist()
-    if level == "subject":
+    if level == "subject" and len(units.labels) == len(resampled.stratum):
         _add_wilson(found, table, positive)
     if several:
         found[f"{level}_per_class"] = _per_class(level, each, resampled.stratum, names)
