@@ -32,6 +32,7 @@ from headscope.metrics.levels import (
     softmax,
     subject_level,
 )
+from headscope.metrics.repeats import SHARED, SHARED_GAP, repeated_interval
 from headscope.metrics.subsets import logit_columns, run_figures, subset_figures
 
 __all__ = [
@@ -39,6 +40,8 @@ __all__ = [
     "BINS",
     "DRAWS",
     "FIGURES",
+    "SHARED",
+    "SHARED_GAP",
     "Resampled",
     "Tally",
     "Units",
@@ -51,6 +54,7 @@ __all__ = [
     "figures",
     "logit_columns",
     "positive_class",
+    "repeated_interval",
     "resample",
     "run_figures",
     "slice_units",
