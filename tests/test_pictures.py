@@ -9,7 +9,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from headscope.analysis import NAMELESS, markdown_table, results_table
+from headscope.analysis import (
+    NAMELESS,
+    markdown_table,
+    results_table,
+    setting_results,
+    settings_table,
+)
 from headscope.cohort.layouts import find_cohort
 from headscope.cohort.pictures import find_pictures, take_picture
 from headscope.cohort.scans import ScanError
@@ -245,7 +251,9 @@ def test_without_ids_only_a_split_by_slice_goes_on_and_is_marked(tmp_path):
     expected = (right["label"] == right["predicted"]).mean()
     assert test["slice_accuracy"] == {"value": pytest.approx(expected), "low": None, "high": None}
     table = results_table([record])
-    assert table["marker"].tolist() == [NAMELESS] and NAMELESS in markdown_table(table)
+    assert table["marker"].tolist() == [NAMELESS] and NAMELESS in markdown_table(
+        settings_table(setting_results([record]))
+    )
     page = write_report(experiment).read_text(encoding="utf-8")
     assert "The pictures name no subjects" in page and NAMELESS in page
     assert "48</span> slices, of\nwhom nobody knows" in page

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,10 +12,9 @@ import pytest
 from scipy import stats
 
 from headscope.analysis import (
-    results_table,
     run_head_analysis,
     run_pair_analysis,
-    seed_summary,
+    setting_results,
 )
 from headscope.analysis.calibration import run_calibration
 from headscope.analysis.collapse import run_collapse_analysis
@@ -22,14 +22,13 @@ from headscope.analysis.comparisons import compare_runs
 from headscope.analysis.features import run_feature_analysis
 from headscope.analysis.gap import Gap, GapFigure
 from headscope.analysis.leakage_file import stored_leakage
-from headscope.analysis.words import against_chance
 from headscope.errors import InputError
 from headscope.figures import plot_history
 from headscope.files import write_json
 from headscope.record import Run, read_experiment, write_failures
 from headscope.reporting import save_figure, write_report
 from headscope.reporting.numbers import number, probability, significant
-from headscope.reporting.verdict import _claimed, _joined
+from headscope.reporting.verdict import _claimed
 from tests.synthetic import write_experiment, write_synthetic_run
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "a & $b")
@@ -243,9 +242,10 @@ def test_verdict_names_subjects_interval_and_the_leakage_gap(experiment, page):
     assert shown and [float(value) for value in shown] == pytest.approx([gap] * len(shown))
     chosen = max(
         (run for run in runs.values() if "subject" in run.name),
-        key=lambda run: run.metrics["val"]["slice_accuracy"]["value"],
+        key=lambda run: run.metrics["val"]["subject_auc"]["value"],
     )
-    assert f"({chosen.settings['regime']}) classified" in words
+    assert f"({chosen.settings['regime']}) predicted the class of" in words
+    assert "for all gives" in words
 
 
 def verdict_of(page_path):
@@ -265,7 +265,7 @@ def words_of(page_path, section):
 def test_a_verdict_of_noise_says_no_better_than_chance(tmp_path):
     write_synthetic_run(tmp_path, width=8, epochs=1, signal=0.0)
     words = verdict_of(write_report(tmp_path))
-    assert "no better than chance" in words and "above the 0.5 of chance" not in words
+    assert "no better than chance (p = " in words
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -273,7 +273,7 @@ def test_a_verdict_of_a_strong_signal_says_above_chance(tmp_path):
     write_synthetic_run(tmp_path, width=64, subjects=60, signal=7.0)
     words = verdict_of(write_report(tmp_path))
     assert "no better than chance" not in words
-    assert "lies above the 0.5 of chance" in words or "better than chance" in words
+    assert ", better than chance (p &lt; 0.001, labels permuted among subjects)." in words
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -286,26 +286,6 @@ def test_a_verdict_tells_rivals_apart_only_where_the_subjects_do(tmp_path, signa
     words = verdict_of(write_report(tmp_path))
     assert ("cannot be told apart from" in words) is not told
     assert ("By subject accuracy it is better than frozen" in words) is told
-
-
-@pytest.mark.parametrize(
-    ("above", "words"),
-    [
-        (0, "0 of its 4 tests lie above chance: no better than chance."),
-        (1, "1 of its 4 tests lie above chance, too few to call it better than chance."),
-        (2, "2 of its 4 tests lie above chance: better than chance."),
-    ],
-)
-def test_a_verdict_over_seeds_weighs_how_many_tests_lie_above_chance(above, words):
-    found, rows = [], []
-    for seed in range(4):
-        low = 0.6 if seed < above else 0.4
-        area = {"value": 0.7, "low": low, "high": 0.9}
-        found.append(against_chance({"subjects": 20, "subject_auc": area}))
-        rows.append({"run": str(seed), "architecture": "net", "name": "frozen",
-                     "regime": "frozen", "split": "subject"})  # fmt: skip
-    said = re.sub(r"<[^>]*>", "", _joined(rows, found))
-    assert words in said
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -329,7 +309,9 @@ def test_failed_runs_are_named_beside_the_table(tmp_path):
 def test_a_verdict_calls_leakage_what_its_interval_carries(gap, low, high, words):
     figure = GapFigure((0.5,), (0.5 + gap,), gap, low, high)
     found = Gap("net", "frozen", (0,), 30, {"slice_accuracy": figure})
-    said = re.sub(r"<[^>]*>", "", _claimed({"architecture": "net", "name": "frozen"}, [found]))
+    said = re.sub(
+        r"<[^>]*>", "", _claimed(SimpleNamespace(architecture="net", name="frozen"), [found])
+    )
     assert words in said
 
 
@@ -347,13 +329,12 @@ def test_the_page_says_what_makes_a_subject_and_what_lies_between_seeds(tmp_path
         write_synthetic_run(tmp_path, architecture="alexnet", width=8, epochs=1, seed=seed)
     text = write_report(tmp_path).read_text(encoding="utf-8")
     page = Page(text)
-    key = "tf_efficientnet_lite0/frozen/subject"
-    table = results_table(read_experiment(tmp_path))
-    summary = seed_summary(table).set_index(["architecture", "name"])
-    summary = summary.loc["tf_efficientnet_lite0", "frozen"]
-    for part in ("std", "between"):
-        (shown,) = page.find(key, f"test_slice_accuracy_{part}")
-        assert float(shown) == pytest.approx(summary[f"test_slice_accuracy_{part}"], nan_ok=True)
+    result = next(
+        result for result in setting_results(read_experiment(tmp_path))
+        if (result.architecture, result.name) == ("tf_efficientnet_lite0", "frozen")
+    )  # fmt: skip
+    shown = page.find(result.key, "test_slice_accuracy")
+    assert {float(value) for value in shown} == {result.scores["slice_accuracy"].value}
     assert "of scans, count 30" in words_of(tmp_path / "report.html", "settings")
     results = words_of(tmp_path / "report.html", "results")
     assert "probability is the mean over its slices" in results
@@ -433,14 +414,14 @@ def test_folds_are_counted_apart_and_pooled(tmp_path):
     by_subject = tests.groupby("subject_id")
     says_ad = by_subject["probability_AD"].mean() > 0.5
     people_right = (says_ad == (by_subject["label"].first() == "AD")).mean()
-    setting = "tf_efficientnet_lite0/frozen/frozen/subject"
-    (slices,) = page.find(setting, "pooled_test_slice_accuracy")
-    (people,) = page.find(setting, "pooled_test_subject_accuracy")
-    assert float(slices) == pytest.approx(right.mean(), abs=1e-12)
-    assert float(people) == pytest.approx(people_right, abs=1e-12)
-    assert "Pooled over the tests of 3 folds, 30 subjects in all" in words
-    assert "of the 2 settings that ran on the same splits" in words
-    assert "over seeds" not in page_path.read_text(encoding="utf-8")
+    setting = "tf_efficientnet_lite0-frozen-subject"
+    slices, people = (set(page.find(setting, f"test_{name}_accuracy")) for name in
+                      ("slice", "subject"))  # fmt: skip
+    assert [float(value) for value in slices] == [pytest.approx(right.mean(), abs=1e-12)]
+    assert [float(value) for value in people] == [pytest.approx(people_right, abs=1e-12)]
+    assert "Pooled over the tests of 3 folds (30 subjects never seen in training)" in words
+    assert "of the 2 settings that keep subjects apart and ran on the same splits" in words
+    assert "over seeds" not in words
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -449,7 +430,7 @@ def test_validation_is_never_compared_between_seeds(tmp_path):
         write_synthetic_run(tmp_path, width=8, epochs=1, seed=seed)
     write_synthetic_run(tmp_path, width=8, epochs=1, regime="scratch", signal=9.0)  # seed 0 alone
     words = verdict_of(write_report(tmp_path))
-    assert "On average over 2 seeds" in words and "(frozen) classified" in words
+    assert "On average over 2 seeds" in words and "(frozen) predicted the class" in words
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -457,7 +438,7 @@ def test_settings_on_different_splits_are_not_ranked(tmp_path):
     for seed, regime in enumerate(("frozen", "scratch")):
         write_synthetic_run(tmp_path, width=8, epochs=1, seed=seed, regime=regime)
     words = verdict_of(write_report(tmp_path))
-    assert "(frozen) classified" in words and "highest validation" not in words
+    assert "(frozen) predicted the class" in words and "It has the highest" not in words
 
 
 def test_page_loads_nothing(page, experiment):
@@ -552,7 +533,7 @@ def test_fourteen_classes_are_told_from_chance_and_shown_class_by_class(tmp_path
     path = write_report(tmp_path)
     page, test = Page(path.read_text(encoding="utf-8")), run.metrics["test"]
     assert "mean of 14 classes each against the rest, is" in verdict_of(path)
-    assert "lies above the 0.5 of chance" in verdict_of(path)
+    assert ", better than chance (p " in verdict_of(path)
     table = np.array(test["slice_confusion"])
     np.fill_diagonal(table, 0)
     shown = {
@@ -601,7 +582,8 @@ def test_a_class_with_one_tested_subject_or_none_is_named(tmp_path):
     words = words_of(path, "results")
     assert "has a single subject of NC, MCI, AD, DLB: how subjects" in words
     assert "has no slices of FTD: no mean" in words
-    assert "subjects are called rightly, where always naming" in verdict_of(path)
+    assert "no better than chance (p = " in verdict_of(path)
+    assert "(no interval can be given)" in verdict_of(path)
 
 
 @pytest.mark.usefixtures("undrawn")

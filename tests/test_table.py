@@ -14,7 +14,8 @@ from headscope.analysis import (
     results_table,
     run_title,
     run_variant,
-    seed_summary,
+    setting_results,
+    settings_table,
     shared_subjects,
 )
 from headscope.errors import InputError
@@ -67,11 +68,11 @@ def test_rows_with_subjects_on_both_sides_are_marked(runs):
 
 
 def test_markdown_prints_table_2(runs):
-    table = results_table(runs)
+    table = settings_table(setting_results(runs))
     lines = markdown_table(table).splitlines()
     assert "Training time (min:sec)" in lines[0]
     assert len({line.count("|") for line in lines[:6]}) == 1
-    assert lines[2].startswith("| tf_efficientnet_lite0 | frozen | subject | 0 | 8 | ")
+    assert lines[2].startswith("| tf_efficientnet_lite0 | frozen | subject | 0 |  | 8 | ")
     assert "| 1:00 |" in lines[2]
     assert "slices of one subject on both sides" in lines[5]
 
@@ -81,62 +82,14 @@ def test_undefined_figures_are_a_dash(tmp_path):
     run.metrics["test"]["subject_auc"] = {"value": None, "low": None, "high": None}
     table = results_table([run])
     assert np.isnan(table.loc[0, "test_subject_auc"])
-    assert "| – |" in markdown_table(table)
+    assert "| – |" in markdown_table(settings_table(setting_results([run])))
 
 
 def test_a_row_of_its_own_name_shows_it(tmp_path):
     run = write_synthetic_run(tmp_path, width=8, regime="scratch", name="scratch-50", epochs=2)
     assert run_variant(run) == "scratch-50"
     assert run_title(run) == "scratch-50, subject split"
-    assert "| scratch-50 (scratch) |" in markdown_table(results_table([run]))
-
-
-def test_seeds_are_summed_up(tmp_path):
-    runs = [write_synthetic_run(tmp_path, width=8, seed=seed, epochs=1) for seed in range(3)]
-    runs.append(write_synthetic_run(tmp_path, width=8, regime="finetune", epochs=1))
-    table = results_table(runs)
-    (row,) = seed_summary(table).to_dict("records")
-    values = table.query("regime == 'frozen'")["test_slice_accuracy"]
-    assert (row["regime"], row["seeds"]) == ("frozen", 3)
-    assert row["test_slice_accuracy_mean"] == pytest.approx(values.mean())
-    assert row["test_slice_accuracy_std"] == pytest.approx(np.std(values, ddof=1))
-
-
-def summary_of(values, half_width, keys):
-    """The summary of runs with these subject accuracies and intervals."""
-    table = pd.DataFrame({"test_subject_accuracy": values, "seed": range(len(values))})
-    table["test_subject_accuracy_low"] = table["test_subject_accuracy"] - half_width
-    table["test_subject_accuracy_high"] = table["test_subject_accuracy"] + half_width
-    for name in ("architecture", "name", "regime", "split", "fold"):
-        table[name] = "x"
-    return seed_summary(table.assign(test_key=keys)).loc[0]
-
-
-def test_what_sampling_explains_is_no_spread_between_seeds():
-    rng = np.random.default_rng(0)
-    error, between = 0.03, 0.04
-    values = 0.7 + error * rng.normal(size=4000) + between * rng.normal(size=4000)
-    row = summary_of(values, 1.96 * error, range(4000))
-    assert row["test_subject_accuracy_std"] == pytest.approx(0.05, rel=0.05)
-    assert row["test_subject_accuracy_between"] == pytest.approx(between, rel=0.05)
-    alike = summary_of([0.70, 0.71, 0.72], 0.1, [1, 2, 3])
-    assert alike["test_subject_accuracy_between"] == 0
-
-
-def test_seeds_that_test_the_same_slices_differ_by_training_alone():
-    row = summary_of([0.70, 0.71, 0.72], 0.1, ["same"] * 3)
-    assert row["test_subject_accuracy_between"] == row["test_subject_accuracy_std"]
-    assert np.isnan(summary_of([0.70, 0.72], np.nan, [1, 2])["test_subject_accuracy_between"])
-
-
-def test_runs_tested_on_the_same_slices_share_a_key(runs):
-    table = results_table(runs).set_index("run")
-    for one in runs:
-        for two in runs:
-            tests = [run.predictions.query("subset == 'test'") for run in (one, two)]
-            ids = [set(zip(t["subject_id"], t["slice_index"], strict=True)) for t in tests]
-            same = table.loc[one.name, "test_key"] == table.loc[two.name, "test_key"]
-            assert same == (ids[0] == ids[1])
+    assert "| scratch-50 (scratch) |" in markdown_table(settings_table(setting_results([run])))
 
 
 def test_a_record_from_before_the_new_figures_is_still_read(tmp_path):

@@ -1,6 +1,7 @@
 """From the record to results: arrays in, small frozen dataclasses and tables out."""
 
 from headscope.analysis.calibration import Calibration, run_calibration
+from headscope.analysis.chance import AgainstChance, against_chance
 from headscope.analysis.collapse import Collapse, collapse_analysis, run_collapse_analysis
 from headscope.analysis.comparisons import Comparison, Comparisons, compare_runs
 from headscope.analysis.features import (
@@ -23,6 +24,12 @@ from headscope.analysis.null import correlation_from_moments, residual_interval,
 from headscope.analysis.pairs import PairAnalysis, pair_analysis
 from headscope.analysis.rows import Geometry, RowSummary
 from headscope.analysis.separation import Separation, separation
+from headscope.analysis.settings import (
+    SettingResult,
+    choose,
+    setting_results,
+    settings_table,
+)
 from headscope.analysis.table import (
     NAMELESS,
     LogitScatter,
@@ -38,7 +45,6 @@ from headscope.analysis.table import (
     run_network,
     run_title,
     run_variant,
-    seed_summary,
     shared_subjects,
 )
 from headscope.analysis.tail import Tail, make_tail, read_tail
@@ -55,7 +61,6 @@ from headscope.analysis.weights import (
     run_shrinkage,
     seed_correlation,
 )
-from headscope.analysis.words import AgainstChance, against_chance
 
 __all__ = [
     "NAMELESS",
@@ -77,10 +82,12 @@ __all__ = [
     "RowSummary",
     "SeedCorrelation",
     "Separation",
+    "SettingResult",
     "Tail",
     "TransferAnalysis",
     "against_chance",
     "carriers",
+    "choose",
     "class_ellipses",
     "class_pairs",
     "cohort_table",
@@ -119,8 +126,9 @@ __all__ = [
     "run_transfer_analysis",
     "run_variant",
     "seed_correlation",
-    "seed_summary",
     "separation",
+    "setting_results",
+    "settings_table",
     "shared_subjects",
     "sum_shrinkage",
 ]

@@ -4,23 +4,16 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from math import isnan, nan
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from headscope.analysis.display import Sheet, Shown
 from headscope.analysis.paired import bootstrap_p, delong, holm, mcnemar
-from headscope.analysis.slices import run_units, variant_of
+from headscope.analysis.pooled import Pool, pool_runs
+from headscope.analysis.slices import variant_of
 from headscope.files import NO_ID
-from headscope.metrics import (
-    Units,
-    bootstrap_interval,
-    figures,
-    resample,
-    way_of,
-)
-from headscope.metrics.intervals import Way
+from headscope.metrics import repeated_draws, repeated_interval, way_of
 from headscope.metrics.levels import Array
 from headscope.record import Run
 
@@ -115,29 +108,13 @@ class Comparisons(Shown):
         return pd.DataFrame(rows)
 
 
-class _Training(NamedTuple):
-    """One run's test: its slices and subjects as units, with the ids of the owners."""
-
-    slices: Units
-    subjects: Units
-    names: Array
-
-
-class _Drawn(NamedTuple):
-    """A figure once, over draws, and with each subject left out."""
-
-    once: float
-    drawn: Array
-    left_out: Array
-
-
 def compare_runs(runs: Iterable[Run]) -> Comparisons:
     """Compare every two settings on the subjects that both were tested on.
 
     Runs of one architecture, regime and split are one setting, whatever their seeds and folds; two
     settings are compared over the seeds and folds in which both tested the very same slices.
-    Accuracies are pooled over these tests, areas under the curve averaged; a draw holds a subject
-    with all tests of it, so intervals speak of new subjects and of trainings such as these.
+    Folds of a seed are pooled (ranks within folds for areas under the curve), seeds averaged; a
+    draw holds a subject with all tests of it, and what lies between seeds is in the interval.
     Subject accuracy is tested by McNemar's exact test and the area by DeLong's where each subject
     was tested once and by one training (McNemar: folds too), else by the bootstrap. Runs without
     subject ids are left out. Source: docs/trust.md, Comparisons.
@@ -151,13 +128,13 @@ def compare_runs(runs: Iterable[Run]) -> Comparisons:
             continue
         fit = run.settings["seed"], run.settings.get("fold"), _fingerprint(test)
         settings.setdefault((_setting(run), run.settings["split"]), {})[fit] = run
-    drawer = _Drawer()
+    pools = _Pools()
     rows = []
     for (one, first), (two, second) in combinations(settings.items(), 2):
         shared = sorted(first.keys() & second.keys(), key=str)
         if one[1] == two[1] and shared:
             pair = [first[fit] for fit in shared], [second[fit] for fit in shared]
-            rows.append(_compare(one[0], two[0], one[1], pair, drawer))
+            rows.append(_compare(one[0], two[0], one[1], pair, pools))
     splits = list(dict.fromkeys(row.split for row in rows))
     rows = [row for split in splits for row in _corrected([r for r in rows if r.split == split])]
     return Comparisons(tuple(_shorten(rows)), tuple(notes))
@@ -221,119 +198,76 @@ def _signed(points: float) -> str:
 
 
 def _compare(
-    first: str, second: str, split: str, pair: tuple[list[Run], list[Run]], drawer: "_Drawer"
+    first: str, second: str, split: str, pair: tuple[list[Run], list[Run]], pools: "_Pools"
 ) -> Comparison:
-    drawn = [drawer.draw(runs) for runs in pair]
-    tests = [drawer.trainings(runs) for runs in pair]
-    names = np.concatenate([each.names[each.subjects.owner] for each in tests[0]])
-    once_each = len(np.unique(names)) == len(names)
-    right = [np.concatenate([each.subjects.correct for each in side]) for side in tests]
-    counts = mcnemar(*right) if once_each else None
-    found = {
-        name: _difference(
-            drawn[0].figures[name],
-            drawn[1].figures[name],
-            drawn[0].stratum,
-            way_of(*name.split("_", 1)),
-        )
-        for name in FIGURES
-    }
+    one, two = (pools.of(runs) for runs in pair)
+    right = [np.concatenate([test.subjects.correct for test in pool.tests]) for pool in (one, two)]
+    counts = mcnemar(*right) if one.once_each else None
+    differences = {name: _difference(pools, pair, name) for name in FIGURES}
     if counts:
-        found["subject_accuracy"] = replace(
-            found["subject_accuracy"], test="McNemar's exact test", p=counts.p
+        differences["subject_accuracy"] = replace(
+            differences["subject_accuracy"], test="McNemar's exact test", p=counts.p
         )
-    binary = tests[0][0].subjects.class_count == 2
-    if once_each and binary and len(tests[0]) == 1:
-        one, two = tests[0][0].subjects, tests[1][0].subjects
-        p = delong(one.labels, one.margin(1), two.margin(1)).p
-        found["subject_auc"] = replace(found["subject_auc"], test="DeLong's test", p=p)
+    if one.once_each and one.class_count == 2 and len(one.tests) == 1:
+        tests = one.tests[0].subjects, two.tests[0].subjects
+        p = delong(tests[0].labels, tests[0].margin(1), tests[1].margin(1)).p
+        differences["subject_auc"] = replace(differences["subject_auc"], test="DeLong's test", p=p)
     tested = pd.concat([_test_rows(run)[KEYS] for run in pair[0]]).drop_duplicates()
     return Comparison(
         first=first,
         second=second,
         split=split,
         trainings=len(pair[0]),
-        subjects=len(np.unique(names)),
+        subjects=len(one.ids),
         slices=len(tested),
         only_first=counts.only_first if counts else None,
         only_second=counts.only_second if counts else None,
-        subject_accuracy=found["subject_accuracy"],
-        slice_accuracy=found["slice_accuracy"],
-        subject_auc=found["subject_auc"],
+        subject_accuracy=differences["subject_accuracy"],
+        slice_accuracy=differences["slice_accuracy"],
+        subject_auc=differences["subject_auc"],
     )
 
 
-class _Draws(NamedTuple):
-    """The figures of one setting over draws, and the classes of the subjects drawn."""
-
-    figures: dict[str, _Drawn]
-    stratum: Array
-
-
-class _Drawer:
-    """Draws the same subjects for every setting that was tested on them, each setting once."""
+class _Pools:
+    """Pools and draws of the settings, each made once. Pools of the same tests draw alike."""
 
     def __init__(self) -> None:
-        self._tests: dict[str, _Training] = {}
-        self._drawn: dict[tuple[str, ...], _Draws] = {}
+        self._pools: dict[tuple[str, ...], Pool] = {}
+        self._drawn: dict[tuple[str, ...], tuple[Array, Array, Array]] = {}
 
-    def trainings(self, runs: Sequence[Run]) -> list[_Training]:
-        """Return the tests of runs."""
-        for run in runs:
-            if run.name not in self._tests:
-                self._tests[run.name] = _training(run)
-        return [self._tests[run.name] for run in runs]
-
-    def draw(self, runs: Sequence[Run]) -> _Draws:
-        """Return the figures of the runs of one setting, taken together."""
+    def of(self, runs: Sequence[Run]) -> Pool:
+        """Return the pool of the runs of one setting."""
         key = tuple(run.name for run in runs)
+        if key not in self._pools:
+            self._pools[key] = pool_runs(runs)
+        return self._pools[key]
+
+    def drawn(self, runs: Sequence[Run], name: str) -> tuple[Array, Array, Array]:
+        """Return a score of the runs: once (R,), over draws (R, B), subjects left out (R, S)."""
+        key = (*(run.name for run in runs), name)
         if key not in self._drawn:
-            self._drawn[key] = _draw(self.trainings(runs))
+            level, quantity = name.split("_", 1)
+            self._drawn[key] = self.of(runs).drawn(level, quantity)
         return self._drawn[key]
 
 
-def _draw(tests: Sequence[_Training]) -> _Draws:
-    """Draw subjects of all tests together: pooled accuracies, mean areas under the curve."""
-    people, where = np.unique(np.concatenate([each.names for each in tests]), return_inverse=True)
-    places = np.split(where, np.cumsum([len(each.names) for each in tests])[:-1])
-    levels = {}
-    for level in ("slices", "subjects"):
-        units = [getattr(each, level) for each in tests]
-        levels[level] = [
-            each._replace(owner=at[each.owner]) for each, at in zip(units, places, strict=True)
-        ]
-    pooled = {
-        level: Units(*(np.concatenate(parts) for parts in zip(*units, strict=True)))
-        for level, units in levels.items()
-    }
-    whole = pooled["slices"]
-    resampled = resample(whole.labels, whole.owner, len(people))
-    counts = (np.ones((1, len(people))), resampled.drawn, resampled.left_out)
-    found = {}
-    for level in ("slice", "subject"):
-        parts = [figures(pooled[f"{level}s"], c, names=("accuracy",))["accuracy"] for c in counts]
-        found[f"{level}_accuracy"] = _Drawn(float(parts[0][0]), parts[1], parts[2])
-    areas = [
-        np.mean([figures(each, c, names=("auc",))["auc"] for each in levels["subjects"]], axis=0)
-        for c in counts
-    ]
-    found["subject_auc"] = _Drawn(float(areas[0][0]), areas[1], areas[2])
-    return _Draws(found, resampled.stratum)
-
-
-def _difference(first: _Drawn, second: _Drawn, stratum: Array, way: Way) -> Difference:
-    value, drawn = first.once - second.once, first.drawn - second.drawn
-    left_out = first.left_out - second.left_out
-    interval = None
+def _difference(pools: _Pools, pair: tuple[list[Run], list[Run]], name: str) -> Difference:
+    """Return a score's difference: paired draws of subjects, and what lies between seeds."""
+    once, drawn, left_out = (
+        first - second
+        for first, second in zip(*(pools.drawn(runs, name) for runs in pair), strict=True)
+    )
+    pool, value, interval = pools.of(pair[0]), float(once.mean()), None
+    stratum = pool.resampled.stratum
     if not isnan(value):
-        interval = bootstrap_interval(value, drawn, left_out, stratum, way)
+        interval = repeated_interval(
+            once, drawn, left_out, stratum, way_of(*name.split("_", 1)), pool.ratio
+        )
     low, high = interval or (nan, nan)
-    p = bootstrap_p(drawn) if interval else (1.0 if value == 0 else nan)
+    p = 1.0 if value == 0 else nan
+    if interval:
+        p = bootstrap_p(repeated_draws(once, drawn, stratum, pool.ratio))
     return Difference(value, low, high, "bootstrap over subjects", p)
-
-
-def _training(run: Run) -> _Training:
-    return _Training(*run_units(run, "test"))
 
 
 def _test_rows(run: Run) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """Runs side by side: the table of results (Table 2), the cohort's counts, the logits of Fig. 2."""
 
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,11 @@ REGIMES = ("frozen", "frozen-bn", "layerwise", "lp-ft", "finetune", "scratch-mom
 SHARED = "slices of one subject on both sides"
 NAMELESS = "no subject ids: slices of one subject may stand on both sides"
 MISSING = "–"
-NORMAL = 1.959963984540054  # standard errors to either side of a 95% interval
-SLICE_KEYS = ["subject_id", "session_id", "plane", "slice_index"]
+TABLE_NOTE = (
+    "One row per setting: folds are pooled, seeds averaged. Accuracies are percentages of slices "
+    "or of subjects; intervals resample subjects, or are Wilson's where the bootstrap cannot tell. "
+    "The larger class is what predicting the commonest class of the test for all gives."
+)
 TESTED = (
     "slice_accuracy",
     "subject_accuracy",
@@ -122,10 +124,10 @@ def results_table(runs: Iterable[Run]) -> pd.DataFrame:
 
     Sorted by architecture, split (by subject first), regime and seed. `shared_subjects` counts
     the test subjects of whom the network saw other slices in training. Sensitivity is that of
-    `positive_class`; shares of subjects also have Wilson's interval; `test_key` is the same for
-    runs tested on the same slices. Figures that a record lacks are NaN. Source: Table 2.
+    `positive_class`; shares of subjects also have Wilson's interval. Figures that a record lacks
+    are NaN. Source: Table 2.
     """
-    rows = sorted((_result(run) for run in runs), key=_rank)
+    rows = [_result(run) for run in sorted(runs, key=run_rank)]
     if not rows:
         raise InputError("A table of results needs at least one run.")
     return pd.DataFrame(rows)
@@ -157,62 +159,20 @@ def cohort_table(run: Run) -> pd.DataFrame:
     return counted.reindex(index, fill_value=0).reset_index()
 
 
-def seed_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return mean, standard deviation (n − 1) and its part between seeds, of each setting.
-
-    Only settings of several seeds; folds are never taken for seeds: each is a setting of its own.
-    Figures vary over seeds because each tests other subjects and because trainings differ. The
-    `_between` part is what is left of the variance without what sampling of subjects explains,
-    taken from the intervals, as a standard deviation and never below 0; where all seeds test the
-    same slices, sampling cannot make them differ and all of it is between seeds. Where the tests
-    of seeds share subjects in part, it is too small. NaN without intervals.
-    """
-    columns = [name for name in NUMBERS if name in table]
-    groups = table.groupby(["architecture", "name", "regime", "split", "fold"], sort=False)
-    summary = groups[columns].agg(["mean", "std"])
-    summary.columns = pd.Index([f"{name}_{part}" for name, part in summary.columns])
-    for name in columns:
-        if f"{name}_low" in table:
-            parts = [_between(group, name) for _, group in groups]
-            summary.insert(summary.columns.get_loc(f"{name}_std") + 1, f"{name}_between", parts)
-    summary.insert(0, "seeds", groups["seed"].nunique())
-    return summary[summary["seeds"] > 1].reset_index()
-
-
-def _between(group: pd.DataFrame, name: str) -> float:
-    """Return the standard deviation between seeds beyond sampling, by the method of moments."""
-    if "test_key" in group and len(set(group["test_key"])) == 1:
-        return float(group[name].std())
-    errors = (group[f"{name}_high"] - group[f"{name}_low"]) / (2 * NORMAL)
-    return float(np.sqrt(np.clip(group[name].var() - (errors**2).mean(skipna=False), 0, None)))
-
-
-NUMBERS = (
-    "train_slice_accuracy",
-    "val_slice_accuracy",
-    "test_slice_accuracy",
-    "test_subject_accuracy",
-    "test_subject_balanced_accuracy",
-    "test_subject_sensitivity",
-    "test_subject_specificity",
-    "test_slice_auc",
-    "test_subject_auc",
-    "train_seconds",
-)
-
-
 def markdown_table(table: pd.DataFrame) -> str:
-    """Return `results_table` as Table 2 prints it: percentages, intervals, min:sec."""
+    """Return `settings_table` as Table 2 prints it: percentages, intervals, min:sec."""
     head = [
         "Network",
         "Regime",
         "Split",
-        "Seed",
+        "Seeds",
+        "Folds",
         "Epochs",
         "Training slice accuracy (%)",
         "Validation slice accuracy (%)",
         "Test slice accuracy (%) [95% interval]",
         "Test subject accuracy (%) [95% interval]",
+        "Larger class, of slices / subjects (%)",
         "Test slice AUC [95% interval]",
         "Test subject AUC [95% interval]",
         "Test subjects",
@@ -220,25 +180,25 @@ def markdown_table(table: pd.DataFrame) -> str:
         "Marker",
     ]
     rows = [_markdown_cells(row) for row in table.to_dict("records")]
-    align = [*["---"] * 3, *["--:"] * 10, "---"]
+    align = [*["---"] * 3, *["--:"] * 12, "---"]
     lines = [_markdown_line(cells) for cells in (head, align, *rows)]
-    notes = "Accuracies are percentages of slices or of subjects; intervals resample subjects."
-    return "\n".join(lines) + f"\n\n{notes}\n"
+    return "\n".join(lines) + f"\n\n{TABLE_NOTE}\n"
 
 
 def short_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return `results_table` as text for a terminal: what fits in some hundred columns."""
+    """Return `settings_table` as text for a terminal: what fits in some hundred columns."""
     rows = [
         {
             "Network": row["architecture"],
             "Regime": row["name"],
             "Split": row["split"],
-            "Seed": row["seed"],
+            "Runs": row["runs"],
             "Epochs": row["epochs"],
             "Train %": format_percent(row["train_slice_accuracy"]),
             "Val %": format_percent(row["val_slice_accuracy"]),
             "Test slice % [95%]": _interval(row, "test_slice_accuracy", format_percent),
             "Test subject % [95%]": _interval(row, "test_subject_accuracy", format_percent),
+            "Larger class %": format_percent(row["subject_majority"]),
             "Subject AUC [95%]": _interval(row, "test_subject_auc", format_fraction),
             "min:sec": format_seconds(row["train_seconds"]),
         }
@@ -295,7 +255,6 @@ def _result(run: Run) -> dict[str, Any]:
     row["positive_class"] = test.get("positive_class") or ""
     row["test_slices"] = test.get("slices", 0)
     row["test_subjects"] = test.get("subjects", 0)
-    row["test_key"] = _test_key(run)
     row["train_seconds"] = float(metrics.get("train_seconds", float("nan")))
     row["shared_subjects"] = shared_subjects(run)
     nameless = (run.predictions["subject_id"] == NO_ID).any()
@@ -303,26 +262,20 @@ def _result(run: Run) -> dict[str, Any]:
     return row
 
 
-def _test_key(run: Run) -> str:
-    """Return eight digits that are the same for runs tested on the same slices."""
-    predictions = run.predictions
-    tested = predictions.loc[predictions["subset"] == "test", SLICE_KEYS].astype(str)
-    rows = sorted("\t".join(row) for row in tested.itertuples(index=False))
-    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:8]
-
-
 def _value(metrics: dict[str, Any], subset: str, name: str, part: str = "value") -> float:
     value = ((metrics.get(subset) or {}).get(name) or {}).get(part)
     return float("nan") if value is None else float(value)
 
 
-def _rank(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Order by architecture, honest split first, regime from least to most trained, seed."""
-    family = row["regime"].partition(":")[0]
+def run_rank(run: Run) -> tuple[Any, ...]:
+    """Order by architecture, honest split first, regime from least to most trained, seed, fold."""
+    known = run.settings
+    family = str(known["regime"]).partition(":")[0]
     regime = REGIMES.index(family) if family in REGIMES else len(REGIMES)
-    split = row["split"]
-    variant = row["epochs"] or 0, row["name"]
-    return row["architecture"], split != "subject", split, regime, variant, row["seed"], row["run"]
+    split, name = known["split"], without_fold(run_variant(run))
+    epochs = run.metrics.get("epochs", known.get("epochs")) or 0
+    fit = known["seed"], known.get("fold") or 0, run.name
+    return known["architecture"], split != "subject", split, regime, epochs, name, *fit
 
 
 def _markdown_cells(row: dict[Any, Any]) -> list[str]:
@@ -331,11 +284,13 @@ def _markdown_cells(row: dict[Any, Any]) -> list[str]:
         regime_text(row["name"], row["regime"]),
         str(row["split"]),
         str(row["seed"]),
+        str(row["folds"] or ""),
         str(row["epochs"]),
         format_percent(row["train_slice_accuracy"]),
         format_percent(row["val_slice_accuracy"]),
         _interval(row, "test_slice_accuracy", format_percent),
         _interval(row, "test_subject_accuracy", format_percent),
+        f"{format_percent(row['slice_majority'])} / {format_percent(row['subject_majority'])}",
         _interval(row, "test_slice_auc", format_fraction),
         _interval(row, "test_subject_auc", format_fraction),
         str(row["test_subjects"]),
@@ -345,8 +300,13 @@ def _markdown_cells(row: dict[Any, Any]) -> list[str]:
 
 
 def _interval(row: dict[Any, Any], name: str, show: Any) -> str:
-    value, low, high = (show(row[key]) for key in (name, f"{name}_low", f"{name}_high"))
-    return value if MISSING in (low, high) else f"{value} [{low}–{high}]"
+    """Show a score with its interval: the bootstrap's, or else Wilson's."""
+    value = show(row[name])
+    for way in ("", "_wilson"):
+        low, high = (show(row.get(f"{name}{way}_{end}")) for end in ("low", "high"))
+        if MISSING not in (low, high):
+            return f"{value} [{low}–{high}]"
+    return value
 
 
 def _markdown_line(cells: Sequence[str]) -> str:

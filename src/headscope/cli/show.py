@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 def conclude(experiment: Path) -> None:
     """Write the report; print its table and where it stands."""
-    from headscope.analysis.table import results_table, short_table
+    from headscope.analysis.settings import setting_results, settings_table
+    from headscope.analysis.table import short_table
     from headscope.record import read_experiment
     from headscope.reporting import write_report
 
     page = write_report(experiment)
-    print_table(short_table(results_table(read_experiment(experiment))))
+    print_table(short_table(settings_table(setting_results(read_experiment(experiment)))))
     print(f"Report: {page}")
 
 

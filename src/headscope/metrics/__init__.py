@@ -32,7 +32,7 @@ from headscope.metrics.levels import (
     softmax,
     subject_level,
 )
-from headscope.metrics.repeats import SHARED, SHARED_GAP, repeated_interval
+from headscope.metrics.repeats import SHARED, SHARED_GAP, repeated_draws, repeated_interval
 from headscope.metrics.subsets import logit_columns, run_figures, subset_figures
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "figures",
     "logit_columns",
     "positive_class",
+    "repeated_draws",
     "repeated_interval",
     "resample",
     "run_figures",

@@ -94,3 +94,16 @@ def _stretch(once: Array, drawn: Array, stratum: Array, ratio: float, shared: fl
     freedom = total**2 / (sampling**2 / free + trainings**2 / (len(once) - 1))
     quantiles = stats.t.ppf((1 + LEVEL) / 2, [min(freedom, free), free])
     return sqrt(total / sampling) * float(quantiles[0] / quantiles[1])
+
+
+def repeated_draws(
+    once: Array, drawn: Array, stratum: Array, ratio: float = 0.6, shared: float = SHARED
+) -> Array:
+    """Return draws of the mean over R repeats (B,), spread as `repeated_interval` spreads them.
+
+    once (R,), drawn (R, B), stratum (S,), ratio and shared as there.
+    """
+    mean, draws = float(np.mean(once)), np.asarray(drawn, dtype=np.float64).mean(axis=0)
+    if len(once) == 1 or not np.ptp(draws[np.isfinite(draws)]):
+        return draws
+    return mean + _stretch(np.asarray(once), drawn, stratum, ratio, shared) * (draws - mean)

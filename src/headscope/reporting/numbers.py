@@ -61,6 +61,12 @@ def probability(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def p_value(value: float) -> str:
+    """Return a p-value with its letter: 'p < 0.001' or 'p = 0.031'."""
+    text = probability(value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
 def _fixed(digits: int) -> Callable[[float], str]:
     def show(value: float) -> str:
         if isnan(value) or isinf(value):
@@ -83,6 +89,7 @@ SHOWN: dict[str, Callable[[float], str]] = {
     "significant": significant,
     "brief": lambda value: significant(value, 1),
     "probability": probability,
+    "p": p_value,
     "percent": format_percent,
     "points": _fixed(1),
     "fraction": lambda value: format_fraction(value).replace("-", "−"),

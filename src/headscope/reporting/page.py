@@ -1,4 +1,4 @@
-"""`write_report`: an experiment's runs → table.tsv, table.md, figures/ and report.html."""
+"""`write_report`: an experiment's runs → table.tsv, runs.tsv, table.md, figures/, report.html."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +24,8 @@ from headscope.analysis import (
     run_head_analysis,
     run_network,
     run_title,
-    seed_summary,
+    setting_results,
+    settings_table,
     shared_subjects,
 )
 from headscope.analysis.comparisons import compare_runs
@@ -53,6 +54,7 @@ from headscope.reporting.trust import (
     failure_parts,
     leakage_chapter,
     more_figures,
+    run_parts,
 )
 from headscope.reporting.verdict import forced, verdict
 
@@ -98,10 +100,12 @@ def write_report(experiment: Path) -> Path:
     """
     # 1. the finished runs, in the order of the table
     runs = {run.name: run for run in read_experiment(experiment)}
-    table = results_table(runs.values())
-    ordered = [runs[name] for name in table["run"]]
-    # 2. the tables
+    results = setting_results(runs.values())
+    table = settings_table(results)
+    ordered = [run for result in results for run in result.runs]
+    # 2. the tables: one row per setting, and one row per run
     write_table(experiment / "table.tsv", table)
+    write_table(experiment / "runs.tsv", results_table(ordered))
     write_text(experiment / "table.md", markdown_table(table))
     # 3. the figures
     figures = experiment / "figures"
@@ -117,6 +121,7 @@ def write_report(experiment: Path) -> Path:
     extras: dict[str, list[Part]] = {
         "results": [
             *failure_parts(read_failures(experiment)),
+            *run_parts(results),
             more_figures(ordered),
             *class_parts(ordered, figures),
             *comparison_parts(compared),
@@ -131,11 +136,10 @@ def write_report(experiment: Path) -> Path:
         "chapters": {chapter.key: chapter for chapter in chapters},
         "extras": extras,
         "simulated": any(run.settings.get("simulated") for run in ordered),
-        "verdict": verdict(table, runs, compared, leakage.gaps),
+        "verdict": verdict(results, compared, leakage.gaps),
         "forced": forced({each.run.name: [pair for pair, _ in each.heads] for each in sections}),
         "splits": _splits(ordered),
         "networks": _by_network(table),
-        "seeds": seed_summary(table).to_dict("records"),
         "aggregate": _aggregate(ordered),
         "sections": sections,
         "logits": pictures,

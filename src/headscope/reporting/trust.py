@@ -11,6 +11,8 @@ from headscope.analysis.gap import Gap
 from headscope.analysis.identity import Identity, Probe
 from headscope.analysis.leakage import Leakage
 from headscope.analysis.permutation import PermutationTest
+from headscope.analysis.settings import SettingResult
+from headscope.analysis.table import MISSING, run_fold
 from headscope.figures.leakage import plot_dose, plot_gap, plot_identity, plot_permutations
 from headscope.record import Run
 from headscope.reporting.numbers import number
@@ -45,6 +47,41 @@ def failure_parts(failures: Mapping[str, str]) -> list[Part]:
     words = Markup("<b>{} of the planned runs failed</b> and are not in these tables:")
     each = [f"{run}: {reason}" for run, reason in failures.items()]
     return [Words([words.format(len(failures))]), Words(each, listed=True)]
+
+
+def run_parts(results: Sequence[SettingResult]) -> list[Part]:
+    """Show each run by itself where a setting has several: what was pooled and averaged."""
+    several = [result for result in results if len(result.runs) > 1]
+    if not several:
+        return []
+    rows: list[list[Cell]] = []
+    for run in (run for result in several for run in result.runs):
+        test = run.metrics.get("test") or {}
+        shown = (("slice_accuracy", "percent"), ("subject_accuracy", "percent"),
+                 ("slice_auc", "fraction"), ("subject_auc", "fraction"))  # fmt: skip
+        cells = [_bounded(test.get(name) or {}, run, name, show) for name, show in shown]
+        rows.append([named(run), run_fold(run) or MISSING, *cells])
+    grid = Grid(
+        Markup(
+            "<b>Table 2, run by run.</b> Each test by itself, with 95% intervals over its subjects."
+        ),
+        (
+            ("Run", ""),
+            ("Fold", ""),
+            ("Slice accuracy", "%"),
+            ("Subject accuracy", "%"),
+            ("AUC over slices", ""),
+            ("AUC over subjects", ""),
+        ),
+        rows,
+        left=2,
+    )
+    return [Folded("Each run by itself", [grid])]
+
+
+def _bounded(score: Mapping[str, float | None], run: Run, name: str, show: str) -> Markup:
+    ends = score.get("low"), score.get("high")
+    return bounded(score.get("value"), *ends, run.name, f"test_{name}", show)
 
 
 def more_figures(runs: Sequence[Run]) -> Folded:

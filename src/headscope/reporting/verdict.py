@@ -2,204 +2,188 @@
 
 from collections.abc import Mapping, Sequence
 from math import isnan
-from typing import Any
 
-import pandas as pd
 from markupsafe import Markup
 
-from headscope.analysis import NAMELESS, PairAnalysis
+from headscope.analysis import PairAnalysis
+from headscope.analysis.chance import area_words
 from headscope.analysis.comparisons import Comparison, Comparisons
 from headscope.analysis.gap import Gap, GapFigure
-from headscope.analysis.table import without_fold
-from headscope.analysis.words import ALPHA, MEANINGS, AgainstChance, against_chance, area_words
-from headscope.record import Run
+from headscope.analysis.settings import SettingResult, choose
 from headscope.reporting.numbers import number
 
-Row = Mapping[str, Any]
 MOST_NAMED = 3  # settings that a sentence lists by name
+STANDINGS = {
+    "above": "better than chance",
+    "below": "worse than chance: labels or data deserve a second look",
+    "no better": "no better than chance",
+}
 
 
 def verdict(
-    table: pd.DataFrame,
-    runs: Mapping[str, Run],
-    compared: Comparisons,
-    gaps: Sequence[Gap],
+    results: Sequence[SettingResult], compared: Comparisons, gaps: Sequence[Gap]
 ) -> list[Markup]:
-    """Return three sentences: what was reached on unseen subjects, whether it differs from chance
-    and from its rivals, and what a split by slice would have claimed.
+    """Return what the runs come to, in a few sentences.
 
-    table is `results_table` of the runs, by name; compared and gaps are theirs.
+    What the setting that validation chose reached on unseen subjects, beside what the larger class
+    alone gives; whether that differs from chance and from its rivals; what a split by slice would
+    have claimed, over all settings; and which settings predict one class for all.
     """
-    rows = table.to_dict("records")
-    apart = [row for row in rows if not row["shared_subjects"]]
+    apart = [result for result in results if result.apart]
     if not apart:
-        nameless = any(row["marker"] == NAMELESS for row in rows)
+        nameless = any(result.nameless for result in results)
         return [NOBODY_KNOWS if nameless else NONE_APART]
-    chosen, reached = _reached(apart)
-    standing = [against_chance(runs[row["run"]].metrics.get("test") or {}) for row in chosen]
-    rivals = _rivals(chosen[0], compared)
-    return [reached, _joined(chosen, standing) + rivals, _claimed(chosen[0], gaps)]
+    candidates = _comparable(apart)
+    best, by = choose(candidates)
+    reached = _reached(best) + _chosen(candidates, by)
+    standing = _standing(best) + _rivals(best, compared)
+    constant = _constant(results, best)
+    return [reached, standing, _claimed(best, gaps), *([constant] if constant else [])]
 
 
-def _reached(apart: Sequence[Row]) -> tuple[Sequence[Row], Markup]:
-    """Return the runs of the setting that validation chose, and what they reached."""
-    rivals: Sequence[Row] = apart
-    if len({_split_file(row) for row in apart}) > 1:
-        settings = _comparable(apart)
-        if len(settings[0]) > 1:
-            return _reached_over_splits(settings)
-        rivals = [row for (row,) in settings]
-    best = max(rivals, key=_validated)
-    chosen = Markup()
-    if len(rivals) > 1:
-        chosen = Markup(
-            " It is the run of the highest validation slice accuracy among the {} that keep "
-            "subjects apart; the table below has them all."
-        ).format(len(rivals))
-    reached = Markup(
-        "On {subjects} subjects never seen in training, {network} classified {subject}% of "
-        "subjects{subject_interval} and {slice}% of their slices{slice_interval} correctly.{chosen}"
+def _comparable(apart: Sequence[SettingResult]) -> list[SettingResult]:
+    """Return the settings that ran on the same seeds and folds, of as many as there are."""
+    most = max(apart, key=lambda result: len(result.fits)).fits
+    return [result for result in apart if result.fits == most]
+
+
+def _chosen(candidates: Sequence[SettingResult], by: str) -> Markup:
+    if len(candidates) == 1:
+        return Markup()
+    if not by:
+        return Markup(
+            " Validation is empty, so it is the first of the {} settings that keep subjects apart."
+        ).format(len(candidates))
+    return Markup(
+        " It has the highest {} of the {} settings that keep subjects apart and ran on the same "
+        "splits; the table below has them all."
+    ).format(by, len(candidates))
+
+
+def _reached(best: SettingResult) -> Markup:
+    """Say what the chosen setting reached, beside what the larger class alone gives."""
+    return Markup(
+        "{over}{network} predicted the class of {subject}% of subjects{subject_interval} and of "
+        "{slice}% of their slices{slice_interval} correctly; predicting {larger} for all "
+        "gives {subject_share}% and {slice_share}%.{one_class}{labels}"
     ).format(
-        subjects=_number(best, "test_subjects", "count"),
+        over=_over(best),
         network=_name(best),
-        subject=_number(best, "test_subject_accuracy", "percent"),
-        subject_interval=_interval(best, "test_subject_accuracy", "percent"),
-        slice=_number(best, "test_slice_accuracy", "percent"),
-        slice_interval=_interval(best, "test_slice_accuracy", "percent"),
-        chosen=chosen,
+        subject=_percent(best, "subject_accuracy"),
+        subject_interval=_interval(best, "subject_accuracy"),
+        slice=_percent(best, "slice_accuracy"),
+        slice_interval=_interval(best, "slice_accuracy"),
+        larger=_larger(best),
+        subject_share=_share(best, "subject"),
+        slice_share=_share(best, "slice"),
+        one_class=_one_class(best),
+        labels=_labels(best),
     )
-    return [best], reached
 
 
-def _comparable(apart: Sequence[Row]) -> list[list[Row]]:
-    """Return the rows of each setting that ran on the same split files, as many as there are."""
-    settings: dict[tuple[str, ...], dict[Any, Row]] = {}
-    for row in apart:
-        settings.setdefault(_setting(row), {})[_split_file(row)] = row
-    splits = max(settings.values(), key=len).keys()
-    return [list(rows.values()) for rows in settings.values() if rows.keys() == splits]
+def _larger(best: SettingResult) -> Markup:
+    name = best.majority.class_name
+    return Markup("{}, the larger class,").format(name) if name else Markup("any one class")
 
 
-def _reached_over_splits(settings: Sequence[Sequence[Row]]) -> tuple[Sequence[Row], Markup]:
-    """Say what the best setting reached over all folds and seeds, as validation chose it.
+def _over(best: SettingResult) -> Markup:
+    """Say over what the scores are taken: one test, folds, seeds or both."""
+    count = number(best.subjects, best.key, "test_subjects", "count")
+    if len(best.runs) == 1:
+        return Markup("On {} subjects never seen in training, ").format(count)
+    tested = Markup(" ({} subjects never seen in training), ").format(count)
+    folds = Markup()
+    if best.folds:
+        folds = Markup("Pooled over the tests of {} folds").format(
+            number(len(best.folds), best.key, "folds", "count")
+        )
+    if len(best.seeds) == 1:
+        return folds + tested
+    seeds = number(len(best.seeds), best.key, "seeds", "count")
+    if folds:
+        return folds + Markup(" and averaged over {} seeds").format(seeds) + tested
+    return Markup("On average over {} seeds").format(seeds) + tested
 
-    Figures are weighted by the subjects or slices that each test holds: pooled, where the tests
-    share nobody.
-    """
-    rows = max(settings, key=lambda rows: sum(map(_validated, rows)))
-    key = _setting(rows[0])
-    chosen = Markup()
-    if len(settings) > 1:
-        chosen = Markup(
-            " It has the highest mean validation slice accuracy of the {} settings that ran on "
-            "the same splits; the table below has all runs."
-        ).format(len(settings))
-    reached = Markup(
-        "{over}, {network} classified {subject} of subjects never seen in training and "
-        "{slice} of their slices correctly.{chosen}"
+
+def _one_class(best: SettingResult) -> Markup:
+    """Say that the chosen setting predicts one class for every slice, where it does."""
+    if not best.constant:
+        return Markup()
+    if len(best.runs) == 1:
+        return Markup(" It predicts {} for every test slice.").format(*best.constant.values())
+    return Markup(" In {} of its {} tests it predicts one class for every slice.").format(
+        number(len(best.constant), best.key, "one_class_runs", "count"),
+        number(len(best.runs), best.key, "runs", "count"),
+    )
+
+
+def _labels(best: SettingResult) -> Markup:
+    """Say that some subjects bear several labels, where they do."""
+    if best.subject_labels == best.subjects:
+        return Markup()
+    return Markup(
+        " The labels of some subjects change between visits, so shares of subjects count {} labels "
+        "of {} subjects."
     ).format(
-        over=_over(rows, "/".join(key)),
-        network=f"{rows[0]['architecture']} ({_plain_name(rows[0])})",
-        subject=_pooled(rows, key, "subject"),
-        slice=_pooled(rows, key, "slice"),
-        chosen=chosen,
+        number(best.subject_labels, best.key, "subject_labels", "count"),
+        number(best.subjects, best.key, "test_subjects", "count"),
     )
-    return rows, reached
 
 
-def _over(rows: Sequence[Row], setting: str) -> Markup:
-    """Say over what the figures are taken: folds, seeds or both."""
-    folds, seeds = {row["fold"] for row in rows} - {""}, {row["seed"] for row in rows}
-    if not folds:
-        return Markup("On average over {} seeds, each with its own split").format(
-            number(len(seeds), setting, "seeds", "count")
+def _standing(best: SettingResult) -> Markup:
+    """Say whether the chosen setting ranks subjects better than chance."""
+    chance = best.chance
+    if chance.standing == "unknown":
+        return TOO_LITTLE
+    p = Markup()
+    if not isnan(chance.p):
+        p = Markup(" ({}, labels permuted among subjects)").format(
+            number(chance.p, best.key, "chance_p", "p")
         )
-    count = number(len(folds), setting, "folds", "count")
-    if len(seeds) == 1:
-        subjects = number(
-            sum(row["test_subjects"] for row in rows), setting, "test_subjects", "count"
-        )
-        return Markup("Pooled over the tests of {} folds, {} subjects in all").format(
-            count, subjects
-        )
-    return Markup("On average over {} folds of {} seeds").format(
-        count, number(len(seeds), setting, "seeds", "count")
+    return Markup("{area} is {auc}{interval}, {words}{p}.{beside}").format(
+        area=area_words("subjects", chance.classes),
+        auc=number(best.scores["subject_auc"].value, best.key, "test_subject_auc", "fraction"),
+        interval=_interval(best, "subject_auc", "fraction"),
+        words=STANDINGS[chance.standing],
+        p=p,
+        beside=_beside_majority(best),
     )
 
 
-def _pooled(rows: Sequence[Row], key: tuple[str, ...], unit: str) -> Markup:
-    """Return the share right over all tests, and its range from split to split."""
-    quantity, run = f"test_{unit}_accuracy", "/".join(key)
-    known = [row for row in rows if not isnan(row[quantity])]
-    total = sum(row[f"test_{unit}s"] for row in known)
-    if not total:
-        return Markup("an unknown share")
-    share = sum(row[quantity] * row[f"test_{unit}s"] for row in known) / total
-    lowest, highest = (each(known, key=lambda row: row[quantity]) for each in (min, max))
-    return Markup("{}% ({} to {} from split to split)").format(
-        number(share, run, f"pooled_{quantity}", "percent"),
-        _number(lowest, quantity, "percent"),
-        _number(highest, quantity, "percent"),
-    )
+def _beside_majority(best: SettingResult) -> Markup:
+    """Say that a ranking above chance need not make an accuracy above the larger class's share."""
+    accuracy = best.scores["subject_accuracy"]
+    share = best.majority.subject_share
+    if not best.chance.better or isnan(share):
+        return Markup()
+    if accuracy.interval and accuracy.interval[0] > share:
+        return Markup()
+    return Markup(" Its accuracy is not shown to lie above that of the larger class.")
 
 
-def _standing(row: Row, found: AgainstChance) -> Markup:
-    """Say whether a run's test differs from chance."""
-    if found.figure != "auc":
-        return Markup("{}").format(found.text)
-    return Markup("{area} is {auc}{interval}, which {meaning}.").format(
-        area=area_words("subjects", found.classes),
-        auc=_number(row, "test_subject_auc", "fraction"),
-        interval=_interval(row, "test_subject_auc", "fraction"),
-        meaning=MEANINGS[found.standing],
-    )
-
-
-def _joined(chosen: Sequence[Row], found: Sequence[AgainstChance]) -> Markup:
-    """Say it once for a single run; of several, count those above chance, and what that is worth.
-
-    Tests of several seeds share subjects. However they depend on each other, m or more of them
-    are false alarms with a chance of at most the sum of their levels over m (Markov).
-    """
-    if len(chosen) == 1:
-        return _standing(chosen[0], found[0])
-    above = sum(test.better for test in found)
-    levels = sum(ALPHA / 2 if test.figure == "auc" else ALPHA for test in found)
-    setting = "/".join(_setting(chosen[0]))
-    words = ": no better than chance"
-    if above:
-        enough = levels <= ALPHA * above
-        words = ": better than chance" if enough else ", too few to call it better than chance"
-    return Markup("Over subjects, {above} of its {all} tests lie above chance{words}.").format(
-        above=number(above, setting, "tests_above_chance", "count"),
-        all=number(len(chosen), setting, "tests", "count"),
-        words=words,
-    )
-
-
-def _rivals(best: Row, compared: Comparisons) -> Markup:
+def _rivals(best: SettingResult, compared: Comparisons) -> Markup:
     """Say from which other settings the chosen one can be told apart."""
-    names = _plain_name(best), f"{best['architecture']} {_plain_name(best)}"
+    names = best.name, f"{best.architecture} {best.name}"
     rows = [
         row
         for row in compared.rows
-        if row.split == best["split"] and (row.first in names or row.second in names)
+        if row.split == best.split and (row.first in names or row.second in names)
     ]
     if not rows:
         return Markup()
     told = [row for row in rows if row.distinguishable]
     others = [_other(row, names) for row in rows if not row.distinguishable]
     sentences = [
-        Markup(" By subject accuracy it is {} than {} (p = {} after Holm's correction).").format(
+        Markup(" By subject accuracy it is {} than {} ({} after Holm's correction).").format(
             "better" if (row.subject_accuracy.value > 0) == (row.first in names) else "worse",
             _other(row, names),
             number(row.subject_accuracy.p_holm, f"{row.first} | {row.second} | {row.split}",
-                   "subject_accuracy.p", "probability"),
+                   "subject_accuracy.p", "p"),
         )
         for row in told
     ]  # fmt: skip
     if len(others) > MOST_NAMED:
-        setting = "/".join(_setting(best))
+        setting = best.key
         every = (
             "any"
             if len(others) == len(rows)
@@ -222,11 +206,13 @@ def _other(row: Comparison, names: Sequence[str]) -> str:
     return row.second if row.first in names else row.first
 
 
-def _claimed(best: Row, gaps: Sequence[Gap]) -> Markup:
+def _claimed(best: SettingResult, gaps: Sequence[Gap]) -> Markup:
     """Say what slices of the same people on both sides would have claimed."""
     if not gaps:
         return NOT_MEASURED
-    same = [each for each in gaps if (each.architecture, each.variant) == _named_setting(best)]
+    same = [
+        each for each in gaps if (each.architecture, each.variant) == (best.architecture, best.name)
+    ]
     gap = same[0] if same else max(gaps, key=lambda each: each.figures["slice_accuracy"].gap)
     found = gap.figures["slice_accuracy"]
     claim, honest = (
@@ -263,8 +249,24 @@ def _kind(found: GapFigure) -> str:
     return "a difference" if isnan(found.low) else "a difference, not told from none,"
 
 
-def _named_setting(row: Row) -> tuple[str, str]:
-    return str(row["architecture"]), _plain_name(row)
+def _constant(results: Sequence[SettingResult], best: SettingResult) -> Markup:
+    """Name the settings that predict one class for all slices of a test, the chosen one aside."""
+    constant = [result for result in results if result.constant and result is not best]
+    if not constant:
+        return Markup()
+    names = [f"{_name(result)}, {result.split} split" for result in constant]
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return Markup(
+        "{count} of the {all} other settings {predict} one class for every slice of a test: "
+        "{names}{more}. {their} accuracy is that class's share."
+    ).format(
+        count=number(len(constant), "all", "one_class_settings", "count"),
+        all=number(len(results) - 1, "all", "other_settings", "count"),
+        predict="predicts" if len(constant) == 1 else "predict",
+        names="; ".join(names[:MOST_NAMED]),
+        more=more,
+        their="Its" if len(constant) == 1 else "Their",
+    )
 
 
 def forced(heads: Mapping[str, Sequence[PairAnalysis]]) -> Markup:
@@ -304,40 +306,34 @@ def _learned(known: Sequence[tuple[str, PairAnalysis]]) -> Markup:
     )
 
 
-def _split_file(row: Row) -> tuple[Any, ...]:
-    return row["fold"], row["seed"]
+def _name(result: SettingResult) -> str:
+    return f"{result.architecture} ({result.name})"
 
 
-def _setting(row: Row) -> tuple[str, ...]:
-    return row["architecture"], _plain_name(row), row["regime"], row["split"]
+def _percent(result: SettingResult, name: str) -> Markup:
+    return number(result.scores[name].value, result.key, f"test_{name}", "percent")
 
 
-def _plain_name(row: Row) -> str:
-    """Return the name of the row without its fold."""
-    return without_fold(row["name"])
+def _share(result: SettingResult, level: str) -> Markup:
+    value = getattr(result.majority, f"{level}_share")
+    return number(value, result.key, f"{level}_majority", "percent")
 
 
-def _validated(row: Row) -> float:
-    value = row["val_slice_accuracy"]
-    return -1.0 if isnan(value) else float(value)
-
-
-def _name(row: Row) -> str:
-    return f"{row['architecture']} ({row['name']})"
-
-
-def _number(row: Row, quantity: str, show: str) -> Markup:
-    return number(row[quantity], row["run"], quantity, show)
-
-
-def _interval(row: Row, quantity: str, show: str) -> Markup:
-    if isnan(row[f"{quantity}_low"]) or isnan(row[f"{quantity}_high"]):
-        return Markup()
-    return Markup(" (95% interval {} to {})").format(
-        _number(row, f"{quantity}_low", show), _number(row, f"{quantity}_high", show)
+def _interval(result: SettingResult, name: str, show: str = "percent") -> Markup:
+    """Return a score's interval in words; say that there is none where draws cannot tell."""
+    score = result.scores[name]
+    if score.interval is None:
+        return Markup() if isnan(score.value) else Markup(" (no interval can be given)")
+    wilson = isnan(score.low)
+    part = "_wilson" if wilson else ""
+    return Markup(" ({}95% interval {} to {})").format(
+        "Wilson’s " if wilson else "",
+        number(score.interval[0], result.key, f"test_{name}{part}_low", show),
+        number(score.interval[1], result.key, f"test_{name}{part}_high", show),
     )
 
 
+TOO_LITTLE = Markup("Too little is known of these subjects to say whether it differs from chance.")
 NOBODY_KNOWS = Markup(
     "The pictures name no subjects, so slices of one person may stand in training and in test: "
     "none of these accuracies says how the network would do on new people."
