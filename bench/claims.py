@@ -1,0 +1,70 @@
+"""How often pooled folds are called better than chance: at an AUC of 0.5, and where there is signal.
+
+python bench/claims.py [--rounds 1000]
+
+Five folds of 24 or of 8 subjects of two classes; each fold's scores have a scale and a shift of
+their own, as trainings have. Claims are those of the verdict (`against_chance`). Coverage is that
+of the pooled subject accuracy's interval, of folds whose subjects are predicted by margins.
+"""
+
+import argparse
+
+import numpy as np
+from scipy import stats
+
+from headscope.analysis.chance import against_chance
+from headscope.analysis.pooled import Pool, Test
+from headscope.metrics import repeated_interval, slice_units, subject_level, way_of
+
+FOLDS, SLICES = 5, 10
+
+
+def draw_pool(rng, per_fold, auc):
+    """Return folds of one seed: 10 slices per subject, half of a slice's noise its subject's."""
+    distance = np.sqrt(2) * stats.norm.ppf(auc) * np.sqrt(0.5 + 0.5 / SLICES)
+    tests = []
+    for fold in range(FOLDS):
+        owner = np.repeat(np.arange(per_fold), SLICES)
+        labels = owner % 2
+        noise = np.sqrt(0.5) * (rng.normal(size=per_fold)[owner] + rng.normal(size=len(owner)))
+        margin = (noise + distance * (labels - 0.5)) * rng.uniform(0.5, 2)
+        logits = np.stack([-margin / 2, margin / 2], axis=1)
+        slices = slice_units(labels, logits, fold * per_fold + owner)
+        tests.append(Test(slices, subject_level(slices, "logits")))
+    return Pool((tuple(tests),), np.arange(FOLDS * per_fold).astype(str), 0.25)
+
+
+def claims(per_fold, auc, rounds, seed=0):
+    """Return the share of rounds called better than chance."""
+    rng = np.random.default_rng([seed, per_fold, round(100 * auc)])
+    return np.mean([against_chance(draw_pool(rng, per_fold, auc)).better for _ in range(rounds)])
+
+
+def coverage(per_fold, auc, rounds, seed=1):
+    """Return the share of rounds whose interval of subject accuracy holds the truth."""
+    rng = np.random.default_rng([seed, per_fold, round(100 * auc)])
+    truth = stats.norm.cdf(stats.norm.ppf(auc) / np.sqrt(2))  # of a subject's mean margin
+    held = 0
+    for _ in range(rounds):
+        pool = draw_pool(rng, per_fold, auc)
+        drawn = pool.drawn("subject", "accuracy")
+        interval = repeated_interval(*drawn, pool.resampled.stratum, way_of("subject", "accuracy"))
+        held += interval is not None and interval[0] <= truth <= interval[1]
+    return held / rounds
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=1000)
+    options = parser.parse_args()
+    print("| folds × subjects | true AUC | called better than chance | coverage of accuracy |")
+    print("|---|---|---|---|")
+    for per_fold in (24, 8):
+        for auc in (0.5, 0.74):
+            share = claims(per_fold, auc, options.rounds)
+            held = coverage(per_fold, auc, options.rounds)
+            print(f"| {FOLDS} × {per_fold} | {auc} | {share:.1%} | {held:.1%} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
