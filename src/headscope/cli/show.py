@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from headscope.analysis.leakage import Leakage
-    from headscope.cohort.audit import Audit
+    from headscope.audit_record import Audit
     from headscope.estimate import Estimate
     from headscope.prediction import Prediction
 
