@@ -8,9 +8,7 @@ from headscope.audit_record import Audit, SplitCheck
 from headscope.record import Run
 
 
-def mark_table(
-    table: pd.DataFrame, runs: Mapping[str, Run], audit: Audit | None
-) -> pd.DataFrame:
+def mark_table(table: pd.DataFrame, runs: Mapping[str, Run], audit: Audit | None) -> pd.DataFrame:
     """Return a table of results whose marker also says what the audit found.
 
     Parameters
@@ -52,11 +50,15 @@ def _markers(check: SplitCheck | None, audit: Audit) -> list[str]:
     """Return what is to be said of one run: by its split, and of all slices."""
     markers = []
     if check is not None and check.duplicated:
-        markers.append(f"duplicates of {check.duplicated} of {check.tested} test {audit.unit} train")
+        markers.append(
+            f"duplicates of {check.duplicated} of {check.tested} test {audit.unit} train"
+        )
     if check is not None and check.equal_slices:
         equal = f"{check.equal_slices} of {check.test_slices} test slices"
         markers.append(f"{equal} equal training slices in every pixel")
     telling = [shortcut.family for shortcut in audit.telling()]
     if telling:
-        markers.append(f"{' and '.join(telling)} alone {'tell' if telling[1:] else 'tells'} the label")
+        markers.append(
+            f"{' and '.join(telling)} alone {'tell' if telling[1:] else 'tells'} the label"
+        )
     return markers

@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 def conclude(experiment: Path) -> None:
     """Write the report; print its table and where it stands."""
     from headscope.analysis.table import results_table, short_table
+    from headscope.audit_record import read_audit, summary_line
     from headscope.record import read_experiment
     from headscope.reporting import write_report
 
     page = write_report(experiment)
     print_table(short_table(results_table(read_experiment(experiment))))
+    audit = read_audit(experiment)
+    if audit is not None:
+        print(summary_line(audit))
     print(f"Report: {page}")
 
 

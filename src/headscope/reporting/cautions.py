@@ -55,15 +55,9 @@ def _duplicates(audit: Audit, crossed: Sequence[SplitCheck], splits: int) -> Mar
     """Say how much of the test is in training too; of several splits, of the worst one."""
     worst = max(crossed, key=lambda check: (check.duplicated, check.equal_slices))
     return Markup(
-        "<b>Test and training are not apart.</b> {where}{what}, so {whose} accuracy is not that of "
-        "{new}: {link}."
-    ).format(
-        where=_where(worst, crossed, splits),
-        what=_leaked(audit, worst),
-        whose="their" if worst.duplicated != 1 else "its",
-        new="heads that were never seen",
-        link=LINK,
-    )
+        "<b>Training and test share heads.</b> {where}{what}, so the accuracy is not that of heads "
+        "never seen in training: {link}."
+    ).format(where=_where(worst, crossed, splits), what=_leaked(audit, worst), link=LINK)
 
 
 def _where(worst: SplitCheck, crossed: Sequence[SplitCheck], splits: int) -> Markup:
@@ -85,13 +79,17 @@ def _leaked(audit: Audit, check: SplitCheck) -> Markup:
     )
     if not check.duplicated:
         return equal
-    return Markup("{n} of the {all} test {unit} {have} a duplicate in training{under}{equal}").format(
+    return Markup(
+        "{n} of the {all} test {unit} {have} a duplicate in training{under}{equal}"
+    ).format(
         n=number(check.duplicated, key, "duplicated", "count"),
         all=number(check.tested, key, "tested", "count"),
         unit=audit.unit,
         have="has" if check.duplicated == 1 else "have",
         under="" if audit.unit == "pictures" else " under another id",
-        equal=Markup(" ({})").format(equal) if check.equal_slices and audit.unit != "pictures" else "",
+        equal=Markup(" ({})").format(equal)
+        if check.equal_slices and audit.unit != "pictures"
+        else "",
     )
 
 

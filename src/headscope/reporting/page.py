@@ -31,10 +31,14 @@ from headscope.analysis.comparisons import compare_runs
 from headscope.analysis.features import FeatureAnalysis
 from headscope.analysis.leakage import Leakage
 from headscope.analysis.leakage_file import stored_leakage
+from headscope.analysis.markers import mark_table
+from headscope.audit_record import Audit, read_audit
 from headscope.console import track
 from headscope.files import NO_ID, write_table, write_text
 from headscope.record import Run, read_experiment, read_failures
+from headscope.reporting.audit import audit_chapter
 from headscope.reporting.calibration import calibration_chapter
+from headscope.reporting.cautions import cautions
 from headscope.reporting.classes import class_parts
 from headscope.reporting.layers import collapse_chapter, flattening_chapter, layers_chapter
 from headscope.reporting.learned import separation_parts, separations
@@ -68,6 +72,7 @@ CONTENTS: Final = (
     ("settings", "Method and settings"),
     ("cite", "How to cite"),
 )
+TRUST: Final = ("audit", "leakage")  # chapters that follow the results
 AGGREGATES: Final = {
     "mean": "the mean over its slices",
     "logits": "that of the mean logits of its slices",
@@ -100,9 +105,11 @@ def write_report(experiment: Path) -> Path:
     runs = {run.name: run for run in read_experiment(experiment)}
     table = results_table(runs.values())
     ordered = [runs[name] for name in table["run"]]
-    # 2. the tables
-    write_table(experiment / "table.tsv", table)
-    write_text(experiment / "table.md", markdown_table(table))
+    # 2. the tables, with what the audit of the slices found of each run
+    audit = read_audit(experiment)
+    marked = mark_table(table, runs, audit)
+    write_table(experiment / "table.tsv", marked)
+    write_text(experiment / "table.md", markdown_table(marked))
     # 3. the figures
     figures = experiment / "figures"
     sections = [
@@ -113,7 +120,7 @@ def write_report(experiment: Path) -> Path:
     # 4. what the accuracy is worth, and what else was learned
     compared = compare_runs(ordered)
     leakage = stored_leakage(experiment)
-    chapters = _chapters(experiment, ordered, leakage)
+    chapters = _chapters(experiment, ordered, leakage, audit)
     extras: dict[str, list[Part]] = {
         "results": [
             *failure_parts(read_failures(experiment)),
@@ -131,10 +138,13 @@ def write_report(experiment: Path) -> Path:
         "chapters": {chapter.key: chapter for chapter in chapters},
         "extras": extras,
         "simulated": any(run.settings.get("simulated") for run in ordered),
-        "verdict": verdict(table, runs, compared, leakage.gaps),
+        "verdict": [
+            *verdict(table, runs, compared, leakage.gaps),
+            *cautions(audit, ordered),
+        ],
         "forced": forced({each.run.name: [pair for pair, _ in each.heads] for each in sections}),
         "splits": _splits(ordered),
-        "networks": _by_network(table),
+        "networks": _by_network(marked),
         "seeds": seed_summary(table).to_dict("records"),
         "aggregate": _aggregate(ordered),
         "sections": sections,
@@ -150,11 +160,14 @@ def write_report(experiment: Path) -> Path:
     return experiment / "report.html"
 
 
-def _chapters(experiment: Path, runs: Sequence[Run], leakage: Leakage) -> list[Chapter]:
+def _chapters(
+    experiment: Path, runs: Sequence[Run], leakage: Leakage, audit: Audit | None
+) -> list[Chapter]:
     """Return the chapters that this experiment gives something to say in."""
     figures = experiment / "figures"
     pixels = _pixels(experiment / "slices" / "slices.npy")
     found = (
+        audit_chapter(audit, pixels),
         leakage_chapter(leakage, figures),
         flattening_chapter(runs, pixels, figures),
         collapse_chapter(runs, figures),
@@ -167,7 +180,8 @@ def _chapters(experiment: Path, runs: Sequence[Run], leakage: Leakage) -> list[C
 def _contents(chapters: Sequence[Chapter]) -> list[tuple[str, str]]:
     """Return key and title of all sections: what the page always has, and the chapters."""
     ends = [key for key, _ in CONTENTS].index("curves")
-    trust, learned = chapters[:1], chapters[1:]
+    trust = [chapter for chapter in chapters if chapter.key in TRUST]
+    learned = [chapter for chapter in chapters if chapter.key not in TRUST]
     titles = [*CONTENTS[:3], *((each.key, each.title) for each in trust), *CONTENTS[3:ends]]
     return [*titles, *((each.key, each.title) for each in learned), *CONTENTS[ends:]]
 
