@@ -281,9 +281,9 @@ def test_without_ids_every_scan_is_a_person(tmp_path):
     split = split.assign(subset=["train", "test"] * 24)
     write_table(tmp_path / "splits" / "slice-seed0.tsv", split)
     found = audit(tmp_path)
-    assert level(found, "Identical scans") == "serious"
+    assert level(found, "Identical pictures") == "serious"
     assert level(found, "Labels of a subject") == "not checked" and found.conflicts == {}
-    assert level(found, "Split slice-seed0") == "not checked"
+    assert level(found, "Split slice-seed0") == "serious"  # the equal ones train and test
 
 
 def test_a_planted_border_is_raised_and_chance_is_not(tmp_path):

@@ -170,9 +170,9 @@ def summary_line(audit: Audit) -> str:
     serious = [finding for finding in audit.findings if finding.level == "serious"]
     if not serious:
         return "Audit of the slices: nothing serious."
-    checks = "; ".join(f"{finding.check}: {finding.text}" for finding in serious)
+    checks = "; ".join(finding.check for finding in serious)
     count = "1 serious finding" if len(serious) == 1 else f"{len(serious)} serious findings"
-    return f"Audit of the slices: {count}. {checks}."
+    return f"Audit of the slices: {count} ({checks}); the report and audit.json say more."
 
 
 def audit_key(experiment: Path) -> dict[str, Any]:

@@ -56,9 +56,7 @@ def _markers(check: SplitCheck | None, audit: Audit) -> list[str]:
     if check is not None and check.equal_slices:
         equal = f"{check.equal_slices} of {check.test_slices} test slices"
         markers.append(f"{equal} equal training slices in every pixel")
-    telling = [shortcut.family for shortcut in audit.telling()]
+    telling = " or ".join(shortcut.family for shortcut in audit.telling())
     if telling:
-        markers.append(
-            f"{' and '.join(telling)} alone {'tell' if telling[1:] else 'tells'} the label"
-        )
+        markers.append(f"{telling} alone tells the label")
     return markers

@@ -40,7 +40,7 @@ from headscope.cohort.crossings import (
     scan_subsets,
 )
 from headscope.cohort.dealing import SUBSETS
-from headscope.cohort.duplicates import COPY, Matches, find_matches
+from headscope.cohort.duplicates import COPY, MOST_LISTED, Matches, find_matches
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.privacy import pseudonymised
 from headscope.cohort.shortcuts import find_shortcuts, scan_facts, slice_facts
@@ -50,7 +50,6 @@ from headscope.files import NO_ID
 
 SIZE: Final = 96  # pixels; what the comparison in detail wants
 MOST_SHOWN: Final = 200  # pairs that keep their pictures
-MOST_LISTED: Final = 1000  # pairs that are listed; all are counted
 IDS: Final = ["scan", "subject_id", "session_id", "label"]
 
 FileOf = Callable[[str], Path]

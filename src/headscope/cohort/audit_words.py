@@ -1,6 +1,7 @@
 """What an audit says in words: a finding for each check, made from its values."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 
 from headscope.audit_record import Finding, Shortcut, SplitCheck
 from headscope.cohort.crossings import Units, count_between
-from headscope.cohort.duplicates import Matches
+from headscope.cohort.duplicates import LEAST_SIDE, MOST_LISTED, Matches
 from headscope.cohort.tables import counted, listed
 
 NO_SUBJECTS: Final = "the pictures name no subjects"
@@ -18,6 +19,7 @@ KINDS: Final = {
     "alike": ("One head, two {ids}", "likely of one subject, scanned twice"),
     "shared": ("Slices in several scans", "with slices that are equal in every pixel"),
 }
+COMPARED: Final = ("copy", "alike")  # kinds that a comparison in detail finds
 MOST_SPLITS: Final = 3  # that a sentence names one by one
 
 
@@ -31,7 +33,14 @@ def match_findings(
         "alike": [(m.first, m.second) for m in matches.pairs if m.kind == "alike"],
         "shared": matches.shared,
     }
-    return [_match_finding(kind, groups[kind], scans, units, splits, unit) for kind in KINDS]
+    findings = [_match_finding(kind, groups[kind], scans, units, splits, unit) for kind in KINDS]
+    if matches.compared:
+        return findings
+    small = f"slices of fewer than {LEAST_SIDE} pixels are too small to tell heads apart"
+    return [
+        replace(finding, level="not checked", text=small) if finding.kind in COMPARED else finding
+        for finding in findings
+    ]
 
 
 def _match_finding(
@@ -156,6 +165,10 @@ def shortcut_finding(shortcut: Shortcut) -> Finding:
 def note_matches(matches: Matches, named: bool) -> list[str]:
     """Return what limits the search for duplicates."""
     notes = []
+    pairs = len(matches.pairs) + sum(len(m) * (len(m) - 1) // 2 for m in matches.groups)
+    pairs -= sum(match.kind == "identical" for match in matches.pairs)
+    if pairs > MOST_LISTED:
+        notes.append(f"Of {pairs} pairs the first {MOST_LISTED} are listed; all are counted.")
     if matches.visits:
         recognised = sum(match.kind != "" for match in matches.visits)
         notes.append(

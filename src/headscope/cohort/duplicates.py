@@ -34,13 +34,14 @@ COPY_DETAIL: Final = 0.93
 SAME_HEAD: Final = 0.60  # least detail of two scans of one person
 SHIFTS: Final = (-2, -1, 0, 1, 2)  # slices by which the depth of a copy may be off
 FINE_SIDE: Final = 96
+LEAST_SIDE: Final = 48  # pixels; at 32, detail of different subjects of OASIS-2 reaches 0.71
 FINE_WIDTH: Final = 2.0  # pixels; structure smoother than this is taken away
 TURNS: Final = np.arange(-2, 2.1, 0.5)  # degrees
 REACH: Final = 3  # pixels
 INNER: Final = np.outer(*[tukey(FINE_SIDE, 0.2).astype(np.float32)] * 2)  # a frame is no head
 FEWEST: Final = 8  # scans from which on their mean stands for a common head
 MOST_PAIRS: Final = 20_000  # that are looked at closely, at a few ms each
-MOST_LISTED: Final = 1000  # pairs of equal scans that are listed; all are counted
+MOST_LISTED: Final = 1000  # pairs that are listed; all are counted
 MOST_VISITS: Final = 300  # likewise of one person's
 DEPTHS: Final = (0.5, 0.25, 0.75)  # of the slices that are compared in detail
 MOST_SLICES: Final = 60_000  # held shrunk, at 4.6 kB each
@@ -71,7 +72,8 @@ class Matches:
     at, found or not (kind ""): how well heads are recognised here. shared are pairs of scans that
     are not identical and have identical slices. cut says that there was more than could be
     compared. picture (N,) is the same number for slices of equal pixels, negative for those of one
-    grey value, which mean nothing.
+    grey value, which mean nothing. compared is whether heads were compared: slices of fewer than 48
+    pixels are too small for it, and equal ones alone are looked for.
     """
 
     pairs: list[Match]
@@ -80,6 +82,7 @@ class Matches:
     cut: bool
     groups: list[tuple[int, ...]]
     picture: Index = field(repr=False, compare=False)
+    compared: bool
 
 
 @dataclass(frozen=True)
@@ -119,18 +122,20 @@ def find_matches(
     counts = np.diff([*starts, len(scan)])
     picture = _number_pictures(pixels)
     groups, shared = _identical(picture, starts, counts)
+    identical = (two for members in groups for two in combinations(members, 2))
+    pairs = [Match(a, b, "identical", 1.0, 1.0, 1.0) for a, b in islice(identical, MOST_LISTED)]
+    if min(pixels.shape[1:]) < LEAST_SIDE:
+        return Matches(pairs, [], shared, False, groups, picture, compared=False)
     heads = _describe(pixels, starts, counts, np.zeros_like(scan) if plane is None else plane)
     people = np.unique(np.asarray(person), return_inverse=True)[1]
     likely, cut = _likely(heads, people)
     group = _group_numbers(groups, len(starts))
     look = _Detail(pixels, starts, counts)
     close = [_agreement(heads, a, b) for a, b in _tracked(likely) if group[a] != group[b]]
-    graded = [_graded(look, found, correlation) for found in close]
-    visits = [_graded(look, found, correlation) for found in _some_visits(heads, people)]
-    identical = (two for members in groups for two in combinations(members, 2))
-    pairs = [Match(a, b, "identical", 1.0, 1.0, 1.0) for a, b in islice(identical, MOST_LISTED)]
+    graded = [_graded(look, agreement, correlation) for agreement in close]
+    visits = [_graded(look, agreement, correlation) for agreement in _some_visits(heads, people)]
     pairs += sorted((match for match in graded if match.kind), key=lambda match: -match.detail)
-    return Matches(pairs, visits, shared, cut, groups, picture)
+    return Matches(pairs, visits, shared, cut, groups, picture, compared=True)
 
 
 def shrink(pixels: NDArray[np.uint8], side: int = SIDE) -> Floats:
