@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from headscope.files import sha256, write_json
 
 FORMAT: Final = 1  # of the file and of what is computed: another one is made again
+MOST_NAMED: Final = 3  # splits that a line names one by one
 LEVELS: Final = ("serious", "notice", "fine", "not checked")
 
 Subsets = tuple[str, ...]
@@ -170,9 +171,14 @@ def summary_line(audit: Audit) -> str:
     serious = [finding for finding in audit.findings if finding.level == "serious"]
     if not serious:
         return "Audit of the slices: nothing serious."
-    checks = "; ".join(finding.check for finding in serious)
+    checks = [finding.check for finding in serious]
+    splits = [finding.check for finding in serious if finding.kind == "split"]
+    if len(splits) > MOST_NAMED:
+        checks = [check for check in checks if check not in splits] + [f"{len(splits)} splits"]
     count = "1 serious finding" if len(serious) == 1 else f"{len(serious)} serious findings"
-    return f"Audit of the slices: {count} ({checks}); the report and audit.json say more."
+    return (
+        f"Audit of the slices: {count} ({'; '.join(checks)}); the report and audit.json say more."
+    )
 
 
 def audit_key(experiment: Path) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def _markers(check: SplitCheck | None, audit: Audit) -> list[str]:
         )
     if check is not None and check.equal_slices:
         equal = f"{check.equal_slices} of {check.test_slices} test slices"
-        markers.append(f"{equal} equal training slices in every pixel")
+        markers.append(f"{equal} are equal to training slices")
     telling = " or ".join(shortcut.family for shortcut in audit.telling())
     if telling:
         markers.append(f"{telling} alone tells the label")

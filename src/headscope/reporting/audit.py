@@ -11,7 +11,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from headscope.audit_record import Audit, Finding, Pair, SplitCheck
+from headscope.audit_record import LEVELS, MOST_NAMED, Audit, Finding, Pair, SplitCheck
 from headscope.files import write_text
 from headscope.reporting.numbers import number
 from headscope.reporting.parts import Cell, Chapter, Folded, Grid, Part, Words
@@ -66,7 +66,7 @@ def audit_chapter(audit: Audit | None, pixels: NDArray[np.uint8] | None) -> Chap
     if audit is None:
         return None
     parts: list[Part] = [_introduction(audit), _findings_grid(audit.findings)]
-    if any(_crosses(split) for split in audit.splits):
+    if len(audit.splits) > MOST_NAMED or any(_crosses(split) for split in audit.splits):
         parts.append(_splits_grid(audit))
     pairs = audit.pairs[:MOST_SHOWN]
     if pairs:
@@ -93,6 +93,11 @@ def _introduction(audit: Audit) -> Words:
 
 
 def _findings_grid(findings: Sequence[Finding]) -> Grid:
+    splits = [finding for finding in findings if finding.kind == "split"]
+    if len(splits) > MOST_NAMED:
+        first = findings.index(splits[0])
+        others = [finding for finding in findings if finding.kind != "split"]
+        findings = [*others[:first], _over_splits(splits), *others[first:]]
     rows: list[list[Cell]] = [
         [
             finding.check,
@@ -113,6 +118,14 @@ def _findings_grid(findings: Sequence[Finding]) -> Grid:
     )
 
 
+def _over_splits(findings: Sequence[Finding]) -> Finding:
+    """Return the findings of many splits as one, of the gravest level among them."""
+    level = min((finding.level for finding in findings), key=LEVELS.index)
+    count = sum(finding.level == level for finding in findings)
+    text = f"{level} in {count} of {len(findings)}; the next table has them one by one"
+    return Finding("split", "", f"{len(findings)} splits", level, text)
+
+
 def _crosses(split: SplitCheck) -> bool:
     return bool(split.duplicated or split.equal_slices or any(split.crossing.values()))
 
@@ -123,17 +136,20 @@ def _splits_grid(audit: Audit) -> Grid:
     for split in audit.splits:
         key = f"audit/{split.name}"
         counts = ("tested", "duplicated", "test_slices", "equal_slices")
-        cells = [number(getattr(split, name), key, name, "count") for name in counts]
+        cells = [number(len(split.shared), key, "shared", "count")]
+        cells += [number(getattr(split, name), key, name, "count") for name in counts]
         cells += [number(split.crossing[kind], key, f"crossing.{kind}", "count") for kind in KINDS]
         rows.append([split.name, *cells])
     return Grid(
         Markup(
-            "<b>Duplicates, split by split.</b> How many of the tested {unit} have a duplicate in "
+            "<b>Duplicates, split by split.</b> How many subjects are in several subsets by their "
+            "ids, how many of the tested {unit} have a duplicate in "
             "training{under}, how many test slices equal a training slice in every pixel, and how "
             "many pairs are in several subsets."
         ).format(unit=audit.unit, under="" if audit.unit == "pictures" else " under another id"),
         (
             ("Split", ""),
+            ("Subjects in several subsets", ""),
             (f"Test {audit.unit}", ""),
             ("with a duplicate in training", ""),
             ("Test slices", ""),
@@ -189,16 +205,24 @@ def _scan_cell(audit: Audit, pair: Pair, n: int, pixels: NDArray[np.uint8] | Non
     return Markup("{}{} <small>{}</small>").format(picture, name, pair.labels[n])
 
 
-def _subsets_cell(pair: Pair) -> Markup:
-    """Name the splits that a pair crosses, with the subsets of its two scans."""
+def _subsets_cell(pair: Pair) -> Cell:
+    """Say which splits a pair crosses, and of few splits the subsets of its two scans."""
+    crossed = [split for split in pair.subsets if pair.crosses(split)]
+    if not crossed:
+        return "the same in every split" if pair.subsets else "no split"
+    if len(pair.subsets) > MOST_NAMED:
+        both = [{*first, *second} for first, second in pair.subsets.values()]
+        leaks = sum({"train", "test"} <= subsets for subsets in both)
+        return Markup(
+            '<span class="bad">apart in {} of {} splits</span><small>in training and test in {}</small>'
+        ).format(len(crossed), len(pair.subsets), leaks)
     lines = [
-        Markup('<span class="bad">{}</span> <small>{} | {}</small>').format(
-            split, ", ".join(first), ", ".join(second)
+        Markup('<span class="bad">{}</span><small>{} | {}</small>').format(
+            split, *map(", ".join, pair.subsets[split])
         )
-        for split, (first, second) in pair.subsets.items()
-        if pair.crosses(split)
+        for split in crossed
     ]
-    return Markup("<br>").join(lines) if lines else Markup("the same in every split")
+    return Markup().join(lines)
 
 
 def _axis(low: float, value: float, high: float, colour: str) -> Markup:
