@@ -210,7 +210,7 @@ def _shortcut(
         )
 
     if facts.empty or facts.isna().all(axis=None):
-        return untried("unknown", "not known: the scans are not at hand")
+        return untried("unknown", "not known: the files do not say it, or are not at hand")
     if not varying:
         return untried("constant", "the same in every scan")
     subjects = pd.DataFrame({"label": label, "person": person}).drop_duplicates()

@@ -65,7 +65,7 @@ def audit_chapter(audit: Audit | None, pixels: NDArray[np.uint8] | None) -> Chap
     """
     if audit is None:
         return None
-    parts: list[Part] = [_introduction(audit), _findings_grid(audit.findings)]
+    parts: list[Part] = [_introduction(audit), _findings_grid(audit)]
     if len(audit.splits) > MOST_NAMED or any(_crosses(split) for split in audit.splits):
         parts.append(_splits_grid(audit))
     pairs = audit.pairs[:MOST_SHOWN]
@@ -92,7 +92,8 @@ def _introduction(audit: Audit) -> Words:
     return Words([Markup("{}{} {} serious.").format(words, count, many)])
 
 
-def _findings_grid(findings: Sequence[Finding]) -> Grid:
+def _findings_grid(audit: Audit) -> Grid:
+    findings: Sequence[Finding] = audit.findings
     splits = [finding for finding in findings if finding.kind == "split"]
     if len(splits) > MOST_NAMED:
         first = findings.index(splits[0])
@@ -109,9 +110,9 @@ def _findings_grid(findings: Sequence[Finding]) -> Grid:
     return Grid(
         Markup(
             "<b>Audit of the slices.</b> What was asked, and what came out. Areas under the ROC "
-            "curve of shortcuts are over subjects, cross-validated, with an interval that holds "
-            "for all of them together at 95%."
-        ),
+            "curve of shortcuts are over {}, cross-validated, with an interval that holds for all "
+            "of them together at 95%."
+        ).format(audit.unit),
         (("Check", ""), ("Outcome", ""), ("Found", "")),
         rows,
         left=3,
@@ -214,7 +215,8 @@ def _subsets_cell(pair: Pair) -> Cell:
         both = [{*first, *second} for first, second in pair.subsets.values()]
         leaks = sum({"train", "test"} <= subsets for subsets in both)
         return Markup(
-            '<span class="bad">apart in {} of {} splits</span><small>in training and test in {}</small>'
+            '<span class="bad">apart in {} of {} splits</span>'
+            "<small>in training and test in {}</small>"
         ).format(len(crossed), len(pair.subsets), leaks)
     lines = [
         Markup('<span class="bad">{}</span><small>{} | {}</small>').format(
