@@ -265,7 +265,9 @@ def test_a_pair_says_in_which_split_it_leaks(tmp_path):
     subjects = pd.read_csv(store / "slices.tsv", sep="\t")["subject_id"].unique()
     split = pd.DataFrame({"subject_id": subjects, "subset": ["train", "test"] * 12})
     write_table(tmp_path / "splits" / "subject-seed0.tsv", split)
-    assert audit(tmp_path).pairs[0].subsets == ["subject-seed0: train, test"]
+    pair = audit(tmp_path).pairs[0]
+    assert pair.subsets == {"subject-seed0": (("train",), ("test",))}
+    assert pair.crosses("subject-seed0") and not pair.crosses("subject-seed1")
 
 
 def test_without_ids_every_scan_is_a_person(tmp_path):
@@ -279,9 +281,9 @@ def test_without_ids_every_scan_is_a_person(tmp_path):
     split = split.assign(subset=["train", "test"] * 24)
     write_table(tmp_path / "splits" / "slice-seed0.tsv", split)
     found = audit(tmp_path)
-    assert level(found, "Identical scans") == "serious"
+    assert level(found, "Identical pictures") == "serious"
     assert level(found, "Labels of a subject") == "not checked" and found.conflicts == {}
-    assert level(found, "Split slice-seed0") == "not checked"
+    assert level(found, "Split slice-seed0") == "serious"  # the equal ones train and test
 
 
 def test_a_planted_border_is_raised_and_chance_is_not(tmp_path):

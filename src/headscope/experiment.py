@@ -27,6 +27,7 @@ from headscope.inputs import (
     find_scans,
     permuted_labels,
     split_name,
+    store_findings,
     store_slices,
     store_splits,
 )
@@ -137,9 +138,11 @@ def run(config: Config) -> Path:
         standing = {plan.name for plan in plans if stands(plan, shared)}
         config.save(config.out / "experiment.toml")
         write_json(config.out / "environment.json", environment(device))
-        # 4. the runs, each for itself: one that fails does not stop the others
+        # 4. what in slices and splits could flatter the accuracy
+        store_findings(config, slices, cohort)
+        # 5. the runs, each for itself: one that fails does not stop the others
         failures = _train_all(plans, standing, shared)
-    # 5. the failures, where there were any
+    # 6. the failures, where there were any
     if failures:
         raise RunsFailed(config.out, failures, len(plans))
     return config.out

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headscope.analysis.permutation import permute_labels
+from headscope.audit_record import Audit, summary_line
+from headscope.cohort.audit import files_of, store_audit
 from headscope.cohort.dealing import make_split
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.privacy import pseudonymised
@@ -80,6 +82,13 @@ def store_splits(
     """Return the subset of each slice (N,) for each split of the plans, by `split_name`."""
     by_name = {split_name(plan, config): plan for plan in plans}
     return {name: _split(name, plan, config, slices, cohort) for name, plan in by_name.items()}
+
+
+def store_findings(config: Config, slices: SliceSet, cohort: Cohort) -> Audit:
+    """Audit slices and splits, unless `audit.json` is of the same ones; say what it comes to."""
+    result = store_audit(config.out, slices, files_of(cohort))
+    console.print(summary_line(result), soft_wrap=True)
+    return result
 
 
 def split_name(plan: Plan, config: Config) -> str:

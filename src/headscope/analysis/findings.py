@@ -49,8 +49,18 @@ def centre(tests: Iterable[PermutationTest]) -> Centre:
     return Centre(mean, mean - 1.96 * error, mean + 1.96 * error, error, draws)
 
 
-def split_finding(name: str, split: str, shared: int, subjects: int) -> Finding:
-    """Say how many test subjects also trained: serious under a split that claims otherwise."""
+def split_finding(
+    name: str, split: str, shared: int, subjects: int, duplicated: int = 0
+) -> Finding:
+    """Say how many test subjects also trained: serious under a split that claims otherwise.
+
+    duplicated counts those of whom a duplicate under another id trained, by the audit.
+    """
+    if not shared and duplicated:
+        text = f"duplicates of {duplicated} of {subjects} test subjects are, under other ids"
+        return Finding(
+            "Split", "serious", f"{name}: no test subject's id is in training, but {text}"
+        )
     if not shared:
         return Finding("Split", "fine", f"{name}: no test subject stands in training")
     text = f"{name}: slices of {shared} of {subjects} test subjects stand in training"

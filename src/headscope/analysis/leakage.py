@@ -25,6 +25,7 @@ from headscope.analysis.identity import Identity, identity_probe
 from headscope.analysis.permutation import PermutationTest, permutation_test
 from headscope.analysis.slices import variant_of
 from headscope.analysis.table import NAMELESS, shared_subjects
+from headscope.audit_record import Audit
 from headscope.console import track
 from headscope.errors import InputError
 from headscope.files import NO_ID
@@ -65,11 +66,14 @@ class Leakage(Shown):
         return [Sheet("Leakage", ("check", "outcome", "found"), rows, self.notes)]
 
 
-def leakage_analysis(runs: Sequence[Run], *, permutations: int = PERMUTATIONS) -> Leakage:
+def leakage_analysis(
+    runs: Sequence[Run], *, permutations: int = PERMUTATIONS, audit: Audit | None = None
+) -> Leakage:
     """Analyse the leakage of an experiment's runs; the same runs give the same result.
 
     Runs trained on permuted labels may stand among them: they serve the trained regimes, of which
-    nothing can be trained again on stored features. `permutations` holds for frozen ones.
+    nothing can be trained again on stored features. `permutations` holds for frozen ones. `audit`
+    (`read_audit` of the experiment) tells of heads that are in training under another id.
 
     Raises
     ------
@@ -95,7 +99,7 @@ def leakage_analysis(runs: Sequence[Run], *, permutations: int = PERMUTATIONS) -
     identity = tuple(_each(identity_probe, [run for group in groups for run in _probed(group)]))
     doses = tuple(dose for group in groups if (dose := _dose(group)) is not None)
     notes += _untested(named, permuted) + _unpaired(groups)
-    found = [_split_found(group) for group in _by_split(groups)]
+    found = [_split_found(group, audit) for group in _by_split(groups)]
     found += [gap_finding(gap) for gap in gaps]
     found += [neighbour_finding(each) for each in _alike(neighbours)]
     found += _permuted_found(_alike(permuted))
@@ -185,12 +189,18 @@ def _alike(results: Sequence[Any]) -> list[list[Any]]:
     return list(groups.values())
 
 
-def _split_found(runs: Sequence[Run]) -> Finding:
+def _split_found(runs: Sequence[Run], audit: Audit | None) -> Finding:
     first = runs[0].settings
     name = f"{first['architecture']} {variant_of(runs[0])}, {first['split']} split"
     shared = max(shared_subjects(run) for run in runs)
     subjects = max(int(run.metrics["test"]["subjects"]) for run in runs)
-    return split_finding(name, str(first["split"]), shared, subjects)
+    return split_finding(name, str(first["split"]), shared, subjects, _duplicated(runs, audit))
+
+
+def _duplicated(runs: Sequence[Run], audit: Audit | None) -> int:
+    """Count the test subjects of whom a duplicate trained, in the split where they are most."""
+    checks = [audit.split(run.settings.get("split_sha256")) for run in runs] if audit else []
+    return max((check.duplicated for check in checks if check is not None), default=0)
 
 
 def _permuted_found(groups: Sequence[Sequence[PermutationTest]]) -> list[Finding]:

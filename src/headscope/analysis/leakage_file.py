@@ -13,6 +13,7 @@ from headscope.analysis.gap import Gap, GapFigure, Neighbours
 from headscope.analysis.identity import PROBES, Identity, Probe
 from headscope.analysis.leakage import PERMUTATIONS, Leakage, leakage_analysis
 from headscope.analysis.permutation import Null, PermutationTest
+from headscope.audit_record import Audit, read_audit
 from headscope.errors import InputError
 from headscope.files import write_json
 from headscope.record import Run, read_experiment
@@ -34,14 +35,15 @@ def stored_leakage(experiment: Path | str, *, permutations: int = PERMUTATIONS) 
     with suppress(InputError):  # that none was trained on permuted labels is nothing wrong
         runs += read_experiment(folder, permuted=True)
     path = folder / "leakage.json"
-    key = runs_key(runs, permutations)
+    audit = read_audit(folder)
+    key = runs_key(runs, permutations, audit)
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["key"] == key:
             return read_leakage(stored)
     except (OSError, ValueError, TypeError, KeyError):  # none yet, or not of our making
         pass
-    result = leakage_analysis(runs, permutations=permutations)
+    result = leakage_analysis(runs, permutations=permutations, audit=audit)
     write_json(path, {"key": key} | result.to_dict())
     return result
 
@@ -51,9 +53,14 @@ def has_runs(folder: Path) -> bool:
     return any((folder / "runs").glob("*/metrics.json"))
 
 
-def runs_key(runs: Sequence[Run], permutations: int) -> str:
-    """Return a SHA-256 of what the analysis is made from: settings, predictions and figures."""
+def runs_key(runs: Sequence[Run], permutations: int, audit: Audit | None = None) -> str:
+    """Return a SHA-256 of what the analysis is made from: settings, predictions and figures.
+
+    Of the audit it is what crosses each split.
+    """
     digest = hashlib.sha256(f"{FORMAT} {permutations}\n".encode())
+    if audit is not None:
+        digest.update(repr([(split.sha256, split.duplicated) for split in audit.splits]).encode())
     for run in sorted(runs, key=lambda run: run.name):
         digest.update(run.name.encode())
         for name in ("run.toml", "predictions.tsv", "metrics.json"):

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from headscope.analysis.leakage import Leakage
-    from headscope.cohort.audit import Audit
+    from headscope.audit_record import Audit
     from headscope.estimate import Estimate
     from headscope.prediction import Prediction
 
@@ -17,11 +17,15 @@ def conclude(experiment: Path) -> None:
     """Write the report; print its table and where it stands."""
     from headscope.analysis.settings import setting_results, settings_table
     from headscope.analysis.table import short_table
+    from headscope.audit_record import read_audit, summary_line
     from headscope.record import read_experiment
     from headscope.reporting import write_report
 
     page = write_report(experiment)
     print_table(short_table(settings_table(setting_results(read_experiment(experiment)))))
+    audit = read_audit(experiment)
+    if audit is not None:
+        print(summary_line(audit))
     print(f"Report: {page}")
 
 

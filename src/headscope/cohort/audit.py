@@ -1,13 +1,14 @@
 """What could make a cohort's accuracy look better than it is, found before anything is trained.
 
-Duplicates and people under two ids (`duplicates`), labels that contradict each other, subjects in
-two subsets of a split, and facts that tell the label without anatomy (`shortcuts`).
+Duplicates and subjects under two ids (`duplicates`), labels that contradict each other, what
+crosses the subsets of a split (`crossings`), and facts that tell the label without anatomy
+(`shortcuts`). `audit_words` says it in words; `store_audit` keeps an experiment's in `audit.json`.
 """
 
 import tempfile
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,98 +16,43 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from headscope.cohort.duplicates import COPY, Match, Matches, find_matches
-from headscope.cohort.layouts import find_cohort
+from headscope.audit_record import (
+    Audit,
+    Pair,
+    Shortcut,
+    Subsets,
+    read_audit,
+    save_audit,
+    split_files,
+)
+from headscope.cohort.audit_words import (
+    label_finding,
+    match_findings,
+    note_matches,
+    shortcut_finding,
+    split_findings,
+)
+from headscope.cohort.crossings import (
+    Units,
+    check_split,
+    find_subsets,
+    read_split,
+    scan_subsets,
+)
+from headscope.cohort.dealing import SUBSETS
+from headscope.cohort.duplicates import COPY, MOST_LISTED, Matches, find_matches
+from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.privacy import pseudonymised
-from headscope.cohort.shortcuts import Shortcut, find_shortcuts, scan_facts, slice_facts
+from headscope.cohort.shortcuts import find_shortcuts, scan_facts, slice_facts
 from headscope.cohort.slices import SliceSet, open_slices, write_slices
-from headscope.cohort.tables import counted, listed
 from headscope.errors import InputError
-from headscope.files import NO_ID, read_table
+from headscope.files import NO_ID
 
 SIZE: Final = 96  # pixels; what the comparison in detail wants
 MOST_SHOWN: Final = 200  # pairs that keep their pictures
 IDS: Final = ["scan", "subject_id", "session_id", "label"]
-NOBODY: Final = "nobody knows which slices show one subject"
-LEVELS: Final = ("serious", "notice", "fine", "not checked")
 
-
-@dataclass(frozen=True)
-class Finding:
-    """The outcome of one check: level is "serious", "notice", "fine" or "not checked"."""
-
-    check: str
-    level: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two scans that show one head; each field of two holds the first's and the second's.
-
-    subsets tells of each split by subject in which they stand apart: "subject-seed0: train, test".
-    pictures (2, H, W) are their middle slices.
-    """
-
-    kind: str
-    scans: tuple[str, str]
-    subjects: tuple[str, str]
-    sessions: tuple[str, str]
-    labels: tuple[str, str]
-    subsets: list[str]
-    correlation: float
-    deviation: float
-    detail: float
-    pictures: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
-
-
-@dataclass(frozen=True)
-class SplitCheck:
-    """One split: what it deals out, subjects or slices, and the subjects in several subsets."""
-
-    name: str
-    unit: str
-    subjects: int
-    shared: list[str]
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What was found in a cohort, check by check in `findings`, and what it rests on.
-
-    visits are pairs of scans known to be of one person, and how many of them were recognised: how
-    well a person under two ids would be found here. conflicts are subjects with several labels.
-    """
-
-    path: str
-    layout: str
-    scans: int
-    subjects: int
-    slices: int
-    classes: dict[str, int]
-    findings: list[Finding]
-    pairs: list[Pair]
-    visits: tuple[int, int]
-    conflicts: dict[str, list[str]]
-    splits: list[SplitCheck]
-    shortcuts: list[Shortcut]
-    notes: list[str]
-
-    @property
-    def serious(self) -> bool:
-        """Whether any check found something serious."""
-        return any(finding.level == "serious" for finding in self.findings)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything but the pictures, ready for JSON."""
-        facts = {"serious": self.serious} | asdict(self)
-        for pair in facts["pairs"]:
-            del pair["pictures"]
-        return facts
-
-    def __str__(self) -> str:
-        """Return a line for each check."""
-        return "\n".join(f"{f.level:11}  {f.check}: {f.text}" for f in self.findings)
+FileOf = Callable[[str], Path]
 
 
 def audit(
@@ -122,14 +68,26 @@ def audit(
 ) -> Audit:
     """Check a folder of scans, an experiment, or a stored set of slices.
 
-    Scans are sliced small first, into `out` if given; `options` are those of `find_cohort` (label,
-    classes, threshold, where). `correlation` is the least of a copy's slices at 24×24 pixels.
-    `pseudonymise` names a key file: ids of scans become keyed hashes, and no path is kept.
+    Parameters
+    ----------
+    path
+        Scans, which are sliced small first; or an experiment, whose audit is that of `audit.json`,
+        made there if it is missing or out of date; or stored slices.
+    out
+        Folder for the slices of scans; a temporary one by default.
+    plane, count, workers
+        How scans are sliced.
+    correlation
+        Least correlation of a copy's slices at 24×24 pixels, 0.9 to 1.
+    pseudonymise
+        A key file: ids of scans become keyed hashes, and no path is kept.
+    **options
+        Those of `find_cohort`: label, classes, threshold, where.
 
     Raises
     ------
     InputError
-        `path` is none of the three, the correlation lies outside 0.9 to 1, the key is none, or
+        `path` is none of the three, the correlation is outside 0.9 to 1, the key is none, or
         stored slices are to be pseudonymised.
     """
     path = Path(path)
@@ -142,26 +100,54 @@ def audit(
                     f"{path} holds slices, which keep the ids that they were taken with: "
                     "--pseudonymise is for a folder of scans."
                 )
-            tables = sorted((path / "splits").glob("*.tsv"))
-            splits = [file for file in tables if not file.name.endswith(".balance.tsv")]
-            stored, file_of = open_slices(folder), _file_of(path)
-            return audit_slices(stored, str(path), file_of, splits, correlation=correlation)
+            return _audit_stored(path, open_slices(folder), correlation)
     cohort = find_cohort(path, plane=plane, **options)
     with tempfile.TemporaryDirectory(prefix="headscope-") as temporary:
         folder = Path(temporary) if out is None else Path(out)
         if pseudonymise is not None:
             cohort = pseudonymised(cohort, Path(pseudonymise), folder)
         slices = write_slices(cohort, folder, plane=plane, count=count, size=SIZE, workers=workers)
-        files = dict(zip(cohort.names, cohort.scans["path"].map(cohort.root.joinpath), strict=True))
         name = str(path) if pseudonymise is None else "pseudonymised scans"
-        return audit_slices(slices, name, files.__getitem__, [], correlation=correlation)
+        return audit_slices(slices, name, files_of(cohort), [], correlation=correlation)
+
+
+def _audit_stored(path: Path, slices: SliceSet, correlation: float) -> Audit:
+    """Audit stored slices; an experiment's audit by the usual threshold is kept in it."""
+    file_of = _file_of(path)
+    if correlation == COPY and (path / "experiment.toml").is_file():
+        return with_pictures(store_audit(path, slices, file_of), slices.pixels)
+    return audit_slices(slices, str(path), file_of, split_files(path), correlation=correlation)
+
+
+def store_audit(experiment: Path, slices: SliceSet, file_of: FileOf | None) -> Audit:
+    """Return the audit of an experiment's slices and splits.
+
+    `audit.json` keeps it; it is made again where slices or splits have changed since.
+    """
+    stored = read_audit(experiment, exact=True)
+    if stored is not None:
+        return stored
+    result = audit_slices(slices, str(experiment), file_of, split_files(experiment))
+    save_audit(experiment, result)
+    return result
+
+
+def with_pictures(result: Audit, pixels: NDArray[np.uint8]) -> Audit:
+    """Return an audit whose first pairs hold their middle slices."""
+    pairs = [
+        replace(pair, pictures=np.stack([pixels[row] for row in pair.rows]))
+        if n < MOST_SHOWN
+        else pair
+        for n, pair in enumerate(result.pairs)
+    ]
+    return replace(result, pairs=pairs)
 
 
 def audit_slices(
     slices: SliceSet,
     path: str,
-    file_of: Callable[[str], Path] | None,
-    split_files: Sequence[Path],
+    file_of: FileOf | None,
+    splits: Sequence[Path],
     *,
     correlation: float = COPY,
 ) -> Audit:
@@ -170,73 +156,59 @@ def audit_slices(
     scan = _scan_numbers(table)
     starts = np.flatnonzero(np.diff(scan, prepend=-1))
     scans = table[IDS].iloc[starts].reset_index(drop=True)
-    known = scans["subject_id"] != NO_ID
-    person = scans["subject_id"].where(known, scans["scan"]).to_numpy(str)
+    named = scans["subject_id"] != NO_ID
+    unit = "subjects" if named.all() else "pictures"
+    units = _units(scans, scan)
     # 1. one head twice
-    matches = find_matches(
-        slices.pixels,
-        scan,
-        person,
-        plane=pd.factorize(table["plane"])[0],
-        correlation=correlation,
-    )
-    splits = {file.stem: read_split(file) for file in split_files}
-    middles = starts + np.diff([*starts, len(scan)]) // 2
-    pairs = [
-        _pair(match, scans, splits, slices.pixels[middles[[match.first, match.second]]], number)
-        for number, match in enumerate(matches.pairs)
+    plane = pd.factorize(table["plane"])[0]
+    matches = find_matches(slices.pixels, scan, units.person, plane=plane, correlation=correlation)
+    # 2. what crosses each split, and labels
+    tables = {file.stem: read_split(file) for file in splits}
+    inside = {name: find_subsets(table, split) for name, split in tables.items()}
+    checks = [
+        check_split(name, tables[name], rows, units, matches) for name, rows in inside.items()
     ]
-    # 2. labels and splits
-    conflicts = _conflicts(scans[known])
-    checked = [check_split(name, split) for name, split in splits.items()]
+    conflicts = _conflicts(scans[named])
     # 3. what tells the label without anatomy
-    files = None if file_of is None else scans["scan"].map(file_of)
-    facts = pd.concat([scan_facts(files, len(scans)), slice_facts(slices.pixels, starts)], axis=1)
-    shortcuts = find_shortcuts(facts, scans["label"].to_numpy(str), person)
-    findings = [
-        *_pair_findings(pairs, matches, scans),
-        _label_finding(conflicts, bool(known.all())),
-        *_split_findings(checked),
-        *map(_shortcut_finding, shortcuts),
-    ]
-    return Audit(
+    shortcuts = _shortcuts(slices, starts, scans, file_of, units)
+    result = Audit(
         path=path,
         layout=str(slices.settings.get("layout", "slices")),
+        unit=unit,
         scans=len(scans),
-        subjects=int(scans["subject_id"][known].nunique()),
+        subjects=int(scans["subject_id"][named].nunique()),
         slices=len(table),
-        classes={
-            name: int(scans.loc[scans["label"] == name, "subject_id"].nunique())
-            for name in slices.class_names
-        },
-        findings=findings,
-        pairs=pairs,
+        classes=_class_sizes(scans, slices.class_names, units),
+        findings=[
+            *match_findings(matches, scans, units, checks, unit),
+            label_finding(conflicts, bool(named.all())),
+            *split_findings(checks, unit),
+            *map(shortcut_finding, shortcuts),
+        ],
+        pairs=_pairs(
+            matches,
+            scans,
+            starts,
+            len(table),
+            {n: scan_subsets(i, units) for n, i in inside.items()},
+        ),
         visits=(len(matches.visits), sum(match.kind != "" for match in matches.visits)),
         conflicts=conflicts,
-        splits=checked,
+        splits=checks,
         shortcuts=shortcuts,
-        notes=[*slices.notes, *_notes(matches, bool(known.all()))],
+        notes=[*slices.notes, *note_matches(matches, bool(named.all()))],
     )
+    return with_pictures(result, slices.pixels)
 
 
-def read_split(path: Path) -> pd.DataFrame:
-    """Read a split: subject_id, subset, and, by slice, what else names a slice."""
-    split = read_table(path)
-    lacking = [name for name in ("subject_id", "subset") if name not in split.columns]
-    if lacking:
-        raise InputError(f"{path} is no split: it lacks the column {lacking[0]!r}.")
-    return split
+def files_of(cohort: Cohort) -> FileOf:
+    """Return what tells the file of each scan by the name that the slices have for it."""
+    files = cohort.scans["path"].map(cohort.root.joinpath)
+    return dict(zip(cohort.names, files, strict=True)).__getitem__
 
 
-def check_split(name: str, split: pd.DataFrame) -> SplitCheck:
-    """Return which subjects stand in several subsets of a split, as far as ids are known."""
-    subsets = split[split["subject_id"] != NO_ID].groupby("subject_id")["subset"].nunique()
-    unit = "slice" if "slice_index" in split.columns else "subject"
-    return SplitCheck(name, unit, len(subsets), sorted(subsets.index[subsets > 1].astype(str)))
-
-
-def _file_of(experiment: Path) -> Callable[[str], Path] | None:
-    """Return what tells the file of an experiment's scan, if scans still lie there."""
+def _file_of(experiment: Path) -> FileOf | None:
+    """Return what tells the file of an experiment's scan, if scans are still there."""
     settings = experiment / "experiment.toml"
     if not settings.is_file():
         return None
@@ -253,142 +225,74 @@ def _scan_numbers(table: pd.DataFrame) -> NDArray[np.intp]:
     return new.cumsum().to_numpy(np.intp) - 1
 
 
-def _pair(
-    match: Match,
+def _units(scans: pd.DataFrame, scan: NDArray[np.intp]) -> Units:
+    """Number the subjects by their ids; a scan without one is a subject of its own."""
+    named = (scans["subject_id"] != NO_ID).to_numpy()
+    alone = np.arange(len(scans))
+    person = pd.factorize(scans["subject_id"], sort=True)[0] + len(scans)
+    person = np.where(named, person, alone)
+    return Units(scan, person, person if named.all() else alone)
+
+
+def _class_sizes(scans: pd.DataFrame, class_names: Sequence[str], units: Units) -> dict[str, int]:
+    """Count the subjects of each class, or its pictures where they name no subject."""
+    labels = scans["label"].to_numpy(str)
+    return {name: len(np.unique(units.unit[labels == name])) for name in class_names}
+
+
+def _shortcuts(
+    slices: SliceSet,
+    starts: NDArray[np.intp],
     scans: pd.DataFrame,
-    splits: dict[str, pd.DataFrame],
-    pictures: NDArray[np.uint8],
-    number: int,
-) -> Pair:
-    both = scans.iloc[[match.first, match.second]]
-    apart = []
-    for name, split in splits.items():
-        subsets = [
-            list(split.loc[split["subject_id"] == subject, "subset"].unique())
-            for subject in both["subject_id"]
-        ]
-        if "slice_index" not in split.columns and subsets[0] != subsets[1] and all(subsets):
-            apart.append(f"{name}: {subsets[0][0]}, {subsets[1][0]}")
-    values = {column: tuple(both[column].astype(str)) for column in IDS}
-    return Pair(
-        kind=match.kind,
-        scans=values["scan"],
-        subjects=values["subject_id"],
-        sessions=values["session_id"],
-        labels=values["label"],
-        subsets=apart,
-        correlation=round(match.correlation, 4),
-        deviation=round(match.deviation, 4),
-        detail=round(match.detail, 4),
-        pictures=pictures if number < MOST_SHOWN else None,
-    )
+    file_of: FileOf | None,
+    units: Units,
+) -> list[Shortcut]:
+    files = None if file_of is None else scans["scan"].map(file_of)
+    facts = pd.concat([scan_facts(files, len(scans)), slice_facts(slices.pixels, starts)], axis=1)
+    return find_shortcuts(facts, scans["label"].to_numpy(str), units.person)
+
+
+def _pairs(
+    matches: Matches,
+    scans: pd.DataFrame,
+    starts: NDArray[np.intp],
+    slices: int,
+    of_scan: dict[str, NDArray[np.bool_]],
+) -> list[Pair]:
+    """Return the matches with what is known of their scans; `of_scan` holds (S, 3) by split."""
+    middles = starts + np.diff([*starts, slices]) // 2
+    names = {column: scans[column].to_numpy(str) for column in IDS}
+
+    def both(column: str, two: list[int]) -> tuple[str, str]:
+        first, second = names[column][two]
+        return str(first), str(second)
+
+    def subsets(inside: NDArray[np.bool_], scan: int) -> Subsets:
+        return tuple(np.array(SUBSETS)[inside[scan]].tolist())
+
+    pairs = []
+    for match in matches.pairs[:MOST_LISTED]:
+        two = [match.first, match.second]
+        pairs.append(
+            Pair(
+                kind=match.kind,
+                scans=both("scan", two),
+                subjects=both("subject_id", two),
+                sessions=both("session_id", two),
+                labels=both("label", two),
+                subsets={
+                    name: (subsets(inside, two[0]), subsets(inside, two[1]))
+                    for name, inside in of_scan.items()
+                },
+                rows=(int(middles[two[0]]), int(middles[two[1]])),
+                correlation=round(match.correlation, 4),
+                deviation=round(match.deviation, 4),
+                detail=round(match.detail, 4),
+            )
+        )
+    return pairs
 
 
 def _conflicts(scans: pd.DataFrame) -> dict[str, list[str]]:
     labels = scans.groupby("subject_id")["label"].unique()
-    return {str(subject): sorted(map(str, own)) for subject, own in labels.items() if len(own) > 1}
-
-
-def _pair_findings(pairs: list[Pair], matches: Matches, scans: pd.DataFrame) -> list[Finding]:
-    texts = {
-        "identical": ("Identical scans", "equal in every pixel"),
-        "copy": ("Copied scans", "copies that were turned, compressed or brightened"),
-        "alike": ("One head, two ids", "likely one person's, scanned twice"),
-    }
-    findings = []
-    for kind, (check, words) in texts.items():
-        own = [pair for pair in pairs if pair.kind == kind]
-        across = [
-            pair for pair in own if pair.subjects[0] != pair.subjects[1] or NO_ID in pair.subjects
-        ]
-        if not own:
-            findings.append(Finding(check, "fine", f"none among {counted(len(scans), 'scan')}"))
-            continue
-        classes = sum(pair.labels[0] != pair.labels[1] for pair in own)
-        subsets = sum(bool(pair.subsets) for pair in own)
-        text = (
-            f"{counted(len(own), 'pair')}, {words}: {len(across)} between subjects, {classes} "
-            f"between classes, {subsets} between subsets, as {' and '.join(own[0].scans)}"
-        )
-        findings.append(Finding(check, "serious" if across or classes else "notice", text))
-    findings.append(_shared_finding(matches, scans))
-    return findings
-
-
-def _shared_finding(matches: Matches, scans: pd.DataFrame) -> Finding:
-    check = "Slices in several scans"
-    if not matches.shared:
-        return Finding(check, "fine", "none")
-    people, names = scans["subject_id"].to_numpy(), scans["scan"].to_numpy()
-    across = sum(people[a] != people[b] for a, b in matches.shared)
-    a, b = matches.shared[0]
-    text = (
-        f"{counted(len(matches.shared), 'pair')} of scans have identical slices, {across} of them "
-        f"between subjects, as {names[a]} and {names[b]}"
-    )
-    return Finding(check, "serious" if across else "notice", text)
-
-
-def _label_finding(conflicts: dict[str, list[str]], known: bool) -> Finding:
-    check = "Labels of a subject"
-    if not known:
-        return Finding(check, "not checked", NOBODY)
-    if not conflicts:
-        return Finding(check, "fine", "every subject has one")
-    first = next(iter(conflicts))
-    text = (
-        f"{counted(len(conflicts), 'subject')} in several classes, as {first} in "
-        f"{' and '.join(conflicts[first])}: right if they changed between visits, else one is wrong"
-    )
-    return Finding(check, "serious", text)
-
-
-def _split_findings(checked: list[SplitCheck]) -> list[Finding]:
-    if not checked:
-        return [Finding("Splits", "not checked", "there are none yet")]
-    findings = []
-    for split in checked:
-        check = f"Split {split.name}"
-        if not split.subjects:
-            findings.append(Finding(check, "not checked", NOBODY))
-        elif not split.shared:
-            text = f"no subject of {split.subjects} stands in two subsets"
-            findings.append(Finding(check, "fine", text))
-        elif split.unit == "slice":
-            text = (
-                f"{len(split.shared)} of {split.subjects} subjects stand in several subsets, as a "
-                "split by slice means to: its accuracy says nothing about new people"
-            )
-            findings.append(Finding(check, "notice", text))
-        else:
-            text = f"in several subsets stand {listed(split.shared[:5])}"
-            findings.append(Finding(check, "serious", f"{len(split.shared)} subjects {text}"))
-    return findings
-
-
-def _shortcut_finding(shortcut: Shortcut) -> Finding:
-    check = f"Shortcut: {shortcut.family}"
-    if shortcut.auc is None:
-        same = shortcut.note.startswith("the same")
-        return Finding(check, "fine" if same else "not checked", shortcut.note)
-    text = f"AUC {shortcut.auc:.2f} ({shortcut.low:.2f} to {shortcut.high:.2f})"
-    if not shortcut.raised:
-        return Finding(check, "fine", f"{text}, which may be chance")
-    if shortcut.serious:
-        return Finding(check, "serious", f"{text}: it tells the label")
-    return Finding(check, "notice", f"{text}, which anatomy can explain")
-
-
-def _notes(matches: Matches, known: bool) -> list[str]:
-    notes = []
-    if matches.visits:
-        found = sum(match.kind != "" for match in matches.visits)
-        notes.append(
-            f"Pairs of scans known to be of one person that are recognised as one head: {found} of "
-            f"{len(matches.visits)}. About that share of people under two ids would be found."
-        )
-    if not known:
-        notes.append("Without subject ids every scan counts as a person of its own.")
-    if matches.cut:
-        notes.append("More pairs of scans resemble each other than could be compared in detail.")
-    return notes
+    return {str(name): sorted(map(str, names)) for name, names in labels.items() if len(names) > 1}

@@ -14,13 +14,13 @@ Correlation and deviation only choose what is worth the closer look; detail deci
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import pairwise
+from itertools import combinations, islice, pairwise
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from scipy import fft, ndimage
 from scipy.signal.windows import tukey
@@ -34,12 +34,14 @@ COPY_DETAIL: Final = 0.93
 SAME_HEAD: Final = 0.60  # least detail of two scans of one person
 SHIFTS: Final = (-2, -1, 0, 1, 2)  # slices by which the depth of a copy may be off
 FINE_SIDE: Final = 96
+LEAST_SIDE: Final = 48  # pixels; at 32, detail of different subjects of OASIS-2 reaches 0.71
 FINE_WIDTH: Final = 2.0  # pixels; structure smoother than this is taken away
 TURNS: Final = np.arange(-2, 2.1, 0.5)  # degrees
 REACH: Final = 3  # pixels
 INNER: Final = np.outer(*[tukey(FINE_SIDE, 0.2).astype(np.float32)] * 2)  # a frame is no head
 FEWEST: Final = 8  # scans from which on their mean stands for a common head
 MOST_PAIRS: Final = 20_000  # that are looked at closely, at a few ms each
+MOST_LISTED: Final = 1000  # pairs that are listed; all are counted
 MOST_VISITS: Final = 300  # likewise of one person's
 DEPTHS: Final = (0.5, 0.25, 0.75)  # of the slices that are compared in detail
 MOST_SLICES: Final = 60_000  # held shrunk, at 4.6 kB each
@@ -65,16 +67,22 @@ class Match:
 class Matches:
     """What was found, best first.
 
-    pairs are of different people, or identical; visits are of one person, up to 300 of them looked
+    pairs are of different people, or identical (of these the first 1,000; groups has all: the scans
+    of each group that are equal in every pixel). visits are of one person, up to 300 of them looked
     at, found or not (kind ""): how well heads are recognised here. shared are pairs of scans that
     are not identical and have identical slices. cut says that there was more than could be
-    compared.
+    compared. picture (N,) is the same number for slices of equal pixels, negative for those of one
+    grey value, which mean nothing. compared is whether heads were compared: slices of fewer than 48
+    pixels are too small for it, and equal ones alone are looked for.
     """
 
     pairs: list[Match]
     visits: list[Match]
     shared: list[tuple[int, int]]
     cut: bool
+    groups: list[tuple[int, ...]]
+    picture: Index = field(repr=False, compare=False)
+    compared: bool
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,7 @@ class _Heads:
 def find_matches(
     pixels: NDArray[np.uint8],
     scan: Index,
-    person: Sequence[str],
+    person: ArrayLike,
     *,
     plane: Index | None = None,
     correlation: float = COPY,
@@ -112,18 +120,22 @@ def find_matches(
     """
     starts = np.flatnonzero(np.diff(scan, prepend=-1))
     counts = np.diff([*starts, len(scan)])
-    identical, shared = _identical(pixels, starts, counts)
+    picture = _number_pictures(pixels)
+    groups, shared = _identical(picture, starts, counts)
+    identical = (two for members in groups for two in combinations(members, 2))
+    pairs = [Match(a, b, "identical", 1.0, 1.0, 1.0) for a, b in islice(identical, MOST_LISTED)]
+    if min(pixels.shape[1:]) < LEAST_SIDE:
+        return Matches(pairs, [], shared, False, groups, picture, compared=False)
     heads = _describe(pixels, starts, counts, np.zeros_like(scan) if plane is None else plane)
     people = np.unique(np.asarray(person), return_inverse=True)[1]
     likely, cut = _likely(heads, people)
-    known = set(identical)
+    group = _group_numbers(groups, len(starts))
     look = _Detail(pixels, starts, counts)
-    close = [_agreement(heads, a, b) for a, b in _tracked(likely) if (a, b) not in known]
-    graded = [_graded(look, found, correlation) for found in close]
-    visits = [_graded(look, found, correlation) for found in _some_visits(heads, people)]
-    pairs = [Match(a, b, "identical", 1.0, 1.0, 1.0) for a, b in identical]
+    close = [_agreement(heads, a, b) for a, b in _tracked(likely) if group[a] != group[b]]
+    graded = [_graded(look, agreement, correlation) for agreement in close]
+    visits = [_graded(look, agreement, correlation) for agreement in _some_visits(heads, people)]
     pairs += sorted((match for match in graded if match.kind), key=lambda match: -match.detail)
-    return Matches(pairs, visits, [pair for pair in shared if pair not in known], cut)
+    return Matches(pairs, visits, shared, cut, groups, picture, compared=True)
 
 
 def shrink(pixels: NDArray[np.uint8], side: int = SIDE) -> Floats:
@@ -135,33 +147,48 @@ def shrink(pixels: NDArray[np.uint8], side: int = SIDE) -> Floats:
     return small
 
 
-def _identical(
-    pixels: NDArray[np.uint8], starts: Index, counts: Index
-) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Return pairs of scans of equal pixels, and pairs that share single slices; by hash.
+def _number_pictures(pixels: NDArray[np.uint8]) -> Index:
+    """Return a number (N,) for each slice, the same for slices of equal pixels; by hash.
 
-    Of a group of equal scans each is paired with the first, so that a group of n gives n - 1.
+    Slices of one grey value get negative ones.
     """
-    whole: dict[bytes, int] = {}
-    single: dict[bytes, int] = {}
-    identical: list[tuple[int, int]] = []
+    numbers: dict[bytes, int] = {}
+    picture = np.empty(len(pixels), dtype=np.intp)
+    for row, pixel in enumerate(pixels):
+        digest = hashlib.blake2b(pixel.tobytes(), digest_size=16).digest()
+        number = numbers.setdefault(digest, len(numbers) + 1)
+        picture[row] = number if pixel.min() < pixel.max() else -number
+    return picture
+
+
+def _identical(
+    picture: Index, starts: Index, counts: Index
+) -> tuple[list[tuple[int, ...]], list[tuple[int, int]]]:
+    """Return groups of scans of equal pixels, and pairs that share single slices.
+
+    Of a group of equal scans the first alone is held against others for single slices, and each
+    scan against the first that holds a slice.
+    """
+    whole: dict[tuple[int, ...], list[int]] = {}
+    single: dict[int, int] = {}
     shared: set[tuple[int, int]] = set()
     for scan, (start, count) in enumerate(zip(starts, counts, strict=True)):
-        block = np.asarray(pixels[start : start + count])
-        first = whole.setdefault(_digest(block), scan)
-        if first != scan:
-            identical.append((first, scan))
+        numbers = tuple(picture[start : start + count].tolist())
+        members = whole.setdefault(numbers, [])
+        members.append(scan)
+        if len(members) > 1:
             continue
-        for picture in block:
-            if picture.min() < picture.max():
-                owner = single.setdefault(_digest(picture), scan)
-                if owner != scan:
-                    shared.add((owner, scan))
-    return identical, sorted(shared)
+        owners = {single.setdefault(number, scan) for number in numbers if number > 0}
+        shared |= {(owner, scan) for owner in owners if owner != scan}
+    return [tuple(members) for members in whole.values() if len(members) > 1], sorted(shared)
 
 
-def _digest(pixels: NDArray[np.uint8]) -> bytes:
-    return hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
+def _group_numbers(groups: Sequence[tuple[int, ...]], scans: int) -> Index:
+    """Return the group (S,) of each scan; one that is equal to no other is alone in its own."""
+    group = np.arange(scans)
+    for members in groups:
+        group[list(members)] = members[0]
+    return group
 
 
 def _describe(pixels: NDArray[np.uint8], starts: Index, counts: Index, plane: Index) -> _Heads:

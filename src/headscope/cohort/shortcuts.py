@@ -7,7 +7,6 @@ Each family of facts is given to a random forest alone, cross-validated by subje
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from scipy.stats import rankdata
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 
+from headscope.audit_record import Shortcut
 from headscope.cohort.headers import UNREADABLE, Refused, read_header, scan_files
 from headscope.cohort.pictures import is_picture
 from headscope.console import track
@@ -48,32 +48,6 @@ FAMILIES: Final = {  # name: what it holds; whether anatomy may well have a part
 }
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Shortcut:
-    """How well one family of facts alone predicts the label, over subjects it was not shown.
-
-    auc is the area under the ROC curve over subjects (of several classes, the mean of one against
-    the rest), low to high its interval, which holds for all families together at 95%; None where
-    the facts are the same in all scans or unknown. raised tells that low exceeds 0.55.
-    """
-
-    family: str
-    holds: str
-    anatomical: bool
-    facts: list[str]
-    auc: float | None
-    low: float | None
-    high: float | None
-    raised: bool
-    note: str = ""
-
-    @property
-    def serious(self) -> bool:
-        """Whether anatomy cannot explain it: of brightness only where it tells nearly all."""
-        least = STRONG if self.anatomical else 0.0
-        return self.raised and self.low is not None and self.low > least
 
 
 def find_shortcuts(
@@ -230,21 +204,27 @@ def _shortcut(
     numbers = _numbers(facts)
     varying = list(numbers.columns)
 
-    def told(note: str) -> Shortcut:
-        return Shortcut(family, holds, anatomical, varying, None, None, None, False, note)
+    def untried(outcome: str, note: str) -> Shortcut:
+        return Shortcut(
+            family, holds, anatomical, varying, None, None, None, False, False, outcome, note
+        )
 
     if facts.empty or facts.isna().all(axis=None):
-        return told("not known: the scans are not at hand")
+        return untried("unknown", "not known: the files do not say it, or are not at hand")
     if not varying:
-        return told("the same in every scan")
-    people = pd.DataFrame({"label": label, "person": person}).drop_duplicates()
-    fewest = int(people["label"].value_counts().min())
-    if fewest < FEWEST:
-        return told(f"not tried: a class has {fewest} subjects, and {FEWEST} are needed")
+        return untried("constant", "the same in every scan")
+    subjects = pd.DataFrame({"label": label, "person": person}).drop_duplicates()
+    sizes = subjects["label"].value_counts()
+    if len(sizes) < 2:
+        return untried("too few", "not tried: there is one class")
+    if sizes.min() < FEWEST:
+        note = f"not tried: a class has {sizes.min()} subjects, and {FEWEST} are needed"
+        return untried("too few", note)
     probabilities = _cross_validated(numbers.to_numpy(float), label, person)
     auc, low, high = _auc_of_people(probabilities, label, person)
     raised = low > 0.5 + MARGIN
-    return Shortcut(family, holds, anatomical, varying, auc, low, high, raised)
+    serious = raised and low > (STRONG if anatomical else 0.0)
+    return Shortcut(family, holds, anatomical, varying, auc, low, high, raised, serious, "tried")
 
 
 def _numbers(facts: pd.DataFrame) -> pd.DataFrame:

@@ -32,10 +32,14 @@ from headscope.analysis.comparisons import compare_runs
 from headscope.analysis.features import FeatureAnalysis
 from headscope.analysis.leakage import Leakage
 from headscope.analysis.leakage_file import stored_leakage
+from headscope.analysis.markers import mark_table
+from headscope.audit_record import Audit, read_audit
 from headscope.console import track
 from headscope.files import NO_ID, write_table, write_text
 from headscope.record import Run, read_experiment, read_failures
+from headscope.reporting.audit import audit_chapter
 from headscope.reporting.calibration import calibration_chapter
+from headscope.reporting.cautions import cautions
 from headscope.reporting.classes import class_parts
 from headscope.reporting.layers import collapse_chapter, flattening_chapter, layers_chapter
 from headscope.reporting.learned import separation_parts, separations
@@ -70,6 +74,7 @@ CONTENTS: Final = (
     ("settings", "Method and settings"),
     ("cite", "How to cite"),
 )
+TRUST: Final = ("audit", "leakage")  # chapters that follow the results
 AGGREGATES: Final = {
     "mean": "the mean over its slices",
     "logits": "that of the mean logits of its slices",
@@ -101,11 +106,15 @@ def write_report(experiment: Path) -> Path:
     # 1. the finished runs, in the order of the table
     runs = {run.name: run for run in read_experiment(experiment)}
     results = setting_results(runs.values())
-    table = settings_table(results)
     ordered = [run for result in results for run in result.runs]
-    # 2. the tables: one row per setting, and one row per run
+    # 2. the tables, with what the audit of the slices found: one row per setting, one per run
+    audit = read_audit(experiment)
+    table = mark_table(
+        settings_table(results), {result.key: result.runs for result in results}, audit
+    )
+    by_run = mark_table(results_table(ordered), {run.name: [run] for run in ordered}, audit)
     write_table(experiment / "table.tsv", table)
-    write_table(experiment / "runs.tsv", results_table(ordered))
+    write_table(experiment / "runs.tsv", by_run)
     write_text(experiment / "table.md", markdown_table(table))
     # 3. the figures
     figures = experiment / "figures"
@@ -117,7 +126,7 @@ def write_report(experiment: Path) -> Path:
     # 4. what the accuracy is worth, and what else was learned
     compared = compare_runs(ordered)
     leakage = stored_leakage(experiment)
-    chapters = _chapters(experiment, ordered, leakage)
+    chapters = _chapters(experiment, ordered, leakage, audit)
     extras: dict[str, list[Part]] = {
         "results": [
             *failure_parts(read_failures(experiment)),
@@ -136,7 +145,7 @@ def write_report(experiment: Path) -> Path:
         "chapters": {chapter.key: chapter for chapter in chapters},
         "extras": extras,
         "simulated": any(run.settings.get("simulated") for run in ordered),
-        "verdict": verdict(results, compared, leakage.gaps),
+        "verdict": [*verdict(results, compared, leakage.gaps), *cautions(audit, ordered)],
         "forced": forced({each.run.name: [pair for pair, _ in each.heads] for each in sections}),
         "splits": _splits(ordered),
         "networks": _by_network(table),
@@ -154,11 +163,14 @@ def write_report(experiment: Path) -> Path:
     return experiment / "report.html"
 
 
-def _chapters(experiment: Path, runs: Sequence[Run], leakage: Leakage) -> list[Chapter]:
+def _chapters(
+    experiment: Path, runs: Sequence[Run], leakage: Leakage, audit: Audit | None
+) -> list[Chapter]:
     """Return the chapters that this experiment gives something to say in."""
     figures = experiment / "figures"
     pixels = _pixels(experiment / "slices" / "slices.npy")
     found = (
+        audit_chapter(audit, pixels),
         leakage_chapter(leakage, figures),
         flattening_chapter(runs, pixels, figures),
         collapse_chapter(runs, figures),
@@ -171,7 +183,8 @@ def _chapters(experiment: Path, runs: Sequence[Run], leakage: Leakage) -> list[C
 def _contents(chapters: Sequence[Chapter]) -> list[tuple[str, str]]:
     """Return key and title of all sections: what the page always has, and the chapters."""
     ends = [key for key, _ in CONTENTS].index("curves")
-    trust, learned = chapters[:1], chapters[1:]
+    trust = [chapter for chapter in chapters if chapter.key in TRUST]
+    learned = [chapter for chapter in chapters if chapter.key not in TRUST]
     titles = [*CONTENTS[:3], *((each.key, each.title) for each in trust), *CONTENTS[3:ends]]
     return [*titles, *((each.key, each.title) for each in learned), *CONTENTS[ends:]]
 

@@ -50,7 +50,7 @@ class Folded:
     """Parts that open on demand, and what to click on."""
 
     summary: str
-    parts: Sequence[Grid | Plate]
+    parts: Sequence[Grid | Plate | Words]
     kind: str = "folded"
 
 

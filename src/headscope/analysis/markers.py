@@ -1,0 +1,71 @@
+"""What the audit of the slices adds to a table of results."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from headscope.audit_record import Audit, SplitCheck
+from headscope.record import Run
+
+
+def mark_table(
+    table: pd.DataFrame, runs: Mapping[str, Sequence[Run]], audit: Audit | None
+) -> pd.DataFrame:
+    """Return a table of results whose marker also says what the audit found.
+
+    Parameters
+    ----------
+    table
+        `settings_table` or `results_table`, or a part of it: columns run and marker are needed.
+    runs
+        The runs of each row, by its column run; of several splits the worst speaks for the row.
+    audit
+        Of the experiment; None (an experiment of an earlier version) leaves the table as it is.
+
+    Returns
+    -------
+    pandas.DataFrame
+        With three columns more: test_duplicates (test subjects, or pictures without ids, of which
+        a duplicate under another id is in training), test_equal_slices (test slices equal in every
+        pixel to a training slice), both by the split of the row and missing where it is unknown;
+        and shortcuts (families of facts that tell the label, by comma).
+    """
+    if audit is None:
+        return table
+    checks = [_worst(runs[name], audit) for name in table["run"]]
+    counts = {
+        "test_duplicates": [None if check is None else check.duplicated for check in checks],
+        "test_equal_slices": [None if check is None else check.equal_slices for check in checks],
+    }
+    markers = [
+        "; ".join(filter(None, [marker, *_markers(check, audit)]))
+        for marker, check in zip(table["marker"], checks, strict=True)
+    ]
+    return table.assign(
+        marker=markers,
+        **{name: pd.array(values, dtype="Int64") for name, values in counts.items()},
+        shortcuts=",".join(shortcut.family for shortcut in audit.telling()),
+    )
+
+
+def _worst(runs: Sequence[Run], audit: Audit) -> SplitCheck | None:
+    """Return the split of these runs in which most of the test is in training too."""
+    checks = [audit.split(run.settings.get("split_sha256")) for run in runs]
+    known = [check for check in checks if check is not None]
+    return max(known, key=lambda check: (check.duplicated, check.equal_slices), default=None)
+
+
+def _markers(check: SplitCheck | None, audit: Audit) -> list[str]:
+    """Return what is to be said of a row: by its split, and of all slices."""
+    markers = []
+    if check is not None and check.duplicated:
+        markers.append(
+            f"{check.duplicated} of {check.tested} test {audit.unit} have duplicates in training"
+        )
+    if check is not None and check.equal_slices:
+        equal = f"{check.equal_slices} of {check.test_slices} test slices"
+        markers.append(f"{equal} are equal to training slices")
+    telling = " or ".join(shortcut.family for shortcut in audit.telling())
+    if telling:
+        markers.append(f"{telling} alone tells the label")
+    return markers

@@ -1,0 +1,265 @@
+"""What the audit of a cohort's slices came to, as values, and the file that keeps them.
+
+`cohort/audit` makes an `Audit`; `audit.json` in the experiment holds it, and whoever reports or
+analyses reads it here, without scans and without a forward pass. Levels and counts decide; the
+texts of findings are for the reader alone.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headscope.files import sha256, write_json
+
+FORMAT: Final = 1  # of the file and of what is computed: another one is made again
+MOST_NAMED: Final = 3  # splits that a line names one by one
+LEVELS: Final = ("serious", "notice", "fine", "not checked")
+
+Subsets = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check.
+
+    kind is "identical", "copy", "alike", "shared" (single slices), "labels", "split" or
+    "shortcut"; name is the split or the family of facts, else empty. level is one of `LEVELS`.
+    check and text are words; counts hold the numbers that they speak of.
+    """
+
+    kind: str
+    name: str
+    check: str
+    level: str
+    text: str
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two scans that show one head; each field of two holds the first's and the second's.
+
+    kind is "identical", "copy" or "alike". subsets tells for each split file in which subsets the
+    slices of the two are. rows number their middle slices in `slices.npy`; pictures (2, H, W) are
+    those slices, and are not kept in the file.
+    """
+
+    kind: str
+    scans: tuple[str, str]
+    subjects: tuple[str, str]
+    sessions: tuple[str, str]
+    labels: tuple[str, str]
+    subsets: dict[str, tuple[Subsets, Subsets]]
+    rows: tuple[int, int]
+    correlation: float
+    deviation: float
+    detail: float
+    pictures: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
+
+    def crosses(self, split: str) -> bool:
+        """Whether the two are in more than one subset of a split, taken together."""
+        first, second = self.subsets.get(split, ((), ()))
+        return len({*first, *second}) > 1
+
+
+@dataclass(frozen=True)
+class SplitCheck:
+    """One split: what it assigns, and what stands in training and in test all the same.
+
+    unit is what it assigns, "subject" or "slice". sha256 is `split_sha256` of the runs that train
+    by it, empty where the file does not give every slice one subset. subjects counts those it
+    names, shared lists those in several subsets. Of the tested subjects (of pictures without ids:
+    pictures), duplicated have a duplicate under another id in training; of the test_slices,
+    equal_slices are equal in every pixel to a training slice. crossing counts pairs of scans that
+    are in several subsets, by kind.
+    """
+
+    name: str
+    unit: str
+    sha256: str
+    subjects: int
+    shared: list[str]
+    tested: int
+    duplicated: int
+    test_slices: int
+    equal_slices: int
+    crossing: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """How well one family of facts alone predicts the label, over subjects it was not shown.
+
+    outcome is "tried", "constant" (the same in every scan), "unknown" (the facts are not at hand)
+    or "too few" (subjects, or classes). auc is the area under the ROC curve over subjects (of
+    several classes, the mean of one against the rest), low to high its interval, which holds for
+    all families together at 95%; None unless tried. raised tells that low exceeds 0.55, serious
+    that anatomy cannot explain it.
+    """
+
+    family: str
+    holds: str
+    anatomical: bool
+    facts: list[str]
+    auc: float | None
+    low: float | None
+    high: float | None
+    raised: bool
+    serious: bool
+    outcome: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found in a cohort, check by check in `findings`, and what it rests on.
+
+    unit is what its counts are of: "subjects", or "pictures" where some name no subject. visits
+    are pairs of scans known to be of one subject, and how many of them were recognised: how well a
+    subject under two ids would be found here. conflicts are subjects with several labels. pairs
+    lists the first of the pairs; the counts of `findings` and `splits` are of all.
+    """
+
+    path: str
+    layout: str
+    unit: str
+    scans: int
+    subjects: int
+    slices: int
+    classes: dict[str, int]
+    findings: list[Finding]
+    pairs: list[Pair]
+    visits: tuple[int, int]
+    conflicts: dict[str, list[str]]
+    splits: list[SplitCheck]
+    shortcuts: list[Shortcut]
+    notes: list[str]
+
+    @property
+    def serious(self) -> bool:
+        """Whether any check found something serious."""
+        return any(finding.level == "serious" for finding in self.findings)
+
+    def split(self, sha256: str | None) -> SplitCheck | None:
+        """Return the check of the split that a run trained by: `split_sha256` of its settings."""
+        return next((split for split in self.splits if sha256 and split.sha256 == sha256), None)
+
+    def telling(self) -> list[Shortcut]:
+        """Return the shortcuts that tell the label and that anatomy cannot explain."""
+        return [shortcut for shortcut in self.shortcuts if shortcut.serious]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the pictures, ready for JSON."""
+        bare = replace(self, pairs=[replace(pair, pictures=None) for pair in self.pairs])
+        facts = {"serious": self.serious} | asdict(bare)
+        for pair in facts["pairs"]:
+            del pair["pictures"]
+        return facts
+
+    def __str__(self) -> str:
+        """Return a line for each check."""
+        return "\n".join(f"{f.level:11}  {f.check}: {f.text}" for f in self.findings)
+
+
+def summary_line(audit: Audit) -> str:
+    """Return in one line what an audit found, for a terminal."""
+    serious = [finding for finding in audit.findings if finding.level == "serious"]
+    if not serious:
+        return "Audit of the slices: nothing serious."
+    checks = [finding.check for finding in serious]
+    splits = [finding.check for finding in serious if finding.kind == "split"]
+    if len(splits) > MOST_NAMED:
+        checks = [check for check in checks if check not in splits] + [f"{len(splits)} splits"]
+    count = "1 serious finding" if len(serious) == 1 else f"{len(serious)} serious findings"
+    return (
+        f"Audit of the slices: {count} ({'; '.join(checks)}); the report and audit.json say more."
+    )
+
+
+def audit_key(experiment: Path) -> dict[str, Any]:
+    """Return what an audit is made from: the hash of the slices, and of each split file.
+
+    The hash of the slices is None where they are no longer in the experiment.
+    """
+    settings = experiment / "slices" / "slices.json"
+    slices = None
+    if settings.is_file():
+        slices = json.loads(settings.read_text(encoding="utf-8")).get("sha256")
+    files = {path.stem: sha256(path) for path in split_files(experiment)}
+    return {"format": FORMAT, "slices": slices, "splits": files}
+
+
+def split_files(experiment: Path) -> list[Path]:
+    """Return the split files of an experiment, without the tables of how balanced they are."""
+    tables = sorted((experiment / "splits").glob("*.tsv"))
+    return [path for path in tables if not path.name.endswith(".balance.tsv")]
+
+
+def save_audit(experiment: Path, audit: Audit) -> Path:
+    """Write `audit.json`: no path, no date, so that the same slices give the same bytes."""
+    facts = audit.to_dict()
+    del facts["path"]
+    write_json(experiment / "audit.json", {"key": audit_key(experiment)} | facts)
+    return experiment / "audit.json"
+
+
+def read_audit(experiment: Path | str, *, exact: bool = False) -> Audit | None:
+    """Return what the audit of an experiment's slices found.
+
+    Parameters
+    ----------
+    experiment
+        Folder of the experiment.
+    exact
+        Whether the audit must be of exactly the slices and splits that are there now. By default
+        slices and split files that were deleted since are not missed.
+
+    Returns
+    -------
+    Audit or None
+        None where there is no `audit.json` (an experiment of an earlier version), where it is
+        damaged, or where slices or splits have changed since it was made.
+    """
+    folder = Path(experiment)
+    try:
+        stored = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+        current = _is_current(stored["key"], audit_key(folder), exact)
+        return _rebuild(stored, str(experiment)) if current else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _is_current(key: Mapping[str, Any], now: Mapping[str, Any], exact: bool) -> bool:
+    """Whether what an audit was made from is what is there now."""
+    if exact:
+        return key == now
+    return (
+        key["format"] == now["format"]
+        and now["slices"] in (None, key["slices"])
+        and now["splits"].items() <= key["splits"].items()
+    )
+
+
+def _rebuild(stored: Mapping[str, Any], path: str) -> Audit:
+    """Return the audit that `Audit.to_dict` made `stored` of."""
+    lists: dict[str, Any] = {
+        "findings": [Finding(**finding) for finding in stored["findings"]],
+        "pairs": [_rebuild_pair(pair) for pair in stored["pairs"]],
+        "splits": [SplitCheck(**split) for split in stored["splits"]],
+        "shortcuts": [Shortcut(**shortcut) for shortcut in stored["shortcuts"]],
+        "visits": tuple(stored["visits"]),
+    }
+    facts = {name: value for name, value in stored.items() if name not in ("key", "serious")}
+    return Audit(path=path, **(facts | lists))
+
+
+def _rebuild_pair(stored: Mapping[str, Any]) -> Pair:
+    both = ("scans", "subjects", "sessions", "labels", "rows")
+    subsets = {name: tuple(map(tuple, two)) for name, two in stored["subsets"].items()}
+    tuples = {name: tuple(stored[name]) for name in both}
+    return Pair(**({**stored} | tuples | {"subsets": subsets}))
