@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from headscope.analysis.pooled import Pool, permutation_p
+from headscope.analysis.pooled import Pool, least_p, permutation_p
 
 Standing = Literal["above", "below", "no better", "unknown"]
 CHANCE = 0.5
@@ -19,8 +19,9 @@ class AgainstChance:
 
     value is the area with its 95% interval low, high (NaN where the bootstrap cannot tell); p is
     two-sided, from labels permuted among subjects (`permutation_p`), NaN where a subject bears
-    several labels: then the interval decides. standing is "above" or "below" at p ≤ 0.05. Of more
-    than two classes the area is the mean of each against the rest.
+    several labels: then the interval decides. standing is "above" or "below" at p ≤ 0.05, and
+    "unknown" where no arrangement of so few labels reaches that (`least_p`). Of more than two
+    classes the area is the mean of each against the rest.
     """
 
     standing: Standing
@@ -50,9 +51,9 @@ def against_chance(pool: Pool, low: float = nan, high: float = nan) -> AgainstCh
     above, below = permutation_p(pool) if not isnan(value) else (nan, nan)
     p = min(1.0, 2 * min(above, below)) if not isnan(above) else nan
     standing: Standing = "unknown"
-    if not isnan(p):
+    if not isnan(p) and least_p(pool) <= ALPHA:
         standing = "no better" if p > ALPHA else "above" if value > CHANCE else "below"
-    elif not (isnan(low) or isnan(high)):
+    elif isnan(p) and not (isnan(low) or isnan(high)):
         standing = "above" if low > CHANCE else "below" if high < CHANCE else "no better"
     return AgainstChance(standing, value, low, high, p, subjects, pool.class_count)
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
+from scipy.special import gammaln
 
 from headscope.analysis.slices import Array, run_units
 from headscope.files import NO_ID
@@ -178,6 +179,22 @@ def permutation_p(pool: Pool, seed: int = 0) -> tuple[float, float]:
         for sign in (1, -1)
     )
     return above, below
+
+
+def least_p(pool: Pool) -> float:
+    """Return the smallest two-sided p that permuted labels of so few subjects can give.
+
+    Two over the number of ways in which the labels of the subjects (of each fold, of one seed) can
+    be arranged.
+    """
+    groups = [np.arange(len(pool.ids))]
+    if len(pool.seeds) == 1:
+        groups = [test.subjects.owner for test in pool.tests]
+    ways = 0.0  # logarithm
+    for members in groups:
+        counts = np.bincount(pool.labels[members])
+        ways += float(gammaln(len(members) + 1) - gammaln(counts + 1).sum())
+    return min(1.0, 2 * float(np.exp(-ways)))
 
 
 def _permute(pool: Pool, draws: int, seed: int) -> Array:

@@ -17,6 +17,7 @@ STANDINGS = {
     "above": "better than chance",
     "below": "worse than chance: labels or data deserve a second look",
     "no better": "no better than chance",
+    "unknown": "which so few subjects cannot tell from chance",
 }
 
 
@@ -133,7 +134,7 @@ def _labels(best: SettingResult) -> Markup:
 def _standing(best: SettingResult) -> Markup:
     """Say whether the chosen setting ranks subjects better than chance."""
     chance = best.chance
-    if chance.standing == "unknown":
+    if chance.standing == "unknown" and isnan(chance.value):
         return TOO_LITTLE
     p = Markup()
     if not isnan(chance.p):
@@ -256,13 +257,20 @@ def _constant(results: Sequence[SettingResult], best: SettingResult) -> Markup:
         return Markup()
     names = [f"{_name(result)}, {result.split} split" for result in constant]
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    others = len(results) - 1
+    count = number(len(constant), "all", "one_class_settings", "count")
+    of_all = Markup("All {} other settings predict").format(count)
+    if len(constant) == 1:
+        of_all = Markup("Another setting predicts")
+    elif len(constant) < others:
+        of_all = Markup("{} of the {} other settings predict").format(
+            count, number(others, "all", "other_settings", "count")
+        )
     return Markup(
-        "{count} of the {all} other settings {predict} one class for every slice of a test: "
-        "{names}{more}. {their} accuracy is that class's share."
+        "{of_all} one class for every slice of a test: {names}{more}. {their} accuracy is that "
+        "class's share."
     ).format(
-        count=number(len(constant), "all", "one_class_settings", "count"),
-        all=number(len(results) - 1, "all", "other_settings", "count"),
-        predict="predicts" if len(constant) == 1 else "predict",
+        of_all=of_all,
         names="; ".join(names[:MOST_NAMED]),
         more=more,
         their="Its" if len(constant) == 1 else "Their",
