@@ -50,9 +50,8 @@ def _markers(check: SplitCheck | None, audit: Audit) -> list[str]:
     """Return what is to be said of one run: by its split, and of all slices."""
     markers = []
     if check is not None and check.duplicated:
-        markers.append(
-            f"duplicates of {check.duplicated} of {check.tested} test {audit.unit} train"
-        )
+        tested = f"{check.duplicated} of {check.tested} test {audit.unit}"
+        markers.append(f"{tested} have duplicates in training")
     if check is not None and check.equal_slices:
         equal = f"{check.equal_slices} of {check.test_slices} test slices"
         markers.append(f"{equal} are equal to training slices")
