@@ -309,6 +309,26 @@ def test_a_border_behind_the_padding_is_raised():
     assert found["border"].serious
 
 
+@pytest.mark.parametrize("shape", [(1, 9, 9), (3, 16, 12), (2, 64, 64)])
+def test_facts_of_brightness_are_those_of_numpy(shape):
+    rng = np.random.default_rng(7)
+    pixels = np.where(rng.random(shape) < 0.3, 0, rng.integers(0, 256, shape)).astype(np.uint8)
+    darkest = np.sort(pixels.reshape(len(pixels), -1), axis=1)[:, : max(1, pixels[0].size // 10)]
+    (facts,) = slice_facts(pixels, np.array([0])).to_dict("records")
+    expected = {
+        "brightness: mean": pixels.mean(),
+        "brightness: sd": pixels.std(),
+        "brightness: median": np.median(pixels),
+        "brightness: 75%": np.percentile(pixels, 75),
+        "brightness: 90%": np.percentile(pixels, 90),
+        "brightness: 99%": np.percentile(pixels, 99),
+        "brightness: black": (pixels == 0).mean(),
+        "background: mean": darkest.mean(),
+        "background: sd": darkest.std(),
+    }
+    assert {name: facts[name] for name in expected} == pytest.approx(expected, abs=1e-9)
+
+
 @pytest.mark.parametrize("family", ["grid", "spacing", "file", "file size"])
 def test_facts_that_follow_the_label_are_raised(family):
     label = np.array(["AD", "NC"] * 20)

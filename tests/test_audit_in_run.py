@@ -53,8 +53,8 @@ def write_pictures(folder, count=24, *, twins=(), named=True, alter=None, seed=0
 
 
 def frozen(data, out, **changes):
-    known = {"size": SIDE, "regimes": ["frozen"], "epochs": 1, "splits": ["subject"]}
-    return run(settings(data, out, **(known | changes)))
+    usual = {"size": SIDE, "regimes": ["frozen"], "epochs": 1, "splits": ["subject"]}
+    return run(settings(data, out, **(usual | changes)))
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_a_border_that_tells_the_class_is_in_table_verdict_and_page(tmp_path, un
 
     experiment = frozen(write_pictures(tmp_path / "data", 20, alter=border), tmp_path / "out")
     assert "Shortcut: border" in " ".join(capsys.readouterr().err.split())
-    (shortcut,) = [each for each in read_audit(experiment).shortcuts if each.family == "border"]
+    (shortcut,) = [s for s in read_audit(experiment).shortcuts if s.family == "border"]
     assert shortcut.serious and shortcut.auc == 1.0  # a fact that separates the classes
     page = write_report(experiment).read_text(encoding="utf-8")
     verdict = text_of(page[page.index('id="verdict"') : page.index('<section id="cohort"')])
@@ -175,7 +175,7 @@ def test_equal_pictures_without_ids_are_counted_over_all_pairs(tmp_path, undrawn
     assert 0 < apart < len(equal) and leaked
     assert check.crossing["identical"] == apart
     assert check.duplicated == check.equal_slices == len(leaked)
-    (finding,) = [each for each in result.findings if each.kind == "identical"]
+    (finding,) = [f for f in result.findings if f.kind == "identical"]
     assert finding.counts["pairs"] == len(equal) and finding.level == "serious"
     assert "12 pairs of pictures, equal in every pixel" in finding.text
     assert f"{apart} between subsets of slice-seed0" in finding.text
@@ -284,7 +284,7 @@ def test_no_id_is_in_the_audit_of_pseudonymised_scans(tmp_path):
     result = read_audit(experiment)
     assert result.pairs and all(subject.startswith("sub-") for subject in result.pairs[0].subjects)
     assert not re.search(r"(AD|NC)\d|T1w", text) and str(tmp_path) not in text
-    outcomes = {each.family: each.outcome for each in result.shortcuts}
+    outcomes = {s.family: s.outcome for s in result.shortcuts}
     assert outcomes["file size"] == "tried"  # the files are at hand while it runs
 
 
@@ -315,9 +315,7 @@ def test_slices_too_small_to_tell_heads_apart_are_not_compared(tmp_path):
     ]
     store = write_store(tmp_path / "slices")
     np.save(store / "slices.npy", np.load(store / "slices.npy")[:, ::3, ::3])
-    levels = {
-        each.kind: each.level for each in audit_slices(open_slices(store), "", None, []).findings
-    }
+    levels = {f.kind: f.level for f in audit_slices(open_slices(store), "", None, []).findings}
     assert (levels["identical"], levels["copy"], levels["alike"]) == ("fine", *["not checked"] * 2)
 
 

@@ -59,9 +59,8 @@ def _markers(check: SplitCheck | None, audit: Audit) -> list[str]:
     """Return what is to be said of a row: by its split, and of all slices."""
     markers = []
     if check is not None and check.duplicated:
-        markers.append(
-            f"{check.duplicated} of {check.tested} test {audit.unit} have duplicates in training"
-        )
+        tested = f"{check.duplicated} of {check.tested} test {audit.unit}"
+        markers.append(f"{tested} have duplicates in training")
     if check is not None and check.equal_slices:
         equal = f"{check.equal_slices} of {check.test_slices} test slices"
         markers.append(f"{equal} are equal to training slices")

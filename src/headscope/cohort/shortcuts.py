@@ -135,8 +135,9 @@ def slice_facts(pixels: NDArray[np.uint8], starts: NDArray[np.intp]) -> pd.DataF
     box = _content_box(pixels)
     rows = []
     for start, stop in zip(starts, [*starts[1:], len(pixels)], strict=True):
-        block = np.asarray(pixels[start:stop], dtype=np.float32)  # (n, H, W)
-        rows.append(_brightness(block) | dict(_borders(block, "frame", _frame(block))))
+        whole = np.asarray(pixels[start:stop])  # (n, H, W)
+        block = whole.astype(np.float32)
+        rows.append(_brightness(whole) | dict(_borders(block, "frame", _frame(block))))
         rows[-1] |= dict(_borders(block, "content", box))
     return pd.DataFrame(rows)
 
@@ -160,20 +161,35 @@ def _content_box(pixels: NDArray[np.uint8]) -> Box:
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
-def _brightness(block: NDArray[np.float32]) -> dict[str, float]:
-    percentiles = np.percentile(block, [50, 75, 90, 99])
-    darkest = np.sort(block.reshape(len(block), -1), axis=1)[:, : max(1, block[0].size // 10)]
-    facts = {"brightness: mean": block.mean(), "brightness: sd": block.std()}
+def _brightness(block: NDArray[np.uint8]) -> dict[str, float]:
+    """Return the brightness facts of a scan's slices (n, H, W), from counts of their greys."""
+    greys = np.arange(256)
+    offset = 256 * np.arange(len(block))[:, None]
+    values = (block.reshape(len(block), -1) + offset).ravel()
+    counts = np.bincount(values, minlength=256 * len(block)).reshape(-1, 256)  # (n, 256)
+    # of each slice, how many pixels of each grey belong to its darkest tenth
+    tenth = np.minimum(np.cumsum(counts, axis=1), max(1, block[0].size // 10))
+    darkest = np.diff(tenth, axis=1, prepend=0).sum(axis=0)
+    whole = counts.sum(axis=0)
+    mean, sd = _moments(greys, whole)
+    facts = {"brightness: mean": mean, "brightness: sd": sd}
+    ranks = np.array([0.50, 0.75, 0.90, 0.99]) * (block.size - 1)
+    below = np.searchsorted(np.cumsum(whole), np.floor(ranks), side="right")
+    above = np.searchsorted(np.cumsum(whole), np.ceil(ranks), side="right")
+    percentiles = below + (ranks - np.floor(ranks)) * (above - below)
     facts |= {
-        f"brightness: {name}": value
+        f"brightness: {name}": float(value)
         for name, value in zip(("median", "75%", "90%", "99%"), percentiles, strict=True)
     }
-    facts |= {
-        "background: mean": darkest.mean(),
-        "background: sd": darkest.std(),
-        "brightness: black": (block == 0).mean(),
-    }
-    return {name: float(value) for name, value in facts.items()}
+    mean, sd = _moments(greys, darkest)
+    black = float(whole[0] / block.size)
+    return facts | {"background: mean": mean, "background: sd": sd, "brightness: black": black}
+
+
+def _moments(greys: NDArray[np.intp], counts: NDArray[np.intp]) -> tuple[float, float]:
+    """Return mean and standard deviation of greys that occur so often."""
+    mean = float(greys @ counts / counts.sum())
+    return mean, float(np.sqrt((greys - mean) ** 2 @ counts / counts.sum()))
 
 
 def _borders(block: NDArray[np.float32], name: str, box: Box) -> Iterator[tuple[str, float]]:
