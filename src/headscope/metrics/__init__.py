@@ -31,6 +31,7 @@ from headscope.metrics.levels import (
     softmax,
     subject_level,
 )
+from headscope.metrics.repeats import SHARED, SHARED_GAP, repeated_interval
 from headscope.metrics.subsets import run_figures, subset_figures
 
 __all__ = [
@@ -38,6 +39,8 @@ __all__ = [
     "BINS",
     "DRAWS",
     "FIGURES",
+    "SHARED",
+    "SHARED_GAP",
     "Resampled",
     "Tally",
     "Units",
@@ -49,6 +52,7 @@ __all__ = [
     "draw_subjects",
     "figures",
     "positive_class",
+    "repeated_interval",
     "resample",
     "run_figures",
     "softmax",
