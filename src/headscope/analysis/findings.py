@@ -117,13 +117,22 @@ def split_finding(name: str, split: str, shared: int, subjects: int) -> Finding:
 
 
 def gap_finding(gap: Gap) -> Finding:
-    """Say what the split by slice adds."""
+    """Say what the split by slice adds, and of what the intervals speak; no gap of constants."""
+    name = f"{gap.architecture} {gap.variant}"
+    if not gap.measurable:
+        text = f"{name}: no gap, as a network of each pair predicts one class for all test slices"
+        return Finding("Leak gap", "not checked", text)
     figure = gap.figures["slice_accuracy"]
     text = (
-        f"{gap.architecture} {gap.variant}: slice accuracy {_percent(np.mean(figure.by_slice))} "
+        f"{name}: slice accuracy {_percent(np.mean(figure.by_slice))} "
         f"by slice, {_percent(np.mean(figure.by_subject))} by subject; gap "
-        f"{points(figure.gap)} points{_interval(figure.low, figure.high)}"
+        f"{points(figure.gap)} points{_interval(figure.low, figure.high, gap.scope)}"
     )
+    for key, words in (("slice_balanced_accuracy", "balanced accuracy"), ("slice_auc", "AUC")):
+        beside = gap.figures[key]
+        text += f", of {words} {points(beside.gap)}{_interval(beside.low, beside.high)}"
+    if gap.left_out:
+        text += f"; {gap.left_out} of {len(gap.constant)} seeds left out: one class for all"
     return Finding("Leak gap", "notice" if figure.low > 0 else "fine", text)
 
 
@@ -214,7 +223,8 @@ def _percent(fraction: float | np.floating) -> str:
     return f"{100 * fraction:.1f}%" if np.isfinite(fraction) else "undefined"
 
 
-def _interval(low: float, high: float) -> str:
+def _interval(low: float, high: float, scope: str = "") -> str:
     if not np.isfinite([low, high]).all():
         return ""
-    return f" (95% {100 * low:.1f} to {100 * high:.1f})".replace("-", "−")
+    text = f" (95% {100 * low:.1f} to {100 * high:.1f}".replace("-", "−")
+    return f"{text}, {scope})" if scope else f"{text})"

@@ -67,7 +67,13 @@ def read_leakage(stored: dict[str, Any]) -> Leakage:
     known = _nans(stored)
     return Leakage(
         gaps=tuple(
-            Gap(**_tuples(gap) | {"figures": _of(gap["figures"], GapFigure)})
+            Gap(
+                **_tuples(gap)
+                | {
+                    "figures": _of(gap["figures"], GapFigure),
+                    "constant": tuple(map(tuple, gap["constant"])),
+                }
+            )
             for gap in known["gaps"]
         ),
         neighbours=tuple(Neighbours(**each) for each in known["neighbours"]),

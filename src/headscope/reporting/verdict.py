@@ -224,6 +224,7 @@ def _other(row: Comparison, names: Sequence[str]) -> str:
 
 def _claimed(best: Row, gaps: Sequence[Gap]) -> Markup:
     """Say what slices of the same people on both sides would have claimed."""
+    gaps = [gap for gap in gaps if gap.measurable]
     if not gaps:
         return NOT_MEASURED
     same = [each for each in gaps if (each.architecture, each.variant) == _named_setting(best)]
