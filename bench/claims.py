@@ -1,4 +1,4 @@
-"""How often pooled folds are called better than chance: at an AUC of 0.5, and where there is signal.
+"""How often pooled folds are called better than chance: at an AUC of 0.5, and with signal.
 
 python bench/claims.py [--rounds 1000]
 

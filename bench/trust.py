@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headscope.analysis.findings import centre
+from headscope.analysis.findings import centre, setting_p
 from headscope.analysis.heads import head_recipe, train_heads
 from headscope.analysis.leakage_file import stored_leakage
 from headscope.analysis.slices import run_slices
@@ -133,7 +133,8 @@ def row(name, found):
         percent([t.figures["slice_balanced_accuracy"].observed for t in found.permuted
                  if t.split == "subject"]),
         ", ".join(f"{t.figures['subject_balanced_accuracy'].p:.3f}" for t in found.permuted
-                  if t.split == "subject"),
+                  if t.split == "subject")
+        + f"; {setting_p([t for t in found.permuted if t.split == 'subject']):.3f}",
         null(found.permuted, "slice"),
         percent([t.figures["slice_balanced_accuracy"].observed for t in found.permuted
                  if t.split == "slice"]),
@@ -161,8 +162,8 @@ def row(name, found):
 HEADS = {
     "gap": "cohort | slice accuracy, subjects apart | slices mixed | gap | "
     "subject accuracy, subjects apart | slices mixed | gap | gap of slice AUC",
-    "permuted": "cohort | permuted, subjects apart | true | p over subjects, by seed | "
-    "permuted, slices mixed | true",
+    "permuted": "cohort | permuted, subjects apart | true | "
+    "p over subjects, by seed; of the mean | permuted, slices mixed | true",
     "identity": "cohort | nearest is the same subject | accuracy on those | on the rest | over | "
     "subject, nearest | subject, linear | class, nearest | class, linear",
     "dose": "cohort | 0% | 20% | 40% | 60% | 80% | 100% | slices mixed",

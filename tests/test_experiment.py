@@ -504,7 +504,9 @@ def test_a_permutation_is_the_one_that_frozen_runs_are_tested_on(data, tmp_path)
     options = {"regimes": ["frozen", "scratch"], "splits": ["subject"], "epochs": 1, "count": 2}
     out = run(settings(data, tmp_path / "out", permutations=2, seeds=[5], **options))
     frozen = run_slices(read_experiment(out)[0])
-    tested = permute_labels(frozen.label, frozen.subject, frozen.session, 2, 5)  # (N, 2)
+    tested = permute_labels(
+        frozen.label, frozen.subject, frozen.session, 2, subset=frozen.subset
+    )  # (N, 2)
     trained = read_experiment(out, permuted=True)
     assert [record.settings["permutation"] for record in trained] == [1, 2]
     for k, record in enumerate(trained):

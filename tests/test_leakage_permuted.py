@@ -231,7 +231,7 @@ def test_what_permuted_labels_reach_too_is_said_to_beat_nothing():
     test = PermutationTest(
         "r", "net", "frozen", "subject", 0, 2, 30, "", {"subject_balanced_accuracy": null}
     )
-    for tests, words in (([test], "it does not beat"), ([test, test], "not each run beats")):
+    for tests, words in (([test], "it does not beat"), ([test, test], "together do not beat")):
         assert words in observed_finding(tests).text
 
 

@@ -300,7 +300,12 @@ def test_failed_runs_are_named_beside_the_table(tmp_path):
 @pytest.mark.parametrize(
     ("gap", "low", "high", "words"),
     [
-        (0.2, 0.1, 0.3, "a leakage gap of 20.0 points (95% interval 10.0 to 30.0)."),
+        (
+            0.2,
+            0.1,
+            0.3,
+            "a leakage gap of 20.0 points (95% interval 10.0 to 30.0, of these networks).",
+        ),
         (0.2, -0.1, 0.5, "a difference, not told from none, of 20.0 points (95% interval −10.0"),
         (-0.1, -0.2, 0.1, "no gap, but a difference of −10.0 points (95%"),
         (0.2, np.nan, np.nan, "a difference of 20.0 points, whose interval cannot be told."),
@@ -313,6 +318,29 @@ def test_a_verdict_calls_leakage_what_its_interval_carries(gap, low, high, words
         r"<[^>]*>", "", _claimed(SimpleNamespace(architecture="net", name="frozen"), [found])
     )
     assert words in said
+
+
+def gap_of(variant, gap, low, high, constant=((False, False),)):
+    figure = GapFigure((0.5,), (0.5 + gap,), gap, low, high)
+    return Gap("net", variant, (0,), 30, {"slice_accuracy": figure}, constant)
+
+
+def test_a_verdict_looks_at_every_gap_and_at_none_beside_a_constant():
+    """The chosen setting has no gap, another has one of 27 points; two constants have none."""
+    chosen = SimpleNamespace(architecture="net", name="frozen")
+    plain, wide = gap_of("frozen", -0.1, -0.2, 0.1), gap_of("scratch", 0.27, 0.2, 0.35)
+    constants = gap_of("frozen", 0.14, np.nan, np.nan, ((True, True),))
+    said = [
+        re.sub(r"<[^>]*>", "", _claimed(chosen, gaps))
+        for gaps in ([plain, wide], [constants, wide], [constants], [plain, constants])
+    ]
+    assert "net (frozen) would have claimed" in said[0] and "no gap, but a difference" in said[0]
+    assert "Of the 2 settings measured under both splits, 1 shows a leakage gap" in said[0]
+    assert "most clearly net (scratch): 27.0 points (95% interval 20.0 to 35.0" in said[0]
+    assert said[1].startswith("Of net (frozen) no gap can be measured")
+    assert "14" not in said[1] and "net (scratch) would have claimed" in said[1]
+    assert "there is no gap to be measured" in said[2] and "points" not in said[2]
+    assert "settings measured" not in said[3]
 
 
 @pytest.mark.usefixtures("undrawn")

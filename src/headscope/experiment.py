@@ -109,7 +109,7 @@ class Shared:
         """Return the labels (N,) that a run trains on: the true ones, or permuted by subject."""
         if plan.permutation is None:
             return self.slices.labels
-        return permuted_labels(self.slices, plan.seed, plan.permutation)
+        return permuted_labels(self.slices, plan.permutation, self.subsets(plan))
 
 
 def run(config: Config) -> Path:

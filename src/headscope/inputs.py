@@ -97,15 +97,21 @@ def split_name(plan: Plan, config: Config) -> str:
     return f"{plan.split}-{part}seed{plan.seed}"
 
 
-def permuted_labels(slices: SliceSet, seed: int, number: int) -> NDArray[np.int64]:
-    """Return labels (N,) permuted by subject: permutation `number`, from 1, of a seed.
+def permuted_labels(slices: SliceSet, number: int, subset: Subsets) -> NDArray[np.int64]:
+    """Return labels (N,) permuted by subject: permutation `number`, from 1, under a split.
 
-    They are those on which frozen runs of the seed are tested, permutation by permutation.
+    subset (N,) names the subset of each slice. They are those on which frozen runs of the split
+    are tested, permutation by permutation.
+
+    Raises
+    ------
+    InputError
+        No permutation leaves every class in training and in test (`permute_labels`).
     """
     people = slices.table[["subject_id", "session_id"]].astype(str)
     subject = np.unique(people["subject_id"], return_inverse=True)[1]  # (N,)
     session = people.groupby(["subject_id", "session_id"], sort=True).ngroup().to_numpy()  # (N,)
-    return permute_labels(slices.labels, subject, session, number, seed)[:, -1]
+    return permute_labels(slices.labels, subject, session, number, subset=subset)[:, -1]
 
 
 def _split(

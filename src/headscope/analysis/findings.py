@@ -1,14 +1,15 @@
 """What the leakage analysis comes to, check by check, in words and with a level."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 from scipy import stats
 
 from headscope.analysis.gap import Gap, Neighbours
 from headscope.analysis.identity import Identity
-from headscope.analysis.permutation import PermutationTest
+from headscope.analysis.permutation import Null, PermutationTest
 
 LEVELS = ("serious", "notice", "fine", "not checked")
 ALARM = 0.001  # false alarms to be had from all runs under a split by subject together
@@ -27,26 +28,82 @@ class Finding:
 
 @dataclass(frozen=True)
 class Centre:
-    """The mean balanced slice accuracy with permuted labels over runs, and its 95% interval."""
+    """The mean balanced slice accuracy with permuted labels over runs, and its 95% interval.
+
+    error is the standard error by the permutations' own scatter. chance, spread and skew are
+    those of the mean if nothing leaks (`no_leak`); spread is NaN where that is not on record.
+    """
 
     mean: float
     low: float
     high: float
     error: float
     draws: int
+    chance: float
+    spread: float
+    skew: float
+
+    def limit(self, alarm: float) -> float:
+        """Return what the mean exceeds with probability `alarm` if nothing leaks.
+
+        By Pearson's type III with its three first cumulants: with few subjects in a class the
+        figure of a permutation is skewed, and a normal tail is too short by a factor of 70.
+        """
+        if np.isnan(self.spread):
+            return self.chance + float(stats.t.isf(alarm, self.draws - 1)) * self.error
+        return self.chance + float(stats.pearson3.isf(alarm, self.skew)) * self.spread
 
 
-def centre(tests: Iterable[PermutationTest]) -> Centre:
-    """Pool the runs of one network and split: where permuted labels lead, beside chance (1/K).
+def centre(tests: Sequence[PermutationTest]) -> Centre:
+    """Pool the runs of one network and split: where permuted labels lead, beside chance.
 
-    The interval is that of the mean: what is left of the permutations' own scatter.
+    Runs share permutations, so their figures are averaged permutation by permutation first. The
+    interval is that of the mean: what is left of the permutations' own scatter.
     """
     drawn = [test.figures["slice_balanced_accuracy"].permuted for test in tests]
-    means = [float(np.mean(values)) for values in drawn]
-    within = [float(np.var(values, ddof=1)) / len(values) for values in drawn if len(values) > 1]
-    error = float(np.sqrt(sum(within))) / len(drawn) if len(within) == len(drawn) else float("nan")
-    mean, draws = float(np.mean(means)), sum(map(len, drawn))
-    return Centre(mean, mean - 1.96 * error, mean + 1.96 * error, error, draws)
+    mean, shared = float(np.mean([np.mean(values) for values in drawn])), min(map(len, drawn))
+    error = float("nan")
+    if shared > 1:
+        means = np.mean([values[:shared] for values in drawn], axis=0)
+        error = float(np.std(means, ddof=1)) / sqrt(shared)
+    chance, spread, skew = _no_leak(tests, error)
+    low, high = mean - 1.96 * error, mean + 1.96 * error
+    return Centre(mean, low, high, error, sum(map(len, drawn)), chance, spread, skew)
+
+
+def _no_leak(tests: Sequence[PermutationTest], error: float) -> tuple[float, float, float]:
+    """Return mean, standard deviation and skewness of the mean over the runs if nothing leaks."""
+    expected = [test.no_leak for test in tests if test.no_leak is not None]
+    if len(expected) < len(tests):
+        return 1 / tests[0].classes, float("nan"), 0.0
+    variance = sum(part.variance for part in expected) / len(tests) ** 2
+    # runs that share permutations depend on each other, which their scatter together shows
+    spread = max(sqrt(variance), np.nan_to_num(error))
+    third = sum(part.third for part in expected) / len(tests) ** 3
+    skew = third / spread**3 if spread > 0 else 0.0
+    return float(np.mean([part.mean for part in expected])), spread, skew
+
+
+def setting_p(tests: Sequence[PermutationTest]) -> float:
+    """Return the p of a setting's runs together: does their mean beat permuted labels?
+
+    The mean of the balanced subject accuracies is compared with the same mean for each
+    permutation that all runs were trained on, so that more runs do not make it harder to reach.
+    Runs that share too few permutations to judge have twice the mean of their p-values, which
+    holds however they depend on each other (Vovk and Wang 2020, Biometrika 107(4), 791–808).
+    """
+    nulls = [test.figures["subject_balanced_accuracy"] for test in tests]
+    if len(tests) == 1:
+        return nulls[0].p
+    by_key = [
+        dict(zip(test.labels, null.permuted, strict=False))
+        for test, null in zip(tests, nulls, strict=True)
+    ]
+    shared = [key for key in by_key[0] if all(key in values for values in by_key)]
+    if len(shared) < FEWEST_P:
+        return min(1.0, 2 * float(np.mean([null.p for null in nulls])))
+    means = [float(np.mean([values[key] for values in by_key])) for key in shared]
+    return Null(float(np.mean([null.observed for null in nulls])), tuple(means)).p
 
 
 def split_finding(
@@ -70,13 +127,22 @@ def split_finding(
 
 
 def gap_finding(gap: Gap) -> Finding:
-    """Say what the split by slice adds."""
+    """Say what the split by slice adds, and of what the intervals speak; no gap of constants."""
+    name = f"{gap.architecture} {gap.variant}"
+    if not gap.measurable:
+        text = f"{name}: no gap, as a network of each pair predicts one class for all test slices"
+        return Finding("Leak gap", "not checked", text)
     figure = gap.figures["slice_accuracy"]
     text = (
-        f"{gap.architecture} {gap.variant}: slice accuracy {_percent(np.mean(figure.by_slice))} "
+        f"{name}: slice accuracy {_percent(np.mean(figure.by_slice))} "
         f"by slice, {_percent(np.mean(figure.by_subject))} by subject; gap "
-        f"{points(figure.gap)} points{_interval(figure.low, figure.high)}"
+        f"{points(figure.gap)} points{_interval(figure.low, figure.high, gap.scope)}"
     )
+    for key, words in (("slice_balanced_accuracy", "balanced accuracy"), ("slice_auc", "AUC")):
+        beside = gap.figures[key]
+        text += f", of {words} {points(beside.gap)}{_interval(beside.low, beside.high)}"
+    if gap.left_out:
+        text += f"; {gap.left_out} of {len(gap.constant)} seeds left out: one class for all"
     return Finding("Leak gap", "notice" if figure.low > 0 else "fine", text)
 
 
@@ -111,9 +177,9 @@ def permuted_finding(tests: Sequence[PermutationTest], groups: int) -> Finding:
         f"{_interval(found.low, found.high)}, chance {_percent(chance)}, "
         f"{found.draws} permutations"
     )
-    if first.draws < FEWEST or not np.isfinite(found.error):
+    if min(test.draws for test in tests) < FEWEST or not np.isfinite(found.error):
         return Finding("Permuted labels", "not checked", f"{text}: too few to judge")
-    limit = chance + float(stats.norm.isf(ALARM / groups)) * found.error
+    limit = found.limit(ALARM / groups) + 1e-9
     if found.mean <= limit:
         return Finding("Permuted labels", "fine", text)
     if first.split == "subject":
@@ -122,20 +188,24 @@ def permuted_finding(tests: Sequence[PermutationTest], groups: int) -> Finding:
 
 
 def observed_finding(tests: Sequence[PermutationTest]) -> Finding:
-    """Say whether what was observed beats permuted labels."""
-    first = tests[0]
-    values = [test.figures["subject_balanced_accuracy"].p for test in tests]
-    shown = f"p = {values[0]:.3f}" if len(values) == 1 else _range(values)
+    """Say whether what was observed beats permuted labels: the mean over the runs (`setting_p`)."""
+    first, p = tests[0], setting_p(tests)
+    shown = f"p = {p:.3f}"
+    if len(tests) > 1:
+        values = [test.figures["subject_balanced_accuracy"].p for test in tests]
+        shown += f" for the mean of {len(tests)} runs"
+        shown += f" ({min(values):.3f} to {max(values):.3f} by run)"
     text = (
         f"{first.architecture} {first.variant}, {first.split} split: balanced subject accuracy "
         f"against permuted labels, {shown}"
     )
-    if first.draws < FEWEST_P:
+    if min(test.draws for test in tests) < FEWEST_P:
         return Finding("Against permuted labels", "not checked", f"{text}: too few to judge")
-    level = "fine" if max(values) <= 0.05 else "notice"
-    which = "it does not beat" if len(values) == 1 else "not each run beats"
-    end = "" if level == "fine" else f": {which} labels that say nothing"
-    return Finding("Against permuted labels", level, text + end)
+    if p <= 0.05:
+        return Finding("Against permuted labels", "fine", text)
+    which = "it does" if len(tests) == 1 else "the runs together do"
+    text += f": {which} not beat labels that say nothing"
+    return Finding("Against permuted labels", "notice", text)
 
 
 def identity_finding(found: Sequence[Identity]) -> Finding:
@@ -159,15 +229,12 @@ def points(fraction: float) -> str:
     return f"{100 * fraction:+.1f}".replace("-", "−") if np.isfinite(fraction) else "undefined"
 
 
-def _range(values: Sequence[float]) -> str:
-    return f"p from {min(values):.3f} to {max(values):.3f} over {len(values)} runs"
-
-
 def _percent(fraction: float | np.floating) -> str:
     return f"{100 * fraction:.1f}%" if np.isfinite(fraction) else "undefined"
 
 
-def _interval(low: float, high: float) -> str:
+def _interval(low: float, high: float, scope: str = "") -> str:
     if not np.isfinite([low, high]).all():
         return ""
-    return f" (95% {100 * low:.1f} to {100 * high:.1f})".replace("-", "−")
+    text = f" (95% {100 * low:.1f} to {100 * high:.1f}".replace("-", "−")
+    return f"{text}, {scope})" if scope else f"{text})"

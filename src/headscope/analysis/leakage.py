@@ -91,14 +91,19 @@ def leakage_analysis(
     gaps = [gap for group in groups if (gap := _gap(group)) is not None]
     likes = [[each for each in runs if _is_like(each, run)] for run in named]
     tests = [
-        permutation_test(run, permutations=permutations, permuted=permuted)
+        _permuted(run, permutations, permuted)
         for run, permuted in zip(_tracked(named, "permuted labels"), likes, strict=True)
     ]
-    permuted = tuple(test for test in tests if test is not None)
+    permuted = tuple(test for test in tests if isinstance(test, PermutationTest))
+    impossible = {
+        run.name: test for run, test in zip(named, tests, strict=True) if isinstance(test, str)
+    }
     neighbours = tuple(_each(nearest_neighbours, named))
     identity = tuple(_each(identity_probe, [run for group in groups for run in _probed(group)]))
     doses = tuple(dose for group in groups if (dose := _dose(group)) is not None)
-    notes += _untested(named, permuted) + _unpaired(groups)
+    notes += [f"{name}: {reason}" for name, reason in impossible.items()]
+    notes += _untested([run for run in named if run.name not in impossible], permuted)
+    notes += _unpaired(groups)
     found = [_split_found(group, audit) for group in _by_split(groups)]
     found += [gap_finding(gap) for gap in gaps]
     found += [neighbour_finding(each) for each in _alike(neighbours)]
@@ -209,6 +214,14 @@ def _permuted_found(groups: Sequence[Sequence[PermutationTest]]) -> list[Finding
     return found + [observed_finding(tests) for tests in groups if tests[0].split == "subject"]
 
 
+def _permuted(run: Run, permutations: int, permuted: Sequence[Run]) -> PermutationTest | str | None:
+    """Test a run against permuted labels, or say why no permutation can be had."""
+    try:
+        return permutation_test(run, permutations=permutations, permuted=permuted)
+    except InputError as error:
+        return str(error)
+
+
 def _untested(runs: Sequence[Run], permuted: Sequence[PermutationTest]) -> list[str]:
     tested = {test.run for test in permuted}
     missing = sorted({variant_of(run) for run in runs if run.name not in tested})
@@ -216,9 +229,8 @@ def _untested(runs: Sequence[Run], permuted: Sequence[PermutationTest]) -> list[
         return []
     return [
         f"Permuted labels were not tried with {', '.join(missing)}: their backbones train (or "
-        "their "
-        f"first heads are not recorded), so each permutation is a training; --set permutations=N "
-        f"runs N of each."
+        "their first heads are not recorded), so each permutation is a training; --set "
+        "permutations=N runs N of each."
     ]
 
 

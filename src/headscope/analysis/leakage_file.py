@@ -13,12 +13,13 @@ from headscope.analysis.gap import Gap, GapFigure, Neighbours
 from headscope.analysis.identity import PROBES, Identity, Probe
 from headscope.analysis.leakage import PERMUTATIONS, Leakage, leakage_analysis
 from headscope.analysis.permutation import Null, PermutationTest
+from headscope.analysis.rearrangement import NoLeak
 from headscope.audit_record import Audit, read_audit
 from headscope.errors import InputError
 from headscope.files import write_json
 from headscope.record import Run, read_experiment
 
-FORMAT = 2  # of the file and of what is computed: a new one computes anew
+FORMAT = 3  # of the file and of what is computed: a new one computes anew
 T = TypeVar("T")
 
 
@@ -73,14 +74,17 @@ def read_leakage(stored: dict[str, Any]) -> Leakage:
     known = _nans(stored)
     return Leakage(
         gaps=tuple(
-            Gap(**_tuples(gap) | {"figures": _of(gap["figures"], GapFigure)})
+            Gap(
+                **_tuples(gap)
+                | {
+                    "figures": _of(gap["figures"], GapFigure),
+                    "constant": tuple(map(tuple, gap["constant"])),
+                }
+            )
             for gap in known["gaps"]
         ),
         neighbours=tuple(Neighbours(**each) for each in known["neighbours"]),
-        permuted=tuple(
-            PermutationTest(**each | {"figures": _of(each["figures"], Null)})
-            for each in known["permuted"]
-        ),
+        permuted=tuple(_permutation_test(each) for each in known["permuted"]),
         identity=tuple(
             Identity(**each | {name: Probe(**each[name]) for name in each if name in PROBES})
             for each in known["identity"]
@@ -92,6 +96,17 @@ def read_leakage(stored: dict[str, Any]) -> Leakage:
         findings=tuple(Finding(**each) for each in known["findings"]),
         notes=tuple(known["notes"]),
         permutations=known["permutations"],
+    )
+
+
+def _permutation_test(values: dict[str, Any]) -> PermutationTest:
+    expected = values["no_leak"]
+    return PermutationTest(
+        **_tuples(values)
+        | {
+            "figures": _of(values["figures"], Null),
+            "no_leak": NoLeak(**expected) if isinstance(expected, dict) else None,
+        }
     )
 
 

@@ -6,7 +6,8 @@ Source: Yagis et al. 2021, Scientific Reports 11, 22544 (96% under a slice split
 labels, 50% under a subject split).
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headscope.analysis.heads import head_recipe, train_heads, trains_again
+from headscope.analysis.rearrangement import NoLeak, donation, no_leak
 from headscope.analysis.slices import Slices, run_slices, variant_of
+from headscope.errors import InputError
 from headscope.metrics import slice_units, subject_level
 from headscope.record import Run
 
 Array = NDArray[Any]
 STREAM = 0x9E37  # sets the permutations' random numbers apart from those of training
+TRIES = 1000  # of a permutation, until training and test hold their classes
 FIGURES = (
     "slice_accuracy",
     "slice_balanced_accuracy",
@@ -67,6 +71,8 @@ class PermutationTest:
     """A run beside its likes on permuted labels; figures by name, of `FIGURES`.
 
     source says how the likes were trained: the classifier on stored features, or all of it.
+    labels are keys of the permutations, the same for two runs where all their labels are; no_leak
+    says where the mean balanced slice accuracy is to be expected if nothing leaks.
     """
 
     run: str
@@ -78,10 +84,17 @@ class PermutationTest:
     draws: int
     source: str
     figures: dict[str, Null]
+    labels: tuple[str, ...] = ()
+    no_leak: NoLeak | None = None
 
 
 def permute_labels(
-    label: Array, subject: Array, session: Array, draws: int, seed: int
+    label: Array,
+    subject: Array,
+    session: Array,
+    draws: int,
+    seed: int = 0,
+    subset: Array | None = None,
 ) -> NDArray[np.int64]:
     """Return labels (N, draws), permuted among all subjects, train, validation and test alike.
 
@@ -89,20 +102,57 @@ def permute_labels(
     follow, so that as many subjects as before bear each label. Of subjects whose label changes
     from session to session the whole sequence goes, stretched or shortened in proportion to the
     sessions of the one who takes it.
+
+    subset (N,) names the subset of each slice. A permutation that takes a class from the training
+    or the test subset, which hold it by the true labels, is drawn again: a test without a class
+    has no balanced accuracy. The tries of one permutation use random numbers of its own, so a
+    permutation is the same whatever became of those before it. With one seed for all runs of a
+    setting they share their permutations, but for those that were drawn again.
+
+    Raises
+    ------
+    InputError
+        None of `TRIES` tries leaves each class in training and in test.
     """
-    key = np.column_stack([subject, session, label])
-    parts, row_part = np.unique(key, axis=0, return_inverse=True)  # by subject, then session
-    length = np.bincount(parts[:, 0])  # (S,) of sessions, or of labels within one
-    first = np.cumsum(length) - length
-    place = np.full((len(length), int(length.max())), -1)
-    place[parts[:, 0], np.arange(len(parts)) - first[parts[:, 0]]] = parts[:, 2]
-    rank = row_part.ravel() - first[subject]  # (N,) which of its subject's parts a slice lies in
+    donate = donation(label, subject, session)
+    subjects = int(subject.max()) + 1
+    needed = _needed(label, subset)
     rng = np.random.default_rng((seed, STREAM))
-    found = np.empty((len(label), draws), dtype=np.int64)
+    labels = np.empty((len(label), draws), dtype=np.int64)
     for r in range(draws):
-        donor = rng.permutation(len(length))[subject]  # (N,)
-        found[:, r] = place[donor, rank * length[donor] // length[subject]]
-    return found
+        labels[:, r] = donate(rng.permutation(subjects))
+        if not _holds(labels[:, r], needed):
+            labels[:, r] = _drawn_again(donate, subjects, needed, (seed, STREAM, r))
+    return labels
+
+
+def _needed(label: Array, subset: Array | None) -> list[tuple[Array, Array]]:
+    """Return the rows of training and of test, each with the classes that it must hold."""
+    if subset is None:
+        return []
+    rows = [np.flatnonzero(subset == name) for name in ("train", "test")]
+    return [(part, np.unique(label[part])) for part in rows]
+
+
+def _holds(label: Array, needed: Sequence[tuple[Array, Array]]) -> bool:
+    return all(np.isin(classes, label[rows]).all() for rows, classes in needed)
+
+
+def _drawn_again(
+    donate: Callable[[Array], Array],
+    subjects: int,
+    needed: Sequence[tuple[Array, Array]],
+    seed: tuple[int, ...],
+) -> Array:
+    rng = np.random.default_rng(seed)
+    for _ in range(TRIES):
+        label = donate(rng.permutation(subjects))
+        if _holds(label, needed):
+            return label
+    raise InputError(
+        f"None of {TRIES:,} permutations of the labels by subject leaves every class in training "
+        f"and in test: some class has too few subjects to be tested against permuted labels."
+    )
 
 
 def permutation_test(
@@ -112,14 +162,24 @@ def permutation_test(
 
     Of a frozen run the classifier is trained `permutations` times on its stored features, by the
     run's own recipe; of any other, the runs of `permuted` are read, which were trained whole.
+    Those of them whose test lacks a class are left out.
+
+    Raises
+    ------
+    InputError
+        The test subset lacks a class, or no permutation leaves every class in training and test.
     """
     slices = run_slices(run)
     if not slices.named:
         return None
     rows, aggregate = slices.rows("test"), str(run.settings.get("aggregate", "mean"))
+    classes = np.unique(slices.label)
+    if not _holds(slices.label, [(rows, classes)]):
+        raise InputError("The test subset lacks a class, so it has no balanced accuracy.")
+    permuted = [each for each in permuted if _holds(each.features["label"], [(rows, classes)])]
     if trains_again(run):
         labels = permute_labels(
-            slices.label, slices.subject, slices.session, permutations, int(run.settings["seed"])
+            slices.label, slices.subject, slices.session, permutations, subset=slices.subset
         )
         logits = retrained_logits(run, slices, labels)
         source = AGAIN
@@ -146,7 +206,15 @@ def permutation_test(
         figures={
             name: Null(observed[name], tuple(each[name] for each in null)) for name in FIGURES
         },
+        labels=tuple(_key(column) for column in labels.T),
+        no_leak=no_leak(
+            logits.argmax(axis=2), labels[rows], slices.subject[rows], slices.session[rows]
+        ),
     )
+
+
+def _key(label: Array) -> str:
+    return hashlib.sha256(label.astype("<i4").tobytes()).hexdigest()[:12]
 
 
 def retrained_logits(run: Run, slices: Slices, labels: Array) -> Array:

@@ -29,6 +29,7 @@ from headscope.figures.style import (
 
 SPLITS = {"subject": "subjects apart", "slice": "slices mixed"}
 BINS = np.linspace(0, 100, 51)
+CONSTANT = "one class for all: no gap"
 LEVELS = {"slice_accuracy": "slices", "subject_accuracy": "subjects"}
 
 
@@ -177,7 +178,7 @@ def plot_gap(gaps: Sequence[Gap], title: str = "", ax: Axes | None = None) -> Fi
                            color=COLOURS[n], alpha=0.5, linewidths=0)  # fmt: skip
                 ax.scatter(ends[n], y, s=26, marker=MARKERS[n], color=COLOURS[n], zorder=3,
                            label=split if row == k == 0 else None)  # fmt: skip
-            note = f"{words} {_points(100 * found.gap)}"
+            note = f"{words} {_points(100 * found.gap)}" if gap.measurable else CONSTANT
             if np.isfinite([found.low, found.high]).all():
                 note += f" ({_points(100 * found.low)} to {_points(100 * found.high)})"
             ax.annotate(note, (1, y), (0, -6), ("axes fraction", "data"), "offset points",

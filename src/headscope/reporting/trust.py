@@ -35,6 +35,8 @@ SCORES: Final = ("f1", "mcc", "average_precision", "brier", "ece")
 GAPS: Final = {
     "slice_accuracy": "Slice accuracy",
     "subject_accuracy": "Subject accuracy",
+    "slice_balanced_accuracy": "Balanced accuracy over slices",
+    "subject_balanced_accuracy": "Balanced accuracy over subjects",
     "slice_auc": "AUC over slices",
     "subject_auc": "AUC over subjects",
 }
@@ -272,12 +274,14 @@ def _gap_grid(gaps: Sequence[Gap]) -> Grid:
         Markup(
             "<b>Table 5.</b> The leakage gap, slice less subject split, in per cent (AUC times "
             "100), with a 95% "
-            "interval over subjects; subjects of both tests are drawn as one."
+            "interval over subjects; subjects of both tests are drawn as one. With one seed the "
+            "interval speaks of these networks alone; with several, the variance between seeds is "
+            "in it. Networks that predict one class for all test slices have no gap."
         ),
         (
             ("Network", ""),
             ("Figure", ""),
-            ("Pairs of runs", ""),
+            ("Seeds", ""),
             ("Split by subject", "%"),
             ("Split by slice", "%"),
             ("Gap", "points"),

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from headscope.analysis import PairAnalysis
 from headscope.analysis.chance import area_words
 from headscope.analysis.comparisons import Comparison, Comparisons
-from headscope.analysis.gap import Gap, GapFigure
+from headscope.analysis.gap import Gap, GapFigure, clearest_gap
 from headscope.analysis.settings import SettingResult, choose
 from headscope.reporting.numbers import number
 
@@ -208,37 +208,80 @@ def _other(row: Comparison, names: Sequence[str]) -> str:
 
 
 def _claimed(best: SettingResult, gaps: Sequence[Gap]) -> Markup:
-    """Say what slices of the same people on both sides would have claimed."""
-    if not gaps:
-        return NOT_MEASURED
-    same = [
-        each for each in gaps if (each.architecture, each.variant) == (best.architecture, best.name)
-    ]
-    gap = same[0] if same else max(gaps, key=lambda each: each.figures["slice_accuracy"].gap)
-    found = gap.figures["slice_accuracy"]
+    """Say what slices of one subject on both sides would have claimed, of the chosen setting first.
+
+    No gap is told beside a network that predicts one class for all.
+    """
+    measurable = [gap for gap in gaps if gap.measurable]
+    clearest = clearest_gap(measurable)
+    if clearest is None:
+        return ONLY_CONSTANTS if gaps else NOT_MEASURED
+    setting = best.architecture, best.name
+    same = [gap for gap in measurable if (gap.architecture, gap.variant) == setting]
+    tried = any((gap.architecture, gap.variant) == setting for gap in gaps)
+    chosen = same[0] if same else clearest
+    before = Markup() if same or not tried else CONSTANT_PAIR.format(_name(best))
+    return before + _claim(chosen) + _other_gaps(chosen, measurable)
+
+
+def _claim(gap: Gap) -> Markup:
+    """Say what one setting would have claimed, and what it reaches with subjects apart."""
+    figure = gap.figures["slice_accuracy"]
     claim, honest = (
-        100 * sum(values) / len(values) for values in (found.by_slice, found.by_subject)
+        100 * sum(values) / len(values) for values in (figure.by_slice, figure.by_subject)
     )
-    run = f"{gap.architecture}-{gap.variant}"
-    interval = Markup()
-    if not (isnan(found.low) or isnan(found.high)):
-        interval = Markup(" (95% interval {} to {})").format(
-            number(100 * found.low, run, "gap.slice_accuracy_low", "points"),
-            number(100 * found.high, run, "gap.slice_accuracy_high", "points"),
-        )
+    run = _gap_key(gap)
     return Markup(
         "With slices of one subject on both sides of the split, as in the paper, {network} would "
         "have claimed {claim}% of slices, where it reaches {honest}% on unseen subjects: {words} "
-        "of {gap} points{interval}{doubt}."
+        "of {gap} points{interval}."
     ).format(
         network=f"{gap.architecture} ({gap.variant})",
         claim=number(claim, run, "by_slice.slice_accuracy", "points"),
         honest=number(honest, run, "by_subject.slice_accuracy", "points"),
-        words=_kind(found),
-        gap=number(100 * found.gap, run, "gap.slice_accuracy", "points"),
-        interval=interval,
-        doubt="" if interval else ", whose interval cannot be told",
+        words=_kind(figure),
+        gap=number(100 * figure.gap, run, "gap.slice_accuracy", "points"),
+        interval=_gap_interval(gap),
     )
+
+
+def _gap_interval(gap: Gap) -> Markup:
+    """Return the interval of a gap and of what it speaks, or that there is none."""
+    figure, run = gap.figures["slice_accuracy"], _gap_key(gap)
+    if isnan(figure.low) or isnan(figure.high):
+        return Markup(", whose interval cannot be told")
+    return Markup(" (95% interval {} to {}, {})").format(
+        number(100 * figure.low, run, "gap.slice_accuracy_low", "points"),
+        number(100 * figure.high, run, "gap.slice_accuracy_high", "points"),
+        gap.scope,
+    )
+
+
+def _other_gaps(chosen: Gap, measurable: Sequence[Gap]) -> Markup:
+    """Say how many of all settings show a gap, and name the clearest where it is another."""
+    if len(measurable) == 1:
+        return Markup()
+    leaking = [gap for gap in measurable if gap.figures["slice_accuracy"].low > 0]
+    text = Markup(" Of the {} settings measured under both splits, {} a leakage gap").format(
+        number(len(measurable), "all", "gaps", "count"),
+        Markup("{} {}").format(
+            number(len(leaking), "all", "leaking_gaps", "count") if leaking else "none",
+            "shows" if len(leaking) < 2 else "show",
+        ),
+    )
+    clearest = clearest_gap(leaking)
+    if clearest is None or clearest is chosen:
+        return text + Markup(".")
+    return text + Markup(", most clearly {}: {} points{}.").format(
+        f"{clearest.architecture} ({clearest.variant})",
+        number(100 * clearest.figures["slice_accuracy"].gap, _gap_key(clearest),
+               "gap.slice_accuracy", "points"),
+        _gap_interval(clearest),
+    )  # fmt: skip
+
+
+def _gap_key(gap: Gap) -> str:
+    return f"{gap.architecture}-{gap.variant}"
 
 
 def _kind(found: GapFigure) -> str:
@@ -353,6 +396,14 @@ NONE_APART = Markup(
 NOT_MEASURED = Markup(
     "What a split by slice, as in the paper, would have claimed was not measured: "
     "<code>--splits subject,slice</code> runs both."
+)
+ONLY_CONSTANTS = Markup(
+    "A split by slice was run too, but in every pair of runs a network predicts one class for all "
+    "test slices: there is no gap to be measured."
+)
+CONSTANT_PAIR = Markup(
+    "Of {} no gap can be measured, as it predicts one class for all test slices under one of the "
+    "splits. "
 )
 FORCED = Markup(
     "The correlation of the rows of weights, drawn in Figure 3, is the one that the training "
