@@ -284,13 +284,13 @@ def _gap_key(gap: Gap) -> str:
     return f"{gap.architecture}-{gap.variant}"
 
 
-def _kind(found: GapFigure) -> str:
+def _kind(figure: GapFigure) -> str:
     """Name a gap by what its interval carries."""
-    if found.low > 0:
+    if figure.low > 0:
         return "a leakage gap"
-    if found.gap <= 0:
-        return "no gap, but a difference"
-    return "a difference" if isnan(found.low) else "a difference, not told from none,"
+    if figure.gap <= 0:
+        return "no gap, but a difference" if figure.gap < 0 else "no gap, a difference"
+    return "a difference" if isnan(figure.low) else "a difference, not told from none,"
 
 
 def _constant(results: Sequence[SettingResult], best: SettingResult) -> Markup:
