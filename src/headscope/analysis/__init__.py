@@ -20,7 +20,8 @@ from headscope.analysis.flatten import (
 )
 from headscope.analysis.intraclass import Intraclass, intraclass
 from headscope.analysis.null import correlation_from_moments, residual_interval, sum_shrinkage
-from headscope.analysis.pairs import PairAnalysis, pair_analysis
+from headscope.analysis.pairs import PairAnalysis, class_pairs, pair_analysis
+from headscope.analysis.relation import LearnedNull, learned_null
 from headscope.analysis.rows import Geometry, RowSummary
 from headscope.analysis.separation import Separation, separation
 from headscope.analysis.table import (
@@ -48,7 +49,6 @@ from headscope.analysis.weights import (
     HeadAnalysis,
     SeedCorrelation,
     carriers,
-    class_pairs,
     head_analysis,
     run_head_analysis,
     run_pair_analysis,
@@ -71,6 +71,7 @@ __all__ = [
     "Geometry",
     "HeadAnalysis",
     "Intraclass",
+    "LearnedNull",
     "LogitScatter",
     "PairAnalysis",
     "PolynomialFit",
@@ -95,6 +96,7 @@ __all__ = [
     "format_seconds",
     "head_analysis",
     "intraclass",
+    "learned_null",
     "linear_cka",
     "logit_scatter",
     "make_tail",
