@@ -287,7 +287,10 @@ def pair_analysis(
     family = list(asked or class_pairs(K, (first, second)))
     learned = learned or no_reference(TWO_CLASSES if K == 2 else NO_FEATURES)
     standing = relation(learned, (first, second), family)
-    fits = polynomial_fits(x, y)
+    rows = W[[first, second]]
+    conserved = (
+        np.stack([row_sum / K] * 2) if start is None else (decay.factor * start[[first, second]])
+    )
     return PairAnalysis(
         class_names=(names[first], names[second]),
         pair=(first, second),
@@ -323,7 +326,9 @@ def pair_analysis(
         drift_limit=drift_limit(W, predicted, decay.estimated) if has_initial else NAN,
         displacement_ratio=displacement_ratio(W),
         pairs_asked=len(family),
-        fits=beside_shuffles(fits, W, (first, second), shuffle_count(D, len(family))),
+        fits=beside_shuffles(
+            polynomial_fits(x, y), conserved, rows - conserved, shuffle_count(D, len(family))
+        ),
         notes=_notes(W, (first, second), names, start, decay),
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headscope.analysis.fits import EXACT, PolynomialFit
-from headscope.analysis.null import Array, Pair
+from headscope.analysis.null import Array
 
 MOST, FEWEST = 999, 199
 WORK = 5e7  # shuffled weights of all pairs of a head: two to three seconds
@@ -27,34 +27,36 @@ def shuffle_count(feature_count: int, pairs: int) -> int:
 
 
 def beside_shuffles(
-    fits: Sequence[PolynomialFit], W: Array, pair: Pair, shuffles: int
+    fits: Sequence[PolynomialFit], conserved: Array, learned: Array, shuffles: int
 ) -> tuple[PolynomialFit, ...]:
-    """Return the fits with the distribution of their F under shuffles of the mean row.
+    """Return the fits with the distribution of their F under shuffles; (2, D) each part.
 
-    The mean row, which training conserves, is permuted over the features and the learned rest of
-    both rows stays: of two classes, d is shuffled against s. p is (b + 1) / (shuffles + 1), where
-    b shuffles reach the observed F. Source: docs/science.md, section 3; Phipson & Smyth 2010,
-    Stat. Appl. Genet. Mol. Biol. 9(1), 39.
+    The conserved part is permuted over the features, both rows alike, and the learned part stays.
+    Where the initial head is known it is the conserved part, as decay left it: initial rows that
+    are uniform have a sum and a difference that are unrelated but not independent, and d shuffled
+    against s would call three of four barely trained heads cubic. Else it is the mean row: of two
+    classes, d is shuffled against s. p is (b + 1) / (shuffles + 1), where b shuffles reach the
+    observed F. Source: docs/science.md, section 3; Phipson & Smyth 2010, Stat. Appl. Genet. Mol.
+    Biol. 9(1), 39.
     """
     if not fits:
         return ()
-    shuffled = shuffled_f(W, pair, len(fits), shuffles)  # (shuffles, degrees)
+    shuffled = shuffled_f(conserved, learned, len(fits), shuffles)  # (shuffles, degrees)
     return tuple(_beside(fit, shuffled[:, k]) for k, fit in enumerate(fits))
 
 
-def shuffled_f(W: Array, pair: Pair, degrees: int, shuffles: int) -> Array:
+def shuffled_f(conserved: Array, learned: Array, degrees: int, shuffles: int) -> Array:
     """Return the F of degrees 1 to `degrees` against the one below, (shuffles, degrees).
 
     NaN where nothing is left to explain, infinite where a degree explains all that was left.
     """
-    mean_row = W.mean(axis=0)
-    a, b = W[pair[0]] - mean_row, W[pair[1]] - mean_row
-    order = _orders(len(mean_row), shuffles)
-    step = max(1, BLOCK // len(mean_row))
+    D = conserved.shape[1]
+    order = _orders(D, shuffles)
+    step = max(1, BLOCK // D)
     parts = []
     for start in range(0, shuffles, step):
-        moved = mean_row[order[start : start + step]]  # (B, D)
-        parts.append(sequential_f(moved + a, moved + b, degrees))
+        moved = conserved[:, order[start : start + step]] + learned[:, np.newaxis]  # (2, B, D)
+        parts.append(sequential_f(moved[0], moved[1], degrees))
     return np.concatenate(parts)
 
 
