@@ -7,7 +7,7 @@ of noise, cut off at 0 as a ReLU does. Labels are random by subject. A head is t
 test of size 5% calls some pair of rows related in 5% of such heads. Beside the test that is in use
 stand the ones that were tried:
 
-- Fisher's z with D degrees of freedom: features as independent draws (in use until 0.1)
+- Fisher's z with D degrees of freedom: features as independent draws (in use before)
 - the same with the participation ratio of the covariance of the training features, and of their
   means per subject, in place of D
 - the same with the effective number of directions of the learned rows themselves, weighted by what
@@ -171,14 +171,15 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--heads", type=int, default=600)
     parser.add_argument("--wide-heads", type=int, default=100)
-    parser.add_argument("--power-heads", type=int, default=60)
+    parser.add_argument("--said-heads", type=int, default=200)
+    parser.add_argument("--power-heads", type=int, default=50)
     options = parser.parse_args()
     begun = time.perf_counter()
     print(f"# Tests on weights: {SUBJECTS} subjects of {SLICES} slices, {EPOCHS} epochs, labels "
           "random by subject\n")  # fmt: skip
     print_related(512, options.heads)
     print_related(2048, options.wide_heads)
-    print_said(512, options.heads // 2)
+    print_said(512, options.said_heads)
     print_power(512, options.power_heads)
     print(f"\n{time.perf_counter() - begun:.0f} s")
 

@@ -21,8 +21,8 @@ from headscope.analysis.slices import Slices, run_slices
 from headscope.record import Run
 
 ALPHA = 0.05  # over all pairs of a head
-MOST_HEADS, FEWEST_HEADS = 199, 39
-WORK = 2e11  # multiplications of one retraining: a few seconds
+MOST_HEADS, FEWEST_HEADS = 99, 39
+WORK = 1e11  # multiplications of one reference: a few seconds
 STREAM = 0x5E1F  # sets these permutations apart from those of `permutation_test`
 SAME_R, SAME_SPREADS = 0.01, 0.1  # how near a retrained head comes to the recorded one
 ROUNDING = 1e-6
@@ -76,10 +76,10 @@ def no_reference(reason: str) -> LearnedNull:
 
 
 def learned_null(run: Run) -> LearnedNull:
-    """Retrain a frozen run's head on labels permuted by subject, up to 199 times.
+    """Retrain a frozen run's head on labels permuted by subject, up to 99 times.
 
     The labels are permuted among the subjects of each subset, so that training keeps its number
-    of subjects per class. The number of heads is 199, or what 2 × 10¹¹ multiplications pay for;
+    of subjects per class. The number of heads is 99, or what 10¹¹ multiplications pay for;
     the permutations are those of the run's seed. Source: Winkler et al. 2014, NeuroImage 92:381
     (permutation of exchangeable blocks).
     """
@@ -102,7 +102,7 @@ def learned_null(run: Run) -> LearnedNull:
 
 
 def head_count(train_slices: int, recipe: HeadRecipe) -> int:
-    """Return how many heads are retrained: 199, or fewer where that takes too long."""
+    """Return how many heads are retrained: 99, or fewer where that takes too long."""
     K, D = recipe.weight.shape
     work = 2.0 * train_slices * K * (D + 1) * max(len(recipe.learning_rates), 1)
     return int(min(MOST_HEADS, WORK / max(work, 1.0)))
