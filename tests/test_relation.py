@@ -313,4 +313,4 @@ def test_a_report_shows_a_head_from_zero(tmp_path, names, monkeypatch):
     if len(names) == 2:
         assert "Of two classes nothing can depart from it" in page
     else:
-        assert "no relation is claimed" in page and "does not give this head" in page
+        assert "No relation is claimed" in page and "does not give this head" in page

@@ -378,7 +378,7 @@ JUDGED = Markup(
     "Farthest from chance are {first} and {second} in {run}: {r}, where permuted labels give "
     "{low} to {high} (p = {p})."
 )
-WITHHELD = Markup(" Of {pairs} pairs no relation is claimed. {reason}")
+WITHHELD = Markup(" No relation is claimed for {pairs} {other}pairs. {reason}")
 DEPARTS = Markup(
     "The correlation of the rows of weights, drawn in Figure 3, departs from the one that the "
     "training rule forces, by {residual} in {run}; only that part is worth interpreting.{cause}"
