@@ -294,7 +294,11 @@ def _learned(pairs: Sequence[tuple[str, PairAnalysis]]) -> Markup:
     """
     judged = [(run, pair) for run, pair in pairs if not pair.withheld]
     reasons = Markup("").join(
-        WITHHELD.format(pairs=number(count, "all", f"withheld_pairs_{k}", "count"), reason=reason)
+        WITHHELD.format(
+            pairs=number(count, "all", f"withheld_pairs_{k}", "count"),
+            reason=reason,
+            other="other " if judged else "",
+        )
         for k, (reason, count) in enumerate(
             Counter(pair.withheld for _, pair in pairs if pair.withheld).items()
         )
