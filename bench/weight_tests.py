@@ -15,6 +15,8 @@ stand the ones that were tried:
 - a random rotation of each learned row in the D-dimensional space, 199 per head
 
 Power: the classes 0 and 1 share a direction that the others do not have, and are called related.
+A head that has fitted that direction goes on to tell the two apart, and its rows return to
+−1 / (K − 1): then there is no relation in the rows to be found, and the power is 0.
 
     python bench/weight_tests.py [--heads 600] > bench/results/weight_tests.md
 """
@@ -172,7 +174,7 @@ def main():
     parser.add_argument("--heads", type=int, default=600)
     parser.add_argument("--wide-heads", type=int, default=100)
     parser.add_argument("--said-heads", type=int, default=200)
-    parser.add_argument("--power-heads", type=int, default=50)
+    parser.add_argument("--power-heads", type=int, default=25)
     options = parser.parse_args()
     begun = time.perf_counter()
     print(f"# Tests on weights: {SUBJECTS} subjects of {SLICES} slices, {EPOCHS} epochs, labels "
