@@ -16,7 +16,7 @@ stand the ones that were tried:
 
 Power: the classes 0 and 1 share a direction that the others do not have, and are called related.
 A head that has fitted that direction goes on to tell the two apart, and its rows return to
-−1 / (K − 1): then there is no relation in the rows to be found, and the power is 0.
+about −1 / (K − 1): then the rows hold hardly any relation to be found, and the power is near 0.
 
     python bench/weight_tests.py [--heads 600] > bench/results/weight_tests.md
 """
