@@ -218,7 +218,10 @@ def test_json_equals_the_analysis_and_out_holds_it_all(files):
     assert [pair["pair"] for pair in facts["pairs"]] == [[0, 1], [2, 1]]
     expected = np.corrcoef(after.numpy())[2, 1]
     assert facts["pairs"][1]["r"] == pytest.approx(expected, rel=1e-12)
-    drift = float((after.sum(0) - before.sum(0)).abs().max())
+    start, total = before.sum(0), after.sum(0)
+    factor = min(1, max(0, float(total @ start / (start @ start))))  # weight decay is not known
+    assert facts["pairs"][0]["shrinkage"] == pytest.approx(factor, rel=1e-9)
+    drift = float((total - factor * start).abs().max())
     assert facts["row_sum_drift"] == pytest.approx(drift, rel=1e-12)
     assert facts["pairs"][0]["null_source"] == "initial head"
     assert json.loads((out / "head.json").read_text()) == facts

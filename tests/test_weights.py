@@ -160,7 +160,7 @@ def test_interval_of_many_classes_equals_drawing_the_features_one_by_one():
     rng = np.random.default_rng(8)
     initial = rng.normal(0, 0.1, (4, 60))
     weight = initial + rng.normal(0, 0.2, (4, 60))
-    result = pair_analysis(weight, initial=initial, pair=(1, 0))
+    result = pair_analysis(weight, initial=initial, shrinkage=1.0, pair=(1, 0))
     drawn = np.array(list(residuals_one_by_one(weight, initial.mean(axis=0), (1, 0))))
     expected = widened(drawn[:, 0] - drawn[:, 2], 60)
     np.testing.assert_allclose((result.residual_low, result.residual_high), expected, atol=1e-12)
@@ -173,7 +173,7 @@ def test_interval_of_two_classes_equals_drawing_the_features_one_by_one(drift):
     initial = rng.normal(0, 0.1, (2, 60))
     learned = 0.9 * initial.sum(axis=0) + rng.normal(0, 0.1, 60)
     weight = initial + np.stack([learned, -learned]) + drift * rng.normal(0, 0.5, 60)
-    result = pair_analysis(weight, initial=initial)
+    result = pair_analysis(weight, initial=initial, shrinkage=1.0)
     drawn = np.array(list(residuals_one_by_one(weight, initial.mean(axis=0), (0, 1))))
     root = widened(drawn[:, 3] * np.sqrt(np.abs(drawn[:, 0] - drawn[:, 1])), 60)
     assert root[0] * root[1] > 0, "a residual that is told from 0"
@@ -220,14 +220,15 @@ def test_a_head_with_a_shrunken_row_sum_departs():
     assert result.drifted and result.departs
     assert not pair_analysis(shrunken).drifted, "without its training nobody can tell"
     foreign = pair_analysis(shrunken, initial=training["initial"])
-    assert np.isnan(foreign.drift_limit) and not foreign.drifted
+    assert foreign.shrinkage == pytest.approx(0.2 * training["shrinkage"], abs=1e-4)
+    assert not foreign.drifted, "a strong weight decay would have done the same"
 
 
-def test_a_material_residual_departs_without_any_drift():
+def test_a_material_residual_of_three_classes_departs_without_any_drift():
     rng = np.random.default_rng(2)
-    initial = rng.normal(0, 0.05, (2, 512))
+    initial = rng.normal(0, 0.05, (3, 512))
     learned = 0.8 * initial.sum(axis=0)  # d follows s: the moments of each alone cannot tell
-    weight = initial + np.stack([learned, -learned])
+    weight = initial + np.stack([learned, -0.5 * learned, -0.5 * learned])
     result = pair_analysis(weight, initial=initial, shrinkage=1.0)
     assert not result.drifted
     assert result.residual_high < 0 or result.residual_low > 0
@@ -314,11 +315,13 @@ def test_run_gives_the_null_its_own_rates(tmp_path):
     assert result.notes == ()
 
 
-def test_run_without_steps_says_that_decay_is_unknown(tmp_path):
-    run = write_synthetic_run(tmp_path)
+def test_run_without_steps_estimates_its_decay(tmp_path):
+    run = write_synthetic_run(tmp_path, weight_decay=0.01, epochs=14)
+    recorded = run_pair_analysis(run).shrinkage
     del run.settings["steps_per_epoch"]
     result = run_pair_analysis(run)
-    assert result.shrinkage is None
+    assert result.shrinkage_estimated and recorded < 0.99
+    assert result.shrinkage == pytest.approx(recorded, abs=1e-6)
     assert any("weight decay is not known" in note for note in result.notes)
 
 

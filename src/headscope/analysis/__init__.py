@@ -21,7 +21,8 @@ from headscope.analysis.flatten import (
 )
 from headscope.analysis.intraclass import Intraclass, intraclass
 from headscope.analysis.null import correlation_from_moments, residual_interval, sum_shrinkage
-from headscope.analysis.pairs import PairAnalysis, pair_analysis
+from headscope.analysis.pairs import PairAnalysis, class_pairs, pair_analysis
+from headscope.analysis.relation import LearnedNull, learned_null
 from headscope.analysis.rows import Geometry, RowSummary
 from headscope.analysis.separation import Separation, separation
 from headscope.analysis.settings import (
@@ -54,7 +55,6 @@ from headscope.analysis.weights import (
     HeadAnalysis,
     SeedCorrelation,
     carriers,
-    class_pairs,
     head_analysis,
     run_head_analysis,
     run_pair_analysis,
@@ -76,6 +76,7 @@ __all__ = [
     "Geometry",
     "HeadAnalysis",
     "Intraclass",
+    "LearnedNull",
     "LogitScatter",
     "PairAnalysis",
     "PolynomialFit",
@@ -102,6 +103,7 @@ __all__ = [
     "format_seconds",
     "head_analysis",
     "intraclass",
+    "learned_null",
     "linear_cka",
     "logit_scatter",
     "make_tail",

@@ -20,8 +20,12 @@ class PolynomialFit:
     """Least-squares polynomial y(z), z = (x − mu) / sigma, as the paper's tool centres and scales.
 
     `coefficients` stand highest power first; `sigma` is the sample standard deviation (n − 1);
-    `bic` is that of Gaussian errors with degree + 1 coefficients; `f` and `p` test the fit
-    against the one a degree below. Source: Khagi & Kwon 2022, Fig. 3.
+    `bic` is that of Gaussian errors with degree + 1 coefficients; `f` tests the fit against the
+    one a degree below, and `p` is its tail if features were independent and errors normal.
+    Rows that training ties are neither: `shuffled_p` is the share of `shuffles` of the conserved
+    part against the learned one whose F reaches `f`, `shuffled_f_median` and `shuffled_f_high` the
+    median and 95% quantile of their F (`headscope.analysis.shuffles`); NaN where none were made.
+    Source: Khagi & Kwon 2022, Fig. 3; docs/science.md, section 3.
     """
 
     degree: int
@@ -34,6 +38,10 @@ class PolynomialFit:
     bic: float
     f: float
     p: float
+    shuffles: int = 0
+    shuffled_f_median: float = NAN
+    shuffled_f_high: float = NAN
+    shuffled_p: float = NAN
 
     def __call__(self, x: ArrayLike) -> Array:
         """Return the fitted y at x."""

@@ -17,7 +17,8 @@ Array = NDArray[np.float64]
 Pair = tuple[int, int]
 NAN = float("nan")
 DRAWS = 1000
-ROUNDING = 1e-5  # of the largest weight
+ROUNDING = 1e-5  # of the largest weights: what float32 loses in training
+BFLOAT16 = 4e-3  # what a head and its start lose where they are stored in half precision
 
 
 class Null(NamedTuple):
@@ -41,6 +42,57 @@ def sum_shrinkage(learning_rates: ArrayLike, weight_decay: float, momentum: floa
         velocity = momentum * velocity + weight_decay * total
         total -= rate * velocity
     return total
+
+
+class Shrinkage(NamedTuple):
+    """The factor that weight decay left on the row sum, and whether it was estimated."""
+
+    factor: float
+    estimated: bool
+
+
+def row_sum_shrinkage(W: Array, initial: Array | None, recorded: float | None) -> Shrinkage:
+    """Return the recorded factor of weight decay, or else estimate it from the two row sums.
+
+    Training conserves each entry of the sum but for one common factor, so the row sum is regressed
+    on the initial one without an intercept. Weight decay neither grows a sum nor turns it, so the
+    factor is held to 0 to 1; it is 1 for a sum that starts at zero, and without an initial head.
+    Source: docs/science.md, section 2.
+    """
+    if recorded is not None or initial is None:
+        return Shrinkage(1.0 if recorded is None else recorded, estimated=False)
+    before = initial.sum(axis=0)
+    size = float(before @ before)
+    factor = float(W.sum(axis=0) @ before) / size if size > 0 else 1.0
+    return Shrinkage(min(1.0, max(0.0, factor)), estimated=True)
+
+
+def predicted_sum(initial: Array, shrinkage: float) -> Array:
+    """Return the row sum (D,) that training leaves of an initial head (K, D)."""
+    return shrinkage * initial.sum(axis=0)
+
+
+def drift_limit(W: Array, predicted: Array, estimated: bool = False) -> float:
+    """Return the drift of the row sum that rounding explains, of a recorded or a foreign head."""
+    rounding = BFLOAT16 if estimated else ROUNDING
+    return max(1e-3 * float(predicted.std()), rounding * float(np.abs(W).sum(axis=0).max()))
+
+
+def displacement_ratio(W: Array) -> float:
+    """Return the spread of the learned part over the conserved one's, scaled to 1 if untrained.
+
+    K independent rows of equal variance put K − 1 times as much of it into the differences from
+    their mean as into the mean itself; for K = 2 the ratio is sqrt(var d / var s). It is infinite
+    where the row sum varies no more than float32 rounds, as in a head that started at zero.
+    """
+    K, mean_row = len(W), W.mean(axis=0)  # (D,)
+    conserved = covariance(mean_row, mean_row)
+    moved = float(np.var(W - mean_row, axis=1, ddof=1).sum()) if W.shape[1] > 1 else 0.0
+    moved /= K * (K - 1)
+    rounding = ROUNDING * float(np.abs(W).sum(axis=0).max()) / K
+    if sqrt(conserved) > rounding:
+        return sqrt(moved / conserved)
+    return float("inf") if sqrt(moved) > rounding else NAN
 
 
 def correlation_from_moments(sum_var: float, difference_var: float, covariance: float) -> float:

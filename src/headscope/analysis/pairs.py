@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import atanh, comb, hypot, isnan, sqrt
-from typing import Any, Literal
+from math import hypot, isinf, isnan
+from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from headscope.analysis.display import Sheet, Shown
@@ -15,13 +15,27 @@ from headscope.analysis.null import (
     NAN,
     Array,
     Pair,
+    Shrinkage,
     correlation_from_moments,
     covariance,
+    displacement_ratio,
+    drift_limit,
     null_prediction,
     pearson,
+    predicted_sum,
     residual_interval,
+    row_sum_shrinkage,
 )
-from headscope.errors import InputError
+from headscope.analysis.relation import (
+    ALPHA,
+    NO_FEATURES,
+    TWO_CLASSES,
+    LearnedNull,
+    no_reference,
+    relation,
+)
+from headscope.analysis.shuffles import beside_shuffles, shuffle_count
+from headscope.analysis.weight_checks import check_pair, checked
 
 MATERIAL = 0.005
 MOST_CLASSES = 10  # up to which every pair is asked
@@ -60,7 +74,17 @@ class PairAnalysis(Shown):
         alone forces on this head. NaN without an initial head.
     r_learned
         Correlation of the rows less the mean row, the learned part: −1 for K = 2 whatever was
-        learned, −1 / (K − 1) for K unrelated rows of equal spread.
+        learned, −1 / (K − 1) for K unrelated rows of equal spread and independent features.
+    r_unrelated, r_unrelated_low, r_unrelated_high
+        Mean, 2.5% and 97.5% quantile of `r_learned` in heads retrained on labels permuted by
+        subject (`relation.learned_null`). NaN where there are none.
+    related_p
+        Share of labellings that move some pair as far from its mean as the true one moves this:
+        p adjusted for `pairs_asked` pairs. NaN where there are no such heads.
+    retrained_heads
+        How many.
+    withheld
+        Why `related` is not judged; '' if it is.
     residual
         r − r_null.
     residual_low, residual_high
@@ -69,19 +93,23 @@ class PairAnalysis(Shown):
         Slope of y on x under the null.
     null_source
         Whence the null takes the row sum.
-    shrinkage
-        Factor by which weight decay shrank the row sum; None if unknown, then taken as 1.
+    shrinkage, shrinkage_estimated
+        Factor by which weight decay shrank the row sum: of the record, or else estimated by
+        regressing the row sum on the initial one. None without an initial head.
     row_sum_drift
         max |row sum − predicted row sum|. NaN without an initial head.
     drift_limit
         The drift that rounding explains: 0.001 of the standard deviation of the predicted row
-        sum, or 1e-5 of the largest weights that cancel in it. NaN where the null is not of the
-        head's own training, initial head and weight decay.
+        sum, or 1e-5 of the largest weights that cancel in it (0.004, that of half precision,
+        where the shrinkage was estimated). NaN without an initial head.
     displacement_ratio
-        Spread of the learned part over that of the conserved part; about 1 when untrained. For
-        K = 2: sqrt(var d / var s), of the sum and difference as observed.
+        Spread of the learned part over that of the conserved part; about 1 when untrained,
+        infinite where nothing is conserved, as in a head that started at zero. For K = 2:
+        sqrt(var d / var s), of the sum and difference as observed.
+    pairs_asked
+        The pairs for which p and intervals are adjusted: every pair of up to 10 classes.
     fits
-        Polynomials of degree 1 to 4, fewer where D is too small.
+        Polynomials of degree 1 to 4, fewer where D is too small, each beside its shuffles.
     """
 
     class_names: tuple[str, str]
@@ -101,15 +129,23 @@ class PairAnalysis(Shown):
     r_null: float
     r_conserved: float
     r_learned: float
+    r_unrelated: float
+    r_unrelated_low: float
+    r_unrelated_high: float
+    related_p: float
+    retrained_heads: int
+    withheld: str
     residual: float
     residual_low: float
     residual_high: float
     null_slope: float
     null_source: Literal["initial head", "observed row sum"]
     shrinkage: float | None
+    shrinkage_estimated: bool
     row_sum_drift: float
     drift_limit: float
     displacement_ratio: float
+    pairs_asked: int
     fits: tuple[PolynomialFit, ...]
     notes: tuple[str, ...]
 
@@ -117,6 +153,11 @@ class PairAnalysis(Shown):
     def drifted(self) -> bool:
         """Whether the row sum moved as no training by SGD moves it."""
         return self.row_sum_drift > self.drift_limit
+
+    @property
+    def conserves_nothing(self) -> bool:
+        """Whether the row sum is constant, as of a head that started at zero."""
+        return isinf(self.displacement_ratio)
 
     @property
     def residual_limit(self) -> float:
@@ -131,25 +172,25 @@ class PairAnalysis(Shown):
     def departs(self) -> bool:
         """Whether r departs from the null: the row sum drifted, or the residual is material.
 
-        Of more than two classes the interval is widened for all pairs that are asked (Bonferroni).
+        Of two classes only a drift departs: while the sum is conserved the residual is about
+        0.19 · corr(s, d)² at most, and s is drawn before training (docs/science.md, section 2).
+        Of more, the interval is widened for all pairs that are asked (Bonferroni).
         """
-        reach = float(stats.norm.isf(0.025 / pair_count(self.class_count)) / stats.norm.isf(0.025))
+        if isnan(self.r) or self.class_count == 2:
+            return self.drifted and not isnan(self.r)
+        reach = float(stats.norm.isf(0.025 / self.pairs_asked) / stats.norm.isf(0.025))
         low = self.residual - reach * (self.residual - self.residual_low)
         high = self.residual + reach * (self.residual_high - self.residual)
         return self.drifted or ((low > 0 or high < 0) and abs(self.residual) > self.residual_limit)
 
     @property
     def related(self) -> bool:
-        """Whether r_learned differs from the −1 / (K − 1) of unrelated rows, at 5% over all pairs.
+        """Whether r_learned differs from that of permuted labels, at 5% over all pairs.
 
-        By Fisher's z, features taken as independent; never for two classes, where both are −1.
+        Never for two classes, whose learned parts are opposite, nor where `withheld` says why it
+        is not judged.
         """
-        K, D = self.class_count, self.feature_count
-        if K < 3 or D < 4 or isnan(self.r_learned):
-            return False
-        bounded = min(1 - 1e-12, max(1e-12 - 1, self.r_learned))
-        z = abs(atanh(bounded) - atanh(-1 / (K - 1))) * sqrt(D - 3)
-        return z > float(stats.norm.isf(0.025 / pair_count(K)))
+        return self.related_p <= ALPHA
 
     def sheets(self) -> Sequence[Sheet]:
         """The correlation beside its null, and the fits."""
@@ -159,6 +200,7 @@ class PairAnalysis(Shown):
             ("r, Pearson", self.r),
             ("r, null prediction", self.r_null),
             ("r of the learned part", self.r_learned),
+            *self._relation_facts(),
             ("residual", self.residual),
             ("  its 95% interval, from", self.residual_low),
             ("  to", self.residual_high),
@@ -169,15 +211,28 @@ class PairAnalysis(Shown):
             ("drift of the row sum", self.row_sum_drift),
         ]
         fits = [
-            (fit.degree, fit.equation.partition(", where")[0], fit.r2, fit.bic, fit.p)
+            (fit.degree, fit.equation.partition(", where")[0], fit.r2, fit.f, fit.shuffled_f_high,
+             fit.shuffled_p)
             for fit in self.fits
-        ]
-        sheets = [Sheet(f"{first} against {second}", ("", "value"), facts, self.notes)]
+        ]  # fmt: skip
+        notes = [*self.notes, *([self.withheld] if self.withheld else [])]
+        sheets = [Sheet(f"{first} against {second}", ("", "value"), facts, notes)]
         if fits:
             where = self.fits[0].equation.partition(", ")[2]
-            columns = ("degree", f"fit, {where}", "R²", "BIC", "p")
-            sheets.append(Sheet("Polynomial fits", columns, fits))
+            columns = ("degree", f"fit, {where}", "R²", "F", "95% of F", "p")
+            note = shuffle_note(self.fits[0].shuffles)
+            sheets.append(Sheet("Polynomial fits", columns, fits, [note]))
         return sheets
+
+    def _relation_facts(self) -> list[tuple[str, float]]:
+        if self.withheld:
+            return []
+        return [
+            ("  its mean on permuted labels", self.r_unrelated),
+            ("  95% of it there, from", self.r_unrelated_low),
+            ("  to", self.r_unrelated_high),
+            ("  p over all pairs", self.related_p),
+        ]
 
 
 def pair_analysis(
@@ -188,6 +243,8 @@ def pair_analysis(
     class_names: Sequence[str] | None = None,
     pair: Pair = (0, 1),
     shrinkage: float | None = None,
+    learned: LearnedNull | None = None,
+    asked: Sequence[Pair] | None = None,
 ) -> PairAnalysis:
     """Correlate and fit two rows of a final layer, beside what training forces on them.
 
@@ -200,7 +257,14 @@ def pair_analysis(
     pair
         The rows on the x and the y axis.
     shrinkage
-        Factor by which weight decay shrank the row sum (`sum_shrinkage`); 1 if left out.
+        Factor by which weight decay shrank the row sum (`sum_shrinkage`); estimated from the two
+        sums if left out.
+    learned
+        Heads retrained on permuted labels (`relation.learned_null`); without them no pair is
+        called related.
+    asked
+        The pairs for which p and intervals are adjusted; by default every pair of up to 10
+        classes, or this one of more.
 
     Raises
     ------
@@ -209,16 +273,24 @@ def pair_analysis(
     """
     W, start, names = checked(weight, bias, initial, class_names)
     K, D = W.shape
-    first, second = _check_pair(pair, K)
+    first, second = check_pair(pair, K)
     x, y = W[first], W[second]
     row_sum = W.sum(axis=0)  # (D,)
-    predicted = row_sum if start is None else predicted_sum(start, shrinkage)
+    decay = row_sum_shrinkage(W, start, shrinkage)
+    predicted = row_sum if start is None else predicted_sum(start, decay.factor)
     s, d = x + y, x - y
     moments = covariance(s, s), covariance(d, d), covariance(s, d)
     null = null_prediction(W, predicted / K, (first, second))
     r = pearson(x, y)
     low, high = residual_interval(W, predicted / K, (first, second))
-    known = start is not None
+    has_initial = start is not None
+    family = list(asked or class_pairs(K, (first, second)))
+    learned = learned or no_reference(TWO_CLASSES if K == 2 else NO_FEATURES)
+    standing = relation(learned, (first, second), family)
+    rows = W[[first, second]]
+    conserved = (
+        np.stack([row_sum / K] * 2) if start is None else (decay.factor * start[[first, second]])
+    )
     return PairAnalysis(
         class_names=(names[first], names[second]),
         pair=(first, second),
@@ -235,66 +307,45 @@ def pair_analysis(
         sum_difference_covariance=moments[2],
         r_identity=correlation_from_moments(*moments),
         r_null=null.r,
-        r_conserved=null.r_conserved if known else NAN,
+        r_conserved=null.r_conserved if has_initial else NAN,
         r_learned=pearson(x - row_sum / K, y - row_sum / K),
+        r_unrelated=standing.expected,
+        r_unrelated_low=standing.low,
+        r_unrelated_high=standing.high,
+        related_p=standing.p,
+        retrained_heads=learned.heads,
+        withheld=learned.reason,
         residual=r - null.r,
         residual_low=low,
         residual_high=high,
         null_slope=null.slope,
-        null_source="initial head" if known else "observed row sum",
-        shrinkage=shrinkage if known else None,
-        row_sum_drift=float(np.abs(row_sum - predicted).max()) if known else NAN,
-        drift_limit=_drift_limit(W, predicted) if known and shrinkage is not None else NAN,
+        null_source="initial head" if has_initial else "observed row sum",
+        shrinkage=decay.factor if has_initial else None,
+        shrinkage_estimated=decay.estimated,
+        row_sum_drift=float(np.abs(row_sum - predicted).max()) if has_initial else NAN,
+        drift_limit=drift_limit(W, predicted, decay.estimated) if has_initial else NAN,
         displacement_ratio=displacement_ratio(W),
-        fits=polynomial_fits(x, y),
-        notes=_notes(W, (first, second), names, known, shrinkage),
+        pairs_asked=len(family),
+        fits=beside_shuffles(
+            polynomial_fits(x, y), conserved, rows - conserved, shuffle_count(D, len(family))
+        ),
+        notes=_notes(W, (first, second), names, start, decay),
     )
 
 
-def pair_count(class_count: int) -> int:
-    """Return how many pairs of classes are asked: every pair of up to 10 classes, one of more."""
-    return comb(class_count, 2) if class_count <= MOST_CLASSES else 1
+def class_pairs(class_count: int, first: Pair = (0, 1)) -> list[Pair]:
+    """Return every pair of up to 10 classes, or the first pair alone of more."""
+    if class_count > MOST_CLASSES:
+        return [first]
+    return [(i, j) for i in range(class_count) for j in range(i + 1, class_count)]
 
 
-def displacement_ratio(W: Array) -> float:
-    """Return the spread of the learned part over the conserved one's, scaled to 1 if untrained.
-
-    K independent rows of equal variance put K − 1 times as much of it into the differences from
-    their mean as into the mean itself; for K = 2 the ratio is sqrt(var d / var s).
-    """
-    mean_row = W.mean(axis=0)  # (D,)
-    kept = covariance(mean_row, mean_row)
-    moved = float(np.var(W - mean_row, axis=1, ddof=1).sum()) if W.shape[1] > 1 else 0.0
-    moved /= len(W) * (len(W) - 1)
-    if kept > 0:
-        return sqrt(moved / kept)
-    return float("inf") if moved > 0 else NAN
-
-
-def predicted_sum(initial: Array, shrinkage: float | None) -> Array:
-    """Return the row sum (D,) that training leaves of an initial head (K, D)."""
-    return (1.0 if shrinkage is None else shrinkage) * initial.sum(axis=0)
-
-
-def checked(
-    weight: ArrayLike,
-    bias: ArrayLike | None,
-    initial: ArrayLike | None,
-    class_names: Sequence[str] | None,
-) -> tuple[Array, Array | None, list[str]]:
-    """Return weight (K, D), the initial one or None, and K names; InputError if they disagree."""
-    W = _matrix(weight, "weight")
-    names = [f"class {k}" for k in range(len(W))] if class_names is None else list(class_names)
-    if len(names) != len(W):
-        raise InputError(f"{len(names)} class names were given for {len(W)} rows of weights.")
-    if bias is not None and np.shape(bias) != (len(W),):
-        raise InputError(f"bias has shape {np.shape(bias)}; weight {W.shape} needs ({len(W)},).")
-    if initial is None:
-        return W, None, names
-    start = _matrix(initial, "initial")
-    if start.shape != W.shape:
-        raise InputError(f"initial has shape {start.shape}, weight {W.shape}.")
-    return W, start, names
+def shuffle_note(shuffles: int) -> str:
+    """Say what the p of a fit stands for."""
+    return (
+        f"p: share of {shuffles:,} shuffles of what training conserves against what was learned "
+        "whose F reaches that of the fit."
+    )
 
 
 def _orthogonal_slope(x: Array, y: Array) -> float:
@@ -305,16 +356,12 @@ def _orthogonal_slope(x: Array, y: Array) -> float:
     return (yy - xx + hypot(yy - xx, 2 * xy)) / (2 * xy)
 
 
-def _drift_limit(W: Array, predicted: Array) -> float:
-    return max(1e-3 * float(predicted.std()), 1e-5 * float(np.abs(W).sum(axis=0).max()))
-
-
 def _notes(
     W: Array,
     pair: tuple[int, int],
     names: Sequence[str],
-    has_initial: bool,
-    shrinkage: float | None,
+    initial: Array | None,
+    decay: Shrinkage,
 ) -> tuple[str, ...]:
     notes = [
         f"The weights to {names[row]} are all equal: their correlation is undefined."
@@ -324,24 +371,13 @@ def _notes(
     distinct = len(np.unique(W[pair[0]]))
     if not notes and distinct <= max(DEGREES):
         notes.append(f"{distinct} distinct weights determine no fit above degree {distinct - 1}.")
-    if not has_initial:
+    if initial is None:
         notes.append("No initial head is recorded: the null takes the row sum as observed.")
-    elif shrinkage is None:
-        notes.append("The weight decay is not known: the null takes the initial sum as it was.")
+    elif decay.estimated and not initial.any():
+        notes.append("The head started at zero: there was no row sum for weight decay to shrink.")
+    elif decay.estimated:
+        notes.append(
+            "The weight decay is not known: that it shrank the row sum to "
+            f"{decay.factor:.4f} of the initial one was estimated by regressing one on the other."
+        )
     return tuple(notes)
-
-
-def _matrix(values: ArrayLike, name: str) -> Array:
-    matrix: NDArray[Any] = np.asarray(values, dtype=np.float64)
-    if matrix.ndim != 2 or matrix.shape[0] < 2 or matrix.shape[1] < 1:
-        raise InputError(f"{name} has shape {matrix.shape}; (K, D) with K of 2 or more is needed.")
-    if not np.isfinite(matrix).all():
-        raise InputError(f"{name} holds values that are not finite.")
-    return matrix
-
-
-def _check_pair(pair: tuple[int, int], K: int) -> tuple[int, int]:
-    first, second = pair
-    if first == second or not (0 <= first < K and 0 <= second < K):
-        raise InputError(f"pair {pair} names no two different rows of 0 to {K - 1}.")
-    return first, second

@@ -9,16 +9,20 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from headscope.analysis.display import Sheet, Shown, cell
-from headscope.analysis.null import NAN, Array, Pair, pearson, sum_shrinkage
-from headscope.analysis.pairs import (
-    MOST_CLASSES,
-    PairAnalysis,
-    checked,
+from headscope.analysis.null import (
+    NAN,
+    Array,
+    Pair,
     displacement_ratio,
-    pair_analysis,
+    pearson,
     predicted_sum,
+    row_sum_shrinkage,
+    sum_shrinkage,
 )
+from headscope.analysis.pairs import MOST_CLASSES, PairAnalysis, class_pairs, pair_analysis
+from headscope.analysis.relation import LearnedNull, learned_null
 from headscope.analysis.rows import Geometry, RowSummary, row_geometry, row_summaries
+from headscope.analysis.weight_checks import checked
 from headscope.errors import InputError
 from headscope.record import Run
 
@@ -67,8 +71,7 @@ class HeadAnalysis(Shown):
         apart, K = [pair for pair in known if pair.departs], len(self.class_names)
         if apart or K == 2:
             return _meaning(max(apart or known, key=_distance), self.displacement_ratio)
-        related = max(known, key=lambda pair: abs(pair.r_learned + 1 / (K - 1)))
-        return _meaning(related, self.displacement_ratio)
+        return _meaning(max(known, key=relatedness), self.displacement_ratio)
 
     def sheets(self) -> Sequence[Sheet]:
         """Rows, pairs, geometry and the meaning."""
@@ -165,6 +168,7 @@ def head_analysis(
     class_names: Sequence[str] | None = None,
     pairs: Sequence[Pair] | None = None,
     shrinkage: float | None = None,
+    learned: LearnedNull | None = None,
 ) -> HeadAnalysis:
     """Analyse a final layer: parameters as of `pair_analysis`, with `pairs` of rows or None.
 
@@ -174,8 +178,10 @@ def head_analysis(
     chosen = class_pairs(len(W)) if pairs is None else list(pairs)
     drift = NAN
     if start is not None:
-        drift = float(np.abs(W.sum(axis=0) - predicted_sum(start, shrinkage)).max())
-    options: dict[str, Any] = {"class_names": names, "shrinkage": shrinkage}
+        factor = row_sum_shrinkage(W, start, shrinkage).factor
+        drift = float(np.abs(W.sum(axis=0) - predicted_sum(start, factor)).max())
+    options: dict[str, Any] = {"class_names": names, "shrinkage": shrinkage, "learned": learned}
+    options["asked"] = class_pairs(len(W)) if len(W) <= MOST_CLASSES else chosen
     return HeadAnalysis(
         class_names=tuple(names),
         weight=W,
@@ -188,13 +194,6 @@ def head_analysis(
         row_sum_drift=drift,
         pairs=tuple(pair_analysis(W, bias, start, pair=pair, **options) for pair in chosen),
     )
-
-
-def class_pairs(class_count: int) -> list[Pair]:
-    """Return every pair of up to 10 classes, or the first pair alone of more."""
-    if class_count > MOST_CLASSES:
-        return [(0, 1)]
-    return [(i, j) for i in range(class_count) for j in range(i + 1, class_count)]
 
 
 def seed_correlation(
@@ -269,37 +268,58 @@ def _recorded(run: Run) -> dict[str, Any]:
         "initial": head.get("initial_weight"),
         "class_names": run.class_names,
         "shrinkage": run_shrinkage(run),
+        "learned": learned_null(run),
     }
+
+
+def relatedness(pair: PairAnalysis) -> tuple[float, float]:
+    """Return what orders pairs of several classes: p first, then the distance from unrelated."""
+    distance = abs(pair.r_learned + 1 / (pair.class_count - 1))
+    return (-pair.related_p if pair.related_p >= 0 else -1.0), distance
 
 
 def _meaning(pair: PairAnalysis, displacement: float) -> str:
     first, second = pair.class_names
     given = f"The weights to {first} and to {second} correlate by {pair.r:.4f}"
-    null, ratio = f"{pair.r_null:.4f}", cell(displacement, 3)
     if pair.departs:
         why = " The row sum moved as SGD cannot move it." if pair.drifted else ""
         text = (
-            f"{given}, where training alone gives {null}. The rest, {pair.residual:.4f}, is "
-            f"worth a look.{why}"
+            f"{given}, where training alone gives {pair.r_null:.4f}. The rest, "
+            f"{pair.residual:.4f}, is worth a look.{why}"
         )
     elif pair.class_count > 2:
-        text = (
-            f"{given}. Without what all rows share, which training conserves, they correlate by "
-            f"{pair.r_learned:.4f}, where unrelated classes give "
-            f"{-1 / (pair.class_count - 1):.4f}: "
-        )
-        text += (
-            "that difference is what was learned."
-            if pair.related
-            else f"chance gives as much to {pair.feature_count:,} features."
-        )
+        text = f"{given}. {_relation_words(pair)}"
     else:
         source = "training forces" if pair.null_source == "initial head" else "its row sum gives"
         text = (
-            f"{given}, and {source} {null} on any data. It says how far the head moved "
-            f"(displacement ratio {ratio}; 1 before training), and nothing of what it learned."
+            f"{given}, and {source} {pair.r_null:.4f} on any data. Of two classes nothing can "
+            "depart from that while the sum of the rows is conserved: it says how far the head "
+            f"moved ({_displacement_words(displacement)}), and nothing of what it learned."
         )
     return text.replace("-", "−")
+
+
+def _displacement_words(ratio: float) -> str:
+    if np.isinf(ratio):
+        return "displacement ratio ∞: nothing is conserved, as of a head that started at zero"
+    return f"displacement ratio {cell(ratio, 3)}; 1 before training"
+
+
+def _relation_words(pair: PairAnalysis) -> str:
+    text = (
+        "Without what all rows share, which training conserves, they correlate by "
+        f"{pair.r_learned:.4f}"
+    )
+    if pair.withheld:
+        return f"{text}. {pair.withheld}"
+    text += (
+        f", where {pair.retrained_heads} heads retrained on labels permuted by subject give "
+        f"{pair.r_unrelated_low:.4f} to {pair.r_unrelated_high:.4f} (p = {pair.related_p:.3f} over "
+        "all pairs): "
+    )
+    return text + (
+        "that difference is what was learned." if pair.related else "chance gives as much."
+    )
 
 
 def _distance(pair: PairAnalysis) -> float:

@@ -44,7 +44,9 @@ def head(
     """Analyse the final layer of anyone's network, without its data.
 
     Nothing in the file is executed, and no tensor but the final layer's is read. Without
-    --initial the null prediction takes the sum of the rows as observed.
+    --initial the null prediction takes the sum of the rows as observed; with it an unknown weight
+    decay is estimated. Whether two of several classes are related is judged for a frozen run
+    alone, whose head is trained again on permuted labels.
 
     Example: headscope head resnet50.pth --initial before.pth --classes NC,AD --out head
     """
@@ -74,21 +76,23 @@ def _analyse(
     classes: list[str] | None,
     pairs: list[tuple[int, int]] | None,
 ) -> "HeadAnalysis":
+    from headscope.analysis.relation import learned_null
     from headscope.analysis.weights import head_analysis, run_shrinkage
     from headscope.checkpoint import read_head
     from headscope.record import Run
 
-    shrinkage, start = None, found.initial_weight
+    shrinkage, learned, start = None, None, found.initial_weight
     run = Run(found.path.parent)
     if found.path.name == "head.npz" and run.finished:
-        shrinkage = run_shrinkage(run)
+        shrinkage, learned = run_shrinkage(run), learned_null(run)
     if initial is not None:
         layer = layer or (None if found.path.suffix == ".npz" else found.layer)
         start, shrinkage = read_head(initial, layer).weight, None
     named = classes or found.class_names
     return head_analysis(
-        found.weight, found.bias, start, class_names=named, pairs=pairs, shrinkage=shrinkage
-    )
+        found.weight, found.bias, start,
+        class_names=named, pairs=pairs, shrinkage=shrinkage, learned=learned,
+    )  # fmt: skip
 
 
 def _look_at(

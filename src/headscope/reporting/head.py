@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
-from math import isfinite
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ def head_facts(
     seen: tuple[FeatureAnalysis, Collapse] | tuple[()] = (),
     carried: Sequence[Carrier] = (),
 ) -> dict[str, Any]:
-    """Return every number of a final layer as JSON knows them: undefined and infinite are null.
+    """Return every number of a final layer as JSON knows them.
 
-    The matrix of cosines is left out beyond 10 classes, for its range.
+    Undefined numbers are null, infinite ones the text 'Infinity' or '-Infinity'. The matrix of
+    cosines is left out beyond 10 classes, for its range.
     """
     cosines = head.geometry.cosines
     apart = cosines[~np.eye(len(cosines), dtype=bool)]
@@ -106,7 +107,8 @@ def write_head(
 
 def _pair_facts(pair: Any) -> dict[str, Any]:
     facts = _plain_fields(pair) | {"class_names": list(pair.class_names), "pair": list(pair.pair)}
-    facts |= {"departs": pair.departs, "drifted": pair.drifted, "notes": list(pair.notes)}
+    facts |= {"departs": pair.departs, "drifted": pair.drifted, "related": pair.related}
+    facts["notes"] = list(pair.notes)
     return facts | {
         "fits": [asdict(fit) | {"equation": fit.equation} for fit in pair.fits],
     }
@@ -134,7 +136,7 @@ def _jsonable_fields(result: Any) -> Any:
 
 
 def _finite(value: Any) -> Any:
-    """Make what JSON does not know into what it does: NaN and infinity into null."""
+    """Make what JSON does not know into what it does: NaN into null, infinity into its name."""
     if isinstance(value, Mapping):
         return {name: _finite(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -143,4 +145,6 @@ def _finite(value: Any) -> Any:
         return _finite(value.tolist())
     if isinstance(value, np.generic):
         return _finite(value.item())
-    return None if isinstance(value, float) and not isfinite(value) else value
+    if isinstance(value, float) and not isfinite(value):
+        return None if isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
