@@ -17,7 +17,7 @@ from scipy import stats
 
 from headscope.analysis.findings import ALARM, centre
 from headscope.analysis.heads import HeadRecipe, train_heads
-from headscope.analysis.permutation import Null, PermutationTest, accuracies, permute_labels
+from headscope.analysis.permutation import Null, PermutationTest, permute_labels
 from headscope.analysis.rearrangement import no_leak
 
 WIDTH, SLICES, EPOCHS = 24, 2, 5
@@ -43,6 +43,15 @@ def draw_split(rng, label, subject):
     return subset
 
 
+def balanced(calls, labels):
+    """Return the balanced accuracy of each row, over the classes that its labels hold."""
+    with np.errstate(invalid="ignore"):
+        recalls = [
+            ((calls == k) & (labels == k)).sum(axis=1) / (labels == k).sum(axis=1) for k in (0, 1)
+        ]
+    return np.nanmean(recalls, axis=0)
+
+
 def clean_test(rng, features, label, subject, draws, lean, plain):
     """Return the permutation test of one run under a split by subject, which leaks nothing."""
     subset = draw_split(rng, label, subject)
@@ -55,14 +64,9 @@ def clean_test(rng, features, label, subject, draws, lean, plain):
     weight, bias = train_heads(features, labels, train, recipe)
     logits = np.einsum("nd,rkd->rnk", features[test], weight) + bias[:, None]
     logits[:, :, 0] += lean
-    figures = [
-        accuracies(logits[r], labels[test, r], subject[test])["slice_balanced_accuracy"]
-        for r in range(draws)
-    ]
-    expected = None
-    if not plain:
-        expected = no_leak(logits.argmax(axis=2), labels[test], subject[test], subject[test])
-    null = {"slice_balanced_accuracy": Null(0.5, tuple(figures))}
+    calls, labels = logits.argmax(axis=2), labels[test]  # (R, n), (n, R)
+    expected = None if plain else no_leak(calls, labels, subject[test], subject[test])
+    null = {"slice_balanced_accuracy": Null(0.5, tuple(balanced(calls, labels.T)))}
     return PermutationTest("", "", "", "subject", 0, 2, draws, "", null, no_leak=expected)
 
 
@@ -93,7 +97,7 @@ def main():
     options = parser.parse_args()
     print("| permutations | lean to the rare class | mean | alarms at 1 in 1,000 | at 5% |")
     print("|---|---|---|---|---|")
-    for draws, lean in ((200, 0.0), (200, 3.0), (200, 12.0), (20, 0.0), (20, 12.0)):
+    for draws, lean in ((200, 0.0), (200, 12.0), (20, 0.0), (20, 12.0)):
         begin = time.perf_counter()
         mean, shares = alarms(
             options.rounds, options.rare, options.rest, draws, options.seeds, lean, options.plain

@@ -41,6 +41,7 @@ from headscope.reporting.audit import audit_chapter
 from headscope.reporting.calibration import calibration_chapter
 from headscope.reporting.cautions import cautions
 from headscope.reporting.classes import class_parts
+from headscope.reporting.forced import forced
 from headscope.reporting.layers import collapse_chapter, flattening_chapter, layers_chapter
 from headscope.reporting.learned import separation_parts, separations
 from headscope.reporting.numbers import number, numbers
@@ -60,7 +61,7 @@ from headscope.reporting.trust import (
     more_figures,
     run_parts,
 )
-from headscope.reporting.verdict import forced, verdict
+from headscope.reporting.verdict import verdict
 
 T = TypeVar("T")
 CONTENTS: Final = (

@@ -1,17 +1,14 @@
 """The page's first words: what was reached, whether it beats chance, what would be claimed."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import isnan
 
 from markupsafe import Markup
 
-from headscope.analysis import PairAnalysis
 from headscope.analysis.chance import area_words
 from headscope.analysis.comparisons import Comparison, Comparisons
 from headscope.analysis.gap import Gap, GapFigure, clearest_gap
 from headscope.analysis.settings import SettingResult, choose
-from headscope.analysis.weights import relatedness
 from headscope.reporting.numbers import number
 
 MOST_NAMED = 3  # settings that a sentence lists by name
@@ -322,57 +319,6 @@ def _constant(results: Sequence[SettingResult], best: SettingResult) -> Markup:
     )
 
 
-def forced(heads: Mapping[str, Sequence[PairAnalysis]]) -> Markup:
-    """Say whether the correlation of the rows is the one that training forces."""
-    pairs = [(run, pair) for run, analyses in heads.items() for pair in analyses]
-    pairs = [(run, pair) for run, pair in pairs if not isnan(pair.residual)]
-    if not pairs:
-        return Markup()
-    apart = [(run, pair) for run, pair in pairs if pair.departs]
-    run, farthest = max(apart or pairs, key=lambda item: abs(item[1].residual))
-    residual = number(abs(farthest.residual), run, "abs_residual", "brief", farthest.pair)
-    if not apart and farthest.class_count > 2:
-        return _learned(pairs)
-    if not apart:
-        return FORCED.format(residual=residual)
-    drifted = sorted({name for name, pair in apart if pair.drifted})
-    cause = DRIFTED.format(", ".join(drifted)) if drifted else Markup()
-    return DEPARTS.format(run=run, residual=residual, cause=cause)
-
-
-def _learned(pairs: Sequence[tuple[str, PairAnalysis]]) -> Markup:
-    """Say of several classes, whose null hardly binds, which pairs are related beyond chance.
-
-    The r of these pairs is that of the null.
-    """
-    judged = [(run, pair) for run, pair in pairs if not pair.withheld]
-    reasons = Markup("").join(
-        WITHHELD.format(
-            pairs=number(count, "all", f"withheld_pairs_{k}", "count"),
-            reason=reason,
-            other="other " if judged else "",
-        )
-        for k, (reason, count) in enumerate(
-            Counter(pair.withheld for _, pair in pairs if pair.withheld).items()
-        )
-    )
-    if not judged:
-        return MANY + reasons
-    run, most = max(judged, key=lambda item: relatedness(item[1]))
-    text = MANY + JUDGED.format(
-        related=number(sum(pair.related for _, pair in judged), "all", "related_pairs", "count"),
-        all=number(len(judged), "all", "pairs", "count"),
-        first=most.class_names[0],
-        second=most.class_names[1],
-        run=run,
-        r=number(most.r_learned, run, "r_learned_most", "correlation", most.pair),
-        low=number(most.r_unrelated_low, run, "r_unrelated_low_most", "correlation", most.pair),
-        high=number(most.r_unrelated_high, run, "r_unrelated_high_most", "correlation", most.pair),
-        p=number(most.related_p, run, "related_p_most", "probability", most.pair),
-    )
-    return text + reasons
-
-
 def _name(result: SettingResult) -> str:
     return f"{result.architecture} ({result.name})"
 
@@ -420,29 +366,4 @@ ONLY_CONSTANTS = Markup(
 CONSTANT_PAIR = Markup(
     "Of {} no gap can be measured, as it predicts one class for all test slices under one of the "
     "splits. "
-)
-FORCED = Markup(
-    "The correlation of the rows of weights, drawn in Figure 3, is the one that the training "
-    "rule forces on any data, to within {residual}: it tells how far the head moved, and "
-    "nothing about MRI. Of two classes nothing can depart from it while the sum of the rows is "
-    "conserved."
-)
-MANY = Markup(
-    "Of more than two classes training forces no correlation of two rows, only that their mean "
-    "stays."
-)
-JUDGED = Markup(
-    " Without that mean, {related} of {all} pairs of rows, drawn in Figure 3, correlate otherwise "
-    "than in heads retrained on labels permuted by subject (at 5% over the pairs of a head). "
-    "Farthest from chance are {first} and {second} in {run}: {r}, where permuted labels give "
-    "{low} to {high} (p = {p})."
-)
-WITHHELD = Markup(" No relation is claimed for {pairs} {other}pairs. {reason}")
-DEPARTS = Markup(
-    "The correlation of the rows of weights, drawn in Figure 3, departs from the one that the "
-    "training rule forces, by {residual} in {run}; only that part is worth interpreting.{cause}"
-)
-DRIFTED = Markup(
-    " The sum of the rows moved in {}, which training by the recorded settings cannot do: the "
-    "head was changed, or trained otherwise than its record says."
 )
