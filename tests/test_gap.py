@@ -80,7 +80,7 @@ def test_the_interval_of_one_seed_speaks_of_these_networks_and_of_several_of_all
 def with_logits(run, logits):
     """Return the run with other logits on record, as `leak_gap` reads them."""
     other = Run(run.path)
-    other.__dict__["features"] = run.features | {"logits": logits}
+    other.__dict__["logits"] = np.asarray(logits, dtype=np.float32)
     return other
 
 
