@@ -31,7 +31,8 @@ def draw_pool(rng, per_fold, auc):
         logits = np.stack([-margin / 2, margin / 2], axis=1)
         slices = slice_units(labels, logits, fold * per_fold + owner)
         tests.append(Test(slices, subject_level(slices, "logits")))
-    return Pool((tuple(tests),), np.arange(FOLDS * per_fold).astype(str), 0.25)
+    subjects = np.arange(FOLDS * per_fold)
+    return Pool((tuple(tests),), subjects.astype(str), subjects % per_fold % 2, 0.25)
 
 
 def claims(per_fold, auc, rounds, seed=0):

@@ -23,7 +23,10 @@ def make_pool(tests, ids=None):
         seeds.setdefault(seed, []).append(Test(slices, subject_level(slices)))
     count = 1 + max(int(np.max(owner)) for *_, owner in tests)
     ids = np.arange(count).astype(str) if ids is None else ids
-    return Pool(tuple(map(tuple, seeds.values())), ids, 0.5)
+    classes = np.zeros(count, dtype=int)
+    for _, labels, _, owner in tests[::-1]:
+        classes[np.asarray(owner)[::-1]] = np.asarray(labels)[::-1]
+    return Pool(tuple(map(tuple, seeds.values())), ids, classes, 0.5)
 
 
 def drawn_pool(rng, folds, per_fold, auc, shifts=True):
@@ -146,7 +149,9 @@ def test_three_classes_are_tested_too():
     for signal, standing in ((0.0, "no better"), (3.0, "above")):
         logits = rng.normal(size=(30, 3)) + signal * np.eye(3)[labels]
         slices = slice_units(labels, logits, np.arange(30))
-        pool = Pool(((Test(slices, subject_level(slices)),),), np.arange(30).astype(str), 0.5)
+        pool = Pool(
+            ((Test(slices, subject_level(slices)),),), np.arange(30).astype(str), labels, 0.5
+        )
         assert against_chance(pool).standing == standing
 
 

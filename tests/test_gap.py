@@ -93,9 +93,10 @@ def test_what_differs_between_seeds_widens_the_interval(both):
     half = np.where((owner % 4 < 2)[:, None], truth, -truth)
     pairs = []
     for seed, logits in enumerate((truth, half, half)):
-        run = with_logits(by_subject, logits)
-        run.__dict__["settings"] = by_subject.settings | {"seed": seed}
-        pairs.append((run, by_slice))
+        pair = with_logits(by_subject, logits), with_logits(by_slice, by_slice.logits)
+        for run in pair:
+            run.__dict__["settings"] = run.settings | {"seed": seed}
+        pairs.append(pair)
     alike = leak_gap([(run, other) for run, other in (pairs[1], pairs[2])])
     apart = leak_gap(pairs)
     widths = [g.figures["slice_accuracy"].high - g.figures["slice_accuracy"].low

@@ -6,22 +6,9 @@ from math import isnan, nan
 
 import numpy as np
 
-from headscope.analysis.slices import (
-    Array,
-    nearest,
-    run_slices,
-    run_units,
-    standardised,
-    variant_of,
-)
-from headscope.metrics import (
-    SHARED_GAP,
-    Resampled,
-    Units,
-    figures,
-    repeated_interval,
-    resample,
-)
+from headscope.analysis.pooled import Pool, pool_sides
+from headscope.analysis.slices import nearest, run_slices, standardised, variant_of
+from headscope.metrics import SHARED_GAP, repeated_interval
 from headscope.record import Run
 
 MEASURES = ("accuracy", "balanced_accuracy", "auc")
@@ -133,153 +120,54 @@ def leak_gap(pairs: Sequence[Pair]) -> Gap:
     The two tests hold different slices of partly the same subjects. So the subjects of all of
     them are drawn together, within class, and each draw gives every test its figure: what a
     subject adds to both sides of the gap is paired, the rest is not. The folds of a seed are
-    pooled to one test; areas are ranked within folds and averaged. With one seed the interval
+    pooled to one test (areas of ranks within folds). With one seed the interval
     holds these networks fixed; with several the variance between them is in it
     (`repeated_interval`). It is not given where a test has fewer than two subjects in a class.
     """
-    repeats: dict[int, list[Pair]] = {}
+    by_seed: dict[int, list[Pair]] = {}
     for pair in pairs:
-        repeats.setdefault(int(pair[0].settings["seed"]), []).append(pair)
-    constant = {seed: _constant(folds) for seed, folds in repeats.items()}
-    varied = [seed for seed, sides in constant.items() if not any(sides)]
-    seeds = varied or list(repeats)
-    chosen = [repeats[seed] for seed in seeds]
-    tests = [[[_Test.of(pair[side]) for pair in folds] for side in (0, 1)] for folds in chosen]
-    labels = _labels(tests)
-    people = {name: n for n, name in enumerate(labels)}
-    label = np.array(list(labels.values()))
-    resampled = resample(label, np.arange(len(people)), len(people))
-    sides = [[_figures(folds, people, resampled) for folds in pair] for pair in tests]
-    runs = [run for folds in chosen for pair in folds for run in pair]
-    sampled = bool(varied) and _enough(tests, runs)
+        by_seed.setdefault(int(pair[0].settings["seed"]), []).append(pair)
+    constant = [_constant(folds) for folds in by_seed.values()]
+    varied = [seed for seed, sides in zip(by_seed, constant, strict=True) if not any(sides)]
+    seeds = varied or list(by_seed)
+    pools = _pools([pair for seed in seeds for pair in by_seed[seed]])
     first = pairs[0][0]
     return Gap(
         architecture=str(first.settings["architecture"]),
         variant=variant_of(first),
         seeds=tuple(seeds),
-        subjects=len(people),
-        figures={
-            name: _gap(name, sides, resampled, _ratio(runs), bool(varied), sampled)
-            for name in FIGURES
-        },
-        constant=tuple(constant.values()),
+        subjects=len(pools[0].ids),
+        figures={name: _gap(name, pools, bool(varied)) for name in FIGURES},
+        constant=tuple(constant),
     )
-
-
-@dataclass(frozen=True)
-class _Test:
-    """A run's test: its slices and subjects as units, and the label of each subject's id."""
-
-    slices: Units
-    subjects: Units
-    labels: dict[str, int]
-
-    @classmethod
-    def of(cls, run: Run) -> "_Test":
-        slices, subjects, ids = run_units(run, "test")
-        first = np.unique(slices.owner, return_index=True)[1]
-        labels = dict(zip(ids.tolist(), slices.labels[first].tolist(), strict=True))
-        return cls(slices, subjects, labels)
-
-
-def _labels(tests: Sequence[Sequence[Sequence[_Test]]]) -> dict[str, int]:
-    """Return the label of every test subject, by id in order."""
-    labels: dict[str, int] = {}
-    for pair in tests:
-        for folds in pair:
-            for test in folds:
-                labels |= test.labels
-    return dict(sorted(labels.items()))
 
 
 def _constant(folds: Sequence[Pair]) -> tuple[bool, bool]:
-    """Say of both sides whether each network predicts one class for all of its test slices."""
-    by_subject, by_slice = (all(_is_constant(pair[side]) for pair in folds) for side in (0, 1))
+    """Say of both sides of a seed whether each network predicts one class for all test slices."""
+    by_subject, by_slice = (pool.constant[0] for pool in _pools(folds))
     return by_subject, by_slice
 
 
-def _is_constant(run: Run) -> bool:
-    stored = run.features
-    calls = stored["logits"][stored["subset"] == "test"].argmax(axis=1)
-    return len(np.unique(calls)) == 1
+def _pools(pairs: Sequence[Pair]) -> list[Pool]:
+    """Return the tests by subject, and those by slice, over the subjects of both."""
+    return pool_sides([[pair[side] for pair in pairs] for side in (0, 1)])
 
 
-def _enough(tests: Sequence[Sequence[Sequence[_Test]]], runs: Sequence[Run]) -> bool:
-    """Whether each test, its folds pooled, has two subjects or more of every class there is."""
-    classes = np.unique(np.concatenate([run.features["label"] for run in runs]))
-    for pair in tests:
-        for folds in pair:
-            people = {name: label for test in folds for name, label in test.labels.items()}
-            counts = [sum(label == k for label in people.values()) for k in classes]
-            if min(counts) < FEWEST_SUBJECTS:
-                return False
-    return True
-
-
-def _ratio(runs: Sequence[Run]) -> float:
-    """Return how many slices are tested for each that trains, the mean over the runs."""
-    subsets = [np.asarray(run.features["subset"]) for run in runs]
-    shares = [(s == "test").sum() / max((s == "train").sum(), 1) for s in subsets]
-    return float(np.mean(shares))
-
-
-def _figures(
-    folds: Sequence[_Test], people: dict[str, int], resampled: Resampled
-) -> dict[str, list[Array]]:
-    """Return each figure of pooled folds: once (1,), over the draws (B,), each left out (S,)."""
-    whole = np.ones((1, len(people)))
-    columns = [np.array([people[name] for name in test.labels]) for test in folds]
-    values: dict[str, list[Array]] = {}
-    for level in ("slice", "subject"):
-        units = [
-            unit._replace(owner=column[unit.owner])
-            for unit, column in zip(
-                (test.slices if level == "slice" else test.subjects for test in folds),
-                columns,
-                strict=True,
-            )
-        ]
-        pooled = Units(*(np.concatenate(parts) for parts in zip(*units, strict=True)))
-        for counts in (whole, resampled.drawn, resampled.left_out):
-            shares = figures(pooled, counts, names=("accuracy", "balanced_accuracy"))
-            areas = [figures(unit, counts, names=("auc",))["auc"] for unit in units]
-            for name, value in (shares | {"auc": _mean_of_any(areas)}).items():
-                values.setdefault(f"{level}_{name}", []).append(value)
-    return values
-
-
-def _mean_of_any(areas: Sequence[Array]) -> Array:
-    """Return the mean over the folds that have an area, (B,); NaN where none has."""
-    stacked = np.stack(areas)
-    counts = np.isfinite(stacked).sum(axis=0)
-    sums: Array = np.nansum(stacked, axis=0)
-    return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
-
-
-def _gap(
-    name: str,
-    sides: Sequence[Sequence[dict[str, list[Array]]]],
-    resampled: Resampled,
-    ratio: float,
-    varied: bool,
-    sampled: bool,
-) -> GapFigure:
-    by_subject, by_slice = (
-        tuple(float(pair[side][name][0][0]) for pair in sides) for side in (0, 1)
-    )
+def _gap(name: str, pools: Sequence[Pool], varied: bool) -> GapFigure:
+    level, quantity = name.split("_", 1)
+    sides = [pool.drawn(level, quantity) for pool in pools]
+    by_subject, by_slice = (tuple(once.tolist()) for once, *_ in sides)
     if not varied:
         return GapFigure(by_subject, by_slice, nan, nan, nan)
-    once, drawn, left_out = (
-        np.stack([pair[1][name][part] - pair[0][name][part] for pair in sides]) for part in range(3)
-    )
+    once, drawn, left_out = (slice_ - subject for subject, slice_ in zip(*sides, strict=True))
     interval = None
-    if sampled:
+    if min(pool.fewest_per_class for pool in pools) >= FEWEST_SUBJECTS:
         interval = repeated_interval(
-            once[:, 0],
+            once,
             drawn,
             left_out,
-            resampled.stratum,
-            ratio=ratio,
+            pools[0].labels,
+            ratio=float(np.mean([pool.ratio for pool in pools])),
             shared=SHARED_GAP,
             bounds=(-1.0, 1.0),
         )

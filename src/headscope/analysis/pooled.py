@@ -36,10 +36,15 @@ class Test(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """The tests of a setting: one list per seed, of one test per fold; ids (S,) of all subjects."""
+    """The tests of a setting: one list per seed, of one test per fold.
+
+    ids (S,) are all subjects, which pools that are compared share; labels (S,) the class of each
+    by its first slice; ratio is that of tested to training slices.
+    """
 
     seeds: tuple[tuple[Test, ...], ...]
     ids: Array
+    labels: Array
     ratio: float
 
     @cached_property
@@ -73,16 +78,24 @@ class Pool:
     @cached_property
     def resampled(self) -> Resampled:
         """Subjects drawn again within class, the same draws for every pool of these subjects."""
-        labels, owner = (
-            np.concatenate([getattr(test.slices, part) for test in self.tests])
-            for part in ("labels", "owner")
-        )
-        return resample(labels, owner, len(self.ids))
+        return resample(self.labels, np.arange(len(self.ids)), len(self.ids))
 
     @cached_property
-    def labels(self) -> Array:
-        """The class of each subject (S,)."""
-        return self.resampled.stratum
+    def fewest_per_class(self) -> int:
+        """The fewest subjects of any class of the pool in the test of any seed."""
+        classes = np.unique(self.labels)
+        owners = [
+            np.unique(np.concatenate([test.slices.owner for test in folds])) for folds in self.seeds
+        ]
+        return min(int((self.labels[owner] == k).sum()) for owner in owners for k in classes)
+
+    @cached_property
+    def constant(self) -> tuple[bool, ...]:
+        """Whether each network of a seed predicts one class for all of its test slices."""
+        return tuple(
+            all(len(np.unique(test.slices.predicted)) == 1 for test in folds)
+            for folds in self.seeds
+        )
 
     def score(self, level: str, name: str, counts: Array, positive: int = 0) -> Array:
         """Return a score of each seed over draws of subjects, (R, B); counts are (B, S)."""
@@ -107,21 +120,35 @@ class Pool:
 
 def pool_runs(runs: Sequence[Run]) -> Pool:
     """Pool the tests of runs of one setting, by seed and fold."""
-    read = [(int(run.settings["seed"]), *run_units(run, "test")) for run in runs]
-    ids, place = np.unique(np.concatenate([part[3] for part in read]), return_inverse=True)
-    places = np.split(place, np.cumsum([len(part[3]) for part in read])[:-1])
-    seeds: dict[int, list[Test]] = {}
-    for (seed, slices, subjects, _), where in zip(read, places, strict=True):
-        moved = (units._replace(owner=where[units.owner]) for units in (slices, subjects))
-        seeds.setdefault(seed, []).append(Test(*moved))
-    pool = tuple(tuple(folds) for folds in seeds.values())
-    return Pool(pool, ids, float(np.mean([_ratio(run) for run in runs])))
+    (pool,) = pool_sides([runs])
+    return pool
+
+
+def pool_sides(sides: Sequence[Sequence[Run]]) -> list[Pool]:
+    """Pool the tests of several settings, each by seed and fold, over the subjects of them all."""
+    read = [
+        [(int(run.settings["seed"]), *run_units(run, "test")) for run in runs] for runs in sides
+    ]
+    ids = np.unique(np.concatenate([part[3] for side in read for part in side]))
+    labels = np.zeros(len(ids), dtype=np.int64)
+    pools = []
+    for runs, side in zip(sides, read, strict=True):
+        seeds: dict[int, list[Test]] = {}
+        for seed, slices, subjects, names in side:
+            place = np.searchsorted(ids, names)
+            moved = (units._replace(owner=place[units.owner]) for units in (slices, subjects))
+            test = Test(*moved)
+            labels[test.slices.owner[::-1]] = test.slices.labels[::-1]
+            seeds.setdefault(seed, []).append(test)
+        ratio = float(np.mean([_ratio(run) for run in runs]))
+        pools.append(Pool(tuple(map(tuple, seeds.values())), ids, labels, ratio))
+    return pools
 
 
 def _ratio(run: Run) -> float:
-    """Return how many test subjects there are per training subject."""
-    subjects = run.predictions.groupby("subset")["subject_id"].nunique()
-    return float(subjects.get("test", 0)) / max(float(subjects.get("train", 0)), 1.0)
+    """Return how many slices are tested for each that trains."""
+    counts = run.predictions["subset"].value_counts()
+    return float(counts.get("test", 0)) / max(float(counts.get("train", 0)), 1.0)
 
 
 def concatenate(parts: Sequence[Units]) -> Units:
