@@ -12,8 +12,8 @@ import argparse
 import numpy as np
 from scipy import stats
 
-from headscope.analysis.chance import against_chance
-from headscope.analysis.pooled import Pool, Test
+from headscope.analysis.results.chance import against_chance
+from headscope.analysis.results.pooled import Pool, Test
 from headscope.metrics import repeated_interval, slice_units, subject_level, way_of
 
 FOLDS, SLICES = 5, 10

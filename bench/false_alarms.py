@@ -15,10 +15,10 @@ import time
 import numpy as np
 from scipy import stats
 
-from headscope.analysis.findings import ALARM, centre
-from headscope.analysis.heads import HeadRecipe, train_heads
-from headscope.analysis.permutation import Null, PermutationTest, permute_labels
-from headscope.analysis.rearrangement import no_leak
+from headscope.analysis.leakage.findings import ALARM, centre
+from headscope.analysis.leakage.permutation import Null, PermutationTest, permute_labels
+from headscope.analysis.permute import no_leak
+from headscope.analysis.retrain import HeadRecipe, train_heads
 
 WIDTH, SLICES, EPOCHS = 24, 2, 5
 

@@ -16,7 +16,7 @@ import torch
 import oasis2
 from headscope.console import console
 from headscope.models.network import build_network
-from headscope.training.optim import Recipe
+from headscope.training.recipe import Recipe
 from headscope.training.train import train
 
 WEIGHTS = oasis2.DATA.parents[1] / "weights" / "resnet50_v1_imagenet_fp16.safetensors"

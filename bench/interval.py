@@ -12,7 +12,7 @@ from itertools import product
 
 import numpy as np
 
-from headscope.analysis.null import residual_interval
+from headscope.analysis.final_layer.null import residual_interval
 
 WIDTHS = (64, 512, 2048)
 LAWS = ("normal", "uniform and t")

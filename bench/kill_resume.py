@@ -26,10 +26,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a process that has started 
 
 import numpy as np
 
-import headscope.experiment as experiment
-from headscope.cohort.simulate import simulate_cohort
-from headscope.config import make_config
+import headscope.experiment.run as experiment
 from headscope.console import console
+from headscope.experiment.config import make_config
+from headscope.simulation.cohort import simulate_cohort
 
 FILES = ("model.safetensors", "head.npz", "predictions.tsv")
 

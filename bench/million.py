@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from headscope.cohort.sliceset import open_slices
 from headscope.files import write_json
+from headscope.slicing.store import open_slices
 
 SIZE, BATCH, BATCHES = 224, 64, 500
 

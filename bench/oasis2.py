@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from headscope.cohort.layouts import find_cohort
-from headscope.cohort.slices import write_slices
-from headscope.cohort.splits import ensure_split
+from headscope.slicing.write import write_slices
+from headscope.splits.files import ensure_split
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "oasis2"
 

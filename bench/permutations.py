@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 
-from headscope.analysis.heads import HeadRecipe, train_heads
-from headscope.analysis.permutation import accuracies, permute_labels
+from headscope.analysis.leakage.permutation import accuracies, permute_labels
+from headscope.analysis.retrain import HeadRecipe, train_heads
 
 
 def main():

@@ -27,9 +27,9 @@ import numpy as np
 from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor
 from PIL import Image
 
-from headscope.cohort.midslices import take_slices
-from headscope.cohort.scans import read_scan
-from headscope.cohort.simulate import simulate_cohort
+from headscope.scans.volume import read_scan
+from headscope.simulation.cohort import simulate_cohort
+from headscope.slicing.extract import take_slices
 
 COUNT, SIZE, ROUNDS = 30, 224, 9
 
@@ -121,7 +121,7 @@ CHILD = """
 import resource, sys, time
 from pathlib import Path
 from headscope.cohort.layouts import find_cohort
-from headscope.cohort.slices import write_slices
+from headscope.slicing.write import write_slices
 cohort = find_cohort(Path(sys.argv[1]))
 start = time.perf_counter()
 write_slices(cohort, Path(sys.argv[2]), workers=int(sys.argv[3]))

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 import oasis2
-from headscope.config import read_config
 from headscope.console import console
+from headscope.experiment.config import read_config
+from headscope.experiment.plan import plan_runs
 from headscope.models.network import build_network
-from headscope.plan import plan_runs
 from headscope.training.train import train
 
 # Table 2 of Khagi and Kwon 2022, min:sec, in the order of paper.toml

@@ -142,11 +142,11 @@ def headscope(name, folder, steps):
     """Return the rate of headscope's own loop, its least step and the least bare step."""
     from headscope.console import console, track
     from headscope.models.network import build_network
-    from headscope.training.checkpoint import Checkpoint, Progress
+    from headscope.training.device import autocast, steady_memory
     from headscope.training.loader import SliceInputs, batches, epoch_order, step_seeds
     from headscope.training.loop import Data, train_epoch
-    from headscope.training.machine import autocast, steady_memory
-    from headscope.training.optim import Recipe, sgd
+    from headscope.training.recipe import Recipe, sgd
+    from headscope.training.resume import Checkpoint, Progress
 
     console.quiet = True
     network = build_network(name, "finetune", "random", classes=2, size=SIZE, seed=0)

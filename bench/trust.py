@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from headscope.analysis.findings import centre, setting_p
-from headscope.analysis.heads import head_recipe, train_heads
-from headscope.analysis.leakage_file import stored_leakage
-from headscope.analysis.slices import run_slices
-from headscope.cohort.dealing import make_split
-from headscope.config import make_config
-from headscope.experiment import run
+from headscope.analysis.leakage.findings import centre, setting_p
+from headscope.analysis.leakage.stored import stored_leakage
+from headscope.analysis.retrain import head_recipe, train_heads
+from headscope.analysis.units import run_slices
+from headscope.experiment.config import make_config
+from headscope.experiment.run import run
 from headscope.figures import plot_dose, plot_gap, plot_identity, plot_permutations
 from headscope.record import read_experiment
+from headscope.splits.assign import make_split
 
 SAME = {"Subj16": "Subj15", "Subj9": "Subj10"}  # found by 'headscope audit': likely one person each
 RECIPE = {

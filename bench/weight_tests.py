@@ -30,8 +30,8 @@ import numpy as np
 from scipy import stats
 
 from headscope.analysis import head_analysis, sum_shrinkage
-from headscope.analysis.heads import HeadRecipe, train_heads
-from headscope.analysis.relation import LearnedNull, learned_correlations, relation
+from headscope.analysis.final_layer.relation import LearnedNull, learned_correlations, relation
+from headscope.analysis.retrain import HeadRecipe, train_heads
 
 SUBJECTS, SLICES, EPOCHS, BATCH = 48, 8, 20, 32
 LATENT, NOISE = 64, 0.1

@@ -21,12 +21,12 @@ from PIL.PngImagePlugin import PngInfo
 
 from headscope import figures
 from headscope.analysis import HeadAnalysis, head_analysis
-from headscope.analysis.calibration import Calibration, Reliability
-from headscope.analysis.collapse import Collapse
-from headscope.analysis.features import Ellipse
-from headscope.analysis.flatten import FlattenAnalysis, Probe, Shuffle
-from headscope.analysis.table import LogitScatter
-from headscope.analysis.transfer import StageTransfer, TransferAnalysis
+from headscope.analysis.representation.collapse import Collapse
+from headscope.analysis.representation.features import Ellipse
+from headscope.analysis.representation.location import FlattenAnalysis, Probe, Shuffle
+from headscope.analysis.representation.stages import StageTransfer, TransferAnalysis
+from headscope.analysis.results.calibration import Calibration, Reliability
+from headscope.analysis.results.table import LogitScatter
 from headscope.figures.style import styled
 from tests.leakage_results import dose, gap, identity, permutation_tests
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from headscope.analysis.dose import SHARES, Dose
-from headscope.analysis.gap import FIGURES, Gap, GapFigure
-from headscope.analysis.identity import Identity, Probe
-from headscope.analysis.permutation import Null, PermutationTest
+from headscope.analysis.leakage.dose_response import SHARES, Dose
+from headscope.analysis.leakage.permutation import Null, PermutationTest
+from headscope.analysis.leakage.reidentification import Identity, Probe
+from headscope.analysis.leakage.split_gap import FIGURES, Gap, GapFigure
 
 NAN = float("nan")
 

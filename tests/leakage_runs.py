@@ -6,9 +6,9 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from headscope.analysis.heads import HeadRecipe, train_heads
-from headscope.config import make_config
-from headscope.experiment import run as run_experiment
+from headscope.analysis.retrain import HeadRecipe, train_heads
+from headscope.experiment.config import make_config
+from headscope.experiment.run import run as run_experiment
 from headscope.metrics import run_figures, softmax
 from headscope.record import start_run, write_run
 

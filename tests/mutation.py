@@ -18,9 +18,9 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from headscope.cohort.midslices import take_slices
-from headscope.cohort.pictures import take_picture
-from headscope.cohort.scans import ScanError, read_scan
+from headscope.scans.volume import ScanError, read_scan
+from headscope.slicing.extract import take_slices
+from headscope.slicing.picture import take_picture
 
 FILES = 2000
 LIMIT = 2 * 2**30

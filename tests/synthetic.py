@@ -89,10 +89,12 @@ def write_synthetic_run(
     settings = {
         "name": path.name,
         "architecture": architecture,
+        "variant": name or regime,
         "regime": regime,
         "split": split,
         "seed": seed,
         "fold": fold[0] if fold else None,
+        "folds": fold[1] if fold else None,
         "epochs": epochs,
         "learning_rate": learning_rate,
         "batch_size": batch,

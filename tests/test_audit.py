@@ -10,14 +10,14 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
 
-from headscope.cohort import duplicates, shortcuts
-from headscope.cohort.audit import audit
-from headscope.cohort.duplicates import find_matches
-from headscope.cohort.shortcuts import FAMILIES, find_shortcuts, slice_facts
+from headscope.auditing import duplicates, shortcuts
+from headscope.auditing.audit import audit
+from headscope.auditing.duplicates import find_matches
+from headscope.auditing.shortcuts import FAMILIES, find_shortcuts, slice_facts
 from headscope.errors import InputError
-from headscope.experiment import run
+from headscope.experiment.run import run
 from headscope.files import NO_ID, write_json, write_table
-from headscope.reporting.audit import write_audit
+from headscope.reporting.chapters.audit import write_audit
 from tests.test_cli import headscope
 from tests.test_experiment import settings, write_cohort
 

@@ -12,19 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import headscope.cohort.audit as audit_module
-from headscope.analysis.findings import split_finding
+import headscope.auditing.audit as audit_module
+from headscope.analysis.leakage.findings import split_finding
 from headscope.audit_record import Audit, audit_key, read_audit, summary_line
-from headscope.cohort.audit import audit, audit_slices
-from headscope.cohort.crossings import Units, check_split, count_between, find_subsets
-from headscope.cohort.duplicates import Matches, find_matches
-from headscope.cohort.shortcuts import find_shortcuts
-from headscope.cohort.slices import open_slices
-from headscope.experiment import run
+from headscope.auditing.audit import audit, audit_slices
+from headscope.auditing.crossings import Units, check_split, count_between, find_subsets
+from headscope.auditing.duplicates import Matches, find_matches
+from headscope.auditing.shortcuts import find_shortcuts
+from headscope.experiment.run import run
 from headscope.files import read_table, write_table
 from headscope.record import read_experiment
 from headscope.reporting import write_report
 from headscope.reporting.cautions import cautions
+from headscope.slicing.write import open_slices
 from tests.synthetic import write_experiment
 from tests.test_audit import make_head, write_store
 from tests.test_experiment import settings, write_cohort

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_curve
 
-from headscope.analysis.calibration import (
+from headscope.analysis.results.calibration import (
     fit_temperature,
     operating_points,
     reliability,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from headscope.analysis.chance import against_chance
-from headscope.analysis.pooled import Pool, Test, permutation_p, pooled_auc
+from headscope.analysis.results.chance import against_chance
+from headscope.analysis.results.pooled import Pool, Test, permutation_p, pooled_auc
 from headscope.files import NO_ID
 from headscope.metrics import slice_units, subject_level
 

@@ -7,7 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headscope.analysis.collapse import Collapse, collapse_analysis, run_collapse_analysis
+from headscope.analysis.representation.collapse import (
+    Collapse,
+    collapse_analysis,
+    run_collapse_analysis,
+)
 from headscope.errors import InputError
 from tests.synthetic import write_synthetic_run
 

@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 from statsmodels.stats.contingency_tables import mcnemar as mcnemar_of_statsmodels
 from statsmodels.stats.multitest import multipletests
 
-from headscope.analysis.comparisons import compare_runs, comparison_sentence
-from headscope.analysis.paired import bootstrap_p, delong, holm, mcnemar
+from headscope.analysis.results.comparisons import compare_runs, comparison_sentence
+from headscope.analysis.results.paired import bootstrap_p, delong, holm, mcnemar
 from headscope.files import NO_ID, write_json, write_table
 from headscope.record import Run
 
@@ -133,7 +133,8 @@ def write_run(folder, regime, right, *, seed=0, fold=None, split="subject", ids=
     path = folder / "runs" / f"resnet101-{regime}{part}-{split}-seed{seed}"
     path.mkdir(parents=True)
     known = {"architecture": "resnet101", "regime": regime, "split": split, "seed": seed}
-    (path / "run.toml").write_text(tomli_w.dumps(known | ({} if fold is None else {"fold": fold})))
+    folds = {} if fold is None else {"fold": fold, "folds": 2}
+    (path / "run.toml").write_text(tomli_w.dumps(known | folds))
     owner = np.repeat(np.arange(subjects), slices)
     label = owner % 2
     hit = np.tile(np.arange(slices), subjects) < np.round(slices * np.asarray(right))[owner]

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headscope.config import Config, Row, make_config, parse_change, read_config
 from headscope.errors import InputError
-from headscope.plan import plan_runs
-from headscope.training.optim import Recipe
+from headscope.experiment.config import Config, Row, make_config, parse_change, read_config
+from headscope.experiment.plan import plan_runs
+from headscope.training.recipe import Recipe
 
 
 def test_settings_survive_toml(tmp_path, monkeypatch):

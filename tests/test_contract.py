@@ -9,11 +9,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from headscope.models.head import tap
+from headscope.models.classifier import tap
 from headscope.models.network import build_network
 from headscope.models.regimes import REGIMES, find_regime, prepare, trained_paths
-from headscope.models.weights import load_pretrained, load_state
-from headscope.training.optim import Recipe
+from headscope.models.state import load_pretrained, load_state
+from headscope.training.recipe import Recipe
 from headscope.training.train import train
 
 # name, side of a slice, feature width, last stage

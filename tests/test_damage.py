@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from headscope.cohort import scans as scans_module
 from headscope.cohort.layouts import find_cohort
-from headscope.cohort.scans import ScanError, find_scan_files, read_scan
-from headscope.cohort.slices import write_slices
 from headscope.errors import InputError
+from headscope.scans import volume as scans_module
+from headscope.scans.volume import ScanError, find_scan_files, read_scan
+from headscope.slicing.write import write_slices
 from tests import mutation
 
 

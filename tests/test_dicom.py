@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from headscope.cohort import dicom
-from headscope.cohort.scans import ScanError, find_scan_files, read_scan, stored_files
 from headscope.errors import InputError
+from headscope.scans import dicom
+from headscope.scans.volume import ScanError, find_scan_files, read_scan, stored_files
 
 sitk = pytest.importorskip("SimpleITK", reason="DICOM needs SimpleITK: pip install '.[dicom]'")
 

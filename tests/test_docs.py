@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headscope.training.optim import Recipe
+from headscope.training.recipe import Recipe
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)

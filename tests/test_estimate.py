@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from headscope import estimate as estimate_module
-from headscope.config import find_config, make_config, read_config
 from headscope.errors import InputError, RunError
-from headscope.estimate import estimate
-from headscope.experiment import run
+from headscope.experiment.config import find_config, make_config, read_config
+from headscope.experiment.estimate import estimate
+from headscope.experiment.plan import plan_runs
+from headscope.experiment.run import run
 from headscope.models.network import build_network
-from headscope.plan import plan_runs
 from tests.commands import headscope_here
 from tests.test_experiment import fail, settings, write_cohort
 

@@ -14,18 +14,19 @@ import torch
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-from headscope import experiment as experiment_module
-from headscope.analysis.permutation import permutation_test, permute_labels
-from headscope.analysis.slices import run_slices
-from headscope.config import make_config
+import headscope.experiment.run as experiment_module
+from headscope.analysis.leakage.permutation import permutation_test, permute_labels
+from headscope.analysis.units import run_slices
 from headscope.errors import InputError, RunError
-from headscope.experiment import RunsFailed, run
+from headscope.experiment.config import make_config
+from headscope.experiment.run import RunsFailed, run
 from headscope.files import locked
 from headscope.metrics import softmax, subset_figures
 from headscope.models.zoo import find_architecture
 from headscope.record import read_experiment
 from headscope.reporting import write_report
-from headscope.training import cache, checkpoint
+from headscope.training import cache
+from headscope.training import resume as checkpoint
 
 
 def write_cohort(folder: Path, subjects: int = 6, classes=("AD", "NC")) -> Path:

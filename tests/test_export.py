@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from headscope.cohort.export import export_pictures, slice_data
-from headscope.cohort.inspection import inspect_data
+from headscope.auditing.inspect import inspect_data
 from headscope.cohort.layouts import find_cohort
-from headscope.cohort.slices import open_slices, write_slices
 from headscope.errors import InputError
+from headscope.slicing.export import export_pictures, slice_data
+from headscope.slicing.write import open_slices, write_slices
 from tests.test_cli import headscope
 from tests.test_slices import head, save
 

@@ -13,10 +13,23 @@ from sklearn.feature_selection import f_classif
 from sklearn.metrics import calinski_harabasz_score, silhouette_score
 
 import headscope as hs
-from headscope.analysis.discriminant import Discriminant, density_overlap, subject_folds
-from headscope.analysis.features import class_ellipses, feature_analysis, run_feature_analysis
-from headscope.analysis.intraclass import Intraclass, intraclass
-from headscope.analysis.separation import compact, effective_rank, separation, silhouette
+from headscope.analysis.representation.discriminant import (
+    Discriminant,
+    density_overlap,
+    subject_folds,
+)
+from headscope.analysis.representation.features import (
+    class_ellipses,
+    feature_analysis,
+    run_feature_analysis,
+)
+from headscope.analysis.representation.intraclass import Intraclass, intraclass
+from headscope.analysis.representation.separation import (
+    compact,
+    effective_rank,
+    separation,
+    silhouette,
+)
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from tests.synthetic import write_synthetic_run

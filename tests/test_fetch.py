@@ -14,11 +14,11 @@ from sklearn.utils import Bunch
 from typer.testing import CliRunner
 
 from headscope.cli import app
-from headscope.cohort.fetch import fetch_oasis_vbm
 from headscope.cohort.layouts import find_cohort
-from headscope.cohort.slices import write_slices
 from headscope.errors import InputError
 from headscope.files import read_table
+from headscope.simulation.oasis_vbm import fetch_oasis_vbm
+from headscope.slicing.write import write_slices
 
 CDR = [0.0, 0.5, np.nan, 1.0, 0.0, 2.0, np.nan, 0.0]
 

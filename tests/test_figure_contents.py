@@ -11,9 +11,9 @@ from scipy import stats
 
 from headscope import figures
 from headscope.analysis import head_analysis
-from headscope.analysis.features import Ellipse, feature_analysis
-from headscope.analysis.table import LogitScatter
-from headscope.analysis.transfer import StageTransfer, TransferAnalysis
+from headscope.analysis.representation.features import Ellipse, feature_analysis
+from headscope.analysis.representation.stages import StageTransfer, TransferAnalysis
+from headscope.analysis.results.table import LogitScatter
 from headscope.errors import InputError
 from headscope.figures.logits import CROWD, _gathered
 from headscope.figures.style import COLUMN, PAGE, styled

@@ -8,8 +8,8 @@ from safetensors.numpy import save_file
 from sklearn.linear_model import RidgeClassifier
 from torch import nn
 
-from headscope.analysis.discriminant import subject_folds
-from headscope.analysis.flatten import (
+from headscope.analysis.representation.discriminant import subject_folds
+from headscope.analysis.representation.location import (
     contribution_maps,
     flatten_analysis,
     linear_probe,
@@ -17,10 +17,10 @@ from headscope.analysis.flatten import (
     run_flatten_analysis,
     shuffle_test,
 )
-from headscope.analysis.tail import make_tail, read_tail
+from headscope.analysis.representation.readout import make_tail, read_tail
 from headscope.errors import InputError
 from headscope.files import NO_ID
-from headscope.models.head import tap
+from headscope.models.classifier import tap
 from headscope.models.network import build_network
 from headscope.record import Run
 from tests.conftest import REPOSITORY
@@ -243,7 +243,7 @@ def test_the_probe_finds_what_pooling_loses(where):
 def test_the_probe_is_scikit_learns_ridge_on_the_features_themselves(D, monkeypatch):
     maps, y, people = located(10, 3, where=True, seed=3)
     X = maps.reshape(30, -1)[:, :D]
-    monkeypatch.setattr("headscope.analysis.flatten.PENALTIES", (0.1,))
+    monkeypatch.setattr("headscope.analysis.representation.location.PENALTIES", (0.1,))
     found = linear_probe(X, y, people, repeats=2, seed=5)
     X = X - X.mean(axis=0)
     X = X / np.sqrt((X**2).sum(axis=1).mean())

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from headscope.analysis.findings import gap_finding
-from headscope.analysis.gap import FIGURES, GapFigure, clearest_gap, leak_gap
-from headscope.analysis.leakage import leakage_analysis
-from headscope.analysis.leakage_file import read_leakage, stored_leakage
+from headscope.analysis.leakage.analysis import leakage_analysis
+from headscope.analysis.leakage.findings import gap_finding
+from headscope.analysis.leakage.split_gap import FIGURES, GapFigure, clearest_gap, leak_gap
+from headscope.analysis.leakage.stored import read_leakage, stored_leakage
 from headscope.figures.leakage import plot_gap
 from headscope.record import Run, read_experiment
 from tests.leakage_results import gap as made_gap

@@ -16,10 +16,10 @@ from torchvision.models import squeezenet1_1
 from typer.testing import CliRunner
 
 from headscope.analysis import run_head_analysis
-from headscope.analysis.collapse import run_collapse_analysis
-from headscope.checkpoint import read_head
+from headscope.analysis.representation.collapse import run_collapse_analysis
 from headscope.cli import app
 from headscope.errors import InputError
+from headscope.models.checkpoint import read_head
 from tests.synthetic import write_synthetic_run
 
 
@@ -295,7 +295,8 @@ def test_a_wrong_layer_names_the_likely_ones(tmp_path):
 
 
 def test_a_safetensors_head_is_read_without_torch():
-    code = "import sys, headscope.checkpoint, headscope.analysis.weights, headscope.reporting.head"
+    modules = "models.checkpoint", "analysis.final_layer.layer", "reporting.head"
+    code = "import sys, " + ", ".join(f"headscope.{name}" for name in modules)
 
     done = subprocess.run(
         [sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"], check=False

@@ -3,12 +3,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from headscope.cohort.filters import parse_where, where_holds
 from headscope.cohort.layouts import find_cohort
-from headscope.cohort.privacy import pseudonymised
-from headscope.cohort.slices import write_slices
+from headscope.cohort.pseudonyms import pseudonymised
 from headscope.cohort.tables import read_any_table
-from headscope.cohort.where import parse_where, where_holds
 from headscope.errors import InputError
+from headscope.slicing.write import write_slices
 
 
 def touch(folder, *names):

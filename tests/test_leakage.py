@@ -9,20 +9,20 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import NearestNeighbors
 from typer.testing import CliRunner
 
-from headscope.analysis import dose as dose_module
-from headscope.analysis import identity as identity_module
-from headscope.analysis import leakage_file
-from headscope.analysis import slices as slices_module
-from headscope.analysis.dose import SHARES, leakage_dose
-from headscope.analysis.gap import leak_gap, nearest_neighbours
-from headscope.analysis.heads import train_heads
-from headscope.analysis.identity import identity_probe, ridge_scores
-from headscope.analysis.leakage import leakage_analysis
-from headscope.analysis.leakage_file import read_leakage, runs_key, stored_leakage
-from headscope.analysis.permutation import (
+from headscope.analysis import units as slices_module
+from headscope.analysis.leakage.analysis import dose_response as dose_module
+from headscope.analysis.leakage.analysis import leakage_analysis
+from headscope.analysis.leakage.analysis import reidentification as identity_module
+from headscope.analysis.leakage.analysis import stored as leakage_file
+from headscope.analysis.leakage.dose_response import SHARES, leakage_dose
+from headscope.analysis.leakage.permutation import (
     permutation_test,
 )
-from headscope.analysis.slices import nearest, run_slices, standardised
+from headscope.analysis.leakage.reidentification import identity_probe, ridge_scores
+from headscope.analysis.leakage.split_gap import leak_gap, nearest_neighbours
+from headscope.analysis.leakage.stored import read_leakage, runs_key, stored_leakage
+from headscope.analysis.retrain import train_heads
+from headscope.analysis.units import nearest, run_slices, standardised
 from headscope.cli.app import app
 from headscope.errors import InputError
 from headscope.files import NO_ID

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
 
-from headscope.analysis.dose import SHARES
+from headscope.analysis.leakage.dose_response import SHARES
 from headscope.figures.leakage import plot_dose, plot_gap, plot_identity, plot_permutations
 from headscope.figures.style import COLUMN
 from tests.leakage_results import NAN, dose, gap, identity, permutation_tests

@@ -9,24 +9,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headscope.analysis import heads as heads_module
-from headscope.analysis.findings import (
+from headscope.analysis.leakage.analysis import leakage_analysis
+from headscope.analysis.leakage.analysis import retrain as heads_module
+from headscope.analysis.leakage.findings import (
     centre,
     observed_finding,
     permuted_finding,
     split_finding,
 )
-from headscope.analysis.heads import HeadRecipe, head_recipe, train_heads
-from headscope.analysis.leakage import leakage_analysis
-from headscope.analysis.leakage_file import stored_leakage
-from headscope.analysis.permutation import (
+from headscope.analysis.leakage.permutation import (
     Null,
     PermutationTest,
     accuracies,
     permutation_test,
     permute_labels,
 )
-from headscope.analysis.slices import run_slices
+from headscope.analysis.leakage.stored import stored_leakage
+from headscope.analysis.retrain import HeadRecipe, head_recipe, train_heads
+from headscope.analysis.units import run_slices
 from headscope.metrics import softmax
 from headscope.record import read_experiment
 from tests.leakage_runs import (

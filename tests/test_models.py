@@ -11,12 +11,12 @@ from torch import nn
 
 from headscope.errors import InputError
 from headscope.files import sha256
-from headscope.models.head import find_classifier, find_head_init, replace_classifier, tap
+from headscope.models.classifier import find_classifier, find_head_init, replace_classifier, tap
 from headscope.models.network import build_network
+from headscope.models.readout import apply_tail
 from headscope.models.regimes import REGIMES, find_regime, state_hash
 from headscope.models.stages import stage_members
-from headscope.models.tail import apply_tail
-from headscope.models.weights import load_pretrained
+from headscope.models.state import load_pretrained
 from headscope.models.zoo import Architecture, find_architecture
 
 TINY = "timm/test_resnet"

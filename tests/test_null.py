@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from headscope.analysis import head_analysis, run_shrinkage
 from headscope.record import Run, start_run, write_history
-from headscope.training.checkpoint import Checkpoint
 from headscope.training.loader import FeatureInputs, batches
 from headscope.training.loop import Data, fit
-from headscope.training.optim import Recipe
+from headscope.training.recipe import Recipe
+from headscope.training.resume import Checkpoint
 
 
 def train_head(folder, seed, recipes, *, rows, width, classes):

@@ -3,10 +3,21 @@
 import numpy as np
 import pytest
 
-from headscope.analysis.findings import ALARM, centre, observed_finding, permuted_finding, setting_p
-from headscope.analysis.leakage import leakage_analysis
-from headscope.analysis.permutation import Null, PermutationTest, permutation_test, permute_labels
-from headscope.analysis.rearrangement import ROUNDS, donation, no_leak
+from headscope.analysis.leakage.analysis import leakage_analysis
+from headscope.analysis.leakage.findings import (
+    ALARM,
+    centre,
+    observed_finding,
+    permuted_finding,
+    setting_p,
+)
+from headscope.analysis.leakage.permutation import (
+    Null,
+    PermutationTest,
+    permutation_test,
+    permute_labels,
+)
+from headscope.analysis.permute import ROUNDS, donation, no_leak
 from headscope.errors import InputError
 from tests.leakage_runs import cohort_table, features_of, make_run
 

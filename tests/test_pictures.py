@@ -17,14 +17,15 @@ from headscope.analysis import (
     settings_table,
 )
 from headscope.cohort.layouts import find_cohort
-from headscope.cohort.pictures import find_pictures, take_picture
-from headscope.cohort.scans import ScanError
-from headscope.cohort.slices import write_slices
+from headscope.cohort.pictures import find_pictures
 from headscope.errors import InputError
-from headscope.experiment import run
+from headscope.experiment.run import run
 from headscope.metrics import run_figures
 from headscope.record import read_experiment
 from headscope.reporting import write_report
+from headscope.scans.volume import ScanError
+from headscope.slicing.picture import take_picture
+from headscope.slicing.write import write_slices
 from tests.test_experiment import settings
 
 SIZE = 48

@@ -12,9 +12,9 @@ from PIL import Image
 import headscope as hs
 from headscope import prediction
 from headscope.errors import InputError
-from headscope.experiment import run
+from headscope.experiment.predict import predict
+from headscope.experiment.run import run
 from headscope.metrics import slice_units, subject_level
-from headscope.prediction import predict
 from headscope.record import read_experiment
 from tests.commands import headscope_here
 from tests.test_experiment import settings, write_cohort

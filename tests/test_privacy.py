@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headscope.cohort import shortcuts
-from headscope.cohort.audit import audit
+from headscope.auditing import shortcuts
+from headscope.auditing.audit import audit
 from headscope.cohort.layouts import find_cohort
-from headscope.cohort.privacy import pseudonymised
-from headscope.cohort.slices import write_slices
+from headscope.cohort.pseudonyms import pseudonymised
 from headscope.errors import InputError
-from headscope.experiment import run
+from headscope.experiment.run import run
 from headscope.reporting import write_report
+from headscope.slicing.write import write_slices
 from tests.commands import headscope_here
 from tests.test_experiment import settings, write_cohort
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from headscope.errors import InputError
 from headscope.files import sha256
 from headscope.models.network import build_network
-from headscope.models.weights import load_pretrained
+from headscope.models.state import load_pretrained
 from headscope.models.zoo import find_architecture
 from tests.test_models import TINY, Payload, tiny
 
@@ -25,7 +25,7 @@ def nowhere(monkeypatch, tmp_path):
 
     monkeypatch.setattr("socket.create_connection", refuse)
     monkeypatch.setattr("socket.socket.connect", refuse)
-    monkeypatch.setattr("headscope.models.published.getproxies", dict)
+    monkeypatch.setattr("headscope.models.pretrained.getproxies", dict)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path
@@ -102,7 +102,7 @@ def test_a_download_is_held_to_the_hash_in_its_name(nowhere, monkeypatch, right)
         there.write_bytes(there.read_bytes() + b"!")
     published = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1
     monkeypatch.setattr(published, "_value_", replace(published.value, url=there.as_uri()))
-    monkeypatch.setattr("headscope.models.published._reachable", lambda url: True)
+    monkeypatch.setattr("headscope.models.pretrained._reachable", lambda url: True)
     arguments = ("squeezenet1_1", "frozen", "pretrained")
     if right:
         network = build_network(*arguments, classes=2, size=32, seed=0)

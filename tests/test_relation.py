@@ -9,18 +9,23 @@ import torch
 from scipy import stats
 
 from headscope.analysis import head_analysis, learned_null, pair_analysis, run_head_analysis
-from headscope.analysis import relation as relation_module
-from headscope.analysis.fits import polynomial_fits
-from headscope.analysis.heads import HeadRecipe, train_heads
-from headscope.analysis.relation import (
+from headscope.analysis.final_layer import relation as relation_module
+from headscope.analysis.final_layer.fits import polynomial_fits
+from headscope.analysis.final_layer.relation import (
     LearnedNull,
     head_count,
     learned_correlations,
     permuted_within_subsets,
     relation,
 )
-from headscope.analysis.shuffles import beside_shuffles, sequential_f, shuffle_count, shuffled_f
-from headscope.analysis.slices import run_slices
+from headscope.analysis.final_layer.shuffles import (
+    beside_shuffles,
+    sequential_f,
+    shuffle_count,
+    shuffled_f,
+)
+from headscope.analysis.retrain import HeadRecipe, train_heads
+from headscope.analysis.units import run_slices
 from headscope.record import Run
 from headscope.reporting import write_report
 from headscope.reporting.head import head_facts, write_head

@@ -16,12 +16,12 @@ from headscope.analysis import (
     run_pair_analysis,
     setting_results,
 )
-from headscope.analysis.calibration import run_calibration
-from headscope.analysis.collapse import run_collapse_analysis
-from headscope.analysis.comparisons import compare_runs
-from headscope.analysis.features import run_feature_analysis
-from headscope.analysis.gap import Gap, GapFigure
-from headscope.analysis.leakage_file import stored_leakage
+from headscope.analysis.leakage.split_gap import Gap, GapFigure
+from headscope.analysis.leakage.stored import stored_leakage
+from headscope.analysis.representation.collapse import run_collapse_analysis
+from headscope.analysis.representation.features import run_feature_analysis
+from headscope.analysis.results.calibration import run_calibration
+from headscope.analysis.results.comparisons import compare_runs
 from headscope.errors import InputError
 from headscope.figures import plot_history
 from headscope.files import write_json

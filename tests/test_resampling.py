@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from headscope.cohort import resampling
-from headscope.cohort.resampling import FINE, UNIT, resample
+from headscope.slicing import resampling
+from headscope.slicing.resampling import FINE, UNIT, resample
 
 SIZES = [
     ((219, 181), (224, 185)),  # a little larger

@@ -16,8 +16,8 @@ from headscope.analysis import (
     seed_correlation,
     sum_shrinkage,
 )
-from headscope.analysis.null import residual_interval
-from headscope.analysis.relation import LearnedNull, learned_correlations
+from headscope.analysis.final_layer.null import residual_interval
+from headscope.analysis.final_layer.relation import LearnedNull, learned_correlations
 from headscope.errors import InputError
 from headscope.record import write_history
 from headscope.reporting.head import head_facts, head_tables

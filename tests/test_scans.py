@@ -11,9 +11,9 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 from scipy.io import savemat
 
 from headscope.cohort.layouts import find_cohort
-from headscope.cohort.scans import ScanError, find_scan_files, read_scan
-from headscope.cohort.slices import write_slices
 from headscope.errors import InputError
+from headscope.scans.volume import ScanError, find_scan_files, read_scan
+from headscope.slicing.write import write_slices
 
 SPACING = (1.0, 1.5, 2.0)
 ORIENTATIONS = [

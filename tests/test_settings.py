@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
 from headscope.analysis import choose, markdown_table, setting_results, settings_table
-from headscope.analysis.table import short_table
+from headscope.analysis.results.table import short_table
 from headscope.record import Run, read_experiment
 from tests.synthetic import write_synthetic_run
 

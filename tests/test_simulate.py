@@ -10,11 +10,12 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from headscope.cohort import phantom, simulate
-from headscope.cohort.scans import read_scan
-from headscope.cohort.simulate import plan_cohort, simulate_cohort, simulate_scan
 from headscope.errors import InputError
 from headscope.files import read_table
+from headscope.scans.volume import read_scan
+from headscope.simulation import cohort as simulate
+from headscope.simulation import head as phantom
+from headscope.simulation.cohort import plan_cohort, simulate_cohort, simulate_scan
 
 SMALL = {"subjects": 6, "seed": 3, "spacing_mm": 6.0, "repeat_share": 0.4}
 SETTINGS = {
@@ -63,7 +64,7 @@ def test_same_bytes_whatever_the_workers(cohort, tmp_path):
 def test_processes_that_simulate_and_those_that_slice_do_not_get_in_one_anothers_way():
     # Of two copies of loky, each would tell the other's tracker of files that it does not know.
     code = """
-import headscope.cohort.simulate, headscope.cohort.taking
+import headscope.simulation.cohort, headscope.slicing.parallel
 import joblib, numpy as np
 joblib.Parallel(2)(joblib.delayed(np.sum)(np.zeros(300_000)) for _ in range(2))
 """

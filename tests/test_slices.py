@@ -12,15 +12,15 @@ import pytest
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 from scipy.io import savemat
 
-from headscope.cohort import scans as scans_module
-from headscope.cohort import slices as slices_module
-from headscope.cohort import taking
 from headscope.cohort.layouts import find_cohort
-from headscope.cohort.midslices import take_slices
-from headscope.cohort.scans import Scan, ScanError, read_scan
-from headscope.cohort.slices import open_slices, write_slices
 from headscope.errors import InputError
 from headscope.files import locked
+from headscope.scans import volume as scans_module
+from headscope.scans.volume import Scan, ScanError, read_scan
+from headscope.slicing import parallel as taking
+from headscope.slicing import write as slices_module
+from headscope.slicing.extract import take_slices
+from headscope.slicing.write import open_slices, write_slices
 
 PLANES = ("axial", "coronal", "sagittal")
 FILES = ("labels.npy", "problems.tsv", "slices.json", "slices.npy", "slices.tsv")

@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from headscope.analysis.table import results_table
+from headscope.analysis.results.table import results_table
 from headscope.errors import InputError
-from headscope.experiment import run
-from headscope.plan import plan_runs
+from headscope.experiment.plan import plan_runs
+from headscope.experiment.run import run
 from headscope.record import read_experiment
 from tests.test_experiment import settings, write_cohort
 
@@ -43,7 +43,8 @@ def test_folds_test_every_subject_once(data, tmp_path):
     ]
     assert sorted(tested) == sorted(pd.read_csv(data / "scans.tsv", sep="\t")["subject_id"])
     assert (out / "splits" / "subject-fold0of3-seed0.tsv").is_file()
-    assert results_table(runs)["name"].tolist() == [f"frozen-fold{n}of3" for n in range(3)]
+    assert results_table(runs)["name"].tolist() == ["frozen"] * 3
+    assert results_table(runs)["fold"].tolist() == [f"{n} of 3" for n in range(3)]
 
 
 def test_balance_is_shown_and_stored(data, tmp_path, capsys):

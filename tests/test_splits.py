@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from headscope.cohort.layouts import find_cohort
-from headscope.cohort.splits import (
+from headscope.errors import InputError
+from headscope.splits.files import (
     SUBSETS,
     LeakageError,
     balance_of,
@@ -16,7 +17,6 @@ from headscope.cohort.splits import (
     make_fold,
     make_split,
 )
-from headscope.errors import InputError
 
 
 def cohort(sizes, sessions=1, slices=1):

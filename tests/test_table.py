@@ -12,8 +12,6 @@ from headscope.analysis import (
     logit_scatter,
     markdown_table,
     results_table,
-    run_title,
-    run_variant,
     setting_results,
     settings_table,
     shared_subjects,
@@ -87,8 +85,8 @@ def test_undefined_figures_are_a_dash(tmp_path):
 
 def test_a_row_of_its_own_name_shows_it(tmp_path):
     run = write_synthetic_run(tmp_path, width=8, regime="scratch", name="scratch-50", epochs=2)
-    assert run_variant(run) == "scratch-50"
-    assert run_title(run) == "scratch-50, subject split"
+    assert run.setting.variant == "scratch-50"
+    assert run.setting.title == "scratch-50, subject split"
     assert "| scratch-50 (scratch) |" in markdown_table(settings_table(setting_results([run])))
 
 

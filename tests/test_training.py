@@ -10,7 +10,7 @@ from headscope.models.regimes import find_regime
 from headscope.training import loop
 from headscope.training.features import extract_features, extract_maps, spread
 from headscope.training.loader import FeatureInputs, SliceInputs, batches, epoch_order
-from headscope.training.optim import Recipe
+from headscope.training.recipe import Recipe
 from tests.training import CPU, network, run, small_cohort
 
 

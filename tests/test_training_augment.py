@@ -4,10 +4,10 @@ import torch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as oracle
 
-from headscope.training.augment import Augmentation, augmentation_of, rotate
+from headscope.training.augmentation import Augmentation, augmentation_of, rotate
+from headscope.training.device import seed_step
 from headscope.training.loader import step_seeds
-from headscope.training.machine import seed_step
-from headscope.training.optim import Recipe
+from headscope.training.recipe import Recipe
 from tests.training import CPU, inputs_of, network, small_cohort
 
 

@@ -8,9 +8,9 @@ import torch
 from headscope.models.network import build_network
 from headscope.training import batchnorm, cache, loop
 from headscope.training.cache import Store, cached_features
-from headscope.training.checkpoint import Checkpoint
 from headscope.training.features import extract_features
-from headscope.training.optim import Recipe
+from headscope.training.recipe import Recipe
+from headscope.training.resume import Checkpoint
 from tests.training import TINY, data_of, inputs_of, network, run, small_cohort
 
 RECIPE = Recipe(epochs=5, learning_rate=0.05, batch_size=8)

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from headscope.errors import InputError
-from headscope.training import checkpoint as checkpoints
+from headscope.training import resume as checkpoints
 from headscope.training import train as training
-from headscope.training.checkpoint import Checkpoint, Progress
-from headscope.training.optim import Recipe
+from headscope.training.recipe import Recipe
+from headscope.training.resume import Checkpoint, Progress
 from tests.training import CPU, network, run, small_cohort
 
 RECIPE = Recipe(epochs=4, learning_rate=0.05, batch_size=8)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from sklearn.neighbors import KNeighborsClassifier
 
-from headscope.analysis.transfer import (
+from headscope.analysis.representation.stages import (
     knn_accuracy,
     linear_cka,
     run_transfer_analysis,

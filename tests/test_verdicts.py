@@ -7,11 +7,11 @@ from functools import cache
 import numpy as np
 import pytest
 
-from headscope.analysis.comparisons import compare_runs
-from headscope.analysis.leakage import leakage_analysis
-from headscope.analysis.settings import setting_results
+from headscope.analysis.leakage.analysis import leakage_analysis
+from headscope.analysis.results.comparisons import compare_runs
+from headscope.analysis.results.settings import setting_results
 from headscope.audit_record import read_audit
-from headscope.experiment import run
+from headscope.experiment.run import run
 from headscope.record import read_experiment
 from headscope.reporting.cautions import cautions
 from headscope.reporting.verdict import verdict

@@ -6,7 +6,7 @@ import torch
 from headscope.models.network import build_network
 from headscope.training.loader import SliceInputs
 from headscope.training.loop import Data
-from headscope.training.optim import Recipe
+from headscope.training.recipe import Recipe
 from headscope.training.train import train
 
 CPU = torch.device("cpu")

@@ -23,58 +23,58 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headscope import figures
-    from headscope.analysis.calibration import run_calibration
-    from headscope.analysis.comparisons import compare_runs
-    from headscope.analysis.features import feature_analysis, run_feature_analysis
-    from headscope.analysis.leakage import leakage_analysis
-    from headscope.analysis.pairs import pair_analysis
-    from headscope.analysis.weights import (
+    from headscope.analysis.final_layer.layer import (
         carriers,
         head_analysis,
         run_head_analysis,
         seed_correlation,
     )
-    from headscope.checkpoint import read_head
-    from headscope.cohort.audit import audit
-    from headscope.cohort.export import slice_data as slice
-    from headscope.cohort.fetch import fetch_oasis_vbm as fetch
-    from headscope.cohort.inspection import inspect_data as inspect
-    from headscope.cohort.simulate import simulate_cohort as simulate
-    from headscope.config import Config
+    from headscope.analysis.final_layer.pairs import pair_analysis
+    from headscope.analysis.leakage.analysis import leakage_analysis
+    from headscope.analysis.representation.features import feature_analysis, run_feature_analysis
+    from headscope.analysis.results.calibration import run_calibration
+    from headscope.analysis.results.comparisons import compare_runs
+    from headscope.auditing.audit import audit
+    from headscope.auditing.inspect import inspect_data as inspect
     from headscope.errors import InputError, RunError
-    from headscope.experiment import run
+    from headscope.experiment.config import Config
+    from headscope.experiment.predict import predict
+    from headscope.experiment.run import run
+    from headscope.models.checkpoint import read_head
     from headscope.models.listing import list_models
-    from headscope.prediction import predict
     from headscope.record import Run, read_experiment
     from headscope.reporting import write_report as report
+    from headscope.simulation.cohort import simulate_cohort as simulate
+    from headscope.simulation.oasis_vbm import fetch_oasis_vbm as fetch
+    from headscope.slicing.export import slice_data as slice
 
 _HOMES = {
-    "Config": ("headscope.config", "Config"),
+    "Config": ("headscope.experiment.config", "Config"),
     "InputError": ("headscope.errors", "InputError"),
     "Run": ("headscope.record", "Run"),
     "RunError": ("headscope.errors", "RunError"),
-    "audit": ("headscope.cohort.audit", "audit"),
-    "compare_runs": ("headscope.analysis.comparisons", "compare_runs"),
-    "feature_analysis": ("headscope.analysis.features", "feature_analysis"),
-    "fetch": ("headscope.cohort.fetch", "fetch_oasis_vbm"),
+    "audit": ("headscope.auditing.audit", "audit"),
+    "compare_runs": ("headscope.analysis.results.comparisons", "compare_runs"),
+    "feature_analysis": ("headscope.analysis.representation.features", "feature_analysis"),
+    "fetch": ("headscope.simulation.oasis_vbm", "fetch_oasis_vbm"),
     "figures": ("headscope.figures", ""),
-    "head_analysis": ("headscope.analysis.weights", "head_analysis"),
-    "inspect": ("headscope.cohort.inspection", "inspect_data"),
-    "leakage_analysis": ("headscope.analysis.leakage", "leakage_analysis"),
+    "head_analysis": ("headscope.analysis.final_layer.layer", "head_analysis"),
+    "inspect": ("headscope.auditing.inspect", "inspect_data"),
+    "leakage_analysis": ("headscope.analysis.leakage.analysis", "leakage_analysis"),
     "list_models": ("headscope.models.listing", "list_models"),
-    "predict": ("headscope.prediction", "predict"),
-    "pair_analysis": ("headscope.analysis.pairs", "pair_analysis"),
-    "read_head": ("headscope.checkpoint", "read_head"),
+    "predict": ("headscope.experiment.predict", "predict"),
+    "pair_analysis": ("headscope.analysis.final_layer.pairs", "pair_analysis"),
+    "read_head": ("headscope.models.checkpoint", "read_head"),
     "read_experiment": ("headscope.record", "read_experiment"),
     "report": ("headscope.reporting", "write_report"),
-    "run": ("headscope.experiment", "run"),
-    "run_calibration": ("headscope.analysis.calibration", "run_calibration"),
-    "run_feature_analysis": ("headscope.analysis.features", "run_feature_analysis"),
-    "carriers": ("headscope.analysis.weights", "carriers"),
-    "seed_correlation": ("headscope.analysis.weights", "seed_correlation"),
-    "run_head_analysis": ("headscope.analysis.weights", "run_head_analysis"),
-    "slice": ("headscope.cohort.export", "slice_data"),
-    "simulate": ("headscope.cohort.simulate", "simulate_cohort"),
+    "run": ("headscope.experiment.run", "run"),
+    "run_calibration": ("headscope.analysis.results.calibration", "run_calibration"),
+    "run_feature_analysis": ("headscope.analysis.representation.features", "run_feature_analysis"),
+    "carriers": ("headscope.analysis.final_layer.layer", "carriers"),
+    "seed_correlation": ("headscope.analysis.final_layer.layer", "seed_correlation"),
+    "run_head_analysis": ("headscope.analysis.final_layer.layer", "run_head_analysis"),
+    "slice": ("headscope.slicing.export", "slice_data"),
+    "simulate": ("headscope.simulation.cohort", "simulate_cohort"),
 }
 __version__ = "0.1.0"
 __all__ = [

@@ -1,37 +1,62 @@
 """From the record to results: arrays in, small frozen dataclasses and tables out."""
 
-from headscope.analysis.calibration import Calibration, run_calibration
-from headscope.analysis.chance import AgainstChance, against_chance
-from headscope.analysis.collapse import Collapse, collapse_analysis, run_collapse_analysis
-from headscope.analysis.comparisons import Comparison, Comparisons, compare_runs
-from headscope.analysis.features import (
+from headscope.analysis.final_layer.fits import PolynomialFit, polynomial_fits
+from headscope.analysis.final_layer.layer import (
+    Carrier,
+    HeadAnalysis,
+    SeedCorrelation,
+    carriers,
+    head_analysis,
+    run_head_analysis,
+    run_pair_analysis,
+    run_shrinkage,
+    seed_correlation,
+)
+from headscope.analysis.final_layer.null import (
+    correlation_from_moments,
+    residual_interval,
+    sum_shrinkage,
+)
+from headscope.analysis.final_layer.pairs import PairAnalysis, class_pairs, pair_analysis
+from headscope.analysis.final_layer.relation import LearnedNull, learned_null
+from headscope.analysis.final_layer.rows import Geometry, RowSummary
+from headscope.analysis.representation.collapse import (
+    Collapse,
+    collapse_analysis,
+    run_collapse_analysis,
+)
+from headscope.analysis.representation.features import (
     Ellipse,
     FeatureAnalysis,
     class_ellipses,
     feature_analysis,
     run_feature_analysis,
 )
-from headscope.analysis.fits import PolynomialFit, polynomial_fits
-from headscope.analysis.flatten import (
+from headscope.analysis.representation.intraclass import Intraclass, intraclass
+from headscope.analysis.representation.location import (
     FlattenAnalysis,
     contribution_maps,
     flatten_analysis,
     run_contribution_maps,
     run_flatten_analysis,
 )
-from headscope.analysis.intraclass import Intraclass, intraclass
-from headscope.analysis.null import correlation_from_moments, residual_interval, sum_shrinkage
-from headscope.analysis.pairs import PairAnalysis, class_pairs, pair_analysis
-from headscope.analysis.relation import LearnedNull, learned_null
-from headscope.analysis.rows import Geometry, RowSummary
-from headscope.analysis.separation import Separation, separation
-from headscope.analysis.settings import (
+from headscope.analysis.representation.readout import Tail, make_tail, read_tail
+from headscope.analysis.representation.separation import Separation, separation
+from headscope.analysis.representation.stages import (
+    TransferAnalysis,
+    linear_cka,
+    run_transfer_analysis,
+)
+from headscope.analysis.results.calibration import Calibration, run_calibration
+from headscope.analysis.results.chance import AgainstChance, against_chance
+from headscope.analysis.results.comparisons import Comparison, Comparisons, compare_runs
+from headscope.analysis.results.settings import (
     SettingResult,
     choose,
     setting_results,
     settings_table,
 )
-from headscope.analysis.table import (
+from headscope.analysis.results.table import (
     NAMELESS,
     LogitScatter,
     cohort_table,
@@ -42,24 +67,7 @@ from headscope.analysis.table import (
     markdown_table,
     regime_text,
     results_table,
-    run_fold,
-    run_network,
-    run_title,
-    run_variant,
     shared_subjects,
-)
-from headscope.analysis.tail import Tail, make_tail, read_tail
-from headscope.analysis.transfer import TransferAnalysis, linear_cka, run_transfer_analysis
-from headscope.analysis.weights import (
-    Carrier,
-    HeadAnalysis,
-    SeedCorrelation,
-    carriers,
-    head_analysis,
-    run_head_analysis,
-    run_pair_analysis,
-    run_shrinkage,
-    seed_correlation,
 )
 
 __all__ = [
@@ -119,14 +127,10 @@ __all__ = [
     "run_contribution_maps",
     "run_feature_analysis",
     "run_flatten_analysis",
-    "run_fold",
     "run_head_analysis",
-    "run_network",
     "run_pair_analysis",
     "run_shrinkage",
-    "run_title",
     "run_transfer_analysis",
-    "run_variant",
     "seed_correlation",
     "separation",
     "setting_results",

@@ -47,7 +47,7 @@ def inspect(
 
     Example: headscope inspect scans --label Sex
     """
-    from headscope.cohort.inspection import inspect_data
+    from headscope.auditing.inspect import inspect_data
 
     found = inspect_data(
         data,
@@ -101,7 +101,7 @@ def slice_(
     Example: headscope slice scans slices --plane coronal --format png
     """
     with resumable():
-        from headscope.cohort.export import slice_data
+        from headscope.slicing.export import slice_data
 
         slices = slice_data(
             data,
@@ -145,7 +145,7 @@ def simulate(
 
     Example: headscope simulate cohort --subjects 40
     """
-    from headscope.cohort.simulate import simulate_cohort
+    from headscope.simulation.cohort import simulate_cohort
 
     with resumable():
         cohort = simulate_cohort(
@@ -193,10 +193,10 @@ def audit(
 
     Example: headscope audit scans --label Sex
     """
-    from headscope.analysis.leakage_file import has_runs, stored_leakage
-    from headscope.cohort.audit import audit as run_audit
-    from headscope.cohort.privacy import check_apart
-    from headscope.reporting.audit import write_audit
+    from headscope.analysis.leakage.stored import has_runs, stored_leakage
+    from headscope.auditing.audit import audit as run_audit
+    from headscope.cohort.pseudonyms import check_apart
+    from headscope.reporting.chapters.audit import write_audit
 
     inside = data if (data / "experiment.toml").is_file() else Path("headscope-audit")
     page = (out or inside) / "audit.html"
@@ -234,7 +234,7 @@ def fetch(
 
     Example: headscope fetch oasis-vbm --out oasis
     """
-    from headscope.cohort.fetch import OASIS_TERMS, fetch_oasis_vbm
+    from headscope.simulation.oasis_vbm import OASIS_TERMS, fetch_oasis_vbm
 
     if name != "oasis-vbm":
         raise InputError(f"There is nothing to fetch of the name {name!r}: choose oasis-vbm.")

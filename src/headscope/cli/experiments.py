@@ -31,7 +31,7 @@ from headscope.cli.show import conclude, print_estimate, print_prediction
 from headscope.errors import InputError, RunError
 
 if TYPE_CHECKING:
-    from headscope.config import Config
+    from headscope.experiment.config import Config
 
 
 @app.command()
@@ -47,7 +47,7 @@ def demo(
     """
     print("The demo's cohort is simulated: no figure in it says anything about real brains.")
     with resumable():
-        from headscope.demo import demo as run_demo
+        from headscope.experiment.demo import demo as run_demo
 
         _conclude(lambda: run_demo(out, subjects=subjects, epochs=epochs, seed=seed))
 
@@ -121,7 +121,7 @@ def run(
 
     Example: headscope run scans --architecture resnet101 --regimes frozen,finetune --out first
     """
-    from headscope.config import parse_change
+    from headscope.experiment.config import parse_change
 
     changes = given(
         data=data,
@@ -155,12 +155,12 @@ def run(
     changes |= dict(parse_change(text) for text in set_ or [])
     config = _config(source, changes)
     if dry_run:
-        from headscope.estimate import estimate
+        from headscope.experiment.estimate import estimate
 
         print_estimate(estimate(config), config.out)
         return
     with resumable():
-        from headscope.experiment import run as run_experiment
+        from headscope.experiment.run import run as run_experiment
 
         _conclude(lambda: run_experiment(config))
 
@@ -192,14 +192,14 @@ def predict(
     Example: headscope predict first/runs/resnet101-finetune-subject-seed0 new.nii.gz
     """
     with resumable():
-        from headscope.prediction import predict as predict_scans
+        from headscope.experiment.predict import predict as predict_scans
 
         print_prediction(predict_scans(run, scans, device=device), json_)
 
 
 def _config(source: Path, changes: dict[str, Any]) -> "Config":
     """Return the settings: of a TOML file and the command line, or of the command line alone."""
-    from headscope.config import find_config, make_config, read_config
+    from headscope.experiment.config import find_config, make_config, read_config
 
     if source.suffix == ".toml":
         found = find_config(source)
@@ -215,7 +215,7 @@ def _config(source: Path, changes: dict[str, Any]) -> "Config":
 
 def _conclude(start: Callable[[], Path]) -> None:
     """Run an experiment and report on it, on the runs that stand where others failed."""
-    from headscope.experiment import RunsFailed
+    from headscope.experiment.run import RunsFailed
 
     try:
         conclude(start())

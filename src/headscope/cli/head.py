@@ -11,9 +11,9 @@ from headscope.errors import InputError
 
 if TYPE_CHECKING:
     from headscope.analysis import Carrier, HeadAnalysis
-    from headscope.analysis.collapse import Collapse
-    from headscope.analysis.features import FeatureAnalysis
-    from headscope.checkpoint import Head
+    from headscope.analysis.representation.collapse import Collapse
+    from headscope.analysis.representation.features import FeatureAnalysis
+    from headscope.models.checkpoint import Head
 
 
 @app.command()
@@ -52,7 +52,7 @@ def head(
     """
     import json as encoder
 
-    from headscope.checkpoint import read_head
+    from headscope.models.checkpoint import read_head
     from headscope.reporting.head import head_facts, write_head
 
     found = read_head(checkpoint, layer)
@@ -76,9 +76,9 @@ def _analyse(
     classes: list[str] | None,
     pairs: list[tuple[int, int]] | None,
 ) -> "HeadAnalysis":
-    from headscope.analysis.relation import learned_null
-    from headscope.analysis.weights import head_analysis, run_shrinkage
-    from headscope.checkpoint import read_head
+    from headscope.analysis.final_layer.layer import head_analysis, run_shrinkage
+    from headscope.analysis.final_layer.relation import learned_null
+    from headscope.models.checkpoint import read_head
     from headscope.record import Run
 
     shrinkage, learned, start = None, None, found.initial_weight
@@ -99,10 +99,10 @@ def _look_at(
     path: Path, found: "Head", head: "HeadAnalysis"
 ) -> "tuple[tuple[FeatureAnalysis, Collapse], tuple[Carrier, ...]]":
     """Analyse the features that the layer read: the test slices, where subsets are named."""
-    from headscope.analysis.collapse import collapse_analysis
-    from headscope.analysis.features import feature_analysis
-    from headscope.analysis.weights import carriers
-    from headscope.checkpoint import read_arrays
+    from headscope.analysis.final_layer.layer import carriers
+    from headscope.analysis.representation.collapse import collapse_analysis
+    from headscope.analysis.representation.features import feature_analysis
+    from headscope.models.checkpoint import read_arrays
 
     arrays: dict[str, Any] = read_arrays(path, ("features", "label", "subject_id"))
     subset = ""

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-    from headscope.analysis.leakage import Leakage
+    from headscope.analysis.leakage.analysis import Leakage
     from headscope.audit_record import Audit
-    from headscope.estimate import Estimate
-    from headscope.prediction import Prediction
+    from headscope.experiment.estimate import Estimate
+    from headscope.experiment.predict import Prediction
 
 
 def conclude(experiment: Path) -> None:
     """Write the report; print its table and where it stands."""
-    from headscope.analysis.settings import setting_results, settings_table
-    from headscope.analysis.table import short_table
+    from headscope.analysis.results.settings import setting_results, settings_table
+    from headscope.analysis.results.table import short_table
     from headscope.audit_record import read_audit, summary_line
     from headscope.record import read_experiment
     from headscope.reporting import write_report

@@ -7,7 +7,7 @@ from typing import Final
 
 import pandas as pd
 
-from headscope.cohort.found import ID, Found
+from headscope.cohort.ids import ID, Found
 from headscope.cohort.tables import MISSING, check_subjects, counted, read_any_table
 from headscope.errors import InputError
 

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from headscope.cohort.bids import find_bids
-from headscope.cohort.found import ID, Found, session_of, subject_of
+from headscope.cohort.filters import where_holds
+from headscope.cohort.ids import ID, Found, session_of, subject_of
 from headscope.cohort.labels import label_scans
 from headscope.cohort.oasis import OASIS1, is_oasis1, is_oasis2, oasis1, oasis2
 from headscope.cohort.participants import join_participants
@@ -25,11 +26,10 @@ from headscope.cohort.pictures import (
     number_pictures,
     subjects_in,
 )
-from headscope.cohort.scans import OWN, PLANES, SUFFIXES, find_scan_files
 from headscope.cohort.tables import MISSING, check_subjects, counted, listed, read_any_table
-from headscope.cohort.where import where_holds
 from headscope.errors import InputError
 from headscope.files import NO_ID
+from headscope.scans.volume import OWN, PLANES, SUFFIXES, find_scan_files
 
 NO_CLASS: Final = "unlabelled"
 PLAIN: Final = ("the whole file name", "the folders inside the classes")  # ids of no known form

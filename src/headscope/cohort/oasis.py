@@ -7,9 +7,9 @@ from typing import Final
 
 import pandas as pd
 
-from headscope.cohort.found import Found, plane_named
-from headscope.cohort.scans import PLANES
+from headscope.cohort.ids import Found, plane_named
 from headscope.cohort.tables import counted, numbers_in
+from headscope.scans.volume import PLANES
 
 PREFERRED: Final = ("_t88_masked_gfc.", "_t88_gfc.", "_sbj_", "_mpr-1_", "")  # parts of names
 OASIS1: Final = re.compile(r"(OAS1_\d{4})_(MR\d)")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from headscope.cohort.found import ID, Found, session_of
+from headscope.cohort.ids import ID, Found, session_of
 from headscope.cohort.tables import MISSING, check_subjects, counted, listed
 from headscope.errors import InputError
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from headscope.analysis.collapse import Collapse
+from headscope.analysis.representation.collapse import Collapse
 from headscope.figures.style import (
     COLOURS,
     COLUMN,

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from headscope.analysis.weights import HeadAnalysis
+from headscope.analysis.final_layer.layer import HeadAnalysis
 from headscope.figures.style import (
     COLOURS,
     COLUMN,

@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from headscope.analysis.dose import Dose
-from headscope.analysis.gap import Gap
-from headscope.analysis.identity import Identity
-from headscope.analysis.permutation import PermutationTest
+from headscope.analysis.leakage.dose_response import Dose
+from headscope.analysis.leakage.permutation import PermutationTest
+from headscope.analysis.leakage.reidentification import Identity
+from headscope.analysis.leakage.split_gap import Gap
 from headscope.figures.style import (
     COLOURS,
     COLUMN,

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from headscope.analysis.features import Ellipse
-from headscope.analysis.table import LogitScatter
+from headscope.analysis.representation.features import Ellipse
+from headscope.analysis.results.table import LogitScatter
 from headscope.errors import InputError
 from headscope.figures.style import (
     COLOURS,

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from headscope.analysis.calibration import Calibration, Reliability
+from headscope.analysis.results.calibration import Calibration, Reliability
 from headscope.figures.style import (
     COLOURS,
     COLUMN,

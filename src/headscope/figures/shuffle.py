@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from headscope.analysis.flatten import FlattenAnalysis
+from headscope.analysis.representation.location import FlattenAnalysis
 from headscope.figures.style import (
     COLOURS,
     COLUMN,

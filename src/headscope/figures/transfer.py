@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from headscope.analysis.transfer import TransferAnalysis
+from headscope.analysis.representation.stages import TransferAnalysis
 from headscope.figures.style import (
     COLOURS,
     COLUMN,

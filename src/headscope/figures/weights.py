@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from headscope.analysis.fits import PolynomialFit
-from headscope.analysis.pairs import PairAnalysis
-from headscope.analysis.weights import HeadAnalysis
+from headscope.analysis.final_layer.fits import PolynomialFit
+from headscope.analysis.final_layer.layer import HeadAnalysis
+from headscope.analysis.final_layer.pairs import PairAnalysis
 from headscope.errors import InputError
 from headscope.figures.style import (
     COLOURS,

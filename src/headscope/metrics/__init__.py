@@ -4,15 +4,6 @@ The unit of inference is the subject: slices of one head are near copies of each
 intervals resample subjects, never slices (docs/trust.md, Intervals).
 """
 
-from headscope.metrics.figures import (
-    BINS,
-    FIGURES,
-    Tally,
-    calibration_bins,
-    class_figures,
-    confusion,
-    figures,
-)
 from headscope.metrics.intervals import (
     DRAWS,
     Resampled,
@@ -24,7 +15,17 @@ from headscope.metrics.intervals import (
     way_of,
     wilson,
 )
-from headscope.metrics.levels import (
+from headscope.metrics.repeats import SHARED, SHARED_GAP, repeated_draws, repeated_interval
+from headscope.metrics.scores import (
+    BINS,
+    FIGURES,
+    Tally,
+    calibration_bins,
+    class_figures,
+    confusion,
+    figures,
+)
+from headscope.metrics.subjects import (
     AGGREGATES,
     Units,
     positive_class,
@@ -32,8 +33,7 @@ from headscope.metrics.levels import (
     softmax,
     subject_level,
 )
-from headscope.metrics.repeats import SHARED, SHARED_GAP, repeated_draws, repeated_interval
-from headscope.metrics.subsets import logit_columns, run_figures, subset_figures
+from headscope.metrics.summary import logit_columns, run_figures, subset_figures
 
 __all__ = [
     "AGGREGATES",

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy import stats
 
-from headscope.metrics.levels import Array
+from headscope.metrics.subjects import Array
 
 DRAWS = 2000
 LEVEL = 0.95

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 
 from headscope.metrics.intervals import LEVEL, Way, bootstrap_interval
-from headscope.metrics.levels import Array
+from headscope.metrics.subjects import Array
 
 # What trainings on shared subjects add to the variance of the mean is in no variance between seeds
 # (Bengio & Grandvalet 2004, JMLR 5, 1089–1105). In simulated cohorts it is 0.04 to 0.23 of the

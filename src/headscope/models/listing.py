@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from headscope.errors import InputError
-from headscope.models.published import find_published, how_to_get
+from headscope.models.pretrained import find_published, how_to_get
 from headscope.models.zoo import TABLE, Architecture, all_names, find_architecture
 
 

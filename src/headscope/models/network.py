@@ -7,16 +7,16 @@ import torch
 from torch import nn
 
 from headscope.errors import InputError
-from headscope.models.head import (
+from headscope.models.classifier import (
     find_classifier,
     find_head_init,
     no_classifier,
     replace_classifier,
 )
+from headscope.models.readout import Pass, Tail, find_tail, gives_logits, map_name, watch
 from headscope.models.regimes import Regime, find_regime, prepare, state_hash, trained_paths
 from headscope.models.stages import stage_names
-from headscope.models.tail import Pass, Tail, find_tail, gives_logits, map_name, watch
-from headscope.models.weights import Source, draw_moments, load_pretrained
+from headscope.models.state import Source, draw_moments, load_pretrained
 from headscope.models.zoo import Architecture, find_architecture
 
 
@@ -26,7 +26,7 @@ class Network:
 
     classifier is the path of the final linear layer and head that layer; stages are the paths
     whose mean activations are kept, map_layer that of the last feature maps (None: there are
-    none), tail what makes logits of those (`headscope.models.tail`; None: no words for it);
+    none), tail what makes logits of those (`headscope.models.readout`; None: no words for it);
     trained are the paths of what trains (None: everything), and training_mode() puts each part
     into the mode in which it trains.
     """

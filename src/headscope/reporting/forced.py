@@ -7,7 +7,7 @@ from math import isnan
 from markupsafe import Markup
 
 from headscope.analysis import PairAnalysis
-from headscope.analysis.weights import relatedness
+from headscope.analysis.final_layer.layer import relatedness
 from headscope.reporting.numbers import number
 
 FORCED = Markup(

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from headscope.analysis.collapse import Collapse
-from headscope.analysis.features import FeatureAnalysis
-from headscope.analysis.rows import QUANTILES
-from headscope.analysis.weights import Carrier, HeadAnalysis
+from headscope.analysis.final_layer.layer import Carrier, HeadAnalysis
+from headscope.analysis.final_layer.rows import QUANTILES
+from headscope.analysis.representation.collapse import Collapse
+from headscope.analysis.representation.features import FeatureAnalysis
 from headscope.files import write_json, write_table
 
 SCALARS = (str, int, float, bool, type(None))

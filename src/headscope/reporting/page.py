@@ -20,30 +20,35 @@ from headscope.analysis import (
     markdown_table,
     regime_text,
     results_table,
-    run_fold,
     run_head_analysis,
-    run_network,
-    run_title,
     setting_results,
     settings_table,
     shared_subjects,
 )
-from headscope.analysis.comparisons import compare_runs
-from headscope.analysis.features import FeatureAnalysis
-from headscope.analysis.leakage import Leakage
-from headscope.analysis.leakage_file import stored_leakage
-from headscope.analysis.markers import mark_table
+from headscope.analysis.leakage.analysis import Leakage
+from headscope.analysis.leakage.stored import stored_leakage
+from headscope.analysis.representation.features import FeatureAnalysis
+from headscope.analysis.results.comparisons import compare_runs
+from headscope.analysis.results.markers import mark_table
 from headscope.audit_record import Audit, read_audit
 from headscope.console import track
 from headscope.files import NO_ID, write_table, write_text
 from headscope.record import Run, read_experiment, read_failures
-from headscope.reporting.audit import audit_chapter
-from headscope.reporting.calibration import calibration_chapter
 from headscope.reporting.cautions import cautions
-from headscope.reporting.classes import class_parts
+from headscope.reporting.chapters.audit import audit_chapter
+from headscope.reporting.chapters.calibration import calibration_chapter
+from headscope.reporting.chapters.classes import class_parts
+from headscope.reporting.chapters.layers import collapse_chapter, flattening_chapter, layers_chapter
+from headscope.reporting.chapters.learned import separation_parts, separations
+from headscope.reporting.chapters.rows import rows_parts
+from headscope.reporting.chapters.trust import (
+    comparison_parts,
+    failure_parts,
+    leakage_chapter,
+    more_figures,
+    run_parts,
+)
 from headscope.reporting.forced import forced
-from headscope.reporting.layers import collapse_chapter, flattening_chapter, layers_chapter
-from headscope.reporting.learned import separation_parts, separations
 from headscope.reporting.numbers import number, numbers
 from headscope.reporting.parts import Chapter, Part
 from headscope.reporting.pictures import (
@@ -52,15 +57,7 @@ from headscope.reporting.pictures import (
     logits_picture,
     weights_picture,
 )
-from headscope.reporting.rows import rows_parts
 from headscope.reporting.templates import render
-from headscope.reporting.trust import (
-    comparison_parts,
-    failure_parts,
-    leakage_chapter,
-    more_figures,
-    run_parts,
-)
 from headscope.reporting.verdict import verdict
 
 T = TypeVar("T")
@@ -201,8 +198,8 @@ def _section(run: Run, figures: Path) -> Section:
     return Section(
         run=run,
         head=head,
-        title=run_title(run),
-        network=run_network(run),
+        title=run.setting.title,
+        network=run.setting.network,
         logits=[logit_scatter(run, each.pair) for each in analyses],
         heads=[
             (each, weights_picture(each, run, figures / f"fig3-weights-{run.name}{_suffix(each)}"))
@@ -242,7 +239,7 @@ def _splits(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Count who and what stands in each subset, once a split, fold and seed."""
     splits = []
     for (split, fold, seed), group in _grouped(
-        runs, lambda run: (run.settings["split"], run_fold(run), run.settings["seed"])
+        runs, lambda run: (run.settings["split"], run.setting.fold_text, run.settings["seed"])
     ):
         run = group[0]
         known = run.predictions[run.predictions["subject_id"] != NO_ID]

@@ -7,7 +7,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from headscope.analysis import run_title
 from headscope.record import Run
 from headscope.reporting.numbers import number
 from headscope.reporting.pictures import Picture
@@ -116,7 +115,7 @@ def stem(figures: Path, name: str, network: str) -> Path:
 def named(run: Run) -> Markup:
     """Say which run it is: regime and split, below them network and seed."""
     return Markup("{} <small>{}, seed {}</small>").format(
-        run_title(run), run.settings["architecture"], run.settings["seed"]
+        run.setting.title, run.settings["architecture"], run.settings["seed"]
     )
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from headscope.analysis import LogitScatter, PairAnalysis, run_network, run_title
-from headscope.analysis.features import Ellipse
+from headscope.analysis import LogitScatter, PairAnalysis
+from headscope.analysis.representation.features import Ellipse
 from headscope.figures import plot_history, plot_logits, plot_weights
 from headscope.figures.style import styled
 from headscope.files import atomic_path
@@ -64,12 +64,14 @@ def weights_picture(analysis: PairAnalysis, run: Run, stem: Path) -> Picture:
     """Draw Fig. 3 of one run and pair of classes."""
     first, second = analysis.class_names
     alt = (
-        f"{run_title(run)}: weights to {first} against weights to {second}, a dot for each of "
+        f"{run.setting.title}: weights to {first} against weights to {second}, a dot for each of "
         f"{analysis.feature_count} features; r {analysis.r:.4f}, null {analysis.r_null:.4f}."
     )
     initial = run.head.get("initial_weight")
     rows = None if initial is None else initial[list(analysis.pair)]
-    figure = plot_weights(analysis, title=run_title(run), network=run_network(run), initial=rows)
+    figure = plot_weights(
+        analysis, title=run.setting.title, network=run.setting.network, initial=rows
+    )
     return drawn(figure, stem, alt)
 
 
@@ -77,11 +79,11 @@ def history_picture(run: Run, stem: Path) -> Picture:
     """Draw the training curves of one run."""
     last = run.history.iloc[-1]
     alt = (
-        f"{run_title(run)}: loss and slice accuracy over {len(run.history)} epochs, ending at "
+        f"{run.setting.title}: loss and slice accuracy over {len(run.history)} epochs, ending at "
         f"{100 * last['train_slice_accuracy']:.1f}% in training and "
         f"{100 * last['val_slice_accuracy']:.1f}% in validation."
     )
-    figure = plot_history(run.history, title=run_title(run), network=run_network(run))
+    figure = plot_history(run.history, title=run.setting.title, network=run.setting.network)
     return drawn(figure, stem, alt)
 
 

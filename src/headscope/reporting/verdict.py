@@ -5,10 +5,10 @@ from math import isnan
 
 from markupsafe import Markup
 
-from headscope.analysis.chance import area_words
-from headscope.analysis.comparisons import Comparison, Comparisons
-from headscope.analysis.gap import Gap, GapFigure, clearest_gap
-from headscope.analysis.settings import SettingResult, choose
+from headscope.analysis.leakage.split_gap import Gap, GapFigure, clearest_gap
+from headscope.analysis.results.chance import area_words
+from headscope.analysis.results.comparisons import Comparison, Comparisons
+from headscope.analysis.results.settings import SettingResult, choose
 from headscope.reporting.numbers import number
 
 MOST_NAMED = 3  # settings that a sentence lists by name

@@ -10,8 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from headscope.console import track
 from headscope.models.network import Network
+from headscope.training.device import autocast, fixed_batch
 from headscope.training.loader import Inputs, batches
-from headscope.training.machine import autocast, fixed_batch
 
 STATISTICS_BATCH = 32
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from headscope.console import track
 from headscope.models.network import Network
+from headscope.training.device import steady_memory
 from headscope.training.loader import Inputs, batches
 from headscope.training.loop import extract
-from headscope.training.machine import steady_memory
 
 LAYER_SLICES = 512
 MAP_SLICES = 256

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headscope.training.augment import Augmentation
+from headscope.training.augmentation import Augmentation
 
 RESIDENT_BYTES = 2 * 2**30
 

@@ -17,18 +17,18 @@ from torch.nn.functional import cross_entropy
 
 from headscope.console import track
 from headscope.errors import RunError
-from headscope.models.head import tap
-from headscope.models.weights import load_state
-from headscope.training.checkpoint import Checkpoint, History, Progress
-from headscope.training.loader import Inputs, batches, epoch_order, step_seeds
-from headscope.training.machine import (
+from headscope.models.classifier import tap
+from headscope.models.state import load_state
+from headscope.training.device import (
     autocast,
     fixed_batch,
     own_random_numbers,
     seed_step,
     steady_memory,
 )
-from headscope.training.optim import Recipe, set_learning_rate, sgd
+from headscope.training.loader import Inputs, batches, epoch_order, step_seeds
+from headscope.training.recipe import Recipe, set_learning_rate, sgd
+from headscope.training.resume import Checkpoint, History, Progress
 
 Rows = NDArray[np.int64]
 Scores = tuple[float, float]

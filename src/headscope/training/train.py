@@ -12,9 +12,9 @@ from torch import nn
 
 from headscope.errors import RunError
 from headscope.models.network import Network
-from headscope.training.augment import augmentation_of
+from headscope.training.augmentation import augmentation_of
 from headscope.training.cache import Store, cached_features, cached_statistics
-from headscope.training.checkpoint import EVERY_S, Checkpoint, History, Progress
+from headscope.training.device import batch_size_that_fits, precision_of
 from headscope.training.features import (
     Extracted,
     extract_features,
@@ -23,8 +23,8 @@ from headscope.training.features import (
 )
 from headscope.training.loader import FeatureInputs, SliceInputs
 from headscope.training.loop import Data, fit, train_epoch
-from headscope.training.machine import batch_size_that_fits, precision_of
-from headscope.training.optim import Recipe, sgd
+from headscope.training.recipe import Recipe, sgd
+from headscope.training.resume import EVERY_S, Checkpoint, History, Progress
 
 LONE = "Expected more than 1 value per channel"  # PyTorch's words for it, in a ValueError
 

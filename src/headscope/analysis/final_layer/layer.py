@@ -1,0 +1,358 @@
+"""The final layer as a whole: its rows, each pair of them, and what they share with others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from headscope.analysis.display import Sheet, Shown, cell
+from headscope.analysis.final_layer.checks import checked
+from headscope.analysis.final_layer.null import (
+    NAN,
+    Array,
+    Pair,
+    displacement_ratio,
+    pearson,
+    predicted_sum,
+    row_sum_shrinkage,
+    sum_shrinkage,
+)
+from headscope.analysis.final_layer.pairs import (
+    MOST_CLASSES,
+    PairAnalysis,
+    class_pairs,
+    pair_analysis,
+)
+from headscope.analysis.final_layer.relation import LearnedNull, learned_null
+from headscope.analysis.final_layer.rows import Geometry, RowSummary, row_geometry, row_summaries
+from headscope.errors import InputError
+from headscope.record import Run
+
+MOST_ROWS = 10
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HeadAnalysis(Shown):
+    """A final layer: its rows, one a class, and what each pair of them shows.
+
+    Attributes
+    ----------
+    class_names
+        K names.
+    weight, bias, initial_weight
+        (K, D), (K,) and (K, D); None where unknown.
+    rows
+        A summary of each row, beside its initial self.
+    geometry, initial_geometry
+        Angles of the rows, and how near a simplex they stand; before training, if known.
+    displacement_ratio
+        Spread of the learned part over that of the conserved part; about 1 when untrained.
+    row_sum_drift
+        max |row sum − predicted row sum|; NaN without an initial head.
+    pairs
+        All pairs of up to 10 classes; else those asked for, or the first.
+    """
+
+    class_names: tuple[str, ...]
+    weight: Array
+    bias: Array | None
+    initial_weight: Array | None
+    rows: tuple[RowSummary, ...]
+    geometry: Geometry
+    initial_geometry: Geometry | None
+    displacement_ratio: float
+    row_sum_drift: float
+    pairs: tuple[PairAnalysis, ...]
+
+    @property
+    def meaning(self) -> str:
+        """What the pair farthest from its null, or else from unrelated rows, says in words."""
+        known = [pair for pair in self.pairs if not np.isnan(pair.residual)]
+        if not known:
+            return "No pair of rows has a correlation: it is undefined for constant weights."
+        apart, K = [pair for pair in known if pair.departs], len(self.class_names)
+        if apart or K == 2:
+            return _meaning(max(apart or known, key=_distance), self.displacement_ratio)
+        return _meaning(max(known, key=relatedness), self.displacement_ratio)
+
+    def sheets(self) -> Sequence[Sheet]:
+        """Rows, pairs, geometry and the meaning."""
+        K, D = self.weight.shape
+        sheets = [_row_sheet(self.rows, D), _pair_sheet(self.pairs)]
+        notes = dict.fromkeys(note for pair in self.pairs for note in pair.notes)
+        facts = [("displacement ratio", self.displacement_ratio)]
+        if self.initial_weight is not None:
+            facts.append(("drift of the row sum", self.row_sum_drift))
+        if K > 2:
+            facts += [
+                ("distance of the centred rows from a simplex", self.geometry.simplex_distance),
+                ("  the same before training", self.initial_geometry.simplex_distance)
+                if self.initial_geometry
+                else ("variation of their norms", self.geometry.norm_variation),
+            ]
+        return [*sheets, Sheet("The head", ("", "value"), facts, [self.meaning, *notes])]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SeedCorrelation(Shown):
+    """Correlations of the same row between heads of n seeds.
+
+    rows, learned: (K, n, n), of the rows as they are and of their distance from the mean row;
+    NaN where a row is constant. mean_rows, mean_learned: (K,), over pairs of different seeds.
+    Rows can be compared where feature j means the same to every seed: on one frozen backbone.
+    """
+
+    class_names: tuple[str, ...]
+    rows: Array
+    learned: Array
+    mean_rows: tuple[float, ...]
+    mean_learned: tuple[float, ...]
+
+    def sheets(self) -> Sequence[Sheet]:
+        """The mean over pairs of seeds, a row a class."""
+        found = list(zip(self.class_names, self.mean_rows, self.mean_learned, strict=True))
+        title = f"Correlation of rows between {self.rows.shape[1]} seeds"
+        return [Sheet(title, ("class", "row", "learned part"), found)]
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """A feature and what it adds to a class's logit, on average over slices of that class."""
+
+    class_name: str
+    feature: int
+    contribution: float
+    weight: float
+    mean_feature: float
+
+
+def run_head_analysis(run: Run, pairs: Sequence[Pair] | None = None) -> HeadAnalysis:
+    """Analyse the final layer of a recorded run, with the null of its own training."""
+    return head_analysis(**_recorded(run), pairs=pairs)
+
+
+def run_pair_analysis(run: Run, pair: Pair = (0, 1)) -> PairAnalysis:
+    """Analyse two rows of a recorded run, with the null of its own training."""
+    return pair_analysis(**_recorded(run), pair=pair)
+
+
+def run_shrinkage(run: Run) -> float | None:
+    """Return the factor by which weight decay shrank a run's row sum; None if it is not known.
+
+    It is known if `run.toml` gives `weight_decay`, `momentum` and `steps_per_epoch`. The rate of
+    a step is that of its epoch times `head_learning_rate`. Epochs whose weights were not kept do
+    not count: those after `selected_epoch`, and, where the best epoch is kept, those of an
+    earlier phase after its lowest validation loss. Each phase starts without momentum.
+    """
+    settings, history = run.settings, run.history
+    if not {"weight_decay", "momentum", "steps_per_epoch"} <= settings.keys():
+        return None
+    selected = run.metrics.get("selected_epoch")
+    kept = history.iloc[: len(history) if selected is None else int(selected)]
+    phase = kept["phase"] if "phase" in kept else pd.Series("train", index=kept.index)
+    total = 1.0
+    for name in phase.unique():
+        epochs = kept[phase == name]
+        if settings.get("select") == "best" and name != phase.iloc[-1]:
+            epochs = epochs.iloc[: int(epochs["val_loss"].to_numpy().argmin()) + 1]
+        rates = epochs["learning_rate"].to_numpy(np.float64)
+        rates = np.repeat(rates, int(settings["steps_per_epoch"]))
+        rates = rates * float(settings.get("head_learning_rate", 1.0))
+        total *= sum_shrinkage(rates, settings["weight_decay"], settings["momentum"])
+    return total
+
+
+def head_analysis(
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    initial: ArrayLike | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    pairs: Sequence[Pair] | None = None,
+    shrinkage: float | None = None,
+    learned: LearnedNull | None = None,
+) -> HeadAnalysis:
+    """Analyse a final layer: parameters as of `pair_analysis`, with `pairs` of rows or None.
+
+    None takes all pairs of up to 10 classes, and the first of more.
+    """
+    W, start, names = checked(weight, bias, initial, class_names)
+    chosen = class_pairs(len(W)) if pairs is None else list(pairs)
+    drift = NAN
+    if start is not None:
+        factor = row_sum_shrinkage(W, start, shrinkage).factor
+        drift = float(np.abs(W.sum(axis=0) - predicted_sum(start, factor)).max())
+    options: dict[str, Any] = {"class_names": names, "shrinkage": shrinkage, "learned": learned}
+    options["asked"] = class_pairs(len(W)) if len(W) <= MOST_CLASSES else chosen
+    return HeadAnalysis(
+        class_names=tuple(names),
+        weight=W,
+        bias=None if bias is None else np.asarray(bias, dtype=np.float64),
+        initial_weight=start,
+        rows=row_summaries(W, start, names),
+        geometry=row_geometry(W),
+        initial_geometry=None if start is None else row_geometry(start),
+        displacement_ratio=displacement_ratio(W),
+        row_sum_drift=drift,
+        pairs=tuple(pair_analysis(W, bias, start, pair=pair, **options) for pair in chosen),
+    )
+
+
+def seed_correlation(
+    weights: Sequence[ArrayLike], class_names: Sequence[str] | None = None
+) -> SeedCorrelation:
+    """Correlate each row between heads of several seeds, (K, D) each.
+
+    Raises
+    ------
+    InputError
+        Fewer than two heads, or of different shapes.
+    """
+    heads = [checked(weight, None, None, class_names) for weight in weights]
+    shapes = {W.shape for W, _, _ in heads}
+    if len(heads) < 2 or len(shapes) > 1:
+        raise InputError(f"Two heads or more of one shape are needed; got {sorted(shapes)}.")
+    stack = np.stack([W for W, _, _ in heads])  # (n, K, D)
+    learned = stack - stack.mean(axis=1, keepdims=True)
+    both = [_between(part) for part in (stack, learned)]
+    apart = ~np.eye(len(heads), dtype=bool)
+    means = [tuple(float(matrix[apart].mean()) for matrix in part) for part in both]
+    return SeedCorrelation(tuple(heads[0][2]), both[0], both[1], means[0], means[1])
+
+
+def carriers(
+    weight: ArrayLike,
+    features: ArrayLike,
+    labels: ArrayLike | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    most: int = 10,
+) -> tuple[Carrier, ...]:
+    """Return the `most` features that carry most of each class's logit, largest first.
+
+    The contribution of feature j to logit k is w[k, j] times the mean of f[:, j] over the slices
+    of class k, or over all of them without `labels` (N,); over j, and with the bias, these sum to
+    the class's mean logit. A class without slices has none.
+
+    Raises
+    ------
+    InputError
+        features are not (N, D), or labels not (N,).
+    """
+    W, _, names = checked(weight, None, None, class_names)
+    f = np.asarray(features, dtype=np.float64)
+    if f.ndim != 2 or f.shape[1] != W.shape[1]:
+        raise InputError(f"features have shape {f.shape}; the weights need (N, {W.shape[1]}).")
+    label = None if labels is None else np.asarray(labels)
+    if label is not None and label.shape != (len(f),):
+        raise InputError(f"labels have shape {label.shape}; features {f.shape} need ({len(f)},).")
+    found = []
+    for k, name in enumerate(names):
+        inside = f if label is None else f[label == k]
+        if len(inside):
+            mean = inside.mean(axis=0)  # (D,)
+            share = W[k] * mean
+            for j in np.argsort(-np.abs(share), kind="stable")[:most].tolist():
+                found.append(Carrier(name, j, float(share[j]), float(W[k, j]), float(mean[j])))
+    return tuple(found)
+
+
+def _between(stack: Array) -> Array:
+    """Correlate rows between heads: (n, K, D) → (K, n, n)."""
+    return np.array([[[pearson(a, b) for b in row] for a in row] for row in stack.swapaxes(0, 1)])
+
+
+def _recorded(run: Run) -> dict[str, Any]:
+    head = run.head
+    return {
+        "weight": head["weight"],
+        "bias": head["bias"],
+        "initial": head.get("initial_weight"),
+        "class_names": run.class_names,
+        "shrinkage": run_shrinkage(run),
+        "learned": learned_null(run),
+    }
+
+
+def relatedness(pair: PairAnalysis) -> tuple[float, float]:
+    """Return what orders pairs of several classes: p first, then the distance from unrelated."""
+    distance = abs(pair.r_learned + 1 / (pair.class_count - 1))
+    return (-pair.related_p if pair.related_p >= 0 else -1.0), distance
+
+
+def _meaning(pair: PairAnalysis, displacement: float) -> str:
+    first, second = pair.class_names
+    given = f"The weights to {first} and to {second} correlate by {pair.r:.4f}"
+    if pair.departs:
+        why = " The row sum moved as SGD cannot move it." if pair.drifted else ""
+        text = (
+            f"{given}, where training alone gives {pair.r_null:.4f}. The rest, "
+            f"{pair.residual:.4f}, is worth a look.{why}"
+        )
+    elif pair.class_count > 2:
+        text = f"{given}. {_relation_words(pair)}"
+    else:
+        source = "training forces" if pair.null_source == "initial head" else "its row sum gives"
+        text = (
+            f"{given}, and {source} {pair.r_null:.4f} on any data. Of two classes nothing can "
+            "depart from that while the sum of the rows is conserved: it says how far the head "
+            f"moved ({_displacement_words(displacement)}), and nothing of what it learned."
+        )
+    return text.replace("-", "−")
+
+
+def _displacement_words(ratio: float) -> str:
+    if np.isinf(ratio):
+        return "displacement ratio ∞: nothing is conserved, as of a head that started at zero"
+    return f"displacement ratio {cell(ratio, 3)}; 1 before training"
+
+
+def _relation_words(pair: PairAnalysis) -> str:
+    text = (
+        "Without what all rows share, which training conserves, they correlate by "
+        f"{pair.r_learned:.4f}"
+    )
+    if pair.withheld:
+        return f"{text}. {pair.withheld}"
+    text += (
+        f", where {pair.retrained_heads} heads retrained on labels permuted by subject give "
+        f"{pair.r_unrelated_low:.4f} to {pair.r_unrelated_high:.4f} (p = {pair.related_p:.3f} over "
+        "all pairs): "
+    )
+    return text + (
+        "that difference is what was learned." if pair.related else "chance gives as much."
+    )
+
+
+def _distance(pair: PairAnalysis) -> float:
+    return abs(pair.residual)
+
+
+def _row_sheet(rows: Sequence[RowSummary], D: int) -> Sheet:
+    shown = [
+        (row.class_name, row.mean, row.sd, row.minimum, row.maximum, row.skewness, row.kurtosis,
+         row.near_zero, row.participation, row.norm)
+        for row in rows[:MOST_ROWS]
+    ]  # fmt: skip
+    columns = ("class", "mean", "sd", "min", "max", "skew", "kurtosis", "near 0", "carriers",
+               "norm")  # fmt: skip
+    rest = len(rows) - len(shown)
+    notes = [f"… and {rest:,} more rows."] if rest else []
+    title = f"Rows of weights, {len(rows):,} classes × {D:,} features"
+    return Sheet(title, columns, shown, notes, digits=3)
+
+
+def _pair_sheet(pairs: Sequence[PairAnalysis]) -> Sheet:
+    many = any(pair.class_count > 2 for pair in pairs)  # of two, the learned parts are opposite
+    shown = [
+        (" · ".join(pair.class_names), pair.r, pair.r_null, pair.residual,
+         f"{pair.residual_low:.2g} to {pair.residual_high:.2g}".replace("-", "−"),
+         *([pair.r_learned] if many else []), pair.spearman, pair.orthogonal_slope)
+        for pair in pairs
+    ]  # fmt: skip
+    columns = ("pair", "r", "null", "residual", "95% interval",
+               *(["learned r"] if many else []), "Spearman", "slope")  # fmt: skip
+    return Sheet("Pairs of rows", columns, shown, digits=3)

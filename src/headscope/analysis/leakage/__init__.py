@@ -1,0 +1,1 @@
+"""What the accuracy is worth: the same runs with leakage measured."""

@@ -1,0 +1,202 @@
+"""The leak gap: what the same network reaches by slice and by subject, and what carries it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isnan, nan
+
+import numpy as np
+
+from headscope.analysis.results.pooled import Pool, pool_sides
+from headscope.analysis.units import nearest, run_slices, standardised
+from headscope.metrics import SHARED_GAP, repeated_interval
+from headscope.record import Run
+
+MEASURES = ("accuracy", "balanced_accuracy", "auc")
+FIGURES = tuple(f"{level}_{name}" for level in ("slice", "subject") for name in MEASURES)
+FEWEST_SUBJECTS = 2  # of a class in a test, for an interval
+Pair = tuple[Run, Run]
+
+
+@dataclass(frozen=True)
+class GapFigure:
+    """A test figure under both splits, one for each seed, and the gap: slice less subject split.
+
+    gap is the mean over the seeds; low and high its 95% interval, NaN where there is none.
+    """
+
+    by_subject: tuple[float, ...]
+    by_slice: tuple[float, ...]
+    gap: float
+    low: float
+    high: float
+
+    @property
+    def gaps(self) -> tuple[float, ...]:
+        """The gap of each seed."""
+        return tuple(b - a for a, b in zip(self.by_subject, self.by_slice, strict=True))
+
+    @property
+    def clearness(self) -> float:
+        """How far the gap is above 0, in units of its interval's lower half: beyond 1 is certain.
+
+        −inf without an interval, so that gaps sort by it.
+        """
+        if isnan(self.low) or self.gap <= self.low:
+            return float("-inf")
+        return self.gap / (self.gap - self.low)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The same network, regime and seeds under both splits; figures by name, of `FIGURES`.
+
+    subjects counts those who stand in a test subset of either split. The folds of a seed make
+    one test. constant says of each seed on record whether the networks by subject, and those by
+    slice, predict one class for all of their test slices: such a seed has no part in the figures,
+    as the accuracy of a constant is the share of a class, not what was learned. seeds are the
+    others, or all of them where there is no other; then no figure has a gap.
+    """
+
+    architecture: str
+    variant: str
+    seeds: tuple[int, ...]
+    subjects: int
+    figures: dict[str, GapFigure]
+    constant: tuple[tuple[bool, bool], ...] = ()
+
+    @property
+    def measurable(self) -> bool:
+        """Whether some seed's networks predict more than one class under both splits."""
+        return not self.constant or any(not any(sides) for sides in self.constant)
+
+    @property
+    def left_out(self) -> int:
+        """How many seeds have no part in the gap, as a side predicts one class for all."""
+        return sum(any(sides) for sides in self.constant)
+
+    @property
+    def one_seed(self) -> bool:
+        """Whether the interval speaks of these networks alone."""
+        return len(set(self.seeds)) == 1
+
+    @property
+    def scope(self) -> str:
+        """What the interval speaks of, in words."""
+        return "of these networks" if self.one_seed else f"over {len(set(self.seeds))} seeds"
+
+
+def clearest_gap(gaps: Sequence[Gap], name: str = "slice_accuracy") -> Gap | None:
+    """Return the measurable gap that is most certain to be above 0; None where none is."""
+    measurable = [gap for gap in gaps if gap.measurable]
+    return max(measurable, key=lambda gap: _order(gap.figures[name]), default=None)
+
+
+def _order(figure: GapFigure) -> tuple[float, float]:
+    return figure.clearness, float("-inf") if isnan(figure.gap) else figure.gap
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Whose the nearest training slice of each test slice is.
+
+    share of the n test slices have one of the same subject for nearest (0 under a split by
+    subject); then the run's accuracy on those and on the rest, NaN where there are none.
+    """
+
+    run: str
+    architecture: str
+    variant: str
+    split: str
+    seed: int
+    slices: int
+    share: float
+    same_accuracy: float
+    other_accuracy: float
+
+
+def leak_gap(pairs: Sequence[Pair]) -> Gap:
+    """Compare runs by subject with their likes by slice, pair by pair (a seed, or a fold, each).
+
+    The two tests hold different slices of partly the same subjects. So the subjects of all of
+    them are drawn together, within class, and each draw gives every test its figure: what a
+    subject adds to both sides of the gap is paired, the rest is not. The folds of a seed are
+    pooled to one test (areas of ranks within folds). With one seed the interval
+    holds these networks fixed; with several the variance between them is in it
+    (`repeated_interval`). It is not given where a test has fewer than two subjects in a class.
+    """
+    by_seed: dict[int, list[Pair]] = {}
+    for pair in pairs:
+        by_seed.setdefault(int(pair[0].settings["seed"]), []).append(pair)
+    constant = [_constant(folds) for folds in by_seed.values()]
+    varied = [seed for seed, sides in zip(by_seed, constant, strict=True) if not any(sides)]
+    seeds = varied or list(by_seed)
+    pools = _pools([pair for seed in seeds for pair in by_seed[seed]])
+    first = pairs[0][0]
+    return Gap(
+        architecture=str(first.settings["architecture"]),
+        variant=first.setting.variant,
+        seeds=tuple(seeds),
+        subjects=len(pools[0].ids),
+        figures={name: _gap(name, pools, bool(varied)) for name in FIGURES},
+        constant=tuple(constant),
+    )
+
+
+def _constant(folds: Sequence[Pair]) -> tuple[bool, bool]:
+    """Say of both sides of a seed whether each network predicts one class for all test slices."""
+    by_subject, by_slice = (pool.constant[0] for pool in _pools(folds))
+    return by_subject, by_slice
+
+
+def _pools(pairs: Sequence[Pair]) -> list[Pool]:
+    """Return the tests by subject, and those by slice, over the subjects of both."""
+    return pool_sides([[pair[side] for pair in pairs] for side in (0, 1)])
+
+
+def _gap(name: str, pools: Sequence[Pool], varied: bool) -> GapFigure:
+    level, quantity = name.split("_", 1)
+    sides = [pool.drawn(level, quantity) for pool in pools]
+    by_subject, by_slice = (tuple(once.tolist()) for once, *_ in sides)
+    if not varied:
+        return GapFigure(by_subject, by_slice, nan, nan, nan)
+    once, drawn, left_out = (slice_ - subject for subject, slice_ in zip(*sides, strict=True))
+    interval = None
+    if min(pool.fewest_per_class for pool in pools) >= FEWEST_SUBJECTS:
+        interval = repeated_interval(
+            once,
+            drawn,
+            left_out,
+            pools[0].labels,
+            ratio=float(np.mean([pool.ratio for pool in pools])),
+            shared=SHARED_GAP,
+            bounds=(-1.0, 1.0),
+        )
+    low, high = interval or (nan, nan)
+    return GapFigure(by_subject, by_slice, float(once.mean()), low, high)
+
+
+def nearest_neighbours(run: Run) -> Neighbours | None:
+    """Say whose the nearest training slice is of each test slice; None without subject ids.
+
+    By Euclidean distance of the features that the head reads, each standardised over the training
+    slices.
+    """
+    slices = run_slices(run)
+    train, test = slices.rows("train"), slices.rows("test")
+    if not slices.named:
+        return None
+    features = standardised(slices.features, train)
+    found = nearest(features, test, train)
+    same = slices.subject[found] == slices.subject[test]
+    right = slices.logits[test].argmax(axis=1) == slices.label[test]
+    return Neighbours(
+        run=run.name,
+        architecture=str(run.settings["architecture"]),
+        variant=run.setting.variant,
+        split=str(run.settings["split"]),
+        seed=int(run.settings["seed"]),
+        slices=len(test),
+        share=float(same.mean()),
+        same_accuracy=float(right[same].mean()) if same.any() else float("nan"),
+        other_accuracy=float(right[~same].mean()) if (~same).any() else float("nan"),
+    )

@@ -1,0 +1,162 @@
+"""Labels that go from subject to subject, and what a test reaches if they say nothing.
+
+Where nothing leaks, a network that was trained on permuted labels knows nothing of those of its
+test subjects: any arrangement of their labels among them is as likely as the one drawn. So the
+figure of each permutation has a distribution that its own predictions give, however few subjects
+a class has and however skewed the figure is.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headscope.errors import InputError
+
+Array = NDArray[Any]
+ROUNDS = 50  # arrangements of the test labels of each permutation
+ARRANGED = 0xA44A  # sets the arrangements' random numbers apart from those of permutations
+STREAM = 0x9E37  # sets the permutations' random numbers apart from those of training
+TRIES = 1000  # of a permutation, until training and test hold their classes
+
+
+@dataclass(frozen=True)
+class NoLeak:
+    """The mean over a run's permutations, if nothing leaks: mean, variance, third cumulant.
+
+    The figure is the balanced slice accuracy.
+    """
+
+    mean: float
+    variance: float
+    third: float
+
+
+def donation(label: Array, subject: Array, session: Array) -> Callable[[Array], Array]:
+    """Return what gives slices their labels (…, N), once each subject has a donor (…, S).
+
+    label, subject and session (N,) are whole numbers, subject from 0 to S − 1. A subject takes
+    the label of its donor; of a donor whose label changes from session to session it takes the
+    sequence, stretched or shortened in proportion to its own sessions.
+    """
+    key = (subject.astype(np.int64) * (session.max() + 1) + session) * (label.max() + 1) + label
+    _, row, row_part = np.unique(key, return_index=True, return_inverse=True)
+    part_subject, part_label = subject[row], label[row]  # by subject, then session
+    length = np.bincount(part_subject)  # (S,) of sessions, or of labels within one
+    first = np.cumsum(length) - length
+    place = np.full((len(length), int(length.max())), -1)
+    place[part_subject, np.arange(len(row)) - first[part_subject]] = part_label
+    rank = row_part.ravel() - first[subject]  # (N,) which of its subject's parts a slice is in
+
+    def donate(donors: Array) -> Array:
+        donor = donors[..., subject]  # (…, N)
+        labels: Array = place[donor, rank * length[donor] // length[subject]]
+        return labels
+
+    return donate
+
+
+def no_leak(predicted: Array, labels: Array, subject: Array, session: Array) -> NoLeak:
+    """Return the cumulants of the mean balanced slice accuracy over R permutations.
+
+    predicted (R, n) classes of the test slices; labels (n, R), the permuted ones that hold every
+    class; subject and session (n,). `ROUNDS` arrangements of each permutation's labels among the
+    test subjects give its distribution; the permutations are independent, so cumulants add.
+    """
+    owner = np.unique(subject, return_inverse=True)[1]
+    rng = np.random.default_rng(ARRANGED)
+    order = np.tile(np.arange(owner.max() + 1), (ROUNDS, 1))
+    means, squares, cubes = (np.empty(len(predicted)) for _ in range(3))
+    for r, calls in enumerate(predicted):
+        donate = donation(labels[:, r], owner, session)
+        arranged = donate(rng.permuted(order, axis=1))  # (ROUNDS, n)
+        values = _balanced(calls, arranged, np.unique(labels[:, r]))
+        values = values[np.isfinite(values)]  # a sequence of labels, shortened, may lose a class
+        means[r] = values.mean()
+        squares[r] = ((values - means[r]) ** 2).mean() * ROUNDS / (ROUNDS - 1)
+        cubes[r] = ((values - means[r]) ** 3).mean()
+    count = len(predicted)
+    return NoLeak(
+        float(means.mean()), float(squares.sum()) / count**2, float(cubes.sum()) / count**3
+    )
+
+
+def _balanced(calls: Array, labels: Array, classes: Array) -> Array:
+    """Return the balanced accuracy of calls (n,) for each of labels (J, n), NaN without a class."""
+    recalls = []
+    for k in classes:
+        true = labels == k  # (J, n)
+        with np.errstate(invalid="ignore"):
+            recalls.append(true[:, calls == k].sum(axis=1) / true.sum(axis=1))
+    balanced: Array = np.mean(recalls, axis=0)
+    return balanced
+
+
+def permute_labels(
+    label: Array,
+    subject: Array,
+    session: Array,
+    draws: int,
+    seed: int = 0,
+    subset: Array | None = None,
+) -> NDArray[np.int64]:
+    """Return labels (N, draws), permuted among all subjects, train, validation and test alike.
+
+    A subject's labels go as one: a subject takes the label of another, and all of its slices
+    follow, so that as many subjects as before bear each label. Of subjects whose label changes
+    from session to session the whole sequence goes, stretched or shortened in proportion to the
+    sessions of the one who takes it.
+
+    subset (N,) names the subset of each slice. A permutation that takes a class from the training
+    or the test subset, which hold it by the true labels, is drawn again: a test without a class
+    has no balanced accuracy. The tries of one permutation use random numbers of its own, so a
+    permutation is the same whatever became of those before it. With one seed for all runs of a
+    setting they share their permutations, but for those that were drawn again.
+
+    Raises
+    ------
+    InputError
+        None of `TRIES` tries leaves each class in training and in test.
+    """
+    donate = donation(label, subject, session)
+    subjects = int(subject.max()) + 1
+    needed = _needed(label, subset)
+    rng = np.random.default_rng((seed, STREAM))
+    labels = np.empty((len(label), draws), dtype=np.int64)
+    for r in range(draws):
+        labels[:, r] = donate(rng.permutation(subjects))
+        if not holds_classes(labels[:, r], needed):
+            labels[:, r] = _drawn_again(donate, subjects, needed, (seed, STREAM, r))
+    return labels
+
+
+def _needed(label: Array, subset: Array | None) -> list[tuple[Array, Array]]:
+    """Return the rows of training and of test, each with the classes that it must hold."""
+    if subset is None:
+        return []
+    rows = [np.flatnonzero(subset == name) for name in ("train", "test")]
+    return [(part, np.unique(label[part])) for part in rows]
+
+
+def holds_classes(label: Array, needed: Sequence[tuple[Array, Array]]) -> bool:
+    """Whether labels (N,) hold all of the classes needed in each part: rows and their classes."""
+    return all(np.isin(classes, label[rows]).all() for rows, classes in needed)
+
+
+def _drawn_again(
+    donate: Callable[[Array], Array],
+    subjects: int,
+    needed: Sequence[tuple[Array, Array]],
+    seed: tuple[int, ...],
+) -> Array:
+    rng = np.random.default_rng(seed)
+    for _ in range(TRIES):
+        label = donate(rng.permutation(subjects))
+        if holds_classes(label, needed):
+            return label
+    raise InputError(
+        f"None of {TRIES:,} permutations of the labels by subject leaves every class in training "
+        f"and in test: some class has too few subjects to be tested against permuted labels."
+    )

@@ -1,0 +1,1 @@
+"""What the final layer reads: classes, subjects, positions and stages."""

@@ -1,0 +1,323 @@
+"""What the final layer reads and writes for a subset of slices: classes, subjects, errors.
+
+How far the classes lie apart and how dense, whether slices lie together by diagnosis or by
+person, and whose slices fall on the wrong side (docs/science.md, section 4).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from headscope.analysis.arrays import check_ids, check_labels, check_points
+from headscope.analysis.display import Sheet, Shown, cell
+from headscope.analysis.representation.intraclass import Intraclass, intraclass
+from headscope.analysis.representation.separation import Separation, separation
+from headscope.errors import InputError
+from headscope.record import SUBSETS, Run
+
+Array = NDArray[np.float64]
+LISTED = 10
+MEASURES = {
+    "width": "numbers a slice",
+    "within": "scatter within classes",
+    "between": "scatter between classes",
+    "between_by_chance": "the same by chance",
+    "fisher_ratio": "Fisher ratio, between / within",
+    "overlap": "overlap along the discriminant, held out",
+    "overlap_fitted": "overlap along the discriminant, fitted",
+    "silhouette": "silhouette",
+    "effective_rank": "effective rank",
+    "separation_ratio": "separation",
+    "dispersion_ratio": "dispersion",
+}
+CHI2_95 = 5.991464547107979  # 95% quantile of χ² with 2 degrees of freedom
+
+
+@dataclass(frozen=True, eq=False)
+class Ellipse:
+    """Mean of a class in the plane of two logits, with the ellipse that holds 95% of a normal.
+
+    `width` and `height` are whole axes, the first at `angle_deg` from the x axis; NaN where the
+    class has fewer than 2 slices.
+    """
+
+    class_name: str
+    slices: int
+    mean: tuple[float, float]
+    width: float
+    height: float
+    angle_deg: float
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FeatureAnalysis(Shown):
+    """Features and logits of one subset. Undefined numbers are NaN; notes say why.
+
+    Attributes
+    ----------
+    class_names, class_slices
+        The classes, and how many slices each has here.
+    logits, features
+        How the classes lie in each space.
+    intraclass
+        Of the logit margin, the logits and the features, by subject and (if known) by session.
+        The margin is the logit of the slice's own class less the mean of the others'.
+    ellipses
+        One a class, in the plane of the logits of the classes `pair`.
+    wrong
+        Slices on the wrong side, by subject, those with the largest share of them first:
+        subject_id, label, wrong, total. Subjects without any are left out.
+    reference
+        Title of the analysis that the ratios of separation and dispersion refer to; '' for none.
+    """
+
+    title: str
+    subset: str
+    class_names: tuple[str, ...]
+    class_slices: tuple[int, ...]
+    slices: int
+    subjects: int
+    slice_accuracy: float
+    logits: Separation
+    features: Separation
+    intraclass: tuple[Intraclass, ...]
+    pair: tuple[int, int]
+    ellipses: tuple[Ellipse, ...]
+    wrong: pd.DataFrame
+    reference: str
+    notes: tuple[str, ...]
+
+    def sheets(self) -> Sequence[Sheet]:
+        """Return the two spaces side by side, whose variance it is, and whose slices are wrong."""
+        name = ", ".join(part for part in ("Features and logits", self.title, self.subset) if part)
+        notes = [
+            f"{space.capitalize()}: {note}"
+            for space, found in (("features", self.features), ("logits", self.logits))
+            for note in found.notes
+        ]
+        if self.reference:
+            notes.append(f"Separation and dispersion are in units of {self.reference}.")
+        return [
+            Sheet(
+                f"{name} ({self.slices:,} slices of {self.subjects:,} subjects)",
+                ("measure", "features", "logits"),
+                [
+                    (text, getattr(self.features, field), getattr(self.logits, field))
+                    for field, text in MEASURES.items()
+                    if self.reference or not field.endswith("_ratio") or field == "fisher_ratio"
+                ],
+                [*self.notes, *notes],
+            ),
+            Sheet(
+                "How alike the slices of one group are, within classes",
+                ("of", "group", "groups", "ICC(1)", "share between groups", "share by chance"),
+                [
+                    (i.of, i.by, i.groups, i.icc, i.between_share, i.chance_share)
+                    for i in self.intraclass
+                ],
+                sorted({i.note for i in self.intraclass if i.note}),
+            ),
+            Sheet(
+                f"Slices on the wrong side (slice accuracy {cell(self.slice_accuracy)})",
+                ("subject_id", "label", "wrong", "total"),
+                self.wrong.head(LISTED).to_numpy().tolist(),
+                [f"… and {len(self.wrong) - LISTED} subjects more."]
+                if len(self.wrong) > LISTED
+                else [],
+            ),
+        ]
+
+
+def run_feature_analysis(
+    run: Run,
+    subset: str = "test",
+    reference: Run | FeatureAnalysis | None = None,
+    *,
+    pair: tuple[int, int] = (0, 1),
+) -> FeatureAnalysis:
+    """Analyse what a recorded run's final layer read and wrote for one subset.
+
+    reference is the frozen run of the same network, split and seed, or its analysis.
+
+    Raises
+    ------
+    InputError
+        The subset has no such name, or the reference is of another network, split or seed.
+    """
+    if subset not in SUBSETS:
+        raise InputError(f"subset {subset!r} is none of {', '.join(SUBSETS)}.")
+    if isinstance(reference, Run):
+        _check_same(run, reference)
+        reference = run_feature_analysis(reference, subset, pair=pair)
+    stored, table = run.features, run.predictions
+    rows = np.flatnonzero(stored["subset"] == subset)
+    return feature_analysis(
+        stored["features"][rows],
+        stored["logits"][rows],
+        stored["label"][rows],
+        stored["subject_id"][rows],
+        table["session_id"].to_numpy(str)[rows] if "session_id" in table else None,
+        class_names=run.class_names,
+        reference=reference,
+        pair=pair,
+        title=run.name,
+        subset=subset,
+    )
+
+
+def feature_analysis(
+    features: ArrayLike,
+    logits: ArrayLike,
+    labels: ArrayLike,
+    subjects: ArrayLike,
+    sessions: ArrayLike | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    reference: FeatureAnalysis | None = None,
+    pair: tuple[int, int] = (0, 1),
+    title: str = "",
+    subset: str = "",
+) -> FeatureAnalysis:
+    """Measure separation, dispersion and whose variance it is, in features and in logits.
+
+    Parameters
+    ----------
+    features, logits, labels, subjects, sessions
+        (N, D), (N, K), and (N,) each; labels index the columns of `logits`; a session counts
+        within its subject.
+    class_names
+        K names; 'class 0', 'class 1' … if left out.
+    reference
+        The analysis of the frozen run, to which separation and dispersion are set in ratio.
+    pair
+        The classes whose logits are the axes of the ellipses.
+
+    Raises
+    ------
+    InputError
+        The shapes do not agree, a value is not finite, or a label or the pair names no class.
+    """
+    F, Z = check_points(features, "features"), check_points(logits, "logits")
+    if len(F) != len(Z):
+        raise InputError(f"features has {len(F)} rows and logits {len(Z)}.")
+    N, K = Z.shape
+    y, people = check_labels(labels, N), check_ids(subjects, N, "subjects")
+    names = [f"class {k}" for k in range(K)] if class_names is None else list(class_names)
+    _check_classes(names, y, K, pair)
+    right = Z.argmax(axis=1) == y if N else np.zeros(0, dtype=bool)
+    absent = [name for k, name in enumerate(names) if not (y == k).any()]
+    return FeatureAnalysis(
+        title=title,
+        subset=subset,
+        class_names=tuple(names),
+        class_slices=tuple(np.bincount(y, minlength=K).tolist()),
+        slices=N,
+        subjects=len(np.unique(people)),
+        slice_accuracy=float(right.mean()) if N else nan,
+        logits=separation(Z, y, people, reference.logits if reference else None),
+        features=separation(F, y, people, reference.features if reference else None),
+        intraclass=tuple(_intraclasses(F, Z, y, people, sessions)),
+        pair=pair,
+        ellipses=class_ellipses(Z[:, list(pair)], y, names),
+        wrong=_wrong(people, y, right, names),
+        reference=(reference.title or "the reference") if reference else "",
+        notes=_absent_note(absent),
+    )
+
+
+def class_ellipses(
+    logits: Array, labels: NDArray[np.int64], class_names: Sequence[str]
+) -> tuple[Ellipse, ...]:
+    """Return the mean and 95% ellipse of each class that has slices, from two logits (N, 2).
+
+    The ellipse holds 95% of the normal distribution of the class's mean and sample covariance.
+    """
+    ellipses = []
+    for k in np.unique(labels).tolist():
+        points = logits[labels == k]
+        x, y = points.mean(axis=0).tolist()
+        axes, angle = (nan, nan), nan
+        if len(points) > 1:
+            value, vector = np.linalg.eigh(np.cov(points.T))
+            axes = tuple(2 * np.sqrt(CHI2_95 * np.maximum(value, 0)))
+            angle = float(np.degrees(np.arctan2(vector[1, 1], vector[0, 1]))) % 180
+        ellipses.append(
+            Ellipse(class_names[k], len(points), (x, y), float(axes[1]), float(axes[0]), angle)
+        )
+    return tuple(ellipses)
+
+
+def logit_margin(logits: Array, labels: NDArray[np.int64]) -> Array:
+    """Return the logit of each slice's class less the mean of the others', (N,).
+
+    For K = 2 that is the difference of the two logits, with the sign of being right.
+    """
+    K = logits.shape[1]
+    own = logits[np.arange(len(logits)), labels]
+    return (own * K - logits.sum(axis=1)) / (K - 1)
+
+
+def _intraclasses(
+    F: Array, Z: Array, y: NDArray[Any], people: NDArray[Any], sessions: ArrayLike | None
+) -> list[Intraclass]:
+    groups = {"subject": people}
+    if sessions is not None:
+        visits = check_ids(sessions, len(y), "sessions")
+        both = pd.MultiIndex.from_arrays([people, visits])
+        groups["session"] = pd.factorize(both)[0].astype(str)
+        if (visits == "").any() or (visits == "nan").any():
+            del groups["session"]
+    spaces = {"logits": Z, "features": F}
+    if Z.shape[1] > 1:
+        spaces = {"logit margin": logit_margin(Z, y)} | spaces
+    return [
+        intraclass(values, ids, y, of=of, by=by)
+        for by, ids in groups.items()
+        for of, values in spaces.items()
+    ]
+
+
+def _wrong(
+    people: NDArray[Any], y: NDArray[Any], right: NDArray[np.bool_], names: Sequence[str]
+) -> pd.DataFrame:
+    table = pd.DataFrame(
+        {"subject_id": people, "label": np.array(names)[y], "wrong": ~right, "total": 1}
+    )
+    table = table.groupby(["subject_id", "label"], as_index=False)[["wrong", "total"]].sum()
+    table = table[table["wrong"] > 0].astype({"wrong": np.int64})
+    share = (table["wrong"] / table["total"]).rename("share")
+    order = pd.concat([-share, -table["wrong"]], axis=1).sort_values(
+        ["share", "wrong"], kind="stable"
+    )
+    return table.loc[order.index].reset_index(drop=True)
+
+
+def _absent_note(absent: list[str]) -> tuple[str, ...]:
+    if not absent:
+        return ()
+    if len(absent) > 5:
+        return (f"{len(absent)} of the classes have no slice here.",)
+    return (f"No slice here is of {' or '.join(absent)}.",)
+
+
+def _check_classes(names: Sequence[str], y: NDArray[Any], K: int, pair: tuple[int, int]) -> None:
+    if len(names) != K:
+        raise InputError(f"{len(names)} class names were given for {K} logits.")
+    if len(y) and y.max() >= K:
+        raise InputError(f"label {y.max()} names none of {K} classes, 0 to {K - 1}.")
+    if pair[0] == pair[1] or not all(0 <= k < K for k in pair):
+        raise InputError(f"pair {pair} names no two of {K} classes, 0 to {K - 1}.")
+
+
+def _check_same(run: Run, reference: Run) -> None:
+    for name in ("architecture", "split", "seed", "fold"):
+        one, other = run.settings.get(name), reference.settings.get(name)
+        if one != other:
+            raise InputError(
+                f"{reference.name} is no reference for {run.name}: {name} {other} instead of {one}."
+            )

@@ -1,0 +1,263 @@
+"""The tests of one setting taken together: folds of a seed pooled to one, seeds side by side.
+
+Disjoint folds of one seed test every subject once, so they are one test: all subjects for shares,
+ranks within folds for areas under the curve. Repeats over seeds stay apart, as rows (R, …).
+Source: docs/science.md, sections 18 and 20.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+from scipy.special import gammaln
+
+from headscope.analysis.units import Array, run_units
+from headscope.files import NO_ID
+from headscope.metrics import Resampled, Units, class_figures, figures, resample
+from headscope.record import Run
+
+PERMUTATIONS = 9_999
+_CELLS = 20_000_000  # of permuted labels at once: fewer permutations of very many subjects
+
+
+class Test(NamedTuple):
+    """One run's test: slices and subjects as units, whose owners count all subjects of the pool."""
+
+    slices: Units
+    subjects: Units
+
+    def level(self, name: str) -> Units:
+        """Return the units of "slice" or "subject"."""
+        return self.slices if name == "slice" else self.subjects
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The tests of a setting: one list per seed, of one test per fold.
+
+    ids (S,) are all subjects, which pools that are compared share; labels (S,) the class of each
+    by its first slice; ratio is that of tested to training slices.
+    """
+
+    seeds: tuple[tuple[Test, ...], ...]
+    ids: Array
+    labels: Array
+    ratio: float
+
+    @cached_property
+    def tests(self) -> list[Test]:
+        """The tests of all seeds and folds."""
+        return [test for folds in self.seeds for test in folds]
+
+    @property
+    def class_count(self) -> int:
+        """K."""
+        return self.tests[0].slices.class_count
+
+    @property
+    def named(self) -> bool:
+        """Whether every slice says whom it shows."""
+        return NO_ID not in self.ids
+
+    @cached_property
+    def once_each(self) -> bool:
+        """Whether each subject was tested once and under one label."""
+        owners = np.concatenate([test.subjects.owner for test in self.tests])
+        return len(np.unique(owners)) == len(owners)
+
+    @cached_property
+    def one_label_each(self) -> bool:
+        """Whether each subject has one label."""
+        return all(
+            len(np.unique(test.subjects.owner)) == len(test.subjects.owner) for test in self.tests
+        )
+
+    @cached_property
+    def resampled(self) -> Resampled:
+        """Subjects drawn again within class, the same draws for every pool of these subjects."""
+        return resample(self.labels, np.arange(len(self.ids)), len(self.ids))
+
+    @cached_property
+    def fewest_per_class(self) -> int:
+        """The fewest subjects of any class of the pool in the test of any seed."""
+        classes = np.unique(self.labels)
+        owners = [
+            np.unique(np.concatenate([test.slices.owner for test in folds])) for folds in self.seeds
+        ]
+        return min(int((self.labels[owner] == k).sum()) for owner in owners for k in classes)
+
+    @cached_property
+    def constant(self) -> tuple[bool, ...]:
+        """Whether each network of a seed predicts one class for all of its test slices."""
+        return tuple(
+            all(len(np.unique(test.slices.predicted)) == 1 for test in folds)
+            for folds in self.seeds
+        )
+
+    def score(self, level: str, name: str, counts: Array, positive: int = 0) -> Array:
+        """Return a score of each seed over draws of subjects, (R, B); counts are (B, S)."""
+        rows = []
+        for folds in self.seeds:
+            parts = [test.level(level) for test in folds]
+            if name == "auc" and len(parts) > 1:
+                rows.append(pooled_auc(parts, counts, positive))
+            else:
+                rows.append(figures(concatenate(parts), counts, positive, (name,))[name])
+        return np.stack(rows)
+
+    def drawn(self, level: str, name: str, positive: int = 0) -> tuple[Array, Array, Array]:
+        """Return a score once (R,), over draws (R, B) and with each subject left out (R, S)."""
+        whole = np.ones((1, len(self.ids)))
+        once, drawn, left_out = (
+            self.score(level, name, counts, positive)
+            for counts in (whole, self.resampled.drawn, self.resampled.left_out)
+        )
+        return once[:, 0], drawn, left_out
+
+
+def pool_runs(runs: Sequence[Run]) -> Pool:
+    """Pool the tests of runs of one setting, by seed and fold."""
+    (pool,) = pool_sides([runs])
+    return pool
+
+
+def pool_sides(sides: Sequence[Sequence[Run]]) -> list[Pool]:
+    """Pool the tests of several settings, each by seed and fold, over the subjects of them all."""
+    read = [
+        [(int(run.settings["seed"]), *run_units(run, "test")) for run in runs] for runs in sides
+    ]
+    ids = np.unique(np.concatenate([part[3] for side in read for part in side]))
+    labels = np.zeros(len(ids), dtype=np.int64)
+    pools = []
+    for runs, side in zip(sides, read, strict=True):
+        seeds: dict[int, list[Test]] = {}
+        for seed, slices, subjects, names in side:
+            place = np.searchsorted(ids, names)
+            moved = (units._replace(owner=place[units.owner]) for units in (slices, subjects))
+            test = Test(*moved)
+            labels[test.slices.owner[::-1]] = test.slices.labels[::-1]
+            seeds.setdefault(seed, []).append(test)
+        ratio = float(np.mean([_ratio(run) for run in runs]))
+        pools.append(Pool(tuple(map(tuple, seeds.values())), ids, labels, ratio))
+    return pools
+
+
+def _ratio(run: Run) -> float:
+    """Return how many slices are tested for each that trains."""
+    counts = run.predictions["subset"].value_counts()
+    return float(counts.get("test", 0)) / max(float(counts.get("train", 0)), 1.0)
+
+
+def concatenate(parts: Sequence[Units]) -> Units:
+    """Return the units of several tests as one."""
+    return Units(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def pooled_auc(parts: Sequence[Units], counts: Array, positive: int = 0) -> Array:
+    """Return the area under the ROC curve of ranks within tests, for each draw (B,).
+
+    The share of all pairs of a unit of the class and one of the rest, both of one test, that the
+    test ranks rightly: scores of different trainings are never compared. Of more than two classes
+    it is the mean of each class against the rest. counts (B, S) of the subjects drawn.
+    """
+    classes = parts[0].class_count
+    area, pairs = (np.zeros((len(counts), classes)) for _ in range(2))
+    for units in parts:
+        sums = np.zeros((counts.shape[1], classes))
+        np.add.at(sums, (units.owner, units.labels), 1)
+        held = counts.astype(np.float64) @ sums  # (B, K)
+        weight = held * (held.sum(axis=1, keepdims=True) - held)
+        area += weight * np.nan_to_num(class_figures(units, counts)["auc"])
+        pairs += weight
+    with np.errstate(invalid="ignore"):
+        shares = area / pairs  # (B, K), NaN where a class has no pair
+    if classes == 2:
+        return shares[:, positive]
+    return _mean_known(shares)
+
+
+def permutation_p(pool: Pool, seed: int = 0) -> tuple[float, float]:
+    """Return the p of the subject AUC being above, and below, what labels at random give.
+
+    Labels are permuted among subjects (within folds, of one seed; among all, of several, where a
+    subject keeps its label in every test), the scores stay; the area is that of `Pool.score`,
+    averaged over seeds. p is (b + 1) / (P + 1) with at most 9,999 permutations. Where each subject
+    was tested once this is Wilcoxon's rank sum test, stratified by fold (van Elteren 1960).
+    NaN where a subject bears several labels, or the tests hold one class.
+
+    References
+    ----------
+    Phipson & Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9(1), 39.
+    """
+    if not (pool.named and pool.one_label_each):
+        return np.nan, np.nan
+    tests = sum(len(test.subjects.labels) for test in pool.tests)
+    draws = int(np.clip(_CELLS // max(tests, 1), 999, PERMUTATIONS))
+    observed = _areas(pool, pool.labels[None, :])[0]
+    if np.isnan(observed):
+        return np.nan, np.nan
+    permuted = _areas(pool, _permute(pool, draws, seed))
+    permuted = permuted[np.isfinite(permuted)]
+    above, below = (
+        (int((sign * (permuted - observed) >= -1e-9).sum()) + 1) / (len(permuted) + 1)
+        for sign in (1, -1)
+    )
+    return above, below
+
+
+def least_p(pool: Pool) -> float:
+    """Return the smallest two-sided p that permuted labels of so few subjects can give.
+
+    Two over the number of ways in which the labels of the subjects (of each fold, of one seed) can
+    be arranged.
+    """
+    groups = [np.arange(len(pool.ids))]
+    if len(pool.seeds) == 1:
+        groups = [test.subjects.owner for test in pool.tests]
+    ways = 0.0  # logarithm
+    for members in groups:
+        counts = np.bincount(pool.labels[members])
+        ways += float(gammaln(len(members) + 1) - gammaln(counts + 1).sum())
+    return min(1.0, 2 * float(np.exp(-ways)))
+
+
+def _permute(pool: Pool, draws: int, seed: int) -> Array:
+    """Return labels (P, S), permuted among the subjects of a fold, or of all seeds."""
+    rng = np.random.default_rng(seed)
+    permuted = np.tile(pool.labels.astype(np.int16), (draws, 1))
+    groups = [np.arange(len(pool.ids))]
+    if len(pool.seeds) == 1:
+        groups = [test.subjects.owner for test in pool.tests]
+    for members in groups:
+        permuted[:, members] = rng.permuted(permuted[:, members], axis=1)
+    return permuted
+
+
+def _areas(pool: Pool, labels: Array) -> Array:
+    """Return the subject AUC, mean over seeds, by each set of labels (P, S): (P,)."""
+    classes = [1] if pool.class_count == 2 else list(range(pool.class_count))
+    rows = []
+    for folds in pool.seeds:
+        shares = []
+        for k in classes:
+            ups, pairs = np.zeros(len(labels)), np.zeros(len(labels))
+            for test in folds:
+                ranks = stats.rankdata(test.subjects.margin(k))
+                inside = (labels[:, test.subjects.owner] == k).astype(np.float64)  # (P, n)
+                count = inside.sum(axis=1)
+                ups += inside @ ranks - count * (count + 1) / 2
+                pairs += count * (len(ranks) - count)
+            with np.errstate(invalid="ignore"):
+                shares.append(ups / pairs)
+        rows.append(_mean_known(np.stack(shares, axis=1)))
+    return np.mean(rows, axis=0)
+
+
+def _mean_known(values: Array) -> Array:
+    """Return the mean over the columns of (B, K) that are not NaN, (B,); NaN of none."""
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values, 0.0).sum(axis=1) / known.sum(axis=1)

@@ -1,0 +1,338 @@
+"""Runs of one setting, over seeds and folds, as one result: a row of the table (Table 2).
+
+A setting is an architecture, a regime (or a row's own name) and a split. Folds are pooled, seeds
+averaged with an interval that holds what lies between them, and no fold is ever averaged over
+seeds. Source: docs/science.md, sections 18 to 21.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan, nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from headscope.analysis.results.chance import AgainstChance, against_chance
+from headscope.analysis.results.pooled import Array, Pool, concatenate, pool_runs
+from headscope.analysis.results.table import (
+    NAMELESS,
+    SHARED,
+    SHARES,
+    TESTED,
+    run_rank,
+    shared_subjects,
+)
+from headscope.errors import InputError
+from headscope.files import NO_ID
+from headscope.metrics import positive_class, repeated_interval, way_of, wilson
+from headscope.record import Run
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score of a setting's tests with its 95% interval over subjects; NaN where undefined.
+
+    low, high: by the bootstrap; wilson_low, wilson_high: Wilson's, of shares of subjects who were
+    each tested once under one label. sd: standard deviation (n − 1) between seeds.
+    """
+
+    value: float
+    low: float = nan
+    high: float = nan
+    wilson_low: float = nan
+    wilson_high: float = nan
+    sd: float = nan
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The bootstrap's interval, or Wilson's where it has none, or None."""
+        for ends in ((self.low, self.high), (self.wilson_low, self.wilson_high)):
+            if not any(map(isnan, ends)):
+                return ends
+        return None
+
+
+@dataclass(frozen=True)
+class Majority:
+    """What predicting the larger class alone gives: its share of slices and of subjects.
+
+    class_name is empty where no class is larger than the others.
+    """
+
+    class_name: str
+    slice_share: float
+    subject_share: float
+
+
+@dataclass(frozen=True, eq=False)
+class SettingResult:
+    """What one setting reached over its seeds and folds.
+
+    Attributes
+    ----------
+    architecture, name, regime, split
+        The setting; `name` is the row's own name, or the regime.
+    runs
+        Its runs, by seed and fold.
+    scores
+        By name of `TESTED`, of the test.
+    majority
+        The larger class of the tests.
+    constant
+        The runs that predict one class for all of their test slices, with that class.
+    constant_in_validation
+        How many runs do so in validation.
+    subjects, subject_labels, slices
+        Distinct ones tested; subject_labels counts a subject once per label. 0 without ids.
+    shared_subjects
+        Test subjects of whom the run saw other slices in training, the most of any run.
+    chance
+        Whether its subjects are ranked better than chance.
+    """
+
+    architecture: str
+    name: str
+    regime: str
+    split: str
+    runs: tuple[Run, ...]
+    scores: Mapping[str, Score]
+    majority: Majority
+    constant: Mapping[str, str]
+    constant_in_validation: int
+    subjects: int
+    subject_labels: int
+    slices: int
+    shared_subjects: int
+    nameless: bool
+    chance: AgainstChance
+
+    @property
+    def key(self) -> str:
+        """The name of its only run, or of the setting."""
+        return (
+            self.runs[0].name
+            if len(self.runs) == 1
+            else f"{self.architecture}-{self.name}-{self.split}"
+        )
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Its seeds, in order."""
+        return tuple(sorted({run.setting.seed for run in self.runs}))
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """Its folds, in order; none without cross-validation."""
+        folds = {run.setting.fold for run in self.runs}
+        return tuple(sorted(fold for fold in folds if fold is not None))
+
+    @property
+    def fits(self) -> frozenset[tuple[int, int | None]]:
+        """Seed and fold of every run."""
+        return frozenset(run.setting.fit for run in self.runs)
+
+    @property
+    def apart(self) -> bool:
+        """Whether no test subject stands in training."""
+        return not (self.nameless or self.shared_subjects)
+
+    @property
+    def marker(self) -> str:
+        """Why the accuracy may be inflated, or nothing."""
+        return NAMELESS if self.nameless else SHARED if self.shared_subjects else ""
+
+    def validation(self, name: str) -> float:
+        """Return the mean of a validation score over the runs; NaN where one lacks it."""
+        values = [_metric(run, "val", name) for run in self.runs]
+        return float(np.mean(values))
+
+
+def setting_results(runs: Iterable[Run]) -> list[SettingResult]:
+    """Return one result per setting, in the order of the table.
+
+    Raises
+    ------
+    InputError
+        There are no runs.
+    """
+    groups: dict[tuple[str, str, str, str], list[Run]] = {}
+    for run in sorted(runs, key=run_rank):
+        groups.setdefault(run.setting.row, []).append(run)
+    if not groups:
+        raise InputError("A table of results needs at least one run.")
+    return [_result(key, group) for key, group in groups.items()]
+
+
+def _result(key: tuple[str, str, str, str], runs: Sequence[Run]) -> SettingResult:
+    pool = pool_runs(runs)
+    scores = {name: _recorded(runs[0], name) for name in TESTED}
+    if len(runs) > 1:
+        scores = {name: _pooled(pool, name, runs[0].class_names) for name in TESTED}
+    tests = [run.predictions[run.predictions["subset"] == "test"] for run in runs]
+    nameless = any(bool((run.predictions["subject_id"] == NO_ID).any()) for run in runs)
+    rows = pd.concat(tests)[["subject_id", "session_id", "plane", "slice_index", "label"]]
+    people = rows[["subject_id", "label"]].drop_duplicates()
+    return SettingResult(
+        *key,
+        runs=tuple(runs),
+        scores=scores,
+        majority=_majority(pool, runs[0].class_names),
+        constant=_constant(runs, "test"),
+        constant_in_validation=len(_constant(runs, "val")),
+        subjects=0 if nameless else people["subject_id"].nunique(),
+        subject_labels=0 if nameless else len(people),
+        slices=len(rows.drop_duplicates()),
+        shared_subjects=max(shared_subjects(run) for run in runs),
+        nameless=nameless,
+        chance=against_chance(pool, scores["subject_auc"].low, scores["subject_auc"].high),
+    )
+
+
+def _recorded(run: Run, name: str) -> Score:
+    """Return a score as `metrics.json` holds it."""
+    parts = ("value", "low", "high", "wilson_low", "wilson_high")
+    return Score(*(_metric(run, "test", name, part) for part in parts))
+
+
+def _pooled(pool: Pool, name: str, class_names: Sequence[str]) -> Score:
+    """Return a score over folds and seeds; its interval holds what lies between seeds."""
+    level, quantity = name.split("_", 1)
+    if level == "subject" and not pool.named:
+        return Score(nan)
+    once, drawn, left_out = pool.drawn(level, quantity, positive_class(class_names))
+    value, sd = float(once.mean()), float(once.std(ddof=1)) if len(once) > 1 else nan
+    interval = None
+    if pool.named and not isnan(value):
+        way = way_of(level, quantity)
+        interval = repeated_interval(
+            once, drawn, left_out, pool.resampled.stratum, way, pool.ratio, bounds=(0.0, 1.0)
+        )
+    low, high = interval or (nan, nan)
+    ends = _wilson(pool, name, class_names)
+    return Score(value, low, high, *ends, sd=sd)
+
+
+def _wilson(pool: Pool, name: str, class_names: Sequence[str]) -> tuple[float, float]:
+    """Return Wilson's interval of a share of subjects who were each tested once; else NaN."""
+    if name not in SHARES or not pool.once_each:
+        return nan, nan
+    units = concatenate([test.subjects for test in pool.tests])
+    inside = np.ones(len(units.labels), dtype=bool)
+    if name != "subject_accuracy":
+        if len(class_names) > 2:
+            return nan, nan
+        inside = (units.labels == positive_class(class_names)) == (name == "subject_sensitivity")
+    return wilson(int(units.correct[inside].sum()), int(inside.sum()))
+
+
+def _majority(pool: Pool, class_names: Sequence[str]) -> Majority:
+    """Return the larger class of the tests, and its mean share over seeds."""
+    sums, shares = np.zeros(pool.class_count), {"slice": [], "subject": []}  # type: ignore[var-annotated]
+    for folds in pool.seeds:
+        for level, values in shares.items():
+            counts = _label_counts([test.level(level).labels for test in folds], pool.class_count)
+            values.append(counts.max() / counts.sum() if counts.sum() else nan)
+            sums += counts if level == "subject" else 0
+    largest = np.flatnonzero(sums == sums.max())
+    name = str(class_names[largest[0]]) if len(largest) == 1 else ""
+    subject = float(np.mean(shares["subject"])) if pool.named else nan
+    return Majority(name, float(np.mean(shares["slice"])), subject)
+
+
+def _label_counts(labels: Sequence[Array], classes: int) -> Array:
+    return np.bincount(np.concatenate(labels), minlength=classes)
+
+
+def _constant(runs: Sequence[Run], subset: str) -> dict[str, str]:
+    """Return the class that a run predicts for all slices of a subset, by run, where it does."""
+    constant = {}
+    for run in runs:
+        rows = run.predictions[run.predictions["subset"] == subset]
+        predicted = rows["predicted"].unique()
+        if len(predicted) == 1 and len(rows["label"].unique()) > 1:
+            constant[run.name] = str(predicted[0])
+    return constant
+
+
+def _metric(run: Run, subset: str, name: str, part: str = "value") -> float:
+    value = ((run.metrics.get(subset) or {}).get(name) or {}).get(part)
+    return nan if value is None else float(value)
+
+
+def choose(results: Sequence[SettingResult]) -> tuple[SettingResult, str]:
+    """Return the setting that validation chooses, and by which score, in words.
+
+    By the mean validation AUC over subjects; by balanced accuracy, of subjects or else of slices,
+    where that is undefined for one of them. A network that predicts one class for all validation
+    slices is not chosen while another does not. Test scores play no part. Source: docs/science.md,
+    section 21.
+    """
+    several = [result for result in results if result.constant_in_validation < len(result.runs)]
+    candidates = several or list(results)
+    for name, words in VALIDATION.items():
+        values = [result.validation(name) for result in candidates]
+        if not any(map(isnan, values)):
+            return candidates[int(np.argmax(values))], words
+    return candidates[0], ""
+
+
+VALIDATION = {
+    "subject_auc": "validation AUC over subjects",
+    "subject_balanced_accuracy": "balanced validation accuracy over subjects",
+    "slice_balanced_accuracy": "balanced validation accuracy over slices",
+}
+
+
+def _epochs(run: Run) -> int:
+    return int(run.metrics.get("epochs") or run.settings.get("epochs") or 0)
+
+
+def settings_table(results: Sequence[SettingResult]) -> pd.DataFrame:
+    """Return one row per setting: raw fractions and seconds, with 95% intervals over subjects.
+
+    `slice_majority` and `subject_majority` are what the larger class of the test alone gives;
+    `one_class_runs` counts the runs that predict one class for all test slices; `chance_p` is the
+    p of `AgainstChance`; `train_seconds` the mean over the runs. Scores that a record lacks are
+    NaN. Source: Table 2.
+    """
+    return pd.DataFrame([_row(result) for result in results])
+
+
+def _row(result: SettingResult) -> dict[str, Any]:
+    epochs = sorted({_epochs(run) for run in result.runs})
+    seconds = [run.metrics.get("train_seconds", nan) for run in result.runs]
+    row: dict[str, Any] = {
+        "run": result.key,
+        "architecture": result.architecture,
+        "name": result.name,
+        "regime": result.regime,
+        "split": result.split,
+        "seed": ", ".join(map(str, result.seeds)),
+        "folds": len(result.folds),
+        "runs": len(result.runs),
+        "epochs": epochs[0] if len(epochs) == 1 else " to ".join(map(str, (epochs[0], epochs[-1]))),
+    }
+    for subset in ("train", "val"):
+        values = [_metric(run, subset, "slice_accuracy") for run in result.runs]
+        row[f"{subset}_slice_accuracy"] = float(np.mean(values))
+    for name, score in result.scores.items():
+        row[f"test_{name}"] = score.value
+        row |= {f"test_{name}_low": score.low, f"test_{name}_high": score.high}
+        if name in SHARES:
+            row |= {f"test_{name}_wilson_low": score.wilson_low,
+                    f"test_{name}_wilson_high": score.wilson_high}  # fmt: skip
+        row[f"test_{name}_seed_sd"] = score.sd
+    return row | {
+        "larger_class": result.majority.class_name,
+        "slice_majority": result.majority.slice_share,
+        "subject_majority": result.majority.subject_share,
+        "one_class_runs": len(result.constant),
+        "chance_p": result.chance.p,
+        "positive_class": (result.runs[0].metrics.get("test") or {}).get("positive_class") or "",
+        "test_slices": result.slices,
+        "test_subjects": result.subjects,
+        "train_seconds": float(np.mean(seconds)),
+        "shared_subjects": result.shared_subjects,
+        "marker": result.marker,
+    }

@@ -1,0 +1,1 @@
+"""What could flatter the accuracy of a cohort."""

@@ -1,0 +1,298 @@
+"""What could make a cohort's accuracy look better than it is, found before anything is trained.
+
+Duplicates and subjects under two ids (`duplicates`), labels that contradict each other, what
+crosses the subsets of a split (`crossings`), and facts that tell the label without anatomy
+(`shortcuts`). `audit_words` says it in words; `store_audit` keeps an experiment's in `audit.json`.
+"""
+
+import tempfile
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from headscope.audit_record import (
+    Audit,
+    Pair,
+    Shortcut,
+    Subsets,
+    read_audit,
+    save_audit,
+    split_files,
+)
+from headscope.auditing.crossings import (
+    Units,
+    check_split,
+    find_subsets,
+    read_split,
+    scan_subsets,
+)
+from headscope.auditing.duplicates import COPY, MOST_LISTED, Matches, find_matches
+from headscope.auditing.shortcuts import find_shortcuts, scan_facts, slice_facts
+from headscope.auditing.wording import (
+    label_finding,
+    match_findings,
+    note_matches,
+    shortcut_finding,
+    split_findings,
+)
+from headscope.cohort.layouts import Cohort, find_cohort
+from headscope.cohort.pseudonyms import pseudonymised
+from headscope.errors import InputError
+from headscope.files import NO_ID
+from headscope.slicing.write import SliceSet, open_slices, write_slices
+from headscope.splits.assign import SUBSETS
+
+SIZE: Final = 96  # pixels; what the comparison in detail wants
+MOST_SHOWN: Final = 200  # pairs that keep their pictures
+IDS: Final = ["scan", "subject_id", "session_id", "label"]
+
+FileOf = Callable[[str], Path]
+
+
+def audit(
+    path: Path,
+    *,
+    out: Path | None = None,
+    plane: str = "axial",
+    count: int = 30,
+    correlation: float = COPY,
+    workers: int | None = None,
+    pseudonymise: Path | None = None,
+    **options: Any,
+) -> Audit:
+    """Check a folder of scans, an experiment, or a stored set of slices.
+
+    Parameters
+    ----------
+    path
+        Scans, which are sliced small first; or an experiment, whose audit is that of `audit.json`,
+        made there if it is missing or out of date; or stored slices.
+    out
+        Folder for the slices of scans; a temporary one by default.
+    plane, count, workers
+        How scans are sliced.
+    correlation
+        Least correlation of a copy's slices at 24×24 pixels, 0.9 to 1.
+    pseudonymise
+        A key file: ids of scans become keyed hashes, and no path is kept.
+    **options
+        Those of `find_cohort`: label, classes, threshold, where.
+
+    Raises
+    ------
+    InputError
+        `path` is none of the three, the correlation is outside 0.9 to 1, the key is none, or
+        stored slices are to be pseudonymised.
+    """
+    path = Path(path)
+    if not 0.9 <= correlation <= 1:
+        raise InputError(f"Correlation {correlation} is no threshold of copies: choose 0.9 to 1.")
+    for folder in (path / "slices", path):
+        if (folder / "slices.json").is_file():
+            if pseudonymise is not None:
+                raise InputError(
+                    f"{path} holds slices, which keep the ids that they were taken with: "
+                    "--pseudonymise is for a folder of scans."
+                )
+            return _audit_stored(path, open_slices(folder), correlation)
+    cohort = find_cohort(path, plane=plane, **options)
+    with tempfile.TemporaryDirectory(prefix="headscope-") as temporary:
+        folder = Path(temporary) if out is None else Path(out)
+        if pseudonymise is not None:
+            cohort = pseudonymised(cohort, Path(pseudonymise), folder)
+        slices = write_slices(cohort, folder, plane=plane, count=count, size=SIZE, workers=workers)
+        name = str(path) if pseudonymise is None else "pseudonymised scans"
+        return audit_slices(slices, name, files_of(cohort), [], correlation=correlation)
+
+
+def _audit_stored(path: Path, slices: SliceSet, correlation: float) -> Audit:
+    """Audit stored slices; an experiment's audit by the usual threshold is kept in it."""
+    file_of = _file_of(path)
+    if correlation == COPY and (path / "experiment.toml").is_file():
+        return with_pictures(store_audit(path, slices, file_of), slices.pixels)
+    return audit_slices(slices, str(path), file_of, split_files(path), correlation=correlation)
+
+
+def store_audit(experiment: Path, slices: SliceSet, file_of: FileOf | None) -> Audit:
+    """Return the audit of an experiment's slices and splits.
+
+    `audit.json` keeps it; it is made again where slices or splits have changed since.
+    """
+    stored = read_audit(experiment, exact=True)
+    if stored is not None:
+        return stored
+    result = audit_slices(slices, str(experiment), file_of, split_files(experiment))
+    save_audit(experiment, result)
+    return result
+
+
+def with_pictures(result: Audit, pixels: NDArray[np.uint8]) -> Audit:
+    """Return an audit whose first pairs hold their middle slices."""
+    pairs = [
+        replace(pair, pictures=np.stack([pixels[row] for row in pair.rows]))
+        if n < MOST_SHOWN
+        else pair
+        for n, pair in enumerate(result.pairs)
+    ]
+    return replace(result, pairs=pairs)
+
+
+def audit_slices(
+    slices: SliceSet,
+    path: str,
+    file_of: FileOf | None,
+    splits: Sequence[Path],
+    *,
+    correlation: float = COPY,
+) -> Audit:
+    """Check stored slices; `file_of` tells a scan's file, or is None where that is unknown."""
+    table = slices.table
+    scan = _scan_numbers(table)
+    starts = np.flatnonzero(np.diff(scan, prepend=-1))
+    scans = table[IDS].iloc[starts].reset_index(drop=True)
+    named = scans["subject_id"] != NO_ID
+    unit = "subjects" if named.all() else "pictures"
+    units = _units(scans, scan)
+    # 1. one head twice
+    plane = pd.factorize(table["plane"])[0]
+    matches = find_matches(slices.pixels, scan, units.person, plane=plane, correlation=correlation)
+    # 2. what crosses each split, and labels
+    tables = {file.stem: read_split(file) for file in splits}
+    inside = {name: find_subsets(table, split) for name, split in tables.items()}
+    checks = [
+        check_split(name, tables[name], rows, units, matches) for name, rows in inside.items()
+    ]
+    conflicts = _conflicts(scans[named])
+    # 3. what tells the label without anatomy
+    shortcuts = _shortcuts(slices, starts, scans, file_of, units)
+    result = Audit(
+        path=path,
+        layout=str(slices.settings.get("layout", "slices")),
+        unit=unit,
+        scans=len(scans),
+        subjects=int(scans["subject_id"][named].nunique()),
+        slices=len(table),
+        classes=_class_sizes(scans, slices.class_names, units),
+        findings=[
+            *match_findings(matches, scans, units, checks, unit),
+            label_finding(conflicts, bool(named.all())),
+            *split_findings(checks, unit),
+            *map(shortcut_finding, shortcuts),
+        ],
+        pairs=_pairs(
+            matches,
+            scans,
+            starts,
+            len(table),
+            {n: scan_subsets(i, units) for n, i in inside.items()},
+        ),
+        visits=(len(matches.visits), sum(match.kind != "" for match in matches.visits)),
+        conflicts=conflicts,
+        splits=checks,
+        shortcuts=shortcuts,
+        notes=[*slices.notes, *note_matches(matches, bool(named.all()))],
+    )
+    return with_pictures(result, slices.pixels)
+
+
+def files_of(cohort: Cohort) -> FileOf:
+    """Return what tells the file of each scan by the name that the slices have for it."""
+    files = cohort.scans["path"].map(cohort.root.joinpath)
+    return dict(zip(cohort.names, files, strict=True)).__getitem__
+
+
+def _file_of(experiment: Path) -> FileOf | None:
+    """Return what tells the file of an experiment's scan, if scans are still there."""
+    settings = experiment / "experiment.toml"
+    if not settings.is_file():
+        return None
+    data = Path(str(tomllib.loads(settings.read_text(encoding="utf-8")).get("data", "")))
+    folder = experiment / data  # paths are taken from the file's own folder
+    if not folder.exists():
+        return None
+    return (folder if folder.is_dir() else folder.parent).joinpath
+
+
+def _scan_numbers(table: pd.DataFrame) -> NDArray[np.intp]:
+    """Number the scans from 0; a file that is listed twice counts as two, which then are equal."""
+    new = (table[IDS] != table[IDS].shift()).any(axis=1)
+    return new.cumsum().to_numpy(np.intp) - 1
+
+
+def _units(scans: pd.DataFrame, scan: NDArray[np.intp]) -> Units:
+    """Number the subjects by their ids; a scan without one is a subject of its own."""
+    named = (scans["subject_id"] != NO_ID).to_numpy()
+    alone = np.arange(len(scans))
+    person = pd.factorize(scans["subject_id"], sort=True)[0] + len(scans)
+    person = np.where(named, person, alone)
+    return Units(scan, person, person if named.all() else alone)
+
+
+def _class_sizes(scans: pd.DataFrame, class_names: Sequence[str], units: Units) -> dict[str, int]:
+    """Count the subjects of each class, or its pictures where they name no subject."""
+    labels = scans["label"].to_numpy(str)
+    return {name: len(np.unique(units.unit[labels == name])) for name in class_names}
+
+
+def _shortcuts(
+    slices: SliceSet,
+    starts: NDArray[np.intp],
+    scans: pd.DataFrame,
+    file_of: FileOf | None,
+    units: Units,
+) -> list[Shortcut]:
+    files = None if file_of is None else scans["scan"].map(file_of)
+    facts = pd.concat([scan_facts(files, len(scans)), slice_facts(slices.pixels, starts)], axis=1)
+    return find_shortcuts(facts, scans["label"].to_numpy(str), units.person)
+
+
+def _pairs(
+    matches: Matches,
+    scans: pd.DataFrame,
+    starts: NDArray[np.intp],
+    slices: int,
+    of_scan: dict[str, NDArray[np.bool_]],
+) -> list[Pair]:
+    """Return the matches with what is known of their scans; `of_scan` holds (S, 3) by split."""
+    middles = starts + np.diff([*starts, slices]) // 2
+    names = {column: scans[column].to_numpy(str) for column in IDS}
+
+    def both(column: str, two: list[int]) -> tuple[str, str]:
+        first, second = names[column][two]
+        return str(first), str(second)
+
+    def subsets(inside: NDArray[np.bool_], scan: int) -> Subsets:
+        return tuple(np.array(SUBSETS)[inside[scan]].tolist())
+
+    pairs = []
+    for match in matches.pairs[:MOST_LISTED]:
+        two = [match.first, match.second]
+        pairs.append(
+            Pair(
+                kind=match.kind,
+                scans=both("scan", two),
+                subjects=both("subject_id", two),
+                sessions=both("session_id", two),
+                labels=both("label", two),
+                subsets={
+                    name: (subsets(inside, two[0]), subsets(inside, two[1]))
+                    for name, inside in of_scan.items()
+                },
+                rows=(int(middles[two[0]]), int(middles[two[1]])),
+                correlation=round(match.correlation, 4),
+                deviation=round(match.deviation, 4),
+                detail=round(match.detail, 4),
+            )
+        )
+    return pairs
+
+
+def _conflicts(scans: pd.DataFrame) -> dict[str, list[str]]:
+    labels = scans.groupby("subject_id")["label"].unique()
+    return {str(name): sorted(map(str, names)) for name, names in labels.items() if len(names) > 1}

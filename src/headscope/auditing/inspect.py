@@ -1,0 +1,208 @@
+"""What a cohort holds, from names, tables and headers alone, and what a run of it would cost."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from nibabel.orientations import io_orientation
+
+from headscope.cohort.layouts import Cohort, find_cohort
+from headscope.cohort.pictures import is_picture
+from headscope.cohort.tables import counted
+from headscope.console import track
+from headscope.files import NO_ID
+from headscope.scans.dicom import is_dicom
+from headscope.scans.header import check_header, read_header, shape_text, squeezed
+from headscope.scans.volume import PLANES, ScanError, refusing, stored_files
+from headscope.slicing.extract import check_options, planes_of
+
+BASE_BYTES: Final = 150 * 2**20  # a process with NumPy and pandas, before it reads a scan
+COPIES: Final = 2.5  # of the largest volume: its file, its voxels, what is drawn from them
+UNREAD: Final = "–"  # what only reading the files would tell
+SUFFIX_NAMES: Final = {
+    ".nii": "NIfTI",
+    ".nii.gz": "NIfTI, gzipped",
+    ".hdr": "header and image",
+    ".hdr.gz": "header and image, gzipped",
+    ".mgh": "MGH",
+    ".mgz": "MGH, gzipped",
+}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a cohort holds.
+
+    `classes` has a row a class (label, subjects, sessions, scans), `grids` a row for each format,
+    shape and spacing_mm in R, A, S order with its number of scans, `problems` path and reason of
+    each scan whose header cannot be used. `slices`, `store_bytes` (their file) and `memory_bytes`
+    (each process that slices) say what a run would cost.
+    """
+
+    layout: str
+    notes: list[str]
+    subjects: int
+    sessions: int
+    classes: pd.DataFrame
+    grids: pd.DataFrame
+    problems: pd.DataFrame
+    slices: int
+    store_bytes: int
+    memory_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return {
+            name: value.to_dict("records") if isinstance(value, pd.DataFrame) else value
+            for name, value in vars(self).items()
+        }
+
+    @property
+    def cost(self) -> str:
+        """One sentence on slices, disk and memory."""
+        return (
+            f"A run would take {self.slices:,} slices: {_size_text(self.store_bytes)} on disk, and "
+            f"about {_size_text(self.memory_bytes)} of memory for each process that slices."
+        )
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a header says of a scan: shape and spacing_mm in R, A, S order."""
+
+    kind: str
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    nbytes: int
+
+
+def inspect_data(
+    data: Path,
+    *,
+    plane: str = "axial",
+    count: int = 30,
+    size: int = 224,
+    **options: Any,
+) -> Inspection:
+    """Recognise the scans below `data` and inspect them; options are those of `find_cohort`.
+
+    Raises
+    ------
+    InputError
+        As `find_cohort`, or a plane, count or size is none.
+    """
+    check_options(plane, count, size, "auto")
+    return inspect_cohort(
+        find_cohort(data, plane=plane, need_classes=False, **options), plane, count, size
+    )
+
+
+def inspect_cohort(
+    cohort: Cohort, plane: str = "axial", count: int = 30, size: int = 224
+) -> Inspection:
+    """Read the header of every scan of a cohort, and no voxels."""
+    scans = cohort.scans
+    grids: Counter[tuple[str, str, str]] = Counter()
+    problems, notes, slices, largest, short, series = [], [*cohort.notes], 0, 0, 0, 0
+    for path in track(scans["path"], "Reading headers", len(scans)):
+        try:
+            facts = scan_facts(cohort.root / path)
+        except ScanError as error:
+            problems.append((path, error.reason))
+            continue
+        spacing = " × ".join(f"{mm:.3g}" for mm in facts.spacing_mm)
+        grids[
+            (facts.kind, shape_text(facts.shape) if facts.shape else UNREAD, spacing or UNREAD)
+        ] += 1
+        own = _slices_of(facts, plane, count)
+        slices += own
+        short += own == 0
+        series += math.prod(facts.shape[3:]) > 1
+        largest = max(largest, facts.nbytes)
+    if short:
+        notes.append(_short_note(short, plane, count))
+    if series:
+        verb = "holds" if series == 1 else "hold"
+        notes.append(f"{counted(series, 'scan')} {verb} several volumes: --volume chooses one.")
+    rows = [(*grid, number) for grid, number in grids.most_common()]
+    keys, named = ["subject_id", "session_id"], scans["subject_id"] != NO_ID
+    return Inspection(
+        layout=cohort.layout,
+        notes=notes,
+        subjects=scans.loc[named, "subject_id"].nunique(),
+        sessions=len(scans[named].drop_duplicates(keys)),
+        classes=_classes(cohort),
+        grids=pd.DataFrame(rows, columns=["format", "grid", "spacing_mm", "scans"]),
+        problems=pd.DataFrame(problems, columns=["path", "reason"]),
+        slices=slices,
+        store_bytes=slices * size**2,
+        memory_bytes=round(BASE_BYTES + COPIES * largest),
+    )
+
+
+def scan_facts(path: Path) -> Facts:
+    """Return what the header of a scan says.
+
+    Raises
+    ------
+    ScanError
+        It is missing, damaged, or of what is no scan.
+    """
+    if is_picture(path.name) or path.is_dir() or is_dicom(path):
+        with refusing(path):
+            files = stored_files(path)
+            kind = "picture" if is_picture(path.name) else f"DICOM, {counted(len(files), 'file')}"
+            return Facts(kind, (), (), sum(file.stat().st_size for file in files))
+    with refusing(path), np.errstate(all="ignore"):
+        header = read_header(path)
+        check_header(header)
+        shape = squeezed(header.shape)
+        spacing = header.spacing_mm[: len(shape)]
+        axes = list(range(min(len(shape), 3)))
+        if header.oriented and len(axes) == 3:
+            axes = np.argsort(io_orientation(header.affine)[:, 0]).tolist()
+        in_order = [*axes, *range(3, len(shape))]
+    suffix = "".join(Path(path.name.lower()).suffixes[-2:])
+    return Facts(
+        SUFFIX_NAMES.get(suffix) or SUFFIX_NAMES[Path(suffix).suffix],
+        tuple(shape[axis] for axis in in_order),
+        tuple(float(spacing[axis]) for axis in axes if axis < len(spacing)),
+        math.prod(shape[:3]) * header.dtype.itemsize,
+    )
+
+
+def _slices_of(facts: Facts, plane: str, count: int) -> int:
+    """Return how many slices a scan gives: one where it is one."""
+    if facts.kind == "picture" or len(facts.shape) == 2 or 1 in facts.shape[:3]:
+        return 1
+    planes = planes_of(plane)
+    if not facts.shape:  # DICOM: its depth is known once its files are read
+        return count * len(planes)
+    if any(facts.shape[PLANES[name]] < count for name in planes):
+        return 0  # such a scan is refused as a whole
+    return count * len(planes)
+
+
+def _short_note(scans: int, plane: str, count: int) -> str:
+    which = f"{count} slices of each plane" if plane == "all" else f"{count} {plane} slices"
+    verb = "has" if scans == 1 else "have"
+    return f"{counted(scans, 'scan')} {verb} fewer than {which} and would give none: lower --count."
+
+
+def _classes(cohort: Cohort) -> pd.DataFrame:
+    subjects = cohort.scans["subject_id"].mask(cohort.scans["subject_id"] == NO_ID)
+    groups = cohort.scans.assign(
+        subject_id=subjects, visit=subjects + "\t" + cohort.scans["session_id"]
+    ).groupby("label")
+    counts = groups.agg(
+        subjects=("subject_id", "nunique"), sessions=("visit", "nunique"), scans=("path", "size")
+    )
+    return counts.loc[cohort.class_names].reset_index()
+
+
+def _size_text(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{max(size / 2**20, 1):.0f} MiB"

@@ -1,0 +1,43 @@
+"""The main job on a simulated cohort: no network, no accelerator, no data of one's own."""
+
+from pathlib import Path
+
+from headscope.errors import InputError
+from headscope.experiment.config import Config, make_config
+from headscope.experiment.run import run
+from headscope.simulation.cohort import simulate_cohort
+
+SUBJECTS = 120
+
+
+def demo_config(out: Path, *, seed: int = 0) -> Config:
+    """Return the demo's settings: three regimes on unseen subjects, and frozen on mixed slices."""
+    rows = (
+        {"regime": "frozen", "splits": ("subject", "slice"), "epochs": 40, "learning_rate": 0.01},
+        {"regime": "finetune", "splits": ("subject",), "epochs": 8, "learning_rate": 0.01},
+        {"regime": "scratch", "splits": ("subject",), "epochs": 10, "learning_rate": 0.05},
+    )
+    return make_config(
+        data=out / "cohort",
+        out=out,
+        count=6,
+        size=96,
+        seeds=(seed,),
+        architectures=("tf_efficientnet_lite0",),
+        rows=rows,
+    )
+
+
+def demo(out: Path, *, subjects: int = SUBJECTS, seed: int = 0, epochs: int | None = None) -> Path:
+    """Simulate a cohort in `out`/cohort, run the main job on it and return the experiment.
+
+    `epochs` replaces every row's own number of epochs.
+    """
+    config = demo_config(out, seed=seed)
+    if epochs is not None:
+        rows = tuple(row.model_copy(update={"epochs": epochs}) for row in config.rows)
+        config = config.model_copy(update={"rows": rows})
+    if (out / "experiment.toml").exists() and not (out / "cohort" / "simulation.json").exists():
+        raise InputError(f"{out} holds another experiment: --out names a folder of the demo's own.")
+    simulate_cohort(out / "cohort", subjects=subjects, seed=seed)
+    return run(config)

@@ -1,0 +1,170 @@
+"""What the runs of an experiment share: its scans, its slices and its splits."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headscope.analysis.permute import permute_labels
+from headscope.audit_record import Audit, summary_line
+from headscope.auditing.audit import files_of, store_audit
+from headscope.cohort.layouts import Cohort, find_cohort
+from headscope.cohort.pseudonyms import pseudonymised
+from headscope.console import console
+from headscope.errors import InputError
+from headscope.experiment.config import Config
+from headscope.experiment.plan import Plan
+from headscope.files import NO_ID, write_json, write_table
+from headscope.slicing.write import SliceSet, write_slices
+from headscope.splits.assign import make_split
+from headscope.splits.files import balance_of, check_ids, ensure_split
+
+Subsets = NDArray[np.str_]
+
+
+def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> Cohort:
+    """Find the scans, and see whether they can be split as asked; say what was found.
+
+    Without `write` nothing is written, no key of pseudonyms either.
+    """
+    cohort = find_cohort(
+        config.data,
+        label=config.label,
+        classes=config.classes,
+        threshold=config.threshold,
+        plane=config.plane,
+        where=config.where,
+        keep=config.balance,
+        subject_pattern=config.subject_pattern,
+    )
+    for split in dict.fromkeys(plan.split for plan in plans):
+        check_ids(cohort.scans, split)
+        if split == "subject" and not (config.folds or config.split_file):
+            make_split(cohort.scans, kind="subject", ratio=config.ratio)
+    if config.permutations and (cohort.scans["subject_id"] == NO_ID).any():
+        raise InputError(
+            f"The labels of {config.data} cannot be permuted by subject: nobody knows whom some "
+            f"of its pictures show."
+        )
+    if config.pseudonymise is not None and write:
+        cohort = pseudonymised(cohort, config.pseudonymise, config.out)
+    for note in cohort.notes:
+        console.print(note, soft_wrap=True)
+    return cohort
+
+
+def store_slices(cohort: Cohort, config: Config) -> SliceSet:
+    """Take the slices of the scans, as far as an earlier start has not come."""
+    slices = write_slices(
+        cohort,
+        config.out / "slices",
+        plane=config.plane,
+        count=config.count,
+        size=config.size,
+        centre=config.centre,
+        spacing_mm=config.spacing_mm,
+        workers=config.workers,
+        strict=config.strict,
+        volume=config.volume,
+        analyze_orientation=config.analyze_orientation,
+    )
+    for note in slices.settings.get("notes", []):
+        if note not in cohort.notes:  # those stand printed: what slicing found out besides
+            console.print(note, soft_wrap=True)
+    return slices
+
+
+def store_splits(
+    plans: Iterable[Plan], config: Config, slices: SliceSet, cohort: Cohort
+) -> dict[str, Subsets]:
+    """Return the subset of each slice (N,) for each split of the plans, by `split_name`."""
+    by_name = {split_name(plan, config): plan for plan in plans}
+    return {name: _split(name, plan, config, slices, cohort) for name, plan in by_name.items()}
+
+
+def store_findings(config: Config, slices: SliceSet, cohort: Cohort) -> Audit:
+    """Audit slices and splits, unless `audit.json` is of the same ones; say what it comes to."""
+    result = store_audit(config.out, slices, files_of(cohort))
+    console.print(summary_line(result), soft_wrap=True)
+    return result
+
+
+def split_name(plan: Plan, config: Config) -> str:
+    """Return what the split of a run is called: its kind, fold and seed."""
+    part = "" if plan.fold is None else f"fold{plan.fold}of{config.folds}-"
+    return f"{plan.split}-{part}seed{plan.seed}"
+
+
+def permuted_labels(slices: SliceSet, number: int, subset: Subsets) -> NDArray[np.int64]:
+    """Return labels (N,) permuted by subject: permutation `number`, from 1, under a split.
+
+    subset (N,) names the subset of each slice. They are those on which frozen runs of the split
+    are tested, permutation by permutation.
+
+    Raises
+    ------
+    InputError
+        No permutation leaves every class in training and in test (`permute_labels`).
+    """
+    people = slices.table[["subject_id", "session_id"]].astype(str)
+    subject = np.unique(people["subject_id"], return_inverse=True)[1]  # (N,)
+    session = people.groupby(["subject_id", "session_id"], sort=True).ngroup().to_numpy()  # (N,)
+    return permute_labels(slices.labels, subject, session, number, subset=subset)[:, -1]
+
+
+def _split(
+    name: str, plan: Plan, config: Config, slices: SliceSet, cohort: Cohort
+) -> NDArray[np.str_]:
+    """Return the subset of each slice by the plan's split; say how well it is balanced."""
+    by_subject = plan.split == "subject"
+    balanced = bool(config.balance) and by_subject
+    foreign = by_subject or "subject" not in config.splits
+    path = config.out / "splits" / f"{name}.tsv"
+    _hold_to(path, config, plan)
+    covariates = cohort.scans[["subject_id", *config.balance]]
+    subsets = ensure_split(
+        path,
+        slices.table,
+        kind=plan.split,
+        ratio=config.ratio,
+        seed=plan.seed,
+        fold=None if plan.fold is None or config.folds is None else (plan.fold, config.folds),
+        covariates=covariates if balanced else None,
+        source=config.split_file if foreign else None,
+    )
+    if balanced:
+        found = balance_of(slices.table, subsets, covariates)
+        if not path.with_suffix(".balance.tsv").exists():
+            write_table(path.with_suffix(".balance.tsv"), found)
+            each = ", ".join(
+                f"{row.column} p = {row.p:.2g} ({row.test})" for row in found.itertuples()
+            )
+            console.print(f"{path.stem}: between the subsets, {each}", soft_wrap=True)
+    return subsets
+
+
+def _hold_to(path: Path, config: Config, plan: Plan) -> None:
+    """Write beside a split what makes it; refuse one that was made by other settings."""
+    made_by = {
+        "ratio": list(config.ratio),
+        "seed": plan.seed,
+        "folds": config.folds,
+        "balance": list(config.balance),
+        "split_file": str(config.split_file) if config.split_file else None,
+    }
+    beside = path.with_suffix(".json")
+    if path.exists() and beside.exists():
+        stored = json.loads(beside.read_text(encoding="utf-8"))
+        differing = [
+            f"{name} {stored.get(name)} instead of {value}"
+            for name, value in made_by.items()
+            if stored.get(name) != value
+        ]
+        if differing:
+            raise InputError(
+                f"{path} was made by other settings ({', '.join(differing)}): choose another --out."
+            )
+        return
+    write_json(beside, made_by)

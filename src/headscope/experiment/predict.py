@@ -1,0 +1,279 @@
+"""What a finished run says of a new scan: sliced as the run did, passed through its network.
+
+Only the run's own directory is read (`run.toml`, `head.npz`, `model.safetensors`): neither the
+data it was trained on nor pretrained weights are needed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from headscope.cohort.ids import plane_named
+from headscope.cohort.pictures import find_pictures, is_picture, number_pictures
+from headscope.console import console, track
+from headscope.errors import InputError
+from headscope.metrics import slice_units, softmax, subject_level
+from headscope.models.network import Network, build_network
+from headscope.models.state import load_state
+from headscope.record import Run
+from headscope.scans.volume import ScanError, find_scan_files, stores_plane
+from headscope.slicing.parallel import take_file
+from headscope.slicing.write import GEOMETRY
+from headscope.training.device import find_device, fixed_batch
+from headscope.training.features import EXTRACT_BATCH
+from headscope.training.loader import SliceInputs, batches
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run says of new scans.
+
+    slices: a row a slice: scan, plane, slice_index, predicted, probability_<class>. scans: a row a
+    scan: scan, slices, predicted, probability_<class>, where the slices' probabilities are joined
+    as `aggregate` says and as the run joined those of a subject.
+    """
+
+    run: str
+    class_names: list[str]
+    aggregate: str
+    slices: pd.DataFrame
+    scans: pd.DataFrame
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it as plain values, the slices of each scan below it."""
+        return {
+            "run": self.run,
+            "class_names": self.class_names,
+            "aggregate": self.aggregate,
+            "scans": [
+                _nested(row, self.class_names)
+                | {"slices": [_nested(each, self.class_names) for each in self._of(row["scan"])]}
+                for row in self.scans.drop(columns="slices").to_dict("records")
+            ],
+        }
+
+    def _of(self, scan: str) -> list[dict[str, Any]]:
+        mine = self.slices[self.slices["scan"] == scan]
+        return mine.drop(columns="scan").to_dict("records")
+
+
+def predict(
+    run: Path | str, scans: Sequence[Path | str] | Path | str, *, device: str = "auto"
+) -> Prediction:
+    """Return what a finished run says of new scans.
+
+    scans: files, folders of a DICOM series, or folders whose every scan counts. Each scan stands
+    for itself, also where two show one person. Where the run was trained on ready pictures, so
+    are they: a folder of them is one subject. Computed in float32. Scans are called by their
+    paths, or by numbers in the order given where the run holds pseudonyms. Of ready slices of
+    scans that do not say in which plane they lie, stderr says which planes the run was trained on.
+
+    Raises
+    ------
+    InputError
+        The run is none, has not ended or keeps no network, a scan cannot be read, or it lies in a
+        plane that the run was not trained on.
+    RunError
+        The device's memory does not suffice.
+    """
+    # 1. the run: how it sliced, and its network
+    record = _finished(Path(run))
+    slicing, planes = _slicing(record), list(record.settings["planes"])
+    network = load_network(record, device)
+    # 2. the scans
+    given = [scans] if isinstance(scans, str | Path) else scans
+    groups = [group for path in given for group in _groups(Path(path), slicing["of"])]
+    if not groups:
+        raise InputError("No scan was given to predict.")
+    hidden = bool(record.settings.get("pseudonymised"))
+    # 3. the slices of each, and what the network says of them
+    names = record.class_names
+    parts, logits, silent = [], [], []
+    for number, (scan, files) in enumerate(track(groups, "Predicting", len(groups)), start=1):
+        table, pixels, told = _take(files, slicing, planes)
+        table.insert(0, "scan", f"scan {number}" if hidden else scan)
+        logits.append(_logits(network, pixels))
+        parts.append(_with_probabilities(table, softmax(logits[-1]), names))
+        if not told:
+            silent.append(table["scan"].iloc[0])
+    _say_planes(silent, len(groups), planes)
+    slices = pd.concat(parts, ignore_index=True)
+    aggregate = str(record.settings["aggregate"])
+    scans_table = _joined(slices, np.concatenate(logits), names, aggregate)
+    return Prediction(record.name, names, aggregate, slices, scans_table)
+
+
+def load_network(run: Run, device: str = "auto") -> Network:
+    """Return the trained network of a run, in eval mode.
+
+    Raises
+    ------
+    InputError
+        The run keeps no network, or its file does not fit.
+    """
+    path = run.path / "model.safetensors"
+    if not path.is_file():
+        raise InputError(
+            f"{run.path} keeps no network (model.safetensors): it was trained with "
+            f"keep_model = false, or on permuted labels."
+        )
+    network = build_network(
+        run.settings["architecture"],
+        "scratch",  # nothing is loaded but what the run left
+        "random",
+        classes=len(run.class_names),
+        size=int(run.settings["slice_size"]),
+        seed=0,
+    )
+    try:
+        load_state(network.model, load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(f"{path} is damaged or of another network ({reason}).") from None
+    network.model.to(find_device(device)).eval()
+    return network
+
+
+def _finished(path: Path) -> Run:
+    """Return the run at `path`; say what `path` is where it is none."""
+    if (path / "runs").is_dir():
+        runs = sorted(run.name for run in map(Run, (path / "runs").iterdir()) if run.finished)
+        named = f": {', '.join(runs[:6])}{', …' if len(runs) > 6 else ''}" if runs else ""
+        raise InputError(f"{path} is an experiment: name one of its runs, {path / 'runs'}/…{named}")
+    if not (path / "run.toml").is_file():
+        raise InputError(f"{path} is no run: it has no run.toml.")
+    if not Run(path).finished:
+        raise InputError(f"{path} is a run that has not ended; 'headscope run' goes on with it.")
+    return Run(path)
+
+
+def _slicing(run: Run) -> dict[str, Any]:
+    """Return how the run took its slices, as `take_file` wants it."""
+    stored = run.settings.get("slicing")
+    if not isinstance(stored, dict) or stored.get("version") != GEOMETRY:
+        raise InputError(f"{run.path} was sliced by another headscope: run it anew.")
+    absent = dict.fromkeys(("spacing_mm", "volume"))
+    return absent | stored | {"size": int(run.settings["slice_size"])}
+
+
+def _groups(path: Path, of: str) -> list[tuple[str, list[Path]]]:
+    """Return the scans that an argument names, and the files of each."""
+    if not path.exists():
+        raise InputError(f"{path} does not exist.")
+    found = find_scan_files(path) if path.is_dir() else [path]
+    groups = [(str(file), [file]) for file in found]
+    if not found:
+        pictures = find_pictures(path)
+        if not pictures:
+            raise InputError(f"{path} holds no scans and no pictures.")
+        groups = [(str(path), pictures)]
+    for kind, wrong in (("scans", True), ("pictures", False)):
+        if of == kind and is_picture(groups[0][1][0].name) is wrong:
+            raise InputError(f"The run was trained on {kind}, and {groups[0][1][0]} is none.")
+    return groups
+
+
+def _take(
+    files: list[Path], slicing: Mapping[str, Any], planes: list[str]
+) -> tuple[pd.DataFrame, NDArray[np.uint8], bool]:
+    """Return the table (plane, slice_index) and the pixels (n, H, W) of one scan's slices.
+
+    And whether every one of them is known to lie in a plane that the run was trained on.
+    """
+    parts, rows, told = [], [], True
+    for file in files:
+        pixels, indices, known = _take_known(file, slicing, planes)
+        parts.append(pixels)
+        rows += indices
+        told = told and known
+    table = pd.DataFrame(rows, columns=["plane", "slice_index"])
+    if is_picture(files[0].name):
+        names = [file.name for file in files]
+        numbered = number_pictures(table.assign(path=names, subject_id="", session_id=""))
+        table["slice_index"] = numbered["slice_index"]
+    return table, np.concatenate(parts), told
+
+
+def _take_known(
+    file: Path, slicing: Mapping[str, Any], planes: list[str]
+) -> tuple[NDArray[np.uint8], list[tuple[str, int]], bool]:
+    """Return a file's slices in the planes of the run: pixels, and (plane, index) of each.
+
+    And whether their plane is known: of a ready slice by its orientation, or else by its name. One
+    that has neither is taken to lie as the run's do. So is every picture: in which plane those lie
+    that the run was trained on, nothing but a setting said.
+    """
+    picture = is_picture(file.name)
+    stored = not picture and stores_plane(file)
+    named = None if stored else plane_named(file.name)
+    if picture and named not in planes:
+        named = None
+    silent = not stored and named is None
+    alone = planes[0] if silent and len(planes) == 1 else slicing["plane"]
+    taken = take_file(file, named or alone, dict(slicing))
+    if isinstance(taken, ScanError):
+        raise taken
+    rows = [(plane, int(index)) for plane, indices in taken[1].items() for index in indices]
+    kept = [n for n, (plane, _) in enumerate(rows) if silent or plane in planes]
+    if not kept:
+        raise InputError(
+            f"{file} lies in the {rows[0][0]} plane, and the run was trained on "
+            f"{' and '.join(planes)} slices."
+        )
+    return taken[0][kept], [rows[n] for n in kept], picture or not silent
+
+
+def _say_planes(silent: list[str], scans: int, planes: list[str]) -> None:
+    """Say of which scans nobody knows the plane, and what the run was trained on."""
+    if silent:
+        which = silent[0] if scans == 1 else f"{len(silent)} of {scans} scans (first {silent[0]})"
+        console.print(
+            f"The run was trained on {' and '.join(planes)} slices; in which plane {which} lies, "
+            f"no file says.",
+            soft_wrap=True,
+        )
+
+
+@torch.inference_mode()
+def _logits(network: Network, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the logits (n, K) of slices (n, H, W)."""
+    entry = network.architecture
+    inputs = SliceInputs(pixels, entry.mean, entry.std, network.head.weight.device)
+    logits = []
+    for part in batches(np.arange(len(pixels)), EXTRACT_BATCH):
+        with fixed_batch(len(part), inputs.device):
+            logits.append(network.model(inputs(part)).cpu())
+    return torch.cat(logits).numpy()
+
+
+def _with_probabilities(
+    table: pd.DataFrame, probabilities: NDArray[np.float64], names: list[str]
+) -> pd.DataFrame:
+    table["predicted"] = np.array(names)[probabilities.argmax(axis=1)]
+    for k, name in enumerate(names):
+        table[f"probability_{name}"] = probabilities[:, k]
+    return table
+
+
+def _joined(
+    slices: pd.DataFrame, logits: NDArray[np.float32], names: list[str], aggregate: str
+) -> pd.DataFrame:
+    """Return one row per scan: how many slices it gave, and its probabilities."""
+    owner, scans = pd.factorize(slices["scan"])  # (n,), (S,)
+    units = slice_units(np.zeros(len(slices), dtype=np.int64), logits, owner)
+    whole = subject_level(units, aggregate)
+    table = pd.DataFrame({"scan": scans, "slices": np.bincount(owner)})
+    return _with_probabilities(table, whole.probabilities, names)
+
+
+def _nested(row: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+    plain = {key: value for key, value in row.items() if not key.startswith("probability_")}
+    return plain | {"probabilities": {name: row[f"probability_{name}"] for name in names}}

@@ -1,0 +1,348 @@
+"""The whole path on one screen: scans → slices → splits → networks → records."""
+
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from headscope.cohort.layouts import Cohort
+from headscope.cohort.pictures import is_picture
+from headscope.console import console
+from headscope.errors import InputError, RunError
+from headscope.experiment.config import Config
+from headscope.experiment.inputs import (
+    Subsets,
+    find_scans,
+    permuted_labels,
+    split_name,
+    store_findings,
+    store_slices,
+    store_splits,
+)
+from headscope.experiment.plan import Plan, plan_runs
+from headscope.experiment.preflight import check_networks, check_places, unfinished
+from headscope.files import locked, sha256, write_json
+from headscope.metrics import logit_columns, run_figures, softmax
+from headscope.models.network import Network, build_network
+from headscope.record import (
+    Run,
+    check_run,
+    discard_run,
+    start_run,
+    tidy_run,
+    write_failures,
+    write_run,
+)
+from headscope.slicing.write import SliceSet
+from headscope.training.device import NoRoomError, find_device, is_out_of_memory
+from headscope.training.loader import batches
+from headscope.training.train import train
+
+NAMED = 4  # so many runs a summary names
+
+
+class RunsFailed(RunError):  # noqa: N818 (it says what happened)
+    """Some runs of a grid failed, the others have gone on; `failures` says why, by run."""
+
+    def __init__(self, experiment: Path, failures: Mapping[str, str], runs: int) -> None:
+        """Keep what is needed to report on the runs that stand."""
+        self.experiment = experiment
+        self.failures = dict(failures)
+        self.runs = runs
+        super().__init__(experiment, failures, runs)
+
+    @property
+    def stand(self) -> bool:
+        """Whether there are runs to report on."""
+        return len(self.failures) < self.runs
+
+    @property
+    def summary(self) -> str:
+        """Which runs failed, in one sentence; their reasons were told as they failed."""
+        names = [*self.failures]
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        return (
+            f"{len(names)} of {self.runs} runs failed: {', '.join(names[:NAMED])}{more}. The same "
+            f"command tries them again; {self.experiment / 'failures.tsv'} keeps the reasons."
+        )
+
+    def __str__(self) -> str:
+        """Return a line of summary and each reason once, with its runs."""
+        runs: dict[str, list[str]] = {}
+        for name, reason in self.failures.items():
+            runs.setdefault(reason, []).append(name)
+        each = "".join(f"\n  {', '.join(names)}: {reason}" for reason, names in runs.items())
+        return (
+            f"{len(self.failures)} of {self.runs} runs failed; the same command tries them "
+            f"again.{each}"
+        )
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all runs of an experiment share."""
+
+    config: Config
+    cohort: Cohort
+    slices: SliceSet
+    splits: dict[str, Subsets]
+    device: torch.device
+
+    def folder(self, plan: Plan) -> Path:
+        """Return the directory of a run."""
+        return self.config.out / "runs" / plan.name
+
+    def subsets(self, plan: Plan) -> Subsets:
+        """Return to which subset each slice (N,) belongs in a run."""
+        return self.splits[split_name(plan, self.config)]
+
+    def labels(self, plan: Plan) -> NDArray[np.int64]:
+        """Return the labels (N,) that a run trains on: the true ones, or permuted by subject."""
+        if plan.permutation is None:
+            return self.slices.labels
+        return permuted_labels(self.slices, plan.permutation, self.subsets(plan))
+
+
+def run(config: Config) -> Path:
+    """Run an experiment, going on where an earlier start stopped; return its folder.
+
+    Raises
+    ------
+    InputError
+        Something in the settings or the data is wrong, or the folder holds another experiment.
+    RunError
+        As `RunsFailed`, once the other runs have gone on: training diverged, the memory ran out, or
+        a frozen backbone changed.
+    """
+    # 1. what will run: what cannot be is found before any work is done
+    plans = plan_runs(config)
+    device = find_device(config.device)
+    check_places(config, plans)
+    # 2. the scans, and whether they can be split as asked; then the networks
+    cohort = find_scans(config, plans)
+    check_networks(unfinished(config, plans), config.size)
+    with locked(config.out):
+        # 3. slices and splits; a run that stands must be of these settings
+        slices = store_slices(cohort, config)
+        splits = store_splits(plans, config, slices, cohort)
+        shared = Shared(config, cohort, slices, splits, device)
+        standing = {plan.name for plan in plans if stands(plan, shared)}
+        config.save(config.out / "experiment.toml")
+        write_json(config.out / "environment.json", environment(device))
+        # 4. what in slices and splits could flatter the accuracy
+        store_findings(config, slices, cohort)
+        # 5. the runs, each for itself: one that fails does not stop the others
+        failures = _train_all(plans, standing, shared)
+    # 6. the failures, where there were any
+    if failures:
+        raise RunsFailed(config.out, failures, len(plans))
+    return config.out
+
+
+def stands(plan: Plan, shared: Shared) -> bool:
+    """Whether a run stands finished; InputError where its directory is of other settings."""
+    return check_run(shared.folder(plan), _settings(plan, shared))
+
+
+def _train_all(plans: list[Plan], standing: set[str], shared: Shared) -> dict[str, str]:
+    """Train every run that does not stand; return the reason of each that failed, by its name."""
+    failures: dict[str, str] = {}
+    for number, plan in enumerate(plans, start=1):
+        title = f"[{number}/{len(plans)}] {plan.name}"
+        tidy_run(shared.folder(plan))
+        if plan.name in standing:
+            console.print(f"{title}: stands already")
+            continue
+        try:
+            train_run(plan, shared, title=title)
+        except (InputError, RuntimeError, MemoryError) as error:
+            reason = _reason(error, shared.folder(plan)).removeprefix(f"{title}: ")
+            alike = next((name for name, said in failures.items() if said == reason), None)
+            told = f"failed, as {alike}." if alike else f"failed. {reason}"
+            console.print(f"{title}: {told}", soft_wrap=True)
+            failures[plan.name] = reason
+    write_failures(shared.config.out, failures)
+    return failures
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    """Say why a run failed, and remove its half record; what nobody foresaw is raised.
+
+    What an InputError is about stays, to be looked at; and so does a training that had come some
+    way before the memory ran out.
+    """
+    if isinstance(error, InputError):
+        return str(error)
+    no_room = isinstance(error, NoRoomError)
+    if isinstance(error, RunError) and not no_room:
+        discard_run(folder)
+        return str(error)
+    if not (no_room or is_out_of_memory(error)):
+        raise error
+    if not (folder / "checkpoint").exists():
+        discard_run(folder)
+    if no_room:
+        return str(error)
+    return "The memory does not suffice; a smaller batch_size, or other work ended, may help."
+
+
+def train_run(plan: Plan, shared: Shared, *, title: str) -> Run:
+    """Train one network and write its run directory, going on from where an earlier start came."""
+    path, config, slices = shared.folder(plan), shared.config, shared.slices
+    labels, subsets = shared.labels(plan), shared.subsets(plan)
+    # 1. the network as its regime wants it, and every setting that makes the run
+    network = build_network(
+        plan.architecture,
+        plan.regime,
+        plan.weights,
+        classes=len(slices.class_names),
+        size=slices.pixels.shape[1],
+        seed=plan.seed,
+        head_init=plan.head_init,
+    )
+    start_run(path, _settings(plan, shared) | _network_facts(network))
+    # 2. training, as far as an earlier start has not come
+    outcome = train(
+        network,
+        slices.pixels,
+        labels,
+        subsets,
+        plan.recipe,
+        seed=plan.seed,
+        device=shared.device,
+        checkpoint=path / "checkpoint" / "last.pt",
+        cache=config.cache_folder,
+        slices_key=slices.sha256,
+        title=title,
+    )
+    # 3. the record, from which everything after this reads
+    predictions = _predictions(slices, labels, subsets, outcome.logits)
+    return write_run(
+        path,
+        history=outcome.history,
+        predictions=predictions,
+        metrics=run_figures(predictions, slices.class_names, config.aggregate)
+        | {
+            "epochs": len(outcome.history),
+            "selected_epoch": outcome.selected_epoch,
+            "precision": outcome.precision,
+            "train_seconds": outcome.train_seconds,
+            "freeze_certificate": outcome.certificate,
+            "environment": environment(shared.device),
+        },
+        head=outcome.head | {"class_names": np.array(slices.class_names)},
+        features={
+            "features": outcome.extracted.features,
+            "logits": outcome.logits,
+            "label": labels,
+            "subject_id": slices.table["subject_id"].to_numpy(str),
+            "subset": subsets,
+            "slice": np.arange(len(subsets)),
+        },
+        layers=outcome.extracted.layers,
+        maps=outcome.maps,
+        model=outcome.model if config.keep_model and plan.permutation is None else None,
+    )
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return the versions of what computed the numbers; nothing about the machine's owner."""
+    packages = ("headscope", "torch", "torchvision", "timm", "numpy", "scikit-learn", "nibabel")
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "threads": torch.get_num_threads(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def _settings(plan: Plan, shared: Shared) -> dict[str, Any]:
+    """Return what goes into run.toml and is known before the network is built."""
+    config, slices, subsets = shared.config, shared.slices, shared.subsets(plan)
+    train_rows = np.flatnonzero(subsets == "train")
+    return {
+        "name": plan.name,
+        **asdict(plan.setting),
+        "permutation": plan.permutation,
+        **asdict(plan.recipe),
+        "head_init": plan.head_init,
+        "split_sha256": hashlib.sha256("\n".join(subsets.tolist()).encode()).hexdigest(),
+        "steps_per_epoch": len(batches(train_rows, plan.recipe.batch_size)),
+        **_weights(plan),
+        "class_names": slices.class_names,
+        "slices_sha256": slices.sha256,
+        "slice_size": int(slices.pixels.shape[1]),
+        "planes": sorted(slices.table["plane"].unique()),
+        "slicing": _slicing(shared),
+        "simulated": shared.cohort.simulated,
+        "pseudonymised": config.pseudonymise is not None,
+        "aggregate": config.aggregate,
+    }
+
+
+def _weights(plan: Plan) -> dict[str, Any]:
+    """Return the weights asked for; of a file its name, and its hash while it is at hand."""
+    if plan.weights_file is None:
+        return {"weights_setting": plan.weights if plan.needs_weights else "random"}
+    path = Path(plan.weights_file)
+    known = {"weights_sha256": _hash(path, path.stat().st_mtime_ns)} if path.is_file() else {}
+    return {"weights_setting": path.name, **known}
+
+
+@cache
+def _hash(path: Path, modified_ns: int) -> str:
+    """Hash a file once, not for each run."""
+    return sha256(path)
+
+
+def _slicing(shared: Shared) -> dict[str, Any]:
+    """Return how the slices were taken, so that a new scan can be sliced the same way."""
+    names = ("plane", "count", "centre", "spacing_mm", "volume", "analyze_orientation", "version")
+    taken = {name: shared.slices.settings.get(name) for name in names}
+    ready = shared.cohort.scans["path"].map(is_picture)
+    of = "pictures" if ready.all() else "scans and pictures" if ready.any() else "scans"
+    return {"of": of} | {name: value for name, value in taken.items() if value is not None}
+
+
+def _network_facts(network: Network) -> dict[str, Any]:
+    """Return what goes into run.toml once the network is built."""
+    return {
+        "weights": network.source.text,
+        "weights_sha256": network.source.sha256,
+        "classifier": network.classifier,
+        "map_layer": network.map_layer,
+        "tail": None if network.tail is None else list(network.tail),
+        "note": network.architecture.note or None,
+    }
+
+
+def _predictions(
+    slices: SliceSet,
+    labels: NDArray[np.int64],
+    subsets: Subsets,
+    logits: NDArray[np.float32],
+) -> pd.DataFrame:
+    """Return predictions.tsv: by slice its ids, label, prediction, probabilities and logits.
+
+    Logits rank slices; a probability that is rounded to 1 no longer can.
+    """
+    names, probabilities = np.array(slices.class_names), softmax(logits)  # (K,), (N, K)
+    table = slices.table[["subject_id", "session_id", "plane", "slice_index"]].copy()
+    table["label"] = names[labels]
+    table.insert(0, "subset", subsets)
+    table["predicted"] = names[logits.argmax(axis=1)]
+    for k, name in enumerate(slices.class_names):
+        table[f"probability_{name}"] = probabilities[:, k]
+    for column, values in zip(logit_columns(slices.class_names), logits.T, strict=True):
+        table[column] = values
+    return table

@@ -1,0 +1,1 @@
+"""Volumes → the slice store."""

@@ -1,0 +1,309 @@
+"""One volume → its mid-slices: the same anatomy, brightness and proportions in every scan.
+
+A picture's top is anterior (axial) or superior (coronal, sagittal). Its left is the subject's left
+(axial, coronal: the neurological convention, which is RAS as it lies) or posterior (sagittal).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headscope.errors import InputError
+from headscope.scans.volume import PLANES, Scan, ScanError
+from headscope.slicing.resampling import FINE, resample
+
+AUTO: Final = "vertex:70mm"
+WINDOW: Final = (1.0, 98.0)  # percentiles of the foreground that become black and white
+HEAD_MM: Final = 100.0  # the window is that of the head, so far down from the vertex: a bright neck
+# would darken every brain by its length in the picture
+SAMPLE_MM: Final = 2.0  # foreground and window are found on a grid of about this spacing
+SAMPLES: Final = 2**19  # voxels of that grid that are enough
+FAINTEST: Final = 1e-30  # span of a window; of a smaller one float32 cannot hold the factor
+TOGETHER: Final = 6  # slices drawn at once: few enough for a processor's cache
+
+
+def take_slices(
+    scan: Scan,
+    plane: str = "axial",
+    count: int = 30,
+    size: int = 224,
+    centre: str = "auto",
+    spacing_mm: float | None = None,
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return `count` slices (n, size, size) and their indices (n,), from low to high.
+
+    They are consecutive, or the nearest to lying `spacing_mm` apart. centre is "volume" (the
+    middle of the grid, as in the paper), "foreground" (the middle of what stands out of the
+    background), or "vertex:70mm": the point so far below the top of the head and in the middle of
+    the head above it, in every plane. "auto" is "vertex:70mm". A grid of one slice gives that
+    slice.
+
+    Brightness runs from the 1st to the 98th percentile of the foreground of the head: of the whole
+    volume down to 100 mm below the vertex, without the neck's fat. Proportions are true by
+    `spacing_mm` of the scan; the shorter side is padded with black.
+
+    Raises
+    ------
+    ScanError
+        The grid holds fewer than `count` slices so far apart, or lies in another plane.
+    InputError
+        A plane, count, size, centre or spacing is none.
+    """
+    check_options(plane, count, size, centre, spacing_mm)
+    pixels, taken = take_planes(scan, (plane,), count, size, centre, spacing_mm)
+    return pixels, taken[plane]
+
+
+def take_planes(
+    scan: Scan,
+    planes: Sequence[str],
+    count: int,
+    size: int,
+    centre: str,
+    spacing_mm: float | None = None,
+) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]:
+    """Return the slices of several planes, one after another, and the indices by plane."""
+    for plane in planes:
+        _check_depth(scan, plane, count, spacing_mm)
+    head = _find_head(scan)
+    taken = {plane: _indices(scan, head, plane, count, centre, spacing_mm) for plane in planes}
+    pixels = np.zeros((sum(map(len, taken.values())), size, size), dtype=np.uint8)
+    row = 0
+    for plane, indices in taken.items():
+        own = pixels[row : row + len(indices)]
+        _draw(own, scan, PLANES[plane], indices, (head.low, head.high))
+        row += len(indices)
+    return pixels, taken
+
+
+def draw_picture(
+    grey: NDArray[Any], size: int, window: tuple[float, float] | None
+) -> NDArray[np.uint8]:
+    """Return a ready picture (H, W) of square pixels as a slice (size, size), as one of a scan.
+
+    Without a window it is found by percentiles over the foreground.
+    """
+    scan = Scan(grey[::-1].T[..., None], (1.0, 1.0, 1.0))  # (H, W) → (I, J, 1)
+    if window is None:
+        head = _find_head(scan)
+        window = head.low, head.high
+    pictures = np.zeros((1, size, size), dtype=np.uint8)
+    _draw(pictures, scan, PLANES["axial"], np.zeros(1, dtype=np.int64), window)
+    return pictures[0]
+
+
+def planes_of(plane: str) -> tuple[str, ...]:
+    """Return the planes that a setting stands for: "all" is all three."""
+    if plane == "all":
+        return tuple(sorted(PLANES))
+    if plane not in PLANES:
+        raise InputError(f"Plane {plane!r} is none: choose axial, coronal, sagittal or all.")
+    return (plane,)
+
+
+def check_options(
+    plane: str, count: int, size: int, centre: str, spacing_mm: float | None = None
+) -> None:
+    """Say which option is none (InputError)."""
+    planes_of(plane)
+    if count < 1 or size < 1:
+        raise InputError(f"Count {count} and size {size} of slices must be 1 or more.")
+    if spacing_mm is not None and not 0 < spacing_mm <= 100:
+        raise InputError(f"Spacing {spacing_mm:g} mm of slices is none: above 0, at most 100.")
+    _depth_mm(centre)
+
+
+def _check_depth(scan: Scan, plane: str, count: int, spacing_mm: float | None) -> None:
+    """Refuse a grid of another plane, and one that does not hold the slices asked for."""
+    axis = PLANES[plane]
+    depth = scan.volume.shape[axis]
+    across = [n for other, n in enumerate(scan.volume.shape) if other != axis]
+    if min(across) < 2:
+        lying = [name for name, other in PLANES.items() if scan.volume.shape[other] == 1]
+        one = f", one {lying[0]} slice" if len(lying) == 1 else ""
+        raise ScanError(scan.path, f"shows no {plane} slices: its grid is {_shape_text(scan)}{one}")
+    step = _step(scan, axis, spacing_mm)
+    if depth == 1 or ((count - 1) * step <= depth - 1 and step >= 1):
+        return
+    if step < 1:
+        voxel = f"its voxels are {scan.spacing_mm[axis]:.3g} mm deep"
+        raise ScanError(scan.path, f"has no {plane} slices {spacing_mm:g} mm apart: {voxel}")
+    apart = "" if spacing_mm is None else f", {spacing_mm:g} mm apart,"
+    raise ScanError(scan.path, f"has {depth} {plane} slices, and {count}{apart} are asked for")
+
+
+def _step(scan: Scan, axis: int, spacing_mm: float | None) -> float:
+    """Return how far apart slices lie, in voxels."""
+    return 1.0 if spacing_mm is None else spacing_mm / scan.spacing_mm[axis]
+
+
+def _indices(
+    scan: Scan, head: "_Head", plane: str, count: int, centre: str, spacing_mm: float | None
+) -> NDArray[np.int64]:
+    """Return the indices (n,) of the slices about the centre, moved into the grid as a whole."""
+    axis = PLANES[plane]
+    depth, step = scan.volume.shape[axis], _step(scan, axis, spacing_mm)
+    if depth == 1:
+        return np.zeros(1, dtype=np.int64)
+    span = (count - 1) * step
+    first = math.floor(_centre(scan, head, axis, centre) - span / 2)
+    first = min(max(first, 0), math.floor(depth - 1 - span))
+    return first + np.rint(np.arange(count) * step).astype(np.int64)
+
+
+def _shape_text(scan: Scan) -> str:
+    return "×".join(map(str, scan.volume.shape))
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What stands out of the background, on a grid of every `step`-th voxel, and its window."""
+
+    foreground: NDArray[np.bool_]
+    step: list[int]
+    vertex: int
+    low: float
+    high: float
+
+
+def _find_head(scan: Scan) -> _Head:
+    """Find the foreground on a grid of about 2 mm, and the window over the head.
+
+    A fine grid is sampled sparser from side to side, never in depth. The background's limit lies a
+    tenth of the way from the 2nd to the 98th percentile, as in Smith 2002 (BET, section 2.2); a
+    background that is not zero, as in OASIS-2, is no obstacle.
+    """
+    step = [max(1, round(SAMPLE_MM / spacing)) for spacing in scan.spacing_mm]
+    if math.prod(-(-n // by) for n, by in zip(scan.volume.shape, step, strict=True)) > SAMPLES:
+        step = [2 * step[0], 2 * step[1], step[2]]
+    coarse = scan.volume[:: step[0], :: step[1], :: step[2]].copy(order="K")
+    if coarse.min() == coarse.max():  # what there is to see is finer than the grid
+        step, coarse = [1, 1, 1], scan.volume
+    darkest, brightest = _percentiles(coarse[::2, ::2], (2, 98))
+    if darkest == brightest:
+        darkest, brightest = float(coarse.min()), float(coarse.max())
+    foreground = coarse > darkest + 0.1 * (brightest - darkest)
+    if not foreground.any():
+        raise ScanError(scan.path, f"shows nothing: every voxel is {coarse.min()}")
+    vertex = _extent(foreground, 2)[1]
+    head = slice(max(0, vertex - round(HEAD_MM / (scan.spacing_mm[2] * step[2]))), None)
+    inside, lit = (each[..., head].ravel(order="K") for each in (coarse, foreground))
+    low, high = _percentiles(inside[lit], WINDOW)
+    return _Head(foreground, step, vertex, low, high if high > low else low + 1)
+
+
+def _percentiles(values: NDArray[Any], which: tuple[float, float]) -> tuple[float, float]:
+    """Return two percentiles; integers of 16 bits and less are counted, which is faster."""
+    if values.dtype.kind in "iu" and values.dtype.itemsize <= 2:
+        lowest = int(values.min())
+        counts = np.cumsum(np.bincount(values.ravel(order="K").astype(np.intp) - lowest))
+        ranks = np.array(which) / 100 * (values.size - 1)
+        below = np.searchsorted(counts, np.floor(ranks), side="right")
+        above = np.searchsorted(counts, np.ceil(ranks), side="right")
+        low, high = lowest + below + (ranks - np.floor(ranks)) * (above - below)
+    else:
+        low, high = np.percentile(values, which)
+    return float(low), float(high)
+
+
+def _centre(scan: Scan, head: _Head, axis: int, centre: str) -> float:
+    """Return the position along `axis`, in slices, about which the slices are taken."""
+    if centre == "volume":
+        return scan.volume.shape[axis] / 2
+    foreground, depth_mm = head.foreground, _depth_mm(centre)
+    if depth_mm is not None:
+        spacing_mm = scan.spacing_mm[2] * head.step[2]
+        below = head.vertex - depth_mm / spacing_mm
+        if axis == 2:
+            return (below + 0.5) * head.step[2]
+        foreground = foreground[:, :, max(0, round(below)) :]
+    low, high = _extent(foreground, axis)
+    return ((low + high) / 2 + 0.5) * head.step[axis]
+
+
+def _depth_mm(centre: str) -> float | None:
+    """Return the depth below the vertex, or None where `centre` names no vertex."""
+    name = AUTO if centre == "auto" else centre
+    if name in ("volume", "foreground"):
+        return None
+    kind, _, depth = name.partition(":")
+    try:
+        value = float(depth.removesuffix("mm"))
+    except ValueError:
+        value = math.nan
+    if kind != "vertex" or not 0 <= value <= 1000:
+        raise InputError(
+            f"Centre {centre!r} is none: choose volume, foreground, or a depth below the vertex "
+            "such as vertex:70mm."
+        )
+    return value
+
+
+def _extent(foreground: NDArray[np.bool_], axis: int) -> tuple[int, int]:
+    """Return the first and last slice that hold a fair part (5%) of the fullest one's foreground.
+
+    Noise in the air and the tip of a nose do not count.
+    """
+    other = tuple(a for a in range(3) if a != axis)
+    area = foreground.view(np.uint8).sum(axis=other, dtype=np.int32)
+    held = np.flatnonzero(area > 0.05 * area.max())
+    return int(held[0]), int(held[-1])
+
+
+def _draw(
+    pictures: NDArray[np.uint8],
+    scan: Scan,
+    axis: int,
+    indices: NDArray[np.int64],
+    window: tuple[float, float],
+) -> None:
+    """Draw slices into black (n, size, size): upright, windowed, in true proportions, centred."""
+    volume = np.moveaxis(scan.volume, axis, 0)  # (depth, I, J) or the like
+    width_voxels, height_voxels = volume.shape[1:]
+    across, up = (spacing for a, spacing in enumerate(scan.spacing_mm) if a != axis)
+    width_mm, height_mm = width_voxels * across, height_voxels * up
+    size, side_mm = pictures.shape[1], max(width_mm, height_mm)
+    width = max(1, round(size * width_mm / side_mm))
+    height = max(1, round(size * height_mm / side_mm))
+    left, above = (size - width) // 2, (size - height) // 2
+    upright = pictures[:, above : above + height, left : left + width][:, ::-1]  # rows from below
+    box = _lit(volume, indices, window[0])
+    if box is None:
+        return
+    for start in range(0, len(indices), TOGETHER):
+        some = slice(start, start + TOGETHER)
+        part = volume[_run(indices[some])][:, box[0], box[1]].transpose(2, 0, 1)
+        shape = height_voxels, width_voxels
+        resample(_windowed(part, window), upright[some], shape, (box[1], box[0]))
+
+
+def _run(indices: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    """Return indices as a slice where they follow one another: it takes a view, not a copy."""
+    first, last = int(indices[0]), int(indices[-1])
+    return slice(first, last + 1) if last - first == len(indices) - 1 else indices
+
+
+def _lit(
+    volume: NDArray[Any], indices: NDArray[np.int64], low: float
+) -> tuple[slice, slice] | None:
+    """Return the rows and columns outside of which every one of the slices is black."""
+    lit = volume[_run(indices)].max(axis=0) > low
+    if not lit.any():
+        return None
+    rows, columns = (np.flatnonzero(lit.any(axis=other)) for other in (1, 0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _windowed(part: NDArray[Any], window: tuple[float, float]) -> NDArray[np.float32]:
+    """Return sixteenths of greys as whole numbers, black 0 and white 255 · 16."""
+    low, high = window
+    wide = part.dtype.itemsize > 2 and (part.dtype != np.float32 or high - low < FAINTEST)
+    grey = np.subtract(part, low, dtype=np.float64 if wide else np.float32, casting="unsafe")
+    np.clip(grey, 0, high - low, out=grey)
+    grey *= 255 * FINE / (high - low)
+    np.rint(grey, out=grey)
+    return np.ascontiguousarray(grey, dtype=np.float32)

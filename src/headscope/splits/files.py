@@ -1,0 +1,141 @@
+"""Which slices train, which choose, which judge: by subject (honest) or by slice (the paper's).
+
+A split is a small TSV, written once, never overwritten and checked at every reading. By subject it
+holds subject_id and subset; by slice subject_id, session_id, plane, slice_index and subset.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from headscope.cohort.tables import read_any_table
+from headscope.errors import InputError
+from headscope.files import NO_ID, read_table, write_table
+from headscope.splits.assign import KEYS, SUBSETS, key_of, make_fold, make_split
+from headscope.splits.balance import balance_of
+
+__all__ = [
+    "KEYS",
+    "SUBSETS",
+    "LeakageError",
+    "balance_of",
+    "check_ids",
+    "ensure_split",
+    "make_fold",
+    "make_split",
+]
+
+
+class LeakageError(InputError):
+    """A subject stands in two subsets of a split by subject."""
+
+
+def ensure_split(
+    path: Path,
+    table: pd.DataFrame,
+    *,
+    kind: str,
+    ratio: Sequence[float] = (5, 2, 3),
+    seed: int = 0,
+    fold: tuple[int, int] | None = None,
+    covariates: pd.DataFrame | None = None,
+    source: Path | None = None,
+) -> NDArray[np.str_]:
+    """Return the subset of each row by the split at `path`, which is made if it does not stand.
+
+    It is made by ratio, or as one of several folds (its number, how many), balanced by
+    `covariates`, or copied from `source`, a split made elsewhere.
+
+    Raises
+    ------
+    LeakageError
+        The split is by subject and one stands in two subsets.
+    InputError
+        The file lacks rows of `table`, names an unknown subset, leaves a subset without a class,
+        or is another than `source`.
+    """
+    key = key_of(kind)
+    check_ids(table, kind)
+    if source is not None:
+        subset = _assigned(source, table, kind)
+        _check_classes(source, table, subset)
+    elif path.exists():
+        subset = _assigned(path, table, kind)
+    elif fold is not None:
+        subset = make_fold(table, *fold, kind=kind, ratio=ratio, seed=seed)
+    else:
+        subset = make_split(table, kind=kind, ratio=ratio, seed=seed, covariates=covariates)
+    if not path.exists():
+        split = table[key].assign(subset=subset).drop_duplicates()
+        write_table(path, split.sort_values(key))
+    stored = _assigned(path, table, kind)
+    if (stored != subset).any():
+        raise InputError(f"{path} is another split than {source}: choose another folder.")
+    _check_classes(path, table, stored)
+    return stored
+
+
+def check_ids(table: pd.DataFrame, kind: str) -> None:
+    """Refuse a split by subject of slices that name no subjects (InputError)."""
+    if kind == "subject" and (table["subject_id"] == NO_ID).any():
+        raise InputError(
+            "The pictures name no subjects, so they cannot be split by subject: say where ids "
+            "stand with --subject-pattern, or go on with --splits slice, whose accuracy says "
+            "nothing about people who were not seen in training."
+        )
+
+
+def _assigned(path: Path, table: pd.DataFrame, kind: str) -> NDArray[np.str_]:
+    """Read the split and look up each row of the table in it."""
+    key = key_of(kind)
+    try:
+        split = _read_split(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no split: {str(error).rstrip('.')}.") from error
+    lacking = [name for name in [*key, "subset"] if name not in split.columns]
+    if lacking:
+        raise InputError(f"{path} is no split by {kind}: it lacks the column {lacking[0]!r}.")
+    unknown = sorted(set(split["subset"].astype(str)) - set(SUBSETS))
+    if unknown:
+        raise InputError(f"{path} names the subset {unknown[0]!r}; valid are train, val and test.")
+    split = split[[*key, "subset"]].drop_duplicates()
+    twice = sorted({str(name) for name in split.loc[split.duplicated(key), "subject_id"]})
+    if twice and kind == "subject":
+        raise LeakageError(
+            f"{path} leaks: {_some(twice)} stand{'s' if len(twice) == 1 else ''} in two subsets."
+        )
+    if twice:
+        raise InputError(f"{path} puts one slice in two subsets: see subject {twice[0]}.")
+    merged = table[key].merge(split, on=key, how="left", validate="many_to_one")
+    missing = merged["subset"].isna()
+    if missing.any():
+        raise InputError(
+            f"{path} does not cover {missing.sum()} of {len(table)} slices, the first of subject "
+            f"{table.loc[missing.to_numpy(), 'subject_id'].iloc[0]}: it was made for other data."
+        )
+    return merged["subset"].to_numpy(dtype="<U5")
+
+
+def _read_split(path: Path) -> pd.DataFrame:
+    if path.suffix.lower() != ".csv":
+        return read_table(path)
+    split = read_any_table(path)
+    if "slice_index" in split.columns:
+        split["slice_index"] = split["slice_index"].astype(np.int64)
+    return split
+
+
+def _check_classes(path: Path, table: pd.DataFrame, subset: NDArray[np.str_]) -> None:
+    labels = table["label"].to_numpy()
+    for name in SUBSETS:
+        lacking = sorted(set(labels) - set(labels[subset == name]))
+        if lacking:
+            raise InputError(f"{path} leaves the subset {name} without the class {lacking[0]!r}.")
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:5])
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown

@@ -1,0 +1,56 @@
+"""Slices changed at random, on the device, as they go into a training step."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+from headscope.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Flips, small rotations and intensity jitter, drawn anew for each slice.
+
+    flip: mirrored left to right with probability 1/2. rotate_deg: turned about the middle by an
+    angle drawn evenly between plus and minus that, black where nothing was. jitter: intensities
+    times a factor drawn evenly from 1 − jitter to 1 + jitter, at most 255; black stays black.
+    """
+
+    flip: bool = False
+    rotate_deg: float = 0.0
+    jitter: float = 0.0
+
+    def __call__(self, grey: Tensor) -> Tensor:
+        """Return slices (B, 1, H, W) in 0 to 255, changed by torch's default random numbers.
+
+        They are drawn on the CPU, so that every device sees the same slices.
+        """
+        side, turn, gain = torch.rand(3, len(grey)).to(grey.device, non_blocking=True)  # (B,) each
+        if self.flip:
+            grey = torch.where(side.view(-1, 1, 1, 1) < 0.5, grey.flip(-1), grey)
+        if self.rotate_deg:
+            grey = rotate(grey, (2 * turn - 1) * math.radians(self.rotate_deg))
+        if self.jitter:
+            factor = 1 + (2 * gain - 1) * self.jitter
+            grey = (grey * factor.view(-1, 1, 1, 1)).clamp(max=255)
+        return grey
+
+
+def augmentation_of(recipe: Recipe) -> Augmentation | None:
+    """Return what the recipe asks for, or None where it asks for nothing."""
+    asked = Augmentation(recipe.augment_flip, recipe.augment_rotate_deg, recipe.augment_jitter)
+    return None if asked == Augmentation() else asked
+
+
+def rotate(grey: Tensor, angle: Tensor) -> Tensor:
+    """Turn slices (B, 1, H, W) counter-clockwise by angles (B,) in radians, bilinearly."""
+    height, width = grey.shape[-2:]
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    # grid_sample's axes run from −1 to 1 whatever the sides are
+    rows = [cos, -sin * height / width, zero, sin * width / height, cos, zero]
+    theta = torch.stack(rows, dim=1).view(-1, 2, 3)  # (B, 2, 3)
+    grid = affine_grid(theta, list(grey.shape), align_corners=False)  # (B, H, W, 2)
+    return grid_sample(grey, grid, align_corners=False)

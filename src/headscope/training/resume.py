@@ -1,0 +1,119 @@
+"""What an interrupted training goes on from: written whole, read without running anything."""
+
+import pickle
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headscope.errors import InputError
+from headscope.files import atomic_path
+from headscope.models.state import load_state
+
+EVERY_S = 300.0  # within an epoch
+SHARE = 0.05  # of the time at most goes into writing
+
+History = list[dict[str, Any]]
+
+
+@dataclass
+class Progress:
+    """How far a training has come.
+
+    history: one row for each finished epoch. sums (loss, right answers), step and seconds belong
+    to the epoch under way. best: the state of the epoch of the lowest validation loss, where the
+    recipe selects it.
+    """
+
+    sums: Tensor
+    history: History = field(default_factory=list)
+    step: int = 0
+    seconds: float = 0.0
+    best: dict[str, Tensor] | None = None
+
+    @classmethod
+    def start(cls, device: torch.device) -> "Progress":
+        """Return the state of a training that has not begun."""
+        return cls(_zeros(device))
+
+    def best_epoch(self) -> int:
+        """Return the index of the row with the lowest validation loss, the first of equals."""
+        losses = [row["val_loss"] for row in self.history]
+        return losses.index(min(losses))
+
+    def end_epoch(self, row: dict[str, Any]) -> None:
+        """Add the row of the epoch that has ended; the next one starts from nothing."""
+        self.history.append(row)
+        self.step, self.seconds = 0, 0.0
+        self.sums = _zeros(self.sums.device)
+
+
+class Checkpoint:
+    """One file, written often enough: after an epoch, and every `every_s` seconds within one.
+
+    Where writing takes long beside an epoch, some epochs go without, so that at most a twentieth
+    of the time goes into it; the last epoch is always kept.
+    """
+
+    def __init__(self, path: Path, every_s: float = EVERY_S) -> None:
+        """Name the file and the seconds between writes within an epoch."""
+        self.path, self.every_s = path, every_s
+        self._written_at, self._cost = time.perf_counter(), 0.0
+
+    def due(self, *, within_epoch: bool) -> bool:
+        """Whether it is time to write."""
+        wait = self.every_s if within_epoch else 0.0
+        return time.perf_counter() - self._written_at >= max(wait, self._cost / SHARE)
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+        """Write model, optimiser and progress, whole or not at all."""
+        start = time.perf_counter()
+        state = {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "progress": dict(vars(progress)),
+        }
+        with atomic_path(self.path) as temporary:
+            torch.save(state, temporary)
+        self._written_at = time.perf_counter()
+        self._cost = self._written_at - start
+
+    def resume(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> Progress:
+        """Load a checkpoint of our own making, where there is one, and return how far it came.
+
+        Raises
+        ------
+        InputError
+            The file is none of this run's; a pickle that would run code is refused.
+        """
+        if not self.path.is_file():
+            return Progress.start(device)
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            load_state(model, state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            progress = Progress(**state["progress"])
+        except (
+            pickle.UnpicklingError,
+            AttributeError,
+            EOFError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(
+                f"{self.path} is no checkpoint of this run ({reason}); delete it to train anew."
+            ) from None
+        progress.sums = progress.sums.to(device)
+        return progress
+
+
+def _zeros(device: torch.device) -> Tensor:
+    return torch.zeros(2, dtype=torch.float64, device=device)
