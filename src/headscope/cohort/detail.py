@@ -25,6 +25,7 @@ MOST_SEEN: Final = 400  # subjects of a plane in which pixels in common are soug
 TURNS: Final = np.arange(-2, 2.1, 0.5)  # degrees
 REACH: Final = 3  # pixels
 INNER: Final = np.outer(*[tukey(FINE_SIDE, 0.2).astype(np.float32)] * 2)  # a frame is no head
+HOPELESS: Final = 0.3  # whole correlation below which tiles are not asked: no head is one by it
 TILES: Final = 5  # along each axis; odd, so that a crosshair in the middle crosses 9 of 25
 TILE: Final = 14  # pixels
 FEWEST_TILES: Final = 5  # with detail in both slices
@@ -58,7 +59,7 @@ class Detail:
         self._plane = np.repeat(plane, counts)  # (N,)
         self._fine = lru_cache(2048)(self._masked)
         self._still = lru_cache(2048)(lambda row: _spectra(self._fine(row)[None]))
-        self._turned = lru_cache(512)(lambda row: _spectra(_turn(self._fine(row), TURNS)))
+        self._turned = lru_cache(512)(lambda row: _spectra(_turn(self._fine(row), TURNS)).conj())
 
     def __call__(self, a: int, b: int, shift: int) -> float:
         """Return the mean over three depths of how well two scans agree, `shift` slices apart."""
@@ -69,14 +70,17 @@ class Detail:
 
     def _agree(self, a: int, b: int) -> float:
         """Return the lesser of the whole correlation, best aligned, and the median over tiles."""
-        product = self._still(a) * self._turned(b).conj()  # (turns, 96, 49)
+        product = self._still(a) * self._turned(b)  # (turns, 96, 49)
         over_moves = fft.irfft2(product, s=(FINE_SIDE, FINE_SIDE))
         near = np.r_[0 : REACH + 1, -REACH:0]
         values = over_moves[:, near[:, None], near]
+        whole = float(values.max())
+        if whole < HOPELESS:
+            return whole
         turn, down, right = np.unravel_index(values.argmax(), values.shape)
         (aligned,) = _turn(self._fine(b), TURNS[turn : turn + 1])
         aligned = np.roll(aligned * INNER, (near[down], near[right]), axis=(0, 1))
-        return min(float(values.max()), _median_of_tiles(self._fine(a) * INNER, aligned))
+        return min(whole, _median_of_tiles(self._fine(a) * INNER, aligned))
 
     def _masked(self, row: int) -> Floats:
         common = self._common(int(self._plane[row]))
