@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from headscope.cohort.audit import audit
-from headscope.cohort.crossings import join_duplicates
-from headscope.cohort.detail import find_common
-from headscope.cohort.duplicates import Match, Matches, find_matches
-from headscope.cohort.shortcuts import find_shortcuts
+from headscope.auditing.audit import audit
+from headscope.auditing.crossings import join_duplicates
+from headscope.auditing.detail import find_common
+from headscope.auditing.duplicates import Match, Matches, find_matches
+from headscope.auditing.shortcuts import find_shortcuts
 from headscope.files import read_table, write_table
 from tests import cohorts
 from tests.cohorts import SIDE, draw_head, vary

@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from headscope.cohort.detail import Detail, shrink, unit_rows
+from headscope.auditing.detail import Detail, shrink, unit_rows
 from headscope.console import track
 
 SIDE: Final = 24
