@@ -58,6 +58,7 @@ FORMS = [
     "wrapped",
     "lightning",
     "compiled",
+    "averaged",
     "trunk",
 ]
 
@@ -82,6 +83,9 @@ def test_a_file_of_weights_is_read_in_every_usual_form(tmp_path, form):
     elif form == "compiled":
         inner = {f"module._orig_mod.{k}": t for k, t in state.items()}
         torch.save({"model": inner, "optimizer": {"lr": 0.1}}, path)
+    elif form == "averaged":
+        last = {k: torch.zeros_like(t) for k, t in state.items()}
+        torch.save({"state_dict": last, "state_dict_ema": state, "epoch": 3}, path)
     elif form == "trunk":
         torch.save({k: t for k, t in state.items() if not k.startswith("fc.")}, path)
     else:
