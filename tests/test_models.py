@@ -15,11 +15,11 @@ from headscope.errors import InputError
 from headscope.files import sha256
 from headscope.models.classifier import find_classifier, find_head_init, replace_classifier, tap
 from headscope.models.network import build_network
-from headscope.models.readout import apply_tail
 from headscope.models.regimes import REGIMES, find_regime, state_hash
 from headscope.models.stages import stage_members
 from headscope.models.state import load_pretrained
 from headscope.models.zoo import Architecture, find_architecture
+from headscope.readout import make_tail
 from headscope.record import RENAMED_REGIMES, Run
 from tests.synthetic import write_synthetic_run
 
@@ -312,8 +312,9 @@ def test_the_tail_makes_the_logits_of_the_maps():
     x = torch.randn(2, 3, 96, 96)
     with torch.inference_mode(), tap(network.model.eval(), [network.map_layer], []) as caught:
         logits = network.model(x)
-    found = apply_tail(network.model, network.tail, caught[network.map_layer])
-    torch.testing.assert_close(found, logits, rtol=1e-4, atol=1e-5)
+    arrays = {name: tensor.numpy() for name, tensor in network.model.state_dict().items()}
+    computed = make_tail(network.tail, arrays)(caught[network.map_layer].numpy())
+    np.testing.assert_allclose(computed, logits.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def step(network):

@@ -13,7 +13,7 @@ from headscope.models.classifier import (
     no_classifier,
     replace_classifier,
 )
-from headscope.models.readout import Pass, Tail, find_tail, gives_logits, map_name, watch
+from headscope.models.readout import Pass, Words, find_tail, gives_logits, map_name, watch
 from headscope.models.regimes import Regime, find_regime, prepare, state_hash, trained_paths
 from headscope.models.stages import stage_names
 from headscope.models.state import Source, draw_moments, load_pretrained
@@ -38,7 +38,7 @@ class Network:
     head: nn.Linear
     stages: list[str]
     map_layer: str | None
-    tail: Tail | None
+    tail: Words | None
     trained: tuple[str, ...] | None
     source: Source
     training_mode: Callable[[], object]
