@@ -56,8 +56,8 @@ class Network:
 
 
 def build_network(
-    architecture: str,
-    regime: str,
+    architecture: Architecture | str,
+    regime: Regime | str,
     weights: str,
     *,
     classes: int,
@@ -67,34 +67,50 @@ def build_network(
 ) -> Network:
     """Build a network for slices of `size` pixels; everything random in it comes from `seed`.
 
-    weights: "pretrained", "random" or a file; the regime `scratch` is random whatever it says,
-    and with "random" so is every other. head_init: glorot, pytorch, zero or normal:SD.
+    Parameters
+    ----------
+    architecture, regime
+        Each by its name, or as `find_architecture` and `find_regime` return it.
+    weights
+        "pretrained", "random" or a file; the regime `scratch` always starts from random weights,
+        and so does every regime with "random".
+    classes
+        K, the number of outputs of the new classifier.
+    size
+        The side of the slices in pixels.
+    seed
+        Seed of everything random in the network.
+    head_init
+        How the classifier starts: glorot, pytorch, zero or normal:SD (`find_head_init`).
 
     Raises
     ------
     InputError
         Unknown names, weights that do not fit, or slices too small for the network.
     """
-    entry, chosen = find_architecture(architecture), find_regime(regime)
+    if isinstance(architecture, str):
+        architecture = find_architecture(architecture)
+    if isinstance(regime, str):
+        regime = find_regime(regime)
     initialise = find_head_init(head_init)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         # 1. the architecture and what it starts from
-        model = entry.build()
-        classifier = find_classifier(model, architecture)
-        source = _start(model, entry, chosen, classifier, weights)
+        model = architecture.build()
+        classifier = find_classifier(model, architecture.name)
+        source = _start(model, architecture, regime, classifier, weights)
         # 2. a classifier of our classes, and what stands before it
         classifier = replace_classifier(model, classifier, classes)
     head = model.get_submodule(classifier)
     assert isinstance(head, nn.Linear)
-    seen = _watch(entry, model, classifier, size)
+    seen = _watch(architecture, model, classifier, size)
     initialise(head, seed)
     map_layer = map_name(model, seen)
     # 3. what the regime lets train
-    trained = trained_paths(model, classifier, chosen, architecture)
+    trained = trained_paths(model, classifier, regime, architecture.name)
     return Network(
-        architecture=entry,
-        regime=chosen,
+        architecture=architecture,
+        regime=regime,
         model=model.to(memory_format=torch.channels_last),
         classifier=classifier,
         head=head,
