@@ -60,7 +60,7 @@ def timed(plan, pixels, labels, subsets, folder, device):
         plan.recipe,
         seed=plan.seed,
         device=device,
-        checkpoint=folder / plan.name / "last.pt",
+        resume_path=folder / plan.name / "last.pt",
         cache=folder / "cache",
         slices_key="repeated",
         title=plan.name,
