@@ -24,10 +24,10 @@ from headscope.models.zoo import Architecture, find_architecture
 class Network:
     """A model with the names of the parts that headscope reads.
 
-    classifier is the path of the final linear layer and head that layer; stages are the paths
-    whose mean activations are kept, map_layer that of the last feature maps (None: there are
-    none), tail what makes logits of those (`headscope.models.readout`; None: no words for it);
-    trained are the paths of what trains (None: everything), and training_mode() puts each part
+    classifier is the path of the final linear layer and head that layer; stages are the paths whose
+    mean activations are recorded; map_layer is the path of the last feature maps (None: there are
+    none) and tail the layers from these to the logits (`headscope.readout`; None: no words for
+    them); trained are the paths of what trains (None: everything); training_mode() puts each part
     into the mode in which it trains.
     """
 
@@ -50,7 +50,7 @@ class Network:
     def frozen_hash(self) -> str | None:
         """Return the SHA-256 over all that the regime may not change; None where all trains.
 
-        Of frozen-adabn it certifies what stands after BatchNorm's statistics were estimated anew.
+        Of frozen-adabn it certifies the backbone with the statistics of the training slices.
         """
         return None if self.trained is None else state_hash(self.model, without=self.trained)
 
@@ -99,7 +99,7 @@ def build_network(
         model = architecture.build()
         classifier = find_classifier(model, architecture.name)
         source = _start(model, architecture, regime, classifier, weights)
-        # 2. a classifier of our classes, and what stands before it
+        # 2. a classifier of our classes, and the layers before it
         classifier = replace_classifier(model, classifier, classes)
     head = model.get_submodule(classifier)
     assert isinstance(head, nn.Linear)
@@ -126,7 +126,7 @@ def build_network(
 def _start(
     model: nn.Module, entry: Architecture, regime: Regime, classifier: str, weights: str
 ) -> Source:
-    """Fill the new model with what the regime starts from; say where that came from."""
+    """Fill the new model with the weights that the regime starts from; return their source."""
     if not regime.pretrained or weights == "random":
         return Source("random")
     new_buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -137,10 +137,10 @@ def _start(
 
 
 def _watch(entry: Architecture, model: nn.Module, classifier: str, size: int) -> Pass:
-    """Run the model on noise; raise InputError where it cannot take such slices.
+    """Run the model on noise; raise InputError where it does not take such slices.
 
-    At least at the size it was made for, so that its last maps have positions and pooled ones
-    have not.
+    The last pass is at least at the size that the network was made for, so that its last maps have
+    several positions and pooled ones have one.
     """
     noise = torch.Generator().manual_seed(0)
     sides = sorted({size, max(size, entry.size)})

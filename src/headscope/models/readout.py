@@ -19,7 +19,7 @@ _SILENT = (nn.Identity, nn.modules.dropout._DropoutNd)
 class Pass:
     """One pass in eval mode: the modules' outputs in the order in which they ended.
 
-    features is what the classifier read, logits what the network gave.
+    features (B, D) are the classifier's input, logits (B, K) the network's output.
     """
 
     ended: list[tuple[str, Tensor]]
@@ -27,13 +27,13 @@ class Pass:
     logits: Tensor
 
     def output(self, path: str) -> Tensor | None:
-        """Return what the module at `path` gave last; None where it did not act."""
+        """Return the last output of the module at `path`; None where it did not run."""
         return next((output for name, output in reversed(self.ended) if name == path), None)
 
 
 @torch.inference_mode()
 def watch(model: nn.Module, classifier: str, x: Tensor) -> Pass:
-    """Pass x (B, 3, H, W) through the model and keep what each module gives."""
+    """Pass x (B, 3, H, W) through the model and keep the output of each module."""
     ended: list[tuple[str, Tensor]] = []
     features: list[Tensor] = []
 
@@ -66,8 +66,8 @@ def gives_logits(classifier: str, seen: Pass) -> bool:
 def map_name(model: nn.Module, seen: Pass) -> str | None:
     """Return the last module to give feature maps (B, C, h, w) of more than one position.
 
-    None where positions go on as tokens or channels stand last, as in ViT or timm's Swin. What acts
-    in place afterwards (DenseNet's last ReLU) shows in the maps.
+    None where positions become tokens or channels are last, as in ViT or timm's Swin. Modules that
+    act in place afterwards (DenseNet's last ReLU) have changed the maps.
     """
     for path, output in reversed(seen.ended):
         if isinstance(model.get_submodule(path), _SILENT):
