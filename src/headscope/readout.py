@@ -57,31 +57,31 @@ class Tail:
         return maps
 
     def local(self, maps: Array, direction: Array) -> tuple[Array, Array]:
-        """Return the linear map that stands for the tail at each slice: its part and its rest.
+        """Split a combination of the logits of each slice into its positions and its biases.
 
-        direction (K,) says which combination of the logits. Returned are what each position
-        adds, (n, h, w), and what the biases add, (n,); together they are that combination.
-        A ReLU counts with the pattern that the slice gives it, a LayerNorm with the slice's
-        own variance; all else is linear.
+        direction (K,) is the combination. Returns the contribution of each position, (n, h, w), and
+        that of the biases, (n,), whose sum is the combination. The tail is taken as the linear map
+        that it is near the slice: ReLUs with the pattern of the slice, LayerNorms with its
+        variance.
         """
-        seen = [maps]
+        activations = [maps]
         for layer in self.layers:
-            seen.append(_forward(layer, seen[-1]))
-        gradient = np.broadcast_to(direction.astype(maps.dtype), seen[-1].shape)
+            activations.append(_forward(layer, activations[-1]))
+        gradient = np.broadcast_to(direction.astype(maps.dtype), activations[-1].shape)
         rest = np.zeros(len(maps), dtype=maps.dtype)
-        for layer, given in zip(reversed(self.layers), reversed(seen[:-1]), strict=True):
+        for layer, x in zip(reversed(self.layers), reversed(activations[:-1]), strict=True):
             rest = rest + _bias_part(layer, gradient)
-            gradient = _backward(layer, given, gradient)
+            gradient = _backward(layer, x, gradient)
         return (gradient * maps).sum(axis=1), rest
 
 
 def make_tail(words: Sequence[str], arrays: dict[str, Array], epsilon: float = 1e-6) -> Tail:
-    """Return the tail that `words` name, with the weights in `arrays` by their state-dict names.
+    """Return the tail that `words` name (`KINDS`), with weights by their names in a state dict.
 
     Raises
     ------
     InputError
-        A word is of no known kind, or its weights are missing.
+        A word is unknown, or its weights are missing.
     """
     return Tail(tuple(_layer(word, arrays, epsilon) for word in words))
 
@@ -93,7 +93,7 @@ def _layer(word: str, arrays: dict[str, Array], epsilon: float) -> Layer:
     if kind == "pool" and (size := re.fullmatch(r"(\d+)x(\d+)", value)):
         return Layer(kind, size=(int(size[1]), int(size[2])))
     if kind not in ("conv", "linear", "layernorm") or not value:
-        raise InputError(f"tail: {word!r} is none of {', '.join(KINDS)}.")
+        raise InputError(f"tail: unknown layer {word!r}; valid: {', '.join(KINDS)}.")
     weight, bias = arrays.get(f"{value}.weight"), arrays.get(f"{value}.bias")
     if weight is None and kind != "layernorm":
         raise InputError(f"tail: model.safetensors holds no {value}.weight.")
@@ -123,29 +123,28 @@ def _forward(layer: Layer, x: Array) -> Array:
     return _affine(_on_channels(weight, x), None, bias)
 
 
-def _backward(layer: Layer, given: Array, gradient: Array) -> Array:
-    """Return the gradient of a layer's input, from that of its output."""
+def _backward(layer: Layer, x: Array, gradient: Array) -> Array:
+    """Return the gradient of a layer's input x, from that of its output."""
     weight = layer.weight
     if layer.kind == "mean":
-        positions = given.shape[2] * given.shape[3]
-        return np.broadcast_to(gradient[:, :, np.newaxis, np.newaxis] / positions, given.shape)
+        positions = x.shape[2] * x.shape[3]
+        return np.broadcast_to(gradient[:, :, np.newaxis, np.newaxis] / positions, x.shape)
     if layer.kind == "pool":
-        rows = _pooling(given.shape[2], layer.size[0])
-        columns = _pooling(given.shape[3], layer.size[1])
+        rows, columns = _pooling(x.shape[2], layer.size[0]), _pooling(x.shape[3], layer.size[1])
         return np.einsum("ncij,ih,jw->nchw", gradient, rows, columns, optimize=True)
     if layer.kind == "flatten":
-        return gradient.reshape(given.shape)
+        return gradient.reshape(x.shape)
     if layer.kind == "relu":
-        return gradient * (given > 0)
+        return gradient * (x > 0)
     if layer.kind == "layernorm":
-        scaled = _affine(gradient, weight, None) / _normal(given, layer.epsilon)[1]
+        scaled = _affine(gradient, weight, None) / _normal(x, layer.epsilon)[1]
         return scaled - scaled.mean(axis=1, keepdims=True)
     assert weight is not None
     return _on_channels(weight.T, gradient)
 
 
 def _bias_part(layer: Layer, gradient: Array) -> Array:
-    """Return what a layer's bias adds, (n,), from the gradient of its output."""
+    """Return the contribution of a layer's bias, (n,), from the gradient of its output."""
     if layer.bias is None:
         return np.zeros(len(gradient), dtype=gradient.dtype)
     per_channel = gradient.reshape(*gradient.shape[:2], -1).sum(axis=2)  # (n, C)
@@ -153,7 +152,7 @@ def _bias_part(layer: Layer, gradient: Array) -> Array:
 
 
 def _on_channels(weight: Array, x: Array) -> Array:
-    """Return what a matrix (K, C) makes of the channels of x (n, C) or (n, C, h, w)."""
+    """Apply a matrix (K, C) to the channels of x (n, C) or (n, C, h, w)."""
     if x.ndim == 2:
         return x @ weight.T
     return np.einsum("kc,nchw->nkhw", weight, x, optimize=True)

@@ -1,4 +1,4 @@
-"""The settings of an experiment: TOML in and out, each value checked with the valid ones named."""
+"""The settings of an experiment: read from and written to TOML, each value checked."""
 
 import difflib
 import os
@@ -32,7 +32,7 @@ ROW_RECIPE = tuple(name for name in RECIPE if name not in ("precision", "compile
 class Row(BaseModel):
     """One row of the table: a regime of an architecture, where it differs from the rest.
 
-    What is left out is taken from the experiment's own settings; so is what its recipe leaves out.
+    Settings that it leaves out, those of its recipe too, are those of the experiment.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -87,7 +87,7 @@ class Config(BaseModel):
     regimes: tuple[str, ...] = ("frozen", "finetune", "scratch")
     recipe: Recipe = Recipe()
     rows: tuple[Row, ...] = ()
-    # figures and record
+    # scores and record
     aggregate: Literal["mean", "logits", "vote"] = "mean"
     permutations: Annotated[Whole, Field(ge=0)] = 0
     keep_model: bool = True
@@ -99,7 +99,7 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _gather_recipes(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Put the settings of a training into recipes; a row's own come before the experiment's."""
+        """Put the settings of a training into recipes; those of a row come first in the row."""
         recipe, rows = settings.get("recipe"), settings.get("rows")
         rows = rows if isinstance(rows, list | tuple) else []
         tables = [recipe, *(row.get("recipe") for row in rows if isinstance(row, Mapping))]
@@ -131,7 +131,7 @@ class Config(BaseModel):
         return self.cache or self.out / "cache"
 
     def save(self, path: Path) -> None:
-        """Write the settings as TOML, with paths from the file's folder, as they are read again."""
+        """Write the settings as TOML, with paths relative to the file's folder."""
         settings = self.model_dump(mode="json", exclude_none=True)
         common = settings.pop("recipe")
         for row in settings["rows"]:
@@ -258,7 +258,7 @@ def _sentence(error: ValidationError, settings: Mapping[str, Any]) -> str:
 
 
 def _place(loc: tuple[int | str, ...], settings: Mapping[str, Any]) -> tuple[str, str]:
-    """Say where a setting stands: ("Row 2 (frozen): ", "'epochs'"), ("", "2nd of 'ratio'")."""
+    """Say where a setting is: ("Row 2 (frozen): ", "'epochs'"), ("", "2nd of 'ratio'")."""
     place, parts = "", [part for part in loc if part != "recipe"]
     if len(parts) > 1 and parts[0] == "rows" and isinstance(parts[1], int):
         row = settings["rows"][parts[1]]

@@ -193,7 +193,7 @@ def _from_torchvision(name: str) -> Architecture:
 
 def _from_timm(name: str) -> Architecture:
     settings = timm.get_pretrained_cfg(name)
-    assert settings is not None  # as timm.is_model has found it
+    assert settings is not None  # as timm.is_model holds
     return Architecture(
         f"timm/{name}",
         _timm(name),

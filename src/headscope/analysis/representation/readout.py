@@ -19,8 +19,8 @@ def read_tail(run: Run) -> Tail:
     Raises
     ------
     InputError
-        The run records no tail, a layer is of no known kind, its weights are missing, or the
-        tail does not turn the recorded maps into the recorded logits.
+        The run records no tail, a layer is unknown, its weights are missing, or the tail does not
+        turn the recorded maps into the recorded logits.
     """
     words = run.settings.get("tail")
     if not words:
@@ -60,7 +60,7 @@ def _weights(run: Run, words: Sequence[str]) -> dict[str, Array]:
         raise InputError(f"{path} does not exist: {run.path} is no finished run.")
     try:
         with safe_open(path, framework="numpy") as stored:
-            known = set(stored.keys())
-            return {name: stored.get_tensor(name) for name in wanted if name in known}
+            present = set(stored.keys())
+            return {name: stored.get_tensor(name) for name in wanted if name in present}
     except SafetensorError as error:
         raise InputError(f"{path} is damaged ({error}).") from None
