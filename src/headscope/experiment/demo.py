@@ -37,7 +37,7 @@ def demo(out: Path, *, subjects: int = SUBJECTS, seed: int = 0, epochs: int | No
     config = demo_config(out, seed=seed)
     if epochs is not None:
         rows = tuple(
-            row.model_copy(update={"recipe": replace(row.recipe, epochs=epochs)})
+            row.model_copy(update={"recipe": replace(row.recipe or config.recipe, epochs=epochs)})
             for row in config.rows
         )
         config = config.model_copy(update={"rows": rows})
