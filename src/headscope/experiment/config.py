@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
 from pydantic import (
@@ -55,6 +55,10 @@ class Config(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    if TYPE_CHECKING:  # type checkers cannot know the settings that `recipe` gathers
+
+        def __init__(self, **settings: Any) -> None: ...  # noqa: D107
 
     data: Path
     out: Path = Path("headscope-experiment")
