@@ -1,4 +1,5 @@
 import dataclasses
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headscope.errors import InputError
-from headscope.experiment.config import Config, Row, make_config, parse_change, read_config
+from headscope.experiment.config import (
+    ROW_SETTINGS,
+    SETTINGS,
+    Config,
+    make_config,
+    parse_change,
+    read_config,
+)
 from headscope.experiment.plan import plan_runs
 from headscope.training.recipe import Recipe
 
@@ -50,6 +58,9 @@ def test_settings_survive_toml(tmp_path, monkeypatch):
         ({"rows": [{"regime": "frozen", "batchsize": 3}]}, "did you mean 'batch_size'?"),
         ({"rows": [{"epochs": 3}]}, "Row 1: The setting 'regime' is missing."),
         ({"rows": ["frozen"]}, "Row 1: The setting 'rows' is 'frozen'"),
+        ({"rows": [{"regime": "frozen", "precision": "float32"}]}, "Unknown setting 'precision'"),
+        ({"recipe": {"epochs": 3}}, "The settings of a training have no table: give each by its"),
+        ({"rows": [{"regime": "frozen", "recipe": {"epochs": 3}}]}, "have no table: give each by"),
     ],
 )
 def test_a_bad_setting_is_named_with_the_valid_ones(settings, part):
@@ -69,7 +80,7 @@ def test_paths_in_a_file_are_taken_from_its_folder(tmp_path):
     config = read_config(path, {"epochs": 3})
     assert (config.data, config.out) == (tmp_path / "scans", tmp_path / "result")
     assert config.weights == str(tmp_path / "w.safetensors")
-    assert config.epochs == 3
+    assert config.recipe.epochs == 3
 
 
 def test_a_file_that_is_no_toml_is_named(tmp_path):
@@ -115,6 +126,17 @@ def test_rows_take_what_they_leave_out_from_the_experiment():
     assert [plan.recipe.epochs for plan in plans] == [2, 2, 5, 9]
 
 
+def test_a_saved_row_holds_its_own_settings_alone(tmp_path):
+    rows = [{"regime": "frozen"}, {"regime": "scratch", "epochs": 5, "weight_decay": 1e-4}]
+    config = make_config(data="d", rows=rows, epochs=2, batch_size=4)
+    config.save(tmp_path / "a.toml")
+    saved = tomllib.loads((tmp_path / "a.toml").read_text())
+    assert saved["rows"] == [{"regime": "frozen"}, {"regime": "scratch", "epochs": 5}]
+    assert (saved["epochs"], saved["batch_size"], "recipe" in saved) == (2, 4, False)
+    plans = plan_runs(read_config(tmp_path / "a.toml", {}))
+    assert [(plan.recipe.epochs, plan.recipe.batch_size) for plan in plans] == [(2, 4), (5, 4)]
+
+
 def test_rows_of_a_file_are_not_silently_kept(tmp_path):
     path = tmp_path / "a.toml"
     path.write_text('data = "scans"\n[[rows]]\nregime = "frozen"\n')
@@ -130,8 +152,8 @@ def test_two_rows_of_one_name_are_refused():
 
 def test_a_row_may_set_whatever_a_recipe_holds_and_the_command_line_wins(tmp_path):
     fields = {field.name for field in dataclasses.fields(Recipe)}
-    assert fields <= set(Config.model_fields)
-    assert fields - {"precision", "compile"} <= set(Row.model_fields)
+    assert fields <= set(SETTINGS)
+    assert fields - {"precision", "compile"} <= set(ROW_SETTINGS)
     path = tmp_path / "a.toml"
     path.write_text(
         'data = "scans"\n[[rows]]\nregime = "frozen"\nepochs = 5\nbatch_size = 4\n'

@@ -26,7 +26,7 @@ from headscope.models.zoo import find_architecture
 from headscope.record import read_experiment
 from headscope.reporting import write_report
 from headscope.training import cache
-from headscope.training import resume as checkpoint
+from headscope.training import resume as resume_module
 
 
 def write_cohort(folder: Path, subjects: int = 6, classes=("AD", "NC")) -> Path:
@@ -277,7 +277,7 @@ def test_an_out_that_is_a_file_is_named(data, tmp_path):
 def test_an_interrupted_experiment_goes_on_to_the_same_numbers(
     data, experiment, tmp_path, monkeypatch
 ):
-    saved, epochs = checkpoint.Checkpoint.save, []
+    saved, epochs = resume_module.ResumeFile.save, []
 
     def stop(*args):
         saved(*args)
@@ -285,8 +285,8 @@ def test_an_interrupted_experiment_goes_on_to_the_same_numbers(
         if len(epochs) == 7:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "SHARE", float("inf"))  # after every epoch, however short
-    monkeypatch.setattr(checkpoint.Checkpoint, "save", stop)
+    monkeypatch.setattr(resume_module, "SHARE", float("inf"))  # after every epoch, however short
+    monkeypatch.setattr(resume_module.ResumeFile, "save", stop)
     config = settings(data, tmp_path / "again")
     with pytest.raises(KeyboardInterrupt):
         run(config)
@@ -382,7 +382,7 @@ def test_a_run_that_fails_does_not_stop_the_others(data, tmp_path, monkeypatch, 
     assert not (config.out / "failures.tsv").exists()
 
 
-@pytest.mark.parametrize("regime", ["frozen", "frozen-bn", "finetune"])
+@pytest.mark.parametrize("regime", ["frozen", "frozen-adabn", "finetune"])
 def test_a_pass_that_does_not_fit_says_what_helps(data, tmp_path, monkeypatch, regime):
     config = settings(data, tmp_path / "out", splits=["subject"], regimes=[regime], epochs=1)
     build = experiment_module.build_network
@@ -393,7 +393,7 @@ def test_a_pass_that_does_not_fit_says_what_helps(data, tmp_path, monkeypatch, r
         forward = network.model.forward
 
         def limited(x):
-            if len(x) > config.batch_size:
+            if len(x) > config.recipe.batch_size:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return forward(x)
 

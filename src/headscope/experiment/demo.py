@@ -1,5 +1,6 @@
 """The main job on a simulated cohort: no network, no accelerator, no data of one's own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from headscope.errors import InputError
@@ -35,7 +36,10 @@ def demo(out: Path, *, subjects: int = SUBJECTS, seed: int = 0, epochs: int | No
     """
     config = demo_config(out, seed=seed)
     if epochs is not None:
-        rows = tuple(row.model_copy(update={"epochs": epochs}) for row in config.rows)
+        rows = tuple(
+            row.model_copy(update={"recipe": replace(row.recipe or config.recipe, epochs=epochs)})
+            for row in config.rows
+        )
         config = config.model_copy(update={"rows": rows})
     if (out / "experiment.toml").exists() and not (out / "cohort" / "simulation.json").exists():
         raise InputError(f"{out} holds another experiment: --out names a folder of the demo's own.")

@@ -24,8 +24,6 @@ from headscope.experiment.preflight import check_networks, check_places, unfinis
 from headscope.models.classifier import tap
 from headscope.models.network import Network, build_network
 from headscope.models.pretrained import find_published, how_to_get
-from headscope.models.regimes import find_regime
-from headscope.models.zoo import find_architecture
 from headscope.scans.volume import ScanError
 from headscope.slicing.parallel import take_file
 from headscope.training.device import autocast, find_device
@@ -109,9 +107,9 @@ def estimate(config: Config) -> Estimate:
     slices, slicing_seconds = _slices(config, cohort)
     # 3. each network, measured once
     finished = {plan.name for plan in plans} - {plan.name for plan in todo}
-    networks = list(dict.fromkeys((plan.architecture, plan.recipe.batch_size) for plan in todo))
+    networks = {(plan.architecture.name, plan.recipe.batch_size): plan for plan in todo}
     costs, notes = _measure_all(
-        networks, config.size, len(cohort.class_names), device, config.precision
+        networks, config.size, len(cohort.class_names), device, config.recipe.precision
     )
     notes += _weights_to_fetch(todo)
     # 4. the runs, each with its share
@@ -137,7 +135,7 @@ def _rows(
     """Return a row a run; the pass that several share is the first one's."""
     rows, passed = [], set()
     for plan in plans:
-        cost = costs.get((plan.architecture, plan.recipe.batch_size))
+        cost = costs.get((plan.architecture.name, plan.recipe.batch_size))
         taken: tuple[float | None, int | None] = (0.0, 0)
         if plan.name not in finished:
             new = plan.features_of not in passed
@@ -146,8 +144,8 @@ def _rows(
         rows.append(
             {
                 "run": plan.name,
-                "architecture": plan.architecture,
-                "regime": plan.regime,
+                "architecture": plan.architecture.name,
+                "regime": plan.regime.name,
                 "split": plan.split,
                 "seed": plan.seed,
                 "epochs": plan.recipe.epochs,
@@ -179,8 +177,7 @@ def _weights_to_fetch(plans: list[Plan]) -> list[str]:
     """Say which published weights are not on this machine yet, and how they get there."""
     wanted = [plan for plan in plans if plan.needs_weights and plan.weights_file is None]
     notes = []
-    for name in dict.fromkeys(plan.architecture for plan in wanted):
-        entry = find_architecture(name)
+    for name, entry in {plan.architecture.name: plan.architecture for plan in wanted}.items():
         found = find_published(entry)
         if found is not None and found.file is None:
             notes.append(
@@ -191,7 +188,7 @@ def _weights_to_fetch(plans: list[Plan]) -> list[str]:
 
 
 def _measure_all(
-    networks: list[tuple[str, int]],
+    networks: dict[tuple[str, int], Plan],
     size: int,
     classes: int,
     device: torch.device,
@@ -199,9 +196,10 @@ def _measure_all(
 ) -> tuple[dict[tuple[str, int], Cost], list[str]]:
     """Measure each network at its batch size; say which are too large for the device."""
     costs, notes = {}, []
-    for architecture, batch_size in track(networks, "Measuring", len(networks)):
+    for key, plan in track(networks.items(), "Measuring", len(networks)):
+        architecture, batch_size = key
         network = build_network(
-            architecture, "scratch", "random", classes=classes, size=size, seed=0
+            plan.architecture, "scratch", "random", classes=classes, size=size, seed=0
         )
         try:
             costs[architecture, batch_size] = _measure(network, batch_size, size, device, precision)
@@ -277,7 +275,7 @@ def _run_cost(
     plan: Plan, cost: Cost, slices: int, config: Config, new_features: bool
 ) -> tuple[float, int]:
     """Return the seconds and bytes of one run; of shared features only where it makes them."""
-    regime, recipe = find_regime(plan.regime), plan.recipe
+    regime, recipe = plan.regime, plan.recipe
     parts = [part / sum(config.ratio) for part in config.ratio]
     train, val, test = (slices * part for part in parts)
     head_s = recipe.epochs * train / recipe.batch_size * HEAD_STEP_S

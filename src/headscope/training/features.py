@@ -1,6 +1,7 @@
-"""What the backbone makes of each slice: features, stage means and last feature maps."""
+"""What a backbone computes of each slice: features, stage means and last feature maps."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,10 +25,10 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Extracted:
-    """What one pass leaves.
+    """The result of one pass.
 
     features (N, D); layers: mean activation (n, C) of each stage, and their rows in "slice";
-    seconds of the pass; maps as of `extract_maps`, where it was asked for them.
+    seconds of the pass; maps as of `extract_maps`, where they were asked for.
     """
 
     features: NDArray[np.float32]
@@ -46,37 +47,32 @@ def extract_features(
 ) -> Extracted:
     """Pass every slice through the network once, in eval mode.
 
-    map_rows: the rows whose last feature maps are kept from the same pass.
+    map_rows: the rows whose last feature maps are returned from the same pass.
     """
     start = time.perf_counter()
-    everything = np.arange(len(inputs))
-    kept, map_layer = spread(len(inputs), LAYER_SLICES), network.map_layer
-    wanted = map_rows if map_rows is not None and map_layer else np.empty(0, np.int64)
+    everything, layer_rows = np.arange(len(inputs)), spread(len(inputs), LAYER_SLICES)
+    map_layer = network.map_layer if map_rows is not None and len(map_rows) else None
     outputs = list(dict.fromkeys([*network.stages, *([map_layer] if map_layer else [])]))
     features: list[Tensor] = []
     means: dict[str, list[Tensor]] = {stage: [] for stage in network.stages}
     maps: list[Tensor] = []
-    parts = extract(
-        network.model,
-        inputs,
-        everything,
-        EXTRACT_BATCH,
-        outputs=outputs if len(wanted) else network.stages,
-        of=network.classifier,
-        precision=precision,
-    )
+    parts = _pass(network, inputs, everything, outputs, precision)
     total = len(batches(everything, EXTRACT_BATCH))
-    with steady_memory(next(network.model.parameters()).device):
-        for rows, read, found in track(parts, f"{title}: features", total=total):
+    with steady_memory(network.head.weight.device):
+        for rows, read, activations in track(parts, f"{title}: features", total=total):
             features.append(read.cpu())  # (B, D)
             for stage in network.stages:
-                means[stage].append(_channel_means(_some(found[stage], rows, kept)).cpu())
-            if len(wanted) and map_layer:
-                maps.append(_some(found[map_layer], rows, wanted).cpu())
-    layers = {stage: torch.cat(found).numpy() for stage, found in means.items()}
+                part = _rows_of(activations[stage], rows, layer_rows)
+                means[stage].append(_channel_means(part).cpu())
+            if map_layer and map_rows is not None:
+                maps.append(_rows_of(activations[map_layer], rows, map_rows).cpu())
+    layers = {stage: torch.cat(parts).numpy() for stage, parts in means.items()}
     seconds = time.perf_counter() - start
     return Extracted(
-        torch.cat(features).numpy(), layers | {"slice": kept}, seconds, _map_arrays(maps, wanted)
+        torch.cat(features).numpy(),
+        layers | {"slice": layer_rows},
+        seconds,
+        _map_arrays(maps, map_rows),
     )
 
 
@@ -86,22 +82,14 @@ def extract_maps(
     """Return the last feature maps (n, C, h, w) of slices `rows`, and those rows in "slice"."""
     if network.map_layer is None or not len(rows):
         return _map_arrays([], rows)
-    parts = extract(
-        network.model,
-        inputs,
-        rows,
-        EXTRACT_BATCH,
-        outputs=[network.map_layer],
-        of=network.classifier,
-        precision=precision,
-    )
-    with steady_memory(next(network.model.parameters()).device):
+    parts = _pass(network, inputs, rows, [network.map_layer], precision)
+    with steady_memory(network.head.weight.device):
         maps = [outputs[network.map_layer].cpu() for _, _, outputs in parts]
     return _map_arrays(maps, rows)
 
 
 def map_rows_of(test_rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return up to 256 of the test slices, evenly spread: those whose maps are kept."""
+    """Return up to 256 of the test slices, evenly spread: those whose maps are recorded."""
     return test_rows[spread(len(test_rows), MAP_SLICES)]
 
 
@@ -110,18 +98,26 @@ def spread(total: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(np.int64))
 
 
-def _some(output: Tensor, rows: NDArray[np.int64], wanted: NDArray[np.int64]) -> Tensor:
-    """Return the part of a batch's output that belongs to `wanted`; all of it uncopied."""
+def _pass(
+    network: Network, inputs: Inputs, rows: NDArray[np.int64], outputs: list[str], precision: str
+) -> Iterator[tuple[NDArray[np.int64], Tensor, dict[str, Tensor]]]:
+    """Yield the rows, features and outputs of each batch, as `extract` does."""
+    of, model = network.classifier, network.model
+    return extract(model, inputs, rows, EXTRACT_BATCH, outputs=outputs, of=of, precision=precision)
+
+
+def _rows_of(output: Tensor, rows: NDArray[np.int64], wanted: NDArray[np.int64]) -> Tensor:
+    """Return the part of a batch's output that belongs to the rows `wanted`."""
     inside = np.isin(rows, wanted)
     return output if inside.all() else output[torch.from_numpy(inside).to(output.device)]
 
 
-def _map_arrays(maps: list[Tensor], rows: NDArray[np.int64]) -> Arrays:
-    if not maps:
+def _map_arrays(maps: list[Tensor], rows: NDArray[np.int64] | None) -> Arrays:
+    if not maps or rows is None:
         return {"slice": np.empty(0, dtype=np.int64)}
     return {"maps": torch.cat(maps).contiguous().numpy(), "slice": rows}
 
 
 def _channel_means(output: Tensor) -> Tensor:
-    """Average over positions: (n, C, h, w) → (n, C); what has no positions stays as it is."""
+    """Average over positions: (n, C, h, w) → (n, C); an output without positions stays as it is."""
     return output.mean(dim=tuple(range(2, output.ndim))) if output.ndim > 2 else output
