@@ -18,13 +18,13 @@ from headscope.errors import InputError
 from headscope.scans import volume as scans_module
 from headscope.scans.volume import ScanError, find_scan_files, read_scan
 from headscope.slicing.write import write_slices
-from tests import mutation
+from tests.support import mutation
 
 
 def test_2000_mutated_files_give_slices_or_a_named_problem(tmp_path):
     """Warnings are errors in that process, and its memory may grow by 2 GiB at most."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.mutation", str(tmp_path)],
+        [sys.executable, "-m", "tests.support.mutation", str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=300,

@@ -12,7 +12,7 @@ from headscope.experiment.estimate import estimate
 from headscope.experiment.plan import plan_runs
 from headscope.experiment.run import run
 from headscope.models.network import build_network
-from tests.commands import headscope_here
+from tests.support.commands import headscope_here
 from tests.test_experiment import fail, settings, write_cohort
 
 

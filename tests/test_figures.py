@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from headscope.analysis import logit_scatter, pair_analysis, run_pair_analysis
 from headscope.figures import plot_history, plot_logits, plot_weights
 from headscope.figures.style import MM, PAGE
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 @pytest.fixture(scope="module")

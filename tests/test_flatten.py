@@ -24,7 +24,7 @@ from headscope.models.classifier import tap
 from headscope.models.network import build_network
 from headscope.record import Run
 from tests.conftest import REPOSITORY
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 NETWORKS = {  # constructor, its classifier, the layer that makes the last maps, its tail, size
     "resnet50": ("fc", "layer4", ("mean", "linear:fc"), 64),

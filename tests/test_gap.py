@@ -13,8 +13,8 @@ from headscope.analysis.leakage.split_gap import FIGURES, GapFigure, clearest_ga
 from headscope.analysis.leakage.stored import read_leakage, stored_leakage
 from headscope.figures.leakage import plot_gap
 from headscope.record import Run, read_experiment
-from tests.leakage_results import gap as made_gap
-from tests.leakage_runs import cohort_table, features_of, make_run, write_both
+from tests.support.leakage_results import gap as made_gap
+from tests.support.leakage_runs import cohort_table, features_of, make_run, write_both
 
 
 @pytest.fixture(scope="module")

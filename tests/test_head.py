@@ -20,7 +20,7 @@ from headscope.analysis.representation.collapse import run_collapse_analysis
 from headscope.cli import app
 from headscope.errors import InputError
 from headscope.models.checkpoint import read_head
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 def tensors(seed=0, classes=3, width=32):

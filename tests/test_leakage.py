@@ -27,7 +27,7 @@ from headscope.cli.app import app
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.record import Run, read_experiment
-from tests.leakage_runs import (
+from tests.support.leakage_runs import (
     cohort_table,
     features_of,
     make_run,

@@ -29,7 +29,7 @@ from headscope.analysis.retrain import HeadRecipe, head_recipe, train_heads
 from headscope.analysis.units import run_slices
 from headscope.metrics import softmax
 from headscope.record import read_experiment
-from tests.leakage_runs import (
+from tests.support.leakage_runs import (
     cohort_table,
     features_of,
     make_run,

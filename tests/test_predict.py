@@ -16,7 +16,7 @@ from headscope.experiment.predict import predict
 from headscope.experiment.run import run
 from headscope.metrics import slice_units, subject_level
 from headscope.record import read_experiment
-from tests.commands import headscope_here
+from tests.support.commands import headscope_here
 from tests.test_experiment import settings, write_cohort
 
 QUICK = {"regimes": ["finetune"], "splits": ["subject"], "epochs": 1, "seeds": [3]}

@@ -21,7 +21,7 @@ from headscope.errors import InputError
 from headscope.experiment.run import run
 from headscope.reporting import write_report
 from headscope.slicing.write import write_slices
-from tests.commands import headscope_here
+from tests.support.commands import headscope_here
 from tests.test_experiment import settings, write_cohort
 
 # DICOM groups whose text tells a person, a place or a time: identification, patient, study, visit

@@ -1,7 +1,7 @@
 """2,000 damaged files by a fixed seed, each read in a process whose memory is limited.
 
-Run as `python -m tests.mutation FOLDER`: it prints, as JSON, how many files of each format gave
-slices, every reason given, the longest time and whatever went wrong.
+Run as `python -m tests.support.mutation FOLDER`: it prints, as JSON, how many files of each format
+gave slices, every reason given, the longest time and whatever went wrong.
 """
 
 import gzip
