@@ -18,8 +18,8 @@ from headscope.errors import InputError
 from headscope.experiment.run import run
 from headscope.files import NO_ID, write_json, write_table
 from headscope.reporting.chapters.audit import write_audit
-from tests.test_cli import headscope
-from tests.test_experiment import settings, write_cohort
+from tests.support.commands import headscope
+from tests.support.experiments import settings, write_cohort
 
 SIDE = 96
 RNG = np.random.default_rng(0)

@@ -10,21 +10,11 @@ import pytest
 from typer.main import get_command
 
 from headscope.cli import app
-from tests.test_experiment import write_cohort
+from tests.support.commands import headscope
+from tests.support.experiments import write_cohort
 
 COMMANDS = sorted(get_command(app).commands)
 README = Path(__file__).parents[1] / "README.md"
-
-
-def headscope(*arguments, folder=None, environment=None):
-    return subprocess.run(
-        [sys.executable, "-m", "headscope", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=folder,
-        env=os.environ | (environment or {}),
-    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)

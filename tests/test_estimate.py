@@ -13,7 +13,7 @@ from headscope.experiment.plan import plan_runs
 from headscope.experiment.run import run
 from headscope.models.network import build_network
 from tests.support.commands import headscope_here
-from tests.test_experiment import fail, settings, write_cohort
+from tests.support.experiments import fail, settings, write_cohort
 
 
 @pytest.fixture(scope="module")

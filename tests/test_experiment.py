@@ -6,7 +6,6 @@ import shutil
 import textwrap
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +17,6 @@ import headscope.experiment.run as experiment_module
 from headscope.analysis.leakage.permutation import permutation_test, permute_labels
 from headscope.analysis.units import run_slices
 from headscope.errors import InputError, RunError
-from headscope.experiment.config import make_config
 from headscope.experiment.run import RunsFailed, run
 from headscope.files import locked
 from headscope.metrics import softmax, subset_figures
@@ -27,43 +25,12 @@ from headscope.record import read_experiment
 from headscope.reporting import write_report
 from headscope.training import cache
 from headscope.training import resume as checkpoint
-
-
-def write_cohort(folder: Path, subjects: int = 6, classes=("AD", "NC")) -> Path:
-    """Class folders of small volumes, a bright ball in each whose size tells the class."""
-    rng = np.random.default_rng(0)
-    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 24)] * 3, indexing="ij"))
-    radius = np.sqrt((grid**2).sum(axis=0))
-    for k, name in enumerate(classes):
-        (folder / name).mkdir(parents=True)
-        for subject in range(subjects):
-            volume = 400 * (radius < 0.9) + 300 * (radius < 0.3 + 0.2 * k)
-            volume = volume + rng.normal(0, 30, radius.shape)
-            scan = nib.Nifti1Image(np.clip(volume, 0, 1000).astype(np.int16), np.diag([8, 8, 8, 1]))
-            nib.save(scan, folder / name / f"sub-{name}{subject}_T1w.nii.gz")
-    return folder
+from tests.support.experiments import fail, settings, write_cohort
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return write_cohort(tmp_path_factory.mktemp("data") / "scans")
-
-
-def settings(data, out, **changes):
-    known = {
-        "data": data,
-        "out": out,
-        "count": 4,
-        "size": 32,
-        "architectures": ["timm/test_resnet"],
-        "weights": "random",
-        "epochs": 2,
-        "learning_rate": 0.05,
-        "batch_size": 8,
-        "splits": ["subject", "slice"],
-        "workers": 1,
-    }
-    return make_config(**(known | changes))
 
 
 @pytest.fixture(scope="module")
@@ -342,18 +309,6 @@ def test_settings_reach_the_record_and_the_network(data, tmp_path):
         class_names=record.class_names,
         aggregate="vote",
     )
-
-
-def fail(monkeypatch, of, error):
-    """Let training fail in the runs whose title holds `of`."""
-    trained = experiment_module.train
-
-    def train(*args, title, **options):
-        if of in title:
-            raise error
-        return trained(*args, title=title, **options)
-
-    monkeypatch.setattr(experiment_module, "train", train)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from headscope.cohort.layouts import find_cohort
 from headscope.errors import InputError
 from headscope.slicing.export import export_pictures, slice_data
 from headscope.slicing.write import open_slices, write_slices
-from tests.test_cli import headscope
+from tests.support.commands import headscope
 from tests.test_slices import head, save
 
 

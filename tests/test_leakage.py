@@ -10,10 +10,10 @@ from sklearn.neighbors import NearestNeighbors
 from typer.testing import CliRunner
 
 from headscope.analysis import units as slices_module
-from headscope.analysis.leakage.analysis import dose_response as dose_module
+from headscope.analysis.leakage import dose_response as dose_module
+from headscope.analysis.leakage import reidentification as identity_module
+from headscope.analysis.leakage import stored as leakage_file
 from headscope.analysis.leakage.analysis import leakage_analysis
-from headscope.analysis.leakage.analysis import reidentification as identity_module
-from headscope.analysis.leakage.analysis import stored as leakage_file
 from headscope.analysis.leakage.dose_response import SHARES, leakage_dose
 from headscope.analysis.leakage.permutation import (
     permutation_test,
@@ -31,20 +31,8 @@ from tests.support.leakage_runs import (
     cohort_table,
     features_of,
     make_run,
-    run_by_torch,
     split_of,
-    write_both,
 )
-
-
-@pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    return write_both(tmp_path_factory.mktemp("both"))
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return run_by_torch(tmp_path_factory.mktemp("trained"))
 
 
 def test_the_gap_is_the_difference_and_its_interval_that_of_a_plain_bootstrap(both):

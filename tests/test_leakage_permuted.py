@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headscope.analysis import retrain as heads_module
 from headscope.analysis.leakage.analysis import leakage_analysis
-from headscope.analysis.leakage.analysis import retrain as heads_module
 from headscope.analysis.leakage.findings import (
     centre,
     observed_finding,
@@ -33,20 +33,8 @@ from tests.support.leakage_runs import (
     cohort_table,
     features_of,
     make_run,
-    run_by_torch,
     split_of,
-    write_both,
 )
-
-
-@pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    return write_both(tmp_path_factory.mktemp("both"))
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return run_by_torch(tmp_path_factory.mktemp("trained"))
 
 
 def test_one_head_on_true_labels_is_the_recorded_one(trained):

@@ -26,7 +26,7 @@ from headscope.reporting import write_report
 from headscope.scans.volume import ScanError
 from headscope.slicing.picture import take_picture
 from headscope.slicing.write import write_slices
-from tests.test_experiment import settings
+from tests.support.experiments import settings
 
 SIZE = 48
 

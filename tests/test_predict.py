@@ -17,7 +17,7 @@ from headscope.experiment.run import run
 from headscope.metrics import slice_units, subject_level
 from headscope.record import read_experiment
 from tests.support.commands import headscope_here
-from tests.test_experiment import settings, write_cohort
+from tests.support.experiments import settings, write_cohort
 
 QUICK = {"regimes": ["finetune"], "splits": ["subject"], "epochs": 1, "seeds": [3]}
 PROBABILITIES = ["probability_AD", "probability_NC"]

@@ -22,7 +22,7 @@ from headscope.experiment.run import run
 from headscope.reporting import write_report
 from headscope.slicing.write import write_slices
 from tests.support.commands import headscope_here
-from tests.test_experiment import settings, write_cohort
+from tests.support.experiments import settings, write_cohort
 
 # DICOM groups whose text tells a person, a place or a time: identification, patient, study, visit
 PERSONAL = re.compile(r"(0008\|00[0-9a-f]{2}|0008\|1[0-9a-f]{3}|0010|0020\|00|0032|0038|0040)")
