@@ -377,7 +377,7 @@ def test_auc_equals_that_of_scikit_learn():
 
 def test_a_threshold_that_is_none_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"choose 0\.9 to 1"):
-        audit(tmp_path, correlation=0.5)
+        audit(tmp_path, copy_threshold=0.5)
 
 
 def test_the_page_stands_alone(tmp_path):

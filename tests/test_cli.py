@@ -61,7 +61,7 @@ def two_subjects(tmp_path_factory):
     ("where", "options", "part"),
     [
         ("nowhere", [], "nowhere does not exist"),
-        ("data", ["--architecture", "resnet1000"], "Unknown architecture 'resnet1000'"),
+        ("data", ["--architectures", "resnet1000"], "Unknown architecture 'resnet1000'"),
         ("data", ["--regimes", "thawed"], "Unknown regime 'thawed'; valid regimes: frozen"),
         ("data", ["--set", "epoch=3"], "did you mean 'epochs'"),
         ("data", ["--weights", "w.pth"], "w.pth does not exist"),
@@ -72,8 +72,8 @@ def two_subjects(tmp_path_factory):
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(request, tmp_path, where, options, part):
     place = where if where == "nowhere" else request.getfixturevalue(where)
-    tail = ["--architecture", "timm/test_resnet", "--size", 32, "--count", 2, "--workers", 1]
-    if "--architecture" in options:
+    tail = ["--architectures", "timm/test_resnet", "--size", 32, "--count", 2, "--workers", 1]
+    if "--architectures" in options:
         tail = tail[2:]
     done = headscope("run", place, *options, *tail, "--out", tmp_path / "out", folder=tmp_path)
     assert done.returncode == 2, done.stderr
@@ -82,7 +82,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(request, tmp_path, where, opt
 
 
 def test_run_prints_the_table_and_the_report_and_goes_on(data, tmp_path):
-    arguments = ["run", data, "--architecture", "timm/test_resnet", "--weights", "random"]
+    arguments = ["run", data, "--architectures", "timm/test_resnet", "--weights", "random"]
     arguments += ["--size", 32, "--count", 2, "--epochs", 1, "--workers", 1, "--out", "first"]
     done = headscope(*arguments, folder=tmp_path)
     assert done.returncode == 0, done.stderr

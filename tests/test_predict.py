@@ -171,7 +171,7 @@ def test_a_folder_of_dicom_is_one_scan(tmp_path):
 
 
 def test_a_pseudonymised_run_names_no_file(data, tmp_path):
-    record = trained(data, tmp_path / "out", pseudonymise=tmp_path / "study.key", count=2)
+    record = trained(data, tmp_path / "out", pseudonym_key=tmp_path / "study.key", count=2)
     found = predict(record.path, data / "NC")
     assert found.scans["scan"].tolist() == ["scan 1", "scan 2", "scan 3", "scan 4"]
     assert "sub-NC" not in json.dumps(found.as_dict())

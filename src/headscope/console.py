@@ -14,7 +14,11 @@ from rich.progress import (
 )
 
 console = Console(
-    stderr=True, highlight=False, markup=False, width=None if sys.stderr.isatty() else 120
+    stderr=True,
+    highlight=False,
+    markup=False,
+    width=None if sys.stderr.isatty() else 120,
+    force_jupyter=False,  # plain lines in a notebook, where rich would want widgets
 )
 T = TypeVar("T")
 

@@ -101,6 +101,10 @@ class Run:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        """Take a path as text too."""
+        object.__setattr__(self, "path", Path(self.path))
+
     @property
     def name(self) -> str:
         """The directory's name: architecture, regime, split and seed."""

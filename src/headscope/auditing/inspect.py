@@ -81,7 +81,7 @@ class Facts:
 
 
 def inspect_data(
-    data: Path,
+    data: Path | str,
     *,
     plane: str = "axial",
     count: int = 30,
@@ -97,7 +97,7 @@ def inspect_data(
     """
     check_options(plane, count, size, "auto")
     return inspect_cohort(
-        find_cohort(data, plane=plane, need_classes=False, **options), plane, count, size
+        find_cohort(Path(data), plane=plane, need_classes=False, **options), plane, count, size
     )
 
 

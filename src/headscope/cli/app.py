@@ -20,6 +20,21 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+RENAMED = {  # option of 0.1 → what it is now
+    "--architecture": "--architectures",
+    "--split": "--split-file (a file) or --splits (subject, slice)",
+    "--correlation": "--copy-threshold",
+    "--pseudonymise": "--pseudonym-key",
+    "--yes": "--accept-terms",
+}
+
+
+def _refuse_old_options(arguments: list[str]) -> None:
+    for argument in arguments:
+        option = argument.partition("=")[0]
+        if option in RENAMED:
+            raise InputError(f"The option {option} is now {RENAMED[option]}.")
+
 
 def _print_version(asked: bool) -> None:
     if asked:
@@ -46,6 +61,7 @@ def main() -> None:
     # OpenMP's threads spin while they wait: beside other work that costs far more than it saves
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        _refuse_old_options(sys.argv[1:])
         app()
     except InputError as error:
         print(error, file=sys.stderr)

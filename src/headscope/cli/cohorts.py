@@ -14,7 +14,7 @@ from headscope.cli.options import (
     Data,
     Label,
     Plane,
-    Pseudonymise,
+    PseudonymKey,
     Size,
     Spacing,
     Strict,
@@ -90,7 +90,7 @@ def slice_(
         str | None, typer.Option(help="How files without orientation lie (LAS).")
     ] = None,
     subject_pattern: SubjectPattern = None,
-    pseudonymise: Pseudonymise = None,
+    pseudonym_key: PseudonymKey = None,
     strict: Strict = None,
     workers: Workers = None,
 ) -> None:
@@ -108,7 +108,7 @@ def slice_(
             out,
             picture_format=None if picture_format == "store" else picture_format,
             find=finding(label, classes, threshold, where, subject_pattern),
-            pseudonymise=pseudonymise,
+            pseudonym_key=pseudonym_key,
             strict=bool(strict),
             **given(
                 plane=plane,
@@ -175,13 +175,13 @@ def audit(
     subject_pattern: SubjectPattern = None,
     plane: Plane = None,
     count: Annotated[int, typer.Option(help="Slices a scan to compare.", min=1)] = 30,
-    correlation: Annotated[
+    copy_threshold: Annotated[
         float, typer.Option(help="Least correlation of a copy, at 24 by 24 pixels.")
     ] = 0.98,
     permutations: Annotated[
         int, typer.Option(help="Permutations of the labels, of an experiment's frozen runs.", min=1)
     ] = 200,
-    pseudonymise: Pseudonymise = None,
+    pseudonym_key: PseudonymKey = None,
     workers: Workers = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -200,16 +200,16 @@ def audit(
 
     inside = data if (data / "experiment.toml").is_file() else Path("headscope-audit")
     page = (out or inside) / "audit.html"
-    if pseudonymise is not None:
-        check_apart(pseudonymise, page.parent)
+    if pseudonym_key is not None:
+        check_apart(pseudonym_key, page.parent)
     with resumable():
         result = run_audit(
             data,
             plane=plane or "axial",
             count=count,
-            correlation=correlation,
+            copy_threshold=copy_threshold,
             workers=workers,
-            pseudonymise=pseudonymise,
+            pseudonym_key=pseudonym_key,
             **finding(label, classes, threshold, where, subject_pattern),
         )
         leakage = stored_leakage(data, permutations=permutations) if has_runs(data) else None
@@ -228,9 +228,11 @@ def fetch(
     data_dir: Annotated[
         Path | None, typer.Option(help="Where nilearn keeps its data (NILEARN_DATA).")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Agree to the terms shown.")] = False,
+    accept_terms: Annotated[
+        bool, typer.Option("--accept-terms", help="Accept the terms shown.")
+    ] = False,
 ) -> None:
-    """Fetch a public cohort through nilearn, once its terms are agreed to.
+    """Fetch a public cohort through nilearn, once its terms are accepted.
 
     Example: headscope fetch oasis-vbm --out oasis
     """
@@ -239,8 +241,13 @@ def fetch(
     if name != "oasis-vbm":
         raise InputError(f"There is nothing to fetch of the name {name!r}: choose oasis-vbm.")
     print(OASIS_TERMS)
-    agreed = yes or (sys.stdin.isatty() and typer.confirm("Do you agree to these terms?"))
+    if not accept_terms and sys.stdin.isatty():
+        accept_terms = typer.confirm("Do you accept these terms?")
     cohort = fetch_oasis_vbm(
-        out or Path(name), agreed=agreed, subjects=subjects, tissue=tissue, data_dir=data_dir
+        out or name,
+        accept_terms=accept_terms,
+        subjects=subjects,
+        tissue=tissue,
+        data_dir=data_dir,
     )
     print(f"Cohort: {cohort}\nNext: headscope inspect {cohort}")

@@ -13,7 +13,7 @@ from headscope.cli.options import (
     Count,
     Label,
     Plane,
-    Pseudonymise,
+    PseudonymKey,
     Size,
     Spacing,
     Strict,
@@ -25,7 +25,6 @@ from headscope.cli.options import (
     class_values,
     given,
     names,
-    split_settings,
 )
 from headscope.cli.show import conclude, print_estimate, print_prediction
 from headscope.errors import InputError, RunError
@@ -78,8 +77,8 @@ def run(
     subject_pattern: SubjectPattern = None,
     volume: Volume = None,
     strict: Strict = None,
-    pseudonymise: Pseudonymise = None,
-    architecture: Annotated[
+    pseudonym_key: PseudonymKey = None,
+    architectures: Annotated[
         str | None,
         typer.Option(help="Networks, by comma: resnet101,timm/NAME (tf_efficientnet_lite0)."),
     ] = None,
@@ -91,11 +90,10 @@ def run(
     ] = None,
     splits: Annotated[
         str | None,
-        typer.Option(
-            "--splits",
-            "--split",
-            help="subject (default) and, as in the paper, slice; by comma. Or a split file.",
-        ),
+        typer.Option(help="subject (default) and, as in the paper, slice; by comma."),
+    ] = None,
+    split_file: Annotated[
+        Path | None, typer.Option(help="A split made elsewhere: subject_id and subset.")
     ] = None,
     folds: Annotated[int | None, typer.Option(help="Folds, each tested once, by --splits.")] = None,
     balance: Annotated[
@@ -119,7 +117,7 @@ def run(
     The same command goes on where it was stopped and does nothing twice. What is set here wins
     over a TOML file, in each of its rows too.
 
-    Example: headscope run scans --architecture resnet101 --regimes frozen,finetune --out first
+    Example: headscope run scans --architectures resnet101 --regimes frozen,finetune --out first
     """
     from headscope.experiment.config import parse_change
 
@@ -138,11 +136,12 @@ def run(
         subject_pattern=subject_pattern,
         volume=volume,
         strict=strict,
-        pseudonymise=pseudonymise,
-        architectures=names(architecture),
+        pseudonym_key=pseudonym_key,
+        architectures=names(architectures),
         weights=weights,
         regimes=names(regimes),
-        **split_settings(splits),
+        splits=names(splits),
+        split_file=split_file,
         folds=folds,
         balance=names(balance),
         seeds=names(seeds),

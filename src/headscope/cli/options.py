@@ -23,7 +23,7 @@ SubjectPattern = Annotated[
     typer.Option(help="Regular expression whose first group is the subject id in a file's path."),
 ]
 Volume = Annotated[int | None, typer.Option(help="Which volume of 4-D files, from 0.")]
-Pseudonymise = Annotated[
+PseudonymKey = Annotated[
     Path | None,
     typer.Option(help="Key file (made if absent): ids become keyed hashes in all that is written."),
 ]
@@ -66,13 +66,6 @@ def finding(
         "where": where,
         "subject_pattern": subject_pattern,
     }
-
-
-def split_settings(text: str | None) -> dict[str, Any]:
-    """Read --splits: kinds by comma, or a file of a split made elsewhere."""
-    if text is not None and text.lower().endswith((".tsv", ".csv")):
-        return {"split_file": Path(text)}
-    return {"splits": names(text)}
 
 
 def names(text: str | None) -> list[str] | None:

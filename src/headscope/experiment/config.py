@@ -25,7 +25,8 @@ SplitKind = Literal["subject", "slice"]
 Device = Literal["auto", "cpu", "cuda"]
 Schedule = Literal["step", "cosine"]
 Select = Literal["final", "best"]
-PATHS = ("data", "out", "cache", "split_file", "pseudonymise", "weights")
+PATHS = ("data", "out", "cache", "split_file", "pseudonym_key", "weights")
+RENAMED = {"pseudonymise": "pseudonym_key"}  # setting of 0.1 → what it is now
 WEIGHT_WORDS = ("pretrained", "random")
 
 
@@ -90,7 +91,7 @@ class Config(BaseModel):
     threshold: Number | None = None
     where: str | None = None
     subject_pattern: str | None = None
-    pseudonymise: Path | None = None
+    pseudonym_key: Path | None = None
     # slices
     plane: Literal["axial", "coronal", "sagittal", "all"] = "axial"
     count: Positive = 30
@@ -249,6 +250,8 @@ def _sentence(error: ValidationError, settings: Mapping[str, Any]) -> str:
     place, where = _place(first["loc"], settings)
     if first["type"] == "extra_forbidden":
         valid = list(Row.model_fields if place else Config.model_fields)
+        if first["loc"][-1] in RENAMED:
+            return f"{place}The setting {where} is now {RENAMED[str(first['loc'][-1])]!r}."
         close = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"{place}Unknown setting {where}: {hint}Valid settings: {', '.join(valid)}."

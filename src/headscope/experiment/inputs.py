@@ -48,8 +48,8 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
             f"The labels of {config.data} cannot be permuted by subject: nobody knows whom some "
             f"of its pictures show."
         )
-    if config.pseudonymise is not None and write:
-        cohort = pseudonymised(cohort, config.pseudonymise, config.out)
+    if config.pseudonym_key is not None and write:
+        cohort = pseudonymised(cohort, config.pseudonym_key, config.out)
     for note in cohort.notes:
         console.print(note, soft_wrap=True)
     return cohort

@@ -285,7 +285,7 @@ def _settings(plan: Plan, shared: Shared) -> dict[str, Any]:
         "planes": sorted(slices.table["plane"].unique()),
         "slicing": _slicing(shared),
         "simulated": shared.cohort.simulated,
-        "pseudonymised": config.pseudonymise is not None,
+        "pseudonymised": config.pseudonym_key is not None,
         "aggregate": config.aggregate,
     }
 

@@ -93,7 +93,7 @@ class Section:
     history: Picture
 
 
-def write_report(experiment: Path) -> Path:
+def write_report(experiment: Path | str) -> Path:
     """Write an experiment's tables, figures and page; return the path of `report.html`.
 
     Raises
@@ -101,6 +101,7 @@ def write_report(experiment: Path) -> Path:
     InputError
         The folder is no experiment, or holds no finished run.
     """
+    experiment = Path(experiment)
     # 1. the finished runs, in the order of the table
     runs = {run.name: run for run in read_experiment(experiment)}
     results = setting_results(runs.values())

@@ -72,7 +72,7 @@ truth.tsv  one row a scan (truth/ holds the same, scan by scan):
 
 
 def simulate_cohort(
-    out: Path,
+    out: Path | str,
     *,
     subjects: int = 80,
     seed: int = 0,
@@ -116,6 +116,7 @@ def simulate_cohort(
     InputError
         A setting makes no cohort, or `out` holds something else.
     """
+    out = Path(out)
     knobs = {
         "spacing_mm": spacing_mm,
         "repeat_share": repeat_share,

@@ -41,26 +41,27 @@ terms.txt  the data use agreement that you have agreed to
 
 
 def fetch_oasis_vbm(
-    out: Path,
+    out: Path | str,
     *,
-    agreed: bool,
+    accept_terms: bool,
     subjects: int | None = None,
     tissue: str = "grey",
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
 ) -> Path:
     """Lay out nilearn's OASIS maps as a cohort in `out`; return it.
 
-    agreed says that the user accepts `OASIS_TERMS`. subjects takes the first so many of 403.
+    accept_terms says that the user accepts `OASIS_TERMS`. subjects takes the first so many of 403.
     nilearn looks for the files in data_dir, NILEARN_SHARED_DATA, NILEARN_DATA and ~/nilearn_data,
     in a folder `oasis1`, and downloads what is missing.
 
     Raises
     ------
     InputError
-        The terms are not agreed to, a choice is none, `out` holds something else, or the files are
+        The terms are not accepted, a choice is none, `out` holds something else, or the files are
         neither there nor within reach.
     """
-    _check(out, agreed, subjects, tissue)
+    out = Path(out)
+    _check(out, accept_terms, subjects, tissue)
     found = _fetched(subjects, data_dir)
     maps = [Path(str(name)) for name in found[TISSUES[tissue]]]
     table = _table(maps, pd.DataFrame(found["ext_vars"]))
@@ -74,9 +75,11 @@ def fetch_oasis_vbm(
     return out
 
 
-def _check(out: Path, agreed: bool, subjects: int | None, tissue: str) -> None:
-    if not agreed:
-        raise InputError("Nothing is fetched before its terms are agreed to (--yes, agreed=True).")
+def _check(out: Path, accept_terms: bool, subjects: int | None, tissue: str) -> None:
+    if not accept_terms:
+        raise InputError(
+            "Nothing is fetched before its terms are accepted (--accept-terms, accept_terms=True)."
+        )
     if tissue not in TISSUES:
         raise InputError(f"Tissue {tissue!r} is none: choose {' or '.join(TISSUES)}.")
     if subjects is not None and not 1 <= subjects <= MOST_SUBJECTS:
@@ -88,7 +91,7 @@ def _check(out: Path, agreed: bool, subjects: int | None, tissue: str) -> None:
             raise InputError(f"{out} holds something else: choose another folder.")
 
 
-def _fetched(subjects: int | None, data_dir: Path | None) -> dict[str, Any]:
+def _fetched(subjects: int | None, data_dir: Path | str | None) -> dict[str, Any]:
     """Ask nilearn for the maps; say in one sentence what to do where there is no network."""
     from nilearn import datasets  # slow to import
 

@@ -54,13 +54,13 @@ def slice_data(
     *,
     picture_format: str | None = None,
     find: Mapping[str, Any] | None = None,
-    pseudonymise: Path | str | None = None,
+    pseudonym_key: Path | str | None = None,
     **options: Any,
 ) -> SliceSet:
     """Take the slices of the scans below `data` and store them in `out`, as pictures too if asked.
 
     find holds options of `find_cohort` (label, classes, threshold, where, …), options those of
-    `write_slices` (plane, count, size, centre, spacing_mm, workers, strict, …). pseudonymise names
+    `write_slices` (plane, count, size, centre, spacing_mm, workers, strict, …). pseudonym_key names
     a key file: ids become keyed hashes.
 
     Raises
@@ -72,8 +72,8 @@ def slice_data(
         raise InputError(f"Format {picture_format!r} is none: choose store, {', '.join(FORMATS)}.")
     out, plane = Path(out), options.get("plane", "axial")
     cohort = find_cohort(Path(data), plane=plane, need_classes=False, **(find or {}))
-    if pseudonymise is not None:
-        cohort = pseudonymised(cohort, Path(pseudonymise), out)
+    if pseudonym_key is not None:
+        cohort = pseudonymised(cohort, Path(pseudonym_key), out)
     slices = write_slices(cohort, out, **options)
     if picture_format is not None:
         export_pictures(slices, out, picture_format)
