@@ -27,8 +27,9 @@ from headscope.figures import plot_history
 from headscope.files import write_json
 from headscope.record import Run, read_experiment, write_failures
 from headscope.reporting import save_figure, write_report
-from headscope.reporting.numbers import number, probability, significant
+from headscope.reporting.numbers import number
 from headscope.reporting.verdict import _claimed
+from headscope.text import probability, significant
 from tests.support.synthetic import write_experiment, write_synthetic_run
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "a & $b")

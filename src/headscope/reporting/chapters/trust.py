@@ -12,7 +12,6 @@ from headscope.analysis.leakage.reidentification import Identity, Probe
 from headscope.analysis.leakage.split_gap import Gap
 from headscope.analysis.results.comparisons import Comparisons, Difference
 from headscope.analysis.results.settings import SettingResult
-from headscope.analysis.results.table import MISSING
 from headscope.figures.leakage import plot_dose, plot_gap, plot_identity, plot_permutations
 from headscope.record import Run
 from headscope.reporting.numbers import number
@@ -28,6 +27,7 @@ from headscope.reporting.parts import (
     named,
 )
 from headscope.reporting.pictures import drawn
+from headscope.text import MISSING
 
 LEVELS: Final = ("subject", "slice")
 SHARES: Final = ("balanced_accuracy", "sensitivity", "specificity")
