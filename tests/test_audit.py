@@ -112,7 +112,7 @@ def test_correlations_are_those_of_numpy():
     pixels = np.concatenate([make_head(rng) for _ in range(12)])
     pixels, scan, _ = plant(pixels, np.arange(12), [4], turned, rng)
     match = find_matches(pixels, scan, [str(n) for n in range(13)]).pairs[0]
-    small = duplicates.shrink(pixels).reshape(13, -1).astype(float)
+    small = duplicates.shrink(pixels, duplicates.SIDE).reshape(13, -1).astype(float)
     assert np.isclose(match.correlation, np.corrcoef(small[4], small[12])[0, 1], atol=1e-5)
     unit = (small - small.mean(1, keepdims=True)) / small.std(1, keepdims=True)
     own = unit - unit.mean(0)

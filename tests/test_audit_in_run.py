@@ -285,7 +285,7 @@ def test_no_id_is_in_the_audit_of_pseudonymised_scans(tmp_path):
     assert result.pairs and all(subject.startswith("sub-") for subject in result.pairs[0].subjects)
     assert not re.search(r"(AD|NC)\d|T1w", text) and str(tmp_path) not in text
     outcomes = {s.family: s.outcome for s in result.shortcuts}
-    assert outcomes["file size"] == "tried"  # the files are at hand while it runs
+    assert outcomes["file size"] != "unknown"  # the files are at hand while it runs
 
 
 def test_one_scan_one_class_and_no_test_are_said(tmp_path):

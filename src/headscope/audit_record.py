@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from headscope.files import sha256, write_json
 
-FORMAT: Final = 1  # of the file and of what is computed: another one is made again
+FORMAT: Final = 2  # of the file and of what is computed: another one is made again
 MOST_NAMED: Final = 3  # splits that a line names one by one
 LEVELS: Final = ("serious", "notice", "fine", "not checked")
 
@@ -95,6 +95,7 @@ class SplitCheck:
 class Shortcut:
     """How well one family of facts alone predicts the label, over subjects it was not shown.
 
+    Duplicates under several ids count as one subject.
     outcome is "tried", "constant" (the same in every scan), "unknown" (the facts are not at hand)
     or "too few" (subjects, or classes). auc is the area under the ROC curve over subjects (of
     several classes, the mean of one against the rest), low to high its interval, which holds for

@@ -29,6 +29,7 @@ from headscope.auditing.crossings import (
     Units,
     check_split,
     find_subsets,
+    join_duplicates,
     read_split,
     scan_subsets,
 )
@@ -169,8 +170,8 @@ def audit_slices(
         check_split(name, tables[name], rows, units, matches) for name, rows in inside.items()
     ]
     conflicts = _conflicts(scans[named])
-    # 3. what tells the label without anatomy
-    shortcuts = _shortcuts(slices, starts, scans, file_of, units)
+    # 3. what tells the label without anatomy, over heads: a duplicate is no second subject
+    shortcuts = _shortcuts(slices, starts, scans, file_of, join_duplicates(matches, units.person))
     result = Audit(
         path=path,
         layout=str(slices.settings.get("layout", "slices")),
@@ -245,11 +246,11 @@ def _shortcuts(
     starts: NDArray[np.intp],
     scans: pd.DataFrame,
     file_of: FileOf | None,
-    units: Units,
+    head: NDArray[np.intp],
 ) -> list[Shortcut]:
     files = None if file_of is None else scans["scan"].map(file_of)
     facts = pd.concat([scan_facts(files, len(scans)), slice_facts(slices.pixels, starts)], axis=1)
-    return find_shortcuts(facts, scans["label"].to_numpy(str), units.person)
+    return find_shortcuts(facts, scans["label"].to_numpy(str), head)
 
 
 def _pairs(
