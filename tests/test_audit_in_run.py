@@ -24,7 +24,7 @@ from headscope.files import read_table, write_table
 from headscope.record import read_experiment
 from headscope.reporting import write_report
 from headscope.reporting.cautions import cautions
-from headscope.slicing.write import open_slices
+from headscope.slicing.store import open_slices
 from tests.support.experiments import settings, write_cohort
 from tests.support.synthetic import write_experiment
 from tests.test_audit import make_head, write_store

@@ -18,6 +18,7 @@ from headscope.cohort.layouts import find_cohort
 from headscope.errors import InputError
 from headscope.files import read_table
 from headscope.simulation.oasis_vbm import fetch_oasis_vbm
+from headscope.slicing.spec import SliceSpec
 from headscope.slicing.write import write_slices
 
 CDR = [0.0, 0.5, np.nan, 1.0, 0.0, 2.0, np.nan, 0.0]
@@ -77,7 +78,7 @@ def test_the_cohort_can_be_sliced(nilearn_folder, tmp_path):
     out = fetch_oasis_vbm(tmp_path / "oasis", accept_terms=True)
     cohort = find_cohort(out)
     assert cohort.scans["label"].value_counts().to_dict() == {"AD": 3, "NC": 3}
-    slices = write_slices(cohort, tmp_path / "slices", count=2, size=16, workers=1)
+    slices = write_slices(cohort, tmp_path / "slices", SliceSpec(count=2, size=16), workers=1)
     assert len(slices.table) == 12
 
 

@@ -20,6 +20,7 @@ from headscope.cohort.pseudonyms import pseudonymised
 from headscope.errors import InputError
 from headscope.experiment.run import run
 from headscope.reporting import write_report
+from headscope.slicing.spec import SliceSpec
 from headscope.slicing.write import write_slices
 from tests.support.commands import headscope_here
 from tests.support.experiments import settings, write_cohort
@@ -109,7 +110,7 @@ def test_names_in_a_nifti_header_reach_no_artefact(tmp_path):
         scan.header["descrip"], scan.header["db_name"] = b"Jane Q Public", b"born 19400102"
         scan.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Jane Q Public"))
         nib.save(nib.Nifti1Image(np.asarray(scan.dataobj), scan.affine, scan.header), path)
-    write_slices(find_cohort(data), tmp_path / "out", count=2, size=32, workers=1)
+    write_slices(find_cohort(data), tmp_path / "out", SliceSpec(count=2, size=32), workers=1)
     assert occurrences(tmp_path / "out", ["Jane", "19400102"]) == []
 
 
@@ -179,7 +180,7 @@ def test_an_audit_keeps_the_key_apart_and_hides_no_stored_ids(tmp_path, monkeypa
     done = headscope_here(monkeypatch, capsys, "audit", data, *inside)
     assert done.returncode == 2 and "keep the key elsewhere" in done.stderr
     assert not (tmp_path / "page").exists()
-    write_slices(find_cohort(data), tmp_path / "store", count=2, size=32, workers=1)
+    write_slices(find_cohort(data), tmp_path / "store", SliceSpec(count=2, size=32), workers=1)
     with pytest.raises(InputError, match="keep the ids that they were taken with"):
         audit(tmp_path / "store", pseudonym_key=tmp_path / "study.key")
     assert not (tmp_path / "study.key").exists()

@@ -46,7 +46,9 @@ from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymised
 from headscope.errors import InputError
 from headscope.files import NO_ID
-from headscope.slicing.write import SliceSet, open_slices, write_slices
+from headscope.slicing.spec import SliceSpec
+from headscope.slicing.store import SliceSet, open_slices
+from headscope.slicing.write import write_slices
 from headscope.splits.assign import SUBSETS
 
 SIZE: Final = 96  # pixels; what the comparison in detail wants
@@ -107,7 +109,7 @@ def audit(
         folder = Path(temporary) if out is None else Path(out)
         if pseudonym_key is not None:
             cohort = pseudonymised(cohort, Path(pseudonym_key), folder)
-        slices = write_slices(cohort, folder, plane=plane, count=count, size=SIZE, workers=workers)
+        slices = write_slices(cohort, folder, SliceSpec(plane, count, SIZE), workers=workers)
         name = str(path) if pseudonym_key is None else "pseudonymised scans"
         return audit_slices(slices, name, files_of(cohort), [], correlation=copy_threshold)
 

@@ -18,7 +18,7 @@ from headscope.files import NO_ID
 from headscope.scans.dicom import is_dicom
 from headscope.scans.header import check_header, read_header, shape_text, squeezed
 from headscope.scans.volume import PLANES, ScanError, refusing, stored_files
-from headscope.slicing.extract import check_options, planes_of
+from headscope.slicing.spec import SliceSpec, planes_of
 
 BASE_BYTES: Final = 150 * 2**20  # a process with NumPy and pandas, before it reads a scan
 COPIES: Final = 2.5  # of the largest volume: its file, its voxels, what is drawn from them
@@ -95,7 +95,7 @@ def inspect_data(
     InputError
         As `find_cohort`, or a plane, count or size is none.
     """
-    check_options(plane, count, size, "auto")
+    SliceSpec(plane, count, size)  # refuses options without meaning
     return inspect_cohort(
         find_cohort(Path(data), plane=plane, need_classes=False, **options), plane, count, size
     )

@@ -20,6 +20,7 @@ from pydantic import (
 
 from headscope.errors import InputError
 from headscope.files import write_text
+from headscope.slicing.spec import SliceSpec
 
 SplitKind = Literal["subject", "slice"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -158,6 +159,11 @@ class Config(BaseModel):
     def cache_folder(self) -> Path:
         """Where the features of frozen backbones lie: the experiment's own folder, or a shared."""
         return self.cache or self.out / "cache"
+
+    @property
+    def slice_spec(self) -> SliceSpec:
+        """How slices are taken."""
+        return SliceSpec.from_settings(dict(self))
 
     def save(self, path: Path) -> None:
         """Write the settings as TOML, with paths from the file's folder, as they are read again."""

@@ -165,14 +165,15 @@ def _slices(config: Config, cohort: Cohort) -> tuple[int, float]:
 
     Each scan is taken to give as many as the first, and to take as long.
     """
-    names = ("count", "size", "centre", "spacing_mm", "volume", "analyze_orientation")
-    options = {name: getattr(config, name) for name in names}
     plane = cohort.scans["plane"].iloc[0] if "plane" in cohort.scans else config.plane
     start = time.perf_counter()
-    taken = take_file(cohort.root / cohort.scans["path"].iloc[0], plane, options)
+    try:
+        pixels, _ = take_file(cohort.root / cohort.scans["path"].iloc[0], plane, config.slice_spec)
+        count = len(pixels)
+    except ScanError:
+        count = config.count
     seconds = (time.perf_counter() - start) * len(cohort.scans)
-    each = config.count if isinstance(taken, ScanError) else len(taken[0])
-    return each * len(cohort.scans), seconds
+    return count * len(cohort.scans), seconds
 
 
 def _weights_to_fetch(plans: list[Plan]) -> list[str]:

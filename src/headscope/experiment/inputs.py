@@ -17,7 +17,8 @@ from headscope.errors import InputError
 from headscope.experiment.config import Config
 from headscope.experiment.plan import Plan
 from headscope.files import NO_ID, write_json, write_table
-from headscope.slicing.write import SliceSet, write_slices
+from headscope.slicing.store import SliceSet
+from headscope.slicing.write import write_slices
 from headscope.splits.assign import make_split
 from headscope.splits.files import balance_of, check_ids, ensure_split
 
@@ -60,15 +61,9 @@ def store_slices(cohort: Cohort, config: Config) -> SliceSet:
     slices = write_slices(
         cohort,
         config.out / "slices",
-        plane=config.plane,
-        count=config.count,
-        size=config.size,
-        centre=config.centre,
-        spacing_mm=config.spacing_mm,
+        config.slice_spec,
         workers=config.workers,
         strict=config.strict,
-        volume=config.volume,
-        analyze_orientation=config.analyze_orientation,
     )
     for note in slices.settings.get("notes", []):
         if note not in cohort.notes:  # those stand printed: what slicing found out besides

@@ -24,9 +24,9 @@ from headscope.metrics import slice_units, softmax, subject_level
 from headscope.models.network import Network, build_network
 from headscope.models.state import load_state
 from headscope.record import Run
-from headscope.scans.volume import ScanError, find_scan_files, stores_plane
+from headscope.scans.volume import find_scan_files, stores_plane
 from headscope.slicing.parallel import take_file
-from headscope.slicing.write import GEOMETRY
+from headscope.slicing.spec import GEOMETRY, SliceSpec
 from headscope.training.device import find_device, fixed_batch
 from headscope.training.features import EXTRACT_BATCH
 from headscope.training.loader import SliceInputs, batches
@@ -86,11 +86,11 @@ def predict(
     """
     # 1. the run: how it sliced, and its network
     record = _finished(Path(run))
-    slicing, planes = _slicing(record), list(record.settings["planes"])
+    (spec, of), planes = _slicing(record), list(record.settings["planes"])
     network = load_network(record, device)
     # 2. the scans
     given = [scans] if isinstance(scans, str | Path) else scans
-    groups = [group for path in given for group in _groups(Path(path), slicing["of"])]
+    groups = [group for path in given for group in _groups(Path(path), of)]
     if not groups:
         raise InputError("No scan was given to predict.")
     hidden = bool(record.settings.get("pseudonymised"))
@@ -98,7 +98,7 @@ def predict(
     names = record.class_names
     parts, logits, silent = [], [], []
     for number, (scan, files) in enumerate(track(groups, "Predicting", len(groups)), start=1):
-        table, pixels, told = _take(files, slicing, planes)
+        table, pixels, told = _take(files, spec, planes)
         table.insert(0, "scan", f"scan {number}" if hidden else scan)
         logits.append(_logits(network, pixels))
         parts.append(_with_probabilities(table, softmax(logits[-1]), names))
@@ -155,13 +155,13 @@ def _finished(path: Path) -> Run:
     return Run(path)
 
 
-def _slicing(run: Run) -> dict[str, Any]:
-    """Return how the run took its slices, as `take_file` wants it."""
+def _slicing(run: Run) -> tuple[SliceSpec, str]:
+    """Return how the run took its slices, and of what: scans, pictures or both."""
     stored = run.settings.get("slicing")
     if not isinstance(stored, dict) or stored.get("version") != GEOMETRY:
         raise InputError(f"{run.path} was sliced by another headscope: run it anew.")
-    absent = dict.fromkeys(("spacing_mm", "volume"))
-    return absent | stored | {"size": int(run.settings["slice_size"])}
+    size = int(run.settings["slice_size"])
+    return SliceSpec.from_settings(stored | {"size": size}), str(stored["of"])
 
 
 def _groups(path: Path, of: str) -> list[tuple[str, list[Path]]]:
@@ -182,7 +182,7 @@ def _groups(path: Path, of: str) -> list[tuple[str, list[Path]]]:
 
 
 def _take(
-    files: list[Path], slicing: Mapping[str, Any], planes: list[str]
+    files: list[Path], spec: SliceSpec, planes: list[str]
 ) -> tuple[pd.DataFrame, NDArray[np.uint8], bool]:
     """Return the table (plane, slice_index) and the pixels (n, H, W) of one scan's slices.
 
@@ -190,7 +190,7 @@ def _take(
     """
     parts, rows, told = [], [], True
     for file in files:
-        pixels, indices, known = _take_known(file, slicing, planes)
+        pixels, indices, known = _take_known(file, spec, planes)
         parts.append(pixels)
         rows += indices
         told = told and known
@@ -203,7 +203,7 @@ def _take(
 
 
 def _take_known(
-    file: Path, slicing: Mapping[str, Any], planes: list[str]
+    file: Path, spec: SliceSpec, planes: list[str]
 ) -> tuple[NDArray[np.uint8], list[tuple[str, int]], bool]:
     """Return a file's slices in the planes of the run: pixels, and (plane, index) of each.
 
@@ -217,18 +217,16 @@ def _take_known(
     if picture and named not in planes:
         named = None
     silent = not stored and named is None
-    alone = planes[0] if silent and len(planes) == 1 else slicing["plane"]
-    taken = take_file(file, named or alone, dict(slicing))
-    if isinstance(taken, ScanError):
-        raise taken
-    rows = [(plane, int(index)) for plane, indices in taken[1].items() for index in indices]
+    alone = planes[0] if silent and len(planes) == 1 else spec.plane
+    pixels, taken = take_file(file, named or alone, spec)
+    rows = [(plane, int(index)) for plane, indices in taken.items() for index in indices]
     kept = [n for n, (plane, _) in enumerate(rows) if silent or plane in planes]
     if not kept:
         raise InputError(
             f"{file} lies in the {rows[0][0]} plane, and the run was trained on "
             f"{' and '.join(planes)} slices."
         )
-    return taken[0][kept], [rows[n] for n in kept], picture or not silent
+    return pixels[kept], [rows[n] for n in kept], picture or not silent
 
 
 def _say_planes(silent: list[str], scans: int, planes: list[str]) -> None:

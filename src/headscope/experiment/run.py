@@ -42,7 +42,8 @@ from headscope.record import (
     write_failures,
     write_run,
 )
-from headscope.slicing.write import SliceSet
+from headscope.slicing.spec import SliceSpec
+from headscope.slicing.store import SliceSet
 from headscope.training.device import NoRoomError, find_device, is_out_of_memory
 from headscope.training.loader import batches
 from headscope.training.train import train
@@ -307,8 +308,9 @@ def _hash(path: Path, modified_ns: int) -> str:
 
 def _slicing(shared: Shared) -> dict[str, Any]:
     """Return how the slices were taken, so that a new scan can be sliced the same way."""
-    names = ("plane", "count", "centre", "spacing_mm", "volume", "analyze_orientation", "version")
-    taken = {name: shared.slices.settings.get(name) for name in names}
+    spec = SliceSpec.from_settings(shared.slices.settings).as_settings()
+    spec.pop("size")  # the record has it as slice_size
+    taken = spec | {"version": shared.slices.settings.get("version")}
     ready = shared.cohort.scans["path"].map(is_picture)
     of = "pictures" if ready.all() else "scans and pictures" if ready.any() else "scans"
     return {"of": of} | {name: value for name, value in taken.items() if value is not None}
