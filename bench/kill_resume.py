@@ -102,7 +102,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--architecture", default="tf_efficientnet_lite0")
-    parser.add_argument("--regimes", default="frozen-bn,finetune,lp-ft")
+    parser.add_argument("--regimes", default="frozen-adabn,finetune,lp-ft")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--subjects", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)

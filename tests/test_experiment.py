@@ -337,7 +337,7 @@ def test_a_run_that_fails_does_not_stop_the_others(data, tmp_path, monkeypatch, 
     assert not (config.out / "failures.tsv").exists()
 
 
-@pytest.mark.parametrize("regime", ["frozen", "frozen-bn", "finetune"])
+@pytest.mark.parametrize("regime", ["frozen", "frozen-adabn", "finetune"])
 def test_a_pass_that_does_not_fit_says_what_helps(data, tmp_path, monkeypatch, regime):
     config = settings(data, tmp_path / "out", splits=["subject"], regimes=[regime], epochs=1)
     build = experiment_module.build_network

@@ -157,7 +157,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path, monkeyp
     Path("plain.pt").write_bytes(pickle.dumps(Evil()))
     np.savez("evil.npz", weight=np.array([Evil()], dtype=object))
     Path("evil").unlink(missing_ok=True)
-    for name, reason in (("evil.pth", "could run code"), ("plain.pt", "read"), ("evil.npz", "npz")):
+    for name, reason in (("evil.pth", "would run code"), ("plain.pt", "read"), ("evil.npz", "npz")):
         with pytest.raises(InputError, match=reason):
             read_head(name)
     assert not Path("evil").exists()

@@ -1,10 +1,12 @@
 import os
 import pickle
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -18,6 +20,8 @@ from headscope.models.regimes import REGIMES, find_regime, state_hash
 from headscope.models.stages import stage_members
 from headscope.models.state import load_pretrained
 from headscope.models.zoo import Architecture, find_architecture
+from headscope.record import RENAMED_REGIMES, Run
+from tests.support.synthetic import write_synthetic_run
 
 TINY = "timm/test_resnet"
 WEIGHTS = (
@@ -54,6 +58,7 @@ FORMS = [
     "wrapped",
     "lightning",
     "compiled",
+    "averaged",
     "trunk",
 ]
 
@@ -78,6 +83,9 @@ def test_a_file_of_weights_is_read_in_every_usual_form(tmp_path, form):
     elif form == "compiled":
         inner = {f"module._orig_mod.{k}": t for k, t in state.items()}
         torch.save({"model": inner, "optimizer": {"lr": 0.1}}, path)
+    elif form == "averaged":
+        last = {k: torch.zeros_like(t) for k, t in state.items()}
+        torch.save({"state_dict": last, "state_dict_ema": state, "epoch": 3}, path)
     elif form == "trunk":
         torch.save({k: t for k, t in state.items() if not k.startswith("fc.")}, path)
     else:
@@ -179,7 +187,9 @@ def test_a_model_published_without_a_classifier_gets_one():
 def test_unknown_names_are_met_with_likely_ones():
     with pytest.raises(InputError, match="resnet101"):
         find_architecture("resnet-101")
-    with pytest.raises(InputError, match="frozen, frozen-bn, finetune, scratch, scratch-moments"):
+    with pytest.raises(
+        InputError, match="frozen, frozen-adabn, finetune, scratch, scratch-meanvar"
+    ):
         build_network(TINY, "froze", "random", classes=2, size=32, seed=0)
 
 
@@ -343,10 +353,10 @@ def test_each_regime_starts_and_trains_as_it_is_defined():
     }
     assert facts == {
         "frozen": ("pretrained", "classifier", None, False, False, True),
-        "frozen-bn": ("pretrained", "classifier", None, True, False, True),
+        "frozen-adabn": ("pretrained", "classifier", None, True, False, True),
         "finetune": ("pretrained", "all", None, False, False, True),
         "scratch": ("random", "all", None, False, False, False),
-        "scratch-moments": ("moments", "all", None, False, False, True),
+        "scratch-meanvar": ("moments", "all", None, False, False, True),
         "lp-ft": ("pretrained", "all", None, False, True, True),
         "layerwise:12": ("pretrained", "stages", 12, False, False, True),
     }
@@ -354,11 +364,33 @@ def test_each_regime_starts_and_trains_as_it_is_defined():
 
 @pytest.mark.parametrize("name", ["layerwise", "layerwise:", "layerwise:0", "layerwise:-1", "lpft"])
 def test_a_regime_that_is_none_names_the_valid_ones(name):
-    with pytest.raises(InputError, match=r"frozen-bn, .*lp-ft, layerwise:N"):
+    with pytest.raises(InputError, match=r"frozen-adabn, .*lp-ft, layerwise:N"):
         find_regime(name)
 
 
-def test_scratch_moments_keeps_each_tensors_mean_and_variance_and_nothing_else(tmp_path):
+@pytest.mark.parametrize(
+    ("earlier", "present"),
+    [("frozen-bn", "frozen-adabn"), ("scratch-moments", "scratch-meanvar")],
+)
+def test_an_earlier_name_of_a_regime_is_met_with_the_present_one(earlier, present):
+    with pytest.raises(InputError, match=f"^The regime '{earlier}' is now named '{present}'.$"):
+        find_regime(earlier)
+    assert RENAMED_REGIMES[earlier] == find_regime(present).name
+    assert sum(bool(regime.earlier_name) for regime in REGIMES.values()) == len(RENAMED_REGIMES)
+
+
+def test_a_record_with_an_earlier_name_of_a_regime_is_read(tmp_path):
+    run = write_synthetic_run(tmp_path)
+    path = run.path / "run.toml"
+    settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    settings.pop("variant", None)  # as in records of earlier versions
+    path.write_text(tomli_w.dumps(settings | {"regime": "frozen-bn"}), encoding="utf-8")
+    again = Run(run.path)
+    assert again.settings["regime"] == "frozen-adabn"
+    assert (again.setting.regime, again.setting.variant) == ("frozen-adabn", "frozen-adabn")
+
+
+def test_scratch_meanvar_keeps_each_tensors_mean_and_variance_and_nothing_else(tmp_path):
     donor = find_architecture(TINY).build()
     with torch.no_grad():
         for tensor in donor.state_dict().values():
@@ -366,7 +398,7 @@ def test_scratch_moments_keeps_each_tensors_mean_and_variance_and_nothing_else(t
                 tensor.uniform_(0.5, 2)
         donor.layer4[0].conv2.weight.mul_(0.01)
     save_file(donor.state_dict(), tmp_path / "w.safetensors")
-    network = tiny("scratch-moments", str(tmp_path / "w.safetensors"))
+    network = tiny("scratch-meanvar", str(tmp_path / "w.safetensors"))
     started, fresh = network.model.state_dict(), find_architecture(TINY).build().state_dict()
     for name, tensor in donor.state_dict().items():
         if name.startswith("fc."):
@@ -441,7 +473,7 @@ def test_moments_of_real_weights_make_another_network_of_their_scale():
     path = str(WEIGHTS / "squeezenet1_1_imagenet.safetensors")
     of = {
         regime: build_network("squeezenet1_1", regime, path, classes=2, size=64, seed=0).model
-        for regime in ("finetune", "scratch-moments")
+        for regime in ("finetune", "scratch-meanvar")
     }
     real, drawn = (model.features[12].expand3x3.weight.detach() for model in of.values())
     assert float(drawn.std()) == pytest.approx(float(real.std()), rel=0.02)

@@ -66,7 +66,7 @@ def test_a_recipe_says_what_of_it_acts_in_a_regime():
     assert asked.applied(find_regime("lp-ft")) == asked
     assert asked.applied(find_regime("finetune")) == replace(asked, probe_epochs=None)
     bare = replace(asked, augment_flip=False, augment_jitter=0.0, compile=False, probe_epochs=None)
-    assert asked.applied(find_regime("frozen-bn")) == bare
+    assert asked.applied(find_regime("frozen-adabn")) == bare
     whole = replace(asked, probe_epochs=None).applied(find_regime("lp-ft"))
     assert whole.probe_epochs == 9
 

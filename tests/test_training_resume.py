@@ -53,7 +53,7 @@ def interrupted(monkeypatch, after, *args, **options):
     return written
 
 
-@pytest.mark.parametrize("regime", ["frozen", "frozen-bn", "finetune", "lp-ft", "layerwise:1"])
+@pytest.mark.parametrize("regime", ["frozen", "frozen-adabn", "finetune", "lp-ft", "layerwise:1"])
 @pytest.mark.parametrize("stop_after", [1, 4, 7])
 def test_a_run_interrupted_within_an_epoch_ends_bit_identical(
     cohort, tmp_path, monkeypatch, always, regime, stop_after

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from headscope.record import Run
 
 Array = NDArray[Any]
-FROZEN = ("frozen", "frozen-bn")
+FROZEN = ("frozen", "frozen-adabn")
 CHUNK_BYTES = 32 * 2**20  # of weights that are trained at once
 
 

@@ -50,7 +50,7 @@ class Network:
     def frozen_hash(self) -> str | None:
         """Return the SHA-256 over all that the regime may not change; None where all trains.
 
-        Of frozen-bn it certifies what stands after BatchNorm's statistics were estimated anew.
+        Of frozen-adabn it certifies what stands after BatchNorm's statistics were estimated anew.
         """
         return None if self.trained is None else state_hash(self.model, without=self.trained)
 

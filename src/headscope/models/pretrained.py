@@ -1,7 +1,6 @@
 """The weights that an architecture's authors published: from this machine, or from the network."""
 
 import importlib.util
-import pickle
 import re
 import socket
 from collections.abc import Iterator
@@ -15,15 +14,13 @@ import timm
 import torch
 from huggingface_hub import constants as hub
 from huggingface_hub import try_to_load_from_cache
-from safetensors import SafetensorError
 from torch import Tensor
 
 from headscope.errors import InputError
+from headscope.models.tensors import DAMAGE
 from headscope.models.zoo import Architecture, published_weights
 
 REACH_SECONDS = 5
-# what a file of another kind, or a broken one, makes the readers raise
-DAMAGE = (EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ def _fetching(architecture: Architecture, found: Published) -> Iterator[None]:
         raise InputError(_cannot(architecture, found, "no connection to its server"))
     try:
         yield
-    except (RuntimeError, SafetensorError, pickle.UnpicklingError, *DAMAGE) as error:
+    except (OSError, *DAMAGE) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         if found.file is not None:
             raise InputError(

@@ -1,29 +1,22 @@
 """Where pretrained weights come from: every tensor checked, nothing in a file executed."""
 
-import pickle
 import re
-import warnings
-import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from headscope.errors import InputError
 from headscope.files import sha256
-from headscope.models.pretrained import DAMAGE, fetch_file, fetch_timm, find_published
+from headscope.models.pretrained import fetch_file, fetch_timm, find_published
+from headscope.models.tensors import read_tensors, unwrap
 from headscope.models.zoo import Architecture
 
 State = dict[str, Tensor]
 
-_CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "weights")
-_WRAPPINGS = ("module.", "model.", "net.", "network.", "backbone.", "_orig_mod.")
 # torchvision's DenseNets name in their files what modules may not be called any more
 _DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
 
@@ -86,68 +79,20 @@ def draw_moments(model: nn.Module, source: Source, new_buffers: State) -> Source
 
 
 def read_state(path: Path) -> State:
-    """Read a state dict from a file; a pickle may hold tensors and plain containers, never code.
-
-    Training checkpoints are searched for the weights in them; floats of any kind become float32.
+    """Read a state dict from a file; floats of any type become float32.
 
     Raises
     ------
     InputError
-        No such file, no state dict in it, or reading it would run code.
+        No such file, values that are not finite, or as of `read_tensors`.
     """
     if not path.is_file():
         raise InputError(f"The weights file {path} does not exist.")
-    found = _read_safely(path)
-    for _ in range(2):  # a training checkpoint around the weights
-        for key in _CONTAINERS:
-            if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-                found = found[key]
-                break
-    tensors = isinstance(found, Mapping) and all(isinstance(v, Tensor) for v in found.values())
-    if not tensors or not found:
-        raise InputError(f"{path} holds no state dict (a table of named tensors).")
-    state = {str(name): t.float() if t.is_floating_point() else t for name, t in found.items()}
-    broken = [name for name, t in state.items() if not torch.isfinite(t).all()]
+    tensors = {name: torch.tensor(stored.read()) for name, stored in read_tensors(path).items()}
+    state = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise InputError(f"{path} holds values that are not finite, in {_some(broken)}.")
-    return state
-
-
-def _read_safely(path: Path) -> Any:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch says of old or scripted files
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error):
-            raise InputError(
-                f"{path} cannot be read as weights: it holds Python objects beside tensors (a "
-                f"whole model, perhaps), and to read them would run code. Save "
-                f"model.state_dict() instead."
-            ) from None
-    except (SafetensorError, zipfile.BadZipFile, RuntimeError, *DAMAGE):
-        pass
-    raise InputError(
-        f"{path} cannot be read as weights: headscope takes .safetensors, or a torch file of "
-        f"tensors; it is another kind of file, or damaged."
-    )
-
-
-def _unwrapped(state: State, expected: Mapping[str, Tensor]) -> State:
-    """Take the names out of what a trainer wrapped around the model ('module.', 'model.', …).
-
-    What such a file holds outside the wrapping, such as a loss's own tensors, is no part of it.
-    """
-    for _ in range(3):
-        if not state.keys().isdisjoint(expected):
-            return state
-        for prefix in _WRAPPINGS:
-            inner = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
-            if inner:
-                state = inner
-                break
     return state
 
 
@@ -182,7 +127,7 @@ def _load_checked(model: nn.Module, state: State, classifier: str, misfit: str) 
     Returns the hidden layers beside the classifier that a trunk does not bring.
     """
     expected = model.state_dict()
-    state = {_DENSENET.sub(r"\1", n): t for n, t in _unwrapped(state, expected).items()}
+    state = {_DENSENET.sub(r"\1", n): t for n, t in unwrap(state, expected).items()}
     # the auxiliary heads of GoogLeNet and Inception, which are off in every regime
     state = {n: t for n, t in state.items() if not n.startswith(("aux1.", "aux2.", "AuxLogits."))}
     head = f"{classifier}."

@@ -1,4 +1,4 @@
-"""BatchNorm statistics estimated once on the training slices, as frozen-bn wants them."""
+"""BatchNorm statistics estimated once on the training slices, as frozen-adabn wants them."""
 
 from typing import Any
 

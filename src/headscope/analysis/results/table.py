@@ -13,7 +13,7 @@ from headscope.files import NO_ID
 from headscope.record import SUBSETS, Run
 
 SHARES = ("subject_accuracy", "subject_sensitivity", "subject_specificity")
-REGIMES = ("frozen", "frozen-bn", "layerwise", "lp-ft", "finetune", "scratch-moments", "scratch")
+REGIMES = ("frozen", "frozen-adabn", "layerwise", "lp-ft", "finetune", "scratch-meanvar", "scratch")
 SHARED = "slices of one subject on both sides"
 NAMELESS = "no subject ids: slices of one subject may stand on both sides"
 MISSING = "–"
