@@ -90,7 +90,7 @@ def test_run_prints_the_table_and_the_report_and_goes_on(data, tmp_path):
     page = re.search(r"Report: (\S+)", done.stdout)
     assert page and (tmp_path / page[1]).is_file()
     again = headscope(*arguments, folder=tmp_path)
-    assert again.stderr.count("stands already") == 3
+    assert again.stderr.count("already finished") == 3
     assert headscope("report", "first", folder=tmp_path).returncode == 0
     bad = headscope("report", data, folder=tmp_path)
     assert bad.returncode == 2 and "is no experiment" in bad.stderr

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from headscope import estimate as estimate_module
 from headscope.errors import InputError, RunError
+from headscope.experiment import estimate as estimate_module
 from headscope.experiment.config import find_config, make_config, read_config
 from headscope.experiment.estimate import estimate
 from headscope.experiment.plan import plan_runs
@@ -51,7 +51,7 @@ def test_the_paper_is_twelve_rows():
 def test_ones_own_paper_toml_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     packaged = find_config(Path("paper.toml"))
-    assert packaged.parent.name == "headscope"
+    assert packaged.parent.name == "experiment"
     (tmp_path / "paper.toml").write_text('data = "scans"\n')
     assert str(find_config(Path("paper.toml"))) == "paper.toml"
 

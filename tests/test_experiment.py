@@ -315,7 +315,7 @@ def test_settings_reach_the_record_and_the_network(data, tmp_path):
     ("error", "part"),
     [
         (RunError("The loss is no longer finite in epoch 2."), "no longer finite"),
-        (MemoryError(), "The memory does not suffice"),
+        (MemoryError(), "Out of memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "The memory"),
         (InputError("The weights of resnet18 could not be downloaded."), "not be downloaded"),
     ],
@@ -326,7 +326,7 @@ def test_a_run_that_fails_does_not_stop_the_others(data, tmp_path, monkeypatch, 
         fail(patched, "finetune", error)
         with pytest.raises(RunsFailed, match=f"1 of 3 runs failed.*\n.*finetune.*{part}") as caught:
             run(config)
-    assert caught.value.stand
+    assert caught.value.finished
     stands = [record.settings["regime"] for record in read_experiment(config.out)]
     assert stands == ["frozen", "scratch"]
     assert part in (config.out / "failures.tsv").read_text()
@@ -372,7 +372,7 @@ def test_what_every_run_fails_at_is_said_once(data, tmp_path, monkeypatch, capsy
     fail(monkeypatch, "", RunError("The loss is no longer finite in epoch 1."))
     with pytest.raises(RunsFailed) as caught:
         run(settings(data, tmp_path / "out", count=2))
-    assert not caught.value.stand
+    assert not caught.value.finished
     assert str(caught.value).count("no longer finite") == 1
     assert str(caught.value).startswith("6 of 6 runs failed")
     assert all(name in str(caught.value) for name in caught.value.failures)

@@ -265,7 +265,7 @@ def test_features_of_a_run_are_analysed_beside_its_head(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--pairs", "0:1"], "--pairs takes rows as in 0-1,3-7; '0:1'"),
+        (["--pairs", "0:1"], "--pairs takes class rows as in 0-1,3-7, not '0:1'"),
         (["--pairs", ","], "names no pair"),
         (["--pairs", "0-9"], "rows of 0 to 2"),
         (["--classes", "NC,AD"], "2 class names were given for 3 rows"),

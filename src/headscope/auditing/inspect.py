@@ -19,6 +19,7 @@ from headscope.scans.dicom import is_dicom
 from headscope.scans.header import check_header, read_header, shape_text, squeezed
 from headscope.scans.volume import PLANES, ScanError, refusing, stored_files
 from headscope.slicing.spec import SliceSpec, planes_of
+from headscope.tables import Shown, Table
 
 BASE_BYTES: Final = 150 * 2**20  # a process with NumPy and pandas, before it reads a scan
 COPIES: Final = 2.5  # of the largest volume: its file, its voxels, what is drawn from them
@@ -33,8 +34,8 @@ SUFFIX_NAMES: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Inspection:
+@dataclass(frozen=True, eq=False, repr=False)
+class Inspection(Shown):
     """What a cohort holds.
 
     `classes` has a row a class (label, subjects, sessions, scans), `grids` a row for each format,
@@ -60,6 +61,14 @@ class Inspection:
             name: value.to_dict("records") if isinstance(value, pd.DataFrame) else value
             for name, value in vars(self).items()
         }
+
+    def tables(self) -> list[Table]:
+        """Return classes with what is worth knowing, then grids, then problems."""
+        frames = (("Files", self.grids), ("Problems", self.problems))
+        return [
+            Table.from_frame(self.layout, self.classes, [*self.notes, self.cost]),
+            *(Table.from_frame(title, frame) for title, frame in frames if len(frame)),
+        ]
 
     @property
     def cost(self) -> str:
