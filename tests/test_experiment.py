@@ -316,7 +316,7 @@ def test_settings_reach_the_record_and_the_network(data, tmp_path):
     [
         (RunError("The loss is no longer finite in epoch 2."), "no longer finite"),
         (MemoryError(), "Out of memory"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "Out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "Out of memory"),
         (InputError("The weights of resnet18 could not be downloaded."), "not be downloaded"),
     ],
 )
