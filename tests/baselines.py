@@ -27,7 +27,7 @@ from headscope.analysis.representation.location import FlattenAnalysis, Probe, S
 from headscope.analysis.representation.stages import StageTransfer, TransferAnalysis
 from headscope.analysis.results.calibration import Calibration, Reliability
 from headscope.analysis.results.table import LogitScatter
-from headscope.figures.style import styled
+from headscope.figures.style import apply_style
 from tests.leakage_results import dose, gap, identity, permutation_tests
 
 FOLDER = Path(__file__).parent / "baseline"
@@ -38,7 +38,7 @@ NAMES = ("NC", "AD")
 RUNS = ("frozen, subject split", "finetune, subject split", "scratch, slice split")
 
 
-@styled
+@apply_style
 def save(figure: Figure, path: Path) -> Path:
     """Write the picture at 52 dpi."""
     path.parent.mkdir(parents=True, exist_ok=True)

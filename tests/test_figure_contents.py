@@ -16,7 +16,7 @@ from headscope.analysis.representation.stages import StageTransfer, TransferAnal
 from headscope.analysis.results.table import LogitScatter
 from headscope.errors import InputError
 from headscope.figures.logits import CROWD, _gathered
-from headscope.figures.style import COLUMN, PAGE, styled
+from headscope.figures.style import COLUMN, PAGE, apply_style
 from tests.baselines import (
     FIGURES,
     NAMES,
@@ -30,7 +30,7 @@ from tests.baselines import (
 )
 
 
-@styled
+@apply_style
 def saved(figure, **how):
     buffer = io.BytesIO()
     figure.savefig(buffer, **how)

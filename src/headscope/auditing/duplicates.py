@@ -25,19 +25,22 @@ from PIL import Image
 from scipy import fft, ndimage
 from scipy.signal.windows import tukey
 
+from headscope.audit_record import (
+    COPY_DETAIL,
+    FINE_SIDE,
+    MOST_TURN,
+    REACH,
+    SAME_HEAD,
+    SIDE,
+)
 from headscope.console import track
 
-SIDE: Final = 24
 LEAST: Final = (0.75, 0.30)  # correlation and deviation of middle slices worth a closer look
 COPY: Final = 0.98  # least correlation of a copy
-COPY_DETAIL: Final = 0.93
-SAME_HEAD: Final = 0.60  # least detail of two scans of one person
 SHIFTS: Final = (-2, -1, 0, 1, 2)  # slices by which the depth of a copy may be off
-FINE_SIDE: Final = 96
 LEAST_SIDE: Final = 48  # pixels; at 32, detail of different subjects of OASIS-2 reaches 0.71
 FINE_WIDTH: Final = 2.0  # pixels; structure smoother than this is taken away
-TURNS: Final = np.arange(-2, 2.1, 0.5)  # degrees
-REACH: Final = 3  # pixels
+TURNS: Final = np.arange(-MOST_TURN, MOST_TURN + 0.1, 0.5)  # degrees
 INNER: Final = np.outer(*[tukey(FINE_SIDE, 0.2).astype(np.float32)] * 2)  # a frame is no head
 FEWEST: Final = 8  # scans from which on their mean stands for a common head
 MOST_PAIRS: Final = 20_000  # that are looked at closely, at a few ms each

@@ -213,7 +213,7 @@ def audit(
             **finding(label, classes, threshold, where, subject_pattern),
         )
         leakage = stored_leakage(data, permutations=permutations) if has_runs(data) else None
-    write_audit(page, result.to_dict(), [pair.pictures for pair in result.pairs])
+    write_audit(page, result)
     print_audit(result, page, json_, leakage)
     if result.serious or (leakage is not None and leakage.serious):
         raise typer.Exit(3)

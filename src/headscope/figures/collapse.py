@@ -18,13 +18,13 @@ from headscope.figures.style import (
     INK,
     MARKERS,
     MM,
+    apply_style,
     figure_of,
     head_line,
     name_rows,
     new_figure,
     nothing,
     plain,
-    styled,
 )
 
 LIMIT: Any = {"color": INK, "linewidth": 0.7, "dashes": (1, 1.5)}
@@ -51,7 +51,7 @@ MEASURES = (
 )
 
 
-@styled
+@apply_style
 def plot_collapse(
     results: Mapping[str, Sequence[Collapse]],
     *,

@@ -13,12 +13,12 @@ from headscope.figures.style import (
     INK,
     MM,
     PAGE,
+    apply_style,
     figure_of,
     head_line,
     new_figure,
     nothing,
     plain,
-    styled,
 )
 
 NUMBERED = 16  # classes above which the cells carry no numbers
@@ -27,7 +27,7 @@ NARROW = 6  # classes above which a matrix needs half a page
 READABLE = 40  # class names that an axis of that size holds
 
 
-@styled
+@apply_style
 def plot_confusion(
     slices: ArrayLike,
     subjects: ArrayLike | None,

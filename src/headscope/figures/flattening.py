@@ -18,11 +18,11 @@ from headscope.figures.style import (
     INK,
     MM,
     SEQUENTIAL,
+    apply_style,
     figure_of,
     head_line,
     new_figure,
     nothing,
-    styled,
 )
 
 Array = NDArray[np.float64]
@@ -33,7 +33,7 @@ HATCH = "/////"
 UNIT = (0.0, 1.0, 1.0, 0.0)  # so that pictures of any grid lie on one another
 
 
-@styled
+@apply_style
 def plot_flattening(
     picture: ArrayLike,
     maps: ArrayLike,

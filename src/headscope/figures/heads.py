@@ -22,13 +22,13 @@ from headscope.figures.style import (
     HATCHES,
     INK,
     MM,
+    apply_style,
     figure_of,
     head_line,
     name_rows,
     new_figure,
     nothing,
     plain,
-    styled,
 )
 
 Array = NDArray[np.float64]
@@ -40,7 +40,7 @@ RIDGE = 7.5 * MM  # height of one distribution
 TALL = 0.86  # of the distance between two of them
 
 
-@styled
+@apply_style
 def plot_row_distributions(
     heads: Mapping[str, HeadAnalysis],
     *,
@@ -134,7 +134,7 @@ def _row_handles(names: Sequence[str], has_initial: bool) -> list[Any]:
     return handles
 
 
-@styled
+@apply_style
 def plot_head_before_after(
     head: HeadAnalysis,
     pair: tuple[int, int] = (0, 1),

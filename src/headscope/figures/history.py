@@ -14,18 +14,18 @@ from headscope.figures.style import (
     COLUMN,
     MARKERS,
     MM,
+    apply_style,
     figure_of,
     head_line,
     new_figure,
     nothing,
-    styled,
 )
 
 FLOOR = 38  # per cent: below chance for two classes
 SUBSETS = {"train": "training", "val": "validation"}
 
 
-@styled
+@apply_style
 def plot_history(
     history: pd.DataFrame,
     title: str = "",

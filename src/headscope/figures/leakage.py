@@ -20,11 +20,11 @@ from headscope.figures.style import (
     INK,
     MARKERS,
     MM,
+    apply_style,
     figure_of,
     head_line,
     new_figure,
     plain,
-    styled,
 )
 
 SPLITS = {"subject": "subjects apart", "slice": "slices mixed"}
@@ -33,7 +33,7 @@ CONSTANT = "one class for all: no gap"
 LEVELS = {"slice_accuracy": "slices", "subject_accuracy": "subjects"}
 
 
-@styled
+@apply_style
 def plot_permutations(
     tests: Sequence[PermutationTest],
     title: str = "",
@@ -89,7 +89,7 @@ def plot_permutations(
     return figure_of(ax)
 
 
-@styled
+@apply_style
 def plot_dose(dose: Dose, title: str = "", ax: Axes | None = None) -> Figure:
     """Draw slice accuracy by the share of test subjects let into training, with its spread."""
     own = ax is None
@@ -113,7 +113,7 @@ def plot_dose(dose: Dose, title: str = "", ax: Axes | None = None) -> Figure:
     return figure_of(ax)
 
 
-@styled
+@apply_style
 def plot_identity(results: Sequence[Identity], title: str = "", ax: Axes | None = None) -> Figure:
     """Draw how well features tell subjects and classes apart: a row a regime, chance in grey.
 
@@ -158,7 +158,7 @@ def _draw_probes(
                    label=f"{target}, {words}" if first else None)  # fmt: skip
 
 
-@styled
+@apply_style
 def plot_gap(gaps: Sequence[Gap], title: str = "", ax: Axes | None = None) -> Figure:
     """Draw slice and subject accuracy under both splits, a row a regime, joined by the gap."""
     own = ax is None

@@ -22,12 +22,12 @@ from headscope.figures.style import (
     MARKERS,
     MM,
     PAGE,
+    apply_style,
     figure_of,
     head_line,
     new_figure,
     nothing,
     plain,
-    styled,
 )
 
 SIZE, SMALL = 11, 7  # points²; the small ones where there are many slices
@@ -40,7 +40,7 @@ OUTLINES: tuple[Any, ...] = ("-", (0, (3, 1.2)))
 Array = NDArray[np.float64]
 
 
-@styled
+@apply_style
 def plot_logits(
     panels: LogitScatter | Sequence[LogitScatter],
     ellipses: Sequence[Sequence[Ellipse] | None] | None = None,

@@ -10,14 +10,14 @@ from headscope.figures.style import (
     COLUMN,
     INK,
     MM,
+    apply_style,
     figure_of,
     head_line,
     new_figure,
-    styled,
 )
 
 
-@styled
+@apply_style
 def plot_reliability(calibration: Calibration, ax: Axes | None = None) -> Figure:
     """Draw accuracy against confidence on test, before and after the temperature of validation.
 

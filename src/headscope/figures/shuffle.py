@@ -17,12 +17,12 @@ from headscope.figures.style import (
     EDGE,
     INK,
     MM,
+    apply_style,
     figure_of,
     head_line,
     name_rows,
     new_figure,
     nothing,
-    styled,
 )
 
 Array = NDArray[np.float64]
@@ -40,7 +40,7 @@ ALL = 2**0.5  # change of the logits where they tell of nothing but location
 CHANCE: Any = {"color": INK, "linewidth": 0.7, "dashes": (1, 1.5)}
 
 
-@styled
+@apply_style
 def plot_shuffle(
     results: Mapping[str, FlattenAnalysis],
     *,

@@ -74,7 +74,7 @@ STYLE: Any = {
 }
 
 
-def styled(plot: Callable[P, T]) -> Callable[P, T]:
+def apply_style(plot: Callable[P, T]) -> Callable[P, T]:
     """Run a plotting function under the house style, whatever the caller's own settings are."""
 
     @wraps(plot)

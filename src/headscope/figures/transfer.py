@@ -18,12 +18,12 @@ from headscope.figures.style import (
     INK,
     MARKERS,
     MM,
+    apply_style,
     figure_of,
     head_line,
     new_figure,
     nothing,
     plain,
-    styled,
 )
 
 
@@ -46,7 +46,7 @@ QUANTITIES = (
 CHANCE: Any = {"color": INK, "linewidth": 0.7, "dashes": (1, 1.5)}
 
 
-@styled
+@apply_style
 def plot_transfer(
     results: Mapping[str, TransferAnalysis],
     *,

@@ -24,13 +24,13 @@ from headscope.figures.style import (
     INK,
     MM,
     PAGE,
+    apply_style,
     decimals,
     figure_of,
     head_line,
     new_figure,
     nothing,
     plain,
-    styled,
 )
 
 Array = NDArray[np.float64]
@@ -44,7 +44,7 @@ UNTRAINED: Any = {"color": INK, **UNTRAINED_EDGE}
 WIDEST = 56  # characters of an equation on one line of the legend
 
 
-@styled
+@apply_style
 def plot_weights(
     result: PairAnalysis,
     title: str = "",
@@ -70,7 +70,7 @@ def plot_weights(
     return figure
 
 
-@styled
+@apply_style
 def plot_weight_panels(
     heads: Mapping[str, HeadAnalysis],
     pair: tuple[int, int] = (0, 1),

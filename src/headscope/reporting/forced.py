@@ -8,27 +8,30 @@ from markupsafe import Markup
 
 from headscope.analysis import PairAnalysis
 from headscope.analysis.final_layer.layer import relatedness
+from headscope.analysis.final_layer.relation import ALPHA
+from headscope.reporting.blocks import refer
 from headscope.reporting.numbers import number
 
+FIGURE = refer("figure-weights")
 FORCED = Markup(
-    "The correlation of the rows of weights, drawn in Figure 3, is the one that the training "
-    "rule forces on any data, to within {residual}: it tells how far the head moved, and "
-    "nothing about MRI. Of two classes nothing can depart from it while the sum of the rows is "
-    "conserved."
+    "The correlation of the rows of weights, drawn in {figure}, is the one that the training rule "
+    "forces on any data, to within {residual}: it tells how far the head moved, and nothing about "
+    "MRI. Of two classes nothing can depart from it while the sum of the rows is conserved."
 )
 MANY = Markup(
     "Of more than two classes training forces no correlation of two rows, only that their mean "
     "stays."
 )
 JUDGED = Markup(
-    " Without that mean, {related} of {all} pairs of rows, drawn in Figure 3, correlate otherwise "
-    "than in heads retrained on labels permuted by subject (at 5% over the pairs of a head). "
+    " Without that mean, {related} of {all} pairs of rows, drawn in {figure}, correlate otherwise "
+    "than in heads retrained on labels permuted by subject (at {alpha:.0%} over the pairs of a "
+    "head). "
     "Farthest from chance are {first} and {second} in {run}: {r}, where permuted labels give "
     "{low} to {high} (p = {p})."
 )
 WITHHELD = Markup(" No relation is claimed for {pairs} {other}pairs. {reason}")
 DEPARTS = Markup(
-    "The correlation of the rows of weights, drawn in Figure 3, departs from the one that the "
+    "The correlation of the rows of weights, drawn in {figure}, departs from the one that the "
     "training rule forces, by {residual} in {run}; only that part is worth interpreting.{cause}"
 )
 DRIFTED = Markup(
@@ -49,10 +52,10 @@ def forced(heads: Mapping[str, Sequence[PairAnalysis]]) -> Markup:
     if not apart and farthest.class_count > 2:
         return _learned(pairs)
     if not apart:
-        return FORCED.format(residual=residual)
+        return FORCED.format(figure=FIGURE, residual=residual)
     drifted = sorted({name for name, pair in apart if pair.drifted})
     cause = DRIFTED.format(", ".join(drifted)) if drifted else Markup()
-    return DEPARTS.format(run=run, residual=residual, cause=cause)
+    return DEPARTS.format(figure=FIGURE, run=run, residual=residual, cause=cause)
 
 
 def _learned(pairs: Sequence[tuple[str, PairAnalysis]]) -> Markup:
@@ -75,6 +78,8 @@ def _learned(pairs: Sequence[tuple[str, PairAnalysis]]) -> Markup:
         return MANY + reasons
     run, most = max(judged, key=lambda item: relatedness(item[1]))
     text = MANY + JUDGED.format(
+        figure=FIGURE,
+        alpha=ALPHA,
         related=number(sum(pair.related for _, pair in judged), "all", "related_pairs", "count"),
         all=number(len(judged), "all", "pairs", "count"),
         first=most.class_names[0],
