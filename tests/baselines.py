@@ -276,7 +276,7 @@ def leak_gap() -> Figure:
 
 def identities() -> Figure:
     results = [identity(), identity(seed=1, known=0.95), identity("scratch")]
-    return figures.plot_identity(results, "Who is it?")
+    return figures.plot_identity(results, "Re-identification")
 
 
 def calls(accuracy: np.ndarray, ece: float) -> Reliability:
@@ -311,7 +311,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "confusion": confusion,
     "history": history,
     "permutations": permutations,
-    "dose": lambda: figures.plot_dose(dose(), "Dose of leakage"),
+    "dose": lambda: figures.plot_dose(dose(), "Dose–response of leakage"),
     "leak-gap": leak_gap,
     "identity": identities,
     "reliability": reliability,

@@ -39,12 +39,11 @@ class HeadCell:
 
 @dataclass(frozen=True)
 class BodyCell:
-    """A cell of a table's body as HTML; `last` where it reaches the end of the table."""
+    """A cell of a table's body as HTML, the rows it spans, and its classes in page.css."""
 
     html: Markup
     rows: int
-    left: bool
-    last: bool
+    style: str
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,9 @@ class TableBlock:
                 while end < len(rows) and rows[end][k] is ABOVE:
                     end += 1
                 html = set_cell(cell, column.format)
-                cells.append(BodyCell(html, end - n, left[k], end == len(rows)))
+                places = {"left": left[k], "first": k == 0, "last": end == len(rows)}
+                style = " ".join(name for name, holds in places.items() if holds)
+                cells.append(BodyCell(html, end - n, style))
             body.append(cells)
         return body
 
