@@ -645,7 +645,7 @@ def test_a_record_without_an_initial_head_says_what_the_null_rests_on(tmp_path):
 def test_runs_that_all_mix_subjects_give_no_honest_number(tmp_path):
     write_synthetic_run(tmp_path, width=8, epochs=1, split="slice")
     text = write_report(tmp_path).read_text(encoding="utf-8")
-    assert "none of these accuracies says how the network would do on new people" in text
+    assert "none of these accuracies says how the network would do on new subjects" in text
 
 
 def test_the_same_record_gives_the_same_bytes(tmp_path):

@@ -30,6 +30,11 @@ def number(
     return numbers([value], run, quantity, FORMATS[form](value), pair)
 
 
+def say(sentence: str, *values: object, **named: object) -> Markup:
+    """Return a sentence with values in its places; text among them is escaped."""
+    return Markup(sentence).format(*values, **named)  # noqa: S704
+
+
 def numbers(
     values: Sequence[float], run: str, quantity: str, text: str, pair: tuple[int, int] | None = None
 ) -> Markup:
