@@ -141,11 +141,11 @@ def _print(
         console.print(Text(found.note))
     console.print(head)
     if seen:
-        from headscope.analysis.display import Sheet, to_rich
+        from headscope.tables import Table
 
         rows = [(c.class_name, str(c.feature), c.contribution, c.weight) for c in carried]
         columns = ("class", "feature", "contribution", "weight")
-        console.print(to_rich(Sheet("Features that carry the logits", columns, rows)))
+        console.print(Table("Features that carry the logits", columns, rows))
         console.print(*seen, sep="\n")
 
 

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from math import isnan
 from typing import Any, TypeVar
 
-from headscope.analysis.display import Sheet, Shown
 from headscope.analysis.leakage.dose_response import Dose, leakage_dose
 from headscope.analysis.leakage.findings import (
     Finding,
@@ -29,6 +28,7 @@ from headscope.console import track
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.record import Run
+from headscope.tables import Shown, Table
 
 PERMUTATIONS = 200
 T = TypeVar("T")
@@ -59,10 +59,10 @@ class Leakage(Shown):
         """Return all of it as plain values, ready for JSON: what is undefined is null."""
         return _nulls({"serious": self.serious} | asdict(self))
 
-    def sheets(self) -> Sequence[Sheet]:
+    def tables(self) -> Sequence[Table]:
         """Return the findings as a table."""
         rows = [(each.check, each.level, each.text) for each in self.findings]
-        return [Sheet("Leakage", ("check", "outcome", "found"), rows, self.notes)]
+        return [Table("Leakage", ("check", "outcome", "found"), rows, self.notes)]
 
 
 def leakage_analysis(

@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from headscope.analysis.arrays import check_ids, check_labels
-from headscope.analysis.display import Sheet, Shown, cell
 from headscope.analysis.representation.discriminant import subject_folds
 from headscope.analysis.representation.readout import Tail, read_tail
 from headscope.analysis.representation.separation import compact
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.record import Run
+from headscope.tables import Shown, Table
+from headscope.text import show, significant
 
 Array = NDArray[np.float64]
 REPEATS = 5
@@ -90,11 +91,11 @@ class FlattenAnalysis(Shown):
     probes: tuple[Probe, ...]
     notes: tuple[str, ...]
 
-    def sheets(self) -> Sequence[Sheet]:
+    def tables(self) -> Sequence[Table]:
         """Return the shuffles and the probes."""
         name = f", {self.title}" if self.title else ""
         h, w = self.positions
-        shuffled = Sheet(
+        shuffled = Table(
             f"Shuffled positions{name} ({self.slices:,} slices, {h} × {w} positions)",
             ("permutation", "slice accuracy", "drop", "sd", "change of logits", "largest"),
             [
@@ -109,11 +110,11 @@ class FlattenAnalysis(Shown):
                 for s in self.shuffles
             ],
             [
-                f"Unshuffled: {cell(self.slice_accuracy)}.",
+                f"Unshuffled: {show(self.slice_accuracy)}.",
                 "Changes of logits in units of their spread over slices; the largest as it is.",
             ],
         )
-        probed = Sheet(
+        probed = Table(
             "Linear probe on held-out subjects",
             ("reads", "features", "slice accuracy", "sd"),
             [(p.reads, p.width, p.mean, p.sd) for p in self.probes],
@@ -174,8 +175,8 @@ def flatten_analysis(
     notes = [] if h * w > 1 else ["The maps have one position: there is nothing to shuffle."]
     if tail.mismatch > 1e-3:
         notes.append(
-            f"The recorded logits lie up to {cell(tail.mismatch, 2)} from those computed here, as "
-            f"they do where a network ran in bfloat16."
+            f"The recorded logits lie up to {significant(tail.mismatch, 2)} from those computed "
+            "here, as they do where a network ran in bfloat16."
         )
     spread = {"repeats": probe_repeats, "seed": seed}
     unpooled = found.reshape(n, C * h * w)

@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 
 from headscope.analysis.arrays import check_points
-from headscope.analysis.display import Sheet, Shown
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.record import Run
+from headscope.tables import Shown, Table
 
 Array = NDArray[np.float64]
 NEIGHBOURS = 5
@@ -69,11 +69,11 @@ class TransferAnalysis(Shown):
     stages: tuple[StageTransfer, ...]
     notes: tuple[str, ...]
 
-    def sheets(self) -> Sequence[Sheet]:
+    def tables(self) -> Sequence[Table]:
         """Return one row a stage."""
         versus = f" against {self.reference}" if self.reference else ""
         return [
-            Sheet(
+            Table(
                 f"Stages of {self.title}{versus} ({self.slices:,} slices)",
                 ("stage", "channels", "CKA", "debiased", "weights moved", "kNN", "same subject"),
                 [

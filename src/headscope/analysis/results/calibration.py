@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from headscope.analysis.display import Sheet, Shown
 from headscope.analysis.units import run_units
 from headscope.files import NO_ID
 from headscope.metrics import (
@@ -24,6 +23,7 @@ from headscope.metrics import (
     wilson,
 )
 from headscope.record import Run
+from headscope.tables import Shown, Table
 
 Array = NDArray[Any]
 
@@ -89,12 +89,12 @@ class Calibration(Shown):
     points: tuple[OperatingPoint, ...]
     notes: tuple[str, ...]
 
-    def sheets(self) -> Sequence[Sheet]:
+    def tables(self) -> Sequence[Table]:
         """Return the figures before and after, and the operating points."""
         both = {"as trained": self.before, f"temperature {self.temperature:.3f}": self.after}
         rows = [(name, r.nll, r.brier, r.ece) for name, r in both.items() if r is not None]
         columns = ("probabilities", "negative log-likelihood", "Brier score", "calibration error")
-        found = [Sheet(f"Calibration of {self.title}, test slices", columns, rows, self.notes)]
+        found = [Table(f"Calibration of {self.title}, test slices", columns, rows, self.notes)]
         if self.points:
             columns = ("chosen on validation for", "threshold", "sensitivity", "specificity")
             rules = [
@@ -107,7 +107,7 @@ class Calibration(Shown):
                 for p in self.points
             ]
             title = f"Subjects called {self.positive_class} at a threshold, test"
-            found.append(Sheet(title, columns, rules))
+            found.append(Table(title, columns, rules))
         return found
 
 

@@ -8,13 +8,13 @@ from math import isnan, nan
 import numpy as np
 import pandas as pd
 
-from headscope.analysis.display import Sheet, Shown
 from headscope.analysis.results.paired import bootstrap_p, delong, holm, mcnemar
 from headscope.analysis.results.pooled import Pool, pool_runs
 from headscope.files import NO_ID
 from headscope.metrics import repeated_draws, repeated_interval, way_of
 from headscope.metrics.subjects import Array
 from headscope.record import Run
+from headscope.tables import Shown, Table
 
 KEYS = ["subject_id", "session_id", "plane", "slice_index", "label"]
 FIGURES = ("subject_accuracy", "slice_accuracy", "subject_auc")
@@ -80,7 +80,7 @@ class Comparisons(Shown):
         """Say each comparison in words."""
         return tuple(comparison_sentence(row) for row in self.rows)
 
-    def sheets(self) -> Sequence[Sheet]:
+    def tables(self) -> Sequence[Table]:
         """Return a table a figure: differences in points, intervals and corrected p."""
         columns = ("first", "second", "split", "subjects", "points", "95% interval", "p (Holm)")
         found = []
@@ -90,7 +90,7 @@ class Comparisons(Shown):
                 for row in self.rows
             ]
             notes = self.notes if name == FIGURES[-1] else ()
-            found.append(Sheet(f"{words}, first minus second", columns, rows, notes))
+            found.append(Table(f"{words}, first minus second", columns, rows, notes))
         return found
 
     @property
