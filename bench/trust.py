@@ -95,7 +95,7 @@ def pooled(tests, split):
 
 def null(tests, split, figure="slice_balanced_accuracy"):
     found = pooled(tests, split)
-    drawn = np.concatenate([t.figures[figure].permuted for t in tests if t.split == split])
+    drawn = np.concatenate([t.scores[figure].permuted for t in tests if t.split == split])
     low, high = 100 * np.quantile(drawn, [0.025, 0.975])
     return (
         f"{100 * found.mean:.1f} ({100 * found.low:.1f}–{100 * found.high:.1f}); "
@@ -112,7 +112,7 @@ def interval(figure, name):
 def row(name, found):
     """One row of each table of the page."""
     (gap,) = found.gaps
-    of = gap.figures
+    of = gap.scores
     slices, people = of["slice_accuracy"], of["subject_accuracy"]
     yield (
         "gap",
@@ -130,13 +130,13 @@ def row(name, found):
     yield "permuted", [
         name,
         null(found.permuted, "subject"),
-        percent([t.figures["slice_balanced_accuracy"].observed for t in found.permuted
+        percent([t.scores["slice_balanced_accuracy"].observed for t in found.permuted
                  if t.split == "subject"]),
-        ", ".join(f"{t.figures['subject_balanced_accuracy'].p:.3f}" for t in found.permuted
+        ", ".join(f"{t.scores['subject_balanced_accuracy'].p:.3f}" for t in found.permuted
                   if t.split == "subject")
         + f"; {setting_p([t for t in found.permuted if t.split == 'subject']):.3f}",
         null(found.permuted, "slice"),
-        percent([t.figures["slice_balanced_accuracy"].observed for t in found.permuted
+        percent([t.scores["slice_balanced_accuracy"].observed for t in found.permuted
                  if t.split == "slice"]),
     ]  # fmt: skip
     near = [each for each in found.neighbours if each.split == "slice"]

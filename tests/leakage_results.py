@@ -5,7 +5,7 @@ import numpy as np
 from headscope.analysis.leakage.dose_response import SHARES, Dose
 from headscope.analysis.leakage.permutation import Null, PermutationTest
 from headscope.analysis.leakage.reidentification import Identity, Probe
-from headscope.analysis.leakage.split_gap import FIGURES, Gap, GapFigure
+from headscope.analysis.leakage.split_gap import SCORES, Gap, GapScore
 
 NAN = float("nan")
 
@@ -27,8 +27,8 @@ def dose(paper=0.9):
 
 
 def gap(variant="frozen", low=0.1):
-    figure = GapFigure((0.6, 0.7), (0.9, 0.95), 0.275, low, 0.4 if np.isfinite(low) else NAN)
-    return Gap("net", variant, (0, 1), 30, dict.fromkeys(FIGURES, figure))
+    figure = GapScore((0.6, 0.7), (0.9, 0.95), 0.275, low, 0.4 if np.isfinite(low) else NAN)
+    return Gap("net", variant, (0, 1), 30, dict.fromkeys(SCORES, figure))
 
 
 def identity(variant="frozen", seed=0, known=0.9):

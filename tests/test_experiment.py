@@ -21,7 +21,7 @@ from headscope.errors import InputError, RunError
 from headscope.experiment.config import make_config
 from headscope.experiment.run import RunsFailed, run
 from headscope.files import locked
-from headscope.metrics import softmax, subset_figures
+from headscope.metrics import softmax, subset_scores
 from headscope.models.zoo import find_architecture
 from headscope.record import read_experiment
 from headscope.reporting import write_report
@@ -109,7 +109,7 @@ def test_a_record_opens_with_numpy_and_pandas_alone_and_agrees_with_itself(exper
         assert (table["label"] == head["class_names"][found["label"]]).all()
         test = found["subset"] == "test"
         metrics = json.loads((record.path / "metrics.json").read_text())
-        expected = subset_figures(
+        expected = subset_scores(
             found["label"][test],
             found["logits"][test],
             found["subject_id"][test],
@@ -335,7 +335,7 @@ def test_settings_reach_the_record_and_the_network(data, tmp_path):
     losses = record.history["val_loss"][1:]
     assert record.metrics["selected_epoch"] == int(losses.idxmin()) + 1
     test = record.features["subset"] == "test"
-    assert record.metrics["test"] == subset_figures(
+    assert record.metrics["test"] == subset_scores(
         record.features["label"][test],
         record.features["logits"][test],
         record.features["subject_id"][test],

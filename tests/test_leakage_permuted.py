@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headscope.analysis.leakage.analysis import leakage_analysis
+from headscope.analysis.leakage.analysis import analyse_leakage
 from headscope.analysis.leakage.analysis import retrain as heads_module
 from headscope.analysis.leakage.findings import (
     centre,
@@ -194,15 +194,15 @@ def test_a_true_difference_of_classes_beats_permuted_labels(tmp_path):
     table = cohort_table(subjects=24)
     run = make_run(tmp_path, table, features_of(table, identity=0.5, effect=4.0))
     test = permutation_test(run, permutations=99)
-    assert test.figures["slice_accuracy"].p == 0.01
-    assert test.figures["slice_accuracy"].observed > 0.95
+    assert test.scores["slice_accuracy"].p == 0.01
+    assert test.scores["slice_accuracy"].observed > 0.95
 
 
 def test_permuted_labels_above_chance_under_a_split_by_subject_are_serious(tmp_path):
     table = cohort_table(subjects=24)
     leaking = split_of(table, "slice")  # a split that is none by subject, whatever its name
     run = make_run(tmp_path, table, features_of(table), subset=leaking)
-    found = leakage_analysis([run], permutations=40)
+    found = analyse_leakage([run], permutations=40)
     levels = {(finding.check, finding.level) for finding in found.findings}
     assert {("Split", "serious"), ("Permuted labels", "serious")} <= levels
     assert found.serious
@@ -256,11 +256,11 @@ def test_trained_runs_are_tested_by_their_likes_on_permuted_labels(tmp_path):
                 permutation=n,
             )
         )
-    (test,) = leakage_analysis([run, *likes]).permuted
+    (test,) = analyse_leakage([run, *likes]).permuted
     assert test.draws == 3
     assert test.run == run.name
     expected = [like.metrics["test"]["slice_accuracy"]["value"] for like in likes]
-    assert test.figures["slice_accuracy"].permuted == pytest.approx(expected)
+    assert test.scores["slice_accuracy"].permuted == pytest.approx(expected)
     assert stored_leakage(tmp_path).permuted == (test,)  # which finds the likes in the folder
-    assert leakage_analysis([run]).permuted == ()
-    assert "finetune" in leakage_analysis([run]).notes[0]
+    assert analyse_leakage([run]).permuted == ()
+    assert "finetune" in analyse_leakage([run]).notes[0]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from headscope.analysis import head_analysis, learned_null, pair_analysis, run_head_analysis
+from headscope.analysis import analyse_head, head_analysis, learned_null, pair_analysis
 from headscope.analysis.final_layer import relation as relation_module
 from headscope.analysis.final_layer.fits import polynomial_fits
 from headscope.analysis.final_layer.relation import (
@@ -127,7 +127,7 @@ def test_a_run_is_held_against_its_own_recipe_on_permuted_labels(tmp_path):
             assert (
                 drawn == drawn[first][np.searchsorted(first, np.arange(len(rows)), "right") - 1]
             ).all()
-    head = run_head_analysis(run)
+    head = analyse_head(run)
     assert [pair.retrained_heads for pair in head.pairs] == [99] * 3
     assert "99 heads retrained on labels permuted by subject" in head.meaning
 

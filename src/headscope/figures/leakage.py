@@ -50,7 +50,7 @@ def plot_permutations(
     chance = 100 / tests[0].classes
     lines = []
     for k, (split, name) in enumerate(SPLITS.items()):
-        found = [test.figures[figure] for test in tests if test.split == split]
+        found = [test.scores[figure] for test in tests if test.split == split]
         if not found:
             continue
         sign = 1 - 2 * k
@@ -167,7 +167,7 @@ def plot_gap(gaps: Sequence[Gap], title: str = "", ax: Axes | None = None) -> Fi
     one = len({gap.architecture for gap in gaps}) == 1
     for row, gap in enumerate(gaps):
         for k, (name, words) in enumerate(LEVELS.items()):
-            found = gap.figures[name]
+            found = gap.scores[name]
             y = row + 0.2 * (2 * k - 1)
             ends = [100 * float(np.mean(found.by_subject)), 100 * float(np.mean(found.by_slice))]
             ax.plot(ends, [y, y], color=EDGE, linewidth=2.2, zorder=1, solid_capstyle="butt")

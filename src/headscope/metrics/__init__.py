@@ -1,4 +1,4 @@
-"""Slice and subject figures with 95% intervals over subjects.
+"""Slice and subject scores with 95% intervals over subjects.
 
 The unit of inference is the subject: slices of one head are near copies of each other, so
 intervals resample subjects, never slices (docs/trust.md, Intervals).
@@ -18,12 +18,12 @@ from headscope.metrics.intervals import (
 from headscope.metrics.repeats import SHARED, SHARED_GAP, repeated_draws, repeated_interval
 from headscope.metrics.scores import (
     BINS,
-    FIGURES,
+    SCORES,
     Tally,
     calibration_bins,
-    class_figures,
+    class_scores,
     confusion,
-    figures,
+    scores,
 )
 from headscope.metrics.subjects import (
     AGGREGATES,
@@ -33,13 +33,13 @@ from headscope.metrics.subjects import (
     softmax,
     subject_level,
 )
-from headscope.metrics.summary import logit_columns, run_figures, subset_figures
+from headscope.metrics.summary import logit_columns, run_scores, subset_scores
 
 __all__ = [
     "AGGREGATES",
     "BINS",
     "DRAWS",
-    "FIGURES",
+    "SCORES",
     "SHARED",
     "SHARED_GAP",
     "Resampled",
@@ -48,21 +48,21 @@ __all__ = [
     "Value",
     "bootstrap_interval",
     "calibration_bins",
-    "class_figures",
+    "class_scores",
     "confusion",
     "draw_subjects",
-    "figures",
     "logit_columns",
     "positive_class",
     "repeated_draws",
     "repeated_interval",
     "resample",
-    "run_figures",
+    "run_scores",
+    "scores",
     "slice_units",
     "softmax",
     "strata",
     "subject_level",
-    "subset_figures",
+    "subset_scores",
     "way_of",
     "wilson",
 ]

@@ -61,16 +61,16 @@ def strata(labels: Array, owner: Array, people: int) -> Array:
 def bootstrap_interval(
     value: float, drawn: Array, left_out: Array, stratum: Array, way: Way = "expanded"
 ) -> tuple[float, float] | None:
-    """Return the 95% interval of a figure, or None where the draws cannot tell.
+    """Return the 95% interval of a score, or None where the draws cannot tell.
 
     drawn (B,) are its values over draws of subjects; left_out (S,) those with each subject left
     out; stratum (S,) each subject's class. `bca` corrects percentiles for bias and skewness.
     `expanded` then moves them outward, since draws spread by n − 1 over n less than estimates do,
     and the normal quantile behind them should be Student's with n − K degrees of freedom. Both
-    reach too far the coarser a figure is (bench/coverage.py), so means over slices are expanded,
+    reach too far the coarser a score is (bench/coverage.py), so means over slices are expanded,
     ranks of subjects are BCa, and counts of subjects take the `percentile` as it is. Where every
     draw gives the same (all right, or one class called for all),
-    or a class has but one subject, the bootstrap cannot say how sure the figure is: no interval
+    or a class has but one subject, the bootstrap cannot say how sure the score is: no interval
     rather than one too narrow.
     Sources: Efron 1987, JASA 82, 171–185; Davison & Hinkley 1997, section 5.3.2 for strata;
     Hesterberg 2015, The American Statistician 69(4), 371–386, for the expansion.
@@ -92,7 +92,7 @@ def bootstrap_interval(
 
 
 def way_of(level: str, name: str) -> Way:
-    """Return how the interval of a figure is made: of "slice" or "subject", by its name."""
+    """Return how the interval of a score is made: of "slice" or "subject", by its name."""
     if level == "slice" or name == "brier":
         return "expanded"
     return "bca" if name in ("auc", "average_precision") else "percentile"
@@ -105,7 +105,7 @@ def _reach(sizes: Array) -> float:
 
 
 def _acceleration(left_out: Array, stratum: Array) -> float:
-    """Return a sixth of the skewness of the subjects' influence on the figure."""
+    """Return a sixth of the skewness of the subjects' influence on the score."""
     if not np.isfinite(left_out).all():
         return 0.0
     sizes = np.maximum(np.bincount(stratum), 1)

@@ -1,7 +1,7 @@
-"""The figures themselves, for any number of draws of subjects at once.
+"""The scores themselves, for any number of draws of subjects at once.
 
 A draw is a row of counts (S,): how often each subject stands in it. Everything but the ranking
-figures follows from sums over each subject's units, so 2,000 draws are one product of matrices.
+scores follows from sums over each subject's units, so 2,000 draws are one product of matrices.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,7 +12,7 @@ import numpy as np
 from headscope.metrics.subjects import Array, Units
 
 BINS = 15
-FIGURES = {
+SCORES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "sensitivity": "sensitivity",
@@ -28,7 +28,7 @@ _STEPS = 256  # of a ranking at once, so that what draws hold at them stays in a
 
 
 class Tally(NamedTuple):
-    """Sums over the units of each subject; any draw of subjects has its figures from them.
+    """Sums over the units of each subject; any draw of subjects has its scores from them.
 
     right, true, called (S, K): units of each class rightly called, of it, called so;
     brier (S,): squared errors; gaps (S, BINS): rights minus confidences, by bin of confidence.
@@ -41,16 +41,16 @@ class Tally(NamedTuple):
     gaps: Array
 
 
-def figures(
+def scores(
     units: Units,
     counts: Array,
     positive: int = 0,
-    names: Collection[str] = tuple(FIGURES),
+    names: Collection[str] = tuple(SCORES),
     each: Mapping[str, Array] | None = None,
 ) -> dict[str, Array]:
-    """Return figures of `FIGURES` (those named) for each draw (B,), NaN where undefined.
+    """Return scores of `SCORES` (those named) for each draw (B,), NaN where undefined.
 
-    units.owner indexes the columns of counts (B, S); each is `class_figures` of the same, where
+    units.owner indexes the columns of counts (B, S); each is `class_scores` of the same, where
     they are known already. Of two classes, sensitivity, specificity,
     average precision, F1 and the Brier score (squared error of one probability) are those of
     class `positive`, and the AUC is the same for both. Of more, they are means of one class
@@ -68,7 +68,7 @@ def figures(
     against = spoken if classes == 2 or not alone else present[:0]
     if each is None:
         ranked = spoken if {"auc", "average_precision"} & set(names) else present[:0]
-        each = _class_figures(units, counts, tally, ranked)
+        each = _class_scores(units, counts, tally, ranked)
     undefined = np.full(len(counts), np.nan)
     total = counts @ tally.true.sum(axis=1).astype(counts.dtype)  # (B,)
 
@@ -94,10 +94,10 @@ def figures(
     return {name: known[name] for name in names}
 
 
-def class_figures(units: Units, counts: Array) -> dict[str, Array]:
-    """Return figures of each class against the rest, (B, K), NaN where undefined."""
+def class_scores(units: Units, counts: Array) -> dict[str, Array]:
+    """Return scores of each class against the rest, (B, K), NaN where undefined."""
     tally = _tally(units, counts.shape[1], 0)
-    return _class_figures(units, counts, tally, np.arange(units.class_count))
+    return _class_scores(units, counts, tally, np.arange(units.class_count))
 
 
 def confusion(units: Units) -> Array:
@@ -112,7 +112,7 @@ def calibration_bins(confidence: Array, bins: int = BINS) -> Array:
     return np.clip(np.ceil(np.nan_to_num(confidence) * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
-def _class_figures(units: Units, counts: Array, tally: Tally, ranked: Array) -> dict[str, Array]:
+def _class_scores(units: Units, counts: Array, tally: Tally, ranked: Array) -> dict[str, Array]:
     right, true, called = (counts @ part.astype(counts.dtype) for part in tally[:3])  # (B, K)
     rest = true.sum(axis=1, keepdims=True) - true
     auc, precision = _ranking(units, counts, ranked)
@@ -162,47 +162,47 @@ def _ranking(units: Units, counts: Array, ranked: Array) -> tuple[Array, Array]:
     """Return AUC and average precision of the ranked classes against the rest, (B, K) each."""
     auc, precision = (np.full((len(counts), units.class_count), np.nan) for _ in range(2))
     for k in ranked:
-        own, scores = units.labels == k, units.margin(k)
-        if own.any() and not np.isnan(scores).any():
-            auc[:, k], precision[:, k] = _ranked(scores, own, units.owner, counts)
+        inside, margins = units.labels == k, units.margin(k)
+        if inside.any() and not np.isnan(margins).any():
+            auc[:, k], precision[:, k] = _ranked(margins, inside, units.owner, counts)
     return auc, precision
 
 
-def _ranked(scores: Array, own: Array, owner: Array, counts: Array) -> tuple[Array, Array]:
+def _ranked(margins: Array, inside: Array, owner: Array, counts: Array) -> tuple[Array, Array]:
     """Return the Mann-Whitney statistic, ties counting half, and the average precision (B,).
 
-    scores (n,) of units, of which `own` (n,) are the class. Both figures change only at scores
-    that the class has, so what each draw holds down to those, and no other, is counted: all
-    classes together cost about as much as one.
+    margins (n,) of units, of which those `inside` (n,) are of the class. Both scores change only
+    at margins that the class has, so what each draw holds down to those, and no other, is
+    counted: all classes together cost about as much as one.
     """
-    run = np.unique(-scores, return_inverse=True)[1]  # (n,) runs of equal scores, highest first
-    held = np.unique(run[own])  # runs with units of the class
+    run = np.unique(-margins, return_inverse=True)[1]  # (n,) runs of equals, highest first
+    held = np.unique(run[inside])  # runs with units of the class
     step = np.searchsorted(held, run)  # (n,) the first of them at or below each unit
-    tied = ~own & (run == np.append(held, -1)[step])
+    tied = ~inside & (run == np.append(held, -1)[step])
     people = counts.shape[1]
     positives, negatives = (
         counts @ np.bincount(owner[which], minlength=people).astype(counts.dtype)
-        for which in (own, ~own)
+        for which in (inside, ~inside)
     )
     above, raised = np.zeros(people), np.zeros((len(counts), 1))
     area, precision = np.zeros(len(counts)), np.zeros(len(counts))
     for start in range(0, len(held), _STEPS):
         width = min(_STEPS, len(held) - start)
-        inside = (step >= start) & (step < start + width)
+        block = (step >= start) & (step < start + width)
 
         def held_by(which: Array, width: int = width, start: int = start) -> Array:
             """Count units by subject and step (S, width)."""
             cells = np.bincount(owner[which] * width + step[which] - start, None, people * width)
             return cells.reshape(people, width)
 
-        met = held_by(inside).cumsum(axis=1) + above[:, None]
+        met = held_by(block).cumsum(axis=1) + above[:, None]
         above = met[:, -1]
-        gained = counts @ held_by(inside & own).astype(counts.dtype)  # (B, width)
+        gained = counts @ held_by(block & inside).astype(counts.dtype)  # (B, width)
         everything = counts @ met.astype(counts.dtype)
         ups = gained.cumsum(axis=1) + raised[:, -1:].astype(counts.dtype)
         below = negatives[:, None] - everything + ups
-        if (inside & tied).any():
-            below += counts @ held_by(inside & tied).astype(counts.dtype) / 2
+        if (block & tied).any():
+            below += counts @ held_by(block & tied).astype(counts.dtype) / 2
         raised = ups
         area += (gained * below).sum(axis=1)
         gained *= ups

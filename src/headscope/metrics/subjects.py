@@ -1,4 +1,4 @@
-"""What a figure counts: slices, or subjects made of them."""
+"""What a score counts: slices, or subjects made of them."""
 
 from collections.abc import Sequence
 from math import log, log1p

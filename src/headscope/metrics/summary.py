@@ -1,4 +1,4 @@
-"""The figures of a subset and of a run, as `metrics.json` holds them."""
+"""The scores of a subset and of a run, as `metrics.json` holds them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,10 +16,10 @@ from headscope.metrics.intervals import (
     way_of,
     wilson,
 )
-from headscope.metrics.scores import FIGURES, class_figures, confusion, figures
+from headscope.metrics.scores import SCORES, class_scores, confusion, scores
 from headscope.metrics.subjects import Array, Units, positive_class, slice_units, subject_level
 
-# A sum of absolute gaps grows with noise, so that its draws lie above the figure itself.
+# A sum of absolute gaps grows with noise, so that its draws lie above the score itself.
 NO_INTERVAL = ("ece",)
 
 
@@ -28,15 +28,15 @@ def logit_columns(class_names: Sequence[str]) -> list[str]:
     return [f"logit_{name}" for name in class_names]
 
 
-def run_figures(
+def run_scores(
     predictions: pd.DataFrame, class_names: Sequence[str], aggregate: str = "mean"
 ) -> dict[str, Any]:
-    """Return `subset_figures` of each subset of a run's `predictions.tsv`."""
+    """Return `subset_scores` of each subset of a run's `predictions.tsv`."""
     columns = logit_columns(class_names)
     found = {}
     for subset, rows in predictions.groupby("subset", sort=False):
         labels = rows["label"].map({name: k for k, name in enumerate(class_names)})
-        found[str(subset)] = subset_figures(
+        found[str(subset)] = subset_scores(
             labels.to_numpy(np.int64),
             rows[columns].to_numpy(np.float32),
             rows["subject_id"].to_numpy(),
@@ -46,7 +46,7 @@ def run_figures(
     return found
 
 
-def subset_figures(
+def subset_scores(
     labels: Array,
     logits: Array,
     subject_ids: Array,
@@ -56,16 +56,16 @@ def subset_figures(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return every figure of `FIGURES` over the slices and over the subjects of one subset.
+    """Return every score of `SCORES` over the slices and over the subjects of one subset.
 
     labels (N,) index into the classes; logits (N, K), or logs of
     probabilities; subject_ids (N,); class_names name
-    the classes, else their numbers do. Each figure is {"value", "low", "high"} as a fraction, with
+    the classes, else their numbers do. Each score is {"value", "low", "high"} as a fraction, with
     a 95% interval from a bootstrap over subjects within class (`bootstrap_interval`); None where
     undefined (the calibration error has no interval: its draws are biased). Shares of subjects
     also have "wilson_low" and "wilson_high". "slice_confusion" and "subject_confusion" are counts
     (K, K), rows the classes; with 3 classes or more,
-    "slice_per_class" and "subject_per_class" hold figures of each class against the rest. A class
+    "slice_per_class" and "subject_per_class" hold scores of each class against the rest. A class
     without slices has none and is no part of the means; where a class has but one subject, there
     are no intervals (`bootstrap_interval`).
 
@@ -73,7 +73,7 @@ def subset_figures(
     sessions bear different labels is one subject: "subject_labels" counts it once per label, as
     its rows are scored, draws take it as one, and no Wilson interval is given, since such rows are
     not independent. Where it is
-    not known whom a slice shows there are no subjects (0): their figures are None, and so are all
+    not known whom a slice shows there are no subjects (0): their scores are None, and so are all
     intervals.
     """
     names = [str(k) for k in range(logits.shape[1])] if class_names is None else class_names
@@ -87,27 +87,27 @@ def subset_figures(
     resampled = resample(labels, owner, len(people), draws if named else 0, seed)
     for level, units in levels.items():
         if named or level == "slice":
-            found |= _level_figures(level, units, resampled, names)
+            found |= _level_scores(level, units, resampled, names)
         else:
-            found |= {f"{level}_{name}": _value(np.nan) for name in FIGURES}
+            found |= {f"{level}_{name}": _value(np.nan) for name in SCORES}
     return found
 
 
-def _level_figures(
+def _level_scores(
     level: str, units: Units, resampled: Resampled, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the figures of slices or of subjects, under names that begin with the level."""
+    """Return the scores of slices or of subjects, under names that begin with the level."""
     positive = positive_class(names)
     whole = np.ones((1, resampled.drawn.shape[1]))
     all_counts = (whole, resampled.drawn, resampled.left_out)
     several = len(names) > 2
-    each = [class_figures(units, counts) if several else None for counts in all_counts]
+    each = [class_scores(units, counts) if several else None for counts in all_counts]
     once, drawn, left_out = (
-        figures(units, counts, positive, each=known)
+        scores(units, counts, positive, each=known)
         for counts, known in zip(all_counts, each, strict=True)
     )
     found: dict[str, Any] = {}
-    for name in FIGURES:
+    for name in SCORES:
         stratum = resampled.stratum
         speaks = np.ones(len(stratum), dtype=bool)
         if len(names) == 2 and name in ("sensitivity", "specificity"):
@@ -134,9 +134,9 @@ def _level_figures(
 def _per_class(
     level: str, each: Sequence[Any], stratum: Array, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return figures of each class against the rest: once, over draws and with subjects left out.
+    """Return scores of each class against the rest: once, over draws and with subjects left out.
 
-    each holds `class_figures` of the three, (·, K) by name.
+    each holds `class_scores` of the three, (·, K) by name.
     """
     once, drawn, left_out = each
 
@@ -154,7 +154,7 @@ def _per_class(
 
 
 def _value(value: float, interval: tuple[float, float] | None = None) -> Value:
-    """Return a figure and its interval as they are stored."""
+    """Return a score and its interval as they are stored."""
     if not np.isfinite(value):
         return {"value": None, "low": None, "high": None}
     low, high = interval or (None, None)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from headscope.analysis.final_layer.layer import Carrier, HeadAnalysis
+from headscope.analysis.final_layer.layer import HeadAnalysis, LogitContribution
 from headscope.analysis.final_layer.rows import QUANTILES
 from headscope.analysis.representation.collapse import Collapse
 from headscope.analysis.representation.features import FeatureAnalysis
@@ -22,7 +22,7 @@ MOST_COSINES = 10
 def head_facts(
     head: HeadAnalysis,
     seen: tuple[FeatureAnalysis, Collapse] | tuple[()] = (),
-    carried: Sequence[Carrier] = (),
+    carried: Sequence[LogitContribution] = (),
 ) -> dict[str, Any]:
     """Return every number of a final layer as JSON knows them.
 

@@ -15,12 +15,12 @@ from headscope.analysis import (
     HeadAnalysis,
     LogitScatter,
     PairAnalysis,
+    analyse_head,
     cohort_table,
     logit_scatter,
     markdown_table,
     regime_text,
     results_table,
-    run_head_analysis,
     setting_results,
     settings_table,
     shared_subjects,
@@ -193,7 +193,7 @@ def _pixels(path: Path) -> NDArray[np.uint8] | None:
 
 
 def _section(run: Run, figures: Path) -> Section:
-    head = run_head_analysis(run)
+    head = analyse_head(run)
     analyses = head.pairs
     return Section(
         run=run,

@@ -5,7 +5,7 @@ from math import isnan
 
 from markupsafe import Markup
 
-from headscope.analysis.leakage.split_gap import Gap, GapFigure, clearest_gap
+from headscope.analysis.leakage.split_gap import Gap, GapScore, clearest_gap
 from headscope.analysis.results.chance import area_words
 from headscope.analysis.results.comparisons import Comparison, Comparisons
 from headscope.analysis.results.settings import SettingResult, choose
@@ -225,7 +225,7 @@ def _claimed(best: SettingResult, gaps: Sequence[Gap]) -> Markup:
 
 def _claim(gap: Gap) -> Markup:
     """Say what one setting would have claimed, and what it reaches with subjects apart."""
-    figure = gap.figures["slice_accuracy"]
+    figure = gap.scores["slice_accuracy"]
     claim, honest = (
         100 * sum(values) / len(values) for values in (figure.by_slice, figure.by_subject)
     )
@@ -246,7 +246,7 @@ def _claim(gap: Gap) -> Markup:
 
 def _gap_interval(gap: Gap) -> Markup:
     """Return the interval of a gap and of what it speaks, or that there is none."""
-    figure, run = gap.figures["slice_accuracy"], _gap_key(gap)
+    figure, run = gap.scores["slice_accuracy"], _gap_key(gap)
     if isnan(figure.low) or isnan(figure.high):
         return Markup(", whose interval cannot be told")
     return Markup(" (95% interval {} to {}, {})").format(
@@ -260,7 +260,7 @@ def _other_gaps(chosen: Gap, measurable: Sequence[Gap]) -> Markup:
     """Say how many of all settings show a gap, and name the clearest where it is another."""
     if len(measurable) == 1:
         return Markup()
-    leaking = [gap for gap in measurable if gap.figures["slice_accuracy"].low > 0]
+    leaking = [gap for gap in measurable if gap.scores["slice_accuracy"].low > 0]
     text = Markup(" Of the {} settings measured under both splits, {} a leakage gap").format(
         number(len(measurable), "all", "gaps", "count"),
         Markup("{} {}").format(
@@ -273,7 +273,7 @@ def _other_gaps(chosen: Gap, measurable: Sequence[Gap]) -> Markup:
         return text + Markup(".")
     return text + Markup(", most clearly {}: {} points{}.").format(
         f"{clearest.architecture} ({clearest.variant})",
-        number(100 * clearest.figures["slice_accuracy"].gap, _gap_key(clearest),
+        number(100 * clearest.scores["slice_accuracy"].gap, _gap_key(clearest),
                "gap.slice_accuracy", "points"),
         _gap_interval(clearest),
     )  # fmt: skip
@@ -283,7 +283,7 @@ def _gap_key(gap: Gap) -> str:
     return f"{gap.architecture}-{gap.variant}"
 
 
-def _kind(figure: GapFigure) -> str:
+def _kind(figure: GapScore) -> str:
     """Name a gap by what its interval carries."""
     if figure.low > 0:
         return "a leakage gap"

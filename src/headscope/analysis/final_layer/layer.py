@@ -123,7 +123,7 @@ class SeedCorrelation(Shown):
 
 
 @dataclass(frozen=True)
-class Carrier:
+class LogitContribution:
     """A feature and what it adds to a class's logit, on average over slices of that class."""
 
     class_name: str
@@ -133,12 +133,12 @@ class Carrier:
     mean_feature: float
 
 
-def run_head_analysis(run: Run, pairs: Sequence[Pair] | None = None) -> HeadAnalysis:
+def analyse_head(run: Run, pairs: Sequence[Pair] | None = None) -> HeadAnalysis:
     """Analyse the final layer of a recorded run, with the null of its own training."""
     return head_analysis(**_recorded(run), pairs=pairs)
 
 
-def run_pair_analysis(run: Run, pair: Pair = (0, 1)) -> PairAnalysis:
+def analyse_pair(run: Run, pair: Pair = (0, 1)) -> PairAnalysis:
     """Analyse two rows of a recorded run, with the null of its own training."""
     return pair_analysis(**_recorded(run), pair=pair)
 
@@ -227,14 +227,14 @@ def seed_correlation(
     return SeedCorrelation(tuple(heads[0][2]), both[0], both[1], means[0], means[1])
 
 
-def carriers(
+def logit_contributions(
     weight: ArrayLike,
     features: ArrayLike,
     labels: ArrayLike | None = None,
     *,
     class_names: Sequence[str] | None = None,
     most: int = 10,
-) -> tuple[Carrier, ...]:
+) -> tuple[LogitContribution, ...]:
     """Return the `most` features that carry most of each class's logit, largest first.
 
     The contribution of feature j to logit k is w[k, j] times the mean of f[:, j] over the slices
@@ -253,15 +253,16 @@ def carriers(
     label = None if labels is None else np.asarray(labels)
     if label is not None and label.shape != (len(f),):
         raise InputError(f"labels have shape {label.shape}; features {f.shape} need ({len(f)},).")
-    found = []
+    contributions = []
     for k, name in enumerate(names):
         inside = f if label is None else f[label == k]
         if len(inside):
             mean = inside.mean(axis=0)  # (D,)
             share = W[k] * mean
             for j in np.argsort(-np.abs(share), kind="stable")[:most].tolist():
-                found.append(Carrier(name, j, float(share[j]), float(W[k, j]), float(mean[j])))
-    return tuple(found)
+                values = (float(part[j]) for part in (share, W[k], mean))
+                contributions.append(LogitContribution(name, j, *values))
+    return tuple(contributions)
 
 
 def _between(stack: Array) -> Array:

@@ -1,6 +1,6 @@
 """What the accuracy of an experiment is worth: leak gap, permuted labels, identity, dose.
 
-docs/science.md, section 7; docs/trust.md has the figures of real cohorts.
+docs/science.md, section 7; docs/trust.md has the scores of real cohorts.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from math import isnan
 from typing import Any, TypeVar
 
-from headscope.analysis.leakage.dose_response import Dose, leakage_dose
+from headscope.analysis.leakage.dose_response import Dose, dose_response
 from headscope.analysis.leakage.findings import (
     Finding,
     gap_finding,
@@ -19,7 +19,7 @@ from headscope.analysis.leakage.findings import (
     split_finding,
 )
 from headscope.analysis.leakage.permutation import PermutationTest, permutation_test
-from headscope.analysis.leakage.reidentification import Identity, identity_probe
+from headscope.analysis.leakage.reidentification import Identity, reidentify
 from headscope.analysis.leakage.split_gap import Gap, Neighbours, leak_gap, nearest_neighbours
 from headscope.analysis.results.table import NAMELESS, shared_subjects
 from headscope.analysis.retrain import trains_again
@@ -65,7 +65,7 @@ class Leakage(Shown):
         return [Table("Leakage", ("check", "outcome", "found"), rows, self.notes)]
 
 
-def leakage_analysis(
+def analyse_leakage(
     runs: Sequence[Run], *, permutations: int = PERMUTATIONS, audit: Audit | None = None
 ) -> Leakage:
     """Analyse the leakage of an experiment's runs; the same runs give the same result.
@@ -98,7 +98,7 @@ def leakage_analysis(
         run.name: test for run, test in zip(named, tests, strict=True) if isinstance(test, str)
     }
     neighbours = tuple(_each(nearest_neighbours, named))
-    identity = tuple(_each(identity_probe, [run for group in groups for run in _probed(group)]))
+    identity = tuple(_each(reidentify, [run for group in groups for run in _probed(group)]))
     doses = tuple(dose for group in groups if (dose := _dose(group)) is not None)
     notes += [f"{name}: {reason}" for name, reason in impossible.items()]
     notes += _untested([run for run in named if run.name not in impossible], permuted)
@@ -162,7 +162,7 @@ def _dose(group: Sequence[Run]) -> Dose | None:
     by_subject = _of_split(group, "subject")
     if not by_subject or not all(map(trains_again, by_subject)):
         return None
-    return leakage_dose(by_subject, _of_split(group, "slice"))
+    return dose_response(by_subject, _of_split(group, "slice"))
 
 
 def _probed(group: Sequence[Run]) -> list[Run]:

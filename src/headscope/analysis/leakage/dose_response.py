@@ -44,7 +44,7 @@ class Dose:
         return tuple(float(np.std(d, ddof=1)) if len(d) > 1 else 0.0 for d in self.accuracies)
 
 
-def leakage_dose(runs: Sequence[Run], by_slice: Sequence[Run] = ()) -> Dose | None:
+def dose_response(runs: Sequence[Run], by_slice: Sequence[Run] = ()) -> Dose | None:
     """Let test subjects into training, from none to all; None where no subject has two slices.
 
     runs are frozen ones under the split by subject, a seed each. In each draw one half of every

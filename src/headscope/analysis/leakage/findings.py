@@ -47,7 +47,7 @@ class Centre:
         """Return what the mean exceeds with probability `alarm` if nothing leaks.
 
         By Pearson's type III with its three first cumulants: with few subjects in a class the
-        figure of a permutation is skewed, and a normal tail is too short by a factor of 70.
+        score of a permutation is skewed, and a normal tail is too short by a factor of 70.
         """
         if np.isnan(self.spread):
             return self.chance + float(stats.t.isf(alarm, self.draws - 1)) * self.error
@@ -57,10 +57,10 @@ class Centre:
 def centre(tests: Sequence[PermutationTest]) -> Centre:
     """Pool the runs of one network and split: where permuted labels lead, beside chance.
 
-    Runs share permutations, so their figures are averaged permutation by permutation first. The
+    Runs share permutations, so their scores are averaged permutation by permutation first. The
     interval is that of the mean: what is left of the permutations' own scatter.
     """
-    drawn = [test.figures["slice_balanced_accuracy"].permuted for test in tests]
+    drawn = [test.scores["slice_balanced_accuracy"].permuted for test in tests]
     mean, shared = float(np.mean([np.mean(values) for values in drawn])), min(map(len, drawn))
     error = float("nan")
     if shared > 1:
@@ -92,7 +92,7 @@ def setting_p(tests: Sequence[PermutationTest]) -> float:
     Runs that share too few permutations to judge have twice the mean of their p-values, which
     holds however they depend on each other (Vovk and Wang 2020, Biometrika 107(4), 791–808).
     """
-    nulls = [test.figures["subject_balanced_accuracy"] for test in tests]
+    nulls = [test.scores["subject_balanced_accuracy"] for test in tests]
     if len(tests) == 1:
         return nulls[0].p
     by_key = [
@@ -132,18 +132,18 @@ def gap_finding(gap: Gap) -> Finding:
     if not gap.measurable:
         text = f"{name}: no gap, as a network of each pair predicts one class for all test slices"
         return Finding("Leak gap", "not checked", text)
-    figure = gap.figures["slice_accuracy"]
+    score = gap.scores["slice_accuracy"]
     text = (
-        f"{name}: slice accuracy {_percent(np.mean(figure.by_slice))} "
-        f"by slice, {_percent(np.mean(figure.by_subject))} by subject; gap "
-        f"{points(figure.gap)} points{_interval(figure.low, figure.high, gap.scope)}"
+        f"{name}: slice accuracy {_percent(np.mean(score.by_slice))} "
+        f"by slice, {_percent(np.mean(score.by_subject))} by subject; gap "
+        f"{points(score.gap)} points{_interval(score.low, score.high, gap.scope)}"
     )
     for key, words in (("slice_balanced_accuracy", "balanced accuracy"), ("slice_auc", "AUC")):
-        beside = gap.figures[key]
+        beside = gap.scores[key]
         text += f", of {words} {points(beside.gap)}{_interval(beside.low, beside.high)}"
     if gap.left_out:
         text += f"; {gap.left_out} of {len(gap.constant)} seeds left out: one class for all"
-    return Finding("Leak gap", "notice" if figure.low > 0 else "fine", text)
+    return Finding("Leak gap", "notice" if score.low > 0 else "fine", text)
 
 
 def neighbour_finding(found: Sequence[Neighbours]) -> Finding:
@@ -192,7 +192,7 @@ def observed_finding(tests: Sequence[PermutationTest]) -> Finding:
     first, p = tests[0], setting_p(tests)
     shown = f"p = {p:.3f}"
     if len(tests) > 1:
-        values = [test.figures["subject_balanced_accuracy"].p for test in tests]
+        values = [test.scores["subject_balanced_accuracy"].p for test in tests]
         shown += f" for the mean of {len(tests)} runs"
         shown += f" ({min(values):.3f} to {max(values):.3f} by run)"
     text = (

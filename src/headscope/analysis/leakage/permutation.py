@@ -23,7 +23,7 @@ from headscope.metrics import slice_units, subject_level
 from headscope.record import Run
 
 Array = NDArray[Any]
-FIGURES = (
+SCORES = (
     "slice_accuracy",
     "slice_balanced_accuracy",
     "subject_accuracy",
@@ -34,14 +34,14 @@ AGAIN = "classifier trained again on stored features"
 
 @dataclass(frozen=True)
 class Null:
-    """A figure of the test subset as observed, and with permuted labels."""
+    """A score of the test subset as observed, and with permuted labels."""
 
     observed: float
     permuted: tuple[float, ...]
 
     @cached_property
     def mean(self) -> float:
-        """Centre of the permuted figures: the chance level of this very design."""
+        """Centre of the permuted scores: the chance level of this very design."""
         return float(np.mean(self.permuted)) if self.permuted else float("nan")
 
     @property
@@ -66,7 +66,7 @@ class Null:
 
 @dataclass(frozen=True)
 class PermutationTest:
-    """A run beside its likes on permuted labels; figures by name, of `FIGURES`.
+    """A run beside its likes on permuted labels; scores by name, of `SCORES`.
 
     source says how the likes were trained: the classifier on stored features, or all of it.
     labels are keys of the permutations, the same for two runs where all their labels are; no_leak
@@ -81,7 +81,7 @@ class PermutationTest:
     classes: int
     draws: int
     source: str
-    figures: dict[str, Null]
+    scores: dict[str, Null]
     labels: tuple[str, ...] = ()
     no_leak: NoLeak | None = None
 
@@ -89,7 +89,7 @@ class PermutationTest:
 def permutation_test(
     run: Run, *, permutations: int = 200, permuted: Sequence[Run] = ()
 ) -> PermutationTest | None:
-    """Test a run's figures against permuted labels; None where there is nothing to test against.
+    """Test a run's scores against permuted labels; None where there is nothing to test against.
 
     Of a frozen run the classifier is trained `permutations` times on its stored features, by the
     run's own recipe; of any other, the runs of `permuted` are read, which were trained whole.
@@ -136,9 +136,7 @@ def permutation_test(
         classes=slices.classes,
         draws=labels.shape[1],
         source=source,
-        figures={
-            name: Null(observed[name], tuple(each[name] for each in null)) for name in FIGURES
-        },
+        scores={name: Null(observed[name], tuple(each[name] for each in null)) for name in SCORES},
         labels=tuple(_key(column) for column in labels.T),
         no_leak=no_leak(
             logits.argmax(axis=2), labels[rows], slices.subject[rows], slices.session[rows]

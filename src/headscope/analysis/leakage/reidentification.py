@@ -55,7 +55,7 @@ class Identity:
     linear_class: Probe
 
 
-def identity_probe(run: Run) -> Identity | None:
+def reidentify(run: Run) -> Identity | None:
     """Probe a run's features for subject and class; None without ids, or without two subjects.
 
     Subject. Nearest neighbour: is the nearest other test slice of the same subject? Slices of the

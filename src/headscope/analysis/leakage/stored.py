@@ -7,19 +7,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from headscope.analysis.leakage.analysis import PERMUTATIONS, Leakage, leakage_analysis
+from headscope.analysis.leakage.analysis import PERMUTATIONS, Leakage, analyse_leakage
 from headscope.analysis.leakage.dose_response import Dose
 from headscope.analysis.leakage.findings import Finding
 from headscope.analysis.leakage.permutation import Null, PermutationTest
 from headscope.analysis.leakage.reidentification import PROBES, Identity, Probe
-from headscope.analysis.leakage.split_gap import Gap, GapFigure, Neighbours
+from headscope.analysis.leakage.split_gap import Gap, GapScore, Neighbours
 from headscope.analysis.permute import NoLeak
 from headscope.audit_record import Audit, read_audit
 from headscope.errors import InputError
 from headscope.files import write_json
 from headscope.record import Run, read_experiment
 
-FORMAT = 3  # of the file and of what is computed: a new one computes anew
+FORMAT = 4  # of the file and of what is computed; the analysis is repeated for another
 T = TypeVar("T")
 
 
@@ -44,7 +44,7 @@ def stored_leakage(experiment: Path | str, *, permutations: int = PERMUTATIONS) 
             return read_leakage(stored)
     except (OSError, ValueError, TypeError, KeyError):  # none yet, or not of our making
         pass
-    result = leakage_analysis(runs, permutations=permutations, audit=audit)
+    result = analyse_leakage(runs, permutations=permutations, audit=audit)
     write_json(path, {"key": key} | result.to_dict())
     return result
 
@@ -55,7 +55,7 @@ def has_runs(folder: Path) -> bool:
 
 
 def runs_key(runs: Sequence[Run], permutations: int, audit: Audit | None = None) -> str:
-    """Return a SHA-256 of what the analysis is made from: settings, predictions and figures.
+    """Return a SHA-256 of what the analysis is made from: settings, predictions and scores.
 
     Of the audit it is what crosses each split.
     """
@@ -77,7 +77,7 @@ def read_leakage(stored: dict[str, Any]) -> Leakage:
             Gap(
                 **_tuples(gap)
                 | {
-                    "figures": _of(gap["figures"], GapFigure),
+                    "scores": _of(gap["scores"], GapScore),
                     "constant": tuple(map(tuple, gap["constant"])),
                 }
             )
@@ -104,14 +104,14 @@ def _permutation_test(values: dict[str, Any]) -> PermutationTest:
     return PermutationTest(
         **_tuples(values)
         | {
-            "figures": _of(values["figures"], Null),
+            "scores": _of(values["scores"], Null),
             "no_leak": NoLeak(**expected) if isinstance(expected, dict) else None,
         }
     )
 
 
-def _of(figures: dict[str, Any], kind: Callable[..., T]) -> dict[str, T]:
-    return {name: kind(**_tuples(figure)) for name, figure in figures.items()}
+def _of(scores: dict[str, Any], kind: Callable[..., T]) -> dict[str, T]:
+    return {name: kind(**_tuples(score)) for name, score in scores.items()}
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:

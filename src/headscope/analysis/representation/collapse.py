@@ -91,7 +91,7 @@ class Collapse(Shown):
         return [Table(title, ("", "measure", "value", "collapsed"), rows, self.notes)]
 
 
-def run_collapse_analysis(run: Run, subset: str = "test") -> Collapse:
+def analyse_collapse(run: Run, subset: str = "test") -> Collapse:
     """Measure neural collapse of a recorded run; off the training slices NC4 takes their means.
 
     Raises

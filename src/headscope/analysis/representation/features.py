@@ -134,7 +134,7 @@ class FeatureAnalysis(Shown):
         ]
 
 
-def run_feature_analysis(
+def analyse_features(
     run: Run,
     subset: str = "test",
     reference: Run | FeatureAnalysis | None = None,
@@ -154,7 +154,7 @@ def run_feature_analysis(
         raise InputError(f"subset {subset!r} is none of {', '.join(SUBSETS)}.")
     if isinstance(reference, Run):
         _check_same(run, reference)
-        reference = run_feature_analysis(reference, subset, pair=pair)
+        reference = analyse_features(reference, subset, pair=pair)
     stored, table = run.features, run.predictions
     rows = np.flatnonzero(stored["subset"] == subset)
     return feature_analysis(

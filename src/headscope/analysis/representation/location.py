@@ -123,7 +123,7 @@ class FlattenAnalysis(Shown):
         return [shuffled, probed]
 
 
-def run_flatten_analysis(
+def analyse_flattening(
     run: Run, *, repeats: int = REPEATS, probe_repeats: int = 5, seed: int = 0
 ) -> FlattenAnalysis:
     """Shuffle and probe the recorded feature maps of up to 256 test slices of a run.
@@ -299,7 +299,7 @@ def contribution_maps(
     return tail.local(found, wanted)
 
 
-def run_contribution_maps(
+def analyse_contributions(
     run: Run, pair: tuple[int, int] = (0, 1)
 ) -> tuple[Array, Array, NDArray[np.int64]]:
     """Return what each position adds to the logit of pair[1] less that of pair[0].

@@ -86,7 +86,7 @@ class TransferAnalysis(Shown):
         ]  # fmt: skip
 
 
-def run_transfer_analysis(run: Run, reference: Run | None = None) -> TransferAnalysis:
+def analyse_transfer(run: Run, reference: Run | None = None) -> TransferAnalysis:
     """Compare the stages of a run with those of the frozen run of the same network.
 
     Raises

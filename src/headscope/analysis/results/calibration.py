@@ -16,8 +16,8 @@ from headscope.metrics import (
     BINS,
     Units,
     calibration_bins,
-    figures,
     positive_class,
+    scores,
     slice_units,
     softmax,
     wilson,
@@ -90,7 +90,7 @@ class Calibration(Shown):
     notes: tuple[str, ...]
 
     def tables(self) -> Sequence[Table]:
-        """Return the figures before and after, and the operating points."""
+        """Return the scores before and after, and the operating points."""
         both = {"as trained": self.before, f"temperature {self.temperature:.3f}": self.after}
         rows = [(name, r.nll, r.brier, r.ece) for name, r in both.items() if r is not None]
         columns = ("probabilities", "negative log-likelihood", "Brier score", "calibration error")
@@ -111,7 +111,7 @@ class Calibration(Shown):
         return found
 
 
-def run_calibration(run: Run, sensitivity: float = 0.9) -> Calibration:
+def analyse_calibration(run: Run, sensitivity: float = 0.9) -> Calibration:
     """Return the calibration of a run's test, with temperature and thresholds from validation.
 
     sensitivity is what the second operating point asks for on validation.
@@ -191,7 +191,7 @@ def reliability(logits: Array, label: Array, bins: int = BINS) -> Reliability:
         means = [np.bincount(place, part, minlength=bins) / count for part in (confidence, correct)]
     brier = ece = nan
     if len(label):
-        found = figures(units, np.ones((1, len(label))), names=("brier", "ece"))
+        found = scores(units, np.ones((1, len(label))), names=("brier", "ece"))
         brier, ece = float(found["brier"][0]), float(found["ece"][0])
     return Reliability(
         count=tuple(count.tolist()),
@@ -216,10 +216,10 @@ def operating_points(
     truth = val.labels == positive
     if truth.all() or not truth.any():
         return ()
-    scores = val.margin(positive)
-    levels = np.unique(scores)
+    margins = val.margin(positive)
+    levels = np.unique(margins)
     cuts = np.concatenate([[levels[0]], (levels[1:] + levels[:-1]) / 2, [np.inf]])
-    called = scores >= cuts[:, None]  # (cuts, S)
+    called = margins >= cuts[:, None]  # (cuts, S)
     sens, spec = called[:, truth].mean(axis=1), (~called)[:, ~truth].mean(axis=1)
     fixed = np.where(sens >= sensitivity - 1e-12, spec, -1.0)
     rules = {

@@ -17,14 +17,14 @@ from headscope.record import Run
 from headscope.tables import Shown, Table
 
 KEYS = ["subject_id", "session_id", "plane", "slice_index", "label"]
-FIGURES = ("subject_accuracy", "slice_accuracy", "subject_auc")
+SCORES = ("subject_accuracy", "slice_accuracy", "subject_auc")
 SHOWN = ("Subject accuracy", "Slice accuracy", "Subject AUC")
 ALPHA = 0.05
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one setting's figure lies above another's, as a fraction; NaN where undefined.
+    """How far one setting's score lies above another's, as a fraction; NaN where undefined.
 
     low, high: 95% interval by the same draws of subjects for both; NaN where all draws agree.
     p by `test`; p_holm corrected for all pairs of the split.
@@ -81,26 +81,26 @@ class Comparisons(Shown):
         return tuple(comparison_sentence(row) for row in self.rows)
 
     def tables(self) -> Sequence[Table]:
-        """Return a table a figure: differences in points, intervals and corrected p."""
+        """Return a table a score: differences in points, intervals and corrected p."""
         columns = ("first", "second", "split", "subjects", "points", "95% interval", "p (Holm)")
         found = []
-        for name, words in zip(FIGURES, SHOWN, strict=True):
+        for name, words in zip(SCORES, SHOWN, strict=True):
             rows = [
                 (row.first, row.second, row.split, row.subjects, *_cells(getattr(row, name)))
                 for row in self.rows
             ]
-            notes = self.notes if name == FIGURES[-1] else ()
+            notes = self.notes if name == SCORES[-1] else ()
             found.append(Table(f"{words}, first minus second", columns, rows, notes))
         return found
 
     @property
     def table(self) -> pd.DataFrame:
         """One row a pair, fractions and p-values."""
-        plain = [field.name for field in fields(Comparison) if field.name not in FIGURES]
+        plain = [field.name for field in fields(Comparison) if field.name not in SCORES]
         rows = []
         for each in self.rows:
             row = {name: getattr(each, name) for name in plain}
-            for name in FIGURES:
+            for name in SCORES:
                 found = getattr(each, name)
                 row |= {f"{name}_{part.name}": getattr(found, part.name) for part in fields(found)}
             rows.append(row)
@@ -142,7 +142,7 @@ def compare_runs(runs: Iterable[Run]) -> Comparisons:
 def _corrected(rows: Sequence[Comparison]) -> list[Comparison]:
     """Correct the p-values of all pairs of a split for being so many."""
     found = list(rows)
-    for name in FIGURES:
+    for name in SCORES:
         adjusted = holm([getattr(row, name).p for row in found])
         found = [
             replace(row, **{name: replace(getattr(row, name), p_holm=float(p))}, pairs=len(found))
@@ -202,7 +202,7 @@ def _compare(
     one, two = (pools.of(runs) for runs in pair)
     right = [np.concatenate([test.subjects.correct for test in pool.tests]) for pool in (one, two)]
     counts = mcnemar(*right) if one.once_each else None
-    differences = {name: _difference(pools, pair, name) for name in FIGURES}
+    differences = {name: _difference(pools, pair, name) for name in SCORES}
     if counts:
         differences["subject_accuracy"] = replace(
             differences["subject_accuracy"], test="McNemar's exact test", p=counts.p

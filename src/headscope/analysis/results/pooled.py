@@ -16,7 +16,7 @@ from scipy.special import gammaln
 
 from headscope.analysis.units import Array, run_units
 from headscope.files import NO_ID
-from headscope.metrics import Resampled, Units, class_figures, figures, resample
+from headscope.metrics import Resampled, Units, class_scores, resample, scores
 from headscope.record import Run
 
 PERMUTATIONS = 9_999
@@ -105,7 +105,7 @@ class Pool:
             if name == "auc" and len(parts) > 1:
                 rows.append(pooled_auc(parts, counts, positive))
             else:
-                rows.append(figures(concatenate(parts), counts, positive, (name,))[name])
+                rows.append(scores(concatenate(parts), counts, positive, (name,))[name])
         return np.stack(rows)
 
     def drawn(self, level: str, name: str, positive: int = 0) -> tuple[Array, Array, Array]:
@@ -170,7 +170,7 @@ def pooled_auc(parts: Sequence[Units], counts: Array, positive: int = 0) -> Arra
         np.add.at(sums, (units.owner, units.labels), 1)
         held = counts.astype(np.float64) @ sums  # (B, K)
         weight = held * (held.sum(axis=1, keepdims=True) - held)
-        area += weight * np.nan_to_num(class_figures(units, counts)["auc"])
+        area += weight * np.nan_to_num(class_scores(units, counts)["auc"])
         pairs += weight
     with np.errstate(invalid="ignore"):
         shares = area / pairs  # (B, K), NaN where a class has no pair

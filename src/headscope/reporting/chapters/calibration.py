@@ -7,7 +7,7 @@ from string import ascii_lowercase
 
 from markupsafe import Markup
 
-from headscope.analysis.results.calibration import Calibration, run_calibration
+from headscope.analysis.results.calibration import Calibration, analyse_calibration
 from headscope.figures.reliability import plot_reliability
 from headscope.record import Run
 from headscope.reporting.numbers import number
@@ -27,7 +27,7 @@ from headscope.reporting.pictures import drawn
 
 def calibration_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
     """Say whether probabilities are right, and where validation would cut them."""
-    found = {run.name: run_calibration(run) for run in runs}
+    found = {run.name: analyse_calibration(run) for run in runs}
     points = _thresholds(runs, found)
     cut = "; thresholds on a subject's probability are chosen on validation too, and told on test."
     parts: list[Part] = [

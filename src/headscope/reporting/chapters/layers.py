@@ -9,13 +9,13 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from headscope.analysis.representation.collapse import Collapse, run_collapse_analysis
+from headscope.analysis.representation.collapse import Collapse, analyse_collapse
 from headscope.analysis.representation.location import (
     FlattenAnalysis,
-    run_contribution_maps,
-    run_flatten_analysis,
+    analyse_contributions,
+    analyse_flattening,
 )
-from headscope.analysis.representation.stages import TransferAnalysis, run_transfer_analysis
+from headscope.analysis.representation.stages import TransferAnalysis, analyse_transfer
 from headscope.errors import InputError
 from headscope.figures import plot_collapse, plot_flattening, plot_shuffle, plot_transfer
 from headscope.record import Run
@@ -48,7 +48,7 @@ def flattening_chapter(
     notes = []
     for run in runs:
         try:
-            found[run.name] = run_flatten_analysis(run)
+            found[run.name] = analyse_flattening(run)
         except InputError as error:
             notes.append(str(error))
     if not found:
@@ -129,7 +129,7 @@ def _fig1(run: Run, letter: str, pixels: NDArray[np.uint8] | None, figures: Path
     predicted, against = int(order[-1]), int(order[-2])
     if pixels is None or rows[k] >= len(pixels):
         return []
-    positions, _, _ = run_contribution_maps(run, (against, predicted))
+    positions, _, _ = analyse_contributions(run, (against, predicted))
     names = run.class_names
     figure = plot_flattening(
         pixels[rows[k]],
@@ -158,8 +158,7 @@ def _fig1(run: Run, letter: str, pixels: NDArray[np.uint8] | None, figures: Path
 def collapse_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
     """Measure how far each network has collapsed, on training and on held-out subjects."""
     found: dict[str, list[Collapse]] = {
-        run.name: [run_collapse_analysis(run, subset) for subset in ("train", "test")]
-        for run in runs
+        run.name: [analyse_collapse(run, subset) for subset in ("train", "test")] for run in runs
     }
     parts: list[Part] = [
         Words(
@@ -219,7 +218,7 @@ def layers_chapter(runs: Sequence[Run], figures: Path) -> Chapter | None:
     found: dict[str, TransferAnalysis] = {}
     for run in runs:
         try:
-            found[run.name] = run_transfer_analysis(run, twin(run, runs))
+            found[run.name] = analyse_transfer(run, twin(run, runs))
         except InputError:
             continue
     known = [run for run in runs if run.name in found and found[run.name].stages]

@@ -5,7 +5,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from headscope.analysis.representation.features import FeatureAnalysis, run_feature_analysis
+from headscope.analysis.representation.features import FeatureAnalysis, analyse_features
 from headscope.analysis.representation.separation import MOST_CLASSES
 from headscope.record import Run
 from headscope.reporting.numbers import number
@@ -35,7 +35,7 @@ def separations(runs: Sequence[Run]) -> dict[str, FeatureAnalysis]:
     for run in sorted(runs, key=lambda run: run.settings["regime"] != "frozen"):
         frozen = twin(run, runs)
         known = found.get(frozen.name) if frozen is not None and frozen.name != run.name else None
-        found[run.name] = run_feature_analysis(run, reference=known)
+        found[run.name] = analyse_features(run, reference=known)
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from headscope.analysis import carriers, seed_correlation
+from headscope.analysis import logit_contributions, seed_correlation
 from headscope.analysis.final_layer.layer import MOST_ROWS, HeadAnalysis
 from headscope.figures import plot_head_before_after, plot_row_distributions
 from headscope.record import Run
@@ -130,7 +130,7 @@ def _carriers(runs: Sequence[Run]) -> list[Part]:
     for run in runs:
         stored = run.features
         test = stored["subset"] == "test"
-        found = carriers(
+        found = logit_contributions(
             run.head["weight"],
             stored["features"][test],
             stored["label"][test],

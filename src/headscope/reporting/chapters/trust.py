@@ -253,9 +253,9 @@ def _gap_grid(gaps: Sequence[Gap]) -> Grid:
     for gap in gaps:
         name = f"{gap.architecture}-{gap.variant}"
         for key, words in GAPS.items():
-            if key not in gap.figures:
+            if key not in gap.scores:
                 continue
-            each = gap.figures[key]
+            each = gap.scores[key]
             by_subject, by_slice = (
                 sum(values) / len(values) for values in (each.by_subject, each.by_slice)
             )
