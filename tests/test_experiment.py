@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 import headscope.experiment.run as experiment_module
 from headscope.analysis.leakage.permutation import permutation_test, permute_labels
-from headscope.analysis.units import run_slices
+from headscope.analysis.units import read_samples
 from headscope.errors import InputError, RunError
 from headscope.experiment.config import make_config
 from headscope.experiment.run import RunsFailed, run
@@ -504,7 +504,7 @@ def test_permuted_labels_stand_apart_and_are_shared_by_a_subjects_slices(data, t
 def test_a_permutation_is_the_one_that_frozen_runs_are_tested_on(data, tmp_path):
     options = {"regimes": ["frozen", "scratch"], "splits": ["subject"], "epochs": 1, "count": 2}
     out = run(settings(data, tmp_path / "out", permutations=2, seeds=[5], **options))
-    frozen = run_slices(read_experiment(out)[0])
+    frozen = read_samples(read_experiment(out)[0])
     tested = permute_labels(
         frozen.label, frozen.subject, frozen.session, 2, subset=frozen.subset
     )  # (N, 2)

@@ -9,20 +9,21 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import NearestNeighbors
 from typer.testing import CliRunner
 
-from headscope.analysis import units as slices_module
+from headscope.analysis import probes as probes_module
+from headscope.analysis.leakage import dose_response as dose_module
+from headscope.analysis.leakage import reidentification as identity_module
+from headscope.analysis.leakage import stored as leakage_file
 from headscope.analysis.leakage.analysis import analyse_leakage
-from headscope.analysis.leakage.analysis import dose_response as dose_module
-from headscope.analysis.leakage.analysis import reidentification as identity_module
-from headscope.analysis.leakage.analysis import stored as leakage_file
 from headscope.analysis.leakage.dose_response import SHARES, dose_response
 from headscope.analysis.leakage.permutation import (
     permutation_test,
 )
-from headscope.analysis.leakage.reidentification import reidentify, ridge_scores
+from headscope.analysis.leakage.reidentification import reidentify
 from headscope.analysis.leakage.split_gap import leak_gap, nearest_neighbours
 from headscope.analysis.leakage.stored import read_leakage, runs_key, stored_leakage
+from headscope.analysis.probes import nearest, ridge_classes, standardise
 from headscope.analysis.retrain import train_heads
-from headscope.analysis.units import nearest, run_slices, standardised
+from headscope.analysis.units import read_samples
 from headscope.cli.app import app
 from headscope.errors import InputError
 from headscope.files import NO_ID
@@ -98,7 +99,7 @@ def test_the_same_run_twice_has_no_gap(both):
 
 def test_nearest_neighbours_agree_with_scikit_learn(both):
     for run in read_experiment(both):
-        slices = run_slices(run)
+        slices = read_samples(run)
         train, test = slices.rows("train"), slices.rows("test")
         features = slices.features.astype(float)
         scaled = (features - features[train].mean(axis=0)) / features[train].std(axis=0)
@@ -120,9 +121,9 @@ def test_nearest_in_blocks_is_the_same(monkeypatch):
     rng = np.random.default_rng(0)
     features, allowed = rng.normal(0, 1, (30, 4)), rng.random((10, 20)) < 0.5
     queries, candidates = np.arange(10), np.arange(10, 30)
-    whole = nearest(features, queries, candidates, allowed)
-    monkeypatch.setattr(slices_module, "BLOCK", 3)
-    assert np.array_equal(nearest(features, queries, candidates, allowed), whole)
+    whole = nearest(features, queries, candidates, allowed)[:, 0]
+    monkeypatch.setattr(probes_module, "BLOCK", 3)
+    assert np.array_equal(nearest(features, queries, candidates, allowed)[:, 0], whole)
     distance = ((features[queries, None] - features[candidates]) ** 2).sum(axis=2)
     distance[~allowed] = np.inf
     assert np.array_equal(whole, candidates[distance.argmin(axis=1)])
@@ -130,18 +131,22 @@ def test_nearest_in_blocks_is_the_same(monkeypatch):
 
 def test_features_that_do_not_vary_are_left_out():
     features = np.array([[1.0, 2, 5], [1, 4, 5], [1, 6, 9]], dtype=np.float32)
-    found = standardised(features, np.array([0, 1]))
+    found = standardise(features, np.array([0, 1]))
     np.testing.assert_allclose(found, [[-1], [1], [3]])
     none = nearest(found, np.array([0]), np.array([1, 2]), np.zeros((1, 2), dtype=bool))
-    assert none.tolist() == [-1]
+    assert none.tolist() == [[-1]]
 
 
-def test_ridge_scores_agree_with_scikit_learn():
+@pytest.mark.parametrize(("classes", "width"), [(2, 50), (4, 50), (4, 7), (1, 7)])
+def test_ridge_classes_are_those_of_ridge_regression_on_one_column_per_class(classes, width):
     rng = np.random.default_rng(0)
-    x, y, q = rng.normal(0, 2, (20, 50)), rng.normal(0, 1, (20, 3)), rng.normal(0, 2, (6, 50))
-    scale = ((x - x.mean(axis=0)) ** 2).sum() / 20
-    expected = Ridge(alpha=0.01 * scale).fit(x, y).predict(q)
-    np.testing.assert_allclose(ridge_scores(x, y, q), expected, atol=1e-8)
+    x, q = rng.normal(0, 2, (40, width)), rng.normal(0, 2, (60, width))
+    labels = np.arange(40) % classes + 3
+    y = (labels[:, None] == np.unique(labels)).astype(float)
+    scale = ((x - x.mean(axis=0)) ** 2).sum() / 40
+    scores = Ridge(alpha=0.01 * scale).fit(x, y).predict(q).reshape(60, -1)
+    expected = np.unique(labels)[scores.argmax(axis=1)]
+    assert np.array_equal(ridge_classes(x, labels, q, 0.01 * scale), expected)
 
 
 def test_features_of_heads_tell_subjects_apart_and_not_classes(tmp_path):
@@ -191,7 +196,7 @@ def test_the_nearest_neighbour_of_a_visit_is_sought_in_other_visits(tmp_path):
     # each session's slices are alike and far from the person's other session
     table = cohort_table(subjects=12, sessions=2, count=2)
     run = make_run(tmp_path, table, features_of(table, identity=0))
-    slices = run_slices(run)
+    slices = read_samples(run)
     rows = slices.rows("test")
     rng = np.random.default_rng(1)
     features = rng.normal(0, 1, (slices.session.max() + 1, 24))[slices.session]
@@ -232,7 +237,7 @@ def test_leaked_slices_take_the_place_of_others_and_are_never_judged(both, monke
     monkeypatch.setattr(dose_module, "train_heads", watched)
     monkeypatch.setattr(dose_module, "DRAWS", 1)
     found = dose_response([run])
-    slices = run_slices(run)
+    slices = read_samples(run)
     train, test = slices.rows("train"), slices.rows("test")
     assert np.array_equal(seen[0], train)
     assert all(len(np.unique(rows)) == len(train) for rows in seen)
@@ -281,7 +286,7 @@ def test_the_analysis_is_one_of_python_too(both):
         *["Nearest neighbour"] * 2,
         *["Permuted labels"] * 2,
         "Against permuted labels",
-        "Identity",
+        "Re-identification",
     ]
     assert "Leak gap" in repr(found)
     assert not found.serious
@@ -355,13 +360,13 @@ def test_odd_cohorts_get_a_stated_answer(name, tmp_path):
     if name == "a class absent from test":
         assert "lacks a class, so it has no balanced accuracy" in found.notes[0]
         assert np.isnan(gap.scores["slice_auc"].gap)
-        assert np.isnan(found.identity[0].linear_class.accuracy)
-        text = next(each.text for each in found.findings if each.check == "Identity")
+        assert np.isnan(found.reidentification[0].linear_class.accuracy)
+        text = next(each.text for each in found.findings if each.check == "Re-identification")
         assert "the class in undefined" in text
     assert not any("nan" in each.text for each in found.findings)
     if name == "one slice a subject":
-        assert found.identity == ()
-        assert found.doses == ()
+        assert found.reidentification == ()
+        assert found.dose_responses == ()
     if name == "all predictions equal":
         balanced = found.permuted[0].scores["slice_balanced_accuracy"]
         assert balanced.observed == 0.5

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headscope.analysis import retrain as heads_module
 from headscope.analysis.leakage.analysis import analyse_leakage
-from headscope.analysis.leakage.analysis import retrain as heads_module
 from headscope.analysis.leakage.findings import (
     centre,
     observed_finding,
@@ -26,7 +26,7 @@ from headscope.analysis.leakage.permutation import (
 )
 from headscope.analysis.leakage.stored import stored_leakage
 from headscope.analysis.retrain import HeadRecipe, head_recipe, train_heads
-from headscope.analysis.units import run_slices
+from headscope.analysis.units import read_samples
 from headscope.metrics import softmax
 from headscope.record import read_experiment
 from tests.leakage_runs import (
@@ -51,7 +51,7 @@ def trained(tmp_path_factory):
 
 def test_one_head_on_true_labels_is_the_recorded_one(trained):
     for run in read_experiment(trained):
-        slices = run_slices(run)
+        slices = read_samples(run)
         weight, bias = train_heads(
             slices.features, slices.label[:, None], slices.rows("train"), head_recipe(run)
         )
@@ -170,7 +170,7 @@ def test_p_counts_the_permutations_that_reach_what_was_observed():
 
 def test_accuracies_are_those_of_the_record(both):
     for run in read_experiment(both):
-        slices = run_slices(run)
+        slices = read_samples(run)
         rows = slices.rows("test")
         found = accuracies(slices.logits[rows], slices.label[rows], slices.subject[rows])
         for name, value in found.items():

@@ -198,7 +198,7 @@ def test_numbers_of_the_chapters_are_those_of_the_analyses(experiment, page):
         pair = f"{row.first} | {row.second} | {row.split}"
         shown = page.find(pair, "difference.subject_accuracy")
         assert shown == [repr(100 * row.subject_accuracy.value)]
-    for test in stored_leakage(experiment).identity:
+    for test in stored_leakage(experiment).reidentification:
         shown = page.find(test.run, "linear_subject.accuracy")
         assert shown == [repr(test.linear_subject.accuracy)]
 

@@ -149,6 +149,11 @@ class Run:
         with self._readable("metrics.json") as path:
             return json.loads(path.read_text(encoding="utf-8"))
 
+    def score(self, subset: str, name: str, part: str = "value") -> float:
+        """Return a score of a subset, or an end of its interval; NaN where undefined or unknown."""
+        value = ((self.metrics.get(subset) or {}).get(name) or {}).get(part)
+        return float("nan") if value is None else float(value)
+
     @cached_property
     def head(self) -> Arrays:
         """The final layer before and after training."""

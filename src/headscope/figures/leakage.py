@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from headscope.analysis.leakage.dose_response import Dose
+from headscope.analysis.leakage.dose_response import DoseResponse
 from headscope.analysis.leakage.permutation import PermutationTest
-from headscope.analysis.leakage.reidentification import Identity
+from headscope.analysis.leakage.reidentification import Reidentification
 from headscope.analysis.leakage.split_gap import Gap
 from headscope.figures.style import (
     COLOURS,
@@ -90,7 +90,7 @@ def plot_permutations(
 
 
 @styled
-def plot_dose(dose: Dose, title: str = "", ax: Axes | None = None) -> Figure:
+def plot_dose(dose: DoseResponse, title: str = "", ax: Axes | None = None) -> Figure:
     """Draw slice accuracy by the share of test subjects let into training, with its spread."""
     own = ax is None
     ax = new_figure(COLUMN, 58 * MM).subplots() if ax is None else ax
@@ -114,7 +114,9 @@ def plot_dose(dose: Dose, title: str = "", ax: Axes | None = None) -> Figure:
 
 
 @styled
-def plot_identity(results: Sequence[Identity], title: str = "", ax: Axes | None = None) -> Figure:
+def plot_identity(
+    results: Sequence[Reidentification], title: str = "", ax: Axes | None = None
+) -> Figure:
     """Draw how well features tell subjects and classes apart: a row a regime, chance in grey.
 
     Filled: nearest neighbour; hollow: linear probe. Small marks are runs, large ones their mean.
@@ -138,7 +140,7 @@ def plot_identity(results: Sequence[Identity], title: str = "", ax: Axes | None 
 
 
 def _draw_probes(
-    ax: Axes, results: Sequence[Identity], target: str, y: float, k: int, first: bool
+    ax: Axes, results: Sequence[Reidentification], target: str, y: float, k: int, first: bool
 ) -> None:
     """Draw both probes of one target, and chance as a grey bar from zero."""
     for n, (probe, words) in enumerate((("nearest", "nearest neighbour"), ("linear", "linear"))):

@@ -1,20 +1,11 @@
 """Slice and subject scores with 95% intervals over subjects.
 
-The unit of inference is the subject: slices of one head are near copies of each other, so
+The unit of inference is the subject: slices of one subject are near copies of each other, so
 intervals resample subjects, never slices (docs/trust.md, Intervals).
 """
 
-from headscope.metrics.intervals import (
-    DRAWS,
-    Resampled,
-    Value,
-    bootstrap_interval,
-    draw_subjects,
-    resample,
-    strata,
-    way_of,
-    wilson,
-)
+from headscope.metrics.draws import DRAWS, Drawn, Resampled, draw_subjects, resample, strata
+from headscope.metrics.intervals import bootstrap_interval, way_of, wilson
 from headscope.metrics.repeats import SHARED, SHARED_GAP, repeated_draws, repeated_interval
 from headscope.metrics.scores import (
     BINS,
@@ -42,10 +33,10 @@ __all__ = [
     "SCORES",
     "SHARED",
     "SHARED_GAP",
+    "Drawn",
     "Resampled",
     "Tally",
     "Units",
-    "Value",
     "bootstrap_interval",
     "calibration_bins",
     "class_scores",

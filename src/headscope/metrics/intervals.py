@@ -1,61 +1,18 @@
 """Intervals at 95%: a bootstrap over subjects within class, and Wilson's for shares of subjects."""
 
-from math import sqrt
-from typing import Literal, NamedTuple
+from math import nan, sqrt
+from typing import Literal
 
 import numpy as np
 from scipy import stats
 
 from headscope.metrics.subjects import Array
 
-DRAWS = 2000
 LEVEL = 0.95
 Way = Literal["expanded", "bca", "percentile"]
 _NORMAL = float(stats.norm.ppf((1 + LEVEL) / 2))
-Value = dict[str, float | None]
 # Figures of draws are single precision; a spread below this is rounding.
 _ALIKE = 1e-6
-
-
-class Resampled(NamedTuple):
-    """Subjects drawn anew (B, S), each left out once (S, S), and their classes (S,)."""
-
-    drawn: Array
-    left_out: Array
-    stratum: Array
-
-
-def resample(
-    labels: Array, owner: Array, people: int, draws: int = DRAWS, seed: int = 0
-) -> Resampled:
-    """Return what intervals are made of: counts of a bootstrap and of a jackknife of subjects."""
-    drawn = draw_subjects(labels, owner, people, draws, seed)
-    return Resampled(drawn, 1 - np.eye(people), strata(labels, owner, people))
-
-
-def draw_subjects(
-    labels: Array, owner: Array, people: int, draws: int = DRAWS, seed: int = 0
-) -> Array:
-    """Return how often each subject stands in each draw, (draws, S): with replacement, by class.
-
-    labels (N,) of slices and owner (N,), whose they are. A subject belongs to the class of its
-    first slice. Counts are whole numbers in single precision.
-    """
-    rng = np.random.default_rng(seed)
-    stratum = strata(labels, owner, people)
-    counts = np.zeros((draws, people), dtype=np.float32)
-    for k in np.unique(stratum):
-        members = np.flatnonzero(stratum == k)
-        share = np.full(len(members), 1 / len(members))
-        counts[:, members] = rng.multinomial(len(members), share, size=draws)
-    return counts
-
-
-def strata(labels: Array, owner: Array, people: int) -> Array:
-    """Return each subject's class (S,): the label of its first slice."""
-    stratum = np.empty(people, dtype=np.int64)
-    stratum[owner[::-1]] = labels[::-1]
-    return stratum
 
 
 def bootstrap_interval(
@@ -69,9 +26,9 @@ def bootstrap_interval(
     and the normal quantile behind them should be Student's with n − K degrees of freedom. Both
     reach too far the coarser a score is (bench/coverage.py), so means over slices are expanded,
     ranks of subjects are BCa, and counts of subjects take the `percentile` as it is. Where every
-    draw gives the same (all right, or one class called for all),
-    or a class has but one subject, the bootstrap cannot say how sure the score is: no interval
-    rather than one too narrow.
+    draw gives the same (all correct, or one class predicted for all), or a class has but one
+    subject, the bootstrap cannot say how sure the score is: no interval rather than one too
+    narrow.
     Sources: Efron 1987, JASA 82, 171–185; Davison & Hinkley 1997, section 5.3.2 for strata;
     Hesterberg 2015, The American Statistician 69(4), 371–386, for the expansion.
     """
@@ -115,13 +72,9 @@ def _acceleration(left_out: Array, stratum: Array) -> float:
     return float((influence**3).sum()) / (6 * spread**1.5) if spread > 1e-18 else 0.0
 
 
-def wilson(right: float, count: float) -> tuple[float, float]:
+def wilson(right: int, count: int) -> tuple[float, float]:
     """Return the 95% interval of a share, right of count; NaN of none. Source: Wilson 1927."""
     if count == 0:
-        return float("nan"), float("nan")
-    z2 = _NORMAL**2
-    share = right / count
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = sqrt(z2 * share * (1 - share) / count + (z2 / (2 * count)) ** 2) / (1 + z2 / count)
-    # at none or all right the bound is 0 or 1 itself, which rounding must not miss
-    return (0.0 if right == 0 else middle - half), (1.0 if right == count else middle + half)
+        return nan, nan
+    interval = stats.binomtest(right, count).proportion_ci(LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -6,9 +6,10 @@ from math import isnan, nan
 
 import numpy as np
 
+from headscope.analysis.probes import nearest, standardise
 from headscope.analysis.results.pooled import Pool, pool_sides
-from headscope.analysis.units import nearest, run_slices, standardised
-from headscope.metrics import SHARED_GAP, repeated_interval
+from headscope.analysis.units import read_samples, run_facts
+from headscope.metrics import SHARED_GAP
 from headscope.record import Run
 
 MEASURES = ("accuracy", "balanced_accuracy", "auc")
@@ -97,7 +98,7 @@ def _order(score: GapScore) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Whose the nearest training slice of each test slice is.
+    """How many test slices have a slice of the same subject nearest in training.
 
     share of the n test slices have one of the same subject for nearest (0 under a split by
     subject); then the run's accuracy on those and on the rest, NaN where there are none.
@@ -155,48 +156,35 @@ def _pools(pairs: Sequence[Pair]) -> list[Pool]:
 
 def _gap(name: str, pools: Sequence[Pool], varied: bool) -> GapScore:
     level, quantity = name.split("_", 1)
-    sides = [pool.drawn(level, quantity) for pool in pools]
-    by_subject, by_slice = (tuple(once.tolist()) for once, *_ in sides)
+    by_subject, by_slice = (pool.drawn(level, quantity) for pool in pools)
+    values = tuple(by_subject.once.tolist()), tuple(by_slice.once.tolist())
     if not varied:
-        return GapScore(by_subject, by_slice, nan, nan, nan)
-    once, drawn, left_out = (slice_ - subject for subject, slice_ in zip(*sides, strict=True))
-    interval = None
+        return GapScore(*values, nan, nan, nan)
+    gap, interval = by_slice - by_subject, None
     if min(pool.fewest_per_class for pool in pools) >= FEWEST_SUBJECTS:
-        interval = repeated_interval(
-            once,
-            drawn,
-            left_out,
-            pools[0].labels,
-            ratio=float(np.mean([pool.ratio for pool in pools])),
-            shared=SHARED_GAP,
-            bounds=(-1.0, 1.0),
-        )
+        ratio = float(np.mean([pool.ratio for pool in pools]))
+        interval = gap.interval(ratio=ratio, shared=SHARED_GAP, bounds=(-1.0, 1.0))
     low, high = interval or (nan, nan)
-    return GapScore(by_subject, by_slice, float(once.mean()), low, high)
+    return GapScore(*values, gap.mean, low, high)
 
 
 def nearest_neighbours(run: Run) -> Neighbours | None:
-    """Say whose the nearest training slice is of each test slice; None without subject ids.
+    """Return how many test slices have their subject's slice nearest in training.
 
     By Euclidean distance of the features that the head reads, each standardised over the training
-    slices.
+    slices. None without subject ids.
     """
-    slices = run_slices(run)
-    train, test = slices.rows("train"), slices.rows("test")
-    if not slices.named:
+    samples = read_samples(run)
+    train, test = samples.rows("train"), samples.rows("test")
+    if not samples.named:
         return None
-    features = standardised(slices.features, train)
-    found = nearest(features, test, train)
-    same = slices.subject[found] == slices.subject[test]
-    right = slices.logits[test].argmax(axis=1) == slices.label[test]
+    neighbour = nearest(standardise(samples.features, train), test, train)[:, 0]
+    same = samples.subject[neighbour] == samples.subject[test]
+    right = samples.logits[test].argmax(axis=1) == samples.label[test]
     return Neighbours(
-        run=run.name,
-        architecture=str(run.settings["architecture"]),
-        variant=run.setting.variant,
-        split=str(run.settings["split"]),
-        seed=int(run.settings["seed"]),
+        **run_facts(run),
         slices=len(test),
         share=float(same.mean()),
-        same_accuracy=float(right[same].mean()) if same.any() else float("nan"),
-        other_accuracy=float(right[~same].mean()) if (~same).any() else float("nan"),
+        same_accuracy=float(right[same].mean()) if same.any() else nan,
+        other_accuracy=float(right[~same].mean()) if (~same).any() else nan,
     )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from headscope.analysis.arrays import check_ids, check_labels
+from headscope.analysis.probes import ridge_classes
 from headscope.analysis.representation.discriminant import subject_folds
 from headscope.analysis.representation.readout import Tail, read_tail
 from headscope.analysis.representation.separation import compact
@@ -270,7 +271,8 @@ def linear_probe(
         for part in np.unique(fold):
             out = fold == part
             penalty = _penalty(X[~out], labels[~out], subjects[~out], seed + r)
-            right[out] = _predict(X[~out], labels[~out], X[out], penalty) == labels[out]
+            predicted = ridge_classes(X[~out], labels[~out], X[out], penalty * (~out).sum())
+            right[out] = predicted == labels[out]
         accuracy[r] = right.mean()
     spread = float(accuracy.std(ddof=1)) if repeats > 1 else nan
     return Probe(reads, D, accuracy, float(accuracy.mean()), spread)
@@ -345,15 +347,6 @@ def check_maps(values: ArrayLike) -> NDArray[np.floating]:
     return maps
 
 
-def _predict(X: Array, y: NDArray[np.int64], of: Array, penalty: float) -> NDArray[np.int64]:
-    """Fit a ridge classifier to points (n, D), and return the classes of others."""
-    from sklearn.linear_model import RidgeClassifier  # takes a second
-
-    if len(np.unique(y)) < 2:
-        return np.full(len(of), y[0])
-    return RidgeClassifier(alpha=penalty * len(X), solver="cholesky").fit(X, y).predict(of)
-
-
 def _penalty(X: Array, y: NDArray[np.int64], people: NDArray[np.str_], seed: int) -> float:
     """Choose the penalty by folds of subjects; the middle one where there are too few."""
     fold = subject_folds(people, y, 4, seed=seed) if len(np.unique(y)) > 1 else None
@@ -363,5 +356,6 @@ def _penalty(X: Array, y: NDArray[np.int64], people: NDArray[np.str_], seed: int
     for part in np.unique(fold):
         out = fold == part
         for number, penalty in enumerate(PENALTIES):
-            right[number] += (_predict(X[~out], y[~out], X[out], penalty) == y[out]).sum()
+            predicted = ridge_classes(X[~out], y[~out], X[out], penalty * (~out).sum())
+            right[number] += (predicted == y[out]).sum()
     return PENALTIES[int(right.argmax())]

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from headscope.analysis.leakage.analysis import Leakage
 from headscope.analysis.leakage.permutation import PermutationTest
-from headscope.analysis.leakage.reidentification import Identity, Probe
+from headscope.analysis.leakage.reidentification import Probe, Reidentification
 from headscope.analysis.leakage.split_gap import Gap
 from headscope.analysis.results.comparisons import Comparisons, Difference
 from headscope.analysis.results.settings import SettingResult
@@ -226,12 +226,12 @@ def leakage_chapter(found: Leakage, figures: Path) -> Chapter:
     ]
     parts += _gaps(found.gaps, figures)
     parts += _permutations(found.permuted, figures)
-    parts += _identity(found.identity, figures)
+    parts += _identity(found.reidentification, figures)
     parts += _doses(found, figures)
     if found.gaps:
         parts.append(Folded("The gap in numbers", [_gap_grid(found.gaps)]))
-    if found.identity:
-        parts.append(Folded("The probes in numbers", [_identity_grid(found.identity)]))
+    if found.reidentification:
+        parts.append(Folded("The probes in numbers", [_identity_grid(found.reidentification)]))
     if found.notes:
         parts.append(Words(found.notes))
     return Chapter("leakage", "What the split is worth", parts)
@@ -306,7 +306,7 @@ def _permutations(tests: Sequence[PermutationTest], figures: Path) -> list[Part]
     return parts
 
 
-def _identity(found: Sequence[Identity], figures: Path) -> list[Part]:
+def _identity(found: Sequence[Reidentification], figures: Path) -> list[Part]:
     if not found:
         return []
     alt = "How well features tell subjects and classes apart, a row a regime, with chance."
@@ -317,7 +317,7 @@ def _identity(found: Sequence[Identity], figures: Path) -> list[Part]:
     return [Plate(drawn(plot_identity(found), figures / "identity", alt), caption)]
 
 
-def _identity_grid(found: Sequence[Identity]) -> Grid:
+def _identity_grid(found: Sequence[Reidentification]) -> Grid:
     rows: list[list[Cell]] = [
         [
             each.run,
@@ -359,7 +359,7 @@ def _probe(probe: Probe, run: str, name: str) -> Markup:
 
 def _doses(found: Leakage, figures: Path) -> list[Part]:
     parts: list[Part] = []
-    for dose in found.doses:
+    for dose in found.dose_responses:
         title = f"{dose.architecture}, {dose.variant}"
         stem = figures / f"dose-{dose.architecture}-{dose.variant}".replace("/", "-")
         alt = f"Slice accuracy by the share of test subjects let into training; {title}."
