@@ -14,7 +14,7 @@ hs.figures.plot_weights(found.pairs[0])             every figure of the report, 
 hs.head_analysis(weight, bias, initial)             the final layer, explained
 hs.read_head("network.pth")                         the final layer of anyone's network
 hs.feature_analysis(features, logits, labels, subjects)   what it reads: classes, subjects
-hs.leakage_analysis(hs.read_experiment("first"))    leak gap, permuted labels, identity, dose
+hs.analyse_leakage(hs.read_experiment("first"))    leak gap, permuted labels, identity, dose
 hs.compare_runs(hs.read_experiment("experiment"))   which settings differ, on the same subjects
 """
 
@@ -24,15 +24,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headscope import figures
     from headscope.analysis.final_layer.layer import (
-        carriers,
+        analyse_head,
+        analyse_pair,
         head_analysis,
-        run_head_analysis,
+        logit_contributions,
         seed_correlation,
     )
     from headscope.analysis.final_layer.pairs import pair_analysis
-    from headscope.analysis.leakage.analysis import leakage_analysis
-    from headscope.analysis.representation.features import feature_analysis, run_feature_analysis
-    from headscope.analysis.results.calibration import run_calibration
+    from headscope.analysis.leakage.analysis import analyse_leakage
+    from headscope.analysis.representation.features import analyse_features, feature_analysis
+    from headscope.analysis.results.calibration import analyse_calibration
     from headscope.analysis.results.comparisons import compare_runs
     from headscope.auditing.audit import audit
     from headscope.auditing.inspect import inspect_data as inspect
@@ -60,7 +61,7 @@ _HOMES = {
     "figures": ("headscope.figures", ""),
     "head_analysis": ("headscope.analysis.final_layer.layer", "head_analysis"),
     "inspect": ("headscope.auditing.inspect", "inspect_data"),
-    "leakage_analysis": ("headscope.analysis.leakage.analysis", "leakage_analysis"),
+    "analyse_leakage": ("headscope.analysis.leakage.analysis", "analyse_leakage"),
     "list_models": ("headscope.models.listing", "list_models"),
     "predict": ("headscope.experiment.predict", "predict"),
     "pair_analysis": ("headscope.analysis.final_layer.pairs", "pair_analysis"),
@@ -68,13 +69,21 @@ _HOMES = {
     "read_experiment": ("headscope.record", "read_experiment"),
     "report": ("headscope.reporting", "write_report"),
     "run": ("headscope.experiment.run", "run"),
-    "run_calibration": ("headscope.analysis.results.calibration", "run_calibration"),
-    "run_feature_analysis": ("headscope.analysis.representation.features", "run_feature_analysis"),
-    "carriers": ("headscope.analysis.final_layer.layer", "carriers"),
+    "analyse_calibration": ("headscope.analysis.results.calibration", "analyse_calibration"),
+    "analyse_features": ("headscope.analysis.representation.features", "analyse_features"),
+    "logit_contributions": ("headscope.analysis.final_layer.layer", "logit_contributions"),
     "seed_correlation": ("headscope.analysis.final_layer.layer", "seed_correlation"),
-    "run_head_analysis": ("headscope.analysis.final_layer.layer", "run_head_analysis"),
+    "analyse_pair": ("headscope.analysis.final_layer.layer", "analyse_pair"),
+    "analyse_head": ("headscope.analysis.final_layer.layer", "analyse_head"),
     "slice": ("headscope.slicing.export", "slice_data"),
     "simulate": ("headscope.simulation.cohort", "simulate_cohort"),
+}
+RENAMED = {
+    "carriers": "logit_contributions",
+    "leakage_analysis": "analyse_leakage",
+    "run_calibration": "analyse_calibration",
+    "run_feature_analysis": "analyse_features",
+    "run_head_analysis": "analyse_head",
 }
 __version__ = "0.1.0"
 __all__ = [
@@ -82,25 +91,26 @@ __all__ = [
     "InputError",
     "Run",
     "RunError",
+    "analyse_calibration",
+    "analyse_features",
+    "analyse_head",
+    "analyse_leakage",
+    "analyse_pair",
     "audit",
-    "carriers",
     "compare_runs",
     "feature_analysis",
     "fetch",
     "figures",
     "head_analysis",
     "inspect",
-    "leakage_analysis",
     "list_models",
+    "logit_contributions",
     "pair_analysis",
     "predict",
     "read_experiment",
     "read_head",
     "report",
     "run",
-    "run_calibration",
-    "run_feature_analysis",
-    "run_head_analysis",
     "seed_correlation",
     "simulate",
     "slice",

@@ -10,7 +10,7 @@ from headscope.cli.options import names
 from headscope.errors import InputError
 
 if TYPE_CHECKING:
-    from headscope.analysis import Carrier, HeadAnalysis
+    from headscope.analysis import HeadAnalysis, LogitContribution
     from headscope.analysis.representation.collapse import Collapse
     from headscope.analysis.representation.features import FeatureAnalysis
     from headscope.models.checkpoint import Head
@@ -97,9 +97,9 @@ def _analyse(
 
 def _look_at(
     path: Path, found: "Head", head: "HeadAnalysis"
-) -> "tuple[tuple[FeatureAnalysis, Collapse], tuple[Carrier, ...]]":
+) -> "tuple[tuple[FeatureAnalysis, Collapse], tuple[LogitContribution, ...]]":
     """Analyse the features that the layer read: the test slices, where subsets are named."""
-    from headscope.analysis.final_layer.layer import carriers
+    from headscope.analysis.final_layer.layer import logit_contributions
     from headscope.analysis.representation.collapse import collapse_analysis
     from headscope.analysis.representation.features import feature_analysis
     from headscope.models.checkpoint import read_arrays
@@ -112,7 +112,7 @@ def _look_at(
         arrays = {name: each[kept] for name, each in arrays.items() if len(each) == rows}
     read, label = arrays["features"].astype("float64"), arrays["label"]
     names = list(head.class_names)
-    by_class = carriers(found.weight, read, label, class_names=names, most=5)
+    by_class = logit_contributions(found.weight, read, label, class_names=names, most=5)
     logits = read @ found.weight.T + (0 if found.bias is None else found.bias)  # (N, K)
     seen = feature_analysis(
         read, logits, label, arrays["subject_id"], arrays.get("session_id"),
@@ -128,7 +128,7 @@ def _print(
     found: "Head",
     head: "HeadAnalysis",
     seen: "tuple[FeatureAnalysis, Collapse] | tuple[()]",
-    carried: "tuple[Carrier, ...]",
+    carried: "tuple[LogitContribution, ...]",
 ) -> None:
     import sys
 
@@ -141,11 +141,11 @@ def _print(
         console.print(Text(found.note))
     console.print(head)
     if seen:
-        from headscope.analysis.display import Sheet, to_rich
+        from headscope.tables import Table
 
         rows = [(c.class_name, str(c.feature), c.contribution, c.weight) for c in carried]
         columns = ("class", "feature", "contribution", "weight")
-        console.print(to_rich(Sheet("Features that carry the logits", columns, rows)))
+        console.print(Table("Features that carry the logits", columns, rows))
         console.print(*seen, sep="\n")
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from headscope.audit_record import Audit
     from headscope.experiment.estimate import Estimate
     from headscope.experiment.predict import Prediction
+    from headscope.tables import Table
 
 
 def conclude(experiment: Path) -> None:
@@ -115,18 +116,24 @@ def _size(size: float | None) -> str:
     return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
 
 
-def print_table(table: "pd.DataFrame") -> None:
+def print_table(table: "pd.DataFrame | Table") -> None:
     """Print a table on stdout: in a terminal as wide as it is, in a pipe as wide as it needs."""
     from rich import box
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Table as RichTable
 
-    shown = Table(box=box.SIMPLE_HEAD)
+    from headscope.tables import Table
+
+    width = None if sys.stdout.isatty() else 200
+    console = Console(highlight=False, width=width)
+    if isinstance(table, Table):
+        console.print(table)
+        return
+    shown = RichTable(box=box.SIMPLE_HEAD)
     for name in table.columns:
         numeric = table[name].map(lambda value: str(value)[:1].isdigit()).all()
         shown.add_column(escape(str(name)), justify="right" if numeric else "left")
     for row in table.itertuples(index=False):
         shown.add_row(*(escape(str(value)) for value in row))
-    width = None if sys.stdout.isatty() else 200
-    Console(highlight=False, width=width).print(shown)
+    console.print(shown)

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from headscope.analysis.leakage.dose_response import Dose
+from headscope.analysis.leakage.dose_response import DoseResponse
 from headscope.analysis.leakage.permutation import PermutationTest
-from headscope.analysis.leakage.reidentification import Identity
+from headscope.analysis.leakage.reidentification import Reidentification
 from headscope.analysis.leakage.split_gap import Gap
 from headscope.figures.style import (
     COLOURS,
@@ -54,7 +54,7 @@ def plot_permutations(
     ax = panel_of(ax, 62 * MM)
     lines = []
     for k, (split, name) in enumerate(SPLITS.items()):
-        nulls = [test.figures[figure] for test in tests if test.split == split]
+        nulls = [test.scores[figure] for test in tests if test.split == split]
         if not nulls:
             continue
         sign = 1 - 2 * k
@@ -91,7 +91,7 @@ def plot_permutations(
 
 
 @apply_style
-def plot_dose(dose: Dose, title: str = "", ax: Axes | None = None) -> Figure:
+def plot_dose(dose: DoseResponse, title: str = "", ax: Axes | None = None) -> Figure:
     """Draw slice accuracy by the share of test subjects let into training, with its spread."""
     alone = ax is None
     ax = panel_of(ax, 58 * MM)
@@ -113,7 +113,9 @@ def plot_dose(dose: Dose, title: str = "", ax: Axes | None = None) -> Figure:
 
 
 @apply_style
-def plot_identity(results: Sequence[Identity], title: str = "", ax: Axes | None = None) -> Figure:
+def plot_identity(
+    results: Sequence[Reidentification], title: str = "", ax: Axes | None = None
+) -> Figure:
     """Draw how well features tell subjects and classes apart: one row per regime, chance in grey.
 
     Filled: nearest neighbour; hollow: linear probe. Small marks are runs, large ones their mean.
@@ -133,7 +135,7 @@ def plot_identity(results: Sequence[Identity], title: str = "", ax: Axes | None 
 
 
 def _draw_probes(
-    ax: Axes, results: Sequence[Identity], target: str, y: float, k: int, first: bool
+    ax: Axes, results: Sequence[Reidentification], target: str, y: float, k: int, first: bool
 ) -> None:
     """Draw both probes of one target, and chance as a grey bar from zero."""
     for n, (name, label) in enumerate(PROBES.items()):
@@ -167,7 +169,7 @@ def plot_gap(gaps: Sequence[Gap], title: str = "", ax: Axes | None = None) -> Fi
 
 
 def _draw_gap(ax: Axes, gap: Gap, name: str, y: float, first: bool) -> None:
-    score = gap.figures[name]
+    score = gap.scores[name]
     splits = dict(zip(SPLITS.values(), (score.by_subject, score.by_slice), strict=True))
     means = [100 * float(np.mean(values)) for values in splits.values()]
     ax.plot(means, [y, y], color=EDGE, linewidth=2.2, zorder=1, solid_capstyle="butt")

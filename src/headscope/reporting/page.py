@@ -7,9 +7,9 @@ import numpy as np
 from markupsafe import Markup
 
 from headscope.analysis import (
+    analyse_head,
     markdown_table,
     results_table,
-    run_head_analysis,
     setting_results,
     settings_table,
 )
@@ -73,7 +73,7 @@ def write_report(experiment: Path) -> Path:
     write_text(experiment / "table.md", markdown_table(table))
     # 3. the analyses that several chapters rest on
     heads = {
-        run.name: run_head_analysis(run)
+        run.name: analyse_head(run)
         for run in track(runs, "Analysing final layers", total=len(runs))
     }
     compared = compare_runs(runs)

@@ -7,7 +7,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from headscope.analysis.leakage.split_gap import Gap, GapFigure, clearest_gap
+from headscope.analysis.leakage.split_gap import Gap, GapScore, clearest_gap
 from headscope.analysis.results.chance import area_words
 from headscope.analysis.results.comparisons import Comparison, Comparisons
 from headscope.analysis.results.settings import SettingResult, choose
@@ -234,7 +234,7 @@ def _claimed(best: SettingResult, gaps: Sequence[Gap]) -> Markup:
 
 def _claim(gap: Gap) -> Markup:
     """Say what one setting would have claimed, and what it reaches with subjects apart."""
-    score = gap.figures["slice_accuracy"]
+    score = gap.scores["slice_accuracy"]
     points = partial(number, run=_gap_key(gap), form="points")
     claim, honest = (
         points(100 * sum(values) / len(values), quantity=f"{way}.slice_accuracy")
@@ -254,7 +254,7 @@ def _claim(gap: Gap) -> Markup:
 
 def _gap_points(gap: Gap) -> Markup:
     """Return a gap in points with its interval and what that speaks of, or that there is none."""
-    score = gap.figures["slice_accuracy"]
+    score = gap.scores["slice_accuracy"]
     value, low, high = (
         number(100 * getattr(score, end), _gap_key(gap), f"gap.slice_accuracy{name}", "points")
         for end, name in (("gap", ""), ("low", "_low"), ("high", "_high"))
@@ -268,7 +268,7 @@ def _other_gaps(chosen: Gap, measurable: Sequence[Gap]) -> Markup:
     """Say how many of all settings show a gap, and name the clearest where it is another."""
     if len(measurable) == 1:
         return Markup()
-    leaking = [gap for gap in measurable if gap.figures["slice_accuracy"].low > 0]
+    leaking = [gap for gap in measurable if gap.scores["slice_accuracy"].low > 0]
     clearest, most = clearest_gap(leaking), Markup()
     if clearest is not None and clearest is not chosen:
         name = f"{clearest.architecture} ({clearest.variant})"
@@ -286,7 +286,7 @@ def _gap_key(gap: Gap) -> str:
     return f"{gap.architecture}-{gap.variant}"
 
 
-def _kind(score: GapFigure) -> str:
+def _kind(score: GapScore) -> str:
     """Name a gap by what its interval supports."""
     if score.low > 0:
         return "a leakage gap"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from headscope.analysis.results.calibration import Calibration, run_calibration
+from headscope.analysis.results.calibration import Calibration, analyse_calibration
 from headscope.figures.reliability import plot_reliability
 from headscope.metrics.scores import BINS
 from headscope.record import Run
@@ -18,7 +18,7 @@ SCORES = {"nll": ("NLL", "nats"), "brier": ("Brier score", ""), "ece": ("Calibra
 
 def calibration_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
     """Say whether probabilities are right, and where validation would cut them."""
-    results = {run.name: run_calibration(run) for run in runs}
+    results = {run.name: analyse_calibration(run) for run in runs}
     points = _thresholds(runs, results)
     cut = "; thresholds on a subject's probability are chosen on validation too, and judged on test"
     meaning = (

@@ -7,13 +7,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from headscope.analysis.representation.collapse import run_collapse_analysis
+from headscope.analysis.representation.collapse import analyse_collapse
 from headscope.analysis.representation.location import (
     FlattenAnalysis,
-    run_contribution_maps,
-    run_flatten_analysis,
+    analyse_contributions,
+    analyse_flattening,
 )
-from headscope.analysis.representation.stages import TransferAnalysis, run_transfer_analysis
+from headscope.analysis.representation.stages import TransferAnalysis, analyse_transfer
 from headscope.errors import InputError
 from headscope.figures import plot_collapse, plot_flattening, plot_shuffle, plot_transfer
 from headscope.record import Run
@@ -66,7 +66,7 @@ def flattening_chapter(
     notes = []
     for run in runs:
         try:
-            results[run.name] = run_flatten_analysis(run)
+            results[run.name] = analyse_flattening(run)
         except InputError as error:
             notes.append(str(error))
     if not results:
@@ -126,7 +126,7 @@ def _surest_slice(run: Run, pixels: NDArray[np.uint8] | None, figures: Path) -> 
     against, predicted = (int(row) for row in np.argsort(logits[k])[-2:])
     if pixels is None or rows[k] >= len(pixels):
         return []
-    positions, _, _ = run_contribution_maps(run, (against, predicted))
+    positions, _, _ = analyse_contributions(run, (against, predicted))
     names, title = run.class_names, run.setting.title
     figure = plot_flattening(
         pixels[rows[k]],
@@ -151,7 +151,7 @@ def _surest_slice(run: Run, pixels: NDArray[np.uint8] | None, figures: Path) -> 
 def collapse_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
     """Measure how far each network has collapsed, on training and on held-out subjects."""
     results = {
-        run.name: {subset: run_collapse_analysis(run, subset) for subset in SUBSETS} for run in runs
+        run.name: {subset: analyse_collapse(run, subset) for subset in SUBSETS} for run in runs
     }
     meaning = (
         "Trained long, a network draws the features of a class onto its mean and its final layer "
@@ -188,7 +188,7 @@ def layers_chapter(runs: Sequence[Run], figures: Path) -> Chapter | None:
     results: dict[str, TransferAnalysis] = {}
     for run in runs:
         try:
-            results[run.name] = run_transfer_analysis(run, twin(run, runs))
+            results[run.name] = analyse_transfer(run, twin(run, runs))
         except InputError:
             continue
     staged = [run for run in runs if run.name in results and results[run.name].stages]

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Final
 
 from headscope.analysis.leakage.analysis import Leakage
-from headscope.analysis.leakage.dose_response import Dose
+from headscope.analysis.leakage.dose_response import DoseResponse
 from headscope.analysis.leakage.permutation import PermutationTest
-from headscope.analysis.leakage.reidentification import Identity
+from headscope.analysis.leakage.reidentification import Reidentification
 from headscope.analysis.leakage.split_gap import Gap
 from headscope.figures.leakage import plot_dose, plot_gap, plot_identity, plot_permutations
 from headscope.reporting.blocks import Block, Chapter, FigureBlock, Fold, TableBlock, Text
@@ -57,13 +57,13 @@ def leakage_chapter(leakage: Leakage, figures: Path) -> Chapter:
     if leakage.gaps:
         blocks.append(_gaps(leakage.gaps, figures))
     blocks += [_permutations(tests, figures) for _, tests in by_network]
-    if leakage.identity:
-        blocks.append(_identity(leakage.identity, figures))
-    blocks += [_dose(dose, figures) for dose in leakage.doses]
+    if leakage.reidentification:
+        blocks.append(_identity(leakage.reidentification, figures))
+    blocks += [_dose(dose, figures) for dose in leakage.dose_responses]
     if leakage.gaps:
         blocks.append(Fold("The gap in numbers", [_gap_table(leakage.gaps)]))
-    if leakage.identity:
-        blocks.append(Fold("The probes in numbers", [_identity_table(leakage.identity)]))
+    if leakage.reidentification:
+        blocks.append(Fold("The probes in numbers", [_identity_table(leakage.reidentification)]))
     blocks.append(Text(leakage.notes))
     return Chapter("leakage", "What the split is worth", blocks)
 
@@ -83,9 +83,9 @@ def _gap_table(gaps: Sequence[Gap]) -> TableBlock:
     for gap in gaps:
         run = f"{gap.architecture}-{gap.variant}"
         for key, title in GAPS.items():
-            if key not in gap.figures:
+            if key not in gap.scores:
                 continue
-            score = gap.figures[key]
+            score = gap.scores[key]
             low, high = 100 * score.low, 100 * score.high
             means = [
                 Cell(100 * sum(values) / len(values), run=run, quantity=f"{way}.{key}")
@@ -122,14 +122,14 @@ def _permutations(tests: Sequence[PermutationTest], figures: Path) -> FigureBloc
     return FigureBlock("permutations", draw(plot_permutations(tests), stem, alt), caption)
 
 
-def _identity(results: Sequence[Identity], figures: Path) -> FigureBlock:
+def _identity(results: Sequence[Reidentification], figures: Path) -> FigureBlock:
     alt = "How well features tell subjects and classes apart, one row per regime, with chance."
     picture = draw(plot_identity(results), figures / "identity", alt)
     caption = "Do the features tell subjects apart, or diagnoses? Test slices; chance in grey."
     return FigureBlock("identity", picture, caption)
 
 
-def _identity_table(results: Sequence[Identity]) -> TableBlock:
+def _identity_table(results: Sequence[Reidentification]) -> TableBlock:
     rows: list[list[object]] = []
     for result in results:
         cells = []
@@ -155,7 +155,7 @@ def _identity_table(results: Sequence[Identity]) -> TableBlock:
     return TableBlock("identity", Table(caption, [*first, *PROBES.values()], rows))
 
 
-def _dose(dose: Dose, figures: Path) -> FigureBlock:
+def _dose(dose: DoseResponse, figures: Path) -> FigureBlock:
     title = f"{dose.architecture}, {dose.variant}"
     stem = figures / f"dose-{dose.architecture}-{dose.variant}".replace("/", "-")
     alt = f"Slice accuracy by the share of test subjects let into training; {title}."

@@ -7,7 +7,7 @@ from typing import Final
 from markupsafe import Markup
 
 from headscope.analysis import HeadAnalysis, LogitScatter, logit_scatter
-from headscope.analysis.representation.features import FeatureAnalysis, run_feature_analysis
+from headscope.analysis.representation.features import FeatureAnalysis, analyse_features
 from headscope.analysis.representation.separation import MOST_CLASSES
 from headscope.record import Run
 from headscope.reporting.blocks import (
@@ -80,7 +80,7 @@ def _features(runs: Sequence[Run]) -> dict[str, FeatureAnalysis]:
     for run in sorted(runs, key=lambda run: run.setting.regime != "frozen"):
         frozen = twin(run, runs)
         reference = results.get(frozen.name) if frozen and frozen.name != run.name else None
-        results[run.name] = run_feature_analysis(run, reference=reference)
+        results[run.name] = analyse_features(run, reference=reference)
     return results
 
 

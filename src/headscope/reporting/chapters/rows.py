@@ -6,7 +6,7 @@ from typing import Final
 
 from scipy import stats
 
-from headscope.analysis import carriers, seed_correlation
+from headscope.analysis import logit_contributions, seed_correlation
 from headscope.analysis.final_layer.layer import MOST_ROWS, HeadAnalysis
 from headscope.analysis.final_layer.rows import NEAR_ZERO
 from headscope.figures import plot_head_before_after, plot_row_distributions
@@ -105,7 +105,7 @@ def _carriers(runs: Sequence[Run]) -> list[Block]:
     for run in runs:
         stored = run.features
         test = stored["subset"] == "test"
-        largest = carriers(
+        largest = logit_contributions(
             run.head["weight"],
             stored["features"][test],
             stored["label"][test],
