@@ -387,14 +387,12 @@ def test_the_page_stands_alone(tmp_path):
         return table, pixels
 
     found = audit(write_store(tmp_path / "slices", alter=alter))
-    page = write_audit(
-        tmp_path / "audit.html", found.to_dict(), [pair.pictures for pair in found.pairs]
-    ).read_text(encoding="utf-8")
+    page = write_audit(tmp_path / "audit.html", found).read_text(encoding="utf-8")
     assert page.count('src="data:image/png;base64,') == 2 * len(found.pairs) > 0
     assert "http" not in page.replace("http://www.w3.org", "")
     assert "<b>P00</b>" not in page and "&lt;b&gt;P00" in page
     assert "serious finding" in page
-    assert f"correlation {found.pairs[0].correlation:.3f}" in page
+    assert f'"correlation" data-value="{found.pairs[0].correlation!r}"' in page
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["serious"] is True
 
 

@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 
 import headscope.experiment.run as experiment_module
 from headscope.analysis.leakage.permutation import permutation_test, permute_labels
-from headscope.analysis.units import run_slices
+from headscope.analysis.units import read_samples
 from headscope.errors import InputError, RunError
 from headscope.experiment.run import RunsFailed, run
 from headscope.files import locked
-from headscope.metrics import softmax, subset_figures
+from headscope.metrics import softmax, subset_scores
 from headscope.models.zoo import find_architecture
 from headscope.record import read_experiment
 from headscope.reporting import write_report
@@ -76,7 +76,7 @@ def test_a_record_opens_with_numpy_and_pandas_alone_and_agrees_with_itself(exper
         assert (table["label"] == head["class_names"][found["label"]]).all()
         test = found["subset"] == "test"
         metrics = json.loads((record.path / "metrics.json").read_text())
-        expected = subset_figures(
+        expected = subset_scores(
             found["label"][test],
             found["logits"][test],
             found["subject_id"][test],
@@ -302,7 +302,7 @@ def test_settings_reach_the_record_and_the_network(data, tmp_path):
     losses = record.history["val_loss"][1:]
     assert record.metrics["selected_epoch"] == int(losses.idxmin()) + 1
     test = record.features["subset"] == "test"
-    assert record.metrics["test"] == subset_figures(
+    assert record.metrics["test"] == subset_scores(
         record.features["label"][test],
         record.features["logits"][test],
         record.features["subject_id"][test],
@@ -459,7 +459,7 @@ def test_permuted_labels_stand_apart_and_are_shared_by_a_subjects_slices(data, t
 def test_a_permutation_is_the_one_that_frozen_runs_are_tested_on(data, tmp_path):
     options = {"regimes": ["frozen", "scratch"], "splits": ["subject"], "epochs": 1, "count": 2}
     out = run(settings(data, tmp_path / "out", permutations=2, seeds=[5], **options))
-    frozen = run_slices(read_experiment(out)[0])
+    frozen = read_samples(read_experiment(out)[0])
     tested = permute_labels(
         frozen.label, frozen.subject, frozen.session, 2, subset=frozen.subset
     )  # (N, 2)

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torchvision.models import squeezenet1_1
 from typer.testing import CliRunner
 
-from headscope.analysis import run_head_analysis
-from headscope.analysis.representation.collapse import run_collapse_analysis
+from headscope.analysis import analyse_head
+from headscope.analysis.representation.collapse import analyse_collapse
 from headscope.cli import app
 from headscope.errors import InputError
 from headscope.models.checkpoint import read_head
@@ -239,7 +239,7 @@ def test_json_equals_the_analysis_and_out_holds_it_all(files):
 def test_a_run_directory_keeps_its_own_null(tmp_path):
     run = write_synthetic_run(tmp_path, width=48, epochs=3, weight_decay=0.02)
     facts = json.loads(invoke(run.path, "--json"))
-    pair = run_head_analysis(run).pairs[0]
+    pair = analyse_head(run).pairs[0]
     assert facts["pairs"][0]["r_null"] == pair.r_null
     assert facts["pairs"][0]["shrinkage"] == pair.shrinkage < 0.999
     assert facts["class_names"] == run.class_names
@@ -254,7 +254,7 @@ def test_features_of_a_run_are_analysed_beside_its_head(tmp_path):
     facts = json.loads(invoke(run.path, "--features", features, "--json"))
     assert {each["class_name"] for each in facts["carriers"]} == set(run.class_names)
     assert facts["features"]["subset"] == "test"
-    nc1 = run_collapse_analysis(run, "test").nc1
+    nc1 = analyse_collapse(run, "test").nc1
     assert facts["collapse"]["nc1"] == pytest.approx(nc1, rel=1e-9)
     shown = invoke(run.path, "--features", features)
     assert "Features that carry the logits" in shown

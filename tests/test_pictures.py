@@ -20,7 +20,7 @@ from headscope.cohort.layouts import find_cohort
 from headscope.cohort.pictures import find_pictures
 from headscope.errors import InputError
 from headscope.experiment.run import run
-from headscope.metrics import run_figures
+from headscope.metrics import run_scores
 from headscope.record import read_experiment
 from headscope.reporting import write_report
 from headscope.scans.volume import ScanError
@@ -276,7 +276,7 @@ def test_figures_of_nameless_slices_are_those_of_slices(tmp_path):
         }
     )
     named = table.assign(subject_id=[f"s{n}" for n in range(40)])
-    nameless = run_figures(table, ["a", "b"])["test"]
+    nameless = run_scores(table, ["a", "b"])["test"]
     for name in ("accuracy", "balanced_accuracy", "auc"):
-        value = run_figures(named, ["a", "b"])["test"][f"slice_{name}"]["value"]
+        value = run_scores(named, ["a", "b"])["test"][f"slice_{name}"]["value"]
         assert nameless[f"slice_{name}"]["value"] == pytest.approx(value)

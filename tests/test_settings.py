@@ -66,7 +66,7 @@ def test_seeds_are_averaged_over_pooled_folds_never_a_fold_over_seeds(folds):
         ["0, 1", 3, 6, 30]
     ]
     assert "| frozen | subject | 0, 1 | 3 |" in markdown_table(table)
-    assert short_table(table)["Runs"].tolist() == [6]
+    assert short_table(table).to_frame()["Runs"].tolist() == [6]
 
 
 def test_a_single_run_has_the_scores_of_its_record(tmp_path):

@@ -14,7 +14,7 @@ hs.figures.plot_weights(analysis.pairs[0])          every figure of the report, 
 hs.head_analysis(weight, bias, initial)             the final layer, explained
 hs.read_head("network.pth")                         the final layer of anyone's network
 hs.feature_analysis(features, logits, labels, subjects)   what it reads: classes, subjects
-hs.leakage_analysis(hs.read_experiment("first"))    leak gap, permuted labels, re-identification
+hs.analyse_leakage(hs.read_experiment("first"))     leak gap, permuted labels, re-identification
 hs.compare_runs(hs.read_experiment("first"))        which settings differ, on the same subjects
 
 Every path may be text or a `pathlib.Path`. `__init__.pyi` lists the names and their modules; each
@@ -36,7 +36,13 @@ _SHORT = {
     "write_report": "report",
 }
 _LONG = {short: long for long, short in _SHORT.items()}
-RENAMED: dict[str, str] = {}  # public name of 0.1 → what it is now
+RENAMED = {  # public name of 0.1 → what it is now
+    "carriers": "logit_contributions",
+    "leakage_analysis": "analyse_leakage",
+    "run_calibration": "analyse_calibration",
+    "run_feature_analysis": "analyse_features",
+    "run_head_analysis": "analyse_head",
+}
 
 _load, _, _names = lazy_loader.attach_stub(__name__, __file__)
 __all__ = sorted(_SHORT.get(name, name) for name in _names)

@@ -2,15 +2,16 @@
 
 from . import figures
 from .analysis.final_layer.layer import (
-    carriers,
+    analyse_head,
+    analyse_pair,
     head_analysis,
-    run_head_analysis,
+    logit_contributions,
     seed_correlation,
 )
 from .analysis.final_layer.pairs import pair_analysis
-from .analysis.leakage.analysis import leakage_analysis
-from .analysis.representation.features import feature_analysis, run_feature_analysis
-from .analysis.results.calibration import run_calibration
+from .analysis.leakage.analysis import analyse_leakage
+from .analysis.representation.features import analyse_features, feature_analysis
+from .analysis.results.calibration import analyse_calibration
 from .analysis.results.comparisons import compare_runs
 from .auditing.audit import audit
 from .auditing.inspect import inspect_data as inspect
@@ -33,25 +34,26 @@ __all__ = [
     "InputError",
     "Run",
     "RunError",
+    "analyse_calibration",
+    "analyse_features",
+    "analyse_head",
+    "analyse_leakage",
+    "analyse_pair",
     "audit",
-    "carriers",
     "compare_runs",
     "feature_analysis",
     "fetch",
     "figures",
     "head_analysis",
     "inspect",
-    "leakage_analysis",
     "list_models",
+    "logit_contributions",
     "pair_analysis",
     "predict",
     "read_experiment",
     "read_head",
     "report",
     "run",
-    "run_calibration",
-    "run_feature_analysis",
-    "run_head_analysis",
     "seed_correlation",
     "simulate",
     "slice",

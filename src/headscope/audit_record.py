@@ -21,6 +21,16 @@ FORMAT: Final = 2  # of the file and of what is computed: another one is made ag
 MOST_NAMED: Final = 3  # splits that a line names one by one
 LEVELS: Final = ("serious", "notice", "fine", "not checked")
 
+# What the checks decide by, here so that pages and sentences name the values that are used.
+SIDE: Final = 24  # pixels of slices that are correlated
+FINE_SIDE: Final = 96  # pixels of slices that are compared in detail
+MOST_TURN: Final = 2  # degrees by which they are turned
+REACH: Final = 3  # pixels by which they are moved
+SAME_HEAD: Final = 0.60  # least detail of two scans of one subject
+COPY_DETAIL: Final = 0.93  # least detail of a copy
+MARGIN: Final = 0.05  # above 0.5: a forest's luck with folds, which no interval over subjects holds
+STRONG: Final = 0.80  # what brightness may tell by anatomy alone stays below
+
 Subsets = tuple[str, ...]
 
 

@@ -176,7 +176,7 @@ def audit(
     with resumable():
         result = run_audit(data, **options)
         leakage = stored_leakage(data, permutations=permutations) if has_runs(data) else None
-    write_audit(page, result.to_dict(), [pair.pictures for pair in result.pairs])
+    write_audit(page, result)
     if as_json:
         facts = {"page": str(page)} | ({} if leakage is None else {"leakage": leakage.to_dict()})
         show_json(result.to_dict() | facts)

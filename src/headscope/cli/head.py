@@ -11,10 +11,11 @@ from headscope.cli.show import show, show_json
 from headscope.errors import InputError
 
 if TYPE_CHECKING:
-    from headscope.analysis import Carrier, HeadAnalysis
+    from headscope.analysis import HeadAnalysis, LogitContribution
     from headscope.analysis.representation.collapse import Collapse
     from headscope.analysis.representation.features import FeatureAnalysis
     from headscope.models.checkpoint import Head
+    from headscope.tables import Table
 
 
 @app.command()
@@ -57,10 +58,12 @@ def head(
     layer_read = read_head(checkpoint, layer)
     class_names = names(classes) if classes else None
     analysis = _analyse(layer_read, layer, initial, class_names, _read_pairs(pairs))
-    results, carried = _analyse_features(features, layer_read, analysis) if features else ((), ())
+    results, contributions = (
+        _analyse_features(features, layer_read, analysis) if features else ((), ())
+    )
     path = layer_read.path
     facts = {"file": str(path), "layer": layer_read.layer}
-    facts |= head_facts(analysis, results, carried)
+    facts |= head_facts(analysis, results, contributions)
     title = path.stem if path.name != "head.npz" else path.parent.name
     written = write_head(analysis, facts, out, title) if out else []
     if as_json:
@@ -69,7 +72,7 @@ def head(
     show(f"{path}  layer {layer_read.layer}", *([layer_read.note] if layer_read.note else []))
     show(analysis)
     if results:
-        show(_carrier_table(carried), *results)
+        show(_contribution_table(contributions), *results)
     if written:
         print(f"Tables, figures and JSON: {out}")
 
@@ -106,9 +109,9 @@ def _analyse(
 
 def _analyse_features(
     path: Path, layer_read: "Head", head: "HeadAnalysis"
-) -> "tuple[tuple[FeatureAnalysis, Collapse], tuple[Carrier, ...]]":
+) -> "tuple[tuple[FeatureAnalysis, Collapse], tuple[LogitContribution, ...]]":
     """Analyse the features that the layer read: the test slices, where subsets are named."""
-    from headscope.analysis.final_layer.layer import carriers
+    from headscope.analysis.final_layer.layer import logit_contributions
     from headscope.analysis.representation.collapse import collapse_analysis
     from headscope.analysis.representation.features import feature_analysis
     from headscope.models.checkpoint import read_arrays
@@ -121,20 +124,20 @@ def _analyse_features(
     features, label = arrays["features"].astype("float64"), arrays["label"]
     weight, bias = layer_read.weight, layer_read.bias
     shared: dict[str, Any] = {"class_names": list(head.class_names)}
-    carried = carriers(weight, features, label, most=5, **shared)
+    contributions = logit_contributions(weight, features, label, most=5, **shared)
     logits = features @ weight.T + (0 if bias is None else bias)  # (N, K)
     shared |= {"title": path.name, "subset": subset}
     subjects, sessions = arrays["subject_id"], arrays.get("session_id")
     analysis = feature_analysis(features, logits, label, subjects, sessions, **shared)
-    return (analysis, collapse_analysis(features, label, weight, bias, **shared)), carried
+    return (analysis, collapse_analysis(features, label, weight, bias, **shared)), contributions
 
 
-def _carrier_table(carried: "tuple[Carrier, ...]") -> Any:
-    from headscope.analysis.display import Sheet, to_rich
+def _contribution_table(contributions: "tuple[LogitContribution, ...]") -> "Table":
+    from headscope.tables import Table
 
-    rows = [(c.class_name, str(c.feature), c.contribution, c.weight) for c in carried]
+    rows = [(c.class_name, str(c.feature), c.contribution, c.weight) for c in contributions]
     columns = ("class", "feature", "contribution", "weight")
-    return to_rich(Sheet("Features that carry the logits", columns, rows))
+    return Table("Features that carry the logits", columns, rows)
 
 
 def _read_pairs(text: str | None) -> list[tuple[int, int]] | None:

@@ -31,11 +31,9 @@ def conclude(experiment: Path) -> None:
     from headscope.audit_record import read_audit, summary_line
     from headscope.record import read_experiment
     from headscope.reporting.page import write_report
-    from headscope.tables import Table
 
     page = write_report(experiment)
-    table = short_table(settings_table(setting_results(read_experiment(experiment))))
-    show(Table.from_frame("", table))
+    show(short_table(settings_table(setting_results(read_experiment(experiment)))))
     audit = read_audit(experiment)
     if audit is not None:
         print(summary_line(audit))

@@ -31,7 +31,7 @@ from headscope.experiment.inputs import (
 from headscope.experiment.plan import Plan, plan_runs
 from headscope.experiment.preflight import check_networks, check_places, unfinished
 from headscope.files import locked, sha256, write_json
-from headscope.metrics import logit_columns, run_figures, softmax
+from headscope.metrics import logit_columns, run_scores, softmax
 from headscope.models.network import Network, build_network
 from headscope.record import (
     Run,
@@ -248,7 +248,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str) -> Run:
         path,
         history=outcome.history,
         predictions=predictions,
-        metrics=run_figures(predictions, slices.class_names, config.aggregate)
+        metrics=run_scores(predictions, slices.class_names, config.aggregate)
         | {
             "epochs": len(outcome.history),
             "selected_epoch": outcome.selected_epoch,
