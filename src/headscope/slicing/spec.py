@@ -11,8 +11,6 @@ from headscope.scans.volume import PLANES
 GEOMETRY: Final = 2  # raised when the same options come to give other pixels
 AUTO: Final = "vertex:70mm"
 KEYS: Final = {"orientation": "analyze_orientation"}  # names in settings, where they differ
-    "orientation": "analyze_orientation"
-}  # in settings, where it is not the field's name
 AXES: Final = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
 
 
