@@ -220,14 +220,16 @@ def _finish(
 def _join(folder: Path, parts: list[Part], size: int) -> str:
     """Write the pixels of all parts as one array, scan by scan, and return their SHA-256."""
     digest = hashlib.sha256()
+    buffer = memoryview(bytearray(max(part.slices for part in parts) * size**2))
     shape = (sum(part.slices for part in parts), size, size)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     with (folder / "slices.npy").open("wb") as joined:
         np.lib.format.write_array_header_1_0(joined, header)
-        for number in range(len(parts)):
+        for number, part in enumerate(parts):
+            pixels = buffer[: part.slices * size**2]
             with (folder / str(number)).open("rb") as file:
                 open_part(file)
-                pixels = file.read()
+                file.readinto(pixels)
             joined.write(pixels)
             digest.update(pixels)
         joined.flush()
