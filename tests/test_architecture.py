@@ -8,7 +8,7 @@ import pytest
 import headscope
 
 ROOT = Path(headscope.__file__).parent
-GROUND = {"errors", "console", "files"}
+GROUND = {"errors", "console", "files", "folds"}
 WINGS = {"final_layer", "representation", "results", "leakage"}
 RECORD = {"metrics", "record", "audit_record"}
 MAKES_RECORDS = {

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from headscope import estimate as estimate_module
 from headscope.errors import InputError, RunError
+from headscope.experiment import estimate as estimate_module
 from headscope.experiment.config import find_config, make_config, read_config
 from headscope.experiment.estimate import estimate
 from headscope.experiment.plan import plan_runs

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 import headscope as hs
-from headscope import prediction
 from headscope.errors import InputError
+from headscope.experiment import predict as prediction
 from headscope.experiment.predict import predict
 from headscope.experiment.run import run
 from headscope.metrics import slice_units, subject_level

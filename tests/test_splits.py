@@ -125,9 +125,9 @@ def test_seeds_differ_and_repeat():
     ("sizes", "options", "reason"),
     [
         ([5, 2], {}, r"at least 3 subjects of each class, and there are 5 of class0, 2 of class1"),
-        ([5, 5], {"kind": "scan"}, "Split 'scan' is none: choose 'subject' or 'slice'"),
-        ([5, 5], {"ratio": (5, 0, 5)}, "Ratio 5:0:5 is none: three positive numbers"),
-        ([5, 5], {"ratio": (7, 3)}, "Ratio 7:3 is none"),
+        ([5, 5], {"kind": "scan"}, "Unknown split 'scan': choose 'subject' or 'slice'"),
+        ([5, 5], {"ratio": (5, 0, 5)}, "The ratio 5:0:5 must be three positive numbers"),
+        ([5, 5], {"ratio": (7, 3)}, "The ratio 7:3 must be"),
     ],
 )
 def test_splits_that_cannot_be_are_refused(sizes, options, reason):
@@ -277,8 +277,8 @@ def test_folds_are_written_once(tmp_path, kind):
             "5 folds by subject need at least 5 subjects of each class, .* 4 of class1",
         ),
         ([5, 3], (0, 2), "2 folds by subject need at least 4 subjects"),
-        ([5, 5], (5, 5), "Fold 5 of 5 is none"),
-        ([5, 5], (0, 1), "Fold 0 of 1 is none"),
+        ([5, 5], (5, 5), "Unknown fold 5 of 5"),
+        ([5, 5], (0, 1), "Unknown fold 0 of 1"),
     ],
 )
 def test_folds_that_cannot_be_are_refused(sizes, fold, reason):
