@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "errors": set(),
     "console": set(),
     "files": {"errors"},
+    "folds": set(),
     "scans": set(),
     "cohort": {"scans"},
     "slicing": {"scans", "cohort"},
