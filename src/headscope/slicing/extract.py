@@ -18,7 +18,7 @@ from headscope.slicing.spec import SliceSpec
 WINDOW: Final = (1.0, 98.0)  # percentiles of the foreground that become black and white
 HEAD_MM: Final = 100.0  # depth below the vertex over which the window is found: a bright neck would
 # darken every brain by its length in the field of view
-SAMPLE_MM: Final = 2.0  # foreground and window are found on a grid of about this spacing
+SAMPLE_MM: Final = 2.0  # spacing of the grid on which foreground and window are searched
 SAMPLES: Final = 2**19  # voxels of that grid that are enough
 FAINTEST: Final = 1e-30  # span of a window; of a smaller one float32 cannot hold the factor
 TOGETHER: Final = 6  # slices drawn at once: few enough for a processor's cache
@@ -146,7 +146,7 @@ class _Head:
 def _find_head(scan: Scan) -> _Head:
     """Find the foreground on a grid of about 2 mm, and the window over the head.
 
-    A fine grid is sampled sparser from side to side, never in depth. The background's limit lies a
+    A fine grid is sampled sparser from side to side, never in depth. The background's limit is a
     tenth of the way from the 2nd to the 98th percentile, as in Smith 2002 (BET, section 2.2); a
     background that is not zero, as in OASIS-2, is no obstacle.
     """
@@ -154,7 +154,7 @@ def _find_head(scan: Scan) -> _Head:
     if math.prod(-(-n // by) for n, by in zip(scan.volume.shape, step, strict=True)) > SAMPLES:
         step = [2 * step[0], 2 * step[1], step[2]]
     coarse = scan.volume[:: step[0], :: step[1], :: step[2]].copy(order="K")
-    if coarse.min() == coarse.max():  # what there is to see is finer than the grid
+    if coarse.min() == coarse.max():  # all structure is finer than the grid
         step, coarse = [1, 1, 1], scan.volume
     darkest, brightest = _percentiles(coarse[::2, ::2], (2, 98))
     if darkest == brightest:

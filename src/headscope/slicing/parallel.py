@@ -29,6 +29,7 @@ SCANS_PER_WORKER: Final = 32  # starting a process costs about as much as so man
 QUEUED: Final = 2048  # scans handed to the helpers at once: what waits takes memory
 IDLE_S: Final = 5  # a helper without work for so long ends, also where this process was killed
 ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+Task = tuple[Path, str, Path]  # a scan, the plane to take, and the file for its slices
 Taken = tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]
 
 
@@ -43,14 +44,6 @@ class Part(NamedTuple):
     def slices(self) -> int:
         """How many slices there are."""
         return sum(map(len, self.indices.values()))
-
-
-class Task(NamedTuple):
-    """A scan, the plane to take, and the file for its slices."""
-
-    path: Path
-    plane: str
-    part: Path
 
 
 def take_parts(
@@ -77,7 +70,7 @@ def take_parts(
     helpers = min(workers, len(tasks)) - 1
     with threadpool_limits(1, user_api="blas"):
         if helpers < 1:
-            yield from (_take_part(task, spec) for task in tasks)
+            yield from (_take_part(*task, spec) for task in tasks)
             return
         executor = ProcessPoolExecutor(helpers, env=ONE_THREAD, timeout=IDLE_S)
         try:
@@ -100,7 +93,7 @@ def _take_together(
     It takes back the first task that no helper has begun. Parts are files, so that it may run
     ahead of a slow helper as far as it likes.
     """
-    futures: list[Future[Part]] = [executor.submit(_take_part, task, spec) for task in tasks]
+    futures: list[Future[Part]] = [executor.submit(_take_part, *task, spec) for task in tasks]
     mine: dict[int, Part] = {}
     waiting = iter(range(len(tasks)))
     for number, future in enumerate(futures):
@@ -108,16 +101,16 @@ def _take_together(
             taken_back = next((n for n in waiting if futures[n].cancel()), None)
             if taken_back is None:
                 break
-            mine[taken_back] = _take_part(tasks[taken_back], spec)
+            mine[taken_back] = _take_part(*tasks[taken_back], spec)
         yield mine.pop(number) if future.cancelled() else future.result()
 
 
-def _take_part(task: Task, spec: SliceSpec) -> Part:
+def _take_part(path: Path, plane: str, target: Path, spec: SliceSpec) -> Part:
     """Take a scan's slices and write its part."""
-    temporary = task.part.with_name(f"{task.part.name}.{os.getpid()}")
+    temporary = target.with_name(f"{target.name}.{os.getpid()}")
     pixels: Any = b""
     try:
-        taken, indices = take_file(task.path, task.plane, spec)
+        taken, indices = take_file(path, plane, spec)
         pixels = taken.data
         part = Part({plane: positions.tolist() for plane, positions in indices.items()})
     except ScanError as error:
@@ -125,7 +118,7 @@ def _take_part(task: Task, spec: SliceSpec) -> Part:
     with temporary.open("wb") as file:
         file.write(json.dumps(part._asdict()).encode() + b"\n")
         file.write(pixels)
-    temporary.replace(task.part)
+    temporary.replace(target)
     return part
 
 
@@ -156,9 +149,9 @@ def take_file(path: Path, plane: str, spec: SliceSpec) -> Taken:
     ScanError
         It cannot be used.
     """
-    if is_picture(path.name):
-        return take_picture(path, spec.size), {plane: np.zeros(1, dtype=np.int64)}
     try:
+        if is_picture(path.name):
+            return take_picture(path, spec.size), {plane: np.zeros(1, dtype=np.int64)}
         scan = read_scan(
             path,
             plane="axial" if plane == "all" else plane,

@@ -33,7 +33,7 @@ class SliceSpec:
     volume
         Which volume of a 4-D file, from 0; None where files hold one.
     orientation
-        How files lie that store no orientation (Analyze 7.5), such as LAS.
+        The orientation of files that store none (Analyze 7.5), such as LAS.
 
     Raises
     ------
@@ -102,7 +102,7 @@ class SliceSpec:
 
 
 def planes_of(plane: str) -> tuple[str, ...]:
-    """Return the planes that a setting stands for: all is all three."""
+    """Return the planes that a setting names: all is all three."""
     if plane == "all":
         return tuple(sorted(PLANES))
     if plane not in PLANES:

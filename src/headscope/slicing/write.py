@@ -21,7 +21,7 @@ from headscope.errors import InputError
 from headscope.files import atomic_path, locked, sha256, write_json, write_table
 from headscope.scans.volume import ScanError, stored_files
 from headscope.slicing.extract import WINDOW
-from headscope.slicing.parallel import Part, Task, open_part, read_part, take_parts
+from headscope.slicing.parallel import Part, open_part, read_part, take_parts
 from headscope.slicing.spec import GEOMETRY, SliceSpec
 from headscope.slicing.store import CHECKED, SliceSet, open_slices
 
@@ -135,7 +135,7 @@ def _take_all(
     planes = scans["plane"] if "plane" in scans else [spec.plane] * len(scans)
     parts = [read_part(folder / str(n), spec.size) for n in range(len(scans))]
     tasks = {
-        n: Task(cohort.root / path, plane, folder / str(n))
+        n: (cohort.root / path, plane, folder / str(n))
         for n, (path, plane) in enumerate(zip(scans["path"], planes, strict=True))
         if parts[n] is None
     }
@@ -149,47 +149,45 @@ def _take_all(
     return [part for part in parts if part is not None]
 
 
+def _problems(cohort: "Cohort", parts: Sequence[Part | None]) -> list[tuple[str, str]]:
+    """Return the failed scans: name, reason."""
+    pairs = zip(cohort.names, parts, strict=True)
+    return [(name, part.problem) for name, part in pairs if part and part.problem]
+
+
+def _write_problems(out: Path, problems: list[tuple[str, str]]) -> None:
+    write_table(out / "problems.tsv", pd.DataFrame(problems, columns=["path", "reason"]))
+
+
 def _check_problems(cohort: "Cohort", folder: Path, parts: list[Part | None], strict: bool) -> None:
     """Stop at the first scan that failed, where `strict`, or where too many have."""
-    problems = _problems(parts)
+    problems = _problems(cohort, parts)
     if not problems:
         return
-    row, reason = problems[0]
+    name, reason = problems[0]
     hidden = "name" in cohort.scans.columns  # a pseudonym, which leads to no file
-    name = cohort.names.iloc[row]
     first = ScanError(Path(name) if hidden else cohort.root / name, reason)
     if strict:
         raise first
-    if len(problems) > FAILED_SHARE * len(cohort.scans):
-        path = _write_problems(cohort, folder.parent, problems)
+    if len(problems) > FAILED_SHARE * len(parts):
+        _write_problems(folder.parent, problems)
         done = sum(part is not None for part in parts)
         raise InputError(
-            f"{len(problems)} of the first {done} of {len(cohort.scans)} scans cannot "
-            f"be used, more than {FAILED_SHARE:.0%} of all ({path} lists them). The first: {first}"
+            f"{len(problems)} of the first {done} of {len(parts)} scans cannot be used, more than "
+            f"{FAILED_SHARE:.0%} of all ({folder.parent / 'problems.tsv'} lists them). "
+            f"The first: {first}"
         )
-
-
-def _problems(parts: Sequence[Part | None]) -> list[tuple[int, str]]:
-    """Return the failed scans: position in the cohort, reason."""
-    return [(n, part.problem) for n, part in enumerate(parts) if part and part.problem]
-
-
-def _write_problems(cohort: "Cohort", out: Path, problems: list[tuple[int, str]]) -> Path:
-    rows = [(cohort.names.iloc[n], reason) for n, reason in problems]
-    write_table(out / "problems.tsv", pd.DataFrame(rows, columns=["path", "reason"]))
-    return out / "problems.tsv"
 
 
 def _finish(
     cohort: "Cohort", folder: Path, settings: dict[str, Any], parts: list[Part]
 ) -> SliceSet:
     """Join the parts, give the files their names and hashes; slices.json comes last."""
-    out, problems = folder.parent, _problems(parts)
-    _write_problems(cohort, out, problems)
-    table = _table(cohort, parts)
+    out, problems, table = folder.parent, _problems(cohort, parts), _table(cohort, parts)
+    _write_problems(out, problems)
     lacking = [name for name in cohort.class_names if name not in set(table["label"])]
     if lacking:
-        first = "; ".join(f"{cohort.names.iloc[n]} {reason}" for n, reason in problems[:3])
+        first = "; ".join(f"{name} {reason}" for name, reason in problems[:3])
         raise InputError(
             f"No scan of the class {lacking[0]!r} could be used: {out / 'problems.tsv'} lists why "
             f"({first})."
@@ -220,14 +218,16 @@ def _finish(
 def _join(folder: Path, parts: list[Part], size: int) -> str:
     """Write the pixels of all parts as one array, scan by scan, and return their SHA-256."""
     digest = hashlib.sha256()
+    buffer = memoryview(bytearray(max(part.slices for part in parts) * size**2))
     shape = (sum(part.slices for part in parts), size, size)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     with (folder / "slices.npy").open("wb") as joined:
         np.lib.format.write_array_header_1_0(joined, header)
-        for number in range(len(parts)):
+        for number, part in enumerate(parts):
+            pixels = buffer[: part.slices * size**2]
             with (folder / str(number)).open("rb") as file:
                 open_part(file)
-                pixels = file.read()
+                file.readinto(pixels)
             joined.write(pixels)
             digest.update(pixels)
         joined.flush()
