@@ -24,7 +24,7 @@ from headscope.models.zoo import find_architecture
 from headscope.record import read_experiment
 from headscope.reporting import write_report
 from headscope.training import cache
-from headscope.training import resume as checkpoint
+from headscope.training import resume as resume_module
 from tests.support.experiments import fail, settings, write_cohort
 
 
@@ -244,7 +244,7 @@ def test_an_out_that_is_a_file_is_named(data, tmp_path):
 def test_an_interrupted_experiment_goes_on_to_the_same_numbers(
     data, experiment, tmp_path, monkeypatch
 ):
-    saved, epochs = checkpoint.Checkpoint.save, []
+    saved, epochs = resume_module.ResumeFile.save, []
 
     def stop(*args):
         saved(*args)
@@ -252,8 +252,8 @@ def test_an_interrupted_experiment_goes_on_to_the_same_numbers(
         if len(epochs) == 7:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "SHARE", float("inf"))  # after every epoch, however short
-    monkeypatch.setattr(checkpoint.Checkpoint, "save", stop)
+    monkeypatch.setattr(resume_module, "SHARE", float("inf"))  # after every epoch, however short
+    monkeypatch.setattr(resume_module.ResumeFile, "save", stop)
     config = settings(data, tmp_path / "again")
     with pytest.raises(KeyboardInterrupt):
         run(config)
@@ -348,7 +348,7 @@ def test_a_pass_that_does_not_fit_says_what_helps(data, tmp_path, monkeypatch, r
         forward = network.model.forward
 
         def limited(x):
-            if len(x) > config.batch_size:
+            if len(x) > config.recipe.batch_size:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return forward(x)
 

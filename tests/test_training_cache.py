@@ -10,7 +10,7 @@ from headscope.training import batchnorm, cache, loop
 from headscope.training.cache import Store, cached_features
 from headscope.training.features import extract_features
 from headscope.training.recipe import Recipe
-from headscope.training.resume import Checkpoint
+from headscope.training.resume import ResumeFile
 from tests.support.training import TINY, data_of, inputs_of, network, run, small_cohort
 
 RECIPE = Recipe(epochs=5, learning_rate=0.05, batch_size=8)
@@ -52,7 +52,7 @@ def test_frozen_through_the_cache_equals_frozen_through_the_network(cohort, tmp_
         data,
         RECIPE,
         seed=0,
-        checkpoint=Checkpoint(tmp_path / "slow" / "last.pt"),
+        resume=ResumeFile(tmp_path / "slow" / "last.pt"),
         title="slow",
     )
     assert np.abs(outcome.head["weight"] - outcome.head["initial_weight"]).max() > 0.01

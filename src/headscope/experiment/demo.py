@@ -1,5 +1,6 @@
 """The main job on a simulated cohort, without network, GPU or data."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from headscope.errors import InputError
@@ -38,7 +39,10 @@ def demo(
     out = Path(out)
     config = demo_config(out, seed=seed)
     if epochs is not None:
-        rows = tuple(row.model_copy(update={"epochs": epochs}) for row in config.rows)
+        rows = tuple(
+            row.model_copy(update={"recipe": replace(row.recipe, epochs=epochs)})
+            for row in config.rows
+        )
         config = config.model_copy(update={"rows": rows})
     if (out / "experiment.toml").exists() and not (out / "cohort" / "simulation.json").exists():
         raise InputError(f"{out} holds another experiment: name a new folder by --out.")

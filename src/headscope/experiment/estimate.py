@@ -24,8 +24,6 @@ from headscope.experiment.preflight import check_networks, check_places, unfinis
 from headscope.models.classifier import tap
 from headscope.models.network import build_network
 from headscope.models.pretrained import find_published, how_to_get
-from headscope.models.regimes import find_regime
-from headscope.models.zoo import find_architecture
 from headscope.scans.volume import ScanError
 from headscope.slicing.parallel import take_file
 from headscope.training.device import autocast, find_device
@@ -99,7 +97,7 @@ def estimate(config: Config) -> Estimate:
     stored = (config.out / "slices" / "slices.json").is_file()
     # 3. each network, measured once
     costs, notes = {}, []
-    networks = dict.fromkeys((plan.architecture, plan.recipe.batch_size) for plan in todo)
+    networks = dict.fromkeys((plan.architecture.name, plan.recipe.batch_size) for plan in todo)
     for name, batch_size in track(networks, "Measuring", len(networks)):
         try:
             costs[name, batch_size] = _measure(
@@ -136,8 +134,7 @@ def _weights_to_fetch(plans: list[Plan]) -> list[str]:
     """Name the published weights that are not on this machine yet, and how to get them."""
     wanted = [plan for plan in plans if plan.needs_weights and plan.weights_file is None]
     notes = []
-    for name in dict.fromkeys(plan.architecture for plan in wanted):
-        entry = find_architecture(name)
+    for name, entry in {plan.architecture.name: plan.architecture for plan in wanted}.items():
         weights = find_published(entry)
         if weights is not None and weights.file is None:
             notes.append(
@@ -164,7 +161,7 @@ def _measure(
     def train_step() -> None:
         network.training_mode()
         optimizer.zero_grad()
-        with autocast(config.precision, device):
+        with autocast(config.recipe.precision, device):
             logits = network.model(inputs(np.arange(most))).float()
         nn.functional.cross_entropy(logits, labels).backward()
         optimizer.step()
@@ -172,7 +169,7 @@ def _measure(
     @torch.inference_mode()
     def forward() -> None:
         network.model.eval()
-        with autocast(config.precision, device):
+        with autocast(config.recipe.precision, device):
             network.model(inputs(np.arange(len(pixels))))
 
     outputs = [*network.stages, *([network.map_layer] if network.map_layer else [])]
@@ -211,7 +208,7 @@ def _rows(
     for plan in plans:
         taken: tuple[float | None, int | None] = (0.0, 0)
         if plan.name in todo:
-            cost = costs.get((plan.architecture, plan.recipe.batch_size))
+            cost = costs.get((plan.architecture.name, plan.recipe.batch_size))
             new = plan.features_of not in passed
             passed.add(plan.features_of)
             taken = _run_cost(plan, cost, slices, config, new) if cost else (None, None)
@@ -225,7 +222,7 @@ def _run_cost(
     plan: Plan, cost: Cost, slices: int, config: Config, new_features: bool
 ) -> tuple[float, int]:
     """Return the seconds and bytes of one run; of shared features only where it makes them."""
-    regime, recipe = find_regime(plan.regime), plan.recipe
+    regime, recipe = plan.regime, plan.recipe
     train, val, test = (slices * part / sum(config.ratio) for part in config.ratio)
     head_s = recipe.epochs * train / recipe.batch_size * HEAD_STEP_S
     one_pass = slices * cost.forward_s

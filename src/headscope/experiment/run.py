@@ -237,7 +237,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str) -> Run:
         plan.recipe,
         seed=plan.seed,
         device=shared.device,
-        checkpoint=path / "checkpoint" / "last.pt",
+        resume_path=path / "checkpoint" / "last.pt",
         cache=config.cache_folder,
         slices_key=slices.sha256,
         title=title,

