@@ -8,7 +8,7 @@ import pytest
 import headscope
 
 ROOT = Path(headscope.__file__).parent
-GROUND = {"errors", "console", "files", "readout"}
+GROUND = {"errors", "console", "files", "folds", "readout", "text", "tables"}
 WINGS = {"final_layer", "representation", "results", "leakage"}
 RECORD = {"metrics", "record", "audit_record"}
 MAKES_RECORDS = {
@@ -26,6 +26,9 @@ MAY_IMPORT = {
     "console": set(),
     "files": {"errors"},
     "readout": {"errors"},
+    "folds": set(),
+    "text": set(),
+    "tables": set(),
     "scans": set(),
     "cohort": {"scans"},
     "slicing": {"scans", "cohort"},

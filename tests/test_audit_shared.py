@@ -15,8 +15,8 @@ from headscope.auditing.detail import find_common
 from headscope.auditing.duplicates import Match, Matches, find_matches
 from headscope.auditing.shortcuts import find_shortcuts
 from headscope.files import read_table, write_table
-from tests import cohorts
-from tests.cohorts import SIDE, draw_head, vary
+from tests.support import cohorts
+from tests.support.cohorts import SIDE, draw_head, vary
 
 
 def draw_strip(pixels):

@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 from torchvision.models import squeezenet1_1
 from typer.testing import CliRunner
 
-from headscope.analysis import run_head_analysis
-from headscope.analysis.representation.collapse import run_collapse_analysis
+from headscope.analysis import analyse_head
+from headscope.analysis.representation.collapse import analyse_collapse
 from headscope.cli import app
 from headscope.errors import InputError
 from headscope.models.checkpoint import read_head
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 def tensors(seed=0, classes=3, width=32):
@@ -248,7 +248,7 @@ def test_json_equals_the_analysis_and_out_holds_it_all(files):
 def test_a_run_directory_keeps_its_own_null(tmp_path):
     run = write_synthetic_run(tmp_path, width=48, epochs=3, weight_decay=0.02)
     facts = json.loads(invoke(run.path, "--json"))
-    pair = run_head_analysis(run).pairs[0]
+    pair = analyse_head(run).pairs[0]
     assert facts["pairs"][0]["r_null"] == pair.r_null
     assert facts["pairs"][0]["shrinkage"] == pair.shrinkage < 0.999
     assert facts["class_names"] == run.class_names
@@ -263,7 +263,7 @@ def test_features_of_a_run_are_analysed_beside_its_head(tmp_path):
     facts = json.loads(invoke(run.path, "--features", features, "--json"))
     assert {each["class_name"] for each in facts["carriers"]} == set(run.class_names)
     assert facts["features"]["subset"] == "test"
-    nc1 = run_collapse_analysis(run, "test").nc1
+    nc1 = analyse_collapse(run, "test").nc1
     assert facts["collapse"]["nc1"] == pytest.approx(nc1, rel=1e-9)
     shown = invoke(run.path, "--features", features)
     assert "Features that carry the logits" in shown
@@ -274,7 +274,7 @@ def test_features_of_a_run_are_analysed_beside_its_head(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--pairs", "0:1"], "--pairs takes rows as in 0-1,3-7; '0:1'"),
+        (["--pairs", "0:1"], "--pairs takes class rows as in 0-1,3-7, not '0:1'"),
         (["--pairs", ","], "names no pair"),
         (["--pairs", "0-9"], "rows of 0 to 2"),
         (["--classes", "NC,AD"], "2 class names were given for 3 rows"),

@@ -21,7 +21,7 @@ from headscope.models.state import load_pretrained
 from headscope.models.zoo import Architecture, find_architecture
 from headscope.readout import make_tail
 from headscope.record import RENAMED_REGIMES, Run
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 TINY = "timm/test_resnet"
 WEIGHTS = (

@@ -11,7 +11,7 @@ from headscope.training import loop
 from headscope.training.features import extract_features, extract_maps, spread
 from headscope.training.loader import FeatureInputs, SliceInputs, batches, epoch_order
 from headscope.training.recipe import Recipe
-from tests.training import CPU, network, run, small_cohort
+from tests.support.training import CPU, network, run, small_cohort
 
 
 @pytest.fixture

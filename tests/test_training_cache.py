@@ -11,7 +11,7 @@ from headscope.training.cache import Store, cached_features
 from headscope.training.features import extract_features
 from headscope.training.recipe import Recipe
 from headscope.training.resume import ResumeFile
-from tests.training import TINY, data_of, inputs_of, network, run, small_cohort
+from tests.support.training import TINY, data_of, inputs_of, network, run, small_cohort
 
 RECIPE = Recipe(epochs=5, learning_rate=0.05, batch_size=8)
 

@@ -9,7 +9,7 @@ from headscope.training import resume as resume_module
 from headscope.training import train as training
 from headscope.training.recipe import Recipe
 from headscope.training.resume import Progress, ResumeFile
-from tests.training import CPU, network, run, small_cohort
+from tests.support.training import CPU, network, run, small_cohort
 
 RECIPE = Recipe(epochs=4, learning_rate=0.05, batch_size=8)
 

@@ -5,7 +5,7 @@ Each file opens with numpy, pandas or a TOML or JSON reader alone:
     run.toml            every setting that made the run
     history.jsonl       one row an epoch: losses, slice accuracies, learning rate, seconds
     predictions.tsv     one row per slice: subset, ids, label, predicted, probabilities, logits
-    metrics.json        figures with intervals, training seconds, freeze certificate
+    metrics.json        scores with intervals, training seconds, freeze certificate
     head.npz            weight (K, D), bias (K,), initial_weight, initial_bias, class_names
     features.npz        features (N, D), logits (N, K), label, subject_id, subset, slice
     layers.npz          mean activation (n, C) of each stage, and the rows ("slice") they come from
@@ -100,9 +100,20 @@ class Setting:
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run, read lazily from its directory."""
+    """One finished run, read lazily from its directory.
+
+    Examples
+    --------
+    >>> run = hs.Run("first/runs/timm-test_resnet-frozen-subject-seed0")
+    >>> run.setting.regime, run.class_names, run.head["weight"].shape
+    ('frozen', ['AD', 'NC'], (2, 96))
+    """
 
     path: Path
+
+    def __post_init__(self) -> None:
+        """Take a path as text too."""
+        object.__setattr__(self, "path", Path(self.path))
 
     @property
     def name(self) -> str:
@@ -154,9 +165,14 @@ class Run:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """Slice and subject figures with intervals, seconds, freeze certificate."""
+        """Slice and subject scores with intervals, seconds, freeze certificate."""
         with self._readable("metrics.json") as path:
             return json.loads(path.read_text(encoding="utf-8"))
+
+    def score(self, subset: str, name: str, part: str = "value") -> float:
+        """Return a score of a subset, or an end of its interval; NaN where undefined or unknown."""
+        value = ((self.metrics.get(subset) or {}).get(name) or {}).get(part)
+        return float("nan") if value is None else float(value)
 
     @cached_property
     def head(self) -> Arrays:
@@ -350,6 +366,11 @@ def read_experiment(experiment: Path | str, *, permuted: bool = False) -> list[R
     ------
     InputError
         The folder does not exist or holds no such finished run.
+
+    Examples
+    --------
+    >>> [run.setting.split for run in hs.read_experiment("first")]
+    ['slice', 'subject']
     """
     folder = Path(experiment) / "runs"
     if not folder.is_dir():

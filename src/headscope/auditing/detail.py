@@ -16,14 +16,14 @@ from PIL import Image
 from scipy import fft, ndimage
 from scipy.signal.windows import tukey
 
-FINE_SIDE: Final = 96
+from headscope.audit_record import FINE_SIDE, MOST_TURN, REACH
+
 FINE_WIDTH: Final = 2.0  # pixels; structure smoother than this is taken away
 CAP: Final = 2.5  # robust standard deviations of a slice's detail; no pixel weighs more
 COMMON: Final = ((2.5, 0.33), (4.0, 0.10))  # detail that such a share of subjects has at a pixel
 FEWEST_COMMON: Final = 3  # subjects, where that share is fewer; such pixels are left out
 MOST_SEEN: Final = 400  # subjects of a plane in which pixels in common are sought
-TURNS: Final = np.arange(-2, 2.1, 0.5)  # degrees
-REACH: Final = 3  # pixels
+TURNS: Final = np.arange(-MOST_TURN, MOST_TURN + 0.1, 0.5)  # degrees
 INNER: Final = np.outer(*[tukey(FINE_SIDE, 0.2).astype(np.float32)] * 2)  # a frame is no head
 HOPELESS: Final = 0.3  # whole correlation below which tiles are not asked: no head is one by it
 TILES: Final = 5  # along each axis; odd, so that a crosshair in the middle crosses 9 of 25

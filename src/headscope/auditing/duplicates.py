@@ -22,14 +22,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from headscope.audit_record import COPY_DETAIL, SAME_HEAD, SIDE
 from headscope.auditing.detail import Detail, shrink, unit_rows
 from headscope.console import track
 
-SIDE: Final = 24
 LEAST: Final = (0.75, 0.30)  # correlation and deviation of middle slices worth a closer look
 COPY: Final = 0.98  # least correlation of a copy
-COPY_DETAIL: Final = 0.93
-SAME_HEAD: Final = 0.60  # least detail of two scans of one person
 SHIFTS: Final = (-2, -1, 0, 1, 2)  # slices by which the depth of a copy may be off
 LEAST_SIDE: Final = 48  # pixels; at 32, detail of different subjects of OASIS-2 reaches 0.61
 FEWEST: Final = 8  # scans from which on their mean stands for a common head

@@ -20,7 +20,7 @@ from scipy.stats import rankdata
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 
-from headscope.audit_record import Shortcut
+from headscope.audit_record import MARGIN, STRONG, Shortcut
 from headscope.cohort.pictures import is_picture
 from headscope.console import track
 from headscope.scans.header import UNREADABLE, Refused, read_header, scan_files
@@ -29,8 +29,6 @@ FOLDS: Final = 5
 FEWEST: Final = 5  # subjects of a class; with fewer, nothing can be said
 DRAWS: Final = 1000
 LEVEL: Final = 0.05  # of all intervals together, by Bonferroni
-MARGIN: Final = 0.05  # above 0.5: a forest's luck with folds, which no interval over subjects holds
-STRONG: Final = 0.80  # what brightness may tell by anatomy alone stays below
 EDGE: Final = 0.02  # width of a border, as a share of the side
 CORNER: Final = 0.08
 

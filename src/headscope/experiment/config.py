@@ -20,10 +20,12 @@ from pydantic import (
 
 from headscope.errors import InputError
 from headscope.files import write_text
+from headscope.slicing.spec import SliceSpec
 from headscope.training.recipe import Number, Positive, Recipe, Whole
 
 SplitKind = Literal["subject", "slice"]
-PATHS = ("data", "out", "cache", "split_file", "pseudonymise", "weights")
+PATHS = ("data", "out", "cache", "split_file", "pseudonym_key", "weights")
+RENAMED = {"pseudonymise": "pseudonym_key"}  # setting of 0.1 → what it is now
 WEIGHT_WORDS = ("pretrained", "random")
 RECIPE = tuple(field.name for field in fields(Recipe))
 ROW_RECIPE = tuple(name for name in RECIPE if name not in ("precision", "compile"))
@@ -52,6 +54,12 @@ class Config(BaseModel):
 
     The settings of a training (`Recipe`) are given by their own names, as in a TOML file; `recipe`
     holds them.
+
+    Examples
+    --------
+    >>> config = hs.Config(data="scans", regimes=["frozen", "finetune"], epochs=5)
+    >>> config.recipe.epochs, config.out.name
+    (5, 'headscope-experiment')
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -68,7 +76,7 @@ class Config(BaseModel):
     threshold: Number | None = None
     where: str | None = None
     subject_pattern: str | None = None
-    pseudonymise: Path | None = None
+    pseudonym_key: Path | None = None
     # slices
     plane: Literal["axial", "coronal", "sagittal", "all"] = "axial"
     count: Positive = 30
@@ -134,6 +142,11 @@ class Config(BaseModel):
     def cache_folder(self) -> Path:
         """The folder of the features of frozen backbones: the experiment's own, or a shared one."""
         return self.cache or self.out / "cache"
+
+    @property
+    def slice_spec(self) -> SliceSpec:
+        """How slices are taken."""
+        return SliceSpec.from_settings(dict(self))
 
     def save(self, path: Path) -> None:
         """Write the settings as TOML, with paths relative to the file's folder."""
@@ -248,6 +261,8 @@ def _sentence(error: ValidationError, settings: Mapping[str, Any]) -> str:
     place, where = _place(first["loc"], settings)
     if first["type"] == "extra_forbidden":
         valid = ROW_SETTINGS if place else SETTINGS
+        if first["loc"][-1] in RENAMED:
+            return f"{place}The setting {where} is now {RENAMED[str(first['loc'][-1])]!r}."
         close = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"{place}Unknown setting {where}: {hint}Valid settings: {', '.join(valid)}."
