@@ -16,7 +16,7 @@ import pytest
 from headscope.auditing import shortcuts
 from headscope.auditing.audit import audit
 from headscope.cohort.layouts import find_cohort
-from headscope.cohort.pseudonyms import pseudonymised
+from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.errors import InputError
 from headscope.experiment.run import run
 from headscope.reporting import write_report
@@ -188,7 +188,8 @@ def test_an_audit_keeps_the_key_apart_and_hides_no_stored_ids(tmp_path, monkeypa
 def test_the_same_key_gives_the_same_pseudonyms_and_another_gives_others(tmp_path):
     cohort = find_cohort(write_cohort(tmp_path / "data"))
     first, again, other = (
-        pseudonymised(cohort, tmp_path / name, tmp_path / "out").scans for name in ("a", "a", "b")
+        pseudonymise_cohort(cohort, tmp_path / name, tmp_path / "out").scans
+        for name in ("a", "a", "b")
     )
     pd.testing.assert_frame_equal(first, again)
     assert not set(first["subject_id"]) & set(other["subject_id"])
@@ -197,11 +198,11 @@ def test_the_same_key_gives_the_same_pseudonyms_and_another_gives_others(tmp_pat
 
 def test_the_order_of_rows_says_nothing_about_the_real_ids(tmp_path):
     cohort = find_cohort(write_cohort(tmp_path / "data"))
-    hidden = pseudonymised(cohort, tmp_path / "key", tmp_path / "out").scans
+    hidden = pseudonymise_cohort(cohort, tmp_path / "key", tmp_path / "out").scans
     assert hidden["subject_id"].is_monotonic_increasing
     assert hidden["path"].tolist() != cohort.scans["path"].tolist()
     turned = replace(cohort, scans=cohort.scans[::-1].reset_index(drop=True))
-    again = pseudonymised(turned, tmp_path / "key", tmp_path / "out").scans
+    again = pseudonymise_cohort(turned, tmp_path / "key", tmp_path / "out").scans
     pd.testing.assert_frame_equal(hidden, again)
 
 
@@ -209,8 +210,8 @@ def test_a_key_that_protects_nothing_is_refused(tmp_path):
     cohort = find_cohort(write_cohort(tmp_path / "data"))
     (tmp_path / "short.key").write_bytes(b"secret")
     with pytest.raises(InputError, match="holds 6 bytes: 16 are the least"):
-        pseudonymised(cohort, tmp_path / "short.key", tmp_path / "out")
+        pseudonymise_cohort(cohort, tmp_path / "short.key", tmp_path / "out")
     with pytest.raises(InputError, match="keep the key elsewhere"):
-        pseudonymised(cohort, tmp_path / "out" / "study.key", tmp_path / "out")
+        pseudonymise_cohort(cohort, tmp_path / "out" / "study.key", tmp_path / "out")
     with pytest.raises(InputError, match="cannot be read"):
-        pseudonymised(cohort, tmp_path / "data", tmp_path / "out")
+        pseudonymise_cohort(cohort, tmp_path / "data", tmp_path / "out")

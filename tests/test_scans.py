@@ -12,7 +12,8 @@ from scipy.io import savemat
 
 from headscope.cohort.layouts import find_cohort
 from headscope.errors import InputError
-from headscope.scans.volume import ScanError, find_scan_files, read_scan
+from headscope.scans.discovery import find_scans
+from headscope.scans.volume import ScanError, read_scan
 from headscope.slicing.write import write_slices
 
 SPACING = (1.0, 1.5, 2.0)
@@ -100,7 +101,7 @@ def test_analyze_lies_as_it_is_told_to(tmp_path):
     np.testing.assert_array_equal(told.volume, volume)
     turned = read_scan(tmp_path / "a.hdr", analyze_orientation="PSR")
     np.testing.assert_array_equal(turned.volume, volume.transpose(2, 0, 1)[:, ::-1])
-    with pytest.raises(InputError, match="'LLS' is none"):
+    with pytest.raises(InputError, match="Unknown orientation 'LLS'"):
         read_scan(tmp_path / "a.hdr", analyze_orientation="LLS")
 
 
@@ -277,13 +278,13 @@ def test_scans_are_found_once_each(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
     (tmp_path / "broken.nii").symlink_to(tmp_path / "nowhere.nii")
-    found = [path.relative_to(tmp_path).as_posix() for path in find_scan_files(tmp_path)]
-    assert found == ["b/a.nii", "b/z.nii.gz", "broken.nii", "c.hdr", "d.mgz", "e.MGH"]
+    names = [file.path.relative_to(tmp_path).as_posix() for file in find_scans(tmp_path)]
+    assert names == ["b/a.nii", "b/z.nii.gz", "broken.nii", "c.hdr", "d.mgz", "e.MGH"]
 
 
 @pytest.mark.real_data
 def test_real_files_read_as_nibabel_reads_them(real_data):
-    files = find_scan_files(real_data / "formats")
+    files = [file.path for file in find_scans(real_data / "formats")]
     assert len(files) == 7
     for path in (path for path in files if path.is_file()):
         oracle = nib.as_closest_canonical(nib.load(path))
@@ -297,7 +298,8 @@ def test_real_files_read_as_nibabel_reads_them(real_data):
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
 def test_every_real_format_gives_slices(real_data, tmp_path, plane):
     pytest.importorskip("SimpleITK", reason="DICOM needs SimpleITK: pip install '.[dicom]'")
-    for number, path in enumerate(find_scan_files(real_data / "formats")):
+    for number, scan in enumerate(find_scans(real_data / "formats")):
+        path = scan.path
         folder = tmp_path / "data" / ("A" if number % 2 else "B")
         folder.mkdir(parents=True, exist_ok=True)
         for file in [path, *path.parent.glob("*.img")]:

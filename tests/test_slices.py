@@ -253,7 +253,7 @@ def test_what_a_helper_refuses_is_refused_as_ever(cohort_folder, tmp_path, monke
         "take_file",
         lambda path, plane, options: slow(path, plane, options | {"analyze_orientation": "LAS"}),
     )
-    with pytest.raises(InputError, match="Orientation 'XYZ' is none"):
+    with pytest.raises(InputError, match="Unknown orientation 'XYZ'"):
         take(cohort_folder, tmp_path / "out", workers=2, analyze_orientation="XYZ")
     assert 0 < len(own) < 10
     assert not (tmp_path / "out" / "slices.part.d").exists()
@@ -343,10 +343,10 @@ def test_a_killed_call_goes_on_where_it_stopped(cohort_folder, tmp_path, monkeyp
 def test_other_settings_start_afresh_after_a_kill(cohort_folder, tmp_path, monkeypatch):
     read = taking.read_scan
 
-    def dies(path, **options):
-        if "sub-5" in path.name:
+    def dies(file, **options):
+        if "sub-5" in file.path.name:
             raise KeyboardInterrupt
-        return read(path, **options)
+        return read(file, **options)
 
     monkeypatch.setattr(taking, "read_scan", dies)
     with pytest.raises(KeyboardInterrupt):

@@ -42,7 +42,7 @@ from headscope.auditing.wording import (
     split_findings,
 )
 from headscope.cohort.layouts import Cohort, find_cohort
-from headscope.cohort.pseudonyms import pseudonymised
+from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.slicing.write import SliceSet, open_slices, write_slices
@@ -105,7 +105,7 @@ def audit(
     with tempfile.TemporaryDirectory(prefix="headscope-") as temporary:
         folder = Path(temporary) if out is None else Path(out)
         if pseudonymise is not None:
-            cohort = pseudonymised(cohort, Path(pseudonymise), folder)
+            cohort = pseudonymise_cohort(cohort, Path(pseudonymise), folder)
         slices = write_slices(cohort, folder, plane=plane, count=count, size=SIZE, workers=workers)
         name = str(path) if pseudonymise is None else "pseudonymised scans"
         return audit_slices(slices, name, files_of(cohort), [], correlation=correlation)

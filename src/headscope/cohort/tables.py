@@ -24,10 +24,8 @@ def read_any_table(path: Path) -> pd.DataFrame:
     text = _decoded(raw).replace("\r\n", "\n").replace("\r", "\n")
     header = text.lstrip("\n").split("\n", 1)[0]
     separator = max("\t;,", key=header.count)
-    cells_of = csv.reader(
-        StringIO(text), delimiter=separator, skipinitialspace=True
-    )  # as in a; "b"
-    rows = [row for row in cells_of if any(row)]
+    reader = csv.reader(StringIO(text), delimiter=separator, skipinitialspace=True)  # as in a; "b"
+    rows = [row for row in reader if any(row)]
     if len(rows) < 2:
         raise InputError(f"{path} holds no rows below its header.")
     names, width = [name.strip() for name in rows[0]], len(rows[0])

@@ -11,7 +11,7 @@ from headscope.analysis.permute import permute_labels
 from headscope.audit_record import Audit, summary_line
 from headscope.auditing.audit import files_of, store_audit
 from headscope.cohort.layouts import Cohort, find_cohort
-from headscope.cohort.pseudonyms import pseudonymised
+from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.console import console
 from headscope.errors import InputError
 from headscope.experiment.config import Config
@@ -49,9 +49,9 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
             f"of its pictures show."
         )
     if config.pseudonymise is not None and write:
-        cohort = pseudonymised(cohort, config.pseudonymise, config.out)
+        cohort = pseudonymise_cohort(cohort, config.pseudonymise, config.out)
     for note in cohort.notes:
-        console.print(note, soft_wrap=True)
+        console.print(note.text, soft_wrap=True)
     return cohort
 
 
@@ -70,8 +70,9 @@ def store_slices(cohort: Cohort, config: Config) -> SliceSet:
         volume=config.volume,
         analyze_orientation=config.analyze_orientation,
     )
+    printed = {note.text for note in cohort.notes}
     for note in slices.settings.get("notes", []):
-        if note not in cohort.notes:  # those stand printed: what slicing found out besides
+        if note not in printed:  # those stand printed: what slicing found out besides
             console.print(note, soft_wrap=True)
     return slices
 

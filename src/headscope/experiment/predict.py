@@ -5,7 +5,7 @@ data it was trained on nor pretrained weights are needed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from headscope.cohort.ids import plane_named
-from headscope.cohort.pictures import find_pictures, is_picture, number_pictures
+from headscope.cohort.pictures import number_pictures
 from headscope.console import console, track
 from headscope.errors import InputError
 from headscope.metrics import slice_units, softmax, subject_level
 from headscope.models.network import Network, build_network
 from headscope.models.state import load_state
 from headscope.record import Run
-from headscope.scans.volume import ScanError, find_scan_files, stores_plane
+from headscope.scans.discovery import ScanFile, find_scans
+from headscope.scans.volume import ScanError, with_plane
 from headscope.slicing.parallel import take_file
 from headscope.slicing.write import GEOMETRY
 from headscope.training.device import find_device, fixed_batch
@@ -164,25 +164,23 @@ def _slicing(run: Run) -> dict[str, Any]:
     return absent | stored | {"size": int(run.settings["slice_size"])}
 
 
-def _groups(path: Path, of: str) -> list[tuple[str, list[Path]]]:
+def _groups(path: Path, of: str) -> list[tuple[str, list[ScanFile]]]:
     """Return the scans that an argument names, and the files of each."""
     if not path.exists():
         raise InputError(f"{path} does not exist.")
-    found = find_scan_files(path) if path.is_dir() else [path]
-    groups = [(str(file), [file]) for file in found]
-    if not found:
-        pictures = find_pictures(path)
-        if not pictures:
-            raise InputError(f"{path} holds no scans and no pictures.")
-        groups = [(str(path), pictures)]
-    for kind, wrong in (("scans", True), ("pictures", False)):
-        if of == kind and is_picture(groups[0][1][0].name) is wrong:
-            raise InputError(f"The run was trained on {kind}, and {groups[0][1][0]} is none.")
-    return groups
+    files = find_scans(path) if path.is_dir() else [ScanFile.at(path)]
+    if not files:
+        raise InputError(f"{path} holds no scans and no pictures.")
+    pictures = files[0].kind == "picture"
+    if of == ("scans" if pictures else "pictures"):
+        raise InputError(f"The run was trained on {of}, and {files[0].path} is none.")
+    if pictures and path.is_dir():
+        return [(str(path), files)]
+    return [(str(file.path), [file]) for file in files]
 
 
 def _take(
-    files: list[Path], slicing: Mapping[str, Any], planes: list[str]
+    files: list[ScanFile], slicing: Mapping[str, Any], planes: list[str]
 ) -> tuple[pd.DataFrame, NDArray[np.uint8], bool]:
     """Return the table (plane, slice_index) and the pixels (n, H, W) of one scan's slices.
 
@@ -195,15 +193,15 @@ def _take(
         rows += indices
         told = told and known
     table = pd.DataFrame(rows, columns=["plane", "slice_index"])
-    if is_picture(files[0].name):
-        names = [file.name for file in files]
+    if files[0].kind == "picture":
+        names = [file.path.name for file in files]
         numbered = number_pictures(table.assign(path=names, subject_id="", session_id=""))
         table["slice_index"] = numbered["slice_index"]
     return table, np.concatenate(parts), told
 
 
 def _take_known(
-    file: Path, slicing: Mapping[str, Any], planes: list[str]
+    file: ScanFile, slicing: Mapping[str, Any], planes: list[str]
 ) -> tuple[NDArray[np.uint8], list[tuple[str, int]], bool]:
     """Return a file's slices in the planes of the run: pixels, and (plane, index) of each.
 
@@ -211,21 +209,19 @@ def _take_known(
     that has neither is taken to lie as the run's do. So is every picture: in which plane those lie
     that the run was trained on, nothing but a setting said.
     """
-    picture = is_picture(file.name)
-    stored = not picture and stores_plane(file)
-    named = None if stored else plane_named(file.name)
-    if picture and named not in planes:
-        named = None
-    silent = not stored and named is None
-    alone = planes[0] if silent and len(planes) == 1 else slicing["plane"]
-    taken = take_file(file, named or alone, dict(slicing))
+    file = with_plane(file)
+    picture = file.kind == "picture"
+    named = None if picture and file.plane not in planes else file.plane
+    silent = named is None and file.kind in ("slice", "picture")
+    plane = named or (planes[0] if silent and len(planes) == 1 else slicing["plane"])
+    taken = take_file(replace(file, plane=plane), plane, dict(slicing))
     if isinstance(taken, ScanError):
         raise taken
     rows = [(plane, int(index)) for plane, indices in taken[1].items() for index in indices]
     kept = [n for n, (plane, _) in enumerate(rows) if silent or plane in planes]
     if not kept:
         raise InputError(
-            f"{file} lies in the {rows[0][0]} plane, and the run was trained on "
+            f"{file.path} lies in the {rows[0][0]} plane, and the run was trained on "
             f"{' and '.join(planes)} slices."
         )
     return taken[0][kept], [rows[n] for n in kept], picture or not silent

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from headscope.cohort.layouts import Cohort
-from headscope.cohort.pictures import is_picture
 from headscope.console import console
 from headscope.errors import InputError, RunError
 from headscope.experiment.config import Config
@@ -309,8 +308,8 @@ def _slicing(shared: Shared) -> dict[str, Any]:
     """Return how the slices were taken, so that a new scan can be sliced the same way."""
     names = ("plane", "count", "centre", "spacing_mm", "volume", "analyze_orientation", "version")
     taken = {name: shared.slices.settings.get(name) for name in names}
-    ready = shared.cohort.scans["path"].map(is_picture)
-    of = "pictures" if ready.all() else "scans and pictures" if ready.any() else "scans"
+    kinds = [file.kind == "picture" for file in shared.cohort.files]
+    of = "pictures" if all(kinds) else "scans and pictures" if any(kinds) else "scans"
     return {"of": of} | {name: value for name, value in taken.items() if value is not None}
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from headscope.cohort.layouts import find_cohort
-from headscope.cohort.pseudonyms import pseudonymised
+from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.console import track
 from headscope.errors import InputError
 from headscope.files import atomic_path, write_json, write_table
@@ -73,7 +73,7 @@ def slice_data(
     out, plane = Path(out), options.get("plane", "axial")
     cohort = find_cohort(Path(data), plane=plane, need_classes=False, **(find or {}))
     if pseudonymise is not None:
-        cohort = pseudonymised(cohort, Path(pseudonymise), out)
+        cohort = pseudonymise_cohort(cohort, Path(pseudonymise), out)
     slices = write_slices(cohort, out, **options)
     if picture_format is not None:
         export_pictures(slices, out, picture_format)

@@ -14,8 +14,8 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from headscope.cohort.pictures import is_picture
 from headscope.errors import InputError
+from headscope.scans.discovery import ScanFile
 from headscope.scans.volume import PLANES, Scan, ScanError, read_scan
 from headscope.slicing.extract import planes_of, take_planes
 from headscope.slicing.picture import take_picture
@@ -25,7 +25,7 @@ AHEAD: Final = 3  # scans that each process may be ahead by
 IDLE_S: Final = 5  # a helper without work for so long ends: within a minute where this was killed
 ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 Taken = tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]] | ScanError
-Task = tuple[Path, str]  # a scan and the plane to take
+Task = tuple[ScanFile, str]  # a scan and the plane to take
 
 
 def take_files(
@@ -47,7 +47,7 @@ def take_files(
     helpers = min(workers, len(todo)) - 1
     with threadpool_limits(1, user_api="blas"):
         if helpers < 1:
-            yield from (take_file(path, plane, options) for path, plane in todo)
+            yield from (take_file(scan, plane, options) for scan, plane in todo)
             return
         spool.mkdir()
         executor = ProcessPoolExecutor(helpers, env=ONE_THREAD, timeout=IDLE_S)
@@ -108,9 +108,9 @@ def _start() -> None:
     """Do nothing: whoever could call this has loaded what it needs."""
 
 
-def _leave(path: Path, plane: str, options: dict[str, Any], file: Path) -> _Left | ScanError:
+def _leave(scan: ScanFile, plane: str, options: dict[str, Any], file: Path) -> _Left | ScanError:
     """Take a scan's slices and leave their pixels in `file`, over what stands there."""
-    taken = take_file(path, plane, options)
+    taken = take_file(scan, plane, options)
     if isinstance(taken, ScanError):
         return taken
     pixels, indices = taken
@@ -126,16 +126,16 @@ def _fetched(result: Taken | _Left) -> Taken:
     return np.memmap(result.file, np.uint8, "r", shape=result.shape), result.indices
 
 
-def take_file(path: Path, plane: str, options: dict[str, Any]) -> Taken:
+def take_file(file: ScanFile, plane: str, options: dict[str, Any]) -> Taken:
     """Return the slices (n, size, size) of a file and their indices by plane, or why it gave none.
 
     options: count, size, centre, spacing_mm, volume, analyze_orientation, as of `write_slices`.
     """
     try:
-        if is_picture(path.name):
-            return take_picture(path, options["size"]), {plane: np.zeros(1, dtype=np.int64)}
+        if file.kind == "picture":
+            return take_picture(file.path, options["size"]), {plane: np.zeros(1, dtype=np.int64)}
         scan = read_scan(
-            path,
+            file,
             plane="axial" if plane == "all" else plane,
             volume=options["volume"],
             analyze_orientation=options["analyze_orientation"],
@@ -151,7 +151,7 @@ def take_file(path: Path, plane: str, options: dict[str, Any]) -> Taken:
     except ScanError as error:
         return error
     except MemoryError:
-        return ScanError(path, "cannot be sliced: it does not fit into memory", True)
+        return ScanError(file.path, "cannot be sliced: it does not fit into memory", True)
 
 
 def _planes_in(scan: Scan, plane: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ import pandas as pd
 from headscope.console import track
 from headscope.errors import InputError
 from headscope.files import atomic_path, locked, sha256, write_json, write_table, write_text
-from headscope.scans.volume import ScanError, stored_files
+from headscope.scans.volume import ScanError
 from headscope.slicing.extract import (
     AUTO,
     WINDOW,
@@ -112,9 +112,9 @@ def _fingerprint(cohort: "Cohort") -> str:
     columns = ["subject_id", "session_id", "label", "plane", "slice_index"]
     named = [name for name in columns if name in cohort.scans.columns]
     rows = cohort.scans[named].assign(name=cohort.names).itertuples(index=False)
-    for row, path in zip(rows, cohort.scans["path"], strict=True):
+    for row, scan in zip(rows, cohort.files, strict=True):
         facts = []
-        for file in stored_files(cohort.root / path):
+        for file in scan.stored():
             if file.exists():
                 stat = file.stat()
                 facts += [stat.st_size, stat.st_mtime_ns]
@@ -228,9 +228,8 @@ def _take_all(
     cohort: "Cohort", options: dict[str, Any], partial: _Partial, workers: int | None, strict: bool
 ) -> Generator[None, None, None]:
     """Append every scan that is still to do, in the order of the cohort, one at each step."""
-    scans = cohort.scans.iloc[len(partial.done) :]
-    planes = scans["plane"] if "plane" in scans else [options["plane"]] * len(scans)
-    todo = [(cohort.root / path, plane) for path, plane in zip(scans["path"], planes, strict=True)]
+    files = cohort.files[len(partial.done) :]
+    todo = [(file, file.plane or options["plane"]) for file in files]
     _check_problems(cohort, partial, strict)
     spool = partial.pixels_path.with_name("slices.part.d")
     with closing(take_files(todo, options, workers, spool)) as results:
@@ -296,7 +295,7 @@ def _finish(cohort: "Cohort", out: Path, settings: dict[str, Any], partial: _Par
         "slices": len(table),
         "layout": cohort.layout,
         "simulated": cohort.simulated,
-        "notes": [*cohort.notes, *([note] if problems else [])],
+        "notes": [*(note.text for note in cohort.notes), *([note] if problems else [])],
         "files": hashes,
         "sha256": hashlib.sha256(whole.encode()).hexdigest(),
     }
