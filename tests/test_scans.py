@@ -217,7 +217,7 @@ DAMAGED = {
         nifti([(344, "4s", b"ni1\0")]),
         "its .img does not exist",
     ),
-    "no Analyze": ("a.hdr", b"0123456789" * 40, "is no Analyze header|is damaged"),
+    "no Analyze": ("a.hdr", b"0123456789" * 40, "is no Analyze file|is damaged"),
 }
 
 

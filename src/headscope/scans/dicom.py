@@ -112,8 +112,7 @@ def read_series(path: Path, volume: int | None) -> tuple[Header, NDArray[Any]]:
         raise Refused(f"is too large: it claims {bytes_claimed / 2**30:.3g} GiB of voxels")
     files = _one_volume(files, volume)
     voxels = np.concatenate([_read_voxels(file) for file in files], axis=2)  # (I, J, K)
-    affine = _affine(files)
-    return Header(path, voxels.shape, voxels.dtype, 0, affine, True, 1.0, 0.0), voxels
+    return Header(path, voxels.shape, voxels.dtype, 0, _affine(files), True, 1.0, 0.0), voxels
 
 
 def _files_of(path: Path) -> list[_File]:
@@ -175,11 +174,19 @@ def _affine(files: list[_File]) -> NDArray[np.float64]:
     return affine
 
 
+def _open(path: Path) -> Any:
+    """Return SimpleITK's reader of a file, without private fields."""
+    reader = _simpleitk().ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.LoadPrivateTagsOff()
+    reader.SetFileName(str(path))
+    return reader
+
+
 def _read_file(path: Path) -> _File:
-    sitk = _simpleitk()
+    reader = _open(path)
     if not path.is_file():
         raise Refused("cannot be read: one of its files is missing or no file")
-    reader = _reader(sitk, path)
     try:
         reader.ReadImageInformation()
     except RuntimeError:
@@ -197,7 +204,7 @@ def _read_file(path: Path) -> _File:
         series=_field(reader, SERIES),
         instance=int(instance) if instance.isdecimal() and len(instance) < 10 else 0,
         size=(width, height, depth),
-        item_bytes=8 if "64" in sitk.GetPixelIDValueAsString(reader.GetPixelID()) else 4,
+        item_bytes=8 if "64" in _simpleitk().GetPixelIDValueAsString(reader.GetPixelID()) else 4,
         spacing=spacing,
         origin=origin,
         direction=direction,
@@ -206,22 +213,13 @@ def _read_file(path: Path) -> _File:
 
 def _read_voxels(file: _File) -> NDArray[Any]:
     """Return the voxels of one file, (I, J, 1), rescaled as its header says."""
-    sitk = _simpleitk()
     try:
-        stored = sitk.GetArrayFromImage(_reader(sitk, file.path).Execute())  # (K, J, I)
+        stored = _simpleitk().GetArrayFromImage(_open(file.path).Execute())  # (K, J, I)
     except RuntimeError:
         raise Refused("is damaged: the voxels of one of its files cannot be read") from None
     if stored.ndim != 3:
         raise Refused("holds no intensities: its slices are in colour or no slices")
     return stored.transpose(2, 1, 0)
-
-
-def _reader(sitk: Any, path: Path) -> Any:
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.LoadPrivateTagsOff()
-    reader.SetFileName(str(path))
-    return reader
 
 
 def _field(reader: Any, tag: str) -> str:

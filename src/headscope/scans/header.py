@@ -35,12 +35,6 @@ NIFTI: Final = {
     b"n+2\0": nib.Nifti2Header,
     b"ni2\0": nib.Nifti2Header,
 }
-MARKS: Final = {  # the field that tells a header from junk, its value, and what is said otherwise
-    nib.Nifti1Header: ("sizeof_hdr", 348, "is damaged: its header claims {} bytes"),
-    nib.Nifti2Header: ("sizeof_hdr", 540, "is damaged: its header claims {} bytes"),
-    Spm2AnalyzeHeader: ("sizeof_hdr", 348, "is no Analyze header: it claims {} bytes, not 348"),
-    MGHHeader: ("version", 1, "is no MGH file: its version is {}, not 1"),
-}
 MM_PER_UNIT: Final = {1: 1e3, 3: 1e-3}  # NIfTI xyzt_units: metre and micron; the rest is mm
 
 UNREADABLE: Final[tuple[type[Exception], ...]] = (  # type: ignore[assignment]  # isal's stub
@@ -107,46 +101,37 @@ def read_header(path: Path) -> Header:
         if kind is None:
             raise Refused("is no NIfTI file: its magic number is wrong")
     header = kind(head[: kind.template_dtype.itemsize], check=False)  # without extensions
-    name, value, otherwise = MARKS[kind]
+    name, value = ("version", 1) if kind is MGHHeader else ("sizeof_hdr", kind.sizeof_hdr)
     if int(header[name]) != value:
-        raise Refused(otherwise.format(header[name]))
+        what = {MGHHeader: "MGH", Spm2AnalyzeHeader: "Analyze"}.get(kind, "NIfTI")
+        raise Refused(f"is no {what} file: its {name} is {header[name]}, not {value}")
     shape = tuple(map(int, header.get_data_shape()))
-    affine = _affine(header, header_path)
+    affine, oriented = _affine(header, header_path)
     slope, intercept = header.get_slope_inter()
     return Header(
         data=data,
         shape=shape,
         dtype=header.get_data_dtype(),
         offset=MGH_OFFSET if kind is MGHHeader else max(int(header["vox_offset"]), 0),
-        affine=_plain_affine(header) if affine is None else affine,
-        oriented=affine is not None,
+        affine=affine,
+        oriented=oriented,
         slope=1.0 if slope is None else float(slope),
         intercept=0.0 if intercept is None else float(intercept),
     )
 
 
-def _affine(header: Any, path: Path) -> NDArray[np.float64] | None:
-    """Return the affine (4, 4) in millimetres; None where header and files beside it store none."""
+def _affine(header: Any, path: Path) -> tuple[NDArray[np.float64], bool]:
+    """Return the affine (4, 4) in mm, and whether it is stored or made of the spacing alone."""
     if isinstance(header, MGHHeader):
-        return header.get_affine()
+        return header.get_affine(), True
+    plain = np.diag([*np.abs(header["pixdim"][1:4].astype(np.float64)), 1.0])
     if isinstance(header, Spm2AnalyzeHeader):
         matrix = matrix_of(path)
-        return _spm_affine(matrix) if matrix.is_file() else None
-    if int(header["sform_code"]) <= 0 and int(header["qform_code"]) <= 0:
-        return None
-    return header.get_best_affine() * _millimetres(header)
-
-
-def _plain_affine(header: Any) -> NDArray[np.float64]:
-    """Return the spacing alone, in millimetres, where no orientation is stored."""
-    spacing = np.diag([*np.abs(header["pixdim"][1:4].astype(np.float64)), 1.0])
-    return spacing * _millimetres(header)
-
-
-def _millimetres(header: Any) -> NDArray[np.float64]:
-    """Return what turns the rows of an affine into millimetres, (4, 1)."""
-    unit = int(header["xyzt_units"]) & 7 if isinstance(header, nib.Nifti1Header) else 0
-    return np.array([[MM_PER_UNIT.get(unit, 1.0)]] * 3 + [[1.0]])
+        return (_spm_affine(matrix), True) if matrix.is_file() else (plain, False)
+    oriented = bool(header["sform_code"] > 0 or header["qform_code"] > 0)
+    affine = header.get_best_affine() if oriented else plain
+    affine[:3] *= MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    return affine, oriented
 
 
 def _read_head(path: Path) -> bytes:
