@@ -7,7 +7,13 @@ from typing import Final
 import pandas as pd
 
 from headscope.cohort.ids import ID
-from headscope.cohort.tables import MISSING, check_subjects, counted, read_any_table
+from headscope.cohort.tables import (
+    MISSING,
+    counted,
+    read_any_table,
+    rows_by_subject,
+    with_prefix,
+)
 from headscope.cohort.values import Layout, Note
 from headscope.errors import InputError
 
@@ -82,15 +88,10 @@ def _participants(data: Path) -> pd.DataFrame | None:
     path = data / "participants.tsv"
     if not path.is_file():
         return None
-    table = read_any_table(path).drop_duplicates()
+    table = read_any_table(path)
     if "participant_id" not in table.columns:
         raise InputError(f"{path} lacks the column 'participant_id'.")
-    check_subjects(path, "participant_id", table["participant_id"])
-    ids = _prefixed("sub-", table["participant_id"])
-    if ids.duplicated().any():
-        raise InputError(f"{path} has several rows for {ids[ids.duplicated()].iloc[0]!r}.")
-    ours = ["participant_id", "path", *KEY]
-    return table.drop(columns=ours, errors="ignore").assign(**{ID: ids})
+    return rows_by_subject(path, table, "participant_id", "sub-")
 
 
 def _with_sessions(data: Path, scans: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -110,8 +111,8 @@ def _with_sessions(data: Path, scans: pd.DataFrame) -> tuple[pd.DataFrame, list[
     if lacking:
         raise InputError(f"The sessions.tsv of {data} lacks the column {lacking[0]!r}.")
     table = table.assign(
-        subject_id=_prefixed("sub-", table["participant_id"]),
-        session_id=_prefixed("ses-", table["session_id"]),
+        subject_id=with_prefix("sub-", table["participant_id"]),
+        session_id=with_prefix("ses-", table["session_id"]),
     ).drop(columns="participant_id")
     repeated = table[table.duplicated(KEY)]
     if len(repeated):
@@ -124,7 +125,3 @@ def _with_sessions(data: Path, scans: pd.DataFrame) -> tuple[pd.DataFrame, list[
             values = merged.pop(f"{name} of the session")
             merged[name] = values.where(values.notna() & ~values.isin(MISSING), merged[name])
     return merged, columns
-
-
-def _prefixed(prefix: str, ids: pd.Series) -> pd.Series:
-    return ids.where(ids.str.startswith(prefix), prefix + ids)

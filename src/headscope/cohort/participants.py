@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from headscope.cohort.ids import ID, session_of
-from headscope.cohort.tables import MISSING, check_subjects, counted, listed
+from headscope.cohort.tables import MISSING, counted, listed, rows_by_subject
 from headscope.cohort.values import Layout, Note
 from headscope.errors import InputError
 
@@ -19,14 +19,7 @@ def join_participants(path: Path, table: pd.DataFrame, names: list[str]) -> Layo
             f"No column of {path} holds ids that the names of the scans contain, such as "
             f"{names[0]!r}: it has {listed(table.columns)}."
         )
-    check_subjects(path, column, table[column])
-    table = table.drop_duplicates()
-    repeated = table.loc[table[column].duplicated(), column]
-    if len(repeated):
-        raise InputError(
-            f"{path} has several rows for {counted(repeated.nunique(), 'participant')}, the first "
-            f"{repeated.iloc[0]!r}: give a scans.tsv with path, subject_id, session_id and label."
-        )
+    table = rows_by_subject(path, table, column)
     notes = [Note(f"Subject ids come from the column {column} of {path.name}.")]
     scans = pd.DataFrame(
         {"path": names, "subject_id": subjects, "session_id": map(session_of, names)}
@@ -38,11 +31,9 @@ def join_participants(path: Path, table: pd.DataFrame, names: list[str]) -> Layo
             f"{counted(len(unnamed), 'scan')}, the first {unnamed.iloc[0]}."
         )
         notes.append(Note(text, names_ids=True))
-    without = len(set(table[column]) - set(subjects))
+    without = len(set(table[ID]) - set(subjects))
     if without:
         notes.append(Note(f"Rows of {path.name} without a scan: {without}."))
-    ours = [name for name in scans.columns if name in table.columns and name != column]
-    table = table.drop(columns=ours).rename(columns={column: ID})
     joined = scans.merge(table, left_on="subject_id", right_on=ID)
     return Layout("participants table", joined, notes=notes)
 

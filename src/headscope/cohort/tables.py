@@ -8,6 +8,7 @@ from typing import Final
 
 import pandas as pd
 
+from headscope.cohort.ids import ID
 from headscope.errors import InputError
 from headscope.files import NO_ID
 
@@ -47,6 +48,26 @@ def check_subjects(path: Path, column: str, ids: pd.Series) -> None:
                 f"{path} has {what} subject id in {counted(int(bad.sum()), 'row')}, column "
                 f"{column!r}, the first in row {int(bad.to_numpy().argmax()) + 2}."
             )
+
+
+def rows_by_subject(path: Path, table: pd.DataFrame, column: str, prefix: str = "") -> pd.DataFrame:
+    """Return a table of one row per subject with its ids in `ID`, without columns of scans."""
+    check_subjects(path, column, table[column])
+    table = table.drop_duplicates()
+    ids = with_prefix(prefix, table[column])
+    repeated = ids[ids.duplicated()]
+    if len(repeated):
+        raise InputError(
+            f"{path} has several rows for {counted(repeated.nunique(), 'participant')}, the first "
+            f"{repeated.iloc[0]!r}: give a scans.tsv with path, subject_id, session_id and label."
+        )
+    ours = [column, "path", "subject_id", "session_id"]
+    return table.drop(columns=ours, errors="ignore").assign(**{ID: ids})
+
+
+def with_prefix(prefix: str, ids: pd.Series) -> pd.Series:
+    """Return ids that begin with sub- or the like, whether or not they did."""
+    return ids.where(ids.str.startswith(prefix), prefix + ids)
 
 
 def _decoded(raw: bytes) -> str:
