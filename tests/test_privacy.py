@@ -17,6 +17,7 @@ from headscope.auditing import shortcuts
 from headscope.auditing.audit import audit
 from headscope.cohort.layouts import find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
+from headscope.cohort.values import Note
 from headscope.errors import InputError
 from headscope.experiment.run import run
 from headscope.reporting import write_report
@@ -183,6 +184,39 @@ def test_an_audit_keeps_the_key_apart_and_hides_no_stored_ids(tmp_path, monkeypa
     with pytest.raises(InputError, match="keep the ids that they were taken with"):
         audit(tmp_path / "store", pseudonymise=tmp_path / "study.key")
     assert not (tmp_path / "study.key").exists()
+
+
+NAMES = ("AD/p-One.nii", "AD/p-one.nii", "AD/p-two.nii", "AD/p-two.mgz", "NC/p-four.nii")
+
+
+@pytest.mark.parametrize("table", [None, "participants.csv", "scans.csv"])
+def test_notes_that_quote_ids_are_marked_where_they_are_made(tmp_path, table):
+    data = tmp_path / "data"
+    (data / "p-empty").mkdir(parents=True)
+    for name in NAMES:
+        (data / name).parent.mkdir(exist_ok=True)
+        (data / name).touch()
+    label = None
+    if table == "participants.csv":
+        label = "site"
+        (data / table).write_text("id,site\np-One,a p-One\np-two,b\np-four,a\np-one,c\n")
+        (data / "AD" / "p-lost.nii").touch()
+    elif table is not None:
+        lines = [f"{name},{name[3:].split('.')[0]},{name[:2]}" for name in NAMES]
+        (data / table).write_text("\n".join(["path,subject_id,label", *lines]))
+    cohort = find_cohort(data, label=label, where="session_id != p-three")
+    quoted = [note for note in cohort.notes if "p-" in note.text]
+    assert len(quoted) >= 3 and all(note.names_ids for note in quoted)
+    hidden = pseudonymise_cohort(cohort, tmp_path / "key", tmp_path / "out").notes
+    assert hidden[:-1] == [note for note in cohort.notes if "p-" not in note.text]
+    assert hidden[-1] == Note("Ids are pseudonyms: keyed hashes of those in the data.")
+
+
+def test_a_note_is_left_out_by_its_mark_and_not_by_its_words(tmp_path):
+    notes = [Note("Left out, the first x.nii."), Note("Nothing in particular.", names_ids=True)]
+    cohort = replace(find_cohort(write_cohort(tmp_path / "data")), notes=notes)
+    hidden = pseudonymise_cohort(cohort, tmp_path / "key", tmp_path / "out")
+    assert hidden.notes[0] == notes[0] and len(hidden.notes) == 2
 
 
 def test_the_same_key_gives_the_same_pseudonyms_and_another_gives_others(tmp_path):

@@ -67,14 +67,12 @@ def read_oasis2(path: Path, table: pd.DataFrame, names: list[str], plane: str) -
     "all" every file counts, in the plane of its name.
     """
     planes = sorted(PLANES) if plane == "all" else [plane]
-    marked = {
-        name: _by_session([file for file in names if plane_named(file) == name], OASIS2)
-        for name in planes
-    }
     ready = any(map(plane_named, names))
-    chosen: dict[str | None, dict[str, str]] = {name: held for name, held in marked.items() if held}
-    if not ready:
-        chosen = {None: _by_session(names, OASIS2)}
+    chosen: dict[str | None, dict[str, str]] = {}
+    for name in planes if ready else [None]:
+        by_session = _by_session([file for file in names if plane_named(file) == name], OASIS2)
+        if by_session or not ready:
+            chosen[name] = by_session
     parts = []
     notes = [f"Subject and session ids and classes come from {path.name}."]
     for name, by_session in chosen.items():

@@ -88,7 +88,7 @@ def read_scan(
     Parameters
     ----------
     scan : ScanFile or Path
-        The scan; of a path, what it is is found out first.
+        The scan; the kind of a path is determined first.
     plane : str
         The plane of a file of two axes without orientation, where `scan` knows none.
     volume : int, optional
