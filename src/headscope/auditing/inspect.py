@@ -15,7 +15,7 @@ from headscope.cohort.tables import counted
 from headscope.console import track
 from headscope.files import NO_ID
 from headscope.scans.discovery import ScanFile
-from headscope.scans.header import check_header, read_header, shape_text, squeezed
+from headscope.scans.header import check_header, read_header, shape_text, squeeze_shape
 from headscope.scans.volume import PLANES, ScanError, refusing
 from headscope.slicing.extract import check_options, planes_of
 
@@ -162,7 +162,7 @@ def scan_facts(scan: ScanFile) -> Facts:
     with refusing(path), np.errstate(all="ignore"):
         header = read_header(path)
         check_header(header)
-        shape = squeezed(header.shape)
+        shape = squeeze_shape(header.shape)
         spacing = header.spacing_mm[: len(shape)]
         axes = list(range(min(len(shape), 3)))
         if header.oriented and len(axes) == 3:

@@ -62,7 +62,7 @@ def parse_where(text: str) -> list[tuple[str, str, str]]:
                 f"(OP one of ==, !=, >, >=, <, <=); {text[at:].strip() or text!r} is not of that "
                 "form."
             )
-        conditions.append((_unquoted(match[1]), match[2], _unquoted(match[3])))
+        conditions.append((_unquote(match[1]), match[2], _unquote(match[3])))
         at = match.end()
     return conditions
 
@@ -81,5 +81,5 @@ def _holds(values: pd.Series, column: str, sign: str, value: str) -> NDArray[np.
     return given & compare(values.to_numpy(dtype=object), value)
 
 
-def _unquoted(text: str) -> str:
+def _unquote(text: str) -> str:
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`" else text

@@ -22,7 +22,7 @@ def read_any_table(path: Path) -> pd.DataFrame:
     UTF-16 with one, else Windows-1252.
     """
     raw = path.read_bytes()
-    text = _decoded(raw).replace("\r\n", "\n").replace("\r", "\n")
+    text = _decode(raw).replace("\r\n", "\n").replace("\r", "\n")
     header = text.lstrip("\n").split("\n", 1)[0]
     separator = max("\t;,", key=header.count)
     reader = csv.reader(StringIO(text), delimiter=separator, skipinitialspace=True)  # as in a; "b"
@@ -70,7 +70,7 @@ def with_prefix(prefix: str, ids: pd.Series) -> pd.Series:
     return ids.where(ids.str.startswith(prefix), prefix + ids)
 
 
-def _decoded(raw: bytes) -> str:
+def _decode(raw: bytes) -> str:
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return raw.decode("utf-16", errors="replace")
     try:

@@ -15,9 +15,8 @@ import nibabel as nib
 import numpy as np
 from isal import igzip
 from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor, IsalError
-from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer.mghformat import MGHError, MGHHeader
-from nibabel.spatialimages import HeaderDataError, HeaderTypeError
+from nibabel.spatialimages import HeaderDataError
 from nibabel.spm2analyze import Spm2AnalyzeHeader
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
@@ -47,8 +46,6 @@ UNREADABLE: Final[tuple[type[Exception], ...]] = (  # type: ignore[assignment]  
     zlib.error,
     IsalError,
     HeaderDataError,
-    HeaderTypeError,
-    ImageFileError,
     WrapStructError,
     MGHError,
 )
@@ -169,7 +166,7 @@ def matrix_of(header: Path) -> Path:
 
 def check_header(header: Header) -> None:
     """Refuse what no scan can be, before anything of that size is allocated."""
-    if not header.shape or min(header.shape) < 1 or len(squeezed(header.shape)) < 2:
+    if not header.shape or min(header.shape) < 1 or len(squeeze_shape(header.shape)) < 2:
         raise Refused(f"is no volume: its shape is {shape_text(header.shape)}")
     if header.dtype.kind not in "iuf":
         raise Refused(f"holds no intensities: its voxels are of type {header.dtype}")
@@ -233,7 +230,7 @@ def choose_volume(volumes: int, volume: int | None, shape: str = "") -> int:
     return volume or 0
 
 
-def squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+def squeeze_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Drop trailing singleton axes, but keep a volume's third where there are more behind it."""
     while len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]

@@ -35,7 +35,7 @@ from headscope.scans.header import (
     read_bytes,
     read_header,
     shape_text,
-    squeezed,
+    squeeze_shape,
 )
 
 PLANES: Final = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -136,7 +136,7 @@ def with_plane(file: ScanFile) -> ScanFile:
     if file.kind == "volume":
         with refusing(file.path), np.errstate(all="ignore"):
             header = read_header(file.path)
-            if header.oriented or len(squeezed(header.shape)) > 2:
+            if header.oriented or len(squeeze_shape(header.shape)) > 2:
                 return file
             file = replace(file, kind="slice")
     return replace(file, plane=plane_named(file.path.name))
@@ -170,7 +170,7 @@ def refusing(path: Path) -> Iterator[None]:
 
 def _read_voxels(header: Header, volume: int | None) -> NDArray[Any]:
     """Return the one volume, (I, J) or (I, J, K), as stored."""
-    shape = squeezed(header.shape)
+    shape = squeeze_shape(header.shape)
     spatial = shape[:3]
     number = choose_volume(math.prod(shape[3:]), volume, f" (shape {shape_text(shape)})")
     size = math.prod(spatial) * header.dtype.itemsize
