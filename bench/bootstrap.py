@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from headscope.metrics import DRAWS, FIGURES, subset_figures
+from headscope.metrics import DRAWS, SCORES, subset_scores
 
 CASES = ((56, 30, 2), (28, 30, 2), (403, 30, 2), (56, 30, 3), (56, 30, 10), (120, 15, 30))
 
@@ -17,7 +17,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    print(f"{DRAWS:,} draws, {len(FIGURES)} figures, slices and subjects")
+    print(f"{DRAWS:,} draws, {len(SCORES)} figures, slices and subjects")
     print("| subjects | slices | classes | best of rounds, s |")
     print("|---|---|---|---|")
     for subjects, each, classes in CASES:
@@ -29,7 +29,7 @@ def main():
         spent = []
         for _ in range(options.rounds):
             start = time.perf_counter()
-            subset_figures(labels, logits, ids)
+            subset_scores(labels, logits, ids)
             spent.append(time.perf_counter() - start)
         print(f"| {subjects} | {len(owner):,} | {classes} | {min(spent):.2f} |", flush=True)
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from headscope.analysis.results.chance import against_chance
 from headscope.analysis.results.pooled import Pool, Test
-from headscope.metrics import repeated_interval, slice_units, subject_level, way_of
+from headscope.metrics import slice_units, subject_level, way_of
 
 FOLDS, SLICES = 5, 10
 
@@ -48,8 +48,7 @@ def coverage(per_fold, auc, rounds, seed=1):
     held = 0
     for _ in range(rounds):
         pool = draw_pool(rng, per_fold, auc)
-        drawn = pool.drawn("subject", "accuracy")
-        interval = repeated_interval(*drawn, pool.resampled.stratum, way_of("subject", "accuracy"))
+        interval = pool.drawn("subject", "accuracy").interval(way_of("subject", "accuracy"))
         held += interval is not None and interval[0] <= truth <= interval[1]
     return held / rounds
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from headscope.metrics import bootstrap_interval, figures, resample, slice_units, way_of, wilson
+from headscope.metrics import bootstrap_interval, resample, scores, slice_units, way_of, wilson
 
 SLICES, ACCURACY, DRAWS = 30, 0.75, 1000
 WAYS = ("subjects", "slices")
@@ -92,7 +92,7 @@ def check():
     score = logits.ravel()
     owner = np.repeat(np.arange(20), SLICES)
     units = slice_units(label[owner], np.stack([-score, score], axis=1), owner)
-    for name, drawn in figures(units, counts, names=tuple(quick)).items():
+    for name, drawn in scores(units, counts, names=tuple(quick)).items():
         assert np.allclose(drawn, quick[name], atol=1e-6), name
 
 
@@ -138,9 +138,9 @@ def coverage(level, subjects, correlation, rounds, seed=0, naive=True, accuracy=
 
 def draw_figure(results, rounds, path):
     """Draw the coverage of both ways against the correlation, a panel a figure and level."""
-    from headscope.figures.style import COLOURS, FAINT, INK, PAGE, new_figure, styled
+    from headscope.figures.style import COLOURS, FAINT, INK, PAGE, apply_style, new_figure
 
-    @styled
+    @apply_style
     def plot():
         figure = new_figure(PAGE, 0.42 * PAGE)
         panels = figure.subplots(1, 4, sharey=True)

@@ -69,7 +69,7 @@ def main():
     if chosen.page:
         photograph(chosen.demo / "report.html", IMAGES / "report.png", chosen.chromium)
     for run in hs.read_experiment(chosen.demo):
-        head = hs.run_head_analysis(run)
+        head = hs.analyse_head(run)
         pair, accuracy = head.pairs[0], run.metrics["test"]["slice_accuracy"]["value"]
         rs = f"r {pair.r:.4f}, null {pair.r_null:.4f}"
         moved = f"displacement {head.displacement_ratio:.2f}"

@@ -31,7 +31,7 @@ def main():
     print("| seed | r | null | residual | 95% interval | displacement ratio | drift of row sum |")
     print("|--:|--:|--:|--:|---|--:|--:|")
     for run in hs.read_experiment(given.out):
-        pair = hs.run_head_analysis(run).pairs[0]
+        pair = hs.analyse_head(run).pairs[0]
         interval = f"{pair.residual_low:.1e} to {pair.residual_high:.1e}"
         print(
             f"| {run.settings['seed']} | {pair.r:.5f} | {pair.r_null:.5f} | {pair.residual:.1e} "

@@ -18,7 +18,7 @@ import numpy as np
 from headscope.analysis.leakage.findings import centre, setting_p
 from headscope.analysis.leakage.stored import stored_leakage
 from headscope.analysis.retrain import head_recipe, train_heads
-from headscope.analysis.units import run_slices
+from headscope.analysis.units import read_samples
 from headscope.experiment.config import make_config
 from headscope.experiment.run import run
 from headscope.figures import plot_dose, plot_gap, plot_identity, plot_permutations
@@ -49,7 +49,7 @@ def cohorts(data):
 
 def twins(run):
     """What two ids of one person do to a split by subject: 100 splits, heads trained anew."""
-    slices, recipe = run_slices(run), head_recipe(run)
+    slices, recipe = read_samples(run), head_recipe(run)
     table = run.predictions[["subject_id", "session_id", "plane", "slice_index", "label"]]
     twin = {**SAME, **{b: a for a, b in SAME.items()}}
     reached, known = {False: [], True: []}, {False: [], True: []}
@@ -95,7 +95,7 @@ def pooled(tests, split):
 
 def null(tests, split, figure="slice_balanced_accuracy"):
     found = pooled(tests, split)
-    drawn = np.concatenate([t.figures[figure].permuted for t in tests if t.split == split])
+    drawn = np.concatenate([t.scores[figure].permuted for t in tests if t.split == split])
     low, high = 100 * np.quantile(drawn, [0.025, 0.975])
     return (
         f"{100 * found.mean:.1f} ({100 * found.low:.1f}–{100 * found.high:.1f}); "
@@ -112,7 +112,7 @@ def interval(figure, name):
 def row(name, found):
     """One row of each table of the page."""
     (gap,) = found.gaps
-    of = gap.figures
+    of = gap.scores
     slices, people = of["slice_accuracy"], of["subject_accuracy"]
     yield (
         "gap",
@@ -130,17 +130,17 @@ def row(name, found):
     yield "permuted", [
         name,
         null(found.permuted, "subject"),
-        percent([t.figures["slice_balanced_accuracy"].observed for t in found.permuted
+        percent([t.scores["slice_balanced_accuracy"].observed for t in found.permuted
                  if t.split == "subject"]),
-        ", ".join(f"{t.figures['subject_balanced_accuracy'].p:.3f}" for t in found.permuted
+        ", ".join(f"{t.scores['subject_balanced_accuracy'].p:.3f}" for t in found.permuted
                   if t.split == "subject")
         + f"; {setting_p([t for t in found.permuted if t.split == 'subject']):.3f}",
         null(found.permuted, "slice"),
-        percent([t.figures["slice_balanced_accuracy"].observed for t in found.permuted
+        percent([t.scores["slice_balanced_accuracy"].observed for t in found.permuted
                  if t.split == "slice"]),
     ]  # fmt: skip
     near = [each for each in found.neighbours if each.split == "slice"]
-    who = found.identity
+    who = found.reidentification
     yield "identity", [
         name,
         *(percent([getattr(each, part) for each in near])
@@ -150,7 +150,7 @@ def row(name, found):
           f"{100 * np.mean([getattr(each, part).chance for each in who]):.0f}" if who else "–"
           for part in ("nearest_subject", "linear_subject", "nearest_class", "linear_class")),
     ]  # fmt: skip
-    for dose in found.doses:
+    for dose in found.dose_responses:
         yield "dose", [
             name,
             *(f"{100 * m:.1f} ± {100 * s:.1f}"
@@ -174,9 +174,9 @@ def draw(found, folder):
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in (
         ("permutations", plot_permutations(found.permuted, "Permuted labels")),
-        ("dose", plot_dose(found.doses[0], "Dose of leakage")),
+        ("dose", plot_dose(found.dose_responses[0], "DoseResponse of leakage")),
         ("gap", plot_gap(found.gaps, "Leak gap")),
-        ("identity", plot_identity(found.identity, "Who, and what")),
+        ("identity", plot_identity(found.reidentification, "Who, and what")),
     ):
         figure.savefig(folder / f"trust-{name}.png", dpi=200)
 

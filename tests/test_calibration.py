@@ -9,14 +9,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_curve
 
 from headscope.analysis.results.calibration import (
+    analyse_calibration,
     fit_temperature,
     operating_points,
     reliability,
-    run_calibration,
 )
 from headscope.figures.reliability import plot_reliability
 from headscope.metrics import slice_units, softmax
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 def drawn_logits(n, classes, seed=0):
@@ -122,7 +122,7 @@ def test_thresholds_of_one_score_or_class():
 
 def test_a_run_is_calibrated_on_validation_and_told_on_test(tmp_path):
     run = write_synthetic_run(tmp_path, width=24, subjects=40, epochs=12)
-    found = run_calibration(run)
+    found = analyse_calibration(run)
     stored = run.features
     val, test = (stored["subset"] == name for name in ("val", "test"))
     logits = stored["logits"].astype(float)
@@ -144,14 +144,14 @@ def test_a_run_is_calibrated_on_validation_and_told_on_test(tmp_path):
 
 def test_three_classes_have_no_operating_point(tmp_path):
     run = write_synthetic_run(tmp_path, width=8, class_names=("NC", "MCI", "AD"), epochs=1)
-    found = run_calibration(run)
+    found = analyse_calibration(run)
     assert found.points == () and found.positive_class is None
 
 
 def test_a_run_without_validation_says_so(tmp_path):
     run = write_synthetic_run(tmp_path, width=8, epochs=1)
     run.predictions["subset"] = run.predictions["subset"].replace("val", "train")
-    found = run_calibration(run)
+    found = analyse_calibration(run)
     assert np.isnan(found.temperature) and found.after is None and len(found.notes) == 2
     assert "fixes no temperature" in str(
         [text.get_text() for text in plot_reliability(found).axes[0].texts]

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from headscope.analysis.representation.collapse import (
     Collapse,
+    analyse_collapse,
     collapse_analysis,
-    run_collapse_analysis,
 )
 from headscope.errors import InputError
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 def drawn(N, D, K, seed=0):
@@ -133,16 +133,16 @@ def test_held_out_slices_are_compared_with_training_means(tmp_path):
     X, y = stored["features"].astype(float), stored["label"]
     mu = [X[train & (y == k)].mean(axis=0) for k in range(3)]
     nearest = np.array([np.argmin([np.linalg.norm(x - m) for m in mu]) for x in X[test]])
-    found = run_collapse_analysis(run, "test")
+    found = analyse_collapse(run, "test")
     decided = stored["logits"][test].argmax(axis=1)
     assert found.nc4 == pytest.approx((nearest == decided).mean())
     expected = by_brute_force(X[test], y[test], head["weight"].astype(float), 0.0)
     assert found.nc1 == pytest.approx(expected["nc1"], rel=1e-6)
     assert (found.slices, found.means_of) == (test.sum(), "training slices")
-    seen = run_collapse_analysis(run, "train")
+    seen = analyse_collapse(run, "train")
     assert (seen.slices, seen.means_of) == (train.sum(), "these slices")
     with pytest.raises(InputError, match="'all' is none of train, val, test"):
-        run_collapse_analysis(run, "all")
+        analyse_collapse(run, "all")
 
 
 def test_two_classes_show_no_trivial_angle():

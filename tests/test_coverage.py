@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from headscope.metrics import bootstrap_interval, figures, resample, slice_units
+from headscope.metrics import bootstrap_interval, resample, scores, slice_units
 
 SLICES = 30
 
@@ -31,7 +31,7 @@ def rounds(subjects, correlation, naive, count, draws=400):
         resampled = resample(labels, drawn_by, people, draws, seed)
         left_out = resampled.left_out if not naive else np.ones((people, people))[:1]
         once, drawn, without = (
-            figures(units, counts, names=tuple(truth))
+            scores(units, counts, names=tuple(truth))
             for counts in (np.ones((1, people)), resampled.drawn, left_out)
         )
         for name, true in truth.items():

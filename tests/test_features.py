@@ -19,9 +19,9 @@ from headscope.analysis.representation.discriminant import (
     subject_folds,
 )
 from headscope.analysis.representation.features import (
+    analyse_features,
     class_ellipses,
     feature_analysis,
-    run_feature_analysis,
 )
 from headscope.analysis.representation.intraclass import Intraclass, intraclass
 from headscope.analysis.representation.separation import (
@@ -32,7 +32,7 @@ from headscope.analysis.representation.separation import (
 )
 from headscope.errors import InputError
 from headscope.files import NO_ID
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 SHROUT_FLEISS = np.array(  # Psychological Bulletin 86 (1979), table 2: 6 targets, 4 judges
     [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
@@ -302,20 +302,20 @@ def test_ellipses_hold_what_the_normal_holds():
 def test_run_is_read_from_its_record(tmp_path):
     frozen = write_synthetic_run(tmp_path, epochs=2, width=32)
     tuned = write_synthetic_run(tmp_path, epochs=2, width=32, regime="finetune", signal=8.0)
-    found = run_feature_analysis(tuned, "test", frozen)
+    found = analyse_features(tuned, "test", frozen)
     rows = tuned.features["subset"] == "test"
     assert found.slices == rows.sum()
     assert found.slice_accuracy == pytest.approx(tuned.metrics["test"]["slice_accuracy"]["value"])
     assert found.features.separation_ratio > 1
     assert (found.reference, found.title, found.subset) == (frozen.name, tuned.name, "test")
     assert len(found.intraclass) == 6
-    assert run_feature_analysis(frozen, "train", frozen).logits.dispersion_ratio == 1
-    assert hs.run_feature_analysis is run_feature_analysis
+    assert analyse_features(frozen, "train", frozen).logits.dispersion_ratio == 1
+    assert hs.analyse_features is analyse_features
     with pytest.raises(InputError, match="'dev' is none of train, val, test"):
-        run_feature_analysis(tuned, "dev")
+        analyse_features(tuned, "dev")
     other = write_synthetic_run(tmp_path, epochs=2, width=32, seed=1)
     with pytest.raises(InputError, match=r"is no reference for .*: seed 1 instead of 0"):
-        run_feature_analysis(tuned, "test", other)
+        analyse_features(tuned, "test", other)
 
 
 def test_the_analysis_reads_as_tables():

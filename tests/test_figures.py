@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from headscope.analysis import logit_scatter, pair_analysis, run_pair_analysis
+from headscope.analysis import analyse_pair, logit_scatter, pair_analysis
 from headscope.figures import plot_history, plot_logits, plot_weights
 from headscope.figures.style import MM, PAGE
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_logits_show_each_slice_by_class_and_ring_the_errors(run):
     assert ax.get_xlim() == ax.get_ylim()
     shown = texts(figure)
     assert "Logit of NC" in shown and "Logit of AD" in shown
-    assert f"{100 * panel.slice_accuracy:.1f}% of {len(panel.logits)} slices right" in shown
+    assert f"{100 * panel.slice_accuracy:.1f}% of {len(panel.logits)} slices correct" in shown
     assert "frozen, subject split" in shown
     assert figure.get_size_inches()[0] == pytest.approx(85 * MM)
 
@@ -63,7 +63,7 @@ def test_logits_of_no_slices_still_draw(run):
 
 
 def test_weights_show_every_feature_equation_and_null(run):
-    result = run_pair_analysis(run)
+    result = analyse_pair(run)
     figure = plot_weights(result, title="a run")
     (ax,) = figure.axes
     np.testing.assert_array_equal(points(ax)[0], np.stack([result.x, result.y], axis=1))
@@ -98,7 +98,7 @@ def test_history_shows_both_subsets(run):
     "plot",
     [
         lambda run, ax: plot_logits(logit_scatter(run), ax=ax[0]),
-        lambda run, ax: plot_weights(run_pair_analysis(run), ax=ax[0]),
+        lambda run, ax: plot_weights(analyse_pair(run), ax=ax[0]),
         lambda run, ax: plot_history(run.history, ax=ax),
     ],
 )
@@ -112,7 +112,7 @@ def test_given_axes_are_drawn_on(run, plot):
     [
         lambda run: plot_logits(logit_scatter(run)),
         lambda run: plot_logits([logit_scatter(run)] * 3),
-        lambda run: plot_weights(run_pair_analysis(run), title="a title", network="resnet101"),
+        lambda run: plot_weights(analyse_pair(run), title="a title", network="resnet101"),
         lambda run: plot_history(run.history, title="a title", network="resnet101, seed 0"),
     ],
 )
@@ -130,14 +130,14 @@ def test_nothing_is_cut_off_at_the_edge(run, draw):
 
 def test_names_with_dollars_and_backslashes_are_no_mathematics(tmp_path):
     run = write_synthetic_run(tmp_path, width=8, class_names=(r"$\frac$", "a$b"))
-    figures = (plot_logits(logit_scatter(run)), plot_weights(run_pair_analysis(run)))
+    figures = (plot_logits(logit_scatter(run)), plot_weights(analyse_pair(run)))
     for figure in figures:
         figure.draw_without_rendering()
 
 
 def test_nothing_global_is_touched(run):
     before = dict(mpl.rcParams)
-    plot_weights(run_pair_analysis(run))
+    plot_weights(analyse_pair(run))
     assert dict(mpl.rcParams) == before
 
 

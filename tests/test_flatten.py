@@ -10,11 +10,11 @@ from torch import nn
 
 from headscope.analysis.representation.discriminant import subject_folds
 from headscope.analysis.representation.location import (
+    analyse_contributions,
+    analyse_flattening,
     contribution_maps,
     flatten_analysis,
     linear_probe,
-    run_contribution_maps,
-    run_flatten_analysis,
     shuffle_test,
 )
 from headscope.analysis.representation.readout import make_tail, read_tail
@@ -24,7 +24,7 @@ from headscope.models.classifier import tap
 from headscope.models.network import build_network
 from headscope.record import Run
 from tests.conftest import REPOSITORY
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 NETWORKS = {  # constructor, its classifier, the layer that makes the last maps, its tail, size
     "resnet50": ("fc", "layer4", ("mean", "linear:fc"), 64),
@@ -313,18 +313,18 @@ def test_what_the_probe_cannot_tell_is_undefined():
 
 def test_run_reads_its_record(recorded):
     name, run, _, _ = recorded
-    found = run_flatten_analysis(run, repeats=2, probe_repeats=1)
+    found = analyse_flattening(run, repeats=2, probe_repeats=1)
     label = run.features["label"][run.maps["slice"]]
     logits = run.features["logits"][run.maps["slice"]]
     assert found.slice_accuracy == pytest.approx((logits.argmax(axis=1) == label).mean())
     assert (found.title, found.averages) == (run.name, name in AVERAGING)
-    positions, rest, rows = run_contribution_maps(run, (0, 1))
+    positions, rest, rows = analyse_contributions(run, (0, 1))
     margin = logits[:, 1] - logits[:, 0]
     total = positions.sum(axis=(1, 2)) + rest
     np.testing.assert_allclose(total, margin, atol=1e-5 * max(1, np.abs(logits).max()))
     assert (rows == run.maps["slice"]).all()
     with pytest.raises(InputError, match="names no two of the 3 classes"):
-        run_contribution_maps(run, (0, 3))
+        analyse_contributions(run, (0, 3))
 
 
 def small_record(folder, words=("mean", "linear:fc"), *, change=0.0, weights=None, **settings):
@@ -339,8 +339,8 @@ def small_record(folder, words=("mean", "linear:fc"), *, change=0.0, weights=Non
 def test_logits_of_a_network_that_ran_in_fewer_bits_are_near_enough(tmp_path):
     rough = small_record(tmp_path / "rough", change=0.005)
     assert read_tail(rough).mismatch == pytest.approx(0.005, rel=1e-3)
-    assert "bfloat16" in run_flatten_analysis(rough, repeats=1, probe_repeats=1).notes[0]
-    exact = run_flatten_analysis(small_record(tmp_path / "exact"), repeats=1, probe_repeats=1)
+    assert "bfloat16" in analyse_flattening(rough, repeats=1, probe_repeats=1).notes[0]
+    exact = analyse_flattening(small_record(tmp_path / "exact"), repeats=1, probe_repeats=1)
     assert not any("bfloat16" in note for note in exact.notes)
 
 
@@ -351,7 +351,7 @@ def test_records_that_cannot_be_computed_say_why(tmp_path):
             ({"change": 0.1}, "do not give its logits through mean, linear:fc"),
             ({"words": ("flatten", "linear:fc")}, "do not give its logits through flatten"),
             ({"words": ("mean",)}, "do not give its logits through mean"),
-            ({"words": ("mean", "swish")}, "'swish' is none of mean, pool:7x7"),
+            ({"words": ("mean", "swish")}, "unknown layer 'swish'; valid: mean, pool:7x7"),
             ({"words": ("mean", "linear:head")}, r"holds no head\.weight"),
             ({"words": ("conv:fc", "mean"), "weights": {"fc.weight": np.zeros((2, 3, 3, 3))}},
              "no linear layer or 1×1 convolution"),
@@ -426,5 +426,5 @@ def test_the_layers_that_a_network_names_are_read_back(name, tmp_path):
     run = Run(write_record(tmp_path, maps, logits, network.tail, state))
     limit = 1e-5 * max(1, np.abs(logits).max())
     np.testing.assert_allclose(read_tail(run)(maps), logits, atol=limit)
-    for shuffle in run_flatten_analysis(run, repeats=2, probe_repeats=1).shuffles:
+    for shuffle in analyse_flattening(run, repeats=2, probe_repeats=1).shuffles:
         assert shuffle.largest_change < 1e-5

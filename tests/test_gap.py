@@ -7,19 +7,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from headscope.analysis.leakage.analysis import leakage_analysis
+from headscope.analysis.leakage.analysis import analyse_leakage
 from headscope.analysis.leakage.findings import gap_finding
-from headscope.analysis.leakage.split_gap import FIGURES, GapFigure, clearest_gap, leak_gap
+from headscope.analysis.leakage.split_gap import SCORES, GapScore, clearest_gap, leak_gap
 from headscope.analysis.leakage.stored import read_leakage, stored_leakage
 from headscope.figures.leakage import plot_gap
 from headscope.record import Run, read_experiment
-from tests.leakage_results import gap as made_gap
-from tests.leakage_runs import cohort_table, features_of, make_run, write_both
-
-
-@pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    return write_both(tmp_path_factory.mktemp("both"))
+from tests.support.leakage_results import gap as made_gap
+from tests.support.leakage_runs import cohort_table, features_of, make_run
 
 
 def pairs_of(folder):
@@ -31,10 +26,10 @@ def pairs_of(folder):
 def test_gaps_of_balanced_accuracy_and_area_are_those_of_the_record(both):
     pairs = pairs_of(both)
     gap = leak_gap(pairs)
-    assert set(gap.figures) == set(FIGURES)
-    for name in FIGURES:
+    assert set(gap.scores) == set(SCORES)
+    for name in SCORES:
         values = [[run.metrics["test"][name]["value"] for run in pair] for pair in pairs]
-        figure = gap.figures[name]
+        figure = gap.scores[name]
         np.testing.assert_allclose(np.column_stack([figure.by_subject, figure.by_slice]), values)
         np.testing.assert_allclose(figure.gaps, np.diff(values)[:, 0])
     assert gap.constant == ((False, False), (False, False))
@@ -61,7 +56,7 @@ def sparse_runs(folder, alone):
 def test_one_test_subject_of_a_class_gives_no_interval(alone, tmp_path):
     """Of both tests together the class has many subjects, which hid that one has but one."""
     gap = leak_gap([sparse_runs(tmp_path, alone)])
-    for figure in gap.figures.values():
+    for figure in gap.scores.values():
         assert np.isfinite(figure.gap)
         assert np.isnan(figure.low) == np.isnan(figure.high) == alone
     text = gap_finding(gap).text
@@ -99,9 +94,9 @@ def test_what_differs_between_seeds_widens_the_interval(both):
         pairs.append(pair)
     alike = leak_gap([(run, other) for run, other in (pairs[1], pairs[2])])
     apart = leak_gap(pairs)
-    widths = [g.figures["slice_accuracy"].high - g.figures["slice_accuracy"].low
+    widths = [g.scores["slice_accuracy"].high - g.scores["slice_accuracy"].low
               for g in (alike, apart)]  # fmt: skip
-    assert alike.figures["slice_accuracy"].gaps[0] == alike.figures["slice_accuracy"].gaps[1]
+    assert alike.scores["slice_accuracy"].gaps[0] == alike.scores["slice_accuracy"].gaps[1]
     assert widths[1] > 1.5 * widths[0]
 
 
@@ -126,7 +121,7 @@ def test_the_folds_of_a_seed_are_one_test(tmp_path):
     gap = leak_gap(pairs)
     labels, logits = (np.concatenate(parts) for parts in zip(*tested, strict=True))
     calls = logits.argmax(axis=1)
-    by_subject = {name: figure.by_subject for name, figure in gap.figures.items()}
+    by_subject = {name: figure.by_subject for name, figure in gap.scores.items()}
     assert gap.seeds == (0,)
     assert by_subject["slice_accuracy"] == (pytest.approx((calls == labels).mean()),)
     assert by_subject["slice_balanced_accuracy"] == (
@@ -145,12 +140,12 @@ def test_constants_have_no_gap(both):
     assert beside.constant == ((False, True), (False, False))
     assert beside.measurable
     assert (beside.seeds, beside.left_out) == ((1,), 1)
-    assert beside.figures == leak_gap([pairs[1]]).figures
+    assert beside.scores == leak_gap([pairs[1]]).scores
     assert "1 of 2 seeds left out: one class for all" in gap_finding(beside).text
     alone = leak_gap([(pairs[0][0], constant)])
     assert not alone.measurable
-    assert alone.figures["slice_accuracy"].by_slice == (0.5,)
-    assert all(np.isnan(figure.gap) for figure in alone.figures.values())
+    assert alone.scores["slice_accuracy"].by_slice == (0.5,)
+    assert all(np.isnan(figure.gap) for figure in alone.scores.values())
     finding = gap_finding(alone)
     assert finding.level == "not checked"
     assert "points" not in finding.text
@@ -159,9 +154,9 @@ def test_constants_have_no_gap(both):
 
 
 def test_gaps_sort_by_how_certain_they_are():
-    assert GapFigure((0.5,), (0.7,), 0.2, 0.1, 0.3).clearness == pytest.approx(2)
-    assert GapFigure((0.5,), (0.7,), 0.2, -0.2, 0.6).clearness == pytest.approx(0.5)
-    assert GapFigure((0.5,), (0.7,), 0.2, np.nan, np.nan).clearness == -np.inf
+    assert GapScore((0.5,), (0.7,), 0.2, 0.1, 0.3).clearness == pytest.approx(2)
+    assert GapScore((0.5,), (0.7,), 0.2, -0.2, 0.6).clearness == pytest.approx(0.5)
+    assert GapScore((0.5,), (0.7,), 0.2, np.nan, np.nan).clearness == -np.inf
     wide, narrow = made_gap("wide", 0.01), made_gap("narrow", 0.2)
     constant = replace(made_gap("constant", 0.25), constant=((True, False), (True, False)))
     assert clearest_gap([wide, narrow, constant]) == narrow
@@ -181,7 +176,7 @@ def test_a_file_of_an_older_form_is_computed_again(both):
 
 
 def test_each_figure_survives_the_file(both):
-    result = leakage_analysis(read_experiment(both), permutations=20)
+    result = analyse_leakage(read_experiment(both), permutations=20)
     again = read_leakage(json.loads(json.dumps(result.to_dict())))
     assert again.gaps == result.gaps
     assert again.permuted == result.permuted

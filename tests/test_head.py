@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 from torchvision.models import squeezenet1_1
 from typer.testing import CliRunner
 
-from headscope.analysis import run_head_analysis
-from headscope.analysis.representation.collapse import run_collapse_analysis
+from headscope.analysis import analyse_head
+from headscope.analysis.representation.collapse import analyse_collapse
 from headscope.cli import app
 from headscope.errors import InputError
 from headscope.models.checkpoint import read_head
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 def tensors(seed=0, classes=3, width=32):
@@ -73,8 +73,9 @@ def test_every_float_type_is_read_to_the_bit(tmp_path, dtype, suffix):
         lambda state: {"model": {f"_orig_mod.module.{n}": t for n, t in state.items()}},
         lambda state: {f"net.backbone.{name}": each for name, each in state.items()},
         lambda state: {"model_state_dict": state, "loss": 0.5},
+        lambda state: {"weights": state},
     ],
-    ids=["plain", "parallel", "lightning", "timm", "compiled", "nested", "tutorial"],
+    ids=["plain", "parallel", "lightning", "timm", "compiled", "nested", "tutorial", "weights"],
 )  # fmt: skip
 @pytest.mark.parametrize("old", [False, True])
 def test_what_training_wraps_around_a_network_is_taken_off(tmp_path, wrap, old):
@@ -157,7 +158,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path, monkeyp
     Path("plain.pt").write_bytes(pickle.dumps(Evil()))
     np.savez("evil.npz", weight=np.array([Evil()], dtype=object))
     Path("evil").unlink(missing_ok=True)
-    for name, reason in (("evil.pth", "could run code"), ("plain.pt", "read"), ("evil.npz", "npz")):
+    for name, reason in (("evil.pth", "would run code"), ("plain.pt", "read"), ("evil.npz", "npz")):
         with pytest.raises(InputError, match=reason):
             read_head(name)
     assert not Path("evil").exists()
@@ -193,6 +194,14 @@ def test_files_that_are_no_weights_are_named(tmp_path, name, content, message):
 def test_states_without_a_head_are_named(tmp_path, state, message):
     torch.save(state, tmp_path / "n.pth")
     with pytest.raises(InputError, match=message):
+        read_head(tmp_path / "n.pth")
+
+
+def test_a_checkpoint_that_holds_itself_is_named(tmp_path):
+    content = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "n.pth")
+    with pytest.raises(InputError, match="holds no state dict"):
         read_head(tmp_path / "n.pth")
 
 
@@ -239,7 +248,7 @@ def test_json_equals_the_analysis_and_out_holds_it_all(files):
 def test_a_run_directory_keeps_its_own_null(tmp_path):
     run = write_synthetic_run(tmp_path, width=48, epochs=3, weight_decay=0.02)
     facts = json.loads(invoke(run.path, "--json"))
-    pair = run_head_analysis(run).pairs[0]
+    pair = analyse_head(run).pairs[0]
     assert facts["pairs"][0]["r_null"] == pair.r_null
     assert facts["pairs"][0]["shrinkage"] == pair.shrinkage < 0.999
     assert facts["class_names"] == run.class_names
@@ -254,7 +263,7 @@ def test_features_of_a_run_are_analysed_beside_its_head(tmp_path):
     facts = json.loads(invoke(run.path, "--features", features, "--json"))
     assert {each["class_name"] for each in facts["carriers"]} == set(run.class_names)
     assert facts["features"]["subset"] == "test"
-    nc1 = run_collapse_analysis(run, "test").nc1
+    nc1 = analyse_collapse(run, "test").nc1
     assert facts["collapse"]["nc1"] == pytest.approx(nc1, rel=1e-9)
     shown = invoke(run.path, "--features", features)
     assert "Features that carry the logits" in shown
@@ -265,7 +274,7 @@ def test_features_of_a_run_are_analysed_beside_its_head(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--pairs", "0:1"], "--pairs takes rows as in 0-1,3-7; '0:1'"),
+        (["--pairs", "0:1"], "--pairs takes class rows as in 0-1,3-7, not '0:1'"),
         (["--pairs", ","], "names no pair"),
         (["--pairs", "0-9"], "rows of 0 to 2"),
         (["--classes", "NC,AD"], "2 class names were given for 3 rows"),

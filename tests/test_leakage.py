@@ -9,42 +9,31 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import NearestNeighbors
 from typer.testing import CliRunner
 
-from headscope.analysis import units as slices_module
-from headscope.analysis.leakage.analysis import dose_response as dose_module
-from headscope.analysis.leakage.analysis import leakage_analysis
-from headscope.analysis.leakage.analysis import reidentification as identity_module
-from headscope.analysis.leakage.analysis import stored as leakage_file
-from headscope.analysis.leakage.dose_response import SHARES, leakage_dose
+from headscope.analysis import probes as probes_module
+from headscope.analysis.leakage import dose_response as dose_module
+from headscope.analysis.leakage import reidentification as identity_module
+from headscope.analysis.leakage import stored as leakage_file
+from headscope.analysis.leakage.analysis import analyse_leakage
+from headscope.analysis.leakage.dose_response import SHARES, dose_response
 from headscope.analysis.leakage.permutation import (
     permutation_test,
 )
-from headscope.analysis.leakage.reidentification import identity_probe, ridge_scores
+from headscope.analysis.leakage.reidentification import reidentify
 from headscope.analysis.leakage.split_gap import leak_gap, nearest_neighbours
 from headscope.analysis.leakage.stored import read_leakage, runs_key, stored_leakage
+from headscope.analysis.probes import nearest, ridge_classes, standardise
 from headscope.analysis.retrain import train_heads
-from headscope.analysis.units import nearest, run_slices, standardised
+from headscope.analysis.units import read_samples
 from headscope.cli.app import app
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.record import Run, read_experiment
-from tests.leakage_runs import (
+from tests.support.leakage_runs import (
     cohort_table,
     features_of,
     make_run,
-    run_by_torch,
     split_of,
-    write_both,
 )
-
-
-@pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    return write_both(tmp_path_factory.mktemp("both"))
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return run_by_torch(tmp_path_factory.mktemp("trained"))
 
 
 def test_the_gap_is_the_difference_and_its_interval_that_of_a_plain_bootstrap(both):
@@ -53,12 +42,12 @@ def test_the_gap_is_the_difference_and_its_interval_that_of_a_plain_bootstrap(bo
     gap = leak_gap(pairs)
     for name in ("slice_accuracy", "subject_auc"):
         values = [[r.metrics["test"][name]["value"] for r in pair] for pair in pairs]
-        figure = gap.figures[name]
+        figure = gap.scores[name]
         np.testing.assert_allclose(np.column_stack([figure.by_subject, figure.by_slice]), values)
         assert figure.gap == pytest.approx(np.mean([b - a for a, b in values]))
         assert figure.low < figure.gap < figure.high
     draws = brute_gap(pairs, np.random.default_rng(0))
-    figure = gap.figures["slice_accuracy"]
+    figure = gap.scores["slice_accuracy"]
     # the stored interval is expanded for few subjects, so it is wider than plain percentiles
     width = np.ptp(np.quantile(draws, [0.025, 0.975]))
     assert width < figure.high - figure.low < 1.25 * width
@@ -90,7 +79,7 @@ def brute_gap(pairs, rng, draws=1000):
 
 def test_the_same_run_twice_has_no_gap(both):
     run = read_experiment(both)[0]
-    figure = leak_gap([(run, run)]).figures["slice_accuracy"]
+    figure = leak_gap([(run, run)]).scores["slice_accuracy"]
     assert figure.gap == 0
     assert np.isnan(figure.low)
     assert np.isnan(figure.high)
@@ -98,7 +87,7 @@ def test_the_same_run_twice_has_no_gap(both):
 
 def test_nearest_neighbours_agree_with_scikit_learn(both):
     for run in read_experiment(both):
-        slices = run_slices(run)
+        slices = read_samples(run)
         train, test = slices.rows("train"), slices.rows("test")
         features = slices.features.astype(float)
         scaled = (features - features[train].mean(axis=0)) / features[train].std(axis=0)
@@ -120,9 +109,9 @@ def test_nearest_in_blocks_is_the_same(monkeypatch):
     rng = np.random.default_rng(0)
     features, allowed = rng.normal(0, 1, (30, 4)), rng.random((10, 20)) < 0.5
     queries, candidates = np.arange(10), np.arange(10, 30)
-    whole = nearest(features, queries, candidates, allowed)
-    monkeypatch.setattr(slices_module, "BLOCK", 3)
-    assert np.array_equal(nearest(features, queries, candidates, allowed), whole)
+    whole = nearest(features, queries, candidates, allowed)[:, 0]
+    monkeypatch.setattr(probes_module, "BLOCK", 3)
+    assert np.array_equal(nearest(features, queries, candidates, allowed)[:, 0], whole)
     distance = ((features[queries, None] - features[candidates]) ** 2).sum(axis=2)
     distance[~allowed] = np.inf
     assert np.array_equal(whole, candidates[distance.argmin(axis=1)])
@@ -130,24 +119,28 @@ def test_nearest_in_blocks_is_the_same(monkeypatch):
 
 def test_features_that_do_not_vary_are_left_out():
     features = np.array([[1.0, 2, 5], [1, 4, 5], [1, 6, 9]], dtype=np.float32)
-    found = standardised(features, np.array([0, 1]))
+    found = standardise(features, np.array([0, 1]))
     np.testing.assert_allclose(found, [[-1], [1], [3]])
     none = nearest(found, np.array([0]), np.array([1, 2]), np.zeros((1, 2), dtype=bool))
-    assert none.tolist() == [-1]
+    assert none.tolist() == [[-1]]
 
 
-def test_ridge_scores_agree_with_scikit_learn():
+@pytest.mark.parametrize(("classes", "width"), [(2, 50), (4, 50), (4, 7), (1, 7)])
+def test_ridge_classes_are_those_of_ridge_regression_on_one_column_per_class(classes, width):
     rng = np.random.default_rng(0)
-    x, y, q = rng.normal(0, 2, (20, 50)), rng.normal(0, 1, (20, 3)), rng.normal(0, 2, (6, 50))
-    scale = ((x - x.mean(axis=0)) ** 2).sum() / 20
-    expected = Ridge(alpha=0.01 * scale).fit(x, y).predict(q)
-    np.testing.assert_allclose(ridge_scores(x, y, q), expected, atol=1e-8)
+    x, q = rng.normal(0, 2, (40, width)), rng.normal(0, 2, (60, width))
+    labels = np.arange(40) % classes + 3
+    y = (labels[:, None] == np.unique(labels)).astype(float)
+    scale = ((x - x.mean(axis=0)) ** 2).sum() / 40
+    scores = Ridge(alpha=0.01 * scale).fit(x, y).predict(q).reshape(60, -1)
+    expected = np.unique(labels)[scores.argmax(axis=1)]
+    assert np.array_equal(ridge_classes(x, labels, q, 0.01 * scale), expected)
 
 
 def test_features_of_heads_tell_subjects_apart_and_not_classes(tmp_path):
     table = cohort_table(subjects=36, sessions=2, count=4)
     run = make_run(tmp_path, table, features_of(table, identity=3))
-    found = identity_probe(run)
+    found = reidentify(run)
     assert found.over == "sessions"
     assert (found.subjects, found.slices) == (12, 96)
     assert found.nearest_subject.accuracy == 1
@@ -161,7 +154,7 @@ def test_features_of_heads_tell_subjects_apart_and_not_classes(tmp_path):
 def test_features_of_classes_tell_classes_and_not_subjects(tmp_path):
     table = cohort_table(subjects=36, count=4)
     run = make_run(tmp_path, table, features_of(table, identity=0, effect=4))
-    found = identity_probe(run)
+    found = reidentify(run)
     assert found.over == "slices"
     assert found.nearest_subject.accuracy < 0.4
     assert found.linear_subject.accuracy < 0.4
@@ -182,16 +175,16 @@ def test_large_tests_are_probed_by_some_of_their_subjects(tmp_path, monkeypatch)
     table = cohort_table(subjects=36, count=4)
     run = make_run(tmp_path, table, features_of(table))
     monkeypatch.setattr(identity_module, "MOST", 20)
-    found = identity_probe(run)
+    found = reidentify(run)
     assert (found.subjects, found.slices) == (5, 20)
-    assert identity_probe(run) == found
+    assert reidentify(run) == found
 
 
 def test_the_nearest_neighbour_of_a_visit_is_sought_in_other_visits(tmp_path):
     # each session's slices are alike and far from the person's other session
     table = cohort_table(subjects=12, sessions=2, count=2)
     run = make_run(tmp_path, table, features_of(table, identity=0))
-    slices = run_slices(run)
+    slices = read_samples(run)
     rows = slices.rows("test")
     rng = np.random.default_rng(1)
     features = rng.normal(0, 1, (slices.session.max() + 1, 24))[slices.session]
@@ -203,21 +196,21 @@ def test_the_nearest_neighbour_of_a_visit_is_sought_in_other_visits(tmp_path):
         distance = ((scaled - scaled[i]) ** 2).sum(axis=1)
         distance[slices.session[rows] == slices.session[rows[i]]] = np.inf
         right.append(slices.subject[rows[distance.argmin()]] == slices.subject[rows[i]])
-    assert identity_probe(run).nearest_subject.accuracy == pytest.approx(np.mean(right))
+    assert reidentify(run).nearest_subject.accuracy == pytest.approx(np.mean(right))
 
 
 def test_leakage_grows_from_the_honest_accuracy_to_the_papers(both):
     runs = read_experiment(both)
     by_subject = [run for run in runs if run.settings["split"] == "subject"]
     by_slice = [run for run in runs if run.settings["split"] == "slice"]
-    found = leakage_dose(by_subject, by_slice)
+    found = dose_response(by_subject, by_slice)
     assert found.shares == SHARES
     assert np.array(found.accuracies).shape == (11, 10)
     assert found.means[-1] > 0.9 > 0.75 > found.means[0]
     assert found.paper == pytest.approx(
         np.mean([run.metrics["test"]["slice_accuracy"]["value"] for run in by_slice])
     )
-    assert found == leakage_dose(by_subject, by_slice)
+    assert found == dose_response(by_subject, by_slice)
 
 
 def test_leaked_slices_take_the_place_of_others_and_are_never_judged(both, monkeypatch):
@@ -231,8 +224,8 @@ def test_leaked_slices_take_the_place_of_others_and_are_never_judged(both, monke
 
     monkeypatch.setattr(dose_module, "train_heads", watched)
     monkeypatch.setattr(dose_module, "DRAWS", 1)
-    found = leakage_dose([run])
-    slices = run_slices(run)
+    found = dose_response([run])
+    slices = read_samples(run)
     train, test = slices.rows("train"), slices.rows("test")
     assert np.array_equal(seen[0], train)
     assert all(len(np.unique(rows)) == len(train) for rows in seen)
@@ -249,7 +242,7 @@ def test_the_result_survives_its_file_and_is_made_once(both, monkeypatch):
     first = stored_leakage(both, permutations=20)
     stored = json.loads((both / "leakage.json").read_text())
     assert read_leakage(stored).to_dict() == first.to_dict()
-    monkeypatch.setattr(leakage_file, "leakage_analysis", lambda *_, **__: pytest.fail("again"))
+    monkeypatch.setattr(leakage_file, "analyse_leakage", lambda *_, **__: pytest.fail("again"))
     again = stored_leakage(both, permutations=20)
     assert again.to_dict() == first.to_dict()
     assert again.gaps[0] == first.gaps[0]
@@ -273,7 +266,7 @@ def test_a_damaged_file_is_made_anew(both):
 
 def test_the_analysis_is_one_of_python_too(both):
     runs = read_experiment(both)
-    found = leakage_analysis(runs, permutations=20)
+    found = analyse_leakage(runs, permutations=20)
     assert [finding.check for finding in found.findings] == [
         "Split",
         "Split",
@@ -281,14 +274,14 @@ def test_the_analysis_is_one_of_python_too(both):
         *["Nearest neighbour"] * 2,
         *["Permuted labels"] * 2,
         "Against permuted labels",
-        "Identity",
+        "Re-identification",
     ]
     assert "Leak gap" in repr(found)
     assert not found.serious
     with pytest.raises(InputError, match="at least 1"):
-        leakage_analysis(runs, permutations=0)
+        analyse_leakage(runs, permutations=0)
     with pytest.raises(InputError, match="at least one run"):
-        leakage_analysis([])
+        analyse_leakage([])
 
 
 def test_the_audit_of_an_experiment_prints_and_writes_it(trained):
@@ -312,7 +305,7 @@ def test_folds_are_pairs_of_one_gap(tmp_path):
             run = make_run(tmp_path / str(fold), table, features, kind=kind, fold=fold)
             name = f"net-frozen-fold{fold}of2-{kind}-seed0"
             runs.append(Run(run.path.rename(tmp_path / name)))
-    found = leakage_analysis(runs, permutations=5)
+    found = analyse_leakage(runs, permutations=5)
     assert [(gap.variant, gap.seeds) for gap in found.gaps] == [("frozen", (0,))]
     assert found.gaps[0].one_seed
     assert len(found.permuted) == 4
@@ -348,25 +341,25 @@ def test_odd_cohorts_get_a_stated_answer(name, tmp_path):
     features = features_of(table)
     runs = [make_run(tmp_path, table, features, subset=subset, logits=logits)]
     runs.append(make_run(tmp_path, table, features, kind="slice", logits=logits))
-    found = leakage_analysis(runs, permutations=25)
+    found = analyse_leakage(runs, permutations=25)
     (gap,) = found.gaps
     assert read_leakage(found.to_dict()).to_dict() == found.to_dict()
     assert len(found.permuted) == (1 if name == "a class absent from test" else 2)
     if name == "a class absent from test":
         assert "lacks a class, so it has no balanced accuracy" in found.notes[0]
-        assert np.isnan(gap.figures["slice_auc"].gap)
-        assert np.isnan(found.identity[0].linear_class.accuracy)
-        text = next(each.text for each in found.findings if each.check == "Identity")
+        assert np.isnan(gap.scores["slice_auc"].gap)
+        assert np.isnan(found.reidentification[0].linear_class.accuracy)
+        text = next(each.text for each in found.findings if each.check == "Re-identification")
         assert "the class in undefined" in text
     assert not any("nan" in each.text for each in found.findings)
     if name == "one slice a subject":
-        assert found.identity == ()
-        assert found.doses == ()
+        assert found.reidentification == ()
+        assert found.dose_responses == ()
     if name == "all predictions equal":
-        balanced = found.permuted[0].figures["slice_balanced_accuracy"]
+        balanced = found.permuted[0].scores["slice_balanced_accuracy"]
         assert balanced.observed == 0.5
         assert not gap.measurable
-        assert np.isnan(gap.figures["slice_auc"].gap)
+        assert np.isnan(gap.scores["slice_auc"].gap)
         text = next(each.text for each in found.findings if each.check == "Leak gap")
         assert "no gap, as a network of each pair predicts one class" in text
 
@@ -375,20 +368,20 @@ def test_slices_without_ids_are_named_and_left_out(tmp_path):
     table = cohort_table()
     nameless = table.assign(subject_id=NO_ID, slice_index=np.arange(len(table)))
     run = make_run(tmp_path, nameless, features_of(table), kind="slice")
-    found = leakage_analysis([run], permutations=5)
+    found = analyse_leakage([run], permutations=5)
     assert found.findings == ()
     assert "no subject ids" in found.notes[0]
     assert permutation_test(run) is None
     assert nearest_neighbours(run) is None
-    assert identity_probe(run) is None
+    assert reidentify(run) is None
 
 
 def test_three_classes(tmp_path):
     table = cohort_table(subjects=18, count=4)
     table["label"] = np.unique(table["subject_id"], return_inverse=True)[1] % 3
     runs = [make_run(tmp_path, table, features_of(table), kind=k) for k in ("subject", "slice")]
-    found = leakage_analysis(runs, permutations=60)
+    found = analyse_leakage(runs, permutations=60)
     by_subject, by_slice = found.permuted
     assert by_subject.classes == 3
-    assert by_subject.figures["slice_balanced_accuracy"].mean == pytest.approx(1 / 3, abs=0.08)
-    assert by_slice.figures["slice_balanced_accuracy"].mean > 0.7
+    assert by_subject.scores["slice_balanced_accuracy"].mean == pytest.approx(1 / 3, abs=0.08)
+    assert by_slice.scores["slice_balanced_accuracy"].mean > 0.7

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headscope.analysis.leakage.analysis import leakage_analysis
-from headscope.analysis.leakage.analysis import retrain as heads_module
+from headscope.analysis import retrain as heads_module
+from headscope.analysis.leakage.analysis import analyse_leakage
 from headscope.analysis.leakage.findings import (
     centre,
     observed_finding,
@@ -26,32 +26,20 @@ from headscope.analysis.leakage.permutation import (
 )
 from headscope.analysis.leakage.stored import stored_leakage
 from headscope.analysis.retrain import HeadRecipe, head_recipe, train_heads
-from headscope.analysis.units import run_slices
+from headscope.analysis.units import read_samples
 from headscope.metrics import softmax
 from headscope.record import read_experiment
-from tests.leakage_runs import (
+from tests.support.leakage_runs import (
     cohort_table,
     features_of,
     make_run,
-    run_by_torch,
     split_of,
-    write_both,
 )
-
-
-@pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    return write_both(tmp_path_factory.mktemp("both"))
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return run_by_torch(tmp_path_factory.mktemp("trained"))
 
 
 def test_one_head_on_true_labels_is_the_recorded_one(trained):
     for run in read_experiment(trained):
-        slices = run_slices(run)
+        slices = read_samples(run)
         weight, bias = train_heads(
             slices.features, slices.label[:, None], slices.rows("train"), head_recipe(run)
         )
@@ -170,7 +158,7 @@ def test_p_counts_the_permutations_that_reach_what_was_observed():
 
 def test_accuracies_are_those_of_the_record(both):
     for run in read_experiment(both):
-        slices = run_slices(run)
+        slices = read_samples(run)
         rows = slices.rows("test")
         found = accuracies(slices.logits[rows], slices.label[rows], slices.subject[rows])
         for name, value in found.items():
@@ -194,15 +182,15 @@ def test_a_true_difference_of_classes_beats_permuted_labels(tmp_path):
     table = cohort_table(subjects=24)
     run = make_run(tmp_path, table, features_of(table, identity=0.5, effect=4.0))
     test = permutation_test(run, permutations=99)
-    assert test.figures["slice_accuracy"].p == 0.01
-    assert test.figures["slice_accuracy"].observed > 0.95
+    assert test.scores["slice_accuracy"].p == 0.01
+    assert test.scores["slice_accuracy"].observed > 0.95
 
 
 def test_permuted_labels_above_chance_under_a_split_by_subject_are_serious(tmp_path):
     table = cohort_table(subjects=24)
     leaking = split_of(table, "slice")  # a split that is none by subject, whatever its name
     run = make_run(tmp_path, table, features_of(table), subset=leaking)
-    found = leakage_analysis([run], permutations=40)
+    found = analyse_leakage([run], permutations=40)
     levels = {(finding.check, finding.level) for finding in found.findings}
     assert {("Split", "serious"), ("Permuted labels", "serious")} <= levels
     assert found.serious
@@ -256,11 +244,11 @@ def test_trained_runs_are_tested_by_their_likes_on_permuted_labels(tmp_path):
                 permutation=n,
             )
         )
-    (test,) = leakage_analysis([run, *likes]).permuted
+    (test,) = analyse_leakage([run, *likes]).permuted
     assert test.draws == 3
     assert test.run == run.name
     expected = [like.metrics["test"]["slice_accuracy"]["value"] for like in likes]
-    assert test.figures["slice_accuracy"].permuted == pytest.approx(expected)
+    assert test.scores["slice_accuracy"].permuted == pytest.approx(expected)
     assert stored_leakage(tmp_path).permuted == (test,)  # which finds the likes in the folder
-    assert leakage_analysis([run]).permuted == ()
-    assert "finetune" in leakage_analysis([run]).notes[0]
+    assert analyse_leakage([run]).permuted == ()
+    assert "finetune" in analyse_leakage([run]).notes[0]

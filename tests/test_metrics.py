@@ -15,20 +15,20 @@ from statsmodels.stats.proportion import proportion_confint
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.metrics import (
-    FIGURES,
+    SCORES,
     bootstrap_interval,
-    class_figures,
+    class_scores,
     draw_subjects,
-    figures,
     positive_class,
-    run_figures,
+    run_scores,
+    scores,
     slice_units,
     softmax,
     subject_level,
-    subset_figures,
+    subset_scores,
     wilson,
 )
-from tests.synthetic import logs
+from tests.support.synthetic import logs
 
 NOTHING = {"value": None, "low": None, "high": None}
 
@@ -50,7 +50,7 @@ def by_scikit_learn(labels, probabilities, positive, weight=None):
     present = np.unique(labels if weight is None else labels[weight > 0])
     several, shared = len(present) > 1, {"sample_weight": weight}
     one_hot = np.eye(classes)[labels]
-    found = dict.fromkeys(FIGURES)
+    found = dict.fromkeys(SCORES)
     found["accuracy"] = oracle.accuracy_score(labels, called, **shared)
     found["mcc"] = oracle.matthews_corrcoef(labels, called, **shared) if several else None
     recalls = oracle.recall_score(
@@ -101,11 +101,11 @@ def test_figures_equal_scikit_learn(seed, subjects, slices, classes, present, ti
         seed, subjects, slices, classes, ties, min(present, classes, subjects)
     )
     units = slice_units(labels, logs(probabilities), np.arange(len(labels)))
-    found = figures(units, np.ones((1, len(labels))), positive=seed % 2)
+    found = scores(units, np.ones((1, len(labels))), positive=seed % 2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         expected = by_scikit_learn(labels, probabilities, seed % 2)
-    for name in set(FIGURES) - {"ece"}:
+    for name in set(SCORES) - {"ece"}:
         if expected[name] is None:
             assert np.isnan(found[name][0]), name
         else:
@@ -123,10 +123,10 @@ def test_draws_equal_scikit_learn_on_the_drawn_slices(classes):
     stratum[owner] = labels
     for k in range(classes):
         assert (counts[:, stratum == k].sum(axis=1) == (stratum == k).sum()).all()
-    fast = figures(slice_units(labels, logs(probabilities), owner), counts, positive=1)
+    fast = scores(slice_units(labels, logs(probabilities), owner), counts, positive=1)
     for draw in range(25):
         slow = by_scikit_learn(labels, probabilities, 1, counts[draw, owner])
-        for name in set(FIGURES) - {"ece"}:
+        for name in set(SCORES) - {"ece"}:
             assert fast[name][draw] == pytest.approx(slow[name], abs=2e-6), name
 
 
@@ -139,7 +139,7 @@ def test_rankings_longer_than_a_block_equal_scikit_learn(ties):
     owner = np.repeat(np.arange(20), 70)
     labels[:30] = 1 - labels[:30]
     counts = draw_subjects(labels, owner, 20, draws=5)
-    found = figures(
+    found = scores(
         slice_units(labels, logs(probabilities), owner), counts, 1, ("auc", "average_precision")
     )
     for draw in range(5):
@@ -156,20 +156,20 @@ def test_figures_of_scikit_learn_by_their_own_names(classes):
     """Macro averages and the multi-class Brier score are those that scikit-learn calls so."""
     labels, probabilities, _ = cohort(5, 12, 3, classes, ties=False)
     called = probabilities.argmax(axis=1)
-    found = figures(
+    found = scores(
         slice_units(labels, logs(probabilities), np.arange(len(labels))),
         np.ones((1, len(labels))),
         1,
     )
-    scores = probabilities[:, 1] if classes == 2 else probabilities
+    asked = probabilities[:, 1] if classes == 2 else probabilities
     average = {"average": "binary" if classes == 2 else "macro"}
     multi = {} if classes == 2 else {"multi_class": "ovr"}
     expected = {
         "balanced_accuracy": oracle.balanced_accuracy_score(labels, called),
         "f1": oracle.f1_score(labels, called, **average),
-        "auc": oracle.roc_auc_score(labels, scores, **multi),
-        "average_precision": oracle.average_precision_score(labels, scores),
-        "brier": oracle.brier_score_loss(labels, scores),
+        "auc": oracle.roc_auc_score(labels, asked, **multi),
+        "average_precision": oracle.average_precision_score(labels, asked),
+        "brier": oracle.brier_score_loss(labels, asked),
     }
     for name, value in expected.items():
         assert found[name][0] == pytest.approx(value, abs=1e-12), name
@@ -187,7 +187,7 @@ def test_calibration_error_by_hand():
         inside = (confidence > b / 15 + 1e-12) & (confidence <= (b + 1) / 15 + 1e-12)
         if inside.any():
             expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    assert figures(units, np.ones((1, len(labels))))["ece"][0] == pytest.approx(expected, abs=1e-12)
+    assert scores(units, np.ones((1, len(labels))))["ece"][0] == pytest.approx(expected, abs=1e-12)
 
 
 def test_two_classes_share_one_auc_and_trade_sensitivity_for_specificity():
@@ -196,7 +196,7 @@ def test_two_classes_share_one_auc_and_trade_sensitivity_for_specificity():
         slice_units(labels, logs(probabilities), np.arange(len(labels))),
         np.ones((1, len(labels))),
     )
-    first, second = figures(units, ones, positive=0), figures(units, ones, positive=1)
+    first, second = scores(units, ones, positive=0), scores(units, ones, positive=1)
     assert first["auc"] == pytest.approx(second["auc"], abs=1e-12)
     assert first["sensitivity"] == pytest.approx(second["specificity"], abs=1e-12)
     assert first["brier"] == pytest.approx(second["brier"], abs=1e-12)
@@ -290,18 +290,18 @@ def test_interval_of_a_mean_is_that_of_scipy_with_student_s_reach():
 def test_interval_does_not_narrow_with_copies_of_slices():
     """Thirty copies of each subject's slice add slices, not information."""
     labels, probabilities, ids = cohort(4, 20, 1, 2, ties=False)
-    one = subset_figures(labels, logs(probabilities), ids)
-    many = subset_figures(
+    one = subset_scores(labels, logs(probabilities), ids)
+    many = subset_scores(
         np.repeat(labels, 30), logs(np.repeat(probabilities, 30, axis=0)), np.repeat(ids, 30)
     )
-    for name in FIGURES:
+    for name in SCORES:
         assert many[f"slice_{name}"] == pytest.approx(one[f"slice_{name}"], abs=1e-6)
         assert many[f"subject_{name}"] == pytest.approx(one[f"subject_{name}"], abs=1e-6)
 
 
 def test_confusion_is_that_of_scikit_learn():
     labels, probabilities, ids = cohort(3, 9, 4, 3, ties=False)
-    found = subset_figures(labels, logs(probabilities), ids, draws=20)
+    found = subset_scores(labels, logs(probabilities), ids, draws=20)
     called = probabilities.argmax(axis=1)
     np.testing.assert_array_equal(
         found["slice_confusion"], oracle.confusion_matrix(labels, called, labels=[0, 1, 2])
@@ -314,7 +314,7 @@ def test_confusion_is_that_of_scikit_learn():
 
 
 def test_one_class_only_leaves_what_compares_classes_undefined():
-    found = subset_figures(np.zeros(4, int), np.zeros((4, 2)), np.array(list("aabb")))
+    found = subset_scores(np.zeros(4, int), np.zeros((4, 2)), np.array(list("aabb")))
     for name in ("auc", "specificity", "mcc"):
         assert found[f"slice_{name}"] == NOTHING, name
     assert found["slice_accuracy"]["value"] == 1.0
@@ -324,7 +324,7 @@ def test_one_class_only_leaves_what_compares_classes_undefined():
 
 def test_three_subjects_a_class_have_intervals_that_say_little():
     labels, probabilities, ids = cohort(8, 6, 10, 2, ties=False)
-    found = subset_figures(labels, logs(probabilities), ids)
+    found = subset_scores(labels, logs(probabilities), ids)
     auc = found["slice_auc"]
     assert 0 <= auc["low"] < auc["value"] < auc["high"] <= 1
     assert found["subject_accuracy"]["wilson_high"] - found["subject_accuracy"]["wilson_low"] > 0.3
@@ -332,7 +332,7 @@ def test_three_subjects_a_class_have_intervals_that_say_little():
 
 def test_one_subject_of_a_class_gives_no_interval():
     labels, probabilities = np.repeat([0, 1, 1, 1], 5), cohort(8, 4, 5, 2, ties=False)[1]
-    found = subset_figures(labels, logs(probabilities), np.repeat(list("abcd"), 5))
+    found = subset_scores(labels, logs(probabilities), np.repeat(list("abcd"), 5))
     assert found["slice_auc"]["value"] is not None
     assert found["slice_auc"]["low"] is None
     assert found["slice_accuracy"]["low"] is None
@@ -343,7 +343,7 @@ def test_one_subject_of_a_class_gives_no_interval():
 def test_a_subject_with_two_labels_counts_once_for_each():
     labels = np.array([0, 0, 1, 1])
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.3, 0.7]])
-    found = subset_figures(labels, logs(probabilities), np.array(["a", "a", "a", "b"]), draws=50)
+    found = subset_scores(labels, logs(probabilities), np.array(["a", "a", "a", "b"]), draws=50)
     assert found["subjects"] == 2
     assert found["subject_accuracy"]["value"] == 1.0
     assert np.sum(found["subject_confusion"]) == 3
@@ -354,7 +354,7 @@ def test_draws_that_are_all_the_same_give_no_interval(right):
     """All right, or one class called for all: certainty that the bootstrap does not have."""
     labels = np.repeat([0, 1], 4)
     called = labels if right else np.zeros(8, int)
-    found = subset_figures(labels, logs(np.eye(2)[called]), np.arange(8).astype(str), draws=200)
+    found = subset_scores(labels, logs(np.eye(2)[called]), np.arange(8).astype(str), draws=200)
     share = 1.0 if right else 0.5
     accuracy = found["subject_accuracy"]
     assert (accuracy["value"], accuracy["low"], accuracy["high"]) == (share, None, None)
@@ -366,10 +366,10 @@ def test_draws_that_are_all_the_same_give_no_interval(right):
 
 def test_slices_of_nobody_known_have_figures_without_intervals_or_subjects():
     labels, probabilities, _ = cohort(1, 6, 5, 2, ties=False)
-    found = subset_figures(labels, logs(probabilities), np.full(len(labels), NO_ID))
+    found = subset_scores(labels, logs(probabilities), np.full(len(labels), NO_ID))
     assert found["subjects"] == 0
     assert "subject_confusion" not in found
-    for name in FIGURES:
+    for name in SCORES:
         assert found[f"subject_{name}"] == NOTHING
         assert found[f"slice_{name}"]["value"] is not None
         assert found[f"slice_{name}"]["low"] is None
@@ -377,7 +377,7 @@ def test_slices_of_nobody_known_have_figures_without_intervals_or_subjects():
 
 def test_thirty_classes_of_which_some_were_not_tested_have_all_figures_and_intervals():
     labels, probabilities, ids = cohort(0, 50, 3, 30, ties=False, present=25)
-    found = subset_figures(labels, logs(probabilities), ids, draws=200)
+    found = subset_scores(labels, logs(probabilities), ids, draws=200)
     called = probabilities.argmax(axis=1)
     np.testing.assert_array_equal(
         found["slice_confusion"], oracle.confusion_matrix(labels, called, labels=np.arange(30))
@@ -396,7 +396,7 @@ def test_thirty_classes_of_which_some_were_not_tested_have_all_figures_and_inter
 
 def test_one_subject_of_one_class_of_many_gives_no_interval():
     labels, probabilities, ids = cohort(0, 29, 3, 15, ties=False)
-    found = subset_figures(labels, logs(probabilities), ids, draws=100)
+    found = subset_scores(labels, logs(probabilities), ids, draws=100)
     assert sorted(np.sum(found["subject_confusion"], axis=1)) == [1] + [2] * 14
     for name in ("auc", "accuracy"):
         each = found[f"subject_{name}"]
@@ -407,7 +407,7 @@ def test_one_subject_of_one_class_of_many_gives_no_interval():
 def test_broken_probabilities_give_no_figure_that_needs_them():
     labels, probabilities, ids = cohort(0, 6, 2, 2, ties=False)
     probabilities[3] = np.nan
-    found = subset_figures(labels, logs(probabilities), ids, draws=20)
+    found = subset_scores(labels, logs(probabilities), ids, draws=20)
     for name in ("auc", "average_precision", "brier", "ece"):
         assert found[f"slice_{name}"] == NOTHING
 
@@ -422,7 +422,7 @@ def test_run_figures_reads_classes_by_name():
             "logit_NC": np.log([0.9, 0.1, 0.4, 0.2]),
         }
     )
-    found = run_figures(table, ["NC", "AD"])["test"]
+    found = run_scores(table, ["NC", "AD"])["test"]
     assert found["slice_accuracy"]["value"] == 0.75
     assert found["positive_class"] == "AD"
     assert found["subject_sensitivity"]["value"] == 1.0
@@ -432,10 +432,10 @@ def test_run_figures_reads_classes_by_name():
 def test_per_class_figures_are_one_against_the_rest():
     labels, probabilities, _ = cohort(6, 10, 2, 3, ties=False)
     units, ones = slice_units(labels, logs(probabilities), np.arange(20)), np.ones((1, 20))
-    each = class_figures(units, ones)
+    each = class_scores(units, ones)
     for k in range(3):
         said = 1 * (probabilities.argmax(axis=1) == k)
-        alone = figures(slice_units(1 * (labels == k), np.eye(2)[said], np.arange(20)), ones, 1)
+        alone = scores(slice_units(1 * (labels == k), np.eye(2)[said], np.arange(20)), ones, 1)
         for name in ("sensitivity", "specificity", "f1"):
             assert each[name][0, k] == pytest.approx(alone[name][0], abs=1e-12)
 
@@ -449,7 +449,7 @@ def test_ranks_are_those_of_exact_logits_however_large_they_are():
     exact = logits[:, 1].astype(float) - logits[:, 0]
     ids = np.arange(60).astype(str)
     for names in (["NC", "AD"], ["AD", "NC"]):
-        scores = subset_figures(labels, logits, ids, class_names=names, draws=20)
+        scores = subset_scores(labels, logits, ids, class_names=names, draws=20)
         area = oracle.roc_auc_score(labels, exact)
         assert scores["slice_auc"]["value"] == pytest.approx(area, abs=1e-12)
         assert scores["subject_auc"]["value"] == pytest.approx(area, abs=1e-12)
@@ -491,7 +491,7 @@ def test_subjects_whose_label_changes_are_one_subject_without_wilson():
     rng = np.random.default_rng(0)
     owner = np.concatenate([np.arange(45), np.arange(5)])
     labels = np.concatenate([np.arange(45) % 2, 1 - np.arange(5) % 2])
-    scores = subset_figures(labels, rng.normal(size=(50, 2)), owner.astype(str), draws=200)
+    scores = subset_scores(labels, rng.normal(size=(50, 2)), owner.astype(str), draws=200)
     assert (scores["subjects"], scores["subject_labels"]) == (45, 50)
     assert "wilson_low" not in scores["subject_accuracy"]
     assert scores["subject_accuracy"]["low"] is not None

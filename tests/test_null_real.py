@@ -35,7 +35,7 @@ def test_the_null_predicts_r_on_oasis(real_data, tmp_path):
     runs = hs.read_experiment(hs.run(config))
     assert len(runs) == 5
     for run in runs:
-        pair = hs.run_head_analysis(run).pairs[0]
+        pair = hs.analyse_head(run).pairs[0]
         x, y = run.head["weight"].astype(np.float64)
         assert pair.r == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-9)
         assert pair.r < -0.3  # trained far enough for the prediction to say something

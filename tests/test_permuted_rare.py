@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from headscope.analysis.leakage.analysis import leakage_analysis
+from headscope.analysis.leakage.analysis import analyse_leakage
 from headscope.analysis.leakage.findings import (
     ALARM,
     centre,
@@ -19,7 +19,7 @@ from headscope.analysis.leakage.permutation import (
 )
 from headscope.analysis.permute import ROUNDS, donation, no_leak
 from headscope.errors import InputError
-from tests.leakage_runs import cohort_table, features_of, make_run
+from tests.support.leakage_runs import cohort_table, features_of, make_run
 
 
 def rare_cohort(rare=3, rest=60, count=2):
@@ -78,9 +78,9 @@ def test_few_subjects_of_a_class_raise_no_alarm(tmp_path):
     """A test without the class once counted as perfect: 60% on average here, serious, exit 3."""
     table, subset, _ = rare_cohort()
     run = make_run(tmp_path, table, features_of(table, identity=1.0), subset=subset)
-    result = leakage_analysis([run], permutations=200)
+    result = analyse_leakage([run], permutations=200)
     (test,) = result.permuted
-    assert test.figures["slice_balanced_accuracy"].mean == pytest.approx(0.5, abs=0.03)
+    assert test.scores["slice_balanced_accuracy"].mean == pytest.approx(0.5, abs=0.03)
     (finding,) = [f for f in result.findings if f.check == "Permuted labels"]
     assert finding.level == "fine", finding.text
     assert not result.serious
@@ -190,9 +190,9 @@ def test_the_p_of_a_setting_is_that_of_its_mean():
     tests = [made_test(0.95, first, keys), made_test(0.7, second[::-1], keys[::-1])]
     reached = np.sum((first + second) / 2 >= (0.95 + 0.7) / 2)
     assert setting_p(tests) == pytest.approx((reached + 1) / 41)
-    assert setting_p(tests[:1]) == tests[0].figures["subject_balanced_accuracy"].p
+    assert setting_p(tests[:1]) == tests[0].scores["subject_balanced_accuracy"].p
     apart = [tests[0], made_test(0.7, second, [f"x{n}" for n in range(40)])]
-    p = [test.figures["subject_balanced_accuracy"].p for test in apart]
+    p = [test.scores["subject_balanced_accuracy"].p for test in apart]
     assert setting_p(apart) == pytest.approx(min(1, 2 * np.mean(p)))
 
 

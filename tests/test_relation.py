@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from headscope.analysis import head_analysis, learned_null, pair_analysis, run_head_analysis
+from headscope.analysis import analyse_head, head_analysis, learned_null, pair_analysis
 from headscope.analysis.final_layer import relation as relation_module
 from headscope.analysis.final_layer.fits import polynomial_fits
 from headscope.analysis.final_layer.relation import (
@@ -25,11 +25,11 @@ from headscope.analysis.final_layer.shuffles import (
     shuffled_f,
 )
 from headscope.analysis.retrain import HeadRecipe, train_heads
-from headscope.analysis.units import run_slices
+from headscope.analysis.units import read_samples
 from headscope.record import Run
 from headscope.reporting import write_report
 from headscope.reporting.head import head_facts, write_head
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 PLANTED = 0.2  # of a feature's spread
 THREE = ("NC", "MCI", "AD")
@@ -112,7 +112,7 @@ def test_p_over_all_pairs_equals_the_definition():
 
 def test_a_run_is_held_against_its_own_recipe_on_permuted_labels(tmp_path):
     run = write_synthetic_run(tmp_path, width=60, class_names=THREE, epochs=4)
-    null, slices = learned_null(run), run_slices(run)
+    null, slices = learned_null(run), read_samples(run)
     assert (null.heads, null.reason) == (99, "")
     recorded = learned_correlations(run.head["weight"][None])[0]
     np.testing.assert_allclose(null.correlations[0], recorded, atol=0.02)
@@ -127,7 +127,7 @@ def test_a_run_is_held_against_its_own_recipe_on_permuted_labels(tmp_path):
             assert (
                 drawn == drawn[first][np.searchsorted(first, np.arange(len(rows)), "right") - 1]
             ).all()
-    head = run_head_analysis(run)
+    head = analyse_head(run)
     assert [pair.retrained_heads for pair in head.pairs] == [99] * 3
     assert "99 heads retrained on labels permuted by subject" in head.meaning
 

@@ -8,10 +8,10 @@ import pytest
 from scipy import optimize, stats
 
 from headscope.analysis import (
-    carriers,
+    analyse_head,
     head_analysis,
+    logit_contributions,
     pair_analysis,
-    run_head_analysis,
     run_shrinkage,
     seed_correlation,
     sum_shrinkage,
@@ -21,7 +21,7 @@ from headscope.analysis.final_layer.relation import LearnedNull, learned_correla
 from headscope.errors import InputError
 from headscope.record import write_history
 from headscope.reporting.head import head_facts, head_tables
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ def test_contributions_sum_to_the_mean_logit():
     rng = np.random.default_rng(7)
     W, b, f = rng.normal(size=(3, 20)), rng.normal(size=3), rng.exponential(size=(50, 20))
     label = rng.integers(0, 2, 50)  # the third class has no slices
-    found = carriers(W, f, label, class_names=list("abc"), most=20)
+    found = logit_contributions(W, f, label, class_names=list("abc"), most=20)
     assert {each.class_name for each in found} == {"a", "b"}
     for k, name in enumerate("ab"):
         own = [each for each in found if each.class_name == name]
@@ -243,10 +243,10 @@ def test_contributions_sum_to_the_mean_logit():
         size = [abs(each.contribution) for each in own]
         assert size == sorted(size, reverse=True)
         assert own[0].contribution == pytest.approx(own[0].weight * own[0].mean_feature)
-    assert len(carriers(W, f, most=2)) == 6
+    assert len(logit_contributions(W, f, most=2)) == 6
     for arguments in ((W, f[:, :3]), (W, f, label[:4])):
         with pytest.raises(InputError, match="have shape"):
-            carriers(*arguments)
+            logit_contributions(*arguments)
 
 
 @pytest.mark.parametrize(("select", "probe"), [("final", 2), ("best", 1)])
@@ -264,7 +264,7 @@ def test_a_run_counts_the_epochs_and_phases_whose_weights_it_kept(tmp_path, sele
     for phase in (rates[:probe], rates[2:5]):
         expected *= sum_shrinkage(np.repeat(2 * np.array(phase), steps), 0.02, 0.9)
     assert run_shrinkage(fresh) == pytest.approx(expected, rel=1e-12)
-    assert run_head_analysis(fresh).pairs[0].shrinkage == run_shrinkage(fresh)
+    assert analyse_head(fresh).pairs[0].shrinkage == run_shrinkage(fresh)
 
 
 def test_tables_hold_every_row_pair_and_fit(weight):

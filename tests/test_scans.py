@@ -16,6 +16,7 @@ from headscope.errors import InputError
 from headscope.scans import dicom, discovery
 from headscope.scans.discovery import ScanFile, find_scans
 from headscope.scans.volume import ScanError, read_scan, with_plane
+from headscope.slicing.spec import SliceSpec
 from headscope.slicing.write import write_slices
 
 SPACING = (1.0, 1.5, 2.0)
@@ -294,7 +295,7 @@ def test_each_file_is_looked_at_once(tmp_path, monkeypatch):
     assert [file.kind for file in cohort.files] == ["volume"] * 4
     for module in (discovery, dicom):
         monkeypatch.setattr(module, "is_dicom", lambda path: pytest.fail(f"looked at {path}"))
-    stored = write_slices(cohort, tmp_path / "out", count=2, size=24, workers=1)
+    stored = write_slices(cohort, tmp_path / "out", SliceSpec(count=2, size=24), workers=1)
     assert len(stored.pixels) == 8
     assert inspect_cohort(cohort, count=2).grids["scans"].sum() == 4
 
@@ -340,7 +341,9 @@ def test_every_real_format_gives_slices(real_data, tmp_path, plane):
             (folder / file.name).symlink_to(file)
     cohort = find_cohort(tmp_path / "data")
     assert len(cohort.scans) == 7
-    slices = write_slices(cohort, tmp_path / "out", plane=plane, count=3, size=64, workers=1)
+    slices = write_slices(
+        cohort, tmp_path / "out", SliceSpec(plane=plane, count=3, size=64), workers=1
+    )
     assert len(slices.pixels) == 21
     left, right = (slices.pixels[slices.table["subject_id"] == f"mni{n}"] for n in ("LR", "RL"))
     np.testing.assert_array_equal(left, right)

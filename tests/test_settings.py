@@ -9,7 +9,7 @@ from statsmodels.stats.proportion import proportion_confint
 from headscope.analysis import choose, markdown_table, setting_results, settings_table
 from headscope.analysis.results.table import short_table
 from headscope.record import Run, read_experiment
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_seeds_are_averaged_over_pooled_folds_never_a_fold_over_seeds(folds):
         ["0, 1", 3, 6, 30]
     ]
     assert "| frozen | subject | 0, 1 | 3 |" in markdown_table(table)
-    assert short_table(table)["Runs"].tolist() == [6]
+    assert short_table(table).to_frame()["Runs"].tolist() == [6]
 
 
 def test_a_single_run_has_the_scores_of_its_record(tmp_path):

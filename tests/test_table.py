@@ -6,9 +6,6 @@ import pytest
 
 from headscope.analysis import (
     cohort_table,
-    format_fraction,
-    format_percent,
-    format_seconds,
     logit_scatter,
     markdown_table,
     results_table,
@@ -18,7 +15,8 @@ from headscope.analysis import (
 )
 from headscope.errors import InputError
 from headscope.record import read_experiment
-from tests.synthetic import write_experiment, write_synthetic_run
+from headscope.text import fraction, minutes, percent
+from tests.support.synthetic import write_experiment, write_synthetic_run
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +143,10 @@ def test_no_runs_make_no_table():
     ("seconds", "text"), [(244, "4:04"), (59.6, "1:00"), (0, "0:00"), (4325, "72:05"), (None, "–")]
 )
 def test_times_read_as_in_table_2(seconds, text):
-    assert format_seconds(seconds) == text
+    assert minutes(seconds) == text
 
 
 def test_fractions_read_as_printed():
-    assert format_percent(0.9321) == "93.2"
-    assert format_fraction(0.98765) == "0.988"
-    assert format_percent(float("nan")) == "–"
+    assert percent(0.9321) == "93.2"
+    assert fraction(0.98765) == "0.988"
+    assert percent(float("nan")) == "–"

@@ -10,15 +10,15 @@ from safetensors.numpy import save_file
 from sklearn.neighbors import KNeighborsClassifier
 
 from headscope.analysis.representation.stages import (
+    analyse_transfer,
     knn_accuracy,
     linear_cka,
-    run_transfer_analysis,
     same_subject,
 )
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.record import Run
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 @pytest.mark.parametrize(("n", "C", "D"), [(12, 3, 5), (8, 30, 4), (20, 40, 50)])
@@ -145,7 +145,7 @@ def test_stages_are_compared_with_the_frozen_run(tmp_path):
         staged(tmp_path, regime=regime, moved=moved)
         for regime, moved in (("frozen", 0.0), ("finetune", 0.5))
     )
-    found = run_transfer_analysis(tuned, frozen)
+    found = analyse_transfer(tuned, frozen)
     stem, block = found.stages
     assert (stem.stage, stem.width, block.width) == ("stem", 6, 10)
     assert (stem.cka, stem.cka_debiased, stem.weight_change) == pytest.approx((1, 1, 0))
@@ -161,8 +161,8 @@ def test_stages_are_compared_with_the_frozen_run(tmp_path):
     assert found.notes == ()
     bright = np.random.default_rng(0).normal(size=(80, 1))
     tuned.layers["stem"] = bright @ np.ones((1, 6)) + 0.01 * tuned.layers["stem"]
-    assert "stem: the means over positions vary" in run_transfer_analysis(tuned).notes[0]
-    alone = run_transfer_analysis(tuned)
+    assert "stem: the means over positions vary" in analyse_transfer(tuned).notes[0]
+    alone = analyse_transfer(tuned)
     assert np.isnan(alone.stages[0].cka) and alone.reference == ""
 
 
@@ -172,9 +172,9 @@ def test_runs_that_cannot_be_compared_are_named(tmp_path):
         tmp_path, architecture="resnet18", subjects=20, slices_each=4, width=8, epochs=1
     )
     with pytest.raises(InputError, match="tf_efficientnet_lite0 is not resnet18"):
-        run_transfer_analysis(other, frozen)
+        analyse_transfer(other, frozen)
     fewer = write_synthetic_run(
         tmp_path, regime="scratch", subjects=20, slices_each=4, width=8, epochs=1
     )
     with pytest.raises(InputError, match="activations of different slices"):
-        run_transfer_analysis(fewer, frozen)
+        analyse_transfer(fewer, frozen)

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from headscope.analysis.leakage.analysis import leakage_analysis
+from headscope.analysis.leakage.analysis import analyse_leakage
 from headscope.analysis.results.comparisons import compare_runs
 from headscope.analysis.results.settings import setting_results
 from headscope.audit_record import read_audit
@@ -15,8 +15,8 @@ from headscope.experiment.run import run
 from headscope.record import read_experiment
 from headscope.reporting.cautions import cautions
 from headscope.reporting.verdict import verdict
-from tests import cohorts
-from tests.test_experiment import settings
+from tests.support import cohorts
+from tests.support.experiments import settings
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def judged(tmp_path_factory):
         experiment = run(settings(data, folder / "out", **options))
         runs, audit = read_experiment(experiment), read_audit(experiment)
         results = setting_results(runs)
-        gaps = leakage_analysis(runs, permutations=1, audit=audit).gaps
+        gaps = analyse_leakage(runs, permutations=1, audit=audit).gaps
         said = [*verdict(results, compare_runs(runs), gaps), *cautions(audit, runs)]
         return results, [html.unescape(re.sub(r"<[^>]*>", "", sentence)) for sentence in said]
 

@@ -12,14 +12,14 @@ from statsmodels.regression.linear_model import OLS
 
 from headscope.analysis import (
     PolynomialFit,
+    analyse_pair,
     class_pairs,
     correlation_from_moments,
     pair_analysis,
-    run_pair_analysis,
     sum_shrinkage,
 )
 from headscope.errors import InputError
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 @pytest.fixture
@@ -307,7 +307,7 @@ def test_sgd_conserves_the_row_sum_as_predicted(seed, width, classes, rate, deca
 
 def test_run_gives_the_null_its_own_rates(tmp_path):
     run = write_synthetic_run(tmp_path, weight_decay=0.01, head_learning_rate=3.0, epochs=14)
-    result = run_pair_analysis(run)
+    result = analyse_pair(run)
     assert result.shrinkage < 0.96
     assert result.row_sum_drift < 1e-6
     assert result.residual == pytest.approx(0, abs=0.01)
@@ -317,9 +317,9 @@ def test_run_gives_the_null_its_own_rates(tmp_path):
 
 def test_run_without_steps_estimates_its_decay(tmp_path):
     run = write_synthetic_run(tmp_path, weight_decay=0.01, epochs=14)
-    recorded = run_pair_analysis(run).shrinkage
+    recorded = analyse_pair(run).shrinkage
     del run.settings["steps_per_epoch"]
-    result = run_pair_analysis(run)
+    result = analyse_pair(run)
     assert result.shrinkage_estimated and recorded < 0.99
     assert result.shrinkage == pytest.approx(recorded, abs=1e-6)
     assert any("weight decay is not known" in note for note in result.notes)

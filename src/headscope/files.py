@@ -5,8 +5,9 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import isfinite, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ except ImportError:  # Windows has none
 
 TEXT_COLUMNS = ("subject_id", "session_id", "label", "predicted", "scan", "plane", "subset")
 
-NO_ID = "unknown"  # the subject_id of slices of whom nobody knows whom they show
+NO_ID = "unknown"  # the subject_id of slices whose subject is unknown
 
 
 @contextmanager
@@ -82,6 +83,28 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, allow_nan=False)
     text = re.sub(r"\[\n[-\d,\s]+\]", lambda row: f"[{' '.join(row[0][1:-1].split())}]", text)
     write_text(path, text + "\n")
+
+
+def encode_nan(value: Any) -> Any:
+    """Return plain values for JSON: NaN as null, infinities by name, tuples and arrays as lists."""
+    if isinstance(value, Mapping):
+        return {key: encode_nan(part) for key, part in value.items()}
+    if hasattr(value, "tolist"):  # of numpy
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [encode_nan(part) for part in value]
+    if isinstance(value, float) and not isfinite(value):
+        return None if isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def decode_nan(value: Any) -> Any:
+    """Return what `encode_nan` made with NaN in place of null."""
+    if isinstance(value, dict):
+        return {key: decode_nan(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [decode_nan(part) for part in value]
+    return float("nan") if value is None else value
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:

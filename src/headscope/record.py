@@ -5,7 +5,7 @@ Each file opens with numpy, pandas or a TOML or JSON reader alone:
     run.toml            every setting that made the run
     history.jsonl       one row an epoch: losses, slice accuracies, learning rate, seconds
     predictions.tsv     one row per slice: subset, ids, label, predicted, probabilities, logits
-    metrics.json        figures with intervals, training seconds, freeze certificate
+    metrics.json        scores with intervals, training seconds, freeze certificate
     head.npz            weight (K, D), bias (K,), initial_weight, initial_bias, class_names
     features.npz        features (N, D), logits (N, K), label, subject_id, subset, slice
     layers.npz          mean activation (n, C) of each stage, and the rows ("slice") they come from
@@ -39,6 +39,9 @@ Arrays = dict[str, NDArray[Any]]
 SUBSETS = ("train", "val", "test")
 # what of run.toml is known only once the network is built
 NETWORK_FACTS = frozenset({"weights", "weights_sha256", "classifier", "map_layer", "tail", "note"})
+
+# names of regimes in records of earlier versions, and what these regimes are named now
+RENAMED_REGIMES = {"frozen-bn": "frozen-adabn", "scratch-moments": "scratch-meanvar"}
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,10 @@ class Run:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        """Take a path as text too."""
+        object.__setattr__(self, "path", Path(self.path))
+
     @property
     def name(self) -> str:
         """The directory's name: architecture, regime, split and seed."""
@@ -113,9 +120,15 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Every setting that made the run (`run.toml`)."""
+        """Every setting that made the run (`run.toml`), regimes by their present names."""
         with self._readable("run.toml") as path:
-            return tomllib.loads(path.read_text(encoding="utf-8"))
+            settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        present = {
+            key: RENAMED_REGIMES.get(settings[key], settings[key])
+            for key in ("regime", "variant")
+            if key in settings
+        }
+        return settings | present
 
     @cached_property
     def setting(self) -> Setting:
@@ -145,9 +158,14 @@ class Run:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """Slice and subject figures with intervals, seconds, freeze certificate."""
+        """Slice and subject scores with intervals, seconds, freeze certificate."""
         with self._readable("metrics.json") as path:
             return json.loads(path.read_text(encoding="utf-8"))
+
+    def score(self, subset: str, name: str, part: str = "value") -> float:
+        """Return a score of a subset, or an end of its interval; NaN where undefined or unknown."""
+        value = ((self.metrics.get(subset) or {}).get(name) or {}).get(part)
+        return float("nan") if value is None else float(value)
 
     @cached_property
     def head(self) -> Arrays:

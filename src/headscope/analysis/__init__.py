@@ -2,13 +2,13 @@
 
 from headscope.analysis.final_layer.fits import PolynomialFit, polynomial_fits
 from headscope.analysis.final_layer.layer import (
-    Carrier,
     HeadAnalysis,
+    LogitContribution,
     SeedCorrelation,
-    carriers,
+    analyse_head,
+    analyse_pair,
     head_analysis,
-    run_head_analysis,
-    run_pair_analysis,
+    logit_contributions,
     run_shrinkage,
     seed_correlation,
 )
@@ -22,32 +22,32 @@ from headscope.analysis.final_layer.relation import LearnedNull, learned_null
 from headscope.analysis.final_layer.rows import Geometry, RowSummary
 from headscope.analysis.representation.collapse import (
     Collapse,
+    analyse_collapse,
     collapse_analysis,
-    run_collapse_analysis,
 )
 from headscope.analysis.representation.features import (
     Ellipse,
     FeatureAnalysis,
+    analyse_features,
     class_ellipses,
     feature_analysis,
-    run_feature_analysis,
 )
 from headscope.analysis.representation.intraclass import Intraclass, intraclass
 from headscope.analysis.representation.location import (
     FlattenAnalysis,
+    analyse_contributions,
+    analyse_flattening,
     contribution_maps,
     flatten_analysis,
-    run_contribution_maps,
-    run_flatten_analysis,
 )
 from headscope.analysis.representation.readout import Tail, make_tail, read_tail
 from headscope.analysis.representation.separation import Separation, separation
 from headscope.analysis.representation.stages import (
     TransferAnalysis,
+    analyse_transfer,
     linear_cka,
-    run_transfer_analysis,
 )
-from headscope.analysis.results.calibration import Calibration, run_calibration
+from headscope.analysis.results.calibration import Calibration, analyse_calibration
 from headscope.analysis.results.chance import AgainstChance, against_chance
 from headscope.analysis.results.comparisons import Comparison, Comparisons, compare_runs
 from headscope.analysis.results.settings import (
@@ -60,9 +60,6 @@ from headscope.analysis.results.table import (
     NAMELESS,
     LogitScatter,
     cohort_table,
-    format_fraction,
-    format_percent,
-    format_seconds,
     logit_scatter,
     markdown_table,
     regime_text,
@@ -74,7 +71,6 @@ __all__ = [
     "NAMELESS",
     "AgainstChance",
     "Calibration",
-    "Carrier",
     "Collapse",
     "Comparison",
     "Comparisons",
@@ -85,6 +81,7 @@ __all__ = [
     "HeadAnalysis",
     "Intraclass",
     "LearnedNull",
+    "LogitContribution",
     "LogitScatter",
     "PairAnalysis",
     "PolynomialFit",
@@ -95,7 +92,14 @@ __all__ = [
     "Tail",
     "TransferAnalysis",
     "against_chance",
-    "carriers",
+    "analyse_calibration",
+    "analyse_collapse",
+    "analyse_contributions",
+    "analyse_features",
+    "analyse_flattening",
+    "analyse_head",
+    "analyse_pair",
+    "analyse_transfer",
     "choose",
     "class_ellipses",
     "class_pairs",
@@ -106,13 +110,11 @@ __all__ = [
     "correlation_from_moments",
     "feature_analysis",
     "flatten_analysis",
-    "format_fraction",
-    "format_percent",
-    "format_seconds",
     "head_analysis",
     "intraclass",
     "learned_null",
     "linear_cka",
+    "logit_contributions",
     "logit_scatter",
     "make_tail",
     "markdown_table",
@@ -122,15 +124,7 @@ __all__ = [
     "regime_text",
     "residual_interval",
     "results_table",
-    "run_calibration",
-    "run_collapse_analysis",
-    "run_contribution_maps",
-    "run_feature_analysis",
-    "run_flatten_analysis",
-    "run_head_analysis",
-    "run_pair_analysis",
     "run_shrinkage",
-    "run_transfer_analysis",
     "seed_correlation",
     "separation",
     "setting_results",

@@ -2,8 +2,8 @@
 
 Where nothing leaks, a network that was trained on permuted labels knows nothing of those of its
 test subjects: any arrangement of their labels among them is as likely as the one drawn. So the
-figure of each permutation has a distribution that its own predictions give, however few subjects
-a class has and however skewed the figure is.
+score of each permutation has a distribution that its own predictions give, however few subjects
+a class has and however skewed the score is.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ TRIES = 1000  # of a permutation, until training and test hold their classes
 class NoLeak:
     """The mean over a run's permutations, if nothing leaks: mean, variance, third cumulant.
 
-    The figure is the balanced slice accuracy.
+    The score is the balanced slice accuracy.
     """
 
     mean: float

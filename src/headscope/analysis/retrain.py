@@ -1,4 +1,4 @@
-"""Many linear heads trained at once on stored features, by the very recipe of a recorded run.
+"""Many linear heads trained at once on stored features, by the recipe of a recorded run.
 
 A frozen run's classifier is all that trained, so it can be trained again from `features.npz`,
 `head.npz` and `run.toml` alone: SGD with momentum and weight decay on softmax cross-entropy, the
@@ -11,20 +11,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax, softmax
 
 from headscope.record import Run
 
 Array = NDArray[Any]
-FROZEN = ("frozen", "frozen-bn")
+FROZEN = ("frozen", "frozen-adabn", "frozen-bn")  # the last in records of earlier versions
 CHUNK_BYTES = 32 * 2**20  # of weights that are trained at once
 
 
 @dataclass(frozen=True)
 class HeadRecipe:
-    """How a run's classifier was trained: one learning rate an epoch, and where it started.
+    """How a run's classifier was trained: one learning rate per epoch, and where it started.
 
-    weight (K, D) and bias (K,) are those before training. With best, the weights of the epoch of
-    lowest validation loss are kept, else those of the last.
+    weight (K, D) and bias (K,) are those before training. With best, trained weights are those of
+    the epoch of lowest validation loss, else those of the last.
     """
 
     learning_rates: tuple[float, ...]
@@ -38,23 +39,23 @@ class HeadRecipe:
 
 
 def trains_again(run: Run) -> bool:
-    """Whether a run's classifier can be trained anew from its record: frozen, its start kept."""
+    """Whether a run's classifier can be trained again from its record: frozen, its start kept."""
     return run.settings["regime"] in FROZEN and "initial_weight" in run.head
 
 
 def head_recipe(run: Run) -> HeadRecipe:
-    """Read the recipe of a run whose backbone was frozen: the rates stand in its history."""
-    known = run.settings
-    factor = float(known.get("head_learning_rate", 1.0))
+    """Read the recipe of a run whose backbone was frozen: the rates are in its history."""
+    settings = run.settings
+    factor = float(settings.get("head_learning_rate", 1.0))
     return HeadRecipe(
         learning_rates=tuple(factor * rate for rate in run.history["learning_rate"]),
-        batch_size=int(known["batch_size"]),
-        momentum=float(known["momentum"]),
-        weight_decay=float(known["weight_decay"]),
-        seed=int(known["seed"]),
+        batch_size=int(settings["batch_size"]),
+        momentum=float(settings["momentum"]),
+        weight_decay=float(settings["weight_decay"]),
+        seed=int(settings["seed"]),
         weight=run.head["initial_weight"].astype(np.float32),
         bias=run.head["initial_bias"].astype(np.float32),
-        best=known.get("select") == "best",
+        best=settings.get("select") == "best",
     )
 
 
@@ -92,13 +93,13 @@ def _train_chunk(
     weight = np.repeat(start.T, heads, axis=1)  # (D + 1, K·R): column k·R + r
     targets = _one_hot(labels, classes)  # (N, K, R)
     velocity, decay = np.zeros_like(weight), np.empty_like(weight)
-    kept, lowest = weight.copy(), np.full(heads, np.inf)
+    best, lowest = weight.copy(), np.full(heads, np.inf)
     parts = max(1, -(-len(train_rows) // recipe.batch_size))
     for epoch, rate in enumerate(recipe.learning_rates):
         order = np.random.default_rng((recipe.seed, epoch)).permutation(train_rows)
         for rows in np.array_split(order, parts):
             x = inputs[rows]  # (B, D + 1)
-            error = _probabilities((x @ weight).reshape(len(rows), classes, heads))
+            error = softmax((x @ weight).reshape(len(rows), classes, heads), axis=1)
             error -= targets[rows]  # (B, K, R)
             error /= np.float32(len(rows))
             velocity *= np.float32(recipe.momentum)
@@ -110,9 +111,9 @@ def _train_chunk(
         if recipe.best and val_rows is not None:
             loss = _losses(inputs[val_rows] @ weight, targets[val_rows])
             better = np.tile(loss < lowest, classes)
-            kept[:, better] = weight[:, better]
+            best[:, better] = weight[:, better]
             lowest = np.minimum(loss, lowest)
-    final = kept if recipe.best and val_rows is not None else weight
+    final = best if recipe.best and val_rows is not None else weight
     return final.T.reshape(classes, heads, -1).transpose(1, 0, 2)
 
 
@@ -121,17 +122,7 @@ def _one_hot(labels: Array, classes: int) -> Array:
     return (labels[:, None, :] == np.arange(classes)[:, None]).astype(np.float32)
 
 
-def _probabilities(logits: Array) -> Array:
-    """Softmax over the classes of (B, K, R), in place."""
-    logits -= logits.max(axis=1, keepdims=True)
-    np.exp(logits, out=logits)
-    logits /= logits.sum(axis=1, keepdims=True)
-    return logits
-
-
 def _losses(logits: Array, targets: Array) -> Array:
     """Mean cross-entropy of each head, (R,); logits (V, K·R), targets (V, K, R)."""
     shaped = logits.reshape(targets.shape).astype(np.float64)
-    shifted = shaped - shaped.max(axis=1, keepdims=True)
-    normaliser = np.log(np.exp(shifted).sum(axis=1))  # (V, R)
-    return (normaliser - (shifted * targets).sum(axis=1)).mean(axis=0)
+    return -(log_softmax(shaped, axis=1) * targets).sum(axis=1).mean(axis=0)

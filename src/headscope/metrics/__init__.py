@@ -1,29 +1,20 @@
-"""Slice and subject figures with 95% intervals over subjects.
+"""Slice and subject scores with 95% intervals over subjects.
 
-The unit of inference is the subject: slices of one head are near copies of each other, so
+The unit of inference is the subject: slices of one subject are near copies of each other, so
 intervals resample subjects, never slices (docs/trust.md, Intervals).
 """
 
-from headscope.metrics.intervals import (
-    DRAWS,
-    Resampled,
-    Value,
-    bootstrap_interval,
-    draw_subjects,
-    resample,
-    strata,
-    way_of,
-    wilson,
-)
+from headscope.metrics.draws import DRAWS, Drawn, Resampled, draw_subjects, resample, strata
+from headscope.metrics.intervals import bootstrap_interval, way_of, wilson
 from headscope.metrics.repeats import SHARED, SHARED_GAP, repeated_draws, repeated_interval
 from headscope.metrics.scores import (
     BINS,
-    FIGURES,
+    SCORES,
     Tally,
     calibration_bins,
-    class_figures,
+    class_scores,
     confusion,
-    figures,
+    scores,
 )
 from headscope.metrics.subjects import (
     AGGREGATES,
@@ -33,36 +24,36 @@ from headscope.metrics.subjects import (
     softmax,
     subject_level,
 )
-from headscope.metrics.summary import logit_columns, run_figures, subset_figures
+from headscope.metrics.summary import logit_columns, run_scores, subset_scores
 
 __all__ = [
     "AGGREGATES",
     "BINS",
     "DRAWS",
-    "FIGURES",
+    "SCORES",
     "SHARED",
     "SHARED_GAP",
+    "Drawn",
     "Resampled",
     "Tally",
     "Units",
-    "Value",
     "bootstrap_interval",
     "calibration_bins",
-    "class_figures",
+    "class_scores",
     "confusion",
     "draw_subjects",
-    "figures",
     "logit_columns",
     "positive_class",
     "repeated_draws",
     "repeated_interval",
     "resample",
-    "run_figures",
+    "run_scores",
+    "scores",
     "slice_units",
     "softmax",
     "strata",
     "subject_level",
-    "subset_figures",
+    "subset_scores",
     "way_of",
     "wilson",
 ]

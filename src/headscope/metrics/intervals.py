@@ -1,77 +1,34 @@
 """Intervals at 95%: a bootstrap over subjects within class, and Wilson's for shares of subjects."""
 
-from math import sqrt
-from typing import Literal, NamedTuple
+from math import nan, sqrt
+from typing import Literal
 
 import numpy as np
 from scipy import stats
 
 from headscope.metrics.subjects import Array
 
-DRAWS = 2000
 LEVEL = 0.95
 Way = Literal["expanded", "bca", "percentile"]
 _NORMAL = float(stats.norm.ppf((1 + LEVEL) / 2))
-Value = dict[str, float | None]
 # Figures of draws are single precision; a spread below this is rounding.
 _ALIKE = 1e-6
-
-
-class Resampled(NamedTuple):
-    """Subjects drawn anew (B, S), each left out once (S, S), and their classes (S,)."""
-
-    drawn: Array
-    left_out: Array
-    stratum: Array
-
-
-def resample(
-    labels: Array, owner: Array, people: int, draws: int = DRAWS, seed: int = 0
-) -> Resampled:
-    """Return what intervals are made of: counts of a bootstrap and of a jackknife of subjects."""
-    drawn = draw_subjects(labels, owner, people, draws, seed)
-    return Resampled(drawn, 1 - np.eye(people), strata(labels, owner, people))
-
-
-def draw_subjects(
-    labels: Array, owner: Array, people: int, draws: int = DRAWS, seed: int = 0
-) -> Array:
-    """Return how often each subject stands in each draw, (draws, S): with replacement, by class.
-
-    labels (N,) of slices and owner (N,), whose they are. A subject belongs to the class of its
-    first slice. Counts are whole numbers in single precision.
-    """
-    rng = np.random.default_rng(seed)
-    stratum = strata(labels, owner, people)
-    counts = np.zeros((draws, people), dtype=np.float32)
-    for k in np.unique(stratum):
-        members = np.flatnonzero(stratum == k)
-        share = np.full(len(members), 1 / len(members))
-        counts[:, members] = rng.multinomial(len(members), share, size=draws)
-    return counts
-
-
-def strata(labels: Array, owner: Array, people: int) -> Array:
-    """Return each subject's class (S,): the label of its first slice."""
-    stratum = np.empty(people, dtype=np.int64)
-    stratum[owner[::-1]] = labels[::-1]
-    return stratum
 
 
 def bootstrap_interval(
     value: float, drawn: Array, left_out: Array, stratum: Array, way: Way = "expanded"
 ) -> tuple[float, float] | None:
-    """Return the 95% interval of a figure, or None where the draws cannot tell.
+    """Return the 95% interval of a score, or None where the draws cannot tell.
 
     drawn (B,) are its values over draws of subjects; left_out (S,) those with each subject left
     out; stratum (S,) each subject's class. `bca` corrects percentiles for bias and skewness.
     `expanded` then moves them outward, since draws spread by n − 1 over n less than estimates do,
     and the normal quantile behind them should be Student's with n − K degrees of freedom. Both
-    reach too far the coarser a figure is (bench/coverage.py), so means over slices are expanded,
+    reach too far the coarser a score is (bench/coverage.py), so means over slices are expanded,
     ranks of subjects are BCa, and counts of subjects take the `percentile` as it is. Where every
-    draw gives the same (all right, or one class called for all),
-    or a class has but one subject, the bootstrap cannot say how sure the figure is: no interval
-    rather than one too narrow.
+    draw gives the same (all correct, or one class predicted for all), or a class has but one
+    subject, the bootstrap cannot say how sure the score is: no interval rather than one too
+    narrow.
     Sources: Efron 1987, JASA 82, 171–185; Davison & Hinkley 1997, section 5.3.2 for strata;
     Hesterberg 2015, The American Statistician 69(4), 371–386, for the expansion.
     """
@@ -92,7 +49,7 @@ def bootstrap_interval(
 
 
 def way_of(level: str, name: str) -> Way:
-    """Return how the interval of a figure is made: of "slice" or "subject", by its name."""
+    """Return how the interval of a score is made: of "slice" or "subject", by its name."""
     if level == "slice" or name == "brier":
         return "expanded"
     return "bca" if name in ("auc", "average_precision") else "percentile"
@@ -105,7 +62,7 @@ def _reach(sizes: Array) -> float:
 
 
 def _acceleration(left_out: Array, stratum: Array) -> float:
-    """Return a sixth of the skewness of the subjects' influence on the figure."""
+    """Return a sixth of the skewness of the subjects' influence on the score."""
     if not np.isfinite(left_out).all():
         return 0.0
     sizes = np.maximum(np.bincount(stratum), 1)
@@ -115,13 +72,9 @@ def _acceleration(left_out: Array, stratum: Array) -> float:
     return float((influence**3).sum()) / (6 * spread**1.5) if spread > 1e-18 else 0.0
 
 
-def wilson(right: float, count: float) -> tuple[float, float]:
+def wilson(right: int, count: int) -> tuple[float, float]:
     """Return the 95% interval of a share, right of count; NaN of none. Source: Wilson 1927."""
     if count == 0:
-        return float("nan"), float("nan")
-    z2 = _NORMAL**2
-    share = right / count
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = sqrt(z2 * share * (1 - share) / count + (z2 / (2 * count)) ** 2) / (1 + z2 / count)
-    # at none or all right the bound is 0 or 1 itself, which rounding must not miss
-    return (0.0 if right == 0 else middle - half), (1.0 if right == count else middle + half)
+        return nan, nan
+    interval = stats.binomtest(right, count).proportion_ci(LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -26,7 +26,7 @@ def repeated_interval(
     shared: float = SHARED,
     bounds: tuple[float, float] = (-inf, inf),
 ) -> tuple[float, float] | None:
-    """Return the 95% interval of a figure's mean over R repeats, or None where draws cannot tell.
+    """Return the 95% interval of a score's mean over R repeats, or None where draws cannot tell.
 
     With one repeat it is `bootstrap_interval` and speaks of that network alone: nothing in it
     knows how much another training would differ. With several it speaks of the mean over
@@ -39,10 +39,10 @@ def repeated_interval(
     Parameters
     ----------
     once
-        (R,) the figure of each repeat. Folds of one seed are pooled to one repeat first.
+        (R,) the score of each repeat. Folds of one seed are pooled to one repeat first.
     drawn
         (R, B) the same over B draws of the subjects of all tests together, each draw the same
-        for all repeats. Draws in which a repeat has no figure (NaN) are left out.
+        for all repeats. Draws in which a repeat has no score (NaN) are left out.
     left_out
         (R, S) the same with each subject left out.
     stratum
@@ -52,14 +52,14 @@ def repeated_interval(
     ratio
         Test subjects per training subject, n_test / n_train of one fold or split.
     shared
-        `SHARED` for a figure of a setting, `SHARED_GAP` for a difference of two splits.
+        `SHARED` for a score of a setting, `SHARED_GAP` for a difference of two splits.
     bounds
-        The least and the largest value that the figure can have.
+        The least and the largest value that the score can have.
 
     Returns
     -------
     tuple[float, float] or None
-        None where a repeat has no figure, all draws agree or a class has fewer than two subjects.
+        None where a repeat has no score, all draws agree or a class has fewer than two subjects.
 
     References
     ----------

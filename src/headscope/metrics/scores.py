@@ -1,7 +1,7 @@
-"""The figures themselves, for any number of draws of subjects at once.
+"""The scores themselves, for any number of draws of subjects at once.
 
 A draw is a row of counts (S,): how often each subject stands in it. Everything but the ranking
-figures follows from sums over each subject's units, so 2,000 draws are one product of matrices.
+scores follows from sums over each subject's units, so 2,000 draws are one product of matrices.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,7 +12,7 @@ import numpy as np
 from headscope.metrics.subjects import Array, Units
 
 BINS = 15
-FIGURES = {
+SCORES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "sensitivity": "sensitivity",
@@ -28,80 +28,98 @@ _STEPS = 256  # of a ranking at once, so that what draws hold at them stays in a
 
 
 class Tally(NamedTuple):
-    """Sums over the units of each subject; any draw of subjects has its figures from them.
+    """Sums over the units of each subject; any draw of subjects has its scores from them.
 
-    right, true, called (S, K): units of each class rightly called, of it, called so;
-    brier (S,): squared errors; gaps (S, BINS): rights minus confidences, by bin of confidence.
+    right, true, predicted (S, K): units of each class that are predicted correctly, that are of
+    it, and that are predicted to be; brier (S,): squared errors; gaps (S, BINS): correct
+    predictions minus confidences, by bin of confidence.
     """
 
     right: Array
     true: Array
-    called: Array
+    predicted: Array
     brier: Array
     gaps: Array
 
 
-def figures(
+def scores(
     units: Units,
     counts: Array,
     positive: int = 0,
-    names: Collection[str] = tuple(FIGURES),
-    each: Mapping[str, Array] | None = None,
+    names: Collection[str] = tuple(SCORES),
+    by_class: Mapping[str, Array] | None = None,
 ) -> dict[str, Array]:
-    """Return figures of `FIGURES` (those named) for each draw (B,), NaN where undefined.
+    """Return scores of `SCORES` for each draw of subjects, NaN where undefined.
 
-    units.owner indexes the columns of counts (B, S); each is `class_figures` of the same, where
-    they are known already. Of two classes, sensitivity, specificity,
-    average precision, F1 and the Brier score (squared error of one probability) are those of
-    class `positive`, and the AUC is the same for both. Of more, they are means of one class
-    against the rest over the classes that are present, and the Brier score sums over classes, as
-    scikit-learn has them. The AUC and average precision rank units by `Units.margin`. Balanced
-    accuracy is the mean recall of the classes present. MCC is that of Gorodkin 2004, 0 where all
-    predictions are alike, undefined where all labels are. The calibration error has 15 bins of
-    equal width by the confidence of the prediction (Guo et al. 2017).
+    Of two classes, sensitivity, specificity, average precision, F1 and the Brier score (squared
+    error of one probability) are those of class `positive`, and the AUC is the same for both. Of
+    more, they are means of one class against the rest over the classes that are present, and the
+    Brier score sums over classes, as in scikit-learn. The AUC and average precision rank units by
+    `Units.margin`. Balanced accuracy is the mean recall of the classes present. MCC is that of
+    Gorodkin 2004, 0 where all predictions are alike, undefined where all labels are. The
+    calibration error has 15 bins of equal width by the confidence of the prediction (Guo et al.
+    2017).
+
+    Parameters
+    ----------
+    units
+        Slices or subjects; `units.owner` indexes the columns of `counts`.
+    counts
+        (B, S), how often each subject is in each draw.
+    positive
+        The class of which sensitivity is the recall.
+    names
+        The scores asked for.
+    by_class
+        `class_scores` of the same units and counts, where they are known.
+
+    Returns
+    -------
+    dict[str, numpy.ndarray]
+        (B,) by name.
     """
     classes = units.class_count
     tally = _tally(units, counts.shape[1], positive)
     present = np.flatnonzero(tally.true.sum(axis=0))
     alone = len(present) < 2
-    spoken = np.array([positive]) if classes == 2 else present
-    against = spoken if classes == 2 or not alone else present[:0]
-    if each is None:
-        ranked = spoken if {"auc", "average_precision"} & set(names) else present[:0]
-        each = _class_figures(units, counts, tally, ranked)
+    counted = np.array([positive]) if classes == 2 else present
+    against = counted if classes == 2 or not alone else present[:0]
+    if by_class is None:
+        ranked = counted if {"auc", "average_precision"} & set(names) else present[:0]
+        by_class = _class_scores(units, counts, tally, ranked)
     undefined = np.full(len(counts), np.nan)
     total = counts @ tally.true.sum(axis=1).astype(counts.dtype)  # (B,)
 
     def mean(name: str, over: Array) -> Array:
-        return each[name][:, over].mean(axis=1) if len(over) else undefined
+        return by_class[name][:, over].mean(axis=1) if len(over) else undefined
 
     def share(sums: Array) -> Array:
         return counts @ sums.astype(counts.dtype) / total
 
     with np.errstate(invalid="ignore", divide="ignore"):
-        known = {
+        values = {
             "accuracy": share(tally.right.sum(axis=1)),
             "balanced_accuracy": mean("sensitivity", present),
-            "sensitivity": mean("sensitivity", spoken),
+            "sensitivity": mean("sensitivity", counted),
             "specificity": mean("specificity", against),
             "auc": undefined if alone else mean("auc", against),
-            "average_precision": mean("average_precision", spoken),
-            "f1": mean("f1", spoken),
+            "average_precision": mean("average_precision", counted),
+            "f1": mean("f1", counted),
             "mcc": undefined if alone else _mcc(tally, counts),
             "brier": share(tally.brier),
             "ece": np.abs(counts @ tally.gaps.astype(counts.dtype)).sum(axis=1) / total,
         }
-    return {name: known[name] for name in names}
+    return {name: values[name] for name in names}
 
 
-def class_figures(units: Units, counts: Array) -> dict[str, Array]:
-    """Return figures of each class against the rest, (B, K), NaN where undefined."""
+def class_scores(units: Units, counts: Array) -> dict[str, Array]:
+    """Return scores of each class against the rest, (B, K), NaN where undefined."""
     tally = _tally(units, counts.shape[1], 0)
-    return _class_figures(units, counts, tally, np.arange(units.class_count))
+    return _class_scores(units, counts, tally, np.arange(units.class_count))
 
 
 def confusion(units: Units) -> Array:
-    """Return counts (K, K): row the class, column what was called."""
+    """Return counts (K, K): row the class, column the prediction."""
     classes = units.class_count
     cell = units.labels * classes + units.predicted
     return np.bincount(cell, minlength=classes**2).reshape(classes, classes)
@@ -112,49 +130,49 @@ def calibration_bins(confidence: Array, bins: int = BINS) -> Array:
     return np.clip(np.ceil(np.nan_to_num(confidence) * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
-def _class_figures(units: Units, counts: Array, tally: Tally, ranked: Array) -> dict[str, Array]:
-    right, true, called = (counts @ part.astype(counts.dtype) for part in tally[:3])  # (B, K)
+def _class_scores(units: Units, counts: Array, tally: Tally, ranked: Array) -> dict[str, Array]:
+    right, true, predicted = (counts @ part.astype(counts.dtype) for part in tally[:3])  # (B, K)
     rest = true.sum(axis=1, keepdims=True) - true
     auc, precision = _ranking(units, counts, ranked)
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
             "sensitivity": right / true,
-            "specificity": (rest - called + right) / rest,
+            "specificity": (rest - predicted + right) / rest,
             "auc": auc,
             "average_precision": precision,
-            "f1": np.where(true > 0, 2 * right / (true + called), np.nan),
+            "f1": np.where(true > 0, 2 * right / (true + predicted), np.nan),
         }
 
 
-def _tally(units: Units, people: int, positive: int) -> Tally:
+def _tally(units: Units, subjects: int, positive: int) -> Tally:
     labels, owner, probabilities = units.labels, units.owner, units.probabilities
     classes = units.class_count
-    calls, confidence = units.predicted, probabilities.max(axis=1)
-    hit = calls == labels
+    predicted, confidence = units.predicted, probabilities.max(axis=1)
+    hit = predicted == labels
 
     def count(column: Array, width: int, weights: Array | None = None) -> Array:
-        cells = np.bincount(owner * width + column, weights, minlength=people * width)
-        return cells.reshape(people, width)
+        cells = np.bincount(owner * width + column, weights, minlength=subjects * width)
+        return cells.reshape(subjects, width)
 
     if classes == 2:
         squares = (probabilities[:, positive] - (labels == positive)) ** 2  # (n,)
     else:
-        own = probabilities[np.arange(len(labels)), labels]
-        squares = (probabilities**2).sum(axis=1) - 2 * own + 1
+        of_label = probabilities[np.arange(len(labels)), labels]
+        squares = (probabilities**2).sum(axis=1) - 2 * of_label + 1
     return Tally(
         right=count(labels, classes, hit.astype(float)),
         true=count(labels, classes),
-        called=count(calls, classes),
-        brier=np.bincount(owner, squares, minlength=people),
+        predicted=count(predicted, classes),
+        brier=np.bincount(owner, squares, minlength=subjects),
         gaps=count(calibration_bins(confidence), BINS, hit - confidence),
     )
 
 
 def _mcc(tally: Tally, counts: Array) -> Array:
-    right, true, called = (counts @ part.astype(counts.dtype) for part in tally[:3])  # (B, K)
+    right, true, predicted = (counts @ part.astype(counts.dtype) for part in tally[:3])  # (B, K)
     total = true.sum(axis=1)
-    above = right.sum(axis=1) * total - (true * called).sum(axis=1)
-    spread = (total**2 - (true**2).sum(axis=1)) * (total**2 - (called**2).sum(axis=1))
+    above = right.sum(axis=1) * total - (true * predicted).sum(axis=1)
+    spread = (total**2 - (true**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1))
     return np.divide(above, np.sqrt(spread), out=np.zeros_like(above), where=spread > 0)
 
 
@@ -162,47 +180,47 @@ def _ranking(units: Units, counts: Array, ranked: Array) -> tuple[Array, Array]:
     """Return AUC and average precision of the ranked classes against the rest, (B, K) each."""
     auc, precision = (np.full((len(counts), units.class_count), np.nan) for _ in range(2))
     for k in ranked:
-        own, scores = units.labels == k, units.margin(k)
-        if own.any() and not np.isnan(scores).any():
-            auc[:, k], precision[:, k] = _ranked(scores, own, units.owner, counts)
+        inside, margins = units.labels == k, units.margin(k)
+        if inside.any() and not np.isnan(margins).any():
+            auc[:, k], precision[:, k] = _ranked(margins, inside, units.owner, counts)
     return auc, precision
 
 
-def _ranked(scores: Array, own: Array, owner: Array, counts: Array) -> tuple[Array, Array]:
+def _ranked(margins: Array, inside: Array, owner: Array, counts: Array) -> tuple[Array, Array]:
     """Return the Mann-Whitney statistic, ties counting half, and the average precision (B,).
 
-    scores (n,) of units, of which `own` (n,) are the class. Both figures change only at scores
-    that the class has, so what each draw holds down to those, and no other, is counted: all
-    classes together cost about as much as one.
+    margins (n,) of units, of which those `inside` (n,) are of the class. Both scores change only
+    at margins that the class has, so what each draw holds down to those, and no other, is
+    counted: all classes together cost about as much as one.
     """
-    run = np.unique(-scores, return_inverse=True)[1]  # (n,) runs of equal scores, highest first
-    held = np.unique(run[own])  # runs with units of the class
+    run = np.unique(-margins, return_inverse=True)[1]  # (n,) runs of equals, highest first
+    held = np.unique(run[inside])  # runs with units of the class
     step = np.searchsorted(held, run)  # (n,) the first of them at or below each unit
-    tied = ~own & (run == np.append(held, -1)[step])
-    people = counts.shape[1]
+    tied = ~inside & (run == np.append(held, -1)[step])
+    subjects = counts.shape[1]
     positives, negatives = (
-        counts @ np.bincount(owner[which], minlength=people).astype(counts.dtype)
-        for which in (own, ~own)
+        counts @ np.bincount(owner[which], minlength=subjects).astype(counts.dtype)
+        for which in (inside, ~inside)
     )
-    above, raised = np.zeros(people), np.zeros((len(counts), 1))
+    above, raised = np.zeros(subjects), np.zeros((len(counts), 1))
     area, precision = np.zeros(len(counts)), np.zeros(len(counts))
     for start in range(0, len(held), _STEPS):
         width = min(_STEPS, len(held) - start)
-        inside = (step >= start) & (step < start + width)
+        block = (step >= start) & (step < start + width)
 
         def held_by(which: Array, width: int = width, start: int = start) -> Array:
             """Count units by subject and step (S, width)."""
-            cells = np.bincount(owner[which] * width + step[which] - start, None, people * width)
-            return cells.reshape(people, width)
+            cells = np.bincount(owner[which] * width + step[which] - start, None, subjects * width)
+            return cells.reshape(subjects, width)
 
-        met = held_by(inside).cumsum(axis=1) + above[:, None]
+        met = held_by(block).cumsum(axis=1) + above[:, None]
         above = met[:, -1]
-        gained = counts @ held_by(inside & own).astype(counts.dtype)  # (B, width)
+        gained = counts @ held_by(block & inside).astype(counts.dtype)  # (B, width)
         everything = counts @ met.astype(counts.dtype)
         ups = gained.cumsum(axis=1) + raised[:, -1:].astype(counts.dtype)
         below = negatives[:, None] - everything + ups
-        if (inside & tied).any():
-            below += counts @ held_by(inside & tied).astype(counts.dtype) / 2
+        if (block & tied).any():
+            below += counts @ held_by(block & tied).astype(counts.dtype) / 2
         raised = ups
         area += (gained * below).sum(axis=1)
         gained *= ups

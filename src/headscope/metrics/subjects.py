@@ -1,4 +1,4 @@
-"""What a figure counts: slices, or subjects made of them."""
+"""What a score counts: slices, or subjects made of them."""
 
 from collections.abc import Sequence
 from math import log, log1p
@@ -14,7 +14,7 @@ from headscope.errors import InputError
 Array = NDArray[Any]
 Aggregate = Literal["mean", "logits", "vote"]
 AGGREGATES: tuple[str, ...] = get_args(Aggregate)
-# Names under which people without the finding go; the other class of two is then the positive one.
+# Names of the class without the finding; the other class of two is then the positive one.
 CONTROLS = {"nc", "cn", "hc", "nl", "ctl", "ctrl", "control", "controls", "healthy", "normal"} | {
     "nondemented",
     "negative",
@@ -141,10 +141,10 @@ def softmax(logits: Array) -> Array:
 
 
 def positive_class(class_names: Sequence[str]) -> int:
-    """Return which class sensitivity speaks of: the one that is not named like a control.
+    """Return the class of which sensitivity is the recall: the one not named like a control.
 
     Of two classes of which one bears a name of `CONTROLS` (NC, healthy, Nondemented …) it is the
-    other; wherever names do not tell, the first.
+    other; where names do not tell, the first.
     """
     controls = [str(name).lower().replace("-", "") in CONTROLS for name in class_names]
     return controls.index(False) if len(controls) == 2 and sum(controls) == 1 else 0

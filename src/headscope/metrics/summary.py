@@ -1,4 +1,4 @@
-"""The figures of a subset and of a run, as `metrics.json` holds them."""
+"""The scores of a subset and of a run, as `metrics.json` holds them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,19 +7,13 @@ import numpy as np
 import pandas as pd
 
 from headscope.files import NO_ID
-from headscope.metrics.intervals import (
-    DRAWS,
-    Resampled,
-    Value,
-    bootstrap_interval,
-    resample,
-    way_of,
-    wilson,
-)
-from headscope.metrics.scores import FIGURES, class_figures, confusion, figures
+from headscope.metrics.draws import DRAWS, Resampled, resample
+from headscope.metrics.intervals import way_of, wilson
+from headscope.metrics.scores import SCORES, class_scores, confusion, scores
 from headscope.metrics.subjects import Array, Units, positive_class, slice_units, subject_level
 
-# A sum of absolute gaps grows with noise, so that its draws lie above the figure itself.
+Value = dict[str, float | None]
+# A sum of absolute gaps grows with noise, so that its draws lie above the score itself.
 NO_INTERVAL = ("ece",)
 
 
@@ -28,25 +22,25 @@ def logit_columns(class_names: Sequence[str]) -> list[str]:
     return [f"logit_{name}" for name in class_names]
 
 
-def run_figures(
+def run_scores(
     predictions: pd.DataFrame, class_names: Sequence[str], aggregate: str = "mean"
 ) -> dict[str, Any]:
-    """Return `subset_figures` of each subset of a run's `predictions.tsv`."""
+    """Return `subset_scores` of each subset of a run's `predictions.tsv`."""
     columns = logit_columns(class_names)
-    found = {}
+    by_subset = {}
     for subset, rows in predictions.groupby("subset", sort=False):
         labels = rows["label"].map({name: k for k, name in enumerate(class_names)})
-        found[str(subset)] = subset_figures(
+        by_subset[str(subset)] = subset_scores(
             labels.to_numpy(np.int64),
             rows[columns].to_numpy(np.float32),
             rows["subject_id"].to_numpy(),
             class_names=class_names,
             aggregate=aggregate,
         )
-    return found
+    return by_subset
 
 
-def subset_figures(
+def subset_scores(
     labels: Array,
     logits: Array,
     subject_ids: Array,
@@ -56,112 +50,105 @@ def subset_figures(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return every figure of `FIGURES` over the slices and over the subjects of one subset.
+    """Return every score of `SCORES` over the slices and over the subjects of one subset.
 
-    labels (N,) index into the classes; logits (N, K), or logs of
-    probabilities; subject_ids (N,); class_names name
-    the classes, else their numbers do. Each figure is {"value", "low", "high"} as a fraction, with
-    a 95% interval from a bootstrap over subjects within class (`bootstrap_interval`); None where
-    undefined (the calibration error has no interval: its draws are biased). Shares of subjects
-    also have "wilson_low" and "wilson_high". "slice_confusion" and "subject_confusion" are counts
-    (K, K), rows the classes; with 3 classes or more,
-    "slice_per_class" and "subject_per_class" hold figures of each class against the rest. A class
-    without slices has none and is no part of the means; where a class has but one subject, there
-    are no intervals (`bootstrap_interval`).
+    Parameters
+    ----------
+    labels
+        (N,), indices of classes.
+    logits
+        (N, K), or logarithms of probabilities.
+    subject_ids
+        (N,). Where one is unknown there are no subjects (0): their scores are None, and so are
+        all intervals.
+    class_names
+        K names; by default the numbers of the classes.
+    aggregate
+        How a subject's probability comes from its slices (`subject_level`).
+    draws, seed
+        Of the bootstrap over subjects.
 
-    A subject's probability comes from its slices by `aggregate` (`subject_level`). A subject whose
-    sessions bear different labels is one subject: "subject_labels" counts it once per label, as
-    its rows are scored, draws take it as one, and no Wilson interval is given, since such rows are
-    not independent. Where it is
-    not known whom a slice shows there are no subjects (0): their figures are None, and so are all
-    intervals.
+    Returns
+    -------
+    dict
+        Each score is {"value", "low", "high"} as a fraction, with a 95% interval from a bootstrap
+        over subjects within class (`bootstrap_interval`); None where undefined (the calibration
+        error has no interval: its draws are biased). Shares of subjects also have "wilson_low"
+        and "wilson_high". "slice_confusion" and "subject_confusion" are counts (K, K), rows the
+        classes; with 3 classes or more, "slice_per_class" and "subject_per_class" hold scores of
+        each class against the rest. A class without slices has none and is no part of the means;
+        where a class has but one subject, there are no intervals. "subject_labels" counts a
+        subject whose sessions have different labels once per label, as its rows are scored; draws
+        take it as one subject, and no Wilson interval is given, since such rows are not
+        independent.
     """
     names = [str(k) for k in range(logits.shape[1])] if class_names is None else class_names
     named = bool((np.asarray(subject_ids) != NO_ID).all())
-    people, owner = np.unique(np.asarray(subject_ids, dtype=str), return_inverse=True)  # (S,), (N,)
+    ids, owner = np.unique(np.asarray(subject_ids, dtype=str), return_inverse=True)  # (S,), (N,)
     slices = slice_units(labels, logits, owner)
     levels = {"slice": slices, "subject": subject_level(slices, aggregate)}
-    found: dict[str, Any] = {"slices": len(labels), "subjects": len(people) if named else 0}
-    found["subject_labels"] = len(levels["subject"].labels) if named else 0
-    found["positive_class"] = str(names[positive_class(names)]) if len(names) == 2 else None
-    resampled = resample(labels, owner, len(people), draws if named else 0, seed)
+    summary: dict[str, Any] = {
+        "slices": len(labels),
+        "subjects": len(ids) if named else 0,
+        "subject_labels": len(levels["subject"].labels) if named else 0,
+        "positive_class": str(names[positive_class(names)]) if len(names) == 2 else None,
+    }
+    resampled = resample(labels, owner, len(ids), draws if named else 0, seed)
     for level, units in levels.items():
         if named or level == "slice":
-            found |= _level_figures(level, units, resampled, names)
+            summary |= _level_scores(level, units, resampled, names)
         else:
-            found |= {f"{level}_{name}": _value(np.nan) for name in FIGURES}
-    return found
+            summary |= {f"{level}_{name}": _value(np.nan) for name in SCORES}
+    return summary
 
 
-def _level_figures(
+def _level_scores(
     level: str, units: Units, resampled: Resampled, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the figures of slices or of subjects, under names that begin with the level."""
-    positive = positive_class(names)
-    whole = np.ones((1, resampled.drawn.shape[1]))
-    all_counts = (whole, resampled.drawn, resampled.left_out)
-    several = len(names) > 2
-    each = [class_figures(units, counts) if several else None for counts in all_counts]
-    once, drawn, left_out = (
-        figures(units, counts, positive, each=known)
-        for counts, known in zip(all_counts, each, strict=True)
-    )
-    found: dict[str, Any] = {}
-    for name in FIGURES:
-        stratum = resampled.stratum
-        speaks = np.ones(len(stratum), dtype=bool)
+    """Return the scores of slices or of subjects, under names that begin with the level."""
+    positive, several = positive_class(names), len(names) > 2
+
+    def score(counts: Array) -> dict[Any, Array]:
+        """Return scores by name, and by (name, class) where there are several classes."""
+        by_class = class_scores(units, counts) if several else None
+        values: dict[Any, Array] = dict(scores(units, counts, positive, by_class=by_class))
+        for name, columns in (by_class or {}).items():
+            values |= {(name, k): columns[:, k] for k in range(len(names))}
+        return values
+
+    drawn, stratum = resampled.apply(score), resampled.stratum
+    summary: dict[str, Any] = {}
+    for name in SCORES:
+        among = None
         if len(names) == 2 and name in ("sensitivity", "specificity"):
-            speaks = (stratum == positive) == (name == "sensitivity")
+            among = (stratum == positive) == (name == "sensitivity")
         interval = None
         if name not in NO_INTERVAL:
-            interval = bootstrap_interval(
-                once[name][0],
-                drawn[name],
-                left_out[name][speaks],
-                stratum[speaks],
-                way_of(level, name),
-            )
-        found[f"{level}_{name}"] = _value(once[name][0], interval)
+            interval = drawn[name].bootstrap_interval(way_of(level, name), among)
+        summary[f"{level}_{name}"] = _value(drawn[name].once[0], interval)
     table = confusion(units)  # (K, K)
-    found[f"{level}_confusion"] = table.tolist()
-    if level == "subject" and len(units.labels) == len(resampled.stratum):
-        _add_wilson(found, table, positive)
+    summary[f"{level}_confusion"] = table.tolist()
+    if level == "subject" and len(units.labels) == len(stratum):
+        _add_wilson(summary, table, positive)
     if several:
-        found[f"{level}_per_class"] = _per_class(level, each, resampled.stratum, names)
-    return found
-
-
-def _per_class(
-    level: str, each: Sequence[Any], stratum: Array, names: Sequence[str]
-) -> dict[str, Any]:
-    """Return figures of each class against the rest: once, over draws and with subjects left out.
-
-    each holds `class_figures` of the three, (·, K) by name.
-    """
-    once, drawn, left_out = each
-
-    def value(key: str, k: int) -> Value:
-        interval = bootstrap_interval(
-            once[key][0, k],
-            drawn[key][:, k],
-            left_out[key][:, k],
-            stratum,
-            way_of(level, key),
-        )
-        return _value(once[key][0, k], interval)
-
-    return {str(name): {key: value(key, k) for key in once} for k, name in enumerate(names)}
+        per_class: dict[str, dict[str, Value]] = {str(name): {} for name in names}
+        for name, k in (key for key in drawn if isinstance(key, tuple)):
+            values = drawn[name, k]
+            interval = values.bootstrap_interval(way_of(level, name))
+            per_class[str(names[k])][name] = _value(values.once[0], interval)
+        summary[f"{level}_per_class"] = per_class
+    return summary
 
 
 def _value(value: float, interval: tuple[float, float] | None = None) -> Value:
-    """Return a figure and its interval as they are stored."""
+    """Return a score and its interval as they are stored."""
     if not np.isfinite(value):
         return {"value": None, "low": None, "high": None}
     low, high = interval or (None, None)
     return {"value": float(value), "low": low, "high": high}
 
 
-def _add_wilson(found: dict[str, Any], table: Array, positive: int) -> None:
+def _add_wilson(summary: dict[str, Any], table: Array, positive: int) -> None:
     """Add Wilson's interval to the shares of subjects: all, and of two classes each one's."""
     right, true = np.diag(table), table.sum(axis=1)
     shares = {"accuracy": (right.sum(), true.sum())}
@@ -170,4 +157,4 @@ def _add_wilson(found: dict[str, Any], table: Array, positive: int) -> None:
         shares["specificity"] = right[1 - positive], true[1 - positive]
     for name, (hits, count) in shares.items():
         low, high = wilson(int(hits), int(count)) if count else (None, None)
-        found[f"subject_{name}"] |= {"wilson_low": low, "wilson_high": high}
+        summary[f"subject_{name}"] |= {"wilson_low": low, "wilson_high": high}

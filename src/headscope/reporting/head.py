@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
-from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from headscope.analysis.final_layer.layer import Carrier, HeadAnalysis
+from headscope.analysis.final_layer.layer import HeadAnalysis, LogitContribution
 from headscope.analysis.final_layer.rows import QUANTILES
 from headscope.analysis.representation.collapse import Collapse
 from headscope.analysis.representation.features import FeatureAnalysis
-from headscope.files import write_json, write_table
+from headscope.files import encode_nan, write_json, write_table
 
 SCALARS = (str, int, float, bool, type(None))
 MOST_COSINES = 10
@@ -22,7 +21,7 @@ MOST_COSINES = 10
 def head_facts(
     head: HeadAnalysis,
     seen: tuple[FeatureAnalysis, Collapse] | tuple[()] = (),
-    carried: Sequence[Carrier] = (),
+    carried: Sequence[LogitContribution] = (),
 ) -> dict[str, Any]:
     """Return every number of a final layer as JSON knows them.
 
@@ -49,7 +48,7 @@ def head_facts(
     if seen:
         facts["features"], facts["collapse"] = map(_jsonable_fields, seen)
         facts["carriers"] = [asdict(each) for each in carried]
-    return _finite(facts)
+    return encode_nan(facts)
 
 
 def head_tables(head: HeadAnalysis) -> dict[str, pd.DataFrame]:
@@ -133,18 +132,3 @@ def _jsonable_fields(result: Any) -> Any:
     if isinstance(result, tuple | list):
         return [_jsonable_fields(value) for value in result]
     return result if isinstance(result, SCALARS) else None
-
-
-def _finite(value: Any) -> Any:
-    """Make what JSON does not know into what it does: NaN into null, infinity into its name."""
-    if isinstance(value, Mapping):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    if isinstance(value, np.ndarray):
-        return _finite(value.tolist())
-    if isinstance(value, np.generic):
-        return _finite(value.item())
-    if isinstance(value, float) and not isfinite(value):
-        return None if isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value

@@ -1,14 +1,15 @@
-"""Numbers as the page sets them, each carrying its full value, run and name for whoever checks."""
+"""Numbers as the page sets them, each with its full value, run and name for whoever checks."""
 
-from collections.abc import Callable, Sequence
-from math import isinf, isnan
+from collections.abc import Sequence
+from math import isnan
 
 from markupsafe import Markup
 
-from headscope.analysis import format_fraction, format_percent, format_seconds
+from headscope.metrics.intervals import LEVEL
+from headscope.text import FORMATS
 
-SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-CELL = Markup(
+CONFIDENCE = f"{100 * LEVEL:.0f}%"  # of intervals, as sentences name it
+NUMBER = Markup(
     '<span class="num" data-run="{run}" data-quantity="{quantity}" data-value="{value}"'
     "{pair}>{text}</span>"
 )
@@ -18,17 +19,20 @@ def number(
     value: float | int | None,
     run: str,
     quantity: str,
-    show: str = "significant",
+    form: str = "significant",
     pair: tuple[int, int] | None = None,
 ) -> Markup:
     """Return a number as HTML: rounded to the eye, whole in `data-value`.
 
-    `show` is one of `SHOWN`. None counts as NaN: 'undefined'.
+    `form` is one of `headscope.text.FORMATS`. None counts as NaN: 'undefined'.
     """
     value = float("nan") if value is None else value
-    return CELL.format(
-        run=run, quantity=quantity, value=repr(value), text=SHOWN[show](value), pair=_pair(pair)
-    )
+    return numbers([value], run, quantity, FORMATS[form](value), pair)
+
+
+def say(sentence: str, *values: object, **named: object) -> Markup:
+    """Return a sentence with values in its places; text among them is escaped."""
+    return Markup(sentence).format(*values, **named)  # noqa: S704
 
 
 def numbers(
@@ -36,65 +40,30 @@ def numbers(
 ) -> Markup:
     """Return a text that stands for several numbers, such as the equation of a fit."""
     whole = " ".join(repr(value) for value in values)
-    return CELL.format(run=run, quantity=quantity, value=whole, text=text, pair=_pair(pair))
+    classes = Markup(' data-pair="{},{}"').format(*pair) if pair else ""
+    return NUMBER.format(run=run, quantity=quantity, value=whole, text=text, pair=classes)
 
 
-def significant(value: float, digits: int = 3) -> str:
-    """Return three significant digits; very small and large ones as 1.46 × 10⁻⁷."""
-    if isnan(value) or isinf(value):
-        return _special(value)
-    mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
-    power = int(exponent)
-    if value == 0:
-        text = "0"
-    elif -4 <= power < 6:
-        text = f"{value:,.{max(digits - 1 - power, 0)}f}"
-    else:
-        text = f"{mantissa} × 10{str(power).translate(SUPERSCRIPT)}"
-    return text.replace("-", "−")
+def bounded(
+    value: float | None,
+    ends: Sequence[float | None],
+    run: str,
+    quantity: str,
+    form: str,
+    way: str = "",
+    pair: tuple[int, int] | None = None,
+) -> Markup:
+    """Return a number with its interval (low, high) under it, if it has one.
 
-
-def probability(value: float) -> str:
-    """Return a p-value, not pretending to digits that nobody believes."""
-    if isnan(value):
-        return _special(value)
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def p_value(value: float) -> str:
-    """Return a p-value with its letter: 'p < 0.001' or 'p = 0.031'."""
-    text = probability(value)
-    return f"p {text}" if text.startswith("<") else f"p = {text}"
-
-
-def _fixed(digits: int) -> Callable[[float], str]:
-    def show(value: float) -> str:
-        if isnan(value) or isinf(value):
-            return _special(value)
-        text = f"{value:,.{digits}f}"
-        return f"{0:.{digits}f}" if float(text.replace(",", "")) == 0 else text.replace("-", "−")
-
-    return show
-
-
-def _special(value: float) -> str:
-    return "undefined" if isnan(value) else "∞" if value > 0 else "−∞"
-
-
-def _pair(pair: tuple[int, int] | None) -> Markup:
-    return Markup(' data-pair="{},{}"').format(*pair) if pair else Markup()
-
-
-SHOWN: dict[str, Callable[[float], str]] = {
-    "significant": significant,
-    "brief": lambda value: significant(value, 1),
-    "probability": probability,
-    "p": p_value,
-    "percent": format_percent,
-    "points": _fixed(1),
-    "fraction": lambda value: format_fraction(value).replace("-", "−"),
-    "time": format_seconds,
-    "count": _fixed(0),
-    "correlation": _fixed(4),
-    "factor": _fixed(6),
-}
+    `way` tells in the names of the ends by which way they were found, as '_wilson'.
+    """
+    low, high = (float("nan") if end is None else end for end in ends)
+    cell = number(value, run, quantity, form, pair)
+    if isnan(low) or isnan(high):
+        return cell
+    return Markup("{} <small>{}{}{}</small>").format(
+        cell,
+        number(low, run, f"{quantity}{way}_low", form, pair),
+        " to " if low < 0 else "–",
+        number(high, run, f"{quantity}{way}_high", form, pair),
+    )

@@ -142,6 +142,15 @@ def with_plane(file: ScanFile) -> ScanFile:
     return replace(file, plane=plane_named(file.path.name))
 
 
+def check_orientation(letters: str) -> None:
+    """Refuse what is no orientation of three axes (InputError)."""
+    if sorted(AXES.get(letter, -1) for letter in letters) != [0, 1, 2]:
+        raise InputError(
+            f"Unknown orientation {letters!r}: choose three letters, one each of L/R, P/A and "
+            "I/S, such as LAS or RAS."
+        )
+
+
 @contextmanager
 def refusing(path: Path) -> Iterator[None]:
     """Turn whatever a damaged file raises into a ScanError, whose reason holds no name of it."""
@@ -196,11 +205,7 @@ def _canonical(header: Header, voxels: NDArray[Any], plane: str, assumed: str) -
         spacing = np.insert(spacing[:2], axis, 1.0)
         orientation = axcodes2ornt("RAS")
     else:
-        if sorted(AXES.get(letter, -1) for letter in assumed) != [0, 1, 2]:
-            raise InputError(
-                f"Unknown orientation {assumed!r}: choose three letters, one each of L/R, P/A and "
-                "I/S, such as LAS or RAS."
-            )
+        check_orientation(assumed)
         orientation = axcodes2ornt(assumed)
     i, j, k = spacing[np.argsort(orientation[:, 0])].tolist()
     scan = Scan(apply_orientation(voxels, orientation), (i, j, k), header.slope, header.intercept)

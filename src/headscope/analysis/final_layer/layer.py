@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from headscope.analysis.display import Sheet, Shown, cell
 from headscope.analysis.final_layer.checks import checked
 from headscope.analysis.final_layer.null import (
     NAN,
@@ -30,6 +29,8 @@ from headscope.analysis.final_layer.relation import LearnedNull, learned_null
 from headscope.analysis.final_layer.rows import Geometry, RowSummary, row_geometry, row_summaries
 from headscope.errors import InputError
 from headscope.record import Run
+from headscope.tables import Cell, Column, Shown, Table
+from headscope.text import significant
 
 MOST_ROWS = 10
 
@@ -78,10 +79,9 @@ class HeadAnalysis(Shown):
             return _meaning(max(apart or known, key=_distance), self.displacement_ratio)
         return _meaning(max(known, key=relatedness), self.displacement_ratio)
 
-    def sheets(self) -> Sequence[Sheet]:
+    def tables(self) -> Sequence[Table]:
         """Rows, pairs, geometry and the meaning."""
         K, D = self.weight.shape
-        sheets = [_row_sheet(self.rows, D), _pair_sheet(self.pairs)]
         notes = dict.fromkeys(note for pair in self.pairs for note in pair.notes)
         facts = [("displacement ratio", self.displacement_ratio)]
         if self.initial_weight is not None:
@@ -93,7 +93,11 @@ class HeadAnalysis(Shown):
                 if self.initial_geometry
                 else ("variation of their norms", self.geometry.norm_variation),
             ]
-        return [*sheets, Sheet("The head", ("", "value"), facts, [self.meaning, *notes])]
+        return [
+            _row_table(self.rows, D),
+            _pair_table(self.pairs),
+            Table("The head", ("", "value"), facts, [self.meaning, *notes]),
+        ]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -111,15 +115,15 @@ class SeedCorrelation(Shown):
     mean_rows: tuple[float, ...]
     mean_learned: tuple[float, ...]
 
-    def sheets(self) -> Sequence[Sheet]:
+    def tables(self) -> Sequence[Table]:
         """The mean over pairs of seeds, a row a class."""
         found = list(zip(self.class_names, self.mean_rows, self.mean_learned, strict=True))
         title = f"Correlation of rows between {self.rows.shape[1]} seeds"
-        return [Sheet(title, ("class", "row", "learned part"), found)]
+        return [Table(title, ("class", "row", "learned part"), found)]
 
 
 @dataclass(frozen=True)
-class Carrier:
+class LogitContribution:
     """A feature and what it adds to a class's logit, on average over slices of that class."""
 
     class_name: str
@@ -129,12 +133,12 @@ class Carrier:
     mean_feature: float
 
 
-def run_head_analysis(run: Run, pairs: Sequence[Pair] | None = None) -> HeadAnalysis:
+def analyse_head(run: Run, pairs: Sequence[Pair] | None = None) -> HeadAnalysis:
     """Analyse the final layer of a recorded run, with the null of its own training."""
     return head_analysis(**_recorded(run), pairs=pairs)
 
 
-def run_pair_analysis(run: Run, pair: Pair = (0, 1)) -> PairAnalysis:
+def analyse_pair(run: Run, pair: Pair = (0, 1)) -> PairAnalysis:
     """Analyse two rows of a recorded run, with the null of its own training."""
     return pair_analysis(**_recorded(run), pair=pair)
 
@@ -223,14 +227,14 @@ def seed_correlation(
     return SeedCorrelation(tuple(heads[0][2]), both[0], both[1], means[0], means[1])
 
 
-def carriers(
+def logit_contributions(
     weight: ArrayLike,
     features: ArrayLike,
     labels: ArrayLike | None = None,
     *,
     class_names: Sequence[str] | None = None,
     most: int = 10,
-) -> tuple[Carrier, ...]:
+) -> tuple[LogitContribution, ...]:
     """Return the `most` features that carry most of each class's logit, largest first.
 
     The contribution of feature j to logit k is w[k, j] times the mean of f[:, j] over the slices
@@ -249,15 +253,16 @@ def carriers(
     label = None if labels is None else np.asarray(labels)
     if label is not None and label.shape != (len(f),):
         raise InputError(f"labels have shape {label.shape}; features {f.shape} need ({len(f)},).")
-    found = []
+    contributions = []
     for k, name in enumerate(names):
         inside = f if label is None else f[label == k]
         if len(inside):
             mean = inside.mean(axis=0)  # (D,)
             share = W[k] * mean
             for j in np.argsort(-np.abs(share), kind="stable")[:most].tolist():
-                found.append(Carrier(name, j, float(share[j]), float(W[k, j]), float(mean[j])))
-    return tuple(found)
+                values = (float(part[j]) for part in (share, W[k], mean))
+                contributions.append(LogitContribution(name, j, *values))
+    return tuple(contributions)
 
 
 def _between(stack: Array) -> Array:
@@ -307,7 +312,7 @@ def _meaning(pair: PairAnalysis, displacement: float) -> str:
 def _displacement_words(ratio: float) -> str:
     if np.isinf(ratio):
         return "displacement ratio ∞: nothing is conserved, as of a head that started at zero"
-    return f"displacement ratio {cell(ratio, 3)}; 1 before training"
+    return f"displacement ratio {significant(ratio)}; 1 before training"
 
 
 def _relation_words(pair: PairAnalysis) -> str:
@@ -331,28 +336,27 @@ def _distance(pair: PairAnalysis) -> float:
     return abs(pair.residual)
 
 
-def _row_sheet(rows: Sequence[RowSummary], D: int) -> Sheet:
+def _row_table(rows: Sequence[RowSummary], D: int) -> Table:
     shown = [
         (row.class_name, row.mean, row.sd, row.minimum, row.maximum, row.skewness, row.kurtosis,
          row.near_zero, row.participation, row.norm)
         for row in rows[:MOST_ROWS]
     ]  # fmt: skip
-    columns = ("class", "mean", "sd", "min", "max", "skew", "kurtosis", "near 0", "carriers",
-               "norm")  # fmt: skip
+    measures = ("mean", "sd", "min", "max", "skew", "kurtosis", "near 0", "carriers", "norm")
+    columns = [Column("class"), *(Column(name, format="significant") for name in measures)]
     rest = len(rows) - len(shown)
     notes = [f"… and {rest:,} more rows."] if rest else []
-    title = f"Rows of weights, {len(rows):,} classes × {D:,} features"
-    return Sheet(title, columns, shown, notes, digits=3)
+    return Table(f"Rows of weights, {len(rows):,} classes × {D:,} features", columns, shown, notes)
 
 
-def _pair_sheet(pairs: Sequence[PairAnalysis]) -> Sheet:
+def _pair_table(pairs: Sequence[PairAnalysis]) -> Table:
     many = any(pair.class_count > 2 for pair in pairs)  # of two, the learned parts are opposite
     shown = [
-        (" · ".join(pair.class_names), pair.r, pair.r_null, pair.residual,
-         f"{pair.residual_low:.2g} to {pair.residual_high:.2g}".replace("-", "−"),
+        (" · ".join(pair.class_names), pair.r, pair.r_null,
+         Cell(pair.residual, pair.residual_low, pair.residual_high),
          *([pair.r_learned] if many else []), pair.spearman, pair.orthogonal_slope)
         for pair in pairs
     ]  # fmt: skip
-    columns = ("pair", "r", "null", "residual", "95% interval",
-               *(["learned r"] if many else []), "Spearman", "slope")  # fmt: skip
-    return Sheet("Pairs of rows", columns, shown, digits=3)
+    names = ("pair", "r", "null", "residual", *(["learned r"] if many else []), "Spearman", "slope")
+    columns = [Column(name, format="significant", interval=name == "residual") for name in names]
+    return Table("Pairs of rows", columns, shown)

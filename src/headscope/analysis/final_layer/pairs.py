@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from headscope.analysis.display import Sheet, Shown
 from headscope.analysis.final_layer.checks import check_pair, checked
 from headscope.analysis.final_layer.fits import DEGREES, PolynomialFit, polynomial_fits
 from headscope.analysis.final_layer.null import (
@@ -36,6 +35,7 @@ from headscope.analysis.final_layer.relation import (
     relation,
 )
 from headscope.analysis.final_layer.shuffles import beside_shuffles, shuffle_count
+from headscope.tables import Shown, Table
 
 MATERIAL = 0.005
 MOST_CLASSES = 10  # up to which every pair is asked
@@ -192,7 +192,7 @@ class PairAnalysis(Shown):
         """
         return self.related_p <= ALPHA
 
-    def sheets(self) -> Sequence[Sheet]:
+    def tables(self) -> Sequence[Table]:
         """The correlation beside its null, and the fits."""
         first, second = self.class_names
         facts = [
@@ -216,13 +216,13 @@ class PairAnalysis(Shown):
             for fit in self.fits
         ]  # fmt: skip
         notes = [*self.notes, *([self.withheld] if self.withheld else [])]
-        sheets = [Sheet(f"{first} against {second}", ("", "value"), facts, notes)]
+        tables = [Table(f"{first} against {second}", ("", "value"), facts, notes)]
         if fits:
             where = self.fits[0].equation.partition(", ")[2]
             columns = ("degree", f"fit, {where}", "R²", "F", "95% of F", "p")
             note = shuffle_note(self.fits[0].shuffles)
-            sheets.append(Sheet("Polynomial fits", columns, fits, [note]))
-        return sheets
+            tables.append(Table("Polynomial fits", columns, fits, [note]))
+        return tables
 
     def _relation_facts(self) -> list[tuple[str, float]]:
         if self.withheld:

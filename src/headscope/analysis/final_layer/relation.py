@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from headscope.analysis.final_layer.null import Array, Pair
 from headscope.analysis.permute import permute_labels
 from headscope.analysis.retrain import HeadRecipe, head_recipe, train_heads, trains_again
-from headscope.analysis.units import Slices, run_slices
+from headscope.analysis.units import Samples, read_samples
 from headscope.record import Run
 
 ALPHA = 0.05  # over all pairs of a head
@@ -90,14 +90,14 @@ def learned_null(run: Run) -> LearnedNull:
     reason = _obstacle(run)
     if reason:
         return no_reference(reason)
-    slices, recipe = run_slices(run), head_recipe(run)
-    heads = head_count(len(slices.rows("train")), recipe)
+    samples, recipe = read_samples(run), head_recipe(run)
+    heads = head_count(len(samples.rows("train")), recipe)
     if heads < FEWEST_HEADS:
         return no_reference(
             f"Retraining {FEWEST_HEADS} heads of {K} classes on labels permuted by subject would "
             "take too long, so whether two classes are related is not judged."
         )
-    null = LearnedNull(_retrain(slices, recipe, heads, int(run.settings["seed"])))
+    null = LearnedNull(_retrain(samples, recipe, heads, int(run.settings["seed"])))
     return null if _reproduces(null, weight) else no_reference(NOT_REPRODUCED)
 
 
@@ -167,37 +167,37 @@ def _obstacle(run: Run) -> str:
             f"in the regime '{run.settings['regime']}' the features were trained on the true "
             "labels, so no head retrained on them stands for chance"
         )
-    elif not run_slices(run).named:
+    elif not read_samples(run).named:
         cause = "the slices name no subjects by whom labels could be permuted"
     else:
         return ""
     return f"Whether two classes are related is not judged: {cause}."
 
 
-def _retrain(slices: Slices, recipe: HeadRecipe, heads: int, seed: int) -> Array:
-    labels = permuted_within_subsets(slices, heads, seed)  # (N, R)
-    labels = np.column_stack([slices.label, labels])
-    val = slices.rows("val") if recipe.best else None
-    weights, _ = train_heads(slices.features, labels, slices.rows("train"), recipe, val)
+def _retrain(samples: Samples, recipe: HeadRecipe, heads: int, seed: int) -> Array:
+    labels = permuted_within_subsets(samples, heads, seed)  # (N, R)
+    labels = np.column_stack([samples.label, labels])
+    val = samples.rows("val") if recipe.best else None
+    weights, _ = train_heads(samples.features, labels, samples.rows("train"), recipe, val)
     return learned_correlations(weights)
 
 
-def permuted_within_subsets(slices: Slices, draws: int, seed: int) -> NDArray[np.int64]:
+def permuted_within_subsets(samples: Samples, draws: int, seed: int) -> NDArray[np.int64]:
     """Return labels (N, draws), permuted among subjects that stand in the same subsets.
 
     Splits are stratified by class: permuted among all subjects, training would have other numbers
     of subjects per class than it was dealt.
     """
-    membership = np.zeros(slices.subjects, dtype=np.int64)  # bits: the subsets of each subject
-    for bit, name in enumerate(np.unique(slices.subset)):
-        membership[np.unique(slices.subject[slices.subset == name])] |= 1 << bit
-    labels = np.repeat(slices.label[:, np.newaxis], draws, axis=1)
+    membership = np.zeros(samples.subjects, dtype=np.int64)  # bits: the subsets of each subject
+    for bit, name in enumerate(np.unique(samples.subset)):
+        membership[np.unique(samples.subject[samples.subset == name])] |= 1 << bit
+    labels = np.repeat(samples.label[:, np.newaxis], draws, axis=1)
     for group in np.unique(membership).tolist():
-        rows = np.flatnonzero(membership[slices.subject] == group)
-        subject = np.unique(slices.subject[rows], return_inverse=True)[1]
-        session = np.unique(slices.session[rows], return_inverse=True)[1]
+        rows = np.flatnonzero(membership[samples.subject] == group)
+        subject = np.unique(samples.subject[rows], return_inverse=True)[1]
+        session = np.unique(samples.session[rows], return_inverse=True)[1]
         stream = STREAM + 2**32 * (64 * seed + group)
-        labels[rows] = permute_labels(slices.label[rows], subject, session, draws, stream)
+        labels[rows] = permute_labels(samples.label[rows], subject, session, draws, stream)
     return labels
 
 

@@ -1,13 +1,14 @@
-"""The curve between the honest split and the paper's: how much leakage buys how much accuracy."""
+"""Dose–response of leakage: slice accuracy as test subjects leak into training."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import numpy as np
 
 from headscope.analysis.retrain import head_recipe, train_heads
-from headscope.analysis.units import Array, Slices, run_slices
+from headscope.analysis.units import Array, Samples, read_samples
 from headscope.console import track
 from headscope.record import Run
 
@@ -17,7 +18,7 @@ STREAM = 0xD05E
 
 
 @dataclass(frozen=True)
-class Dose:
+class DoseResponse:
     """Slice accuracy on test slices as a growing share of their subjects leaks into training.
 
     shares (11,) of the test subjects; accuracies[share][draw]. slices counts the judged ones of
@@ -35,7 +36,7 @@ class Dose:
 
     @property
     def means(self) -> tuple[float, ...]:
-        """Mean over the draws, a share each."""
+        """Mean over the draws, by share."""
         return tuple(float(np.mean(drawn)) for drawn in self.accuracies)
 
     @property
@@ -44,10 +45,10 @@ class Dose:
         return tuple(float(np.std(d, ddof=1)) if len(d) > 1 else 0.0 for d in self.accuracies)
 
 
-def leakage_dose(runs: Sequence[Run], by_slice: Sequence[Run] = ()) -> Dose | None:
+def dose_response(runs: Sequence[Run], by_slice: Sequence[Run] = ()) -> DoseResponse | None:
     """Let test subjects into training, from none to all; None where no subject has two slices.
 
-    runs are frozen ones under the split by subject, a seed each. In each draw one half of every
+    runs are frozen ones under the split by subject, one per seed. In each draw one half of every
     test subject's slices is judged, the same at every share; of the chosen subjects the other
     half goes into training, where it takes the place of as many slices of the same class, drawn
     at random, so that the training set neither grows nor changes its balance. Subjects with one
@@ -55,22 +56,22 @@ def leakage_dose(runs: Sequence[Run], by_slice: Sequence[Run] = ()) -> Dose | No
     """
     draws = -(-DRAWS // len(runs))
     tasks = [(run, draw) for run in runs for draw in range(draws)]
-    found, judged = [], 0
-    for run, draw in track(tasks, "dose of leakage", total=len(tasks)):
-        slices = run_slices(run)
-        leak, seen, order = _halves(slices, np.random.default_rng((draw, STREAM, *_seed(run))))
+    curves, judged = [], 0
+    for run, draw in track(tasks, "dose–response", total=len(tasks)):
+        samples = read_samples(run)
+        leak, seen, order = _halves(samples, np.random.default_rng((draw, STREAM, *_seed(run))))
         if not len(leak):
             return None
         judged = judged or len(seen)
-        found.append(list(_curve(run, slices, leak, seen, order, draw)))
+        curves.append(list(_curve(run, samples, leak, seen, order, draw)))
     first = runs[0]
-    return Dose(
+    return DoseResponse(
         architecture=str(first.settings["architecture"]),
         variant=first.setting.variant,
         seeds=tuple(int(run.settings["seed"]) for run in runs),
         slices=judged,
         shares=SHARES,
-        accuracies=tuple(zip(*found, strict=True)),
+        accuracies=tuple(zip(*curves, strict=True)),
         paper=_mean_accuracy(by_slice),
     )
 
@@ -79,44 +80,43 @@ def _seed(run: Run) -> tuple[int, ...]:
     return (int(run.settings["seed"]), int(run.settings.get("fold") or 0))
 
 
-def _halves(slices: Slices, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+def _halves(samples: Samples, rng: np.random.Generator) -> tuple[Array, Array, Array]:
     """Return rows that may leak, rows that are judged, and the test subjects in random order."""
-    rows = slices.rows("test")
-    order = rng.permutation(np.unique(slices.subject[rows]))
-    leak = [_half(rows[slices.subject[rows] == person], rng) for person in order]
+    rows = samples.rows("test")
+    order = rng.permutation(np.unique(samples.subject[rows]))
+    leak = [_half(rows[samples.subject[rows] == subject], rng) for subject in order]
     leaking = np.concatenate(leak)
     return leaking, np.setdiff1d(rows, leaking), order
 
 
-def _half(own: Array, rng: np.random.Generator) -> Array:
-    return rng.permutation(own)[: len(own) // 2]
+def _half(rows: Array, rng: np.random.Generator) -> Array:
+    return rng.permutation(rows)[: len(rows) // 2]
 
 
 def _curve(
-    run: Run, slices: Slices, leak: Array, judged: Array, order: Array, draw: int
+    run: Run, samples: Samples, leak: Array, judged: Array, order: Array, draw: int
 ) -> Iterator[float]:
     """Yield the slice accuracy at each share of the test subjects, in one order of them."""
-    train, recipe = slices.rows("train"), head_recipe(run)
+    train, recipe = samples.rows("train"), head_recipe(run)
     displaced = np.random.default_rng((draw, STREAM + 1, *_seed(run))).permutation(train)
-    truth = slices.label[:, None]
+    truth = samples.label[:, None]
     for share in SHARES:
         chosen = order[: round(share * len(order))]
-        new = leak[np.isin(slices.subject[leak], chosen)]
-        rows = np.sort(np.concatenate([_kept(slices, displaced, new), new]))
-        weight, bias = train_heads(slices.features, truth, rows, recipe, slices.rows("val"))
-        said = (slices.features[judged] @ weight[0].T + bias[0]).argmax(axis=1)
-        yield float((said == slices.label[judged]).mean())
+        new = leak[np.isin(samples.subject[leak], chosen)]
+        rows = np.sort(np.concatenate([_staying(samples, displaced, new), new]))
+        weight, bias = train_heads(samples.features, truth, rows, recipe, samples.rows("val"))
+        predicted = (samples.features[judged] @ weight[0].T + bias[0]).argmax(axis=1)
+        yield float((predicted == samples.label[judged]).mean())
 
 
-def _kept(slices: Slices, displaced: Array, new: Array) -> Array:
+def _staying(samples: Samples, displaced: Array, new: Array) -> Array:
     """Return the training rows that stay: those of each class, less as many as are new of it."""
-    kept: list[Any] = []
-    for k in range(slices.classes):
-        own = displaced[slices.label[displaced] == k]
-        kept.append(own[int((slices.label[new] == k).sum()) :])
-    return np.concatenate(kept)
+    staying: list[Any] = []
+    for k in range(samples.classes):
+        of_class = displaced[samples.label[displaced] == k]
+        staying.append(of_class[int((samples.label[new] == k).sum()) :])
+    return np.concatenate(staying)
 
 
 def _mean_accuracy(runs: Sequence[Run]) -> float:
-    values = [float(run.metrics["test"]["slice_accuracy"]["value"]) for run in runs]
-    return float(np.mean(values)) if values else float("nan")
+    return float(np.mean([run.score("test", "slice_accuracy") for run in runs])) if runs else nan

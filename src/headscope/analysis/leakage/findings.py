@@ -1,4 +1,4 @@
-"""What the leakage analysis comes to, check by check, in words and with a level."""
+"""The findings of the leakage analysis, check by check, in words and with a level."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,22 +8,22 @@ import numpy as np
 from scipy import stats
 
 from headscope.analysis.leakage.permutation import Null, PermutationTest
-from headscope.analysis.leakage.reidentification import Identity
+from headscope.analysis.leakage.reidentification import Reidentification
 from headscope.analysis.leakage.split_gap import Gap, Neighbours
+from headscope.audit_record import Finding
+from headscope.text import UNDEFINED, percent, show, signed_points
 
-LEVELS = ("serious", "notice", "fine", "not checked")
+CHECKS = {
+    "split": "Split",
+    "gap": "Leak gap",
+    "neighbour": "Nearest neighbour",
+    "permuted": "Permuted labels",
+    "observed": "Against permuted labels",
+    "reidentification": "Re-identification",
+}
 ALARM = 0.001  # false alarms to be had from all runs under a split by subject together
 FEWEST = 20  # permutations of which the mean is judged
 FEWEST_P = 19  # permutations of which the least p is 0.05
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The outcome of one check: level is "serious", "notice", "fine" or "not checked"."""
-
-    check: str
-    level: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Centre:
         """Return what the mean exceeds with probability `alarm` if nothing leaks.
 
         By Pearson's type III with its three first cumulants: with few subjects in a class the
-        figure of a permutation is skewed, and a normal tail is too short by a factor of 70.
+        score of a permutation is skewed, and a normal tail is too short by a factor of 70.
         """
         if np.isnan(self.spread):
             return self.chance + float(stats.t.isf(alarm, self.draws - 1)) * self.error
@@ -57,10 +57,10 @@ class Centre:
 def centre(tests: Sequence[PermutationTest]) -> Centre:
     """Pool the runs of one network and split: where permuted labels lead, beside chance.
 
-    Runs share permutations, so their figures are averaged permutation by permutation first. The
+    Runs share permutations, so their scores are averaged permutation by permutation first. The
     interval is that of the mean: what is left of the permutations' own scatter.
     """
-    drawn = [test.figures["slice_balanced_accuracy"].permuted for test in tests]
+    drawn = [test.scores["slice_balanced_accuracy"].permuted for test in tests]
     mean, shared = float(np.mean([np.mean(values) for values in drawn])), min(map(len, drawn))
     error = float("nan")
     if shared > 1:
@@ -92,7 +92,7 @@ def setting_p(tests: Sequence[PermutationTest]) -> float:
     Runs that share too few permutations to judge have twice the mean of their p-values, which
     holds however they depend on each other (Vovk and Wang 2020, Biometrika 107(4), 791–808).
     """
-    nulls = [test.figures["subject_balanced_accuracy"] for test in tests]
+    nulls = [test.scores["subject_balanced_accuracy"] for test in tests]
     if len(tests) == 1:
         return nulls[0].p
     by_key = [
@@ -109,132 +109,129 @@ def setting_p(tests: Sequence[PermutationTest]) -> float:
 def split_finding(
     name: str, split: str, shared: int, subjects: int, duplicated: int = 0
 ) -> Finding:
-    """Say how many test subjects also trained: serious under a split that claims otherwise.
+    """Return how many test subjects are in training: serious under a split by subject.
 
-    duplicated counts those of whom a duplicate under another id trained, by the audit.
+    duplicated counts those of which a duplicate under another id is in training, by the audit.
     """
-    if not shared and duplicated:
+    if shared:
+        text = f"slices of {shared} of {subjects} test subjects are in training"
+        if split == "subject":
+            return _finding("split", name, "serious", f"{text}, although the split is by subject")
+        return _finding("split", name, "notice", f"{text}, as a split by slice has it")
+    if duplicated:
         text = f"duplicates of {duplicated} of {subjects} test subjects are, under other ids"
-        return Finding(
-            "Split", "serious", f"{name}: no test subject's id is in training, but {text}"
+        return _finding(
+            "split", name, "serious", f"no test subject's id is in training, but {text}"
         )
-    if not shared:
-        return Finding("Split", "fine", f"{name}: no test subject stands in training")
-    text = f"{name}: slices of {shared} of {subjects} test subjects stand in training"
-    if split == "subject":
-        return Finding("Split", "serious", f"{text}, although the split is by subject")
-    return Finding("Split", "notice", f"{text}, as a split by slice has it")
+    return _finding("split", name, "fine", "no test subject is in training")
 
 
 def gap_finding(gap: Gap) -> Finding:
-    """Say what the split by slice adds, and of what the intervals speak; no gap of constants."""
+    """Return what the split by slice adds, and what the intervals cover; no gap of constants."""
     name = f"{gap.architecture} {gap.variant}"
     if not gap.measurable:
-        text = f"{name}: no gap, as a network of each pair predicts one class for all test slices"
-        return Finding("Leak gap", "not checked", text)
-    figure = gap.figures["slice_accuracy"]
+        text = "no gap, as a network of each pair predicts one class for all test slices"
+        return _finding("gap", name, "not checked", text)
+    score = gap.scores["slice_accuracy"]
     text = (
-        f"{name}: slice accuracy {_percent(np.mean(figure.by_slice))} "
-        f"by slice, {_percent(np.mean(figure.by_subject))} by subject; gap "
-        f"{points(figure.gap)} points{_interval(figure.low, figure.high, gap.scope)}"
+        f"slice accuracy {_percent(np.mean(score.by_slice))} by slice, "
+        f"{_percent(np.mean(score.by_subject))} by subject; gap "
+        f"{points(score.gap)} points{_interval(score.low, score.high, gap.scope)}"
     )
     for key, words in (("slice_balanced_accuracy", "balanced accuracy"), ("slice_auc", "AUC")):
-        beside = gap.figures[key]
+        beside = gap.scores[key]
         text += f", of {words} {points(beside.gap)}{_interval(beside.low, beside.high)}"
     if gap.left_out:
         text += f"; {gap.left_out} of {len(gap.constant)} seeds left out: one class for all"
-    return Finding("Leak gap", "notice" if figure.low > 0 else "fine", text)
+    return _finding("gap", name, "notice" if score.low > 0 else "fine", text)
 
 
-def neighbour_finding(found: Sequence[Neighbours]) -> Finding:
-    """Say how many test slices have their own subject for nearest in training."""
-    share = float(np.mean([each.share for each in found]))
-    first = found[0]
-    text = (
-        f"{first.architecture} {first.variant}, {first.split} split: {_percent(share)} of test "
-        f"slices have a slice of the same subject for nearest in training"
-    )
+def neighbour_finding(results: Sequence[Neighbours]) -> Finding:
+    """Return how many test slices have a slice of their subject nearest in training."""
+    share = float(np.mean([result.share for result in results]))
+    text = f"{_percent(share)} of test slices have a slice of the same subject nearest in training"
     same, other = (
-        np.array([getattr(each, name) for each in found])
+        np.array([getattr(result, name) for result in results])
         for name in ("same_accuracy", "other_accuracy")
     )
     if np.isfinite(same).any() and np.isfinite(other).any():
         text += f"; slice accuracy {_percent(np.nanmean(same))} on those"
         text += f", {_percent(np.nanmean(other))} on the rest"
-    return Finding("Nearest neighbour", "notice" if share > 0 else "fine", text)
+    return _finding("neighbour", _name(results[0]), "notice" if share > 0 else "fine", text)
 
 
 def permuted_finding(tests: Sequence[PermutationTest], groups: int) -> Finding:
-    """Say where permuted labels lead: above chance under a split by subject is a leak.
+    """Return where permuted labels lead: above chance under a split by subject is a leak.
 
     groups are the networks so tested, over which the false alarms of `ALARM` are shared.
     """
-    first, found = tests[0], centre(tests)
-    chance = 1 / first.classes
-    name = f"{first.architecture} {first.variant}, {first.split} split"
+    first, name, mean = tests[0], _name(tests[0]), centre(tests)
     text = (
-        f"{name}: balanced slice accuracy with permuted labels {_percent(found.mean)}"
-        f"{_interval(found.low, found.high)}, chance {_percent(chance)}, "
-        f"{found.draws} permutations"
+        f"balanced slice accuracy with permuted labels {_percent(mean.mean)}"
+        f"{_interval(mean.low, mean.high)}, chance {_percent(1 / first.classes)}, "
+        f"{mean.draws} permutations"
     )
-    if min(test.draws for test in tests) < FEWEST or not np.isfinite(found.error):
-        return Finding("Permuted labels", "not checked", f"{text}: too few to judge")
-    limit = found.limit(ALARM / groups) + 1e-9
-    if found.mean <= limit:
-        return Finding("Permuted labels", "fine", text)
+    if min(test.draws for test in tests) < FEWEST or not np.isfinite(mean.error):
+        return _finding("permuted", name, "not checked", f"{text}: too few to judge")
+    if mean.mean <= mean.limit(ALARM / groups) + 1e-9:
+        return _finding("permuted", name, "fine", text)
     if first.split == "subject":
-        return Finding("Permuted labels", "serious", f"{text}: something else than subjects leaks")
-    return Finding("Permuted labels", "notice", f"{text}: it knows heads, not classes")
+        return _finding("permuted", name, "serious", f"{text}: something other than subjects leaks")
+    return _finding("permuted", name, "notice", f"{text}: it recognises subjects, not classes")
 
 
 def observed_finding(tests: Sequence[PermutationTest]) -> Finding:
-    """Say whether what was observed beats permuted labels: the mean over the runs (`setting_p`)."""
-    first, p = tests[0], setting_p(tests)
+    """Return whether the observed scores beat permuted labels: the mean over the runs."""
+    name, p = _name(tests[0]), setting_p(tests)
     shown = f"p = {p:.3f}"
     if len(tests) > 1:
-        values = [test.figures["subject_balanced_accuracy"].p for test in tests]
+        values = [test.scores["subject_balanced_accuracy"].p for test in tests]
         shown += f" for the mean of {len(tests)} runs"
         shown += f" ({min(values):.3f} to {max(values):.3f} by run)"
-    text = (
-        f"{first.architecture} {first.variant}, {first.split} split: balanced subject accuracy "
-        f"against permuted labels, {shown}"
-    )
+    text = f"balanced subject accuracy against permuted labels, {shown}"
     if min(test.draws for test in tests) < FEWEST_P:
-        return Finding("Against permuted labels", "not checked", f"{text}: too few to judge")
+        return _finding("observed", name, "not checked", f"{text}: too few to judge")
     if p <= 0.05:
-        return Finding("Against permuted labels", "fine", text)
+        return _finding("observed", name, "fine", text)
     which = "it does" if len(tests) == 1 else "the runs together do"
-    text += f": {which} not beat labels that say nothing"
-    return Finding("Against permuted labels", "notice", text)
+    return _finding("observed", name, "notice", f"{text}: {which} not beat labels without meaning")
 
 
-def identity_finding(found: Sequence[Identity]) -> Finding:
-    """Say how well the features tell people apart, beside classes."""
-    first = found[0]
+def reidentification_finding(results: Sequence[Reidentification]) -> Finding:
+    """Return how well the features tell subjects apart, beside classes."""
+    first = results[0]
 
     def mean(name: str, part: str) -> str:
-        return _percent(np.mean([getattr(getattr(each, name), part) for each in found]))
+        return _percent(np.mean([getattr(getattr(result, name), part) for result in results]))
 
     text = (
-        f"{first.architecture} {first.variant}: nearest neighbour names the subject in "
+        f"the nearest neighbour names the subject in "
         f"{mean('nearest_subject', 'accuracy')} (over {first.over}; chance "
         f"{mean('nearest_subject', 'chance')}), the class in {mean('nearest_class', 'accuracy')} "
         f"(other subjects; chance {mean('nearest_class', 'chance')})"
     )
-    return Finding("Identity", "notice", text)
+    return _finding("reidentification", f"{first.architecture} {first.variant}", "notice", text)
 
 
 def points(fraction: float) -> str:
     """Return a difference of fractions in points with its sign: 0.166 is '+16.6'."""
-    return f"{100 * fraction:+.1f}".replace("-", "−") if np.isfinite(fraction) else "undefined"
+    return signed_points(100 * fraction)
+
+
+def _finding(kind: str, name: str, level: str, text: str) -> Finding:
+    return Finding(kind, name, CHECKS[kind], level, f"{name}: {text}")
+
+
+def _name(result: Neighbours | PermutationTest) -> str:
+    return f"{result.architecture} {result.variant}, {result.split} split"
 
 
 def _percent(fraction: float | np.floating) -> str:
-    return f"{100 * fraction:.1f}%" if np.isfinite(fraction) else "undefined"
+    return f"{percent(float(fraction))}%" if np.isfinite(fraction) else UNDEFINED
 
 
 def _interval(low: float, high: float, scope: str = "") -> str:
     if not np.isfinite([low, high]).all():
         return ""
-    text = f" (95% {100 * low:.1f} to {100 * high:.1f}".replace("-", "−")
+    text = f" (95% {show(100 * low, 'points')} to {show(100 * high, 'points')}"
     return f"{text}, {scope})" if scope else f"{text})"

@@ -1,9 +1,9 @@
-"""What a run's accuracy is worth: the same training on labels that say nothing.
+"""A run's accuracy beside that of the same training on labels without meaning.
 
-Labels are permuted by subject, so that slices of one head stay alike: a split by subject falls
-back to chance, while under a split by slice the network still knows the head by its other slices.
-Source: Yagis et al. 2021, Scientific Reports 11, 22544 (96% under a slice split with random
-labels, 50% under a subject split).
+Labels are permuted by subject, so that slices of one subject stay alike: a split by subject falls
+back to chance, while under a split by slice the network still recognises the subject by its other
+slices. Source: Yagis et al. 2021, Scientific Reports 11, 22544 (96% under a slice split with
+random labels, 50% under a subject split).
 """
 
 import hashlib
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from headscope.analysis.permute import NoLeak, holds_classes, no_leak, permute_labels
 from headscope.analysis.retrain import head_recipe, train_heads, trains_again
-from headscope.analysis.units import Slices, run_slices
+from headscope.analysis.units import Samples, read_samples, run_facts
 from headscope.errors import InputError
 from headscope.metrics import slice_units, subject_level
 from headscope.record import Run
 
 Array = NDArray[Any]
-FIGURES = (
+SCORES = (
     "slice_accuracy",
     "slice_balanced_accuracy",
     "subject_accuracy",
@@ -34,14 +34,14 @@ AGAIN = "classifier trained again on stored features"
 
 @dataclass(frozen=True)
 class Null:
-    """A figure of the test subset as observed, and with permuted labels."""
+    """A score of the test subset as observed, and with permuted labels."""
 
     observed: float
     permuted: tuple[float, ...]
 
     @cached_property
     def mean(self) -> float:
-        """Centre of the permuted figures: the chance level of this very design."""
+        """Centre of the permuted scores: the chance level of this design."""
         return float(np.mean(self.permuted)) if self.permuted else float("nan")
 
     @property
@@ -66,9 +66,9 @@ class Null:
 
 @dataclass(frozen=True)
 class PermutationTest:
-    """A run beside its likes on permuted labels; figures by name, of `FIGURES`.
+    """A run beside the same training on permuted labels; scores by name, of `SCORES`.
 
-    source says how the likes were trained: the classifier on stored features, or all of it.
+    source says how those were trained: the classifier on stored features, or all of it.
     labels are keys of the permutations, the same for two runs where all their labels are; no_leak
     says where the mean balanced slice accuracy is to be expected if nothing leaks.
     """
@@ -81,7 +81,7 @@ class PermutationTest:
     classes: int
     draws: int
     source: str
-    figures: dict[str, Null]
+    scores: dict[str, Null]
     labels: tuple[str, ...] = ()
     no_leak: NoLeak | None = None
 
@@ -89,7 +89,7 @@ class PermutationTest:
 def permutation_test(
     run: Run, *, permutations: int = 200, permuted: Sequence[Run] = ()
 ) -> PermutationTest | None:
-    """Test a run's figures against permuted labels; None where there is nothing to test against.
+    """Test a run's scores against permuted labels; None where there are none.
 
     Of a frozen run the classifier is trained `permutations` times on its stored features, by the
     run's own recipe; of any other, the runs of `permuted` are read, which were trained whole.
@@ -100,48 +100,46 @@ def permutation_test(
     InputError
         The test subset lacks a class, or no permutation leaves every class in training and test.
     """
-    slices = run_slices(run)
-    if not slices.named:
+    samples = read_samples(run)
+    if not samples.named:
         return None
-    rows, aggregate = slices.rows("test"), str(run.settings.get("aggregate", "mean"))
-    classes = np.unique(slices.label)
-    if not holds_classes(slices.label, [(rows, classes)]):
+    rows, aggregate = samples.rows("test"), str(run.settings.get("aggregate", "mean"))
+    classes = np.unique(samples.label)
+    if not holds_classes(samples.label, [(rows, classes)]):
         raise InputError("The test subset lacks a class, so it has no balanced accuracy.")
     permuted = [
-        each for each in permuted if holds_classes(each.features["label"], [(rows, classes)])
+        other for other in permuted if holds_classes(other.features["label"], [(rows, classes)])
     ]
     if trains_again(run):
         labels = permute_labels(
-            slices.label, slices.subject, slices.session, permutations, subset=slices.subset
+            samples.label, samples.subject, samples.session, permutations, subset=samples.subset
         )
-        logits = retrained_logits(run, slices, labels)
+        logits = retrained_logits(run, samples, labels)
         source = AGAIN
     elif permuted:
-        labels = np.stack([each.features["label"] for each in permuted], axis=1)  # (N, R)
-        logits = np.stack([each.features["logits"][rows] for each in permuted])  # (R, n, K)
+        labels = np.stack([other.features["label"] for other in permuted], axis=1)  # (N, R)
+        logits = np.stack([other.features["logits"][rows] for other in permuted])  # (R, n, K)
         source = f"trained again whole, {len(permuted)} times"
     else:
         return None
     null = [
-        accuracies(logits[r], labels[rows, r], slices.subject[rows], aggregate)
+        accuracies(logits[r], labels[rows, r], samples.subject[rows], aggregate)
         for r in range(labels.shape[1])
     ]
-    observed = accuracies(slices.logits[rows], slices.label[rows], slices.subject[rows], aggregate)
+    observed = accuracies(
+        samples.logits[rows], samples.label[rows], samples.subject[rows], aggregate
+    )
     return PermutationTest(
-        run=run.name,
-        architecture=str(run.settings["architecture"]),
-        variant=run.setting.variant,
-        split=str(run.settings["split"]),
-        seed=int(run.settings["seed"]),
-        classes=slices.classes,
+        **run_facts(run),
+        classes=samples.classes,
         draws=labels.shape[1],
         source=source,
-        figures={
-            name: Null(observed[name], tuple(each[name] for each in null)) for name in FIGURES
+        scores={
+            name: Null(observed[name], tuple(values[name] for values in null)) for name in SCORES
         },
         labels=tuple(_key(column) for column in labels.T),
         no_leak=no_leak(
-            logits.argmax(axis=2), labels[rows], slices.subject[rows], slices.session[rows]
+            logits.argmax(axis=2), labels[rows], samples.subject[rows], samples.session[rows]
         ),
     )
 
@@ -150,12 +148,12 @@ def _key(label: Array) -> str:
     return hashlib.sha256(label.astype("<i4").tobytes()).hexdigest()[:12]
 
 
-def retrained_logits(run: Run, slices: Slices, labels: Array) -> Array:
-    """Return logits (R, n, K) of the test slices after training anew on each of labels (N, R)."""
+def retrained_logits(run: Run, samples: Samples, labels: Array) -> Array:
+    """Return logits (R, n, K) of the test slices after training again on each of labels (N, R)."""
     weight, bias = train_heads(
-        slices.features, labels, slices.rows("train"), head_recipe(run), slices.rows("val")
+        samples.features, labels, samples.rows("train"), head_recipe(run), samples.rows("val")
     )
-    read = slices.features[slices.rows("test")]  # (n, D)
+    read = samples.features[samples.rows("test")]  # (n, D)
     return np.einsum("nd,rkd->rnk", read, weight, optimize=True) + bias[:, None, :]
 
 

@@ -1,44 +1,39 @@
-"""Do the features tell people apart? Better than diagnoses, and a split by slice is no test.
+"""Re-identification: whether features tell subjects apart, better than they tell classes apart.
 
-Two probes of the test slices' features, asked for the subject and, beside it, for the class:
-the nearest neighbour and a linear one (ridge regression onto one column a subject or class).
+Two probes of the test slices' features, for the subject and, beside it, for the class: the
+nearest neighbour and a linear one (ridge regression onto one column per subject or class).
 """
 
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 
+from headscope.analysis.probes import Array, nearest, ridge_classes, standardise
 from headscope.analysis.representation.discriminant import subject_folds
-from headscope.analysis.units import (
-    Array,
-    Slices,
-    nearest,
-    run_slices,
-    standardised,
-)
+from headscope.analysis.units import Samples, read_samples, run_facts
 from headscope.record import Run
 
 FOLDS = 5
-MOST = 3000  # slices probed: more tell no more, and cost their cube
-PROBES = ("nearest_subject", "linear_subject", "nearest_class", "linear_class")
-PENALTY = 0.01  # of the ridge, beside a mean squared length of 1: enough to be unique
+MOST = 3000  # slices probed: more add nothing, and cost their cube
+PENALTY = 0.01  # of the ridge, of the mean squared length of a slice: enough to be unique
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a probe reached and what chance would have: fractions, NaN where it cannot be asked."""
+    """The accuracy of a probe and that of chance: fractions, NaN where undefined."""
 
     accuracy: float
     chance: float
 
 
 @dataclass(frozen=True)
-class Identity:
+class Reidentification:
     """How well a run's features tell subjects and classes apart, on its test slices.
 
-    over: "sessions" where the same person must be known again from another session, "slices"
-    where from other slices of the session, neighbours included. subjects counts those who can be
-    asked for, slices theirs. Accuracy of the class is balanced over the classes.
+    over: "sessions" where a subject is re-identified from another session, "slices" where from
+    other slices of the session, neighbours included. subjects counts those that can be
+    re-identified, slices theirs. Accuracy of the class is balanced over the classes.
     """
 
     run: str
@@ -55,14 +50,14 @@ class Identity:
     linear_class: Probe
 
 
-def identity_probe(run: Run) -> Identity | None:
+def reidentify(run: Run) -> Reidentification | None:
     """Probe a run's features for subject and class; None without ids, or without two subjects.
 
     Subject. Nearest neighbour: is the nearest other test slice of the same subject? Slices of the
     same session do not count where subjects have several. Linear probe: trained on every other
-    session (slice) of each subject, asked about the rest, and the other way round. Only subjects
-    who can be found again are asked for. Chance is the share of candidates of the right subject,
-    and one in so many subjects.
+    session (slice) of each subject, tested on the rest, and the other way round. Only subjects
+    with two sessions (slices) or more are tested. Chance is the share of candidates of the right
+    subject, and one in so many subjects.
 
     Of more than 3,000 slices those of some subjects are probed, drawn at random.
 
@@ -70,119 +65,104 @@ def identity_probe(run: Run) -> Identity | None:
     folds of subjects as the rarest class has, five at most, and none where it has one subject
     alone. Chance is one in so many classes.
     """
-    slices = run_slices(run)
-    rows = _some(slices, slices.rows("test"))
-    if not slices.named:
+    samples = read_samples(run)
+    rows = _some(samples, samples.rows("test"))
+    if not samples.named:
         return None
-    over, part = _parts(slices, rows)
-    known = _asked(slices, rows, part)
-    if len(np.unique(slices.subject[rows[known]])) < 2:
+    over, part = _parts(samples, rows)
+    asked = _asked(samples, rows, part)
+    if len(np.unique(samples.subject[rows[asked]])) < 2:
         return None
-    features = standardised(slices.features, rows)[rows]  # (n, D)
-    subject, label = slices.subject[rows], slices.label[rows]
+    features = standardise(samples.features, rows)[rows]  # (n, D)
+    subject, label = samples.subject[rows], samples.label[rows]
     apart = part[:, None] != part[None, :] if over == "sessions" else ~np.eye(len(rows), dtype=bool)
-    return Identity(
-        run=run.name,
-        architecture=str(run.settings["architecture"]),
-        variant=run.setting.variant,
-        split=str(run.settings["split"]),
-        seed=int(run.settings["seed"]),
+    return Reidentification(
+        **run_facts(run),
         over=over,
-        subjects=len(np.unique(subject[known])),
-        slices=int(known.sum()),
-        nearest_subject=_nearest_subject(features, subject, known, apart),
-        linear_subject=_linear_subject(features, subject, part, known),
+        subjects=len(np.unique(subject[asked])),
+        slices=int(asked.sum()),
+        nearest_subject=_nearest_subject(features, subject, asked, apart),
+        linear_subject=_linear_subject(features, subject, part, asked),
         nearest_class=_nearest_class(features, subject, label),
         linear_class=_linear_class(features, subject, label),
     )
 
 
-def ridge_scores(features: Array, targets: Array, queries: Array) -> Array:
-    """Return scores (Q, S) of queries (Q, D) by ridge regression of targets (n, S) on (n, D).
-
-    In the dual, so that it costs n³ and not D³; features and targets are centred, and features
-    scaled to a mean squared length of 1.
-    """
-    mean, aim = features.mean(axis=0), targets.mean(axis=0)
-    x = (features - mean).astype(np.float64)
-    kernel = x @ x.T  # (n, n)
-    scale = max(float(np.trace(kernel)) / len(x), np.finfo(float).tiny)
-    dual = np.linalg.solve(kernel / scale + PENALTY * np.eye(len(x)), targets - aim)  # (n, S)
-    return (queries - mean) @ (x.T @ dual) / scale + aim
-
-
-def _some(slices: Slices, rows: Array) -> Array:
+def _some(samples: Samples, rows: Array) -> Array:
     """Return the rows of as many subjects, drawn at random, as have `MOST` slices together."""
     if len(rows) <= MOST:
         return rows
-    people = np.random.default_rng(0).permutation(np.unique(slices.subject[rows]))
-    counts = np.bincount(slices.subject[rows], minlength=slices.subjects)[people]
-    kept = people[: max(2, int(np.searchsorted(np.cumsum(counts), MOST, side="right")))]
-    return rows[np.isin(slices.subject[rows], kept)]
+    subjects = np.random.default_rng(0).permutation(np.unique(samples.subject[rows]))
+    counts = np.bincount(samples.subject[rows], minlength=samples.subjects)[subjects]
+    some = subjects[: max(2, int(np.searchsorted(np.cumsum(counts), MOST, side="right")))]
+    return rows[np.isin(samples.subject[rows], some)]
 
 
-def _parts(slices: Slices, rows: Array) -> tuple[str, Array]:
-    """Return over what a subject is found again, and which session or slice each row is."""
-    seen = np.unique(np.column_stack([slices.subject[rows], slices.session[rows]]), axis=0)
-    if np.bincount(seen[:, 0]).max() > 1:
-        return "sessions", slices.session[rows]
-    return "slices", slices.depth[rows]
+def _parts(samples: Samples, rows: Array) -> tuple[str, Array]:
+    """Return over what a subject is re-identified, and which session or slice each row is."""
+    visits = np.unique(np.column_stack([samples.subject[rows], samples.session[rows]]), axis=0)
+    if np.bincount(visits[:, 0]).max() > 1:
+        return "sessions", samples.session[rows]
+    return "slices", samples.depth[rows]
 
 
-def _asked(slices: Slices, rows: Array, part: Array) -> Array:
+def _asked(samples: Samples, rows: Array, part: Array) -> Array:
     """Return which rows (n,) are of subjects with two parts or more."""
-    seen = np.unique(np.column_stack([slices.subject[rows], part]), axis=0)
-    return np.bincount(seen[:, 0], minlength=slices.subjects)[slices.subject[rows]] > 1
+    parts = np.unique(np.column_stack([samples.subject[rows], part]), axis=0)
+    return np.bincount(parts[:, 0], minlength=samples.subjects)[samples.subject[rows]] > 1
 
 
-def _nearest_subject(features: Array, subject: Array, known: Array, apart: Array) -> Probe:
-    rows, asked = np.arange(len(features)), np.flatnonzero(known)
-    allowed = apart[asked]  # (Q, n)
-    found = nearest(features, asked, rows, allowed)
-    same = subject[asked][:, None] == subject[None, :]
+def _nearest_subject(features: Array, subject: Array, asked: Array, apart: Array) -> Probe:
+    rows, queries = np.arange(len(features)), np.flatnonzero(asked)
+    allowed = apart[queries]  # (Q, n)
+    neighbour = nearest(features, queries, rows, allowed)[:, 0]
+    same = subject[queries][:, None] == subject[None, :]
     chance = (allowed & same).sum(axis=1) / allowed.sum(axis=1)
-    return Probe(float((subject[found] == subject[asked]).mean()), float(chance.mean()))
+    return Probe(float((subject[neighbour] == subject[queries]).mean()), float(chance.mean()))
 
 
-def _linear_subject(features: Array, subject: Array, part: Array, known: Array) -> Probe:
-    """Train on every other part of each subject and ask about the rest, both ways round."""
-    people = np.unique(subject[known])
+def _linear_subject(features: Array, subject: Array, part: Array, asked: Array) -> Probe:
+    """Train on every other part of each subject and test on the rest, both ways round."""
+    subjects = np.unique(subject[asked])
     turn = np.zeros(len(part), dtype=np.int64)
-    for person in people:
-        own = subject == person
-        turn[own] = np.unique(part[own], return_inverse=True)[1] % 2
-    targets = (subject[:, None] == people).astype(float)  # (n, S)
+    for one in subjects:
+        rows = subject == one
+        turn[rows] = np.unique(part[rows], return_inverse=True)[1] % 2
     right = []
-    for asked in (0, 1):
-        train, test = known & (turn != asked), known & (turn == asked)
-        scores = ridge_scores(features[train], targets[train], features[test])
-        right.append(people[scores.argmax(axis=1)] == subject[test])
-    return Probe(float(np.concatenate(right).mean()), 1 / len(people))
+    for tested in (0, 1):
+        train, test = asked & (turn != tested), asked & (turn == tested)
+        right.append(_linear(features, subject, train, test) == subject[test])
+    return Probe(float(np.concatenate(right).mean()), 1 / len(subjects))
 
 
 def _nearest_class(features: Array, subject: Array, label: Array) -> Probe:
     rows = np.arange(len(features))
-    found = nearest(features, rows, rows, subject[:, None] != subject[None, :])
-    return _balanced(label[found] == label, label)
+    neighbour = nearest(features, rows, rows, subject[:, None] != subject[None, :])[:, 0]
+    return _balanced(label[neighbour] == label, label)
 
 
 def _linear_class(features: Array, subject: Array, label: Array) -> Probe:
-    """Ask each fold of subjects of a probe of the others."""
+    """Test each fold of subjects with a probe trained on the others."""
     fold = subject_folds(subject, label, FOLDS)  # (n,)
     if fold is None:
-        return Probe(float("nan"), float("nan"))
-    classes = np.unique(label)
-    targets = (label[:, None] == classes).astype(float)
+        return Probe(nan, nan)
     right = np.zeros(len(label), dtype=bool)
     for n in np.unique(fold):
-        train = fold != n
-        scores = ridge_scores(features[train], targets[train], features[~train])
-        right[~train] = classes[scores.argmax(axis=1)] == label[~train]
+        test = fold == n
+        right[test] = _linear(features, label, ~test, test) == label[test]
     return _balanced(right, label)
+
+
+def _linear(features: Array, label: Array, train: Array, test: Array) -> Array:
+    """Return the classes of test rows by ridge regression on training rows."""
+    x = features[train].astype(np.float64)
+    size = float(((x - x.mean(axis=0)) ** 2).sum()) / len(x)
+    penalty = PENALTY * max(size, np.finfo(float).tiny)
+    return ridge_classes(x, label[train], features[test], penalty)
 
 
 def _balanced(right: Array, label: Array) -> Probe:
     classes = np.unique(label)
     if len(classes) < 2:
-        return Probe(float("nan"), float("nan"))
+        return Probe(nan, nan)
     return Probe(float(np.mean([right[label == k].mean() for k in classes])), 1 / len(classes))

@@ -6,20 +6,21 @@ from math import isnan, nan
 
 import numpy as np
 
+from headscope.analysis.probes import nearest, standardise
 from headscope.analysis.results.pooled import Pool, pool_sides
-from headscope.analysis.units import nearest, run_slices, standardised
-from headscope.metrics import SHARED_GAP, repeated_interval
+from headscope.analysis.units import read_samples, run_facts
+from headscope.metrics import SHARED_GAP
 from headscope.record import Run
 
 MEASURES = ("accuracy", "balanced_accuracy", "auc")
-FIGURES = tuple(f"{level}_{name}" for level in ("slice", "subject") for name in MEASURES)
+SCORES = tuple(f"{level}_{name}" for level in ("slice", "subject") for name in MEASURES)
 FEWEST_SUBJECTS = 2  # of a class in a test, for an interval
 Pair = tuple[Run, Run]
 
 
 @dataclass(frozen=True)
-class GapFigure:
-    """A test figure under both splits, one for each seed, and the gap: slice less subject split.
+class GapScore:
+    """A test score under both splits, one for each seed, and the gap: slice less subject split.
 
     gap is the mean over the seeds; low and high its 95% interval, NaN where there is none.
     """
@@ -48,20 +49,20 @@ class GapFigure:
 
 @dataclass(frozen=True)
 class Gap:
-    """The same network, regime and seeds under both splits; figures by name, of `FIGURES`.
+    """The same network, regime and seeds under both splits; scores by name, of `SCORES`.
 
     subjects counts those who stand in a test subset of either split. The folds of a seed make
     one test. constant says of each seed on record whether the networks by subject, and those by
-    slice, predict one class for all of their test slices: such a seed has no part in the figures,
+    slice, predict one class for all of their test slices: such a seed has no part in the scores,
     as the accuracy of a constant is the share of a class, not what was learned. seeds are the
-    others, or all of them where there is no other; then no figure has a gap.
+    others, or all of them where there is no other; then no score has a gap.
     """
 
     architecture: str
     variant: str
     seeds: tuple[int, ...]
     subjects: int
-    figures: dict[str, GapFigure]
+    scores: dict[str, GapScore]
     constant: tuple[tuple[bool, bool], ...] = ()
 
     @property
@@ -88,16 +89,16 @@ class Gap:
 def clearest_gap(gaps: Sequence[Gap], name: str = "slice_accuracy") -> Gap | None:
     """Return the measurable gap that is most certain to be above 0; None where none is."""
     measurable = [gap for gap in gaps if gap.measurable]
-    return max(measurable, key=lambda gap: _order(gap.figures[name]), default=None)
+    return max(measurable, key=lambda gap: _order(gap.scores[name]), default=None)
 
 
-def _order(figure: GapFigure) -> tuple[float, float]:
-    return figure.clearness, float("-inf") if isnan(figure.gap) else figure.gap
+def _order(score: GapScore) -> tuple[float, float]:
+    return score.clearness, float("-inf") if isnan(score.gap) else score.gap
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Whose the nearest training slice of each test slice is.
+    """How many test slices have a slice of the same subject nearest in training.
 
     share of the n test slices have one of the same subject for nearest (0 under a split by
     subject); then the run's accuracy on those and on the rest, NaN where there are none.
@@ -118,7 +119,7 @@ def leak_gap(pairs: Sequence[Pair]) -> Gap:
     """Compare runs by subject with their likes by slice, pair by pair (a seed, or a fold, each).
 
     The two tests hold different slices of partly the same subjects. So the subjects of all of
-    them are drawn together, within class, and each draw gives every test its figure: what a
+    them are drawn together, within class, and each draw gives every test its score: what a
     subject adds to both sides of the gap is paired, the rest is not. The folds of a seed are
     pooled to one test (areas of ranks within folds). With one seed the interval
     holds these networks fixed; with several the variance between them is in it
@@ -137,7 +138,7 @@ def leak_gap(pairs: Sequence[Pair]) -> Gap:
         variant=first.setting.variant,
         seeds=tuple(seeds),
         subjects=len(pools[0].ids),
-        figures={name: _gap(name, pools, bool(varied)) for name in FIGURES},
+        scores={name: _gap(name, pools, bool(varied)) for name in SCORES},
         constant=tuple(constant),
     )
 
@@ -153,50 +154,37 @@ def _pools(pairs: Sequence[Pair]) -> list[Pool]:
     return pool_sides([[pair[side] for pair in pairs] for side in (0, 1)])
 
 
-def _gap(name: str, pools: Sequence[Pool], varied: bool) -> GapFigure:
+def _gap(name: str, pools: Sequence[Pool], varied: bool) -> GapScore:
     level, quantity = name.split("_", 1)
-    sides = [pool.drawn(level, quantity) for pool in pools]
-    by_subject, by_slice = (tuple(once.tolist()) for once, *_ in sides)
+    by_subject, by_slice = (pool.drawn(level, quantity) for pool in pools)
+    values = tuple(by_subject.once.tolist()), tuple(by_slice.once.tolist())
     if not varied:
-        return GapFigure(by_subject, by_slice, nan, nan, nan)
-    once, drawn, left_out = (slice_ - subject for subject, slice_ in zip(*sides, strict=True))
-    interval = None
+        return GapScore(*values, nan, nan, nan)
+    gap, interval = by_slice - by_subject, None
     if min(pool.fewest_per_class for pool in pools) >= FEWEST_SUBJECTS:
-        interval = repeated_interval(
-            once,
-            drawn,
-            left_out,
-            pools[0].labels,
-            ratio=float(np.mean([pool.ratio for pool in pools])),
-            shared=SHARED_GAP,
-            bounds=(-1.0, 1.0),
-        )
+        ratio = float(np.mean([pool.ratio for pool in pools]))
+        interval = gap.interval(ratio=ratio, shared=SHARED_GAP, bounds=(-1.0, 1.0))
     low, high = interval or (nan, nan)
-    return GapFigure(by_subject, by_slice, float(once.mean()), low, high)
+    return GapScore(*values, gap.mean, low, high)
 
 
 def nearest_neighbours(run: Run) -> Neighbours | None:
-    """Say whose the nearest training slice is of each test slice; None without subject ids.
+    """Return how many test slices have their subject's slice nearest in training.
 
     By Euclidean distance of the features that the head reads, each standardised over the training
-    slices.
+    slices. None without subject ids.
     """
-    slices = run_slices(run)
-    train, test = slices.rows("train"), slices.rows("test")
-    if not slices.named:
+    samples = read_samples(run)
+    train, test = samples.rows("train"), samples.rows("test")
+    if not samples.named:
         return None
-    features = standardised(slices.features, train)
-    found = nearest(features, test, train)
-    same = slices.subject[found] == slices.subject[test]
-    right = slices.logits[test].argmax(axis=1) == slices.label[test]
+    neighbour = nearest(standardise(samples.features, train), test, train)[:, 0]
+    same = samples.subject[neighbour] == samples.subject[test]
+    right = samples.logits[test].argmax(axis=1) == samples.label[test]
     return Neighbours(
-        run=run.name,
-        architecture=str(run.settings["architecture"]),
-        variant=run.setting.variant,
-        split=str(run.settings["split"]),
-        seed=int(run.settings["seed"]),
+        **run_facts(run),
         slices=len(test),
         share=float(same.mean()),
-        same_accuracy=float(right[same].mean()) if same.any() else float("nan"),
-        other_accuracy=float(right[~same].mean()) if (~same).any() else float("nan"),
+        same_accuracy=float(right[same].mean()) if same.any() else nan,
+        other_accuracy=float(right[~same].mean()) if (~same).any() else nan,
     )

@@ -2,25 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from headscope.analysis.leakage.analysis import PERMUTATIONS, Leakage, leakage_analysis
-from headscope.analysis.leakage.dose_response import Dose
-from headscope.analysis.leakage.findings import Finding
-from headscope.analysis.leakage.permutation import Null, PermutationTest
-from headscope.analysis.leakage.reidentification import PROBES, Identity, Probe
-from headscope.analysis.leakage.split_gap import Gap, GapFigure, Neighbours
-from headscope.analysis.permute import NoLeak
+from headscope.analysis.leakage.analysis import PERMUTATIONS, Leakage, analyse_leakage
 from headscope.audit_record import Audit, read_audit
 from headscope.errors import InputError
-from headscope.files import write_json
+from headscope.files import decode_nan, write_json
 from headscope.record import Run, read_experiment
 
-FORMAT = 3  # of the file and of what is computed: a new one computes anew
-T = TypeVar("T")
+FORMAT = 4  # of the file and of what is computed; the analysis is repeated for another
 
 
 def stored_leakage(experiment: Path | str, *, permutations: int = PERMUTATIONS) -> Leakage:
@@ -33,7 +26,7 @@ def stored_leakage(experiment: Path | str, *, permutations: int = PERMUTATIONS) 
     """
     folder = Path(experiment)
     runs = read_experiment(folder)
-    with suppress(InputError):  # that none was trained on permuted labels is nothing wrong
+    with suppress(InputError):  # there may be none on permuted labels
         runs += read_experiment(folder, permuted=True)
     path = folder / "leakage.json"
     audit = read_audit(folder)
@@ -42,20 +35,20 @@ def stored_leakage(experiment: Path | str, *, permutations: int = PERMUTATIONS) 
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["key"] == key:
             return read_leakage(stored)
-    except (OSError, ValueError, TypeError, KeyError):  # none yet, or not of our making
+    except (OSError, ValueError, TypeError, KeyError):  # none yet, or damaged
         pass
-    result = leakage_analysis(runs, permutations=permutations, audit=audit)
+    result = analyse_leakage(runs, permutations=permutations, audit=audit)
     write_json(path, {"key": key} | result.to_dict())
     return result
 
 
 def has_runs(folder: Path) -> bool:
-    """Whether a folder is an experiment with a finished run, so that there is something to ask."""
+    """Whether a folder is an experiment with a finished run, that can be analysed."""
     return any((folder / "runs").glob("*/metrics.json"))
 
 
 def runs_key(runs: Sequence[Run], permutations: int, audit: Audit | None = None) -> str:
-    """Return a SHA-256 of what the analysis is made from: settings, predictions and figures.
+    """Return a SHA-256 of what the analysis is made from: settings, predictions and scores.
 
     Of the audit it is what crosses each split.
     """
@@ -70,57 +63,13 @@ def runs_key(runs: Sequence[Run], permutations: int, audit: Audit | None = None)
 
 
 def read_leakage(stored: dict[str, Any]) -> Leakage:
-    """Rebuild the result from what `Leakage.to_dict` made."""
-    known = _nans(stored)
-    return Leakage(
-        gaps=tuple(
-            Gap(
-                **_tuples(gap)
-                | {
-                    "figures": _of(gap["figures"], GapFigure),
-                    "constant": tuple(map(tuple, gap["constant"])),
-                }
-            )
-            for gap in known["gaps"]
-        ),
-        neighbours=tuple(Neighbours(**each) for each in known["neighbours"]),
-        permuted=tuple(_permutation_test(each) for each in known["permuted"]),
-        identity=tuple(
-            Identity(**each | {name: Probe(**each[name]) for name in each if name in PROBES})
-            for each in known["identity"]
-        ),
-        doses=tuple(
-            Dose(**_tuples(each) | {"accuracies": tuple(map(tuple, each["accuracies"]))})
-            for each in known["doses"]
-        ),
-        findings=tuple(Finding(**each) for each in known["findings"]),
-        notes=tuple(known["notes"]),
-        permutations=known["permutations"],
-    )
+    """Rebuild the result from what `Leakage.to_dict` made; ValueError if it cannot be."""
+    from pydantic import TypeAdapter
 
-
-def _permutation_test(values: dict[str, Any]) -> PermutationTest:
-    expected = values["no_leak"]
-    return PermutationTest(
-        **_tuples(values)
-        | {
-            "figures": _of(values["figures"], Null),
-            "no_leak": NoLeak(**expected) if isinstance(expected, dict) else None,
-        }
-    )
-
-
-def _of(figures: dict[str, Any], kind: Callable[..., T]) -> dict[str, T]:
-    return {name: kind(**_tuples(figure)) for name, figure in figures.items()}
-
-
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-
-
-def _nans(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _nans(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_nans(each) for each in value]
-    return float("nan") if value is None else value
+    values = decode_nan(stored)
+    for test, as_stored in zip(values["permuted"], stored["permuted"], strict=True):
+        test["no_leak"] = as_stored["no_leak"] and test["no_leak"]
+    result = TypeAdapter(Leakage).validate_python(values)
+    if result.to_dict() != {name: value for name, value in stored.items() if name != "key"}:
+        raise ValueError("The file does not hold exactly this result.")
+    return result

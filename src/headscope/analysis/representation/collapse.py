@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from headscope.analysis.arrays import ROUNDING, check_labels, check_points
-from headscope.analysis.display import Sheet, Shown
 from headscope.analysis.representation.discriminant import class_means
 from headscope.errors import InputError
 from headscope.record import SUBSETS, Run
+from headscope.tables import Shown, Table
 
 Array = NDArray[np.float64]
 RANK_LIMIT = 1e-6  # of the largest singular value: what float32 leaves of a direction
@@ -70,7 +70,7 @@ class Collapse(Shown):
     nc4: float
     notes: tuple[str, ...]
 
-    def sheets(self) -> Sequence[Sheet]:
+    def tables(self) -> Sequence[Table]:
         """Return what is shown: one measure a row, with its limit."""
         rows = [
             ("NC1", "variance within classes over that between", self.nc1, 0),
@@ -88,10 +88,10 @@ class Collapse(Shown):
             rows = [row for row in rows if row[0] != "NC2" or row[2] == self.weight_equinorm]
         name = ": ".join(part for part in (self.title, self.subset) if part)
         title = f"Neural collapse{', ' if name else ''}{name} ({self.slices:,} slices)"
-        return [Sheet(title, ("", "measure", "value", "collapsed"), rows, self.notes)]
+        return [Table(title, ("", "measure", "value", "collapsed"), rows, self.notes)]
 
 
-def run_collapse_analysis(run: Run, subset: str = "test") -> Collapse:
+def analyse_collapse(run: Run, subset: str = "test") -> Collapse:
     """Measure neural collapse of a recorded run; off the training slices NC4 takes their means.
 
     Raises

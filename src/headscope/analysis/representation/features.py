@@ -14,11 +14,12 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from headscope.analysis.arrays import check_ids, check_labels, check_points
-from headscope.analysis.display import Sheet, Shown, cell
 from headscope.analysis.representation.intraclass import Intraclass, intraclass
 from headscope.analysis.representation.separation import Separation, separation
 from headscope.errors import InputError
 from headscope.record import SUBSETS, Run
+from headscope.tables import Shown, Table
+from headscope.text import show
 
 Array = NDArray[np.float64]
 LISTED = 10
@@ -92,7 +93,7 @@ class FeatureAnalysis(Shown):
     reference: str
     notes: tuple[str, ...]
 
-    def sheets(self) -> Sequence[Sheet]:
+    def tables(self) -> Sequence[Table]:
         """Return the two spaces side by side, whose variance it is, and whose slices are wrong."""
         name = ", ".join(part for part in ("Features and logits", self.title, self.subset) if part)
         notes = [
@@ -103,7 +104,7 @@ class FeatureAnalysis(Shown):
         if self.reference:
             notes.append(f"Separation and dispersion are in units of {self.reference}.")
         return [
-            Sheet(
+            Table(
                 f"{name} ({self.slices:,} slices of {self.subjects:,} subjects)",
                 ("measure", "features", "logits"),
                 [
@@ -113,7 +114,7 @@ class FeatureAnalysis(Shown):
                 ],
                 [*self.notes, *notes],
             ),
-            Sheet(
+            Table(
                 "How alike the slices of one group are, within classes",
                 ("of", "group", "groups", "ICC(1)", "share between groups", "share by chance"),
                 [
@@ -122,8 +123,8 @@ class FeatureAnalysis(Shown):
                 ],
                 sorted({i.note for i in self.intraclass if i.note}),
             ),
-            Sheet(
-                f"Slices on the wrong side (slice accuracy {cell(self.slice_accuracy)})",
+            Table(
+                f"Slices on the wrong side (slice accuracy {show(self.slice_accuracy)})",
                 ("subject_id", "label", "wrong", "total"),
                 self.wrong.head(LISTED).to_numpy().tolist(),
                 [f"… and {len(self.wrong) - LISTED} subjects more."]
@@ -133,7 +134,7 @@ class FeatureAnalysis(Shown):
         ]
 
 
-def run_feature_analysis(
+def analyse_features(
     run: Run,
     subset: str = "test",
     reference: Run | FeatureAnalysis | None = None,
@@ -153,7 +154,7 @@ def run_feature_analysis(
         raise InputError(f"subset {subset!r} is none of {', '.join(SUBSETS)}.")
     if isinstance(reference, Run):
         _check_same(run, reference)
-        reference = run_feature_analysis(reference, subset, pair=pair)
+        reference = analyse_features(reference, subset, pair=pair)
     stored, table = run.features, run.predictions
     rows = np.flatnonzero(stored["subset"] == subset)
     return feature_analysis(

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from headscope.analysis.arrays import ROUNDING, check_ids, check_labels, check_points
-from headscope.analysis.display import Shown
 from headscope.analysis.representation.discriminant import class_means
 from headscope.files import NO_ID
+from headscope.tables import Shown
 
 Array = NDArray[np.float64]
 

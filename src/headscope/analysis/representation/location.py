@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from headscope.analysis.arrays import check_ids, check_labels
-from headscope.analysis.display import Sheet, Shown, cell
+from headscope.analysis.probes import ridge_classes
 from headscope.analysis.representation.discriminant import subject_folds
 from headscope.analysis.representation.readout import Tail, read_tail
 from headscope.analysis.representation.separation import compact
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.record import Run
+from headscope.tables import Shown, Table
+from headscope.text import show, significant
 
 Array = NDArray[np.float64]
 REPEATS = 5
@@ -90,11 +92,11 @@ class FlattenAnalysis(Shown):
     probes: tuple[Probe, ...]
     notes: tuple[str, ...]
 
-    def sheets(self) -> Sequence[Sheet]:
+    def tables(self) -> Sequence[Table]:
         """Return the shuffles and the probes."""
         name = f", {self.title}" if self.title else ""
         h, w = self.positions
-        shuffled = Sheet(
+        shuffled = Table(
             f"Shuffled positions{name} ({self.slices:,} slices, {h} × {w} positions)",
             ("permutation", "slice accuracy", "drop", "sd", "change of logits", "largest"),
             [
@@ -109,11 +111,11 @@ class FlattenAnalysis(Shown):
                 for s in self.shuffles
             ],
             [
-                f"Unshuffled: {cell(self.slice_accuracy)}.",
+                f"Unshuffled: {show(self.slice_accuracy)}.",
                 "Changes of logits in units of their spread over slices; the largest as it is.",
             ],
         )
-        probed = Sheet(
+        probed = Table(
             "Linear probe on held-out subjects",
             ("reads", "features", "slice accuracy", "sd"),
             [(p.reads, p.width, p.mean, p.sd) for p in self.probes],
@@ -122,7 +124,7 @@ class FlattenAnalysis(Shown):
         return [shuffled, probed]
 
 
-def run_flatten_analysis(
+def analyse_flattening(
     run: Run, *, repeats: int = REPEATS, probe_repeats: int = 5, seed: int = 0
 ) -> FlattenAnalysis:
     """Shuffle and probe the recorded feature maps of up to 256 test slices of a run.
@@ -174,8 +176,8 @@ def flatten_analysis(
     notes = [] if h * w > 1 else ["The maps have one position: there is nothing to shuffle."]
     if tail.mismatch > 1e-3:
         notes.append(
-            f"The recorded logits lie up to {cell(tail.mismatch, 2)} from those computed here, as "
-            f"they do where a network ran in bfloat16."
+            f"The recorded logits lie up to {significant(tail.mismatch, 2)} from those computed "
+            "here, as they do where a network ran in bfloat16."
         )
     spread = {"repeats": probe_repeats, "seed": seed}
     unpooled = found.reshape(n, C * h * w)
@@ -269,7 +271,8 @@ def linear_probe(
         for part in np.unique(fold):
             out = fold == part
             penalty = _penalty(X[~out], labels[~out], subjects[~out], seed + r)
-            right[out] = _predict(X[~out], labels[~out], X[out], penalty) == labels[out]
+            predicted = ridge_classes(X[~out], labels[~out], X[out], penalty * (~out).sum())
+            right[out] = predicted == labels[out]
         accuracy[r] = right.mean()
     spread = float(accuracy.std(ddof=1)) if repeats > 1 else nan
     return Probe(reads, D, accuracy, float(accuracy.mean()), spread)
@@ -298,7 +301,7 @@ def contribution_maps(
     return tail.local(found, wanted)
 
 
-def run_contribution_maps(
+def analyse_contributions(
     run: Run, pair: tuple[int, int] = (0, 1)
 ) -> tuple[Array, Array, NDArray[np.int64]]:
     """Return what each position adds to the logit of pair[1] less that of pair[0].
@@ -344,15 +347,6 @@ def check_maps(values: ArrayLike) -> NDArray[np.floating]:
     return maps
 
 
-def _predict(X: Array, y: NDArray[np.int64], of: Array, penalty: float) -> NDArray[np.int64]:
-    """Fit a ridge classifier to points (n, D), and return the classes of others."""
-    from sklearn.linear_model import RidgeClassifier  # takes a second
-
-    if len(np.unique(y)) < 2:
-        return np.full(len(of), y[0])
-    return RidgeClassifier(alpha=penalty * len(X), solver="cholesky").fit(X, y).predict(of)
-
-
 def _penalty(X: Array, y: NDArray[np.int64], people: NDArray[np.str_], seed: int) -> float:
     """Choose the penalty by folds of subjects; the middle one where there are too few."""
     fold = subject_folds(people, y, 4, seed=seed) if len(np.unique(y)) > 1 else None
@@ -362,5 +356,6 @@ def _penalty(X: Array, y: NDArray[np.int64], people: NDArray[np.str_], seed: int
     for part in np.unique(fold):
         out = fold == part
         for number, penalty in enumerate(PENALTIES):
-            right[number] += (_predict(X[~out], y[~out], X[out], penalty) == y[out]).sum()
+            predicted = ridge_classes(X[~out], y[~out], X[out], penalty * (~out).sum())
+            right[number] += (predicted == y[out]).sum()
     return PENALTIES[int(right.argmax())]

@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import qr
 
 from headscope.analysis.arrays import ROUNDING, check_ids, check_labels, check_points
-from headscope.analysis.display import Shown
 from headscope.analysis.representation.discriminant import (
     Discriminant,
     about_means,
@@ -21,6 +20,7 @@ from headscope.analysis.representation.discriminant import (
     mean_overlap,
 )
 from headscope.analysis.representation.intraclass import intraclass
+from headscope.tables import Shown
 
 Array = NDArray[np.float64]
 MOST_CLASSES = 30

@@ -13,10 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 
 from headscope.analysis.arrays import check_points
-from headscope.analysis.display import Sheet, Shown
+from headscope.analysis.probes import nearest
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.record import Run
+from headscope.tables import Shown, Table
 
 Array = NDArray[np.float64]
 NEIGHBOURS = 5
@@ -69,11 +70,11 @@ class TransferAnalysis(Shown):
     stages: tuple[StageTransfer, ...]
     notes: tuple[str, ...]
 
-    def sheets(self) -> Sequence[Sheet]:
+    def tables(self) -> Sequence[Table]:
         """Return one row a stage."""
         versus = f" against {self.reference}" if self.reference else ""
         return [
-            Sheet(
+            Table(
                 f"Stages of {self.title}{versus} ({self.slices:,} slices)",
                 ("stage", "channels", "CKA", "debiased", "weights moved", "kNN", "same subject"),
                 [
@@ -86,7 +87,7 @@ class TransferAnalysis(Shown):
         ]  # fmt: skip
 
 
-def run_transfer_analysis(run: Run, reference: Run | None = None) -> TransferAnalysis:
+def analyse_transfer(run: Run, reference: Run | None = None) -> TransferAnalysis:
     """Compare the stages of a run with those of the frozen run of the same network.
 
     Raises
@@ -178,14 +179,13 @@ def knn_accuracy(
     rows, sources = np.flatnonzero(asked), np.flatnonzero(known)
     if len(rows) == 0 or len(sources) == 0 or (subjects == NO_ID).any():
         return nan
-    distance = _distances(points)[np.ix_(rows, sources)]
-    distance[subjects[rows][:, None] == subjects[sources]] = np.inf
-    order = np.argsort(distance, axis=1, kind="stable")[:, :neighbours]
-    usable = np.isfinite(np.take_along_axis(distance, order, axis=1))  # (rows, neighbours)
+    others = subjects[rows][:, None] != subjects[sources]
+    order = nearest(points - points.mean(axis=0), rows, sources, others, neighbours)
+    usable = order >= 0  # (rows, neighbours)
     votes = np.zeros((len(rows), int(labels.max()) + 1))
     for rank in range(order.shape[1]):
         weight = usable[:, rank] * (1 + 1e-6 * 2.0**-rank)  # the nearest decide equal votes
-        np.add.at(votes, (np.arange(len(rows)), labels[sources[order[:, rank]]]), weight)
+        np.add.at(votes, (np.arange(len(rows)), labels[order[:, rank]]), weight)
     some = usable.any(axis=1)
     if not some.any():
         return nan
@@ -201,9 +201,10 @@ def same_subject(points: Array, subjects: NDArray[np.str_]) -> float:
     rows = np.flatnonzero(count[owner] > 1)
     if len(rows) == 0 or (subjects == NO_ID).any():
         return nan
-    distance = _distances(points)
-    np.fill_diagonal(distance, np.inf)
-    return float((owner[distance[rows].argmin(axis=1)] == owner[rows]).mean())
+    places = np.arange(len(points))
+    other = rows[:, None] != places
+    neighbour = nearest(points - points.mean(axis=0), rows, places, other)[:, 0]
+    return float((owner[neighbour] == owner[rows]).mean())
 
 
 def _one_direction(values: NDArray[np.floating]) -> bool:
@@ -225,13 +226,6 @@ def _hsic(K: Array, L: Array) -> float:
     all_of = float(rows_of_k.sum()) * float(rows_of_l.sum()) / ((n - 1) * (n - 2))
     cross = 2 * float(rows_of_k @ rows_of_l) / (n - 2)
     return (float((K * L).sum()) + all_of - cross) / (n * (n - 3))
-
-
-def _distances(points: Array) -> Array:
-    """Return squared distances (n, n)."""
-    points = points - points.mean(axis=0)
-    square = (points**2).sum(axis=1)
-    return square[:, np.newaxis] + square - 2 * points @ points.T
 
 
 def _stages_of(run: Run, reference: Run) -> dict[str, NDArray[np.float32]]:

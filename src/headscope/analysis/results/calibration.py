@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from headscope.analysis.display import Sheet, Shown
 from headscope.analysis.units import run_units
 from headscope.files import NO_ID
 from headscope.metrics import (
     BINS,
     Units,
     calibration_bins,
-    figures,
     positive_class,
+    scores,
     slice_units,
     softmax,
     wilson,
 )
 from headscope.record import Run
+from headscope.tables import Shown, Table
 
 Array = NDArray[Any]
 
@@ -89,12 +89,12 @@ class Calibration(Shown):
     points: tuple[OperatingPoint, ...]
     notes: tuple[str, ...]
 
-    def sheets(self) -> Sequence[Sheet]:
-        """Return the figures before and after, and the operating points."""
+    def tables(self) -> Sequence[Table]:
+        """Return the scores before and after, and the operating points."""
         both = {"as trained": self.before, f"temperature {self.temperature:.3f}": self.after}
         rows = [(name, r.nll, r.brier, r.ece) for name, r in both.items() if r is not None]
         columns = ("probabilities", "negative log-likelihood", "Brier score", "calibration error")
-        found = [Sheet(f"Calibration of {self.title}, test slices", columns, rows, self.notes)]
+        found = [Table(f"Calibration of {self.title}, test slices", columns, rows, self.notes)]
         if self.points:
             columns = ("chosen on validation for", "threshold", "sensitivity", "specificity")
             rules = [
@@ -107,11 +107,11 @@ class Calibration(Shown):
                 for p in self.points
             ]
             title = f"Subjects called {self.positive_class} at a threshold, test"
-            found.append(Sheet(title, columns, rules))
+            found.append(Table(title, columns, rules))
         return found
 
 
-def run_calibration(run: Run, sensitivity: float = 0.9) -> Calibration:
+def analyse_calibration(run: Run, sensitivity: float = 0.9) -> Calibration:
     """Return the calibration of a run's test, with temperature and thresholds from validation.
 
     sensitivity is what the second operating point asks for on validation.
@@ -191,7 +191,7 @@ def reliability(logits: Array, label: Array, bins: int = BINS) -> Reliability:
         means = [np.bincount(place, part, minlength=bins) / count for part in (confidence, correct)]
     brier = ece = nan
     if len(label):
-        found = figures(units, np.ones((1, len(label))), names=("brier", "ece"))
+        found = scores(units, np.ones((1, len(label))), names=("brier", "ece"))
         brier, ece = float(found["brier"][0]), float(found["ece"][0])
     return Reliability(
         count=tuple(count.tolist()),
@@ -216,10 +216,10 @@ def operating_points(
     truth = val.labels == positive
     if truth.all() or not truth.any():
         return ()
-    scores = val.margin(positive)
-    levels = np.unique(scores)
+    margins = val.margin(positive)
+    levels = np.unique(margins)
     cuts = np.concatenate([[levels[0]], (levels[1:] + levels[:-1]) / 2, [np.inf]])
-    called = scores >= cuts[:, None]  # (cuts, S)
+    called = margins >= cuts[:, None]  # (cuts, S)
     sens, spec = called[:, truth].mean(axis=1), (~called)[:, ~truth].mean(axis=1)
     fixed = np.where(sens >= sensitivity - 1e-12, spec, -1.0)
     rules = {

@@ -1,30 +1,34 @@
 """Every two settings that were tested on the same subjects, compared subject by subject."""
 
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from itertools import combinations
 from math import isnan, nan
 
 import numpy as np
 import pandas as pd
 
-from headscope.analysis.display import Sheet, Shown
 from headscope.analysis.results.paired import bootstrap_p, delong, holm, mcnemar
 from headscope.analysis.results.pooled import Pool, pool_runs
 from headscope.files import NO_ID
-from headscope.metrics import repeated_draws, repeated_interval, way_of
-from headscope.metrics.subjects import Array
+from headscope.metrics import Drawn, way_of
 from headscope.record import Run
+from headscope.tables import Cell, Column, Shown, Table
+from headscope.text import p_value, signed_points
 
 KEYS = ["subject_id", "session_id", "plane", "slice_index", "label"]
-FIGURES = ("subject_accuracy", "slice_accuracy", "subject_auc")
-SHOWN = ("Subject accuracy", "Slice accuracy", "Subject AUC")
+SCORES = {
+    "subject_accuracy": "Subject accuracy",
+    "slice_accuracy": "Slice accuracy",
+    "subject_auc": "Subject AUC",
+}
 ALPHA = 0.05
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one setting's figure lies above another's, as a fraction; NaN where undefined.
+    """How far one setting's score lies above another's, as a fraction; NaN where undefined.
 
     low, high: 95% interval by the same draws of subjects for both; NaN where all draws agree.
     p by `test`; p_holm corrected for all pairs of the split.
@@ -44,8 +48,9 @@ class Comparison:
 
     first, second name them; trainings counts the seeds and folds over which they are compared;
     subjects and slices those tested (each once, however often). Differences are first minus
-    second. only_first, only_second count the subjects whom one of them alone called rightly, None
-    where subjects were tested several times (over seeds), so that McNemar's test does not apply.
+    second. only_first, only_second count the subjects that one of them alone predicted correctly,
+    None where subjects were tested several times (over seeds), so that McNemar's test does not
+    apply.
     pairs counts the comparisons of the split, over which p-values are corrected.
     """
 
@@ -70,45 +75,47 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparisons(Shown):
-    """All comparisons of an experiment, in the order of the runs, and what was left out."""
+    """All comparisons of an experiment, in the order of the runs; notes name the runs left out."""
 
     rows: tuple[Comparison, ...]
     notes: tuple[str, ...]
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """Say each comparison in words."""
+        """Each comparison in words."""
         return tuple(comparison_sentence(row) for row in self.rows)
 
-    def sheets(self) -> Sequence[Sheet]:
-        """Return a table a figure: differences in points, intervals and corrected p."""
-        columns = ("first", "second", "split", "subjects", "points", "95% interval", "p (Holm)")
-        found = []
-        for name, words in zip(FIGURES, SHOWN, strict=True):
-            rows = [
-                (row.first, row.second, row.split, row.subjects, *_cells(getattr(row, name)))
-                for row in self.rows
-            ]
-            notes = self.notes if name == FIGURES[-1] else ()
-            found.append(Sheet(f"{words}, first minus second", columns, rows, notes))
-        return found
+    def tables(self) -> Sequence[Table]:
+        """Return one table per score: differences in points, intervals and corrected p."""
+        columns = (
+            *("first", "second", "split", "subjects"),
+            Column("difference", "points", "signed", interval=True),
+            Column("p (Holm)", format="probability"),
+        )
+        return [
+            Table(
+                f"{words}, first minus second",
+                columns,
+                [_cells(row, getattr(row, name)) for row in self.rows],
+                self.notes if name == "subject_auc" else (),
+            )
+            for name, words in SCORES.items()
+        ]
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a pair, fractions and p-values."""
-        plain = [field.name for field in fields(Comparison) if field.name not in FIGURES]
+        """One row per pair, fractions and p-values."""
         rows = []
-        for each in self.rows:
-            row = {name: getattr(each, name) for name in plain}
-            for name in FIGURES:
-                found = getattr(each, name)
-                row |= {f"{name}_{part.name}": getattr(found, part.name) for part in fields(found)}
+        for comparison in self.rows:
+            row = asdict(comparison)
+            for name in SCORES:
+                row |= {f"{name}_{part}": value for part, value in row.pop(name).items()}
             rows.append(row)
         return pd.DataFrame(rows)
 
 
 def compare_runs(runs: Iterable[Run]) -> Comparisons:
-    """Compare every two settings on the subjects that both were tested on.
+    """Compare every two settings on the subjects on which both were tested.
 
     Runs of one architecture, regime and split are one setting, whatever their seeds and folds; two
     settings are compared over the seeds and folds in which both tested the very same slices.
@@ -125,148 +132,115 @@ def compare_runs(runs: Iterable[Run]) -> Comparisons:
         if test.empty or (test["subject_id"] == NO_ID).any():
             notes.append(f"{run.name} is left out: its test names no subjects.")
             continue
-        fit = run.settings["seed"], run.settings.get("fold"), _fingerprint(test)
-        settings.setdefault((_setting(run), run.settings["split"]), {})[fit] = run
-    pools = _Pools()
+        key = f"{run.setting.architecture} {run.setting.variant}", run.setting.split
+        settings.setdefault(key, {})[*run.setting.fit, _fingerprint(test)] = run
+    # pools of the same tests draw alike, so that their draws are paired
+    pool_of = cache(pool_runs)
+
+    @cache
+    def drawn(runs: tuple[Run, ...], name: str) -> Drawn:
+        level, quantity = name.split("_", 1)
+        return pool_of(runs).drawn(level, quantity)
+
     rows = []
     for (one, first), (two, second) in combinations(settings.items(), 2):
         shared = sorted(first.keys() & second.keys(), key=str)
         if one[1] == two[1] and shared:
-            pair = [first[fit] for fit in shared], [second[fit] for fit in shared]
-            rows.append(_compare(one[0], two[0], one[1], pair, pools))
+            sides = tuple(first[fit] for fit in shared), tuple(second[fit] for fit in shared)
+            rows.append(_compare((one[0], two[0]), one[1], sides, pool_of, drawn))
     splits = list(dict.fromkeys(row.split for row in rows))
     rows = [row for split in splits for row in _corrected([r for r in rows if r.split == split])]
     return Comparisons(tuple(_shorten(rows)), tuple(notes))
 
 
 def _corrected(rows: Sequence[Comparison]) -> list[Comparison]:
-    """Correct the p-values of all pairs of a split for being so many."""
-    found = list(rows)
-    for name in FIGURES:
-        adjusted = holm([getattr(row, name).p for row in found])
-        found = [
-            replace(row, **{name: replace(getattr(row, name), p_holm=float(p))}, pairs=len(found))
-            for row, p in zip(found, adjusted, strict=True)
+    """Correct the p-values of a split for the number of its pairs."""
+    corrected = [replace(row, pairs=len(rows)) for row in rows]
+    for name in SCORES:
+        adjusted = holm([getattr(row, name).p for row in rows])
+        corrected = [
+            replace(row, **{name: replace(getattr(row, name), p_holm=float(p))})
+            for row, p in zip(corrected, adjusted, strict=True)
         ]
-    return found
+    return corrected
 
 
 def comparison_sentence(row: Comparison) -> str:
-    """Say whether two settings differ in subject accuracy, by how much, and on how many people."""
-    found = row.subject_accuracy
-    points = f"{_signed(100 * found.value)} points"
-    if not isnan(found.low):
-        points += f", 95% {_signed(100 * found.low)} to {_signed(100 * found.high)}"
+    """Say whether two settings differ in subject accuracy, by how much and on how many."""
+    difference = row.subject_accuracy
+    points = f"{signed_points(100 * difference.value)} points"
+    if not isnan(difference.low):
+        ends = (signed_points(100 * end) for end in (difference.low, difference.high))
+        points += f", 95% {' to '.join(ends)}"
     over = "" if row.trainings == 1 else f" over {row.trainings} trainings of each"
     on = f"{row.subjects} subjects{over}"
     if row.split != "subject":
         on += f", {row.split} split"
-    if row.distinguishable:
-        word = "better" if found.value > 0 else "worse"
-        return (
-            f"{row.first} is {word} than {row.second}: {points}, {on}{_tested(found, row.pairs)}."
-        )
-    if found.value == 0 and isnan(found.low):
-        return f"{row.first} is not distinguishable from {row.second}: equal on all {on}."
-    excludes = found.low > 0 or found.high < 0
-    caution = _tested(found, row.pairs) if excludes else ""
-    return f"{row.first} is not distinguishable from {row.second}: {points}, {on}{caution}."
-
-
-def _cells(found: Difference) -> tuple[str, str, str]:
-    interval = "undefined"
-    if not isnan(found.low):
-        interval = f"{_signed(100 * found.low)} to {_signed(100 * found.high)}"
-    p = "undefined" if isnan(found.p_holm) else _p(found.p_holm).removeprefix("p ").lstrip("= ")
-    return _signed(100 * found.value), interval, p
-
-
-def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
-
-
-def _tested(found: Difference, pairs: int) -> str:
-    return f" ({_p(found.p_holm)}, {found.test}" + (
-        f", Holm over {pairs} pairs)" if pairs > 1 else ")"
+    tested = f" ({p_value(difference.p_holm)}, {difference.test}" + (
+        f", Holm over {row.pairs} pairs)" if row.pairs > 1 else ")"
     )
+    if row.distinguishable:
+        word = "better" if difference.value > 0 else "worse"
+        return f"{row.first} is {word} than {row.second}: {points}, {on}{tested}."
+    alike = f"{row.first} is not distinguishable from {row.second}"
+    if difference.value == 0 and isnan(difference.low):
+        return f"{alike}: equal on all {on}."
+    excludes = difference.low > 0 or difference.high < 0
+    return f"{alike}: {points}, {on}{tested if excludes else ''}."
 
 
-def _signed(points: float) -> str:
-    text = f"{points:+.1f}".replace("-", "−")
-    return "0.0" if text in ("+0.0", "−0.0") else text
+def _cells(row: Comparison, difference: Difference) -> tuple[object, ...]:
+    value, low, high = (100 * part for part in (difference.value, difference.low, difference.high))
+    points = Cell(value, low, high)
+    return row.first, row.second, row.split, row.subjects, points, difference.p_holm
 
 
 def _compare(
-    first: str, second: str, split: str, pair: tuple[list[Run], list[Run]], pools: "_Pools"
+    names: tuple[str, str],
+    split: str,
+    sides: tuple[tuple[Run, ...], tuple[Run, ...]],
+    pool_of: Callable[[tuple[Run, ...]], Pool],
+    drawn: Callable[[tuple[Run, ...], str], Drawn],
 ) -> Comparison:
-    one, two = (pools.of(runs) for runs in pair)
+    one, two = (pool_of(runs) for runs in sides)
     right = [np.concatenate([test.subjects.correct for test in pool.tests]) for pool in (one, two)]
     counts = mcnemar(*right) if one.once_each else None
-    differences = {name: _difference(pools, pair, name) for name in FIGURES}
+    differences = {
+        name: _difference(drawn(sides[0], name) - drawn(sides[1], name), name, one.ratio)
+        for name in SCORES
+    }
     if counts:
         differences["subject_accuracy"] = replace(
             differences["subject_accuracy"], test="McNemar's exact test", p=counts.p
         )
     if one.once_each and one.class_count == 2 and len(one.tests) == 1:
-        tests = one.tests[0].subjects, two.tests[0].subjects
-        p = delong(tests[0].labels, tests[0].margin(1), tests[1].margin(1)).p
+        first, second = one.tests[0].subjects, two.tests[0].subjects
+        p = delong(first.labels, first.margin(1), second.margin(1)).p
         differences["subject_auc"] = replace(differences["subject_auc"], test="DeLong's test", p=p)
-    tested = pd.concat([_test_rows(run)[KEYS] for run in pair[0]]).drop_duplicates()
+    tested = pd.concat([_test_rows(run)[KEYS] for run in sides[0]]).drop_duplicates()
     return Comparison(
-        first=first,
-        second=second,
+        first=names[0],
+        second=names[1],
         split=split,
-        trainings=len(pair[0]),
+        trainings=len(sides[0]),
         subjects=len(one.ids),
         slices=len(tested),
         only_first=counts.only_first if counts else None,
         only_second=counts.only_second if counts else None,
-        subject_accuracy=differences["subject_accuracy"],
-        slice_accuracy=differences["slice_accuracy"],
-        subject_auc=differences["subject_auc"],
+        **differences,  # type: ignore[arg-type]
     )
 
 
-class _Pools:
-    """Pools and draws of the settings, each made once. Pools of the same tests draw alike."""
-
-    def __init__(self) -> None:
-        self._pools: dict[tuple[str, ...], Pool] = {}
-        self._drawn: dict[tuple[str, ...], tuple[Array, Array, Array]] = {}
-
-    def of(self, runs: Sequence[Run]) -> Pool:
-        """Return the pool of the runs of one setting."""
-        key = tuple(run.name for run in runs)
-        if key not in self._pools:
-            self._pools[key] = pool_runs(runs)
-        return self._pools[key]
-
-    def drawn(self, runs: Sequence[Run], name: str) -> tuple[Array, Array, Array]:
-        """Return a score of the runs: once (R,), over draws (R, B), subjects left out (R, S)."""
-        key = (*(run.name for run in runs), name)
-        if key not in self._drawn:
-            level, quantity = name.split("_", 1)
-            self._drawn[key] = self.of(runs).drawn(level, quantity)
-        return self._drawn[key]
-
-
-def _difference(pools: _Pools, pair: tuple[list[Run], list[Run]], name: str) -> Difference:
-    """Return a score's difference: paired draws of subjects, and what lies between seeds."""
-    once, drawn, left_out = (
-        first - second
-        for first, second in zip(*(pools.drawn(runs, name) for runs in pair), strict=True)
-    )
-    pool, value, interval = pools.of(pair[0]), float(once.mean()), None
-    stratum = pool.resampled.stratum
-    if not isnan(value):
-        interval = repeated_interval(
-            once, drawn, left_out, stratum, way_of(*name.split("_", 1)), pool.ratio
-        )
+def _difference(drawn: Drawn, name: str, ratio: float) -> Difference:
+    """Return a score's difference from paired draws, with what lies between seeds."""
+    interval = None
+    if not isnan(drawn.mean):
+        interval = drawn.interval(way_of(*name.split("_", 1)), ratio)
     low, high = interval or (nan, nan)
-    p = 1.0 if value == 0 else nan
+    p = 1.0 if drawn.mean == 0 else nan
     if interval:
-        p = bootstrap_p(repeated_draws(once, drawn, stratum, pool.ratio))
-    return Difference(value, low, high, "bootstrap over subjects", p)
+        p = bootstrap_p(drawn.spread(ratio))
+    return Difference(drawn.mean, low, high, "bootstrap over subjects", p)
 
 
 def _test_rows(run: Run) -> pd.DataFrame:
@@ -274,13 +248,8 @@ def _test_rows(run: Run) -> pd.DataFrame:
 
 
 def _fingerprint(test: pd.DataFrame) -> bytes:
-    """Tell whether two tests hold the same slices in the same order."""
+    """Return what is equal for two tests of the same slices in the same order."""
     return pd.util.hash_pandas_object(test[KEYS].astype(str), index=False).to_numpy().tobytes()
-
-
-def _setting(run: Run) -> str:
-    """Name architecture and regime, without the fold that a run's own name bears."""
-    return f"{run.settings['architecture']} {run.setting.variant}"
 
 
 def _shorten(rows: Sequence[Comparison]) -> list[Comparison]:

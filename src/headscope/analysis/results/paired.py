@@ -14,9 +14,9 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class McNemar:
-    """Subjects that only one of two classifiers called rightly, and the exact two-sided p.
+    """Subjects that only one of two classifiers predicted correctly, and the exact two-sided p.
 
-    p is 1 where they differ on nobody.
+    p is 1 where they differ on no subject.
     """
 
     only_first: int
@@ -47,7 +47,7 @@ class DeLong:
 def mcnemar(first_right: Array, second_right: Array) -> McNemar:
     """Test whether two classifiers err on as many subjects. Source: McNemar 1947, exact form.
 
-    first_right, second_right (S,) say which independent subjects each called rightly.
+    first_right, second_right (S,) say which independent subjects each predicted correctly.
     """
     first, second = np.asarray(first_right, bool), np.asarray(second_right, bool)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
@@ -88,8 +88,8 @@ def holm(p: Sequence[float]) -> Array:
     Source: Holm 1979, Scandinavian Journal of Statistics 6, 65–70.
     """
     raw = np.asarray(p, dtype=float)
-    known = np.flatnonzero(np.isfinite(raw))
-    order = known[np.argsort(raw[known], kind="stable")]
+    defined = np.flatnonzero(np.isfinite(raw))
+    order = defined[np.argsort(raw[defined], kind="stable")]
     factors = np.arange(len(order), 0, -1)
     adjusted = np.full(len(raw), nan)
     adjusted[order] = np.minimum(np.maximum.accumulate(raw[order] * factors), 1)
@@ -110,8 +110,8 @@ def bootstrap_p(drawn: Array) -> float:
 
 def _placements(scores: Array, others: Array) -> Array:
     """Return the share of others (2, n) below each score (2, m), ties counting half."""
-    found = []
+    shares = []
     for row, rest in zip(scores, np.sort(others, axis=1), strict=True):
         sides = [np.searchsorted(rest, row, side) for side in ("left", "right")]
-        found.append((sides[0] + sides[1]) / (2 * len(rest)))
-    return np.stack(found)
+        shares.append((sides[0] + sides[1]) / (2 * len(rest)))
+    return np.stack(shares)

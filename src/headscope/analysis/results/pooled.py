@@ -16,7 +16,7 @@ from scipy.special import gammaln
 
 from headscope.analysis.units import Array, run_units
 from headscope.files import NO_ID
-from headscope.metrics import Resampled, Units, class_figures, figures, resample
+from headscope.metrics import Drawn, Resampled, Units, class_scores, resample, scores
 from headscope.record import Run
 
 PERMUTATIONS = 9_999
@@ -59,7 +59,7 @@ class Pool:
 
     @property
     def named(self) -> bool:
-        """Whether every slice says whom it shows."""
+        """Whether every slice has a subject id."""
         return NO_ID not in self.ids
 
     @cached_property
@@ -105,17 +105,16 @@ class Pool:
             if name == "auc" and len(parts) > 1:
                 rows.append(pooled_auc(parts, counts, positive))
             else:
-                rows.append(figures(concatenate(parts), counts, positive, (name,))[name])
+                rows.append(scores(concatenate(parts), counts, positive, (name,))[name])
         return np.stack(rows)
 
-    def drawn(self, level: str, name: str, positive: int = 0) -> tuple[Array, Array, Array]:
-        """Return a score once (R,), over draws (R, B) and with each subject left out (R, S)."""
-        whole = np.ones((1, len(self.ids)))
-        once, drawn, left_out = (
-            self.score(level, name, counts, positive)
-            for counts in (whole, self.resampled.drawn, self.resampled.left_out)
-        )
-        return once[:, 0], drawn, left_out
+    def drawn(self, level: str, name: str, positive: int = 0) -> Drawn:
+        """Return a score of each seed over draws of subjects."""
+
+        def score(counts: Array) -> dict[str, Array]:
+            return {name: self.score(level, name, counts, positive)}
+
+        return self.resampled.apply(score)[name]
 
 
 def pool_runs(runs: Sequence[Run]) -> Pool:
@@ -160,7 +159,7 @@ def pooled_auc(parts: Sequence[Units], counts: Array, positive: int = 0) -> Arra
     """Return the area under the ROC curve of ranks within tests, for each draw (B,).
 
     The share of all pairs of a unit of the class and one of the rest, both of one test, that the
-    test ranks rightly: scores of different trainings are never compared. Of more than two classes
+    test ranks correctly: scores of different trainings are never compared. Of more than two classes
     it is the mean of each class against the rest. counts (B, S) of the subjects drawn.
     """
     classes = parts[0].class_count
@@ -170,7 +169,7 @@ def pooled_auc(parts: Sequence[Units], counts: Array, positive: int = 0) -> Arra
         np.add.at(sums, (units.owner, units.labels), 1)
         held = counts.astype(np.float64) @ sums  # (B, K)
         weight = held * (held.sum(axis=1, keepdims=True) - held)
-        area += weight * np.nan_to_num(class_figures(units, counts)["auc"])
+        area += weight * np.nan_to_num(class_scores(units, counts)["auc"])
         pairs += weight
     with np.errstate(invalid="ignore"):
         shares = area / pairs  # (B, K), NaN where a class has no pair
@@ -214,24 +213,25 @@ def least_p(pool: Pool) -> float:
     Two over the number of ways in which the labels of the subjects (of each fold, of one seed) can
     be arranged.
     """
-    groups = [np.arange(len(pool.ids))]
-    if len(pool.seeds) == 1:
-        groups = [test.subjects.owner for test in pool.tests]
     ways = 0.0  # logarithm
-    for members in groups:
+    for members in _exchangeable(pool):
         counts = np.bincount(pool.labels[members])
         ways += float(gammaln(len(members) + 1) - gammaln(counts + 1).sum())
     return min(1.0, 2 * float(np.exp(-ways)))
+
+
+def _exchangeable(pool: Pool) -> list[Array]:
+    """Return the subjects among which labels are permuted: of a fold, or of all seeds."""
+    if len(pool.seeds) == 1:
+        return [test.subjects.owner for test in pool.tests]
+    return [np.arange(len(pool.ids))]
 
 
 def _permute(pool: Pool, draws: int, seed: int) -> Array:
     """Return labels (P, S), permuted among the subjects of a fold, or of all seeds."""
     rng = np.random.default_rng(seed)
     permuted = np.tile(pool.labels.astype(np.int16), (draws, 1))
-    groups = [np.arange(len(pool.ids))]
-    if len(pool.seeds) == 1:
-        groups = [test.subjects.owner for test in pool.tests]
-    for members in groups:
+    for members in _exchangeable(pool):
         permuted[:, members] = rng.permuted(permuted[:, members], axis=1)
     return permuted
 
@@ -258,6 +258,6 @@ def _areas(pool: Pool, labels: Array) -> Array:
 
 def _mean_known(values: Array) -> Array:
     """Return the mean over the columns of (B, K) that are not NaN, (B,); NaN of none."""
-    known = np.isfinite(values)
+    defined = np.isfinite(values)
     with np.errstate(invalid="ignore"):
-        return np.where(known, values, 0.0).sum(axis=1) / known.sum(axis=1)
+        return np.where(defined, values, 0.0).sum(axis=1) / defined.sum(axis=1)

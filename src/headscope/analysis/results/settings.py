@@ -25,7 +25,7 @@ from headscope.analysis.results.table import (
 )
 from headscope.errors import InputError
 from headscope.files import NO_ID
-from headscope.metrics import positive_class, repeated_interval, way_of, wilson
+from headscope.metrics import positive_class, way_of, wilson
 from headscope.record import Run
 
 
@@ -200,17 +200,13 @@ def _pooled(pool: Pool, name: str, class_names: Sequence[str]) -> Score:
     level, quantity = name.split("_", 1)
     if level == "subject" and not pool.named:
         return Score(nan)
-    once, drawn, left_out = pool.drawn(level, quantity, positive_class(class_names))
-    value, sd = float(once.mean()), float(once.std(ddof=1)) if len(once) > 1 else nan
+    drawn = pool.drawn(level, quantity, positive_class(class_names))
+    sd = float(drawn.once.std(ddof=1)) if len(drawn.once) > 1 else nan
     interval = None
-    if pool.named and not isnan(value):
-        way = way_of(level, quantity)
-        interval = repeated_interval(
-            once, drawn, left_out, pool.resampled.stratum, way, pool.ratio, bounds=(0.0, 1.0)
-        )
+    if pool.named and not isnan(drawn.mean):
+        interval = drawn.interval(way_of(level, quantity), pool.ratio, bounds=(0.0, 1.0))
     low, high = interval or (nan, nan)
-    ends = _wilson(pool, name, class_names)
-    return Score(value, low, high, *ends, sd=sd)
+    return Score(drawn.mean, low, high, *_wilson(pool, name, class_names), sd=sd)
 
 
 def _wilson(pool: Pool, name: str, class_names: Sequence[str]) -> tuple[float, float]:

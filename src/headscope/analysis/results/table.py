@@ -1,6 +1,6 @@
 """Runs side by side: the table of results (Table 2), the cohort's counts, the logits of Fig. 2."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.record import SUBSETS, Run
+from headscope.tables import Cell, Column, Table
+from headscope.text import percent
 
 SHARES = ("subject_accuracy", "subject_sensitivity", "subject_specificity")
-REGIMES = ("frozen", "frozen-bn", "layerwise", "lp-ft", "finetune", "scratch-moments", "scratch")
+REGIMES = ("frozen", "frozen-adabn", "layerwise", "lp-ft", "finetune", "scratch-meanvar", "scratch")
 SHARED = "slices of one subject on both sides"
 NAMELESS = "no subject ids: slices of one subject may stand on both sides"
-MISSING = "–"
 TABLE_NOTE = (
     "One row per setting: folds are pooled, seeds averaged. Accuracies are percentages of slices "
     "or of subjects; intervals resample subjects, or are Wilson's where the bootstrap cannot tell. "
@@ -125,75 +126,85 @@ def cohort_table(run: Run) -> pd.DataFrame:
     return counted.reindex(index, fill_value=0).reset_index()
 
 
-def markdown_table(table: pd.DataFrame) -> str:
-    """Return `settings_table` as Table 2 prints it: percentages, intervals, min:sec."""
-    head = [
-        "Network",
-        "Regime",
-        "Split",
-        "Seeds",
-        "Folds",
-        "Epochs",
-        "Training slice accuracy (%)",
-        "Validation slice accuracy (%)",
-        "Test slice accuracy (%) [95% interval]",
-        "Test subject accuracy (%) [95% interval]",
-        "Larger class, of slices / subjects (%)",
-        "Test slice AUC [95% interval]",
-        "Test subject AUC [95% interval]",
-        "Test subjects",
-        "Training time (min:sec)",
-        "Marker",
+def full_table(table: pd.DataFrame) -> Table:
+    """Return `settings_table` as the paper's Table 2: percentages, intervals, min:sec."""
+    columns = [
+        *map(Column, ("Network", "Regime", "Split", "Seeds", "Folds", "Epochs")),
+        Column("Training slice accuracy", "%", "percent"),
+        Column("Validation slice accuracy", "%", "percent"),
+        Column("Test slice accuracy", "%", "percent", interval=True),
+        Column("Test subject accuracy", "%", "percent", interval=True),
+        Column("Larger class, of slices / subjects", "%"),
+        Column("Test slice AUC", format="fraction", interval=True),
+        Column("Test subject AUC", format="fraction", interval=True),
+        Column("Test subjects"),
+        Column("Training time", "min:sec", "time"),
+        Column("Marker"),
     ]
-    rows = [_markdown_cells(row) for row in table.to_dict("records")]
-    align = [*["---"] * 3, *["--:"] * 12, "---"]
-    lines = [_markdown_line(cells) for cells in (head, align, *rows)]
-    return "\n".join(lines) + f"\n\n{TABLE_NOTE}\n"
-
-
-def short_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return `settings_table` as text for a terminal: what fits in some hundred columns."""
     rows = [
-        {
-            "Network": row["architecture"],
-            "Regime": row["name"],
-            "Split": row["split"],
-            "Runs": row["runs"],
-            "Epochs": row["epochs"],
-            "Train %": format_percent(row["train_slice_accuracy"]),
-            "Val %": format_percent(row["val_slice_accuracy"]),
-            "Test slice % [95%]": _interval(row, "test_slice_accuracy", format_percent),
-            "Test subject % [95%]": _interval(row, "test_subject_accuracy", format_percent),
-            "Larger class %": format_percent(row["subject_majority"]),
-            "Subject AUC [95%]": _interval(row, "test_subject_auc", format_fraction),
-            "min:sec": format_seconds(row["train_seconds"]),
-        }
+        (
+            row["architecture"],
+            regime_text(row["name"], row["regime"]),
+            row["split"],
+            row["seed"],
+            row["folds"] or "",
+            row["epochs"],
+            row["train_slice_accuracy"],
+            row["val_slice_accuracy"],
+            _cell(row, "test_slice_accuracy"),
+            _cell(row, "test_subject_accuracy"),
+            f"{percent(row['slice_majority'])} / {percent(row['subject_majority'])}",
+            _cell(row, "test_slice_auc"),
+            _cell(row, "test_subject_auc"),
+            row["test_subjects"],
+            row["train_seconds"],
+            row["marker"],
+        )
         for row in table.to_dict("records")
     ]
-    return pd.DataFrame(rows)
+    return Table("Results", columns, rows, [TABLE_NOTE])
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """Return `full_table` as Markdown."""
+    return full_table(table).to_markdown() + "\n"
+
+
+def short_table(table: pd.DataFrame) -> Table:
+    """Return `settings_table` for a terminal: what fits in some hundred columns."""
+    columns = [
+        *map(Column, ("Network", "Regime", "Split", "Runs", "Epochs")),
+        Column("Train %", format="percent"),
+        Column("Val %", format="percent"),
+        Column("Test slice % [95%]", format="percent"),
+        Column("Test subject % [95%]", format="percent"),
+        Column("Larger class %", format="percent"),
+        Column("Subject AUC [95%]", format="fraction"),
+        Column("min:sec", format="time"),
+    ]
+    rows = [
+        (
+            row["architecture"],
+            row["name"],
+            row["split"],
+            row["runs"],
+            row["epochs"],
+            row["train_slice_accuracy"],
+            row["val_slice_accuracy"],
+            _cell(row, "test_slice_accuracy"),
+            _cell(row, "test_subject_accuracy"),
+            row["subject_majority"],
+            _cell(row, "test_subject_auc"),
+            row["train_seconds"],
+        )
+        for row in table.to_dict("records")
+    ]
+    return Table("", columns, rows)
 
 
 def regime_text(name: str, regime: str) -> str:
     """Return the regime, after the row's own name if it has one."""
     return regime if name == regime else f"{name} ({regime})"
-
-
-def format_seconds(seconds: float | None) -> str:
-    """Return a duration as min:sec, as in Table 2: 244 s is '4:04'."""
-    if seconds is None or not np.isfinite(seconds):
-        return MISSING
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
-
-
-def format_percent(fraction: float | None) -> str:
-    """Return a fraction as a percentage with one decimal, without the sign: 0.932 is '93.2'."""
-    return MISSING if fraction is None or not np.isfinite(fraction) else f"{100 * fraction:.1f}"
-
-
-def format_fraction(fraction: float | None) -> str:
-    """Return a fraction with three decimals, as AUCs are printed."""
-    return MISSING if fraction is None or not np.isfinite(fraction) else f"{fraction:.3f}"
 
 
 def _result(run: Run) -> dict[str, Any]:
@@ -244,36 +255,10 @@ def run_rank(run: Run) -> tuple[Any, ...]:
     return known["architecture"], split != "subject", split, regime, epochs, name, *fit
 
 
-def _markdown_cells(row: dict[Any, Any]) -> list[str]:
-    return [
-        str(row["architecture"]),
-        regime_text(row["name"], row["regime"]),
-        str(row["split"]),
-        str(row["seed"]),
-        str(row["folds"] or ""),
-        str(row["epochs"]),
-        format_percent(row["train_slice_accuracy"]),
-        format_percent(row["val_slice_accuracy"]),
-        _interval(row, "test_slice_accuracy", format_percent),
-        _interval(row, "test_subject_accuracy", format_percent),
-        f"{format_percent(row['slice_majority'])} / {format_percent(row['subject_majority'])}",
-        _interval(row, "test_slice_auc", format_fraction),
-        _interval(row, "test_subject_auc", format_fraction),
-        str(row["test_subjects"]),
-        format_seconds(row["train_seconds"]),
-        str(row["marker"]),
-    ]
-
-
-def _interval(row: dict[Any, Any], name: str, show: Any) -> str:
-    """Show a score with its interval: the bootstrap's, or else Wilson's."""
-    value = show(row[name])
+def _cell(row: dict[Any, Any], name: str) -> Cell:
+    """Return a score with its interval: the bootstrap's, or else Wilson's."""
     for way in ("", "_wilson"):
-        low, high = (show(row.get(f"{name}{way}_{end}")) for end in ("low", "high"))
-        if MISSING not in (low, high):
-            return f"{value} [{low}–{high}]"
-    return value
-
-
-def _markdown_line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        cell = Cell(row[name], row.get(f"{name}{way}_low"), row.get(f"{name}{way}_high"))
+        if cell.bounded:
+            break
+    return cell

@@ -9,7 +9,7 @@ import pandas as pd
 from headscope.analysis.retrain import HeadRecipe, train_heads
 from headscope.experiment.config import make_config
 from headscope.experiment.run import run as run_experiment
-from headscope.metrics import run_figures, softmax
+from headscope.metrics import run_scores, softmax
 from headscope.record import start_run, write_run
 
 NAMES = ["AD", "NC"]
@@ -84,7 +84,7 @@ def make_run(folder, table, features, *, kind="subject", seed=0, subset=None, lo
         path,
         history=[{"epoch": n + 1, "learning_rate": 0.05} for n in range(5)],
         predictions=predictions,
-        metrics=run_figures(predictions, names),
+        metrics=run_scores(predictions, names),
         head={
             "weight": weight[0],
             "bias": bias[0],

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from headscope.analysis.leakage.dose_response import SHARES, Dose
+from headscope.analysis.leakage.dose_response import SHARES, DoseResponse
 from headscope.analysis.leakage.permutation import Null, PermutationTest
-from headscope.analysis.leakage.reidentification import Identity, Probe
-from headscope.analysis.leakage.split_gap import FIGURES, Gap, GapFigure
+from headscope.analysis.leakage.reidentification import Probe, Reidentification
+from headscope.analysis.leakage.split_gap import SCORES, Gap, GapScore
 
 NAN = float("nan")
 
@@ -23,14 +23,14 @@ def permutation_tests():
 
 def dose(paper=0.9):
     values = tuple((0.6 + 0.03 * n, 0.62 + 0.03 * n) for n in range(11))
-    return Dose("net", "frozen", (0, 1), 100, SHARES, values, paper)
+    return DoseResponse("net", "frozen", (0, 1), 100, SHARES, values, paper)
 
 
 def gap(variant="frozen", low=0.1):
-    figure = GapFigure((0.6, 0.7), (0.9, 0.95), 0.275, low, 0.4 if np.isfinite(low) else NAN)
-    return Gap("net", variant, (0, 1), 30, dict.fromkeys(FIGURES, figure))
+    figure = GapScore((0.6, 0.7), (0.9, 0.95), 0.275, low, 0.4 if np.isfinite(low) else NAN)
+    return Gap("net", variant, (0, 1), 30, dict.fromkeys(SCORES, figure))
 
 
 def identity(variant="frozen", seed=0, known=0.9):
     parts = (Probe(known, 0.1), Probe(0.8, 0.1), Probe(0.55, 0.5), Probe(NAN, NAN))
-    return Identity("r", "net", variant, "subject", seed, "slices", 10, 100, *parts)
+    return Reidentification("r", "net", variant, "subject", seed, "slices", 10, 100, *parts)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from headscope.metrics import logit_columns, run_figures, softmax
+from headscope.metrics import logit_columns, run_scores, softmax
 from headscope.record import SUBSETS, Run, start_run, write_run
 
 
@@ -195,7 +195,7 @@ def _predictions(ids, label, subset, logits, class_names, slices_each):
 def _metrics(regime, epochs, predictions, class_names):
     digest = f"{len(predictions):064x}"
     return {
-        **run_figures(predictions, list(class_names)),
+        **run_scores(predictions, list(class_names)),
         "epochs": epochs,
         "train_seconds": 7.5 * epochs,
         "freeze_certificate": {

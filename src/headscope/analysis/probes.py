@@ -1,0 +1,75 @@
+"""What points tell of labels: their nearest neighbours, and a ridge classifier."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+BLOCK = 1024  # queries whose distances are held at once
+
+
+def standardise(features: Array, rows: Array) -> Array:
+    """Return features (N, D) with mean 0 and standard deviation 1 over `rows`, in float32.
+
+    Features that do not vary there are left out.
+    """
+    mean, spread = features[rows].mean(axis=0), features[rows].std(axis=0)
+    varying = spread > 1e-6 * max(float(np.abs(mean).max(initial=0)), 1e-6)
+    return ((features[:, varying] - mean[varying]) / spread[varying]).astype(np.float32)
+
+
+def nearest(
+    points: Array,
+    queries: Array,
+    candidates: Array,
+    allowed: Array | None = None,
+    count: int = 1,
+) -> Array:
+    """Return the candidates nearest to each query by Euclidean distance, nearest first.
+
+    Parameters
+    ----------
+    points
+        (N, D).
+    queries, candidates
+        Rows of `points`, (Q,) and (C,).
+    allowed
+        (Q, C), which candidates count for a query; all by default.
+    count
+        How many neighbours are asked for.
+
+    Returns
+    -------
+    numpy.ndarray
+        Rows of `points`, (Q, count or C); −1 where a query has no more candidates.
+    """
+    c = points[candidates]
+    length = (c**2).sum(axis=1)
+    blocks = []
+    for start in range(0, len(queries), BLOCK):
+        part = queries[start : start + BLOCK]
+        distance = length - 2 * points[part] @ c.T  # (Q, C), less the query's squared length
+        if allowed is not None:
+            distance[~allowed[start : start + BLOCK]] = np.inf
+        if count == 1:
+            order = distance.argmin(axis=1)[:, None]
+        else:
+            order = np.argsort(distance, axis=1, kind="stable")[:, :count]
+        usable = np.isfinite(np.take_along_axis(distance, order, axis=1))
+        blocks.append(np.where(usable, candidates[order], -1))
+    return np.concatenate(blocks)
+
+
+def ridge_classes(points: Array, labels: Array, queries: Array, penalty: float) -> Array:
+    """Return the classes of queries (Q, D) by ridge regression on points (n, D), labels (n,).
+
+    One column per class is regressed; points and columns are centred. Of one class alone all
+    queries are of that.
+    """
+    from sklearn.linear_model import RidgeClassifier  # takes a second
+
+    if len(np.unique(labels)) < 2:
+        return np.full(len(queries), labels[0])
+    model = RidgeClassifier(alpha=penalty, solver="cholesky")
+    return model.fit(points.astype(np.float64), labels).predict(queries.astype(np.float64))

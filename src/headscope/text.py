@@ -1,0 +1,135 @@
+"""Numbers as text: every format that a table, a figure, a page or a message uses."""
+
+from collections.abc import Callable
+from math import isfinite, isnan
+from numbers import Integral, Real
+from typing import Any
+
+MISSING = "–"
+UNDEFINED = "undefined"
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def show(value: object, form: str = "plain") -> str:
+    """Return a value as text.
+
+    Parameters
+    ----------
+    value
+        Text stays as it is, True and False read yes and no, None counts as NaN.
+    form
+        A name of `FORMATS`.
+
+    Raises
+    ------
+    KeyError
+        There is no such format.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or isinstance(value, Real):
+        return FORMATS[form](float("nan") if value is None else value)
+    return str(value)
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Return a number to some significant digits; very small and large ones as 1.46 × 10⁻⁷."""
+    if not isfinite(value):
+        return _special(value)
+    mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+    power = int(exponent)
+    if value == 0:
+        text = "0"
+    elif -4 <= power < 6:
+        text = f"{value:,.{max(digits - 1 - power, 0)}f}"
+    else:
+        text = f"{mantissa} × 10{str(power).translate(_SUPERSCRIPT)}"
+    return text.replace("-", "−")
+
+
+def plain(value: float) -> str:
+    """Return whole numbers as counts, others to four significant digits."""
+    return count(value) if isinstance(value, Integral) else significant(float(value), 4)
+
+
+def probability(value: float) -> str:
+    """Return a p-value, without digits that no number of draws supports."""
+    if isnan(value):
+        return UNDEFINED
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def p_value(value: float) -> str:
+    """Return a p-value with its letter: 'p < 0.001' or 'p = 0.031'."""
+    text = probability(value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def fixed(value: float, digits: int) -> str:
+    """Return a number with so many decimals; what rounds to zero has no sign."""
+    if not isfinite(value):
+        return _special(value)
+    text = f"{value:,.{digits}f}"
+    return text.lstrip("-") if not text.strip("-0.") else text.replace("-", "−")
+
+
+def count(value: float) -> str:
+    """Return a whole number, thousands apart: 12,345."""
+    return fixed(value, 0)
+
+
+def points(value: float) -> str:
+    """Return percentage points with one decimal."""
+    return fixed(value, 1)
+
+
+def signed_points(value: float) -> str:
+    """Return percentage points with one decimal and their sign: '+1.2', '−0.3', '0.0'."""
+    text = points(value)
+    return f"+{text}" if float(f"{value:.1f}") > 0 else text
+
+
+def percent(fraction: float | None) -> str:
+    """Return a fraction as a percentage with one decimal, without the sign: 0.932 is '93.2'."""
+    return MISSING if fraction is None or not isfinite(fraction) else f"{100 * fraction:.1f}"
+
+
+def fraction(value: float | None) -> str:
+    """Return a fraction with three decimals, as areas under the curve are printed."""
+    return MISSING if value is None or not isfinite(value) else fixed(value, 3)
+
+
+def minutes(seconds: float | None) -> str:
+    """Return a duration as min:sec, as in Table 2: 244 s is '4:04'."""
+    if seconds is None or not isfinite(seconds):
+        return MISSING
+    whole, rest = divmod(round(seconds), 60)
+    return f"{whole}:{rest:02d}"
+
+
+def interval(low: str, high: str) -> str:
+    """Join the ends of an interval, as text: '0.1–0.3', but '−0.1 to 0.3'."""
+    return f"{low} to {high}" if low.startswith("−") else f"{low}–{high}"
+
+
+def _special(value: float) -> str:
+    return UNDEFINED if isnan(value) else "∞" if value > 0 else "−∞"
+
+
+FORMATS: dict[str, Callable[[Any], str]] = {
+    "plain": plain,
+    "significant": significant,
+    "brief": lambda value: significant(value, 1),
+    "probability": probability,
+    "p": p_value,
+    "percent": percent,
+    "points": points,
+    "signed": signed_points,
+    "fraction": fraction,
+    "time": minutes,
+    "count": count,
+    "correlation": lambda value: fixed(value, 4),
+    "factor": lambda value: fixed(value, 6),
+}
