@@ -135,7 +135,7 @@ def test_the_shuffle_changes_only_networks_that_flatten(recorded):
         else:
             assert shuffle.largest_change > 0.01 * scale
             assert shuffle.relative_change > 0.01
-    assert [s.permutation for s in found.shuffles] == ["one for all slices", "one a slice"]
+    assert [s.permutation for s in found.shuffles] == ["one for all slices", "one per slice"]
 
 
 def test_positions_and_biases_add_up_to_the_logit(recorded):

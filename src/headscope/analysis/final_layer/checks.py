@@ -1,4 +1,4 @@
-"""What is asked of weights before they are analysed: shapes that agree, finite values, two rows."""
+"""Checks of weights before they are analysed: shapes that agree, finite values, two rows."""
 
 from collections.abc import Sequence
 from typing import Any

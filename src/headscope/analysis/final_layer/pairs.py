@@ -174,7 +174,7 @@ class PairAnalysis(Shown):
 
         Of two classes only a drift departs: while the sum is conserved the residual is about
         0.19 · corr(s, d)² at most, and s is drawn before training (docs/science.md, section 2).
-        Of more, the interval is widened for all pairs that are asked (Bonferroni).
+        Of more, the interval is widened for all pairs that are asked about (Bonferroni).
         """
         if isnan(self.r) or self.class_count == 2:
             return self.drifted and not isnan(self.r)
@@ -261,7 +261,7 @@ def pair_analysis(
         sums if left out.
     learned
         Heads retrained on permuted labels (`relation.learned_null`); without them no pair is
-        called related.
+        taken to be related.
     asked
         The pairs for which p and intervals are adjusted; by default every pair of up to 10
         classes, or this one of more.
@@ -349,7 +349,7 @@ def shuffle_note(shuffles: int) -> str:
 
 
 def _orthogonal_slope(x: Array, y: Array) -> float:
-    """Return the slope of the first principal axis; infinite where it stands upright."""
+    """Return the slope of the first principal axis; infinite where it is vertical."""
     xx, yy, xy = covariance(x, x), covariance(y, y), covariance(x, y)
     if xy == 0:
         return NAN if xx == yy else 0.0 if xx > yy else float("inf")

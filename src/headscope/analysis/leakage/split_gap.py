@@ -51,8 +51,8 @@ class GapScore:
 class Gap:
     """The same network, regime and seeds under both splits; scores by name, of `SCORES`.
 
-    subjects counts those who stand in a test subset of either split. The folds of a seed make
-    one test. constant says of each seed on record whether the networks by subject, and those by
+    subjects counts those in a test subset of either split. The folds of a seed make
+    one test. constant says of each recorded seed whether the networks by subject, and those by
     slice, predict one class for all of their test slices: such a seed has no part in the scores,
     as the accuracy of a constant is the share of a class, not what was learned. seeds are the
     others, or all of them where there is no other; then no score has a gap.
@@ -116,7 +116,7 @@ class Neighbours:
 
 
 def leak_gap(pairs: Sequence[Pair]) -> Gap:
-    """Compare runs by subject with their likes by slice, pair by pair (a seed, or a fold, each).
+    """Compare runs by subject with the same runs by slice, in pairs of a seed (and fold).
 
     The two tests hold different slices of partly the same subjects. So the subjects of all of
     them are drawn together, within class, and each draw gives every test its score: what a

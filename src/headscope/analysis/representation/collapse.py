@@ -1,4 +1,4 @@
-"""Neural collapse: how far the features of a class have shrunk to a point, and where those lie.
+"""Neural collapse: how far the features of a class have shrunk to a point, and the place of those.
 
 Source: V. Papyan, X. Y. Han, D. L. Donoho, Prevalence of neural collapse during the terminal
 phase of deep learning training, PNAS 117(40), 2020; docs/science.md, section 5.
@@ -20,7 +20,7 @@ from headscope.tables import Shown, Table
 Array = NDArray[np.float64]
 RANK_LIMIT = 1e-6  # of the largest singular value: what float32 leaves of a direction
 TRIVIAL = (
-    "The means of two classes lie opposite each other about their middle, at equal distance, "
+    "The means of two classes are opposite each other about their middle, at equal distance, "
     "whatever the network: neither is shown."
 )
 
@@ -71,7 +71,7 @@ class Collapse(Shown):
     notes: tuple[str, ...]
 
     def tables(self) -> Sequence[Table]:
-        """Return what is shown: one measure a row, with its limit."""
+        """Return what is shown: one measure per row, with its limit."""
         rows = [
             ("NC1", "variance within classes over that between", self.nc1, 0),
             ("NC2", "norms of the class means, spread over mean", self.nc2_equinorm, 0),
@@ -133,8 +133,8 @@ def collapse_analysis(
 ) -> Collapse:
     """Return NC1 to NC4 of features (N, D) with labels (N,) under a final layer (K, D), (K,).
 
-    train_means (K, D) are the class means that NC4 asks for the nearest; without them it takes
-    those of `features`. NaN rows are classes without a slice.
+    train_means (K, D) are the class means of NC4; by default those of `features`.
+    NaN rows are classes without a slice.
     Source: Papyan, Han & Donoho 2020; docs/science.md, section 5.
 
     Raises
@@ -156,14 +156,14 @@ def collapse_analysis(
     M = means[present] - means[present].mean(axis=0) if present.any() else means[:0]
     varies = bool((M**2).sum() > ROUNDING * (X**2).sum() / max(1, len(X)))
     learned = W - W.mean(axis=0)
-    own = X - means[y]
+    residuals = X - means[y]
     return Collapse(
         title=title,
         subset=subset,
         class_names=tuple(names),
         slices=len(X),
         means_of="these slices" if train_means is None else "training slices",
-        nc1=_within_over_between(own, M) if varies else nan,
+        nc1=_within_over_between(residuals, M) if varies else nan,
         nc2_equinorm=_equinorm(M) if varies and len(M) > 2 else nan,
         nc2_equiangular=_angles(M)[0] if varies else nan,
         nc2_simplex=_angles(M)[1] if varies else nan,
@@ -177,16 +177,16 @@ def collapse_analysis(
     )
 
 
-def _within_over_between(own: Array, M: Array) -> float:
+def _within_over_between(residuals: Array, M: Array) -> float:
     """Return tr(Σ_W Σ_B⁺) / K from the slices about their class mean and M (K, D).
 
     Σ_B has K − 1 directions at most, those of M's right singular vectors, so no D × D matrix is
     needed: Σ_B⁺ = K Σ_j v_j v_jᵀ / s_j².
     """
     _, s, V = np.linalg.svd(M, full_matrices=False)
-    kept = np.flatnonzero(s > RANK_LIMIT * s[0])[: len(M) - 1]
-    spread = ((own @ V[kept].T) ** 2).mean(axis=0)  # (rank,)
-    return float((spread / s[kept] ** 2).sum())
+    axes = np.flatnonzero(s > RANK_LIMIT * s[0])[: len(M) - 1]
+    spread = ((residuals @ V[axes].T) ** 2).mean(axis=0)  # (rank,)
+    return float((spread / s[axes] ** 2).sum())
 
 
 def _equinorm(rows: Array) -> float:
@@ -213,13 +213,13 @@ def _duality(W: Array, M: Array) -> float:
 
 
 def _agreement(X: Array, logits: Array, means: Array) -> float:
-    known = np.isfinite(means).all(axis=1)
-    if len(X) == 0 or not known.any():
+    present = np.isfinite(means).all(axis=1)
+    if len(X) == 0 or not present.any():
         return nan
-    centre = means[known].mean(axis=0)  # against cancellation
-    near = means[known] - centre
+    centre = means[present].mean(axis=0)  # against cancellation
+    near = means[present] - centre
     distance = (near**2).sum(axis=1) - 2 * (X - centre) @ near.T  # (N, K), less ‖x‖²
-    return float((np.flatnonzero(known)[distance.argmin(axis=1)] == logits.argmax(axis=1)).mean())
+    return float((np.flatnonzero(present)[distance.argmin(axis=1)] == logits.argmax(axis=1)).mean())
 
 
 def _notes(present: NDArray[np.bool_], names: Sequence[str], varies: bool) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one setting's score lies above another's, as a fraction; NaN where undefined.
+    """How far one setting's score is above another's, as a fraction; NaN where undefined.
 
     low, high: 95% interval by the same draws of subjects for both; NaN where all draws agree.
     p by `test`; p_holm corrected for all pairs of the split.

@@ -185,7 +185,7 @@ def permutation_p(pool: Pool, seed: int = 0) -> tuple[float, float]:
     subject keeps its label in every test), the scores stay; the area is that of `Pool.score`,
     averaged over seeds. p is (b + 1) / (P + 1) with at most 9,999 permutations. Where each subject
     was tested once this is Wilcoxon's rank sum test, stratified by fold (van Elteren 1960).
-    NaN where a subject bears several labels, or the tests hold one class.
+    NaN where a subject has several labels, or the tests hold one class.
 
     References
     ----------

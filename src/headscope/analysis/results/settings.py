@@ -20,37 +20,16 @@ from headscope.analysis.results.table import (
     SHARED,
     SHARES,
     TESTED,
+    Score,
+    recorded_score,
     run_rank,
+    score_columns,
     shared_subjects,
 )
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.metrics import positive_class, way_of, wilson
 from headscope.record import Run
-
-
-@dataclass(frozen=True)
-class Score:
-    """A score of a setting's tests with its 95% interval over subjects; NaN where undefined.
-
-    low, high: by the bootstrap; wilson_low, wilson_high: Wilson's, of shares of subjects who were
-    each tested once under one label. sd: standard deviation (n − 1) between seeds.
-    """
-
-    value: float
-    low: float = nan
-    high: float = nan
-    wilson_low: float = nan
-    wilson_high: float = nan
-    sd: float = nan
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """The bootstrap's interval, or Wilson's where it has none, or None."""
-        for ends in ((self.low, self.high), (self.wilson_low, self.wilson_high)):
-            if not any(map(isnan, ends)):
-                return ends
-        return None
 
 
 @dataclass(frozen=True)
@@ -86,7 +65,7 @@ class SettingResult:
     subjects, subject_labels, slices
         Distinct ones tested; subject_labels counts a subject once per label. 0 without ids.
     shared_subjects
-        Test subjects of whom the run saw other slices in training, the most of any run.
+        Test subjects with other slices in training, the most of any run.
     chance
         Whether its subjects are ranked better than chance.
     """
@@ -134,7 +113,7 @@ class SettingResult:
 
     @property
     def apart(self) -> bool:
-        """Whether no test subject stands in training."""
+        """Whether no test subject is in training."""
         return not (self.nameless or self.shared_subjects)
 
     @property
@@ -144,7 +123,7 @@ class SettingResult:
 
     def validation(self, name: str) -> float:
         """Return the mean of a validation score over the runs; NaN where one lacks it."""
-        values = [_metric(run, "val", name) for run in self.runs]
+        values = [run.score("val", name) for run in self.runs]
         return float(np.mean(values))
 
 
@@ -166,13 +145,13 @@ def setting_results(runs: Iterable[Run]) -> list[SettingResult]:
 
 def _result(key: tuple[str, str, str, str], runs: Sequence[Run]) -> SettingResult:
     pool = pool_runs(runs)
-    scores = {name: _recorded(runs[0], name) for name in TESTED}
+    scores = {name: recorded_score(runs[0], name) for name in TESTED}
     if len(runs) > 1:
         scores = {name: _pooled(pool, name, runs[0].class_names) for name in TESTED}
     tests = [run.predictions[run.predictions["subset"] == "test"] for run in runs]
     nameless = any(bool((run.predictions["subject_id"] == NO_ID).any()) for run in runs)
     rows = pd.concat(tests)[["subject_id", "session_id", "plane", "slice_index", "label"]]
-    people = rows[["subject_id", "label"]].drop_duplicates()
+    labelled = rows[["subject_id", "label"]].drop_duplicates()
     return SettingResult(
         *key,
         runs=tuple(runs),
@@ -180,19 +159,13 @@ def _result(key: tuple[str, str, str, str], runs: Sequence[Run]) -> SettingResul
         majority=_majority(pool, runs[0].class_names),
         constant=_constant(runs, "test"),
         constant_in_validation=len(_constant(runs, "val")),
-        subjects=0 if nameless else people["subject_id"].nunique(),
-        subject_labels=0 if nameless else len(people),
+        subjects=0 if nameless else labelled["subject_id"].nunique(),
+        subject_labels=0 if nameless else len(labelled),
         slices=len(rows.drop_duplicates()),
         shared_subjects=max(shared_subjects(run) for run in runs),
         nameless=nameless,
         chance=against_chance(pool, scores["subject_auc"].low, scores["subject_auc"].high),
     )
-
-
-def _recorded(run: Run, name: str) -> Score:
-    """Return a score as `metrics.json` holds it."""
-    parts = ("value", "low", "high", "wilson_low", "wilson_high")
-    return Score(*(_metric(run, "test", name, part) for part in parts))
 
 
 def _pooled(pool: Pool, name: str, class_names: Sequence[str]) -> Score:
@@ -210,7 +183,7 @@ def _pooled(pool: Pool, name: str, class_names: Sequence[str]) -> Score:
 
 
 def _wilson(pool: Pool, name: str, class_names: Sequence[str]) -> tuple[float, float]:
-    """Return Wilson's interval of a share of subjects who were each tested once; else NaN."""
+    """Return Wilson's interval of a share of subjects that were each tested once; else NaN."""
     if name not in SHARES or not pool.once_each:
         return nan, nan
     units = concatenate([test.subjects for test in pool.tests])
@@ -249,11 +222,6 @@ def _constant(runs: Sequence[Run], subset: str) -> dict[str, str]:
         if len(predicted) == 1 and len(rows["label"].unique()) > 1:
             constant[run.name] = str(predicted[0])
     return constant
-
-
-def _metric(run: Run, subset: str, name: str, part: str = "value") -> float:
-    value = ((run.metrics.get(subset) or {}).get(name) or {}).get(part)
-    return nan if value is None else float(value)
 
 
 def choose(results: Sequence[SettingResult]) -> tuple[SettingResult, str]:
@@ -310,14 +278,10 @@ def _row(result: SettingResult) -> dict[str, Any]:
         "epochs": epochs[0] if len(epochs) == 1 else " to ".join(map(str, (epochs[0], epochs[-1]))),
     }
     for subset in ("train", "val"):
-        values = [_metric(run, subset, "slice_accuracy") for run in result.runs]
+        values = [run.score(subset, "slice_accuracy") for run in result.runs]
         row[f"{subset}_slice_accuracy"] = float(np.mean(values))
     for name, score in result.scores.items():
-        row[f"test_{name}"] = score.value
-        row |= {f"test_{name}_low": score.low, f"test_{name}_high": score.high}
-        if name in SHARES:
-            row |= {f"test_{name}_wilson_low": score.wilson_low,
-                    f"test_{name}_wilson_high": score.wilson_high}  # fmt: skip
+        row |= score_columns(name, score)
         row[f"test_{name}_seed_sd"] = score.sd
     return row | {
         "larger_class": result.majority.class_name,

@@ -98,7 +98,7 @@ def _shuffles(runs: Sequence[Run], found: dict[str, FlattenAnalysis]) -> Grid:
     return Grid(
         Markup(
             "<b>Table 9.</b> The spatial shuffle test on the test slices whose maps are recorded, "
-            "one permutation for all or one a slice, and the same linear probe on pooled and on "
+            "one permutation for all or one per slice, and the same linear probe on pooled and on "
             "unpooled maps (ridge, folds by subject)."
         ),
         (
@@ -107,7 +107,7 @@ def _shuffles(runs: Sequence[Run], found: dict[str, FlattenAnalysis]) -> Grid:
             ("Slice accuracy", "%"),
             ("Drop, one for all", "points"),
             ("Largest change of a logit", ""),
-            ("Drop, one a slice", "points"),
+            ("Drop, one per slice", "points"),
             ("Largest change of a logit", ""),
             ("Probe, pooled", "%"),
             ("Probe, unpooled", "%"),
