@@ -413,7 +413,7 @@ def test_subjects_with_two_labels_are_dealt_once():
 @pytest.mark.parametrize(
     ("groups", "why"),
     [
-        (np.arange(8), "One slice a subject."),
+        (np.arange(8), "One slice per subject."),
         (np.zeros(8, int), "single subject"),
         (np.full(8, NO_ID), "Without subject ids"),
     ],

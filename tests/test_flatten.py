@@ -323,7 +323,7 @@ def test_run_reads_its_record(recorded):
     total = positions.sum(axis=(1, 2)) + rest
     np.testing.assert_allclose(total, margin, atol=1e-5 * max(1, np.abs(logits).max()))
     assert (rows == run.maps["slice"]).all()
-    with pytest.raises(InputError, match="names no two of the 3 classes"):
+    with pytest.raises(InputError, match="names no two of 3 classes"):
         analyse_contributions(run, (0, 3))
 
 

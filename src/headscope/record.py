@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from headscope.errors import InputError
-from headscope.files import atomic_path, read_table, write_json, write_table, write_text
+from headscope.files import NO_ID, atomic_path, read_table, write_json, write_table, write_text
 
 Arrays = dict[str, NDArray[Any]]
 SUBSETS = ("train", "val", "test")
@@ -148,6 +148,20 @@ class Run:
         """Slice and subject scores with intervals, seconds, freeze certificate."""
         with self._readable("metrics.json") as path:
             return json.loads(path.read_text(encoding="utf-8"))
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs trained."""
+        return int(self.metrics.get("epochs") or self.settings.get("epochs") or 0)
+
+    @property
+    def named(self) -> bool:
+        """Whether every slice has a subject id."""
+        return bool((self.predictions["subject_id"] != NO_ID).all())
+
+    def predicted(self, subset: str) -> pd.DataFrame:
+        """Return the predictions of a subset, one row per slice."""
+        return self.predictions[self.predictions["subset"] == subset]
 
     def score(self, subset: str, name: str, part: str = "value") -> float:
         """Return a score of a subset, or an end of its interval; NaN where undefined or unknown."""

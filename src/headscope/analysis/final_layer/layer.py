@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from headscope.analysis.final_layer.checks import checked
+from headscope.analysis.arrays import check_head
 from headscope.analysis.final_layer.null import (
     NAN,
     Array,
@@ -183,7 +183,7 @@ def head_analysis(
 
     None takes all pairs of up to 10 classes, and the first of more.
     """
-    W, start, names = checked(weight, bias, initial, class_names)
+    W, start, names = check_head(weight, bias, initial, class_names)
     chosen = class_pairs(len(W)) if pairs is None else list(pairs)
     drift = NAN
     if start is not None:
@@ -215,7 +215,7 @@ def seed_correlation(
     InputError
         Fewer than two heads, or of different shapes.
     """
-    heads = [checked(weight, None, None, class_names) for weight in weights]
+    heads = [check_head(weight, None, None, class_names) for weight in weights]
     shapes = {W.shape for W, _, _ in heads}
     if len(heads) < 2 or len(shapes) > 1:
         raise InputError(f"Two heads or more of one shape are needed; got {sorted(shapes)}.")
@@ -246,7 +246,7 @@ def logit_contributions(
     InputError
         features are not (N, D), or labels not (N,).
     """
-    W, _, names = checked(weight, None, None, class_names)
+    W, _, names = check_head(weight, None, None, class_names)
     f = np.asarray(features, dtype=np.float64)
     if f.ndim != 2 or f.shape[1] != W.shape[1]:
         raise InputError(f"features have shape {f.shape}; the weights need (N, {W.shape[1]}).")

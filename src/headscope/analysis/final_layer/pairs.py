@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from headscope.analysis.final_layer.checks import check_pair, checked
+from headscope.analysis.arrays import check_head, check_pair
 from headscope.analysis.final_layer.fits import DEGREES, PolynomialFit, polynomial_fits
 from headscope.analysis.final_layer.null import (
     NAN,
@@ -271,7 +271,7 @@ def pair_analysis(
     InputError
         The shapes do not agree, a value is not finite, or the pair names no two rows.
     """
-    W, start, names = checked(weight, bias, initial, class_names)
+    W, start, names = check_head(weight, bias, initial, class_names)
     K, D = W.shape
     first, second = check_pair(pair, K)
     x, y = W[first], W[second]

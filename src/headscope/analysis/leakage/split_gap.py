@@ -160,12 +160,11 @@ def _gap(name: str, pools: Sequence[Pool], varied: bool) -> GapScore:
     values = tuple(by_subject.once.tolist()), tuple(by_slice.once.tolist())
     if not varied:
         return GapScore(*values, nan, nan, nan)
-    gap, interval = by_slice - by_subject, None
+    gap, ends = by_slice - by_subject, (nan, nan)
     if min(pool.fewest_per_class for pool in pools) >= FEWEST_SUBJECTS:
         ratio = float(np.mean([pool.ratio for pool in pools]))
-        interval = gap.interval(ratio=ratio, shared=SHARED_GAP, bounds=(-1.0, 1.0))
-    low, high = interval or (nan, nan)
-    return GapScore(*values, gap.mean, low, high)
+        ends = gap.interval(ratio=ratio, shared=SHARED_GAP, bounds=(-1.0, 1.0))
+    return GapScore(*values, gap.mean, *ends)
 
 
 def nearest_neighbours(run: Run) -> Neighbours | None:

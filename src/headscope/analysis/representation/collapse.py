@@ -11,7 +11,13 @@ from math import nan
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from headscope.analysis.arrays import ROUNDING, check_labels, check_points
+from headscope.analysis.arrays import (
+    ROUNDING,
+    check_classes,
+    check_labels,
+    check_names,
+    check_points,
+)
 from headscope.analysis.representation.discriminant import class_means
 from headscope.errors import InputError
 from headscope.record import SUBSETS, Run
@@ -146,8 +152,12 @@ def collapse_analysis(
     y = check_labels(labels, len(X))
     K, D = W.shape
     b = np.zeros(K) if bias is None else np.asarray(bias, dtype=np.float64)
-    names = [f"class {k}" for k in range(K)] if class_names is None else list(class_names)
-    _check(X, y, W, b, names)
+    if X.shape[1] != D or K < 2:
+        raise InputError(f"weight {W.shape} does not fit features {X.shape}: (K, D) and (N, D).")
+    if b.shape != (K,):
+        raise InputError(f"bias has shape {b.shape}; weight {W.shape} needs ({K},).")
+    names = check_names(class_names, K, "rows of weights")
+    check_classes(y, K)
     means = class_means(X, y, K)  # (K, D)
     nearest = means if train_means is None else np.asarray(train_means, dtype=np.float64)
     if nearest.shape != (K, D):
@@ -236,15 +246,3 @@ def _notes(present: NDArray[np.bool_], names: Sequence[str], varies: bool) -> tu
     if len(names) == 2:
         notes.append(TRIVIAL)
     return tuple(notes)
-
-
-def _check(X: Array, y: NDArray[np.int64], W: Array, b: Array, names: Sequence[str]) -> None:
-    K = len(W)
-    if W.shape[1] != X.shape[1] or K < 2:
-        raise InputError(f"weight {W.shape} does not fit features {X.shape}: (K, D) and (N, D).")
-    if b.shape != (K,):
-        raise InputError(f"bias has shape {b.shape}; weight {W.shape} needs ({K},).")
-    if len(names) != K:
-        raise InputError(f"{len(names)} class names were given for {K} rows of weights.")
-    if len(y) and y.max() >= K:
-        raise InputError(f"label {y.max()} names none of {K} classes, 0 to {K - 1}.")

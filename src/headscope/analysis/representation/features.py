@@ -13,7 +13,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from headscope.analysis.arrays import check_ids, check_labels, check_points
+from headscope.analysis.arrays import (
+    check_classes,
+    check_ids,
+    check_labels,
+    check_names,
+    check_pair,
+    check_points,
+)
 from headscope.analysis.representation.intraclass import Intraclass, intraclass
 from headscope.analysis.representation.separation import Separation, separation
 from headscope.errors import InputError
@@ -208,8 +215,9 @@ def feature_analysis(
         raise InputError(f"features has {len(F)} rows and logits {len(Z)}.")
     N, K = Z.shape
     y, ids = check_labels(labels, N), check_ids(subjects, N, "subjects")
-    names = [f"class {k}" for k in range(K)] if class_names is None else list(class_names)
-    _check_classes(names, y, K, pair)
+    names = check_names(class_names, K, "logits")
+    check_classes(y, K)
+    check_pair(pair, K)
     right = Z.argmax(axis=1) == y if N else np.zeros(0, dtype=bool)
     absent = [name for k, name in enumerate(names) if not (y == k).any()]
     return FeatureAnalysis(
@@ -304,15 +312,6 @@ def _absent_note(absent: list[str]) -> tuple[str, ...]:
     if len(absent) > 5:
         return (f"{len(absent)} of the classes have no slice here.",)
     return (f"No slice here is of {' or '.join(absent)}.",)
-
-
-def _check_classes(names: Sequence[str], y: NDArray[Any], K: int, pair: tuple[int, int]) -> None:
-    if len(names) != K:
-        raise InputError(f"{len(names)} class names were given for {K} logits.")
-    if len(y) and y.max() >= K:
-        raise InputError(f"label {y.max()} names none of {K} classes, 0 to {K - 1}.")
-    if pair[0] == pair[1] or not all(0 <= k < K for k in pair):
-        raise InputError(f"pair {pair} names no two of {K} classes, 0 to {K - 1}.")
 
 
 def _check_same(run: Run, reference: Run) -> None:

@@ -12,7 +12,7 @@ from math import nan
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from headscope.analysis.arrays import check_ids, check_labels
+from headscope.analysis.arrays import check_ids, check_labels, check_pair
 from headscope.analysis.probes import ridge_classes
 from headscope.analysis.representation.discriminant import subject_folds
 from headscope.analysis.representation.readout import Tail, read_tail
@@ -313,10 +313,8 @@ def analyse_contributions(
     InputError
         As `read_tail`; or the pair names no two classes.
     """
-    classes = len(run.class_names)
-    if pair[0] == pair[1] or not all(0 <= k < classes for k in pair):
-        raise InputError(f"pair {pair} names no two of the {classes} classes of {run.name}.")
-    direction = np.zeros(classes)
+    check_pair(pair, len(run.class_names))
+    direction = np.zeros(len(run.class_names))
     direction[list(pair)] = -1, 1
     positions, rest = contribution_maps(run.maps["maps"], read_tail(run), direction)
     return positions, rest, run.maps["slice"]

@@ -1,7 +1,7 @@
 """The layers between the last feature maps and the logits, as the record names them, in numpy.
 
 `run.toml` lists them in words (`tail`), and `model.safetensors` holds their weights, so that what
-the network makes of its maps can be computed without the network.
+the network makes of its maps can be asked anew without the network.
 """
 
 import re
@@ -18,7 +18,7 @@ from headscope.errors import InputError
 from headscope.record import Run
 
 Array = NDArray[Any]
-EPSILONS = (1e-6, 1e-5)  # of LayerNorm: timm's and torchvision's networks, then torch's default
+EPSILONS = (1e-6, 1e-5)  # of LayerNorm: timm's and torchvision's networks, then torch's own
 KINDS = ("mean", "pool:7x7", "flatten", "relu", "conv:PATH", "linear:PATH", "layernorm:PATH")
 CLOSE = 0.02  # of the largest logit: what bfloat16 may cost; wrong layers cost far more
 
@@ -41,7 +41,7 @@ class Layer:
 class Tail:
     """Layers from feature maps (n, C, h, w) to logits (n, K).
 
-    `mismatch` is the largest distance of their logits from the recorded ones.
+    `mismatch` is how far, at most, what they give lies from the recorded logits.
     """
 
     layers: tuple[Layer, ...]
@@ -65,7 +65,7 @@ class Tail:
         direction (K,) says which combination of the logits. Returned are what each position
         adds, (n, h, w), and what the biases add, (n,); together they are that combination.
         A ReLU counts with the pattern that the slice gives it, a LayerNorm with the slice's
-        variance; all else is linear.
+        own variance; all else is linear.
         """
         seen = [maps]
         for layer in self.layers:
@@ -84,7 +84,7 @@ def read_tail(run: Run) -> Tail:
     Raises
     ------
     InputError
-        The run records no tail, a layer is of an unknown kind, its weights are missing, or the
+        The run records no tail, a layer is of no known kind, its weights are missing, or the
         tail does not turn the recorded maps into the recorded logits.
     """
     words = run.settings.get("tail")
@@ -123,7 +123,7 @@ def make_tail(words: Sequence[str], arrays: dict[str, Array], epsilon: float = 1
     Raises
     ------
     InputError
-        A word names an unknown kind, or its weights are missing.
+        A word is of no known kind, or its weights are missing.
     """
     return Tail(tuple(_layer(word, arrays, epsilon) for word in words))
 
@@ -136,8 +136,8 @@ def _weights(run: Run, words: Sequence[str]) -> dict[str, Array]:
         raise InputError(f"{path} does not exist: {run.path} is no finished run.")
     try:
         with safe_open(path, framework="numpy") as stored:
-            names = set(stored.keys())
-            return {name: stored.get_tensor(name) for name in wanted if name in names}
+            known = set(stored.keys())
+            return {name: stored.get_tensor(name) for name in wanted if name in known}
     except SafetensorError as error:
         raise InputError(f"{path} is damaged ({error}).") from None
 

@@ -11,13 +11,13 @@ import pandas as pd
 
 from headscope.analysis.results.paired import bootstrap_p, delong, holm, mcnemar
 from headscope.analysis.results.pooled import Pool, pool_runs
+from headscope.analysis.results.table import SLICE_KEYS
 from headscope.files import NO_ID
 from headscope.metrics import Drawn, way_of
 from headscope.record import Run
 from headscope.tables import Cell, Column, Shown, Table
 from headscope.text import p_value, signed_points
 
-KEYS = ["subject_id", "session_id", "plane", "slice_index", "label"]
 SCORES = {
     "subject_accuracy": "Subject accuracy",
     "slice_accuracy": "Slice accuracy",
@@ -128,7 +128,7 @@ def compare_runs(runs: Iterable[Run]) -> Comparisons:
     settings: dict[tuple[str, str], dict[Hashable, Run]] = {}
     notes = []
     for run in runs:
-        test = _test_rows(run)
+        test = run.predicted("test")
         if test.empty or (test["subject_id"] == NO_ID).any():
             notes.append(f"{run.name} is left out: its test names no subjects.")
             continue
@@ -217,7 +217,7 @@ def _compare(
         first, second = one.tests[0].subjects, two.tests[0].subjects
         p = delong(first.labels, first.margin(1), second.margin(1)).p
         differences["subject_auc"] = replace(differences["subject_auc"], test="DeLong's test", p=p)
-    tested = pd.concat([_test_rows(run)[KEYS] for run in sides[0]]).drop_duplicates()
+    tested = pd.concat([run.predicted("test")[SLICE_KEYS] for run in sides[0]]).drop_duplicates()
     return Comparison(
         first=names[0],
         second=names[1],
@@ -233,23 +233,18 @@ def _compare(
 
 def _difference(drawn: Drawn, name: str, ratio: float) -> Difference:
     """Return a score's difference from paired draws, with what lies between seeds."""
-    interval = None
-    if not isnan(drawn.mean):
-        interval = drawn.interval(way_of(*name.split("_", 1)), ratio)
-    low, high = interval or (nan, nan)
+    low, high = drawn.interval(way_of(*name.split("_", 1)), ratio)
     p = 1.0 if drawn.mean == 0 else nan
-    if interval:
+    if not isnan(low):
         p = bootstrap_p(drawn.spread(ratio))
     return Difference(drawn.mean, low, high, "bootstrap over subjects", p)
 
 
-def _test_rows(run: Run) -> pd.DataFrame:
-    return run.predictions[run.predictions["subset"] == "test"]
-
-
 def _fingerprint(test: pd.DataFrame) -> bytes:
     """Return what is equal for two tests of the same slices in the same order."""
-    return pd.util.hash_pandas_object(test[KEYS].astype(str), index=False).to_numpy().tobytes()
+    return (
+        pd.util.hash_pandas_object(test[SLICE_KEYS].astype(str), index=False).to_numpy().tobytes()
+    )
 
 
 def _shorten(rows: Sequence[Comparison]) -> list[Comparison]:

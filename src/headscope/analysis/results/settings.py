@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from headscope.analysis.results.chance import AgainstChance, against_chance
-from headscope.analysis.results.pooled import Array, Pool, concatenate, pool_runs
+from headscope.analysis.results.pooled import Pool, concatenate, pool_runs
 from headscope.analysis.results.table import (
     NAMELESS,
     SHARED,
     SHARES,
+    SLICE_KEYS,
     TESTED,
     Score,
     recorded_score,
@@ -27,9 +28,14 @@ from headscope.analysis.results.table import (
     shared_subjects,
 )
 from headscope.errors import InputError
-from headscope.files import NO_ID
 from headscope.metrics import positive_class, way_of, wilson
 from headscope.record import Run
+
+VALIDATION = {
+    "subject_auc": "validation AUC over subjects",
+    "subject_balanced_accuracy": "balanced validation accuracy over subjects",
+    "slice_balanced_accuracy": "balanced validation accuracy over slices",
+}
 
 
 @dataclass(frozen=True)
@@ -148,9 +154,8 @@ def _result(key: tuple[str, str, str, str], runs: Sequence[Run]) -> SettingResul
     scores = {name: recorded_score(runs[0], name) for name in TESTED}
     if len(runs) > 1:
         scores = {name: _pooled(pool, name, runs[0].class_names) for name in TESTED}
-    tests = [run.predictions[run.predictions["subset"] == "test"] for run in runs]
-    nameless = any(bool((run.predictions["subject_id"] == NO_ID).any()) for run in runs)
-    rows = pd.concat(tests)[["subject_id", "session_id", "plane", "slice_index", "label"]]
+    nameless = not all(run.named for run in runs)
+    rows = pd.concat([run.predicted("test")[SLICE_KEYS] for run in runs])
     labelled = rows[["subject_id", "label"]].drop_duplicates()
     return SettingResult(
         *key,
@@ -175,11 +180,10 @@ def _pooled(pool: Pool, name: str, class_names: Sequence[str]) -> Score:
         return Score(nan)
     drawn = pool.drawn(level, quantity, positive_class(class_names))
     sd = float(drawn.once.std(ddof=1)) if len(drawn.once) > 1 else nan
-    interval = None
-    if pool.named and not isnan(drawn.mean):
-        interval = drawn.interval(way_of(level, quantity), pool.ratio, bounds=(0.0, 1.0))
-    low, high = interval or (nan, nan)
-    return Score(drawn.mean, low, high, *_wilson(pool, name, class_names), sd=sd)
+    ends = nan, nan
+    if pool.named:
+        ends = drawn.interval(way_of(level, quantity), pool.ratio, bounds=(0.0, 1.0))
+    return Score(drawn.mean, *ends, *_wilson(pool, name, class_names), sd=sd)
 
 
 def _wilson(pool: Pool, name: str, class_names: Sequence[str]) -> tuple[float, float]:
@@ -200,7 +204,8 @@ def _majority(pool: Pool, class_names: Sequence[str]) -> Majority:
     sums, shares = np.zeros(pool.class_count), {"slice": [], "subject": []}  # type: ignore[var-annotated]
     for folds in pool.seeds:
         for level, values in shares.items():
-            counts = _label_counts([test.level(level).labels for test in folds], pool.class_count)
+            labels = np.concatenate([test.level(level).labels for test in folds])
+            counts = np.bincount(labels, minlength=pool.class_count)
             values.append(counts.max() / counts.sum() if counts.sum() else nan)
             sums += counts if level == "subject" else 0
     largest = np.flatnonzero(sums == sums.max())
@@ -209,15 +214,11 @@ def _majority(pool: Pool, class_names: Sequence[str]) -> Majority:
     return Majority(name, float(np.mean(shares["slice"])), subject)
 
 
-def _label_counts(labels: Sequence[Array], classes: int) -> Array:
-    return np.bincount(np.concatenate(labels), minlength=classes)
-
-
 def _constant(runs: Sequence[Run], subset: str) -> dict[str, str]:
     """Return the class that a run predicts for all slices of a subset, by run, where it does."""
     constant = {}
     for run in runs:
-        rows = run.predictions[run.predictions["subset"] == subset]
+        rows = run.predicted(subset)
         predicted = rows["predicted"].unique()
         if len(predicted) == 1 and len(rows["label"].unique()) > 1:
             constant[run.name] = str(predicted[0])
@@ -241,17 +242,6 @@ def choose(results: Sequence[SettingResult]) -> tuple[SettingResult, str]:
     return candidates[0], ""
 
 
-VALIDATION = {
-    "subject_auc": "validation AUC over subjects",
-    "subject_balanced_accuracy": "balanced validation accuracy over subjects",
-    "slice_balanced_accuracy": "balanced validation accuracy over slices",
-}
-
-
-def _epochs(run: Run) -> int:
-    return int(run.metrics.get("epochs") or run.settings.get("epochs") or 0)
-
-
 def settings_table(results: Sequence[SettingResult]) -> pd.DataFrame:
     """Return one row per setting: raw fractions and seconds, with 95% intervals over subjects.
 
@@ -264,7 +254,7 @@ def settings_table(results: Sequence[SettingResult]) -> pd.DataFrame:
 
 
 def _row(result: SettingResult) -> dict[str, Any]:
-    epochs = sorted({_epochs(run) for run in result.runs})
+    epochs = sorted({run.epochs for run in result.runs})
     seconds = [run.metrics.get("train_seconds", nan) for run in result.runs]
     row: dict[str, Any] = {
         "run": result.key,

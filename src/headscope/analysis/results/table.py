@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from headscope.analysis.arrays import check_pair
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.record import SUBSETS, Run
@@ -17,11 +18,9 @@ from headscope.tables import Cell, Column, Table
 from headscope.text import percent
 
 Row = Mapping[Any, Any]
+SLICE_KEYS = ["subject_id", "session_id", "plane", "slice_index", "label"]
 SHARES = ("subject_accuracy", "subject_sensitivity", "subject_specificity")
-REGIMES = (
-    *("frozen", "frozen-adabn", "frozen-bn", "layerwise", "lp-ft", "finetune"),
-    *("scratch-meanvar", "scratch-moments", "scratch"),
-)
+REGIMES = ("frozen", "frozen-adabn", "layerwise", "lp-ft", "finetune", "scratch-meanvar", "scratch")
 SHARED = "slices of one subject on both sides"
 NAMELESS = "no subject ids: slices of one subject may be on both sides"
 TABLE_NOTE = (
@@ -97,8 +96,7 @@ def logit_scatter(run: Run, pair: tuple[int, int] = (0, 1), subset: str = "test"
         The pair names no two classes of the run.
     """
     names = run.class_names
-    if pair[0] == pair[1] or not all(0 <= k < len(names) for k in pair):
-        raise InputError(f"pair {pair} names no two of the classes {', '.join(names)}.")
+    check_pair(pair, len(names))
     stored = run.features
     inside = (stored["subset"] == subset) & np.isin(stored["label"], pair)
     logits = stored["logits"][inside].astype(np.float64)  # (n, K)
@@ -255,8 +253,9 @@ def _result(run: Run) -> dict[str, Any]:
     row["test_subjects"] = test.get("subjects", 0)
     row["train_seconds"] = float(metrics.get("train_seconds", float("nan")))
     row["shared_subjects"] = shared_subjects(run)
-    nameless = (run.predictions["subject_id"] == NO_ID).any()
-    row["marker"] = NAMELESS if nameless else SHARED if row["shared_subjects"] else ""
+    row["marker"] = SHARED if row["shared_subjects"] else ""
+    if not run.named:
+        row["marker"] = NAMELESS
     return row
 
 
@@ -282,6 +281,5 @@ def run_rank(run: Run) -> tuple[Any, ...]:
     family = setting.regime.partition(":")[0]
     regime = REGIMES.index(family) if family in REGIMES else len(REGIMES)
     split = setting.split
-    epochs = run.metrics.get("epochs", run.settings.get("epochs")) or 0
     fit = setting.variant, setting.seed, setting.fold or 0, run.name
-    return setting.architecture, split != "subject", split, regime, epochs, *fit
+    return setting.architecture, split != "subject", split, regime, run.epochs, *fit
