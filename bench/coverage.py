@@ -138,9 +138,9 @@ def coverage(level, subjects, correlation, rounds, seed=0, naive=True, accuracy=
 
 def draw_figure(results, rounds, path):
     """Draw the coverage of both ways against the correlation, a panel a figure and level."""
-    from headscope.figures.style import COLOURS, FAINT, INK, PAGE, new_figure, styled
+    from headscope.figures.style import COLOURS, FAINT, INK, PAGE, apply_style, new_figure
 
-    @styled
+    @apply_style
     def plot():
         figure = new_figure(PAGE, 0.42 * PAGE)
         panels = figure.subplots(1, 4, sharey=True)

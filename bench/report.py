@@ -17,11 +17,11 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from headscope.figures.style import styled
+from headscope.figures.style import apply_style
 from headscope.reporting import pictures, write_report
 
 
-@styled
+@apply_style
 def plain_save(figure, stem):
     """Save as matplotlib does by itself: each format laid out, tried and drawn."""
     stem.parent.mkdir(parents=True, exist_ok=True)

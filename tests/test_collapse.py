@@ -13,7 +13,7 @@ from headscope.analysis.representation.collapse import (
     collapse_analysis,
 )
 from headscope.errors import InputError
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 def drawn(N, D, K, seed=0):

@@ -32,7 +32,7 @@ from headscope.analysis.representation.separation import (
 )
 from headscope.errors import InputError
 from headscope.files import NO_ID
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 SHROUT_FLEISS = np.array(  # Psychological Bulletin 86 (1979), table 2: 6 targets, 4 judges
     [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]

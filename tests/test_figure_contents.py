@@ -15,9 +15,9 @@ from headscope.analysis.representation.features import Ellipse, feature_analysis
 from headscope.analysis.representation.stages import StageTransfer, TransferAnalysis
 from headscope.analysis.results.table import LogitScatter
 from headscope.errors import InputError
-from headscope.figures.logits import CROWD, _gathered
-from headscope.figures.style import COLUMN, PAGE, styled
-from tests.baselines import (
+from headscope.figures.logits import CROWD, _gather
+from headscope.figures.style import COLUMN, PAGE, apply_style
+from tests.support.baselines import (
     FIGURES,
     NAMES,
     ball,
@@ -30,7 +30,7 @@ from tests.baselines import (
 )
 
 
-@styled
+@apply_style
 def saved(figure, **how):
     buffer = io.BytesIO()
     figure.savefig(buffer, **how)
@@ -167,11 +167,11 @@ def test_no_runs_and_no_slices_still_draw():
     assert "no test slices" in texts(figures.plot_logits(none))
 
 
-def test_crowds_are_gathered_whole_and_their_errors_stay_visible():
+def test_crowds_are_gather_whole_and_their_errors_stay_visible():
     rng = np.random.default_rng(0)
     points = rng.normal(0, 1, (500, 2))
     limits = (float(points.min()) - 1, float(points.max()) + 1)
-    centres, count = _gathered(points, limits)
+    centres, count = _gather(points, limits)
     assert count.sum() == 500
     half = (limits[1] - limits[0]) / 44 / 2
     for centre, held in zip(centres, count, strict=True):

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from headscope.analysis import analyse_pair, logit_scatter, pair_analysis
 from headscope.figures import plot_history, plot_logits, plot_weights
 from headscope.figures.style import MM, PAGE
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_logits_show_each_slice_by_class_and_ring_the_errors(run):
     assert ax.get_xlim() == ax.get_ylim()
     shown = texts(figure)
     assert "Logit of NC" in shown and "Logit of AD" in shown
-    assert f"{100 * panel.slice_accuracy:.1f}% of {len(panel.logits)} slices right" in shown
+    assert f"{100 * panel.slice_accuracy:.1f}% of {len(panel.logits)} slices correct" in shown
     assert "frozen, subject split" in shown
     assert figure.get_size_inches()[0] == pytest.approx(85 * MM)
 

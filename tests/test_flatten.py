@@ -24,7 +24,7 @@ from headscope.models.classifier import tap
 from headscope.models.network import build_network
 from headscope.record import Run
 from tests.conftest import REPOSITORY
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 NETWORKS = {  # constructor, its classifier, the layer that makes the last maps, its tail, size
     "resnet50": ("fc", "layer4", ("mean", "linear:fc"), 64),
@@ -351,7 +351,7 @@ def test_records_that_cannot_be_computed_say_why(tmp_path):
             ({"change": 0.1}, "do not give its logits through mean, linear:fc"),
             ({"words": ("flatten", "linear:fc")}, "do not give its logits through flatten"),
             ({"words": ("mean",)}, "do not give its logits through mean"),
-            ({"words": ("mean", "swish")}, "'swish' is none of mean, pool:7x7"),
+            ({"words": ("mean", "swish")}, "unknown layer 'swish'; valid: mean, pool:7x7"),
             ({"words": ("mean", "linear:head")}, r"holds no head\.weight"),
             ({"words": ("conv:fc", "mean"), "weights": {"fc.weight": np.zeros((2, 3, 3, 3))}},
              "no linear layer or 1×1 convolution"),

@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from headscope.figures.style import styled
+from headscope.figures.style import apply_style
 from headscope.reporting.pictures import save_figure
 from headscope.reporting.svg import data_uri, slim
-from tests.baselines import FIGURES
+from tests.support.baselines import FIGURES
 
 LINK = "{http://www.w3.org/1999/xlink}href"
 
@@ -76,7 +76,7 @@ def test_a_data_uri_gives_the_svg_back_from_an_attribute():
 def test_panels_are_placed_once_as_matplotlib_places_them(tmp_path):
     """The picture is that of a plain `savefig`, to the last byte."""
     make = FIGURES["weights"]
-    styled(make().savefig)(tmp_path / "plain.png", dpi=200, metadata={"Software": None})
+    apply_style(make().savefig)(tmp_path / "plain.png", dpi=200, metadata={"Software": None})
     figure = make()
     engine, dpi = figure.get_layout_engine(), figure.get_dpi()
     save_figure(figure, tmp_path / "ours")

@@ -16,7 +16,7 @@ from headscope.analysis import (
 from headscope.errors import InputError
 from headscope.record import read_experiment
 from headscope.text import fraction, minutes, percent
-from tests.synthetic import write_experiment, write_synthetic_run
+from tests.support.synthetic import write_experiment, write_synthetic_run
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from headscope.analysis import (
     sum_shrinkage,
 )
 from headscope.errors import InputError
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 @pytest.fixture

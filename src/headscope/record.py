@@ -40,6 +40,9 @@ SUBSETS = ("train", "val", "test")
 # what of run.toml is known only once the network is built
 NETWORK_FACTS = frozenset({"weights", "weights_sha256", "classifier", "map_layer", "tail", "note"})
 
+# names of regimes in records of earlier versions, and what these regimes are named now
+RENAMED_REGIMES = {"frozen-bn": "frozen-adabn", "scratch-moments": "scratch-meanvar"}
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -101,6 +104,10 @@ class Run:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        """Take a path as text too."""
+        object.__setattr__(self, "path", Path(self.path))
+
     @property
     def name(self) -> str:
         """The directory's name: architecture, regime, split and seed."""
@@ -113,9 +120,15 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Every setting that made the run (`run.toml`)."""
+        """Every setting that made the run (`run.toml`), regimes by their present names."""
         with self._readable("run.toml") as path:
-            return tomllib.loads(path.read_text(encoding="utf-8"))
+            settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        present = {
+            key: RENAMED_REGIMES.get(settings[key], settings[key])
+            for key in ("regime", "variant")
+            if key in settings
+        }
+        return settings | present
 
     @cached_property
     def setting(self) -> Setting:

@@ -128,6 +128,11 @@ class Table:
             if len(row) != len(self.columns):
                 raise ValueError(f"{title!r}: {len(row)} cells for {len(self.columns)} columns.")
 
+    @classmethod
+    def from_frame(cls, title: str, frame: "pd.DataFrame", notes: Sequence[str] = ()) -> "Table":
+        """Return a data frame as a table, its columns in the plain format."""
+        return cls(title, [str(name) for name in frame.columns], frame.to_numpy(object), notes)
+
     @property
     def headings(self) -> list[str]:
         """The columns as they are headed."""

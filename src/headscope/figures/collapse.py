@@ -15,25 +15,24 @@ from headscope.figures.style import (
     COLOURS,
     COLUMN,
     EDGE,
-    INK,
     MARKERS,
     MM,
+    REFERENCE,
+    apply_style,
     figure_of,
-    head_line,
     name_rows,
     new_figure,
-    nothing,
     plain,
-    styled,
+    say_nothing,
+    set_title,
 )
 
-LIMIT: Any = {"color": INK, "linewidth": 0.7, "dashes": (1, 1.5)}
 DECADES = 1.5  # that values must span to be drawn on a logarithmic axis
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One panel: what it is called, means and where it stands when features have collapsed."""
+    """One panel: name, meaning, attribute, and its value when features have collapsed."""
 
     name: str
     meaning: str
@@ -51,14 +50,14 @@ MEASURES = (
 )
 
 
-@styled
+@apply_style
 def plot_collapse(
     results: Mapping[str, Sequence[Collapse]],
     *,
     title: str = "Neural collapse",
     ax: Sequence[Axes] | None = None,
 ) -> Figure:
-    """Draw each measure of neural collapse of each run, a mark a subset, and its limit.
+    """Draw each measure of neural collapse of each run, one mark per subset, and its limit.
 
     `results` holds for the title of each run what was measured on its subsets. A measure without
     any finite number (as the angles of two classes, which are what they are) has no panel; one
@@ -67,7 +66,7 @@ def plot_collapse(
     docs/science.md, section 5.
     """
     runs = list(results)
-    subsets = list(dict.fromkeys(each.subset for known in results.values() for each in known))
+    subsets = list(dict.fromkeys(one.subset for of_run in results.values() for one in of_run))
     points = {measure: _points(results, measure) for measure in MEASURES}
     measures = [measure for measure in MEASURES if points[measure]]
     if ax is None:
@@ -80,7 +79,7 @@ def plot_collapse(
                 handles=_handles(subsets), loc="outside lower center", ncols=len(subsets) + 1
             )
     if not measures:
-        nothing(ax[0], "no collapse could be measured")
+        say_nothing(ax[0], "no collapse could be measured")
     for spare in ax[max(len(measures), 1) :]:
         spare.set_axis_off()
     for k, (measure, panel) in enumerate(zip(measures, ax, strict=False)):
@@ -93,12 +92,12 @@ def _points(
     results: Mapping[str, Sequence[Collapse]], measure: Measure
 ) -> list[tuple[str, float, int]]:
     """Return subset, value and row of the run of each finite number."""
-    found = [
-        (each.subset, float(getattr(each, measure.attribute)), row)
-        for row, known in enumerate(results.values())
-        for each in known
+    points = [
+        (result.subset, float(getattr(result, measure.attribute)), row)
+        for row, of_run in enumerate(results.values())
+        for result in of_run
     ]
-    return [point for point in found if isfinite(point[1])]
+    return [point for point in points if isfinite(point[1])]
 
 
 def _draw(
@@ -123,10 +122,10 @@ def _draw(
         low, high = min(*values, measure.limit), max(*values, measure.limit)
         margin = 0.06 * (high - low) or 0.5
         ax.set_xlim(low - margin, high + margin)
-        ax.axvline(measure.limit, zorder=1, **LIMIT)
+        ax.axvline(measure.limit, zorder=1, **REFERENCE)
         ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.set_ylim(runs - 0.5, -0.5)
-    head_line(ax, measure.name, measure.meaning)
+    set_title(ax, measure.name, measure.meaning)
 
 
 def _style(k: int) -> dict[str, Any]:
@@ -145,5 +144,5 @@ def _handles(subsets: Sequence[str]) -> list[Line2D]:
     return [
         *(Line2D([], [], label=f"{names.get(subset, plain(subset))} slices", **_style(k))
           for k, subset in enumerate(subsets)),
-        Line2D([], [], label="complete collapse", **LIMIT),
+        Line2D([], [], label="complete collapse", **REFERENCE),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Who was taken for whom: confusion matrices by slice and by subject."""
+"""Confusion matrices by slice and by subject."""
 
 from collections.abc import Sequence
 
@@ -13,12 +13,12 @@ from headscope.figures.style import (
     INK,
     MM,
     PAGE,
+    apply_style,
     figure_of,
-    head_line,
     new_figure,
-    nothing,
     plain,
-    styled,
+    say_nothing,
+    set_title,
 )
 
 NUMBERED = 16  # classes above which the cells carry no numbers
@@ -27,7 +27,7 @@ NARROW = 6  # classes above which a matrix needs half a page
 READABLE = 40  # class names that an axis of that size holds
 
 
-@styled
+@apply_style
 def plot_confusion(
     slices: ArrayLike,
     subjects: ArrayLike | None,
@@ -57,13 +57,13 @@ def plot_confusion(
         ax = new_figure(*size).subplots(1, 2)
     by_slice, by_subject = ax
     _draw(np.asarray(slices), names, by_slice, "slice")
-    head_line(by_slice, "(a) by slice", f"{title}\n{network or ' '}")
+    set_title(by_slice, "(a) by slice", f"{title}\n{network or ' '}")
     if subjects is None:
-        nothing(by_subject, "subjects are not known")
+        say_nothing(by_subject, "subjects are not known")
         by_subject.set_box_aspect(1)
     else:
         _draw(np.asarray(subjects), names, by_subject, "subject")
-    head_line(by_subject, "(b) by subject", "\n ")
+    set_title(by_subject, "(b) by subject", "\n ")
     return figure_of(by_slice)
 
 
@@ -73,7 +73,7 @@ def _draw(counts: NDArray[np.int64], names: Sequence[str], ax: Axes, unit: str) 
         raise InputError(f"the counts by {unit} have shape {counts.shape}; ({K}, {K}) is needed.")
     if counts.sum() == 0:
         ax.set_box_aspect(1)
-        return nothing(ax, f"no {unit}s")
+        return say_nothing(ax, f"no {unit}s")
     total = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, total, out=np.zeros((K, K)), where=total > 0)
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1.25)

@@ -18,11 +18,11 @@ from headscope.figures.style import (
     INK,
     MM,
     SEQUENTIAL,
+    apply_style,
     figure_of,
-    head_line,
     new_figure,
-    nothing,
-    styled,
+    say_nothing,
+    set_title,
 )
 
 Array = NDArray[np.float64]
@@ -33,7 +33,7 @@ HATCH = "/////"
 UNIT = (0.0, 1.0, 1.0, 0.0)  # so that pictures of any grid lie on one another
 
 
-@styled
+@apply_style
 def plot_flattening(
     picture: ArrayLike,
     maps: ArrayLike,
@@ -60,7 +60,7 @@ def plot_flattening(
         Its last feature map before flattening, (C, h, w).
     contribution
         What each position adds to the logits: (K, h, w), or (h, w) for the predicted class;
-        None where the network does not allow it to be told.
+        None where it cannot be computed for the network.
     predicted
         Row of the predicted class.
     against
@@ -89,15 +89,15 @@ def plot_flattening(
     )
     first, second, third = _axes() if ax is None else ax
     _draw_slice(pixels, first)
-    head_line(first, "(a) slice", f"{title}\n{network or ' '}")
+    set_title(first, "(a) slice", f"{title}\n{network or ' '}")
     what = f"logit of {class_names[predicted]}, predicted"
     if against is not None:
         what = f"logit of {class_names[predicted]} less {class_names[against]}'s"
     _draw_contribution(shown, pixels, second)
-    head_line(second, "(b) contributions", f"of each position to the\n{what}")
+    set_title(second, "(b) contributions", f"of each position to the\n{what}")
     _draw_channels(maps, channels, third)
     shape = "{2} × {1} positions".format(*maps.shape)
-    head_line(third, "(c) strongest channels", f"by number, of {len(maps):,} with {shape} each")
+    set_title(third, "(c) strongest channels", f"by number, of {len(maps):,} with {shape} each")
     return figure_of(first)
 
 
@@ -111,21 +111,21 @@ def _axes() -> list[Axes]:
 def _of_class(
     contribution: ArrayLike, predicted: int, against: int | None, positions: tuple[int, ...]
 ) -> Array:
-    known: Array = np.asarray(contribution, dtype=np.float64)
-    if known.ndim == 3 and 0 <= predicted < len(known):
-        known = known[predicted] - (0 if against is None else known[against])
-    if known.shape != positions:
+    of_class: Array = np.asarray(contribution, dtype=np.float64)
+    if of_class.ndim == 3 and 0 <= predicted < len(of_class):
+        of_class = of_class[predicted] - (0 if against is None else of_class[against])
+    if of_class.shape != positions:
         raise InputError(
             f"contribution has shape {np.shape(contribution)}; class {predicted} of maps with "
             f"{positions} positions is asked for."
         )
-    return known  # (h, w)
+    return of_class  # (h, w)
 
 
 def _draw_slice(pixels: NDArray[Any], ax: Axes) -> None:
     if pixels.size == 0:
         ax.set_box_aspect(1)
-        return nothing(ax, "the slice is empty")
+        return say_nothing(ax, "the slice is empty")
     ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=UNIT, interpolation="antialiased")
     return _bare(ax, pixels.shape[0] / pixels.shape[1])
 
@@ -135,7 +135,7 @@ def _draw_contribution(shown: Array | None, pixels: NDArray[Any], ax: Axes) -> N
     aspect = pixels.shape[0] / pixels.shape[1] if pixels.size else 1.0
     if shown is None or shown.size == 0 or not np.isfinite(shown).all():
         ax.set_box_aspect(aspect)
-        return nothing(ax, "contributions cannot be told for this network")
+        return say_nothing(ax, "contributions are not defined for this network")
     limit = float(np.abs(shown).max()) or 1.0
     drawn = ax.imshow(
         shown, cmap=DIVERGING, vmin=-limit, vmax=limit, extent=UNIT, interpolation="nearest"
@@ -161,7 +161,7 @@ def _draw_contribution(shown: Array | None, pixels: NDArray[Any], ax: Axes) -> N
 
 def _draw_channels(maps: Array, channels: Sequence[int] | None, ax: Axes) -> None:
     if maps.size == 0 or not np.isfinite(maps).all():
-        return nothing(ax, "there is no feature map")
+        return say_nothing(ax, "there is no feature map")
     if channels is None:
         strength = np.abs(maps).mean(axis=(1, 2))  # (C,)
         channels = np.argsort(-strength, kind="stable")[:TILES].tolist()

@@ -1,4 +1,4 @@
-"""The rows of final layers: how training spread them, and where it moved each feature's weights."""
+"""The rows of final layers: how training spread them, and where it moved each feature."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,6 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from headscope.analysis.final_layer.layer import HeadAnalysis
@@ -17,30 +16,34 @@ from headscope.figures.style import (
     COLOURS,
     COLUMN,
     DENSE,
+    DIAGONAL,
     EDGE,
     FAINT,
     HATCHES,
     INK,
     MM,
+    UNTRAINED,
+    apply_style,
     figure_of,
-    head_line,
     name_rows,
-    new_figure,
-    nothing,
+    panel_of,
     plain,
-    styled,
+    say_nothing,
+    set_legend,
+    set_title,
+    set_weight_axes,
 )
 
 Array = NDArray[np.float64]
 ROWS = 10  # classes shown of one head
-TOLD = len(COLOURS)  # classes that colour and hatching tell apart; more are named at their rows
+DISTINCT = len(COLOURS)  # classes that colour and hatching tell apart; more are named beside
 LONGEST = 22  # characters of a name there
 BINS = 60
 RIDGE = 7.5 * MM  # height of one distribution
 TALL = 0.86  # of the distance between two of them
 
 
-@styled
+@apply_style
 def plot_row_distributions(
     heads: Mapping[str, HeadAnalysis],
     *,
@@ -55,19 +58,18 @@ def plot_row_distributions(
     name beside it and all have one colour. Source: the range of weights that the paper argues from
     (section III), drawn.
     """
-    own = ax is None
-    known = next(iter(heads.values())).class_names if heads else ()
-    names = known[:ROWS]
+    alone = ax is None
+    classes = next(iter(heads.values())).class_names if heads else ()
+    names = classes[:ROWS]
     rows, count = len(names), len(heads) * len(names)
-    if ax is None:
-        ax = new_figure(COLUMN, 27 * MM + max(count, 2) * RIDGE).subplots()
-    some = f"the first {rows} of {len(known):,} classes" if len(known) > rows else ""
-    head_line(ax, title, "\n".join(filter(None, (network, some))))
+    ax = panel_of(ax, 27 * MM + max(count, 2) * RIDGE)
+    some = f"the first {rows} of {len(classes):,} classes" if len(classes) > rows else ""
+    set_title(ax, title, "\n".join(filter(None, (network, some))))
     initial = {
         run: head.initial_weight for run, head in heads.items() if head.initial_weight is not None
     }
     if not count:
-        nothing(ax, "no run has a final layer")
+        say_nothing(ax, "no run has a final layer")
         return figure_of(ax)
     every = [*(head.weight for head in heads.values()), *initial.values()]
     edge = 1.03 * max(float(np.abs(weight[:rows]).max()) for weight in every) or 1.0
@@ -76,18 +78,17 @@ def plot_row_distributions(
         top = count - 1 - r * rows
         for k in range(rows):
             before = initial[run][k] if run in initial else None
-            _ridge(head.weight[k], before, bins, top - k, k if rows <= TOLD else 0, ax)
-            if rows > TOLD:
+            _ridge(head.weight[k], before, bins, top - k, k if rows <= DISTINCT else 0, ax)
+            if rows > DISTINCT:
                 _name_ridge(names[k], top - k, ax)
         if r:
             ax.axhline(top + 0.93, color=EDGE, linewidth=0.6)
     first = count - 1 - (rows - 1 - TALL) / 2
     name_rows(ax, [first - r * rows for r in range(len(heads))], list(heads))
     ax.set(xlim=(-edge, edge), ylim=(-0.1, count), xlabel="Weight, $W_{k,j}$, of each feature $j$")
-    if own:
-        handles = _row_handles(names if rows <= TOLD else (), bool(initial))
-        if handles:
-            figure_of(ax).legend(handles=handles, loc="outside lower center", ncols=3)
+    handles = _row_handles(names if rows <= DISTINCT else (), bool(initial))
+    if alone and handles:
+        set_legend(ax, alone, handles, columns=3)
     return figure_of(ax)
 
 
@@ -107,8 +108,8 @@ def _ridge(row: Array, before: Array | None, bins: Array, base: float, k: int, a
         )
     if before is not None and len(before):
         heights = np.histogram(before, bins)[0]
-        style: Any = {"color": INK, "linewidth": 0.8, "linestyle": (0, (2, 1)), "zorder": 3}
-        ax.stairs(base + TALL * heights / max(heights.max(), 1), bins, baseline=None, **style)
+        outline = base + TALL * heights / max(heights.max(), 1)
+        ax.stairs(outline, bins, baseline=None, color=INK, zorder=3, **UNTRAINED)
 
 
 def _name_ridge(name: str, base: float, ax: Axes) -> None:
@@ -129,12 +130,11 @@ def _row_handles(names: Sequence[str], has_initial: bool) -> list[Any]:
         for k, name in enumerate(names)
     ]  # fmt: skip
     if has_initial:
-        handles.append(Line2D([], [], color=INK, linewidth=0.8, linestyle=(0, (2, 1)),
-                              label="before training"))  # fmt: skip
+        handles.append(Line2D([], [], color=INK, label="before training", **UNTRAINED))
     return handles
 
 
-@styled
+@apply_style
 def plot_head_before_after(
     head: HeadAnalysis,
     pair: tuple[int, int] = (0, 1),
@@ -149,35 +149,28 @@ def plot_head_before_after(
     falling diagonal: Fig. 3's line is the training rule's. `pair` names the rows on the x and the
     y axis. Source: the paper's Fig. 3; docs/science.md, section 2.
     """
-    own = ax is None
-    ax = new_figure(COLUMN, COLUMN + 18 * MM).subplots() if ax is None else ax
+    alone = ax is None
+    ax = panel_of(ax, COLUMN + 18 * MM)
     after = head.weight[list(pair)].T  # (D, 2)
-    head_line(ax, title, network)
+    set_title(ax, title, network)
     if head.initial_weight is None or not len(after):
-        nothing(ax, "the head before training is not known" if len(after) else "no features")
+        say_nothing(ax, "the head before training is not known" if len(after) else "no features")
         return figure_of(ax)
     before = head.initial_weight[list(pair)].T  # (D, 2)
     dense = len(after) > DENSE
     ways = LineCollection(list(np.stack([before, after], axis=1)), colors=FAINT, zorder=1)
     ways.set(linewidths=0.25 if dense else 0.4, alpha=0.35, rasterized=dense)
     ax.add_collection(ways)
-    # Large and pale below small and black: either is seen where they lie on one another.
+    # Large and pale below small and black: either is seen where they overlap.
     ax.scatter(after[:, 0], after[:, 1], s=7 if dense else 14, color=COLOURS[0], marker="o",
                alpha=0.4, linewidths=0, rasterized=dense, zorder=2)  # fmt: skip
     ax.scatter(before[:, 0], before[:, 1], s=0.5 if dense else 1.5, color=INK, marker="o",
                linewidths=0, rasterized=dense, zorder=3)  # fmt: skip
     edge = 1.06 * float(np.abs(np.concatenate([before, after])).max()) or 1.0
-    ax.axline((0, 0), slope=-1, color=INK, linewidth=0.8, dashes=(4, 2), zorder=4)
-    first, second = (plain(head.class_names[k]) for k in pair)
-    i, j = pair
-    ax.set(
-        xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal", anchor="N",
-        xlabel=f"Weight to {first}, $W_{{{i},j}}$", ylabel=f"Weight to {second}, $W_{{{j},j}}$",
-    )  # fmt: skip
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.yaxis.set_major_locator(MaxNLocator(5))
-    if own:
-        figure_of(ax).legend(handles=_way_handles(), loc="outside lower center", ncols=2)
+    ax.axline((0, 0), slope=-1, zorder=4, **DIAGONAL)
+    set_weight_axes(ax, [head.class_names[k] for k in pair], pair, edge)
+    if alone:
+        set_legend(ax, alone, _way_handles())
     return figure_of(ax)
 
 
@@ -187,5 +180,5 @@ def _way_handles() -> list[Line2D]:
         Line2D([], [], color=INK, markersize=1.6, label="before training", **dot),
         Line2D([], [], color=COLOURS[0], alpha=0.7, markersize=4, label="after training", **dot),
         Line2D([], [], color=FAINT, linewidth=0.6, label="a feature's way"),
-        Line2D([], [], color=INK, linewidth=0.8, dashes=(4, 2), label="sum of both rows zero"),
+        Line2D([], [], label="sum of both rows zero", **DIAGONAL),
     ]  # fmt: skip

@@ -14,18 +14,19 @@ from headscope.figures.style import (
     COLUMN,
     MARKERS,
     MM,
+    apply_style,
     figure_of,
-    head_line,
     new_figure,
-    nothing,
-    styled,
+    say_nothing,
+    set_legend,
+    set_title,
 )
 
 FLOOR = 38  # per cent: below chance for two classes
 SUBSETS = {"train": "training", "val": "validation"}
 
 
-@styled
+@apply_style
 def plot_history(
     history: pd.DataFrame,
     title: str = "",
@@ -36,13 +37,13 @@ def plot_history(
 
     `ax` are two axes, for loss and accuracy.
     """
-    own = ax is None
+    alone = ax is None
     if ax is None:
         ax = new_figure(COLUMN, 78 * MM).subplots(2, 1, sharex=True)
     loss, accuracy = ax
-    head_line(loss, title, network)
+    set_title(loss, title, network)
     if history.empty:
-        nothing(loss, "no epoch has ended")
+        say_nothing(loss, "no epoch has ended")
         accuracy.set_axis_off()
         return figure_of(loss)
     for k, (subset, name) in enumerate(SUBSETS.items()):
@@ -63,7 +64,6 @@ def plot_history(
     accuracy.set_ylim(min(FLOOR, lowest - 3), 103)  # the same for most runs, to be compared
     accuracy.yaxis.set_major_locator(MultipleLocator(20))
     accuracy.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure = figure_of(loss)
-    if own:
-        figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
+    if alone:
+        set_legend(loss, alone)
+    return figure_of(loss)

@@ -1,4 +1,4 @@
-"""Fig. 2: the logits of each slice, a panel a run."""
+"""Fig. 2: the logits of each slice, one panel per run."""
 
 from collections.abc import Sequence
 from math import ceil, cos, pi, radians, sin
@@ -18,16 +18,18 @@ from headscope.figures.style import (
     COLOURS,
     COLUMN,
     DENSE,
+    DIAGONAL,
     INK,
     MARKERS,
     MM,
     PAGE,
+    apply_style,
     figure_of,
-    head_line,
     new_figure,
-    nothing,
     plain,
-    styled,
+    say_nothing,
+    set_square,
+    set_title,
 )
 
 SIZE, SMALL = 11, 7  # points²; the small ones where there are many slices
@@ -40,7 +42,7 @@ OUTLINES: tuple[Any, ...] = ("-", (0, (3, 1.2)))
 Array = NDArray[np.float64]
 
 
-@styled
+@apply_style
 def plot_logits(
     panels: LogitScatter | Sequence[LogitScatter],
     ellipses: Sequence[Sequence[Ellipse] | None] | None = None,
@@ -66,27 +68,27 @@ def plot_logits(
         There are not as many sets of ellipses as panels.
     """
     panels = [panels] if isinstance(panels, LogitScatter) else list(panels)
-    known = [()] * len(panels) if ellipses is None else [each or () for each in ellipses]
-    if len(known) != len(panels):
-        raise InputError(f"{len(known)} sets of ellipses were given for {len(panels)} panels.")
+    outlined = [()] * len(panels) if ellipses is None else [group or () for group in ellipses]
+    if len(outlined) != len(panels):
+        raise InputError(f"{len(outlined)} sets of ellipses were given for {len(panels)} panels.")
     crowded = any(len(panel.logits) > CROWD for panel in panels)
-    handles = _handles(panels[0], crowded, any(known)) if panels else []
+    handles = _handles(panels[0], crowded, any(outlined)) if panels else []
     if ax is None:
         axes = _grid(len(panels), len(handles))
     else:
         axes = [ax] if isinstance(ax, Axes) else list(ax)
     if not panels:
-        nothing(axes[0], "no runs")
+        say_nothing(axes[0], "no runs")
         return figure_of(axes[0])
-    low, high = _limits(panels, known)
-    for letter, panel, found, each in zip(ascii_lowercase, panels, known, axes, strict=False):
-        _draw(panel, each, (low, high), f"({letter}) " if len(panels) > 1 else "")
-        for ellipse in found:
+    low, high = _limits(panels, outlined)
+    for letter, panel, group, place in zip(ascii_lowercase, panels, outlined, axes, strict=False):
+        _draw(panel, place, (low, high), f"({letter}) " if len(panels) > 1 else "")
+        for ellipse in group:
             if ellipse.class_name in panel.class_names:
-                _draw_ellipse(ellipse, panel, each)
-        each.set(xlim=(low, high), ylim=(low, high), aspect="equal", anchor="N")
-        each.set_yticks([tick for tick in each.get_xticks() if low <= tick <= high])
-        each.set_xticks(each.get_yticks())
+                _draw_ellipse(ellipse, panel, place)
+        set_square(place, low, high)
+        place.set_yticks([tick for tick in place.get_xticks() if low <= tick <= high])
+        place.set_xticks(place.get_yticks())
     figure = figure_of(axes[0])
     if ax is None:
         figure.legend(
@@ -99,7 +101,7 @@ def plot_logits(
 
 
 def _draw(panel: LogitScatter, ax: Axes, limits: tuple[float, float], letter: str) -> None:
-    ax.axline((0, 0), slope=1, color=INK, linewidth=0.8, dashes=(4, 2), zorder=1)
+    ax.axline((0, 0), slope=1, zorder=1, **DIAGONAL)
     draw = _draw_slices if len(panel.logits) <= CROWD else _draw_crowd
     for k in range(2):
         draw(panel, k, limits, ax)
@@ -111,7 +113,7 @@ def _draw(panel: LogitScatter, ax: Axes, limits: tuple[float, float], letter: st
                    zorder=3)  # fmt: skip
     (first, second), (i, j) = (plain(name) for name in panel.class_names), panel.pair
     ax.set(xlabel=f"Logit of {first}, $z_{{{i}}}$", ylabel=f"Logit of {second}, $z_{{{j}}}$")
-    head_line(ax, letter + panel.title, f"{panel.network}\n{_summary(panel)}")
+    set_title(ax, letter + panel.title, f"{panel.network}\n{_summary(panel)}")
 
 
 def _draw_slices(panel: LogitScatter, k: int, limits: tuple[float, float], ax: Axes) -> None:
@@ -122,13 +124,13 @@ def _draw_slices(panel: LogitScatter, k: int, limits: tuple[float, float], ax: A
 
 
 def _draw_crowd(panel: LogitScatter, k: int, limits: tuple[float, float], ax: Axes) -> None:
-    """Draw a mark for the slices of each cell, its area the root of their number."""
+    """Draw a mark for the slices of each cell, its area by the root of their number."""
     mine = panel.label == k
-    points, count = _gathered(panel.logits[mine], limits)
+    points, count = _gather(panel.logits[mine], limits)
     most, cell = count.max(initial=1.0), 0.8 * COLUMN * 72 / CELLS  # points
     area = np.maximum(1.0, cell**2 * np.sqrt(count / most))
     ax.scatter(points[:, 0], points[:, 1], s=area, zorder=2, **_class_style(k))
-    wrong, count = _gathered(panel.logits[mine & ~panel.correct], limits)
+    wrong, count = _gather(panel.logits[mine & ~panel.correct], limits)
     area = np.maximum(1.0, cell**2 * np.sqrt(count / most))
     ax.scatter(wrong[:, 0], wrong[:, 1], s=area, marker=MARKERS[k], facecolors="none",
                edgecolors=INK, linewidths=0.45, zorder=3)  # fmt: skip
@@ -144,7 +146,7 @@ def _class_style(k: int) -> dict[str, Any]:
     }
 
 
-def _gathered(points: Array, limits: tuple[float, float]) -> tuple[Array, Array]:
+def _gather(points: Array, limits: tuple[float, float]) -> tuple[Array, Array]:
     """Return the centres of the cells that hold points, (m, 2), and how many each holds, (m,)."""
     edges = np.linspace(*limits, CELLS + 1)
     count = np.histogram2d(points[:, 0], points[:, 1], [edges, edges])[0]
@@ -187,7 +189,7 @@ def _summary(panel: LogitScatter) -> str:
     n = len(panel.logits)
     if n == 0:
         return f"no {panel.subset} slices of these classes"
-    text = f"{100 * panel.slice_accuracy:.1f}% of {n:,} slices right"
+    text = f"{100 * panel.slice_accuracy:.1f}% of {n:,} slices correct"
     return text if panel.class_count == 2 else f"{text} among {panel.class_count} classes"
 
 
@@ -195,7 +197,7 @@ def _limits(
     panels: Sequence[LogitScatter], ellipses: Sequence[Sequence[Ellipse]]
 ) -> tuple[float, float]:
     """Return one range for both axes of all panels, a little beyond points and ellipses."""
-    outlines = [_outline(ellipse).ravel() for each in ellipses for ellipse in each]
+    outlines = [_outline(ellipse).ravel() for group in ellipses for ellipse in group]
     values = np.concatenate([panel.logits.ravel() for panel in panels] + outlines)
     values = values[np.isfinite(values)]
     if values.size == 0:
@@ -232,13 +234,13 @@ def _handles(panel: LogitScatter, crowded: bool, with_ellipses: bool) -> list[Li
         )
         for k, name in enumerate(panel.class_names)
     ]
-    wrong = f"wrongly classified{' (black edge)' if crowded else ''}"
+    wrong = f"misclassified{' (black edge)' if crowded else ''}"
     ring = Line2D([], [], linestyle="none", marker="o", markersize=size if crowded else 6.5,
                   markerfacecolor="none", markeredgecolor=INK, markeredgewidth=0.5,
                   label=wrong)  # fmt: skip
     i, j = panel.pair
     name = f"decision line, $z_{{{i}}}=z_{{{j}}}$"
-    line = Line2D([], [], color=INK, linewidth=0.8, dashes=(4, 2), label=name)
+    line = Line2D([], [], label=name, **DIAGONAL)
     ellipses = [
         Line2D([], [], color=INK, linewidth=1.0, linestyle=OUTLINES[k], **_mean_style(k),
                label=f"{plain(name)} mean, 95% ellipse")

@@ -1,4 +1,4 @@
-"""The reliability diagram: how often calls are right, by how sure they were."""
+"""The reliability diagram: how often predictions are correct, by their confidence."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,24 +8,25 @@ from headscope.analysis.results.calibration import Calibration, Reliability
 from headscope.figures.style import (
     COLOURS,
     COLUMN,
-    INK,
+    DIAGONAL,
     MM,
+    apply_style,
     figure_of,
-    head_line,
-    new_figure,
-    styled,
+    panel_of,
+    set_legend,
+    set_title,
 )
 
 
-@styled
+@apply_style
 def plot_reliability(calibration: Calibration, ax: Axes | None = None) -> Figure:
     """Draw accuracy against confidence on test, before and after the temperature of validation.
 
     The area of a mark is the share of slices in its bin. Source: Guo et al. 2017, Fig. 1.
     """
-    own = ax is None
-    ax = new_figure(COLUMN, COLUMN + 9 * MM).subplots() if ax is None else ax
-    ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, dashes=(4, 2), zorder=1)
+    alone = ax is None
+    ax = panel_of(ax, COLUMN + 9 * MM)
+    ax.plot([0, 1], [0, 1], zorder=1, **DIAGONAL)
     _draw(calibration.before, ax, "as trained", "o", COLOURS[0])
     below = f"calibration error {100 * calibration.before.ece:.1f}%"
     if calibration.after is not None:
@@ -34,22 +35,20 @@ def plot_reliability(calibration: Calibration, ax: Axes | None = None) -> Figure
         below += f", {100 * calibration.after.ece:.1f}% after"
     else:
         below += "; validation fixes no temperature"
-    below += "\nbelow the dashed line: surer than right"
-    ax.set(xlabel="Confidence of the call", ylabel="Share of calls that are right")
+    below += "\nbelow the dashed line: overconfident"
+    ax.set(xlabel="Confidence of the prediction", ylabel="Share of correct predictions")
     ax.set(xlim=(0, 1.05), ylim=(-0.03, 1.05), aspect="equal", anchor="N")
-    if own:  # within, it would lie on the points of a network that is well calibrated
-        figure_of(ax).legend(loc="outside lower center")
-    else:
-        ax.legend(loc="upper left")
-    head_line(ax, calibration.title, below)
+    # Below: within, it would cover the points of a network that is well calibrated.
+    set_legend(ax, alone, columns=1, loc="upper left")
+    set_title(ax, calibration.title, below)
     return figure_of(ax)
 
 
-def _draw(found: Reliability, ax: Axes, label: str, marker: str, colour: str) -> None:
-    count = np.array(found.count)
+def _draw(result: Reliability, ax: Axes, label: str, marker: str, colour: str) -> None:
+    count = np.array(result.count)
     filled = count > 0
     share = count[filled] / max(1, count.sum())
-    confidence, accuracy = np.array(found.confidence)[filled], np.array(found.accuracy)[filled]
+    confidence, accuracy = np.array(result.confidence)[filled], np.array(result.accuracy)[filled]
     ax.plot(confidence, accuracy, color=colour, linewidth=0.8, zorder=2)
     ax.scatter(confidence, accuracy, s=6 + 90 * share, marker=marker, color=colour,
                alpha=0.8, linewidths=0, label=label, zorder=3)  # fmt: skip

@@ -17,12 +17,15 @@ from headscope.figures.style import (
     EDGE,
     INK,
     MM,
+    REFERENCE,
+    TICKS,
+    apply_style,
     figure_of,
-    head_line,
+    largest_class,
     name_rows,
     new_figure,
-    nothing,
-    styled,
+    say_nothing,
+    set_title,
 )
 
 Array = NDArray[np.float64]
@@ -31,16 +34,15 @@ Kind = tuple[str, str, str, bool]  # name, marker, colour, filled
 KINDS: tuple[Kind, ...] = (
     ("as it is", "o", INK, True),
     ("one permutation for all slices", "s", COLOURS[0], False),
-    ("a permutation each slice", "^", COLOURS[1], False),
+    ("one permutation per slice", "^", COLOURS[1], False),
     ("probe of pooled maps", "D", COLOURS[2], True),
     ("probe of unpooled maps", "D", COLOURS[2], False),
 )
 STEP = 0.16  # between the marks of a run
-ALL = 2**0.5  # change of the logits where they tell of nothing but location
-CHANCE: Any = {"color": INK, "linewidth": 0.7, "dashes": (1, 1.5)}
+ALL = 2**0.5  # change of the logits where they depend on nothing but location
 
 
-@styled
+@apply_style
 def plot_shuffle(
     results: Mapping[str, FlattenAnalysis],
     *,
@@ -63,26 +65,25 @@ def plot_shuffle(
             handles = _handles(chance)
             figure.legend(handles=handles, loc="outside lower left", ncols=2, columnspacing=1.0)
     left, right = ax
-    head_line(left, title, network)
+    set_title(left, title, network)
     if not results:
-        nothing(left, "no run has feature maps")
+        say_nothing(left, "no run has feature maps")
         right.set_axis_off()
         return figure_of(left)
     for row, result in enumerate(results.values()):
         _draw_run(result, row, left, right)
     if chance is not None:
-        left.axvline(100 * chance, **CHANCE)
+        left.axvline(100 * chance, **REFERENCE)
     right.axvline(ALL, color=EDGE, linewidth=0.7)
     left.set(xlim=(0, 102), xlabel="Slice accuracy (%)")
-    changes = [each.relative_change for result in results.values() for each in result.shuffles]
+    changes = [one.relative_change for result in results.values() for one in result.shuffles]
     right.set(
         xlim=(-0.08, 1.08 * float(np.nanmax([*changes, ALL]))), xlabel="Change of the\nlogits (sd)"
     )
-    for each, names in ((left, list(results)), (right, [""] * len(results))):
-        name_rows(each, range(len(results)), names)
-        each.set_ylim(len(results) - 0.5, -0.5)
-        ticks = 5 if each is left else 2  # the right panel is narrow
-        each.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]))
+    for panel, names, ticks in ((left, list(results), 5), (right, [""] * len(results), 2)):
+        name_rows(panel, range(len(results)), names)
+        panel.set_ylim(len(results) - 0.5, -0.5)
+        panel.xaxis.set_major_locator(MaxNLocator(ticks, steps=TICKS))
     return figure_of(left)
 
 
@@ -98,8 +99,8 @@ def _draw_run(result: FlattenAnalysis, row: int, left: Axes, right: Axes) -> Non
         if np.isfinite(shuffled.relative_change):
             y = row + STEP * (k - 2)
             right.plot([shuffled.relative_change], [y], clip_on=False, **_style(KINDS[k]))
-    for each in (left, right) if row else ():
-        each.axhline(row - 0.5, color=EDGE, linewidth=0.5)
+    for panel in (left, right) if row else ():
+        panel.axhline(row - 0.5, color=EDGE, linewidth=0.5)
 
 
 def _draw(percent: Array, y: float, kind: Kind, ax: Axes) -> None:
@@ -116,5 +117,5 @@ def _style(kind: Kind) -> dict[str, Any]:
 def _handles(chance: float | None) -> list[Line2D]:
     handles = [Line2D([], [], linewidth=1.0, label=kind[0], **_style(kind)) for kind in KINDS]
     if chance is not None:
-        handles.append(Line2D([], [], label="always the largest class", **CHANCE))
+        handles.append(largest_class())
     return handles

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from io import BytesIO
 from math import isfinite
 from textwrap import fill
 from typing import Any, ParamSpec, TypeVar
@@ -11,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,6 +29,11 @@ MARKERS = ("o", "^", "s", "D", "v", "P")
 HATCHES = ("", "//////", "......", "xxxxxx", "------", "++++++")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1.2, 1.4)))
 SEQUENTIAL, DIVERGING = "cividis", "PuOr_r"  # kept apart by every kind of colour vision
+# Lines: the value that a limit or chance gives, a diagonal, and what was there before training.
+REFERENCE: Any = {"color": INK, "linewidth": 0.7, "dashes": (1, 1.5)}
+DIAGONAL: Any = {"color": INK, "linewidth": 0.8, "dashes": (4, 2)}
+UNTRAINED: Any = {"linewidth": 0.8, "linestyle": (0, (2, 1))}
+TICKS = [1, 2, 2.5, 5, 10]  # round steps of an axis
 # Beyond this many points a vector file grows heavier than a picture of them.
 DENSE = 600
 
@@ -74,7 +82,7 @@ STYLE: Any = {
 }
 
 
-def styled(plot: Callable[P, T]) -> Callable[P, T]:
+def apply_style(plot: Callable[P, T]) -> Callable[P, T]:
     """Run a plotting function under the house style, whatever the caller's own settings are."""
 
     @wraps(plot)
@@ -87,24 +95,71 @@ def styled(plot: Callable[P, T]) -> Callable[P, T]:
     return wrapper
 
 
+class ShownFigure(Figure):
+    """A figure that a notebook shows without pyplot."""
+
+    @apply_style
+    def _repr_png_(self) -> bytes:
+        """Return the figure as PNG, at 1.5 times the resolution of a screen."""
+        buffer = BytesIO()
+        self.savefig(buffer, format="png", dpi=150)
+        return buffer.getvalue()
+
+
 def new_figure(width: float, height: float, row_gap: float = 1.6 * MM) -> Figure:
     """Return an empty figure of that size in inches, without a window behind it."""
     layout = ConstrainedLayoutEngine(h_pad=row_gap)
-    figure = Figure(figsize=(width, height), layout=layout)
+    figure = ShownFigure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
 
+def panel_of(ax: Axes | None, height: float) -> Axes:
+    """Return the axes that were given, or those of a new figure as wide as a column."""
+    return new_figure(COLUMN, height).subplots() if ax is None else ax
+
+
+def set_legend(
+    ax: Axes, alone: bool, handles: Sequence[Any] | None = None, columns: int = 2, **inside: Any
+) -> None:
+    """Set the legend below a figure that holds these axes alone, else within the axes.
+
+    `handles` are those of the axes by default; `inside` is the style within them.
+    """
+    handles = ax.get_legend_handles_labels()[0] if handles is None else handles
+    if alone:
+        legend = figure_of(ax).legend
+        legend(handles=handles, loc="outside lower center", ncols=columns)
+    else:
+        ax.legend(handles=handles, **inside)
+
+
+def set_square(ax: Axes, low: float, high: float) -> None:
+    """Give both axes the same range and scale."""
+    ax.set(xlim=(low, high), ylim=(low, high), aspect="equal", anchor="N")
+
+
+def set_weight_axes(
+    ax: Axes, class_names: Sequence[str], pair: tuple[int, int], edge: float
+) -> None:
+    """Set the axes of the weights to two classes, from −edge to edge."""
+    (first, second), (i, j) = map(plain, class_names), pair
+    ax.set(xlabel=f"Weight to {first}, $W_{{{i},j}}$", ylabel=f"Weight to {second}, $W_{{{j},j}}$")
+    set_square(ax, -edge, edge)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(5))
+
+
 def figure_of(ax: Axes) -> Figure:
-    """Return the figure that an axes lies in, be it nested in subfigures."""
+    """Return the figure that holds the axes, even within subfigures."""
     figure = ax.get_figure(root=True)
     if figure is None:
         raise ValueError("The axes belong to no figure.")
     return figure
 
 
-def head_line(ax: Axes, title: str, below: str) -> None:
-    """Set a bold title and, in grey under it, the figures that belong to it."""
+def set_title(ax: Axes, title: str, below: str) -> None:
+    """Set a bold title and, in grey under it, the scores that belong to it."""
     lines = len(below.splitlines())
     ax.set_title(plain(title), pad=6.5 + 10 * lines)
     note = ax.annotate(
@@ -128,7 +183,12 @@ def name_rows(ax: Axes, at: Sequence[float], runs: Sequence[str]) -> None:
     ax.spines["left"].set_visible(False)
 
 
-def nothing(ax: Axes, reason: str) -> None:
+def largest_class() -> Line2D:
+    """Return the entry of a legend for the line of the largest class's share."""
+    return Line2D([], [], label="always the largest class", **REFERENCE)
+
+
+def say_nothing(ax: Axes, reason: str) -> None:
     """Say in place of a drawing that there is nothing to show, and why."""
     ax.set_axis_off()
     text = fill(plain(f"nothing to show: {reason}"), 28)

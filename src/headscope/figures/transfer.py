@@ -1,4 +1,4 @@
-"""What each stage of a network keeps of its start, and what its slices lie together by."""
+"""What each stage of a network keeps of its start, and which slices are neighbours in it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +15,17 @@ from headscope.figures.style import (
     COLOURS,
     COLUMN,
     DASHES,
-    INK,
     MARKERS,
     MM,
+    REFERENCE,
+    TICKS,
+    apply_style,
     figure_of,
-    head_line,
+    largest_class,
     new_figure,
-    nothing,
     plain,
-    styled,
+    say_nothing,
+    set_title,
 )
 
 
@@ -43,10 +45,9 @@ QUANTITIES = (
     Quantity("Slice accuracy of\nneighbours (%)", "knn_accuracy", 100, 105),
     Quantity("Nearest slice of the\nsame subject (%)", "same_subject", 100, 105),
 )
-CHANCE: Any = {"color": INK, "linewidth": 0.7, "dashes": (1, 1.5)}
 
 
-@styled
+@apply_style
 def plot_transfer(
     results: Mapping[str, TransferAnalysis],
     *,
@@ -54,15 +55,15 @@ def plot_transfer(
     network: str = "",
     ax: Sequence[Axes] | None = None,
 ) -> Figure:
-    """Draw what is known of each stage, a line a run: likeness to the frozen run, and neighbours.
+    """Draw each stage's likeness to the frozen run, and its neighbours, one line per run.
 
     `results` are of one network, by the title of the run. A quantity without any finite number
     has no panel; `ax` are as many axes as panels, or the first so many are drawn. Source: linear
     CKA, Kornblith et al. 2019; what transfer keeps, Raghu et al. 2019.
     """
-    stages = list(dict.fromkeys(s.stage for known in results.values() for s in known.stages))
-    shown = [quantity for quantity in QUANTITIES if _known(results, quantity)]
-    chance = {known.majority for known in results.values()}
+    stages = list(dict.fromkeys(s.stage for result in results.values() for s in result.stages))
+    shown = [quantity for quantity in QUANTITIES if _has_numbers(results, quantity)]
+    chance = {result.majority for result in results.values()}
     if ax is None:
         rows = max(len(shown), 1)
         figure = new_figure(COLUMN, (30 + 31 * rows) * MM)
@@ -70,44 +71,42 @@ def plot_transfer(
         if shown:
             handles = _handles(list(results), len(chance) == 1)
             figure.legend(handles=handles, loc="outside lower center", ncols=2)
-    head_line(ax[0], title, network)
+    set_title(ax[0], title, network)
     if not shown:
-        nothing(ax[0], "no stages are recorded")
+        say_nothing(ax[0], "no stages are recorded")
         return figure_of(ax[0])
-    last = ax[0]
-    for quantity, each in zip(shown, ax, strict=False):
-        _draw(results, quantity, stages, each)
+    for quantity, panel in zip(shown, ax, strict=False):
+        _draw(results, quantity, stages, panel)
         if quantity.attribute == "knn_accuracy" and len(chance) == 1:
-            each.axhline(100 * chance.pop(), zorder=1, **CHANCE)
-        last = each
-    last.set_xlabel("Stage, from the input on")
+            panel.axhline(100 * chance.pop(), zorder=1, **REFERENCE)
+    ax[min(len(shown), len(ax)) - 1].set_xlabel("Stage, from the input on")
     return figure_of(ax[0])
 
 
-def _known(results: Mapping[str, TransferAnalysis], quantity: Quantity) -> bool:
-    values = [getattr(s, quantity.attribute) for known in results.values() for s in known.stages]
+def _has_numbers(results: Mapping[str, TransferAnalysis], quantity: Quantity) -> bool:
+    values = [getattr(s, quantity.attribute) for result in results.values() for s in result.stages]
     return bool(np.isfinite(values).any())
 
 
 def _draw(
     results: Mapping[str, TransferAnalysis], quantity: Quantity, stages: Sequence[str], ax: Axes
 ) -> None:
-    for k, known in enumerate(results.values()):
-        at = [stages.index(s.stage) for s in known.stages]
-        values = [quantity.scale * getattr(s, quantity.attribute) for s in known.stages]
+    for k, result in enumerate(results.values()):
+        at = [stages.index(s.stage) for s in result.stages]
+        values = [quantity.scale * getattr(s, quantity.attribute) for s in result.stages]
         ax.plot(at, values, clip_on=False, **_style(k))
     long = len(stages) > 6 or max(map(len, stages)) > 7
     turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
     names = [plain(stage) for stage in stages]
     ax.set_xticks(range(len(stages)), names, **(turned if long else {}))
     ax.set(ylabel=quantity.label, ylim=(0, quantity.high))
-    ax.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    ax.yaxis.set_major_locator(MaxNLocator(4, steps=TICKS))
 
 
 def _handles(runs: Sequence[str], with_chance: bool) -> list[Line2D]:
     handles = [Line2D([], [], label=plain(run), **_style(k)) for k, run in enumerate(runs)]
     if with_chance:
-        handles.append(Line2D([], [], label="always the largest class", **CHANCE))
+        handles.append(largest_class())
     return handles
 
 

@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from headscope.analysis.final_layer.fits import PolynomialFit
@@ -24,13 +23,15 @@ from headscope.figures.style import (
     INK,
     MM,
     PAGE,
+    UNTRAINED,
+    apply_style,
     decimals,
     figure_of,
-    head_line,
     new_figure,
-    nothing,
-    plain,
-    styled,
+    panel_of,
+    say_nothing,
+    set_title,
+    set_weight_axes,
 )
 
 Array = NDArray[np.float64]
@@ -39,12 +40,10 @@ FIT_COLOURS = (COLOURS[1], COLOURS[2], COLOURS[3], INK)
 POWERS = str.maketrans("234", "²³⁴")
 PANEL = 82 * MM  # height of one network's
 BINS = 48
-UNTRAINED_EDGE: Any = {"linewidth": 0.8, "linestyle": (0, (2, 1))}
-UNTRAINED: Any = {"color": INK, **UNTRAINED_EDGE}
 WIDEST = 56  # characters of an equation on one line of the legend
 
 
-@styled
+@apply_style
 def plot_weights(
     result: PairAnalysis,
     title: str = "",
@@ -52,32 +51,31 @@ def plot_weights(
     initial: ArrayLike | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Draw a dot a feature, the fits of degree 1 to 4 with their equations, r and its null.
+    """Draw one dot per feature, the fits with their equations, r and its null.
 
     `initial`, if known, holds the same two rows before training, (2, D): then each row's
     distribution is drawn on its side of the panel, the untrained one over it. Source: the paper's
     Fig. 3.
     """
-    own = ax is None
-    if ax is None:
-        ax = new_figure(COLUMN, COLUMN + (39 if initial is not None else 35) * MM).subplots()
+    alone = ax is None
+    ax = panel_of(ax, COLUMN + (39 if initial is not None else 35) * MM)
     handles = _draw_panel(result, _rows(initial, result), title, network, ax)
     figure = figure_of(ax)
-    if own:
+    if alone:
         figure.legend(handles=handles, loc="outside lower left", fontsize=6, labelspacing=0.45)
     else:
         ax.legend(handles=handles, fontsize=6)
     return figure
 
 
-@styled
+@apply_style
 def plot_weight_panels(
     heads: Mapping[str, HeadAnalysis],
     pair: tuple[int, int] = (0, 1),
     *,
     ax: Sequence[Axes] | None = None,
 ) -> Figure:
-    """Draw a panel a network as `plot_weights` does, one below another, its equations beside it.
+    """Draw one panel per network as `plot_weights` does, its equations beside it.
 
     `heads` are the final layers by title; `pair` the rows on the x and the y axis. `ax` are as many
     axes. Source: the paper's Fig. 3.
@@ -93,10 +91,10 @@ def plot_weight_panels(
         figure = new_figure(PAGE, rows * PANEL, row_gap=2.5 * MM)
         grid = figure.subplots(rows, 2, squeeze=False, width_ratios=(1, 1.02))
         ax, beside = list(grid[:, 0]), list(grid[:, 1])
-    for each in beside:
-        each.set_axis_off()
+    for panel in beside:
+        panel.set_axis_off()
     if not heads:
-        nothing(ax[0], "no networks")
+        say_nothing(ax[0], "no networks")
     for k, (title, head) in enumerate(heads.items()):
         result = _pair_of(head, pair, title)
         initial = None if head.initial_weight is None else head.initial_weight[list(pair)]
@@ -109,11 +107,11 @@ def plot_weight_panels(
 
 
 def _pair_of(head: HeadAnalysis, pair: tuple[int, int], title: str) -> PairAnalysis:
-    for each in head.pairs:
-        if each.pair == pair:
-            return each
-    known = ", ".join(str(each.pair) for each in head.pairs)
-    raise InputError(f"The head of {title} holds no analysis of the pair {pair}, only {known}.")
+    pairs = {analysis.pair: analysis for analysis in head.pairs}
+    if pair not in pairs:
+        names = ", ".join(map(str, pairs))
+        raise InputError(f"The head of {title} holds no analysis of the pair {pair}, only {names}.")
+    return pairs[pair]
 
 
 def _rows(initial: ArrayLike | None, result: PairAnalysis) -> Array | None:
@@ -146,36 +144,31 @@ def _draw_panel(
         handles.append(Line2D([], [], linestyle="none", label=f"where {where}"))
     if np.isfinite(result.null_slope):
         handles.append(_draw_null(result, ax))
-    first, second = (plain(name) for name in result.class_names)
-    i, j = result.pair
-    ax.set(xlabel=f"Weight to {first}, $W_{{{i},j}}$", ylabel=f"Weight to {second}, $W_{{{j},j}}$")
     reach = [result.x, result.y, *([] if initial is None else initial)]
     edge = 1.06 * max(float(np.abs(values).max()) for values in reach) or 1.0
-    ax.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal", anchor="N")
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.yaxis.set_major_locator(MaxNLocator(5))
+    set_weight_axes(ax, result.class_names, result.pair, edge)
     below = f"{network}\n{_summary(result)}" if network else _summary(result)
     if initial is None:
-        head_line(ax, title, below)
+        set_title(ax, title, below)
     else:
-        head_line(_draw_margins(result, initial, edge, ax), title, below)
-        handles.append(Line2D([], [], label="rows before training", **UNTRAINED))
+        set_title(_draw_margins(result, initial, edge, ax), title, below)
+        handles.append(Line2D([], [], color=INK, label="rows before training", **UNTRAINED))
     return handles
 
 
 def _draw_margins(result: PairAnalysis, initial: Array, edge: float, ax: Axes) -> Axes:
-    """Draw each row's distribution on its own side, before and after; return the upper axes."""
+    """Draw each row's distribution on its side, before and after; return the upper axes."""
     bins = np.linspace(-edge, edge, BINS + 1).tolist()
     above = ax.inset_axes((0, 1.02, 1, 0.14), sharex=ax)
     beside = ax.inset_axes((1.02, 0, 0.14, 1), sharey=ax)
-    for each, row, before, lie in (
+    for margin, row, before, orientation in (
         (above, result.x, initial[0], "vertical"),
         (beside, result.y, initial[1], "horizontal"),
     ):
-        style: Any = {"orientation": lie, "histtype": "stepfilled"}
-        each.hist(row, bins, facecolor=COLOURS[0], alpha=0.45, linewidth=0, **style)
-        each.hist(before, bins, fill=False, edgecolor=INK, **style | UNTRAINED_EDGE)
-        each.set_axis_off()
+        style: Any = {"orientation": orientation, "histtype": "stepfilled"}
+        margin.hist(row, bins, facecolor=COLOURS[0], alpha=0.45, linewidth=0, **style)
+        margin.hist(before, bins, fill=False, edgecolor=INK, **style | UNTRAINED)
+        margin.set_axis_off()
     return above
 
 

@@ -1,12 +1,13 @@
 """What the audit of the slices adds to the verdict: why an accuracy may not be what it seems."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from markupsafe import Markup
 
 from headscope.audit_record import Audit, Shortcut, SplitCheck
 from headscope.record import Run
-from headscope.reporting.numbers import number
+from headscope.reporting.numbers import number, say
 
 LINK = Markup('<a href="#audit">what the audit of the slices found</a>')
 
@@ -30,7 +31,9 @@ def cautions(audit: Audit | None, runs: Sequence[Run]) -> list[Markup]:
     """
     if audit is None:
         return []
-    checks = _checks(audit, runs)
+    apart = [run for run in runs if run.setting.split == "subject"] or runs
+    splits = [audit.split(run.settings.get("split_sha256")) for run in apart]
+    checks = list({check.name: check for check in splits if check is not None}.values())
     crossed = [check for check in checks if check.duplicated or check.equal_slices]
     sentences = []
     if crossed:
@@ -40,78 +43,62 @@ def cautions(audit: Audit | None, runs: Sequence[Run]) -> list[Markup]:
     return sentences
 
 
-def _checks(audit: Audit, runs: Sequence[Run]) -> list[SplitCheck]:
-    """Return the splits that the runs trained by, each once: those by subject, if there are any."""
-    apart = [run for run in runs if run.settings.get("split") == "subject"] or list(runs)
-    checks = {
-        check.name: check
-        for run in apart
-        if (check := audit.split(run.settings.get("split_sha256"))) is not None
-    }
-    return list(checks.values())
-
-
 def _duplicates(audit: Audit, crossed: Sequence[SplitCheck], splits: int) -> Markup:
     """Say how much of the test is in training too; of several splits, of the worst one."""
     worst = max(crossed, key=lambda check: (check.duplicated, check.equal_slices))
-    return Markup(
-        "<b>Training and test share heads.</b> {where}{what}, so the accuracy is not that of heads "
-        "never seen in training: {link}."
-    ).format(where=_where(worst, crossed, splits), what=_leaked(audit, worst), link=LINK)
-
-
-def _where(worst: SplitCheck, crossed: Sequence[SplitCheck], splits: int) -> Markup:
-    if splits == 1:
-        return Markup()
-    return Markup("This holds of {count} of {all} splits; in the worst, {name}, ").format(
-        count=number(len(crossed), "audit", "splits_crossed", "count"),
-        all=number(splits, "audit", "splits", "count"),
-        name=worst.name,
+    where = Markup()
+    if splits > 1:
+        where = say(
+            "This holds of {} of {} splits; in the worst, {}, ",
+            number(len(crossed), "audit", "splits_crossed", "count"),
+            number(splits, "audit", "splits", "count"),
+            worst.name,
+        )
+    return say(
+        "<b>Training and test share heads.</b> {}{}, so the accuracy is not that of heads never "
+        "seen in training: {}.",
+        *(where, _leaked(audit, worst), LINK),
     )
 
 
 def _leaked(audit: Audit, check: SplitCheck) -> Markup:
     """Say how many of the tested have a duplicate in training, or how many slices are equal."""
-    key = f"audit/{check.name}"
-    equal = Markup("{} of {} test slices are equal to a training slice in every pixel").format(
-        number(check.equal_slices, key, "equal_slices", "count"),
-        number(check.test_slices, key, "test_slices", "count"),
+    names = ("equal_slices", "test_slices", "duplicated", "tested")
+    equal_slices, test_slices, duplicated, tested = (
+        number(getattr(check, name), f"audit/{check.name}", name, "count") for name in names
+    )
+    equal = say(
+        "{} of {} test slices are equal to a training slice in every pixel",
+        *(equal_slices, test_slices),
     )
     if not check.duplicated:
         return equal
-    return Markup(
-        "{n} of the {all} test {unit} {have} a duplicate in training{under}{equal}"
-    ).format(
-        n=number(check.duplicated, key, "duplicated", "count"),
-        all=number(check.tested, key, "tested", "count"),
-        unit=audit.unit,
-        have="has" if check.duplicated == 1 else "have",
-        under="" if audit.unit == "pictures" else " under another id",
-        equal=Markup(" ({})").format(equal)
-        if check.equal_slices and audit.unit != "pictures"
-        else "",
+    pictures = audit.unit == "pictures"
+    return say(
+        "{} of the {} test {} {} a duplicate in training{}{}",
+        *(duplicated, tested, audit.unit),
+        "has" if check.duplicated == 1 else "have",
+        "" if pictures else " under another id",
+        say(" ({})", equal) if check.equal_slices and not pictures else "",
     )
 
 
 def _shortcuts(audit: Audit, telling: Sequence[Shortcut]) -> Markup:
     """Say which facts tell the label without anatomy, the surest first."""
     first, *others = sorted(telling, key=lambda shortcut: -(shortcut.low or 0.0))
-    key = f"audit/{first.family}"
-    more = Markup()
+    more = ""
     if others:
-        more = Markup(" (and so {} {})").format(
-            "does" if len(others) == 1 else "do",
-            " and ".join(shortcut.family for shortcut in others),
-        )
-    return Markup(
+        verb = "does" if len(others) == 1 else "do"
+        more = f" (and so {verb} {' and '.join(shortcut.family for shortcut in others)})"
+    area = partial(number, run=f"audit/{first.family}", form="fraction")
+    return say(
         "<b>A shortcut tells the label.</b> {family} alone ({holds}) tells it with an AUC of {auc} "
-        "({low} to {high}) over {unit}{more}, so the accuracy need not be about anatomy: {link}."
-    ).format(
+        "({low} to {high}) over {unit}{more}, so the accuracy need not be about anatomy: {link}.",
         family=first.family.capitalize(),
         holds=first.holds,
-        auc=number(first.auc, key, "auc", "fraction"),
-        low=number(first.low, key, "auc_low", "fraction"),
-        high=number(first.high, key, "auc_high", "fraction"),
+        auc=area(first.auc, quantity="auc"),
+        low=area(first.low, quantity="auc_low"),
+        high=area(first.high, quantity="auc_high"),
         unit=audit.unit,
         more=more,
         link=LINK,

@@ -1,12 +1,15 @@
-"""Numbers as the page sets them, each carrying its full value, run and name for whoever checks."""
+"""Numbers as the page sets them, each with its full value, run and name for whoever checks."""
 
 from collections.abc import Sequence
+from math import isnan
 
 from markupsafe import Markup
 
+from headscope.metrics.intervals import LEVEL
 from headscope.text import FORMATS
 
-CELL = Markup(
+CONFIDENCE = f"{100 * LEVEL:.0f}%"  # of intervals, as sentences name it
+NUMBER = Markup(
     '<span class="num" data-run="{run}" data-quantity="{quantity}" data-value="{value}"'
     "{pair}>{text}</span>"
 )
@@ -16,17 +19,20 @@ def number(
     value: float | int | None,
     run: str,
     quantity: str,
-    show: str = "significant",
+    form: str = "significant",
     pair: tuple[int, int] | None = None,
 ) -> Markup:
     """Return a number as HTML: rounded to the eye, whole in `data-value`.
 
-    `show` is one of `headscope.text.FORMATS`. None counts as NaN: 'undefined'.
+    `form` is one of `headscope.text.FORMATS`. None counts as NaN: 'undefined'.
     """
     value = float("nan") if value is None else value
-    return CELL.format(
-        run=run, quantity=quantity, value=repr(value), text=FORMATS[show](value), pair=_pair(pair)
-    )
+    return numbers([value], run, quantity, FORMATS[form](value), pair)
+
+
+def say(sentence: str, *values: object, **named: object) -> Markup:
+    """Return a sentence with values in its places; text among them is escaped."""
+    return Markup(sentence).format(*values, **named)  # noqa: S704
 
 
 def numbers(
@@ -34,8 +40,30 @@ def numbers(
 ) -> Markup:
     """Return a text that stands for several numbers, such as the equation of a fit."""
     whole = " ".join(repr(value) for value in values)
-    return CELL.format(run=run, quantity=quantity, value=whole, text=text, pair=_pair(pair))
+    classes = Markup(' data-pair="{},{}"').format(*pair) if pair else ""
+    return NUMBER.format(run=run, quantity=quantity, value=whole, text=text, pair=classes)
 
 
-def _pair(pair: tuple[int, int] | None) -> Markup:
-    return Markup(' data-pair="{},{}"').format(*pair) if pair else Markup()
+def bounded(
+    value: float | None,
+    ends: Sequence[float | None],
+    run: str,
+    quantity: str,
+    form: str,
+    way: str = "",
+    pair: tuple[int, int] | None = None,
+) -> Markup:
+    """Return a number with its interval (low, high) under it, if it has one.
+
+    `way` tells in the names of the ends by which way they were found, as '_wilson'.
+    """
+    low, high = (float("nan") if end is None else end for end in ends)
+    cell = number(value, run, quantity, form, pair)
+    if isnan(low) or isnan(high):
+        return cell
+    return Markup("{} <small>{}{}{}</small>").format(
+        cell,
+        number(low, run, f"{quantity}{way}_low", form, pair),
+        " to " if low < 0 else "–",
+        number(high, run, f"{quantity}{way}_high", form, pair),
+    )

@@ -9,29 +9,29 @@ from matplotlib.figure import Figure
 from headscope.analysis import LogitScatter, PairAnalysis
 from headscope.analysis.representation.features import Ellipse
 from headscope.figures import plot_history, plot_logits, plot_weights
-from headscope.figures.style import styled
+from headscope.figures.style import apply_style
 from headscope.files import atomic_path
 from headscope.record import Run
 from headscope.reporting.svg import data_uri, slim
+from headscope.text import percent
 
 DPI = 200
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure in the page: its file's name without suffix, data URI and words for the blind."""
+    """A figure in the page: data URI, text in its place, and size in pixels."""
 
-    name: str
     source: str
     alt: str
     width: int
     height: int
 
 
-@styled
+@apply_style
 def save_figure(figure: Figure, stem: Path) -> Path:
     """Write `stem`.png (200 dpi) and `stem`.svg; return the latter. Equal figures, equal bytes."""
-    # Panels are placed once: matplotlib would do it, and draw all in vain, for each format.
+    # Panels are placed once: matplotlib would place them, by a drawing of all, for each format.
     engine, dpi = figure.get_layout_engine(), figure.get_dpi()
     if engine is not None:
         figure.set_dpi(DPI)
@@ -50,21 +50,24 @@ def logits_picture(
     stem: Path,
     ellipses: Sequence[Sequence[Ellipse] | None] | None = None,
 ) -> Picture:
-    """Draw Fig. 2 of one network: a panel a run."""
+    """Draw Fig. 2 of one network: one panel per run."""
     first, second = panels[0].class_names
-    each = "; ".join(
-        f"{panel.title}, {100 * panel.slice_accuracy:.1f}% of {len(panel.logits)} slices right"
+    accuracies = "; ".join(
+        f"{panel.title}, {percent(panel.slice_accuracy)}% of {len(panel.logits)} slices correct"
         for panel in panels
     )
-    alt = f"Scatter plots of the logits of {first} and {second}, a dot a test slice: {each}."
-    return drawn(plot_logits(panels, ellipses), stem, alt)
+    alt = (
+        f"Scatter plots of the logits of {first} and {second}, one dot per test slice: "
+        f"{accuracies}."
+    )
+    return draw(plot_logits(panels, ellipses), stem, alt)
 
 
 def weights_picture(analysis: PairAnalysis, run: Run, stem: Path) -> Picture:
     """Draw Fig. 3 of one run and pair of classes."""
     first, second = analysis.class_names
     alt = (
-        f"{run.setting.title}: weights to {first} against weights to {second}, a dot for each of "
+        f"{run.setting.title}: weights to {first} against weights to {second}, one dot for each of "
         f"{analysis.feature_count} features; r {analysis.r:.4f}, null {analysis.r_null:.4f}."
     )
     initial = run.head.get("initial_weight")
@@ -72,7 +75,7 @@ def weights_picture(analysis: PairAnalysis, run: Run, stem: Path) -> Picture:
     figure = plot_weights(
         analysis, title=run.setting.title, network=run.setting.network, initial=rows
     )
-    return drawn(figure, stem, alt)
+    return draw(figure, stem, alt)
 
 
 def history_picture(run: Run, stem: Path) -> Picture:
@@ -80,17 +83,22 @@ def history_picture(run: Run, stem: Path) -> Picture:
     last = run.history.iloc[-1]
     alt = (
         f"{run.setting.title}: loss and slice accuracy over {len(run.history)} epochs, ending at "
-        f"{100 * last['train_slice_accuracy']:.1f}% in training and "
-        f"{100 * last['val_slice_accuracy']:.1f}% in validation."
+        f"{percent(last['train_slice_accuracy'])}% in training and "
+        f"{percent(last['val_slice_accuracy'])}% in validation."
     )
     figure = plot_history(run.history, title=run.setting.title, network=run.setting.network)
-    return drawn(figure, stem, alt)
+    return draw(figure, stem, alt)
 
 
-def drawn(figure: Figure, stem: Path, alt: str) -> Picture:
+def draw(figure: Figure, stem: Path, alt: str) -> Picture:
     """Save a figure and return it as the page embeds it."""
     svg = save_figure(figure, stem)
-    # A picture of its own, not inline: the names inside two SVGs would clash in one page.
+    # A picture by itself, not inline: the names inside two SVGs would clash in one page.
     source = data_uri(slim(svg.read_text(encoding="utf-8")))
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
-    return Picture(stem.name, source, alt, width, height)
+    return Picture(source, alt, width, height)
+
+
+def pair_suffix(pair: tuple[int, int], class_count: int) -> str:
+    """Return what tells the pairs of classes apart in file names, where there are several."""
+    return "" if class_count == 2 else f"-{pair[0]}-{pair[1]}"

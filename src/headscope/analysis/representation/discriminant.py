@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from headscope.files import NO_ID
+from headscope.folds import deal_folds
 
 Array = NDArray[np.float64]
 FOLDS = 5
@@ -178,15 +179,11 @@ def subject_folds(
     As many folds as the rarest class has subjects, at most `most`. A subject whose sessions have
     different labels counts with the first of them. In the order of their ids, or shuffled.
     """
-    ids, first, owner = np.unique(subjects, return_index=True, return_inverse=True)
+    _, first, owner = np.unique(subjects, return_index=True, return_inverse=True)
     least = min(len(np.unique(subjects[y == k])) for k in np.unique(y))
     if least < 2:
         return None
     rng = None if seed is None else np.random.default_rng(seed)
-    fold, assigned = np.empty(len(ids), dtype=np.int64), 0
-    for k in np.unique(y[first]):
-        members = np.flatnonzero(y[first] == k)
-        members = members if rng is None else rng.permutation(members)
-        fold[members] = (assigned + np.arange(len(members))) % min(most, least)
-        assigned += len(members)
-    return fold[owner]
+    members = [np.flatnonzero(y[first] == k) for k in np.unique(y[first])]
+    order = np.concatenate(members if rng is None else [rng.permutation(m) for m in members])
+    return deal_folds(y[first], min(most, least), order)[owner]

@@ -1,7 +1,7 @@
-"""What an audit found, for the reader: one self-contained page, or a chapter of the report."""
+"""What an audit of the slices found: one self-contained page, or a chapter of the report."""
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -11,119 +11,184 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from headscope.audit_record import LEVELS, MOST_NAMED, Audit, Finding, Pair, SplitCheck
+from headscope.audit_record import (
+    COPY_DETAIL,
+    FINE_SIDE,
+    LEVELS,
+    MARGIN,
+    MOST_NAMED,
+    MOST_TURN,
+    REACH,
+    SAME_HEAD,
+    SIDE,
+    STRONG,
+    Audit,
+    Finding,
+    Pair,
+    Shortcut,
+    SplitCheck,
+)
 from headscope.files import write_text
-from headscope.reporting.numbers import number
-from headscope.reporting.parts import Cell, Chapter, Folded, Grid, Part, Words
-from headscope.reporting.templates import render
+from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text, refer
+from headscope.reporting.numbers import CONFIDENCE, number
+from headscope.reporting.render import Page, render_page
+from headscope.tables import Cell, Column, Table
+from headscope.text import MISSING, fraction
 
 KINDS: Final = {
     "identical": "identical: every pixel is equal",
     "copy": "copy: turned, compressed or brightened",
-    "alike": "one head: likely one person, scanned twice",
+    "alike": "one head: likely one subject, scanned twice",
 }
 SHOWN: Final = 12  # pairs of a report that are open to the eye, with their slices
 MOST_SHOWN: Final = 200  # pairs of a report
-SIDE: Final = 120  # pixels of a slice in the report
-HUES: Final = {"serious": "bad", "fine": "good"}
+WIDTH: Final = 120  # pixels of a slice on the page
+COLOURS: Final = {"serious": ("bad", "#a8201a"), "notice": ("notice", "#9a3d00"),
+                  "fine": ("good", "#00664b"), "not checked": ("", "#56606c")}  # fmt: skip
+COUNTS: Final = {
+    "tested": "Test {unit}",
+    "duplicated": "with a duplicate in training",
+    "test_slices": "Test slices",
+    "equal_slices": "equal to a training slice",
+}
+PAIRS: Final = (
+    *("First", "Second", "What it is", "Subsets"),
+    Column("Correlation", "", "fraction"),
+    Column("Deviation", "", "fraction"),
+    Column("Detail", "", "fraction"),
+)
+Slices = NDArray[np.uint8]
 
 
-def write_audit(
-    page: Path, facts: Mapping[str, Any], pictures: Sequence[NDArray[np.uint8] | None]
-) -> Path:
-    """Write the page of an audit; return its path.
+def write_audit(page: Path, audit: Audit) -> Path:
+    """Write the page of an audit, with the middle slices of its pairs; return its path.
 
-    facts are those of `Audit.to_dict`; pictures holds the middle slices (2, H, W) of each of its
-    pairs, or None where a pair is listed without.
+    Parameters
+    ----------
+    page
+        The file, `audit.html`.
+    audit
+        Pairs whose `pictures` are None are counted and not shown.
     """
-    shown = [
-        {**pair, "pictures": [picture_source(slice_) for slice_ in slices]}
-        for pair, slices in zip(facts["pairs"], pictures, strict=True)
-        if slices is not None
-    ]
-    context = dict(facts) | {
-        "name": Path(facts["path"]).resolve().name,
-        "shown": shown,
-        "kinds": KINDS,
-        "axis": _axis,
-    }
-    write_text(page, render("audit.html.j2", context))
+    unit = f"{audit.scans} scans ({audit.slices} slices) of {audit.subjects} subjects"
+    if audit.unit == "pictures":
+        unit = f"{audit.scans} pictures that name no subject"
+    classes = ", ".join(f"{count} of class {name}" for name, count in audit.classes.items())
+    html = render_page(
+        Page(
+            name=Path(audit.path).resolve().name,
+            kicker="headscope audit",
+            title="What could flatter the accuracy of this cohort",
+            lede=f"{unit}: {classes}.",
+            verdict=_verdict(audit),
+            chapters=[
+                Chapter("checks", "Checks", [_findings_table(audit, audit.findings)]),
+                Chapter("pairs", "Heads seen twice", _page_pairs(audit)),
+                Chapter("shortcuts", "Shortcuts", _shortcuts(audit)),
+                Chapter("subjects", "Labels and splits", _labels(audit)),
+                Chapter("method", "Method", _method(audit)),
+            ],
+            footer="Made by headscope. A research tool and no medical device.",
+        )
+    )
+    write_text(page, html)
     return page
 
 
-def picture_source(pixels: NDArray[np.uint8]) -> str:
-    """Return a slice (H, W) as the data URI of a PNG."""
-    stream = BytesIO()
-    Image.fromarray(np.asarray(pixels)).save(stream, "PNG", optimize=True)
-    return "data:image/png;base64," + b64encode(stream.getvalue()).decode("ascii")
-
-
-def audit_chapter(audit: Audit | None, pixels: NDArray[np.uint8] | None) -> Chapter | None:
+def audit_chapter(audit: Audit | None, pixels: Slices | None) -> Chapter | None:
     """Return the report's chapter on what the audit of the slices found, or None without one.
 
     pixels (N, H, W) are the slices that its pairs number, or None where they were deleted.
     """
     if audit is None:
         return None
-    parts: list[Part] = [_introduction(audit), _findings_grid(audit)]
-    if len(audit.splits) > MOST_NAMED or any(_crosses(split) for split in audit.splits):
-        parts.append(_splits_grid(audit))
+
+    def pictures(pair: Pair) -> Sequence[Slices] | None:
+        if pixels is None or max(pair.rows) >= len(pixels):
+            return None
+        return [pixels[row] for row in pair.rows]
+
+    splits = [finding for finding in audit.findings if finding.kind == "split"]
+    findings, tables = list(audit.findings), []
+    if len(splits) > MOST_NAMED:
+        place = findings.index(splits[0])
+        findings = [finding for finding in findings if finding.kind != "split"]
+        findings.insert(place, _over_splits(splits))
+    if len(audit.splits) > MOST_NAMED or any(map(_crosses, audit.splits)):
+        tables.append(_splits_table(audit))
     pairs = audit.pairs[:MOST_SHOWN]
     if pairs:
-        parts.append(_pairs_grid(audit, pairs[:SHOWN], 0, pixels))
+        tables.append(_pairs_table(audit, pairs[:SHOWN], pictures))
+    blocks: list[Block] = [_introduction(audit), _findings_table(audit, findings), *tables]
     if pairs[SHOWN:]:
-        rest = _pairs_grid(audit, pairs[SHOWN:], SHOWN, pixels)
-        parts.append(Folded(f"The other {len(pairs) - SHOWN} pairs", [rest]))
+        rest = _pairs_table(audit, pairs[SHOWN:], pictures, SHOWN)
+        blocks.append(Fold(f"The other {len(pairs) - SHOWN} pairs", [rest]))
     if audit.notes:
-        parts.append(Folded("Notes of the audit", [Words(audit.notes, listed=True)]))
-    return Chapter("audit", "What the audit of the slices found", parts)
+        blocks.append(Fold("Notes of the audit", [Text(audit.notes, "list")]))
+    return Chapter("audit", "What the audit of the slices found", blocks)
 
 
-def _introduction(audit: Audit) -> Words:
-    words = (
+def level_mark(level: str) -> Markup:
+    """Return a level in its colour."""
+    return Markup('<span class="{}">{}</span>').format(COLOURS[level][0], level)
+
+
+def picture_source(pixels: Slices) -> str:
+    """Return a slice (H, W) as the data URI of a PNG."""
+    stream = BytesIO()
+    Image.fromarray(np.asarray(pixels)).save(stream, "PNG", optimize=True)
+    return "data:image/png;base64," + b64encode(stream.getvalue()).decode("ascii")
+
+
+def _verdict(audit: Audit) -> list[Markup]:
+    serious = [finding for finding in audit.findings if finding.level == "serious"]
+    if not serious:
+        return [
+            Markup('<span class="good">Nothing serious was found</span> by the checks that could ')
+            + "be made."
+        ]
+    count, they = (f"{len(serious)} serious findings", "they are")
+    if len(serious) == 1:
+        count, they = "1 serious finding", "it is"
+    return [
+        Markup(
+            '<span class="bad">{}.</span> An accuracy measured on this cohort as it is is not to '
+            "be trusted before {} cleared up."
+        ).format(count, they),
+        *(Markup("{}: {}.").format(finding.check, finding.text) for finding in serious),
+    ]
+
+
+def _introduction(audit: Audit) -> Text:
+    meaning = (
         "Before training, the slices were searched for heads that are there twice, for labels that "
         "contradict each other, and for facts that tell the label without anatomy. "
     )
     serious = sum(finding.level == "serious" for finding in audit.findings)
     if not serious:
-        return Words([words + "Nothing serious was found."])
+        return Text([meaning + "Nothing serious was found."])
     count = number(serious, "audit", "serious", "count")
-    many = "finding is" if serious == 1 else "findings are"
-    return Words([Markup("{}{} {} serious.").format(words, count, many)])
+    verb = "finding is" if serious == 1 else "findings are"
+    return Text([Markup("{}{} {} serious.").format(meaning, count, verb)])
 
 
-def _findings_grid(audit: Audit) -> Grid:
-    findings: Sequence[Finding] = audit.findings
-    splits = [finding for finding in findings if finding.kind == "split"]
-    if len(splits) > MOST_NAMED:
-        first = findings.index(splits[0])
-        others = [finding for finding in findings if finding.kind != "split"]
-        findings = [*others[:first], _over_splits(splits), *others[first:]]
-    rows: list[list[Cell]] = [
-        [
-            finding.check,
-            Markup('<span class="{}">{}</span>').format(HUES.get(finding.level, ""), finding.level),
-            finding.text,
-        ]
-        for finding in findings
-    ]
-    return Grid(
-        Markup(
-            "<b>Audit of the slices.</b> What was asked, and what came out. Areas under the ROC "
-            "curve of shortcuts are over {}, cross-validated, with an interval that holds for all "
-            "of them together at 95%."
-        ).format(audit.unit),
-        (("Check", ""), ("Outcome", ""), ("Found", "")),
-        rows,
-        left=3,
+def _findings_table(audit: Audit, findings: Sequence[Finding]) -> TableBlock:
+    caption = (
+        "Audit of the slices: what was asked, and the outcome. Areas under the ROC curve of "
+        f"shortcuts are over {audit.unit}, cross-validated, with an interval that holds for all of "
+        f"them together at {CONFIDENCE}."
     )
+    rows = [[finding.check, level_mark(finding.level), finding.text] for finding in findings]
+    return TableBlock("audit", Table(caption, ("Check", "Outcome", "Result"), rows))
 
 
 def _over_splits(findings: Sequence[Finding]) -> Finding:
     """Return the findings of many splits as one, of the gravest level among them."""
     level = min((finding.level for finding in findings), key=LEVELS.index)
     count = sum(finding.level == level for finding in findings)
-    text = f"{level} in {count} of {len(findings)}; the next table has them one by one"
+    text = Markup("{} in {} of {}; {} has them one by one").format(
+        level, count, len(findings), refer("table-audit-splits")
+    )
     return Finding("split", "", f"{len(findings)} splits", level, text)
 
 
@@ -131,82 +196,85 @@ def _crosses(split: SplitCheck) -> bool:
     return bool(split.duplicated or split.equal_slices or any(split.crossing.values()))
 
 
-def _splits_grid(audit: Audit) -> Grid:
+def _splits_table(audit: Audit) -> TableBlock:
     """Count for each split what is in training and in test, and the pairs that cross it."""
-    rows: list[list[Cell]] = []
+    rows: list[list[object]] = []
     for split in audit.splits:
-        key = f"audit/{split.name}"
-        counts = ("tested", "duplicated", "test_slices", "equal_slices")
-        cells = [number(len(split.shared), key, "shared", "count")]
-        cells += [number(getattr(split, name), key, name, "count") for name in counts]
-        cells += [number(split.crossing[kind], key, f"crossing.{kind}", "count") for kind in KINDS]
-        rows.append([split.name, *cells])
-    return Grid(
-        Markup(
-            "<b>Duplicates, split by split.</b> How many subjects are in several subsets by their "
-            "ids, how many of the tested {unit} have a duplicate in "
-            "training{under}, how many test slices equal a training slice in every pixel, and how "
-            "many pairs are in several subsets."
-        ).format(unit=audit.unit, under="" if audit.unit == "pictures" else " under another id"),
-        (
-            ("Split", ""),
-            ("Subjects in several subsets", ""),
-            (f"Test {audit.unit}", ""),
-            ("with a duplicate in training", ""),
-            ("Test slices", ""),
-            ("equal to a training slice", ""),
-            ("Pairs across subsets: identical", ""),
-            ("copies", ""),
-            ("one head", ""),
-        ),
-        rows,
-    )
-
-
-def _pairs_grid(
-    audit: Audit, pairs: Sequence[Pair], start: int, pixels: NDArray[np.uint8] | None
-) -> Grid:
-    """Show pairs side by side: their middle slices, whose they are, and their subsets."""
-    rows: list[list[Cell]] = []
-    for rank, pair in enumerate(pairs, start=start):
-        key = f"audit/pair{rank}"
-        scores = [
-            number(getattr(pair, name), key, name, "fraction") for name in ("correlation", "detail")
+        counts = {"shared": len(split.shared)}
+        counts |= {name: getattr(split, name) for name in COUNTS}
+        counts |= {f"crossing.{kind}": split.crossing[kind] for kind in KINDS}
+        cells = [
+            Cell(count, run=f"audit/{split.name}", quantity=name) for name, count in counts.items()
         ]
-        two = [_scan_cell(audit, pair, n, pixels) for n in (0, 1)]
-        rows.append([*two, KINDS[pair.kind], _subsets_cell(pair), *scores])
-    return Grid(
-        Markup(
-            "<b>Pairs that show one head.</b> Look at the folds: they are as particular to a "
-            "subject as a fingerprint."
-        ),
-        (
-            ("First", ""),
-            ("Second", ""),
-            ("What it is", ""),
-            ("Subsets", ""),
-            ("Correlation", ""),
-            ("Detail", ""),
-        ),
-        rows,
-        left=4,
+        rows.append([split.name, *cells])
+    under = "" if audit.unit == "pictures" else " under another id"
+    caption = (
+        "Duplicates, split by split: how many subjects are in several subsets by their ids, how "
+        f"many of the tested {audit.unit} have a duplicate in training{under}, how many test "
+        "slices equal a training slice in every pixel, and how many pairs are in several subsets."
     )
+    titles = (
+        "Subjects in several subsets",
+        *(title.format(unit=audit.unit) for title in COUNTS.values()),
+        *("Pairs across subsets: identical", "copies", "one head"),
+    )
+    columns = [Column("Split"), *(Column(title, "", "count") for title in titles)]
+    return TableBlock("audit-splits", Table(caption, columns, rows))
 
 
-def _scan_cell(audit: Audit, pair: Pair, n: int, pixels: NDArray[np.uint8] | None) -> Markup:
-    """Return one scan of a pair: its middle slice, whose it is, and its label."""
+def _page_pairs(audit: Audit) -> list[Block]:
+    """Show the pairs that have pictures, for the page of an audit."""
+    pictures = audit.unit == "pictures"
+    if not audit.pairs:
+        scans = "pictures" if pictures else "scans of different subjects"
+        return [Text([f"No two {scans} show one head."])]
+    shown = [pair for pair in audit.pairs if pair.pictures is not None]
+    count = f"{len(audit.pairs)} {'pair' if len(audit.pairs) == 1 else 'pairs'}"
+    first = f", of which the first {len(shown)} are shown" if len(shown) < len(audit.pairs) else ""
+    text = Text([f"{count} of {'pictures' if pictures else 'scans'}{first}."])
+    if not shown:
+        return [text]
+    return [text, _pairs_table(audit, shown, lambda pair: pair.pictures)]
+
+
+def _pairs_table(
+    audit: Audit,
+    pairs: Sequence[Pair],
+    pictures: Callable[[Pair], Any],
+    start: int = 0,
+) -> TableBlock:
+    """Show pairs side by side: their middle slices, their subjects, and their subsets."""
+    rows: list[list[object]] = []
+    for rank, pair in enumerate(pairs, start=start):
+        slices = pictures(pair)
+        scores = [
+            Cell(getattr(pair, name), run=f"audit/pair{rank}", quantity=name)
+            for name in ("correlation", "deviation", "detail")
+        ]
+        scans = [_scan(audit, pair, n, None if slices is None else slices[n]) for n in (0, 1)]
+        rows.append([*scans, KINDS[pair.kind], _subsets(pair), *scores])
+    caption = (
+        "Pairs that show one head. Look at the folds: they are as particular to a subject as a "
+        "fingerprint."
+    )
+    return TableBlock("audit-pairs", Table(caption, PAIRS, rows))
+
+
+def _scan(audit: Audit, pair: Pair, n: int, pixels: Slices | None) -> Markup:
+    """Return one scan of a pair: its middle slice, its subject, session, label and name."""
     picture = Markup()
-    if pixels is not None and pair.rows[n] < len(pixels):
+    if pixels is not None:
         picture = Markup(
             '<img src="{}" alt="Middle slice of {}" width="{}" height="{}"><br>'
-        ).format(picture_source(pixels[pair.rows[n]]), pair.scans[n], SIDE, SIDE)
-    name = pair.scans[n]
-    if audit.unit == "subjects":
-        name = f"{pair.subjects[n]}, session {pair.sessions[n]}"
-    return Markup("{}{} <small>{}</small>").format(picture, name, pair.labels[n])
+        ).format(picture_source(pixels), pair.scans[n], WIDTH, WIDTH)
+    if audit.unit != "subjects":
+        return Markup("{}{} <small>{}</small>").format(picture, pair.scans[n], pair.labels[n])
+    return Markup("{}{}, session {} <small>{}</small><small>{}</small>").format(
+        picture, pair.subjects[n], pair.sessions[n], pair.labels[n], pair.scans[n]
+    )
 
 
-def _subsets_cell(pair: Pair) -> Cell:
+def _subsets(pair: Pair) -> str:
     """Say which splits a pair crosses, and of few splits the subsets of its two scans."""
     crossed = [split for split in pair.subsets if pair.crosses(split)]
     if not crossed:
@@ -227,15 +295,99 @@ def _subsets_cell(pair: Pair) -> Cell:
     return Markup().join(lines)
 
 
+def _shortcuts(audit: Audit) -> list[Block]:
+    caption = (
+        f"Area under the ROC curve over {audit.unit}, with an interval that holds for all families "
+        f"together at {CONFIDENCE} (bootstrap, Bonferroni). Raised from a lower bound of "
+        f"{0.5 + MARGIN:.2f}; of facts in which anatomy has a part, serious from {STRONG:.2f}."
+    )
+    rows = [_shortcut(shortcut) for shortcut in audit.shortcuts]
+    columns = "Facts", "AUC, 0 to 1", Column("Value", "", "fraction"), "Outcome"
+    meaning = (
+        "Each family of facts was given alone to a random forest, cross-validated by subject. What "
+        "tells the label here, a network can learn instead of anatomy."
+    )
+    return [Text([meaning]), TableBlock("shortcuts", Table(caption, columns, rows))]
+
+
+def _shortcut(shortcut: Shortcut) -> list[object]:
+    facts = Cell(shortcut.family, detail=shortcut.holds)
+    if shortcut.auc is None or shortcut.low is None or shortcut.high is None:
+        return [facts, MISSING, MISSING, shortcut.note]
+    level, outcome = "fine", "may be chance"
+    if shortcut.raised:
+        level, outcome = "notice", "anatomy can explain it"
+    if shortcut.serious:
+        level, outcome = "serious", "tells the label"
+    ends = shortcut.low, shortcut.auc, shortcut.high
+    kind, colour = COLOURS[level]
+    return [
+        facts,
+        _axis(*ends, colour),
+        Cell(
+            shortcut.auc,
+            shortcut.low,
+            shortcut.high,
+            run=f"audit/{shortcut.family}",
+            quantity="auc",
+        ),
+        Markup('<span class="{}">{}</span>').format(kind, outcome),
+    ]
+
+
 def _axis(low: float, value: float, high: float, colour: str) -> Markup:
     """Draw an AUC with its interval on an axis from 0 to 1, the line of chance at 0.5."""
     return Markup(
         '<svg viewBox="-6 0 212 18" width="212" height="18" role="img" '
-        'aria-label="{value:.2f}, {low:.2f} to {high:.2f}">'
+        'aria-label="{value}, {low} to {high}">'
         '<line x1="0" x2="200" y1="9" y2="9" stroke="#e9ebef"/>'
         '<line x1="100" x2="100" y1="1" y2="17" stroke="#56606c" stroke-dasharray="2 2"/>'
         '<line x1="{a:.1f}" x2="{b:.1f}" y1="9" y2="9" stroke="{colour}" stroke-width="3"/>'
         '<circle cx="{c:.1f}" cy="9" r="4.5" fill="{colour}"/></svg>'
     ).format(
-        value=value, low=low, high=high, a=200 * low, b=200 * high, c=200 * value, colour=colour
+        **{"value": fraction(value), "low": fraction(low), "high": fraction(high)},
+        **{"a": 200 * low, "b": 200 * high, "c": 200 * value, "colour": colour},
     )
+
+
+def _labels(audit: Audit) -> list[Block]:
+    conflicts: list[Block] = [Text(["No subject is known to be in several classes."])]
+    if audit.conflicts:
+        rows = [(subject, ", ".join(labels)) for subject, labels in audit.conflicts.items()]
+        meaning = (
+            "Subjects in several classes; correct if they changed between visits, else one of the "
+            "labels is wrong."
+        )
+        conflicts = [Text([meaning]), TableBlock("", Table("", ("", ""), rows))]
+    notes = [
+        Markup("<b>{}</b>: {}.").format(finding.check, finding.text)
+        for finding in audit.findings
+        if finding.kind == "split" and finding.name
+    ]
+    return [*conflicts, Text(notes or ["There is no split yet."], "notes")]
+
+
+def _method(audit: Audit) -> list[Block]:
+    terms = (
+        (
+            "Correlation",
+            f" of slices at {SIDE}×{SIDE} pixels, brightness and contrast taken out, at the best "
+            "depth.",
+        ),
+        (
+            "Deviation",
+            ": the same less the mean slice of the cohort at that depth, which leaves what is "
+            "particular to a head.",
+        ),
+        (
+            "Detail",
+            f": correlation of the fine structure of up to three slices at {FINE_SIDE}×{FINE_SIDE} "
+            f"pixels, laid upon each other within {MOST_TURN}° and {REACH} pixels. From "
+            f"{SAME_HEAD:.2f} on two scans count as one head, from {COPY_DETAIL:.2f} on as copies "
+            "of one scan.",
+        ),
+    )
+    return [
+        Text([Markup("<b>{}</b>{}").format(*term) for term in terms], "list"),
+        Text(audit.notes, "notes"),
+    ]

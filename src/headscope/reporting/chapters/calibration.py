@@ -1,117 +1,107 @@
 """The chapter on calibration: are probabilities right, and where would validation cut them."""
 
-from collections.abc import Sequence
-from itertools import cycle
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from string import ascii_lowercase
-
-from markupsafe import Markup
 
 from headscope.analysis.results.calibration import Calibration, analyse_calibration
 from headscope.figures.reliability import plot_reliability
+from headscope.metrics.scores import BINS
 from headscope.record import Run
-from headscope.reporting.numbers import number
-from headscope.reporting.parts import (
-    Cell,
-    Chapter,
-    Folded,
-    Grid,
-    Part,
-    Plate,
-    Words,
-    bounded,
-    named,
-)
-from headscope.reporting.pictures import drawn
+from headscope.reporting.blocks import Block, Chapter, FigureBlock, Fold, TableBlock, Text
+from headscope.reporting.chapters.runs import named
+from headscope.reporting.numbers import CONFIDENCE
+from headscope.reporting.pictures import draw
+from headscope.tables import Cell, Column, Table
+
+SCORES = {"nll": ("NLL", "nats"), "brier": ("Brier score", ""), "ece": ("Calibration error", "")}
 
 
 def calibration_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
     """Say whether probabilities are right, and where validation would cut them."""
-    found = {run.name: analyse_calibration(run) for run in runs}
-    points = _thresholds(runs, found)
-    cut = "; thresholds on a subject's probability are chosen on validation too, and told on test."
-    parts: list[Part] = [
-        Words(
-            (
-                "A probability is worth what it says if of the slices called with 80% four in five "
-                "are right. One temperature, fitted on validation, divides all logits"
-                f"{cut if points.rows else '.'}",
-            )
-        ),
-        _temperatures(runs, found),
-    ]
-    if points.rows:
-        parts.append(points)
-    parts.append(
-        Folded(
-            "Reliability, run by run",
-            [
-                _reliable(run, letter, found[run.name], figures)
-                for letter, run in zip(cycle(ascii_lowercase), runs, strict=False)
-            ],
-        )
+    results = {run.name: analyse_calibration(run) for run in runs}
+    points = _thresholds(runs, results)
+    cut = "; thresholds on a subject's probability are chosen on validation too, and judged on test"
+    meaning = (
+        "A probability is worth what it says if of the slices predicted with 80% four in five are "
+        "correct. One temperature, fitted on validation, divides all logits"
+        f"{cut if points else ''}."
     )
-    title = "Calibration and thresholds" if points.rows else "Calibration"
-    return Chapter("calibration", title, parts)
+    diagrams = [_diagram(run, results[run.name], figures) for run in runs]
+    blocks: list[Block] = [
+        Text([meaning]),
+        _temperatures(runs, results),
+        *points,
+        Fold("Reliability, run by run", diagrams),
+    ]
+    title = "Calibration and thresholds" if points else "Calibration"
+    return Chapter("calibration", title, blocks)
 
 
-def _reliable(run: Run, letter: str, found: Calibration, figures: Path) -> Plate:
+def _diagram(run: Run, calibration: Calibration, figures: Path) -> FigureBlock:
     alt = f"{run.setting.title}: accuracy against confidence on test."
-    picture = drawn(plot_reliability(found), figures / f"reliability-{run.name}", alt)
-    caption = Markup("<b>Figure 10{}.</b> {}, {}: how confident calls are, and how often right.")
-    return Plate(picture, caption.format(letter, run.setting.title, run.setting.network))
+    picture = draw(plot_reliability(calibration), figures / f"reliability-{run.name}", alt)
+    caption = (
+        f"{run.setting.title}, {run.setting.network}: how confident predictions are, and how often "
+        "correct."
+    )
+    return FigureBlock("reliability", picture, caption)
 
 
-def _temperatures(runs: Sequence[Run], found: dict[str, Calibration]) -> Grid:
-    rows: list[list[Cell]] = []
+def _temperatures(runs: Sequence[Run], results: Mapping[str, Calibration]) -> TableBlock:
+    rows: list[list[object]] = []
     for run in runs:
-        each = found[run.name]
-        cells: list[Cell] = [named(run), number(each.temperature, run.name, "temperature")]
-        for name in ("nll", "brier", "ece"):
-            for when, state in (("before", each.before), ("after", each.after)):
-                value = getattr(state, name) if state is not None else None
-                cells.append(number(value, run.name, f"{when}.{name}", "fraction"))
-        rows.append(cells)
-    scores = (("NLL", "nats"), ("Brier score", ""), ("Calibration error", ""))
+        result = results[run.name]
+        states = {"before": result.before, "after": result.after}
+        scores = [
+            Cell(getattr(state, name, None), run=run.name, quantity=f"{when}.{name}")
+            for name in SCORES
+            for when, state in states.items()
+        ]
+        rows.append(
+            [named(run), Cell(result.temperature, run=run.name, quantity="temperature"), *scores]
+        )
     columns = [
-        (f"{title}, {when}", unit) for title, unit in scores for when in ("as trained", "at T")
+        Column(f"{title}, {when}", unit, "fraction")
+        for title, unit in SCORES.values()
+        for when in ("as trained", "at T")
     ]
-    return Grid(
-        Markup(
-            "<b>Table 12.</b> Temperature T fitted on validation, and what it does on test slices "
-            "(negative log-likelihood, Brier score, expected calibration error in 15 bins). T "
-            "above "
-            "1 means the network was too sure."
-        ),
-        [("Run", ""), ("T", ""), *columns],
-        rows,
+    caption = (
+        "Temperature T fitted on validation, and what it does on test slices (negative "
+        f"log-likelihood, Brier score, expected calibration error in {BINS} bins). T above 1 means "
+        "that the network was too sure."
     )
+    columns = [Column("Run"), Column("T", "", "significant"), *columns]
+    return TableBlock("temperatures", Table(caption, columns, rows))
 
 
-def _thresholds(runs: Sequence[Run], found: dict[str, Calibration]) -> Grid:
-    rows: list[list[Cell]] = []
+def _thresholds(runs: Sequence[Run], results: Mapping[str, Calibration]) -> list[TableBlock]:
+    """Return the table of thresholds, if any are chosen."""
+    rows: list[list[object]] = []
     for run in runs:
-        for k, point in enumerate(found[run.name].points):
-            key = f"point{k}"
-            cells: list[Cell] = [named(run), point.rule]
-            cells.append(number(point.threshold, run.name, f"{key}.threshold", "fraction"))
-            for name in ("sensitivity", "specificity"):
-                low, high = getattr(point, f"{name}_low"), getattr(point, f"{name}_high")
-                value = getattr(point, name)
-                cells.append(bounded(value, low, high, run.name, f"{key}.{name}", "percent"))
-            rows.append(cells)
-    return Grid(
-        Markup(
-            "<b>Table 13.</b> Thresholds on a subject's probability of {}, chosen on validation, "
-            "and their sensitivity and specificity on test with Wilson's 95% intervals."
-        ).format(found[runs[0].name].positive_class),
-        (
-            ("Run", ""),
-            ("Rule on validation", ""),
-            ("Threshold", ""),
-            ("Sensitivity, test", "%"),
-            ("Specificity, test", "%"),
-        ),
-        rows,
-        left=2,
+        for k, point in enumerate(results[run.name].points):
+            threshold = Cell(point.threshold, run=run.name, quantity=f"point{k}.threshold")
+            shares = [
+                Cell(
+                    getattr(point, name),
+                    getattr(point, f"{name}_low"),
+                    getattr(point, f"{name}_high"),
+                    run=run.name,
+                    quantity=f"point{k}.{name}",
+                )
+                for name in ("sensitivity", "specificity")
+            ]
+            rows.append([named(run), point.rule, threshold, *shares])
+    if not rows:
+        return []
+    caption = (
+        f"Thresholds on a subject's probability of {results[runs[0].name].positive_class}, chosen "
+        "on validation, and their sensitivity and specificity on test with Wilson's "
+        f"{CONFIDENCE} intervals."
     )
+    columns = (
+        *("Run", "Rule on validation"),
+        Column("Threshold", "", "fraction"),
+        Column("Sensitivity, test", "%", "percent"),
+        Column("Specificity, test", "%", "percent"),
+    )
+    return [TableBlock("thresholds", Table(caption, columns, rows))]

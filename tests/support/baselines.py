@@ -2,8 +2,8 @@
 
 After a change that is meant, look at each figure and renew its picture:
 
-    python -m tests.baselines            # all, in tests/baseline/
-    python -m tests.baselines confusion  # one
+    python -m tests.support.baselines            # all, in tests/baseline/
+    python -m tests.support.baselines confusion  # one
 """
 
 import sys
@@ -27,10 +27,10 @@ from headscope.analysis.representation.location import FlattenAnalysis, Probe, S
 from headscope.analysis.representation.stages import StageTransfer, TransferAnalysis
 from headscope.analysis.results.calibration import Calibration, Reliability
 from headscope.analysis.results.table import LogitScatter
-from headscope.figures.style import styled
-from tests.leakage_results import dose, gap, identity, permutation_tests
+from headscope.figures.style import apply_style
+from tests.support.leakage_results import dose, gap, identity, permutation_tests
 
-FOLDER = Path(__file__).parent / "baseline"
+FOLDER = Path(__file__).parents[1] / "baseline"
 DPI, REDUCTION = 104, 2  # drawn fine and then averaged: versions differ at the edges of letters
 TILE = 6  # pixels: side of the squares that are compared
 VERSION = ".".join(mpl.__version__.split(".")[:2])
@@ -38,7 +38,7 @@ NAMES = ("NC", "AD")
 RUNS = ("frozen, subject split", "finetune, subject split", "scratch, slice split")
 
 
-@styled
+@apply_style
 def save(figure: Figure, path: Path) -> Path:
     """Write the picture at 52 dpi."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -276,7 +276,7 @@ def leak_gap() -> Figure:
 
 def identities() -> Figure:
     results = [identity(), identity(seed=1, known=0.95), identity("scratch")]
-    return figures.plot_identity(results, "Who is it?")
+    return figures.plot_identity(results, "Re-identification")
 
 
 def calls(accuracy: np.ndarray, ece: float) -> Reliability:
@@ -311,7 +311,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "confusion": confusion,
     "history": history,
     "permutations": permutations,
-    "dose": lambda: figures.plot_dose(dose(), "Dose of leakage"),
+    "dose": lambda: figures.plot_dose(dose(), "Dose–response of leakage"),
     "leak-gap": leak_gap,
     "identity": identities,
     "reliability": reliability,

@@ -1,0 +1,249 @@
+"""What the page is made of: text, tables, figures, folds and boxes, in chapters."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from string import ascii_lowercase
+from typing import Any, ClassVar, Final, Literal
+
+from markupsafe import Markup, escape
+
+from headscope.reporting.numbers import bounded
+from headscope.reporting.pictures import Picture
+from headscope.tables import Cell, Column, Table
+from headscope.text import MISSING, show
+
+Sentence = Markup | str
+ABOVE: Final = Cell("")  # continues the cell above
+
+
+@dataclass(frozen=True)
+class Text:
+    """Sentences, one per paragraph, note, item or step."""
+
+    sentences: Sequence[Sentence]
+    style: Literal["paragraphs", "notes", "list", "steps", "quote"] = "paragraphs"
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class HeadCell:
+    """A cell of a table's head, and how many columns and rows it spans."""
+
+    title: str
+    unit: str = ""
+    columns: int = 1
+    rows: int = 1
+    left: bool = False
+
+
+@dataclass(frozen=True)
+class BodyCell:
+    """A cell of a table's body as HTML, the rows it spans, and its classes in page.css."""
+
+    html: Markup
+    rows: int
+    style: str
+
+
+@dataclass(frozen=True)
+class TableBlock:
+    """A table, with its title as caption; without titles of columns it lists facts.
+
+    Attributes
+    ----------
+    key
+        Tables of one key share a number.
+    table
+        Title, columns, rows and notes.
+    over
+        For each column the title that it shares with its neighbours, or ''.
+    tinted
+        Rows on a tinted ground.
+    headings
+        Headings across all columns, by the row that they precede.
+    """
+
+    key: str
+    table: Table
+    over: Sequence[str] = ()
+    tinted: Collection[int] = ()
+    headings: Mapping[int, str] = field(default_factory=dict)
+    kind: ClassVar[str] = "table"
+
+    @property
+    def facts(self) -> bool:
+        """Whether it lists facts: names and values."""
+        return not any(column.name for column in self.table.columns)
+
+    @property
+    def head(self) -> list[list[HeadCell]]:
+        """The one or two rows of its head."""
+        columns = self.table.columns
+        over = self.over or [""] * len(columns)
+        deep = 2 if any(over) else 1
+        first: list[HeadCell] = []
+        second: list[HeadCell] = []
+        for title, group in groupby(range(len(columns)), key=lambda k: over[k]):
+            cells = [
+                HeadCell(columns[k].name, columns[k].unit, 1, 1 if title else deep, self._left[k])
+                for k in group
+            ]
+            (second if title else first).extend(cells)
+            if title:
+                first.append(HeadCell(title, columns=len(cells)))
+        return [first, second] if second else [first]
+
+    @property
+    def body(self) -> list[list[BodyCell]]:
+        """Its rows of cells, without those that continue the cell above."""
+        rows, left = self.table.rows, self._left
+        body = []
+        for n, row in enumerate(rows):
+            cells = []
+            for k, (cell, column) in enumerate(zip(row, self.table.columns, strict=True)):
+                if cell is ABOVE:
+                    continue
+                end = n + 1
+                while end < len(rows) and rows[end][k] is ABOVE:
+                    end += 1
+                html = set_cell(cell, column.format)
+                places = {"left": left[k], "first": k == 0, "last": end == len(rows)}
+                style = " ".join(name for name, holds in places.items() if holds)
+                cells.append(BodyCell(html, end - n, style))
+            body.append(cells)
+        return body
+
+    @property
+    def _left(self) -> list[bool]:
+        """Which columns hold words, and are set flush left."""
+        return [any(map(_holds_words, cells)) for cells in zip(*self.table.rows, strict=True)] or [
+            True
+        ] * len(self.table.columns)
+
+
+@dataclass(frozen=True)
+class FigureBlock:
+    """A figure with its caption; figures of one `key` share a number.
+
+    `width` is half, one, wide or empty: a rule in page.css.
+    """
+
+    key: str
+    picture: Picture
+    caption: Sentence
+    width: str = "half"
+    kind: ClassVar[str] = "figure"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that open on demand, and what to click on."""
+
+    summary: str
+    blocks: "Sequence[Block]"
+    kind: ClassVar[str] = "fold"
+
+
+@dataclass(frozen=True)
+class Box:
+    """Blocks that are set together, by the rule of that name in page.css, under a heading."""
+
+    style: Literal["", "run", "beside", "curves", "scatters"]
+    blocks: "Sequence[Block]"
+    heading: str = ""
+    below: str = ""
+    kind: ClassVar[str] = "box"
+
+
+Block = Text | TableBlock | FigureBlock | Fold | Box
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A section of the page: key, title, and its blocks in their order."""
+
+    key: str
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Label:
+    """The number of a figure or table, as 'Figure 3b', and its id, as 'figure-weights-2'."""
+
+    text: str
+    id: str
+
+
+def refer(name: str) -> Markup:
+    """Return a link to a figure or table by its id, as 'figure-weights', for a sentence.
+
+    `render_page` gives the link its number as text, which only the whole page knows.
+    """
+    return Markup('<a href="#{}"></a>').format(name)
+
+
+def label_blocks(chapters: Iterable[Chapter]) -> tuple[dict[int, Label], dict[str, str]]:
+    """Number figures and tables in the order in which they stand on the page.
+
+    Parameters
+    ----------
+    chapters
+        All chapters, in their order.
+
+    Returns
+    -------
+    labels
+        By `id()` of the block.
+    references
+        What a reference to a key says: 'Figure 3' by 'figure-weights'.
+    """
+    groups: dict[tuple[str, str], list[Block]] = {}
+    for chapter in chapters:
+        for block in _walk(chapter.blocks):
+            if isinstance(block, TableBlock | FigureBlock) and block.key:
+                groups.setdefault((block.kind, block.key), []).append(block)
+    labels, references, counts = {}, {}, {"figure": 0, "table": 0}
+    for (kind, key), blocks in groups.items():
+        counts[kind] += 1
+        text, name = f"{kind.capitalize()} {counts[kind]}", f"{kind}-{key}"
+        references[name] = text
+        for place, block in enumerate(blocks):
+            letter = letter_of(place) if len(blocks) > 1 else ""
+            labels[id(block)] = Label(text + letter, f"{name}-{place + 1}" if place else name)
+    return labels, references
+
+
+def letter_of(place: int) -> str:
+    """Return a, b, … z, aa, ab, … of a place in a series."""
+    before, last = divmod(place, len(ascii_lowercase))
+    return (letter_of(before - 1) if before else "") + ascii_lowercase[last]
+
+
+def cells_of(result: Any, columns: Mapping[str, Column], run: str, prefix: str) -> list[Cell]:
+    """Return a cell for each attribute of a result that has a column."""
+    return [Cell(getattr(result, name), run=run, quantity=f"{prefix}.{name}") for name in columns]
+
+
+def set_cell(cell: Cell, form: str) -> Markup:
+    """Return a cell as HTML; a number that names its run carries its full value."""
+    if not isinstance(cell.value, str) and cell.run:
+        ends, form = (cell.low, cell.high), cell.format or form
+        html = bounded(cell.value, ends, cell.run, cell.quantity, form, pair=cell.pair)  # type: ignore[arg-type]
+    else:
+        html = escape(show(cell.value, cell.format or form))
+    return html + Markup(" <small>{}</small>").format(cell.detail) if cell.detail else html
+
+
+def _holds_words(cell: Cell) -> bool:
+    """Whether a cell is text; numbers that are set already are none."""
+    numeric = (Markup('<span class="num"'), MISSING)
+    return isinstance(cell.value, str) and cell is not ABOVE and not cell.value.startswith(numeric)
+
+
+def _walk(blocks: Iterable[Block]) -> Iterator[Block]:
+    for block in blocks:
+        yield block
+        if isinstance(block, Fold | Box):
+            yield from _walk(block.blocks)

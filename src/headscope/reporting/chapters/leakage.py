@@ -1,0 +1,166 @@
+"""The chapter on leakage: gap, permuted labels, re-identification and dose–response."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from headscope.analysis.leakage.analysis import Leakage
+from headscope.analysis.leakage.dose_response import DoseResponse
+from headscope.analysis.leakage.permutation import PermutationTest
+from headscope.analysis.leakage.reidentification import Reidentification
+from headscope.analysis.leakage.split_gap import Gap
+from headscope.figures.leakage import plot_dose, plot_gap, plot_identity, plot_permutations
+from headscope.reporting.blocks import Block, Chapter, FigureBlock, Fold, TableBlock, Text
+from headscope.reporting.chapters.audit import level_mark
+from headscope.reporting.chapters.runs import group_by
+from headscope.reporting.numbers import CONFIDENCE, number
+from headscope.reporting.pictures import draw
+from headscope.tables import Cell, Column, Table
+
+GAPS: Final = {
+    "slice_accuracy": "Slice accuracy",
+    "subject_accuracy": "Subject accuracy",
+    "slice_balanced_accuracy": "Balanced accuracy over slices",
+    "subject_balanced_accuracy": "Balanced accuracy over subjects",
+    "slice_auc": "AUC over slices",
+    "subject_auc": "AUC over subjects",
+}
+GAP: Final = (
+    *("Network", "Score"),
+    Column("Seeds", "", "count"),
+    Column("Split by subject", "%", "points"),
+    Column("Split by slice", "%", "points"),
+    Column("Gap", "points", "points"),
+)
+PROBES: Final = {
+    "nearest_subject": Column("Subject, nearest neighbour", "%", "percent"),
+    "linear_subject": Column("Subject, linear", "%", "percent"),
+    "nearest_class": Column("Class, nearest neighbour", "%", "percent"),
+    "linear_class": Column("Class, linear", "%", "percent"),
+}
+
+
+def leakage_chapter(leakage: Leakage, figures: Path) -> Chapter:
+    """Say what the split is worth."""
+    meaning = (
+        "The paper splits slices, so neighbours of one scan are in training and in test. Here is "
+        "what that is worth. Labels permuted by subject are the sharpest test: nothing about the "
+        "classes can be learned from them, so what stays above chance was learned of the subjects."
+    )
+    findings = Table(
+        "What was asked of the runs, and the outcome.",
+        ("Question", "Outcome", "Result"),
+        [[one.check, level_mark(one.level), one.text] for one in leakage.findings],
+    )
+    by_network = group_by(leakage.permuted, lambda test: (test.architecture, test.variant))
+    blocks: list[Block] = [Text([meaning]), TableBlock("leakage", findings)]
+    if leakage.gaps:
+        blocks.append(_gaps(leakage.gaps, figures))
+    blocks += [_permutations(tests, figures) for _, tests in by_network]
+    if leakage.reidentification:
+        blocks.append(_identity(leakage.reidentification, figures))
+    blocks += [_dose(dose, figures) for dose in leakage.dose_responses]
+    if leakage.gaps:
+        blocks.append(Fold("The gap in numbers", [_gap_table(leakage.gaps)]))
+    if leakage.reidentification:
+        blocks.append(Fold("The probes in numbers", [_identity_table(leakage.reidentification)]))
+    blocks.append(Text(leakage.notes))
+    return Chapter("leakage", "What the split is worth", blocks)
+
+
+def _gaps(gaps: Sequence[Gap], figures: Path) -> FigureBlock:
+    alt = "Accuracy under both splits, joined by the gap, one row per network and regime."
+    picture = draw(plot_gap(gaps), figures / "leakage-gap", alt)
+    caption = (
+        "The same networks under both splits: accuracy of slices and of subjects, joined by the "
+        "gap."
+    )
+    return FigureBlock("gap", picture, caption)
+
+
+def _gap_table(gaps: Sequence[Gap]) -> TableBlock:
+    rows: list[list[object]] = []
+    for gap in gaps:
+        run = f"{gap.architecture}-{gap.variant}"
+        for key, title in GAPS.items():
+            if key not in gap.scores:
+                continue
+            score = gap.scores[key]
+            low, high = 100 * score.low, 100 * score.high
+            means = [
+                Cell(100 * sum(values) / len(values), run=run, quantity=f"{way}.{key}")
+                for way, values in (("by_subject", score.by_subject), ("by_slice", score.by_slice))
+            ]
+            rows.append(
+                [
+                    f"{gap.architecture}, {gap.variant}",
+                    title,
+                    Cell(len(gap.seeds), run=run, quantity="gap.seeds"),
+                    *means,
+                    Cell(100 * score.gap, low, high, run=run, quantity=f"gap.{key}"),
+                ]
+            )
+    caption = (
+        f"The leakage gap, slice less subject split, in per cent (AUC times 100), with a "
+        f"{CONFIDENCE} interval over subjects; subjects of both tests are drawn as one. With one "
+        "seed the interval speaks of these networks alone; with several, the variance between "
+        "seeds is in it. Networks that predict one class for all test slices have no gap."
+    )
+    return TableBlock("gap", Table(caption, GAP, rows))
+
+
+def _permutations(tests: Sequence[PermutationTest], figures: Path) -> FigureBlock:
+    """Draw the permutations of one network's runs."""
+    network = tests[0].architecture, tests[0].variant
+    alt = f"Distribution of test accuracy under permuted labels, by split; {', '.join(network)}."
+    stem = figures / f"permuted-{'-'.join(network).replace('/', '-')}"
+    caption = (
+        f"{', '.join(network)}: balanced slice accuracy of the test with labels permuted by "
+        f"subject ({tests[0].draws} draws per run, {tests[0].source}), and as observed. With a "
+        "leak-free split the distribution is centred on chance."
+    )
+    return FigureBlock("permutations", draw(plot_permutations(tests), stem, alt), caption)
+
+
+def _identity(results: Sequence[Reidentification], figures: Path) -> FigureBlock:
+    alt = "How well features tell subjects and classes apart, one row per regime, with chance."
+    picture = draw(plot_identity(results), figures / "identity", alt)
+    caption = "Do the features tell subjects apart, or diagnoses? Test slices; chance in grey."
+    return FigureBlock("identity", picture, caption)
+
+
+def _identity_table(results: Sequence[Reidentification]) -> TableBlock:
+    rows: list[list[object]] = []
+    for result in results:
+        cells = []
+        for name in PROBES:
+            probe = getattr(result, name)
+            chance = number(probe.chance, result.run, f"{name}.chance", "percent")
+            cells.append(
+                Cell(
+                    probe.accuracy,
+                    detail="chance " + chance,
+                    run=result.run,
+                    quantity=f"{name}.accuracy",
+                )
+            )
+        subjects = Cell(result.subjects, run=result.run, quantity="identity.subjects")
+        rows.append([result.run, result.over, subjects, *cells])
+    caption = (
+        "Accuracy of probes on the features of test slices, chance below. A subject is to be "
+        "re-identified from other sessions, or from other slices; a class is to be predicted from "
+        "other subjects."
+    )
+    first = Column("Run"), Column("Re-identified over"), Column("Subjects", "", "count")
+    return TableBlock("identity", Table(caption, [*first, *PROBES.values()], rows))
+
+
+def _dose(dose: DoseResponse, figures: Path) -> FigureBlock:
+    title = f"{dose.architecture}, {dose.variant}"
+    stem = figures / f"dose-{dose.architecture}-{dose.variant}".replace("/", "-")
+    alt = f"Slice accuracy by the share of test subjects let into training; {title}."
+    caption = (
+        f"{title}: dose–response of leakage. Of a growing share of the test subjects one half of "
+        "the slices goes into training, which stays as large as it was; the other half is judged."
+    )
+    return FigureBlock("dose", draw(plot_dose(dose), stem, alt), caption)

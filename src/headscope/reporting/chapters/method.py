@@ -1,0 +1,165 @@
+"""The last chapters: training curves, the freeze certificate, method and settings, citation."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from headscope.record import Run
+from headscope.reporting.blocks import (
+    Block,
+    Box,
+    Chapter,
+    FigureBlock,
+    Fold,
+    TableBlock,
+    Text,
+    label_blocks,
+    refer,
+)
+from headscope.reporting.numbers import CONFIDENCE
+from headscope.reporting.pictures import history_picture
+from headscope.tables import Cell, Table
+
+FREEZING: Final = ("frozen", "layerwise")  # how the names of regimes begin that freeze something
+SHOWN_DIGITS: Final = 12  # of a SHA-256
+PAPER: Final = {  # of the paper, by what stands for it here
+    "table-results": "Table 2",
+    "figure-flattening": "Fig. 1",
+    "figure-logits": "Fig. 2",
+    "figure-weights": "Fig. 3",
+}
+
+
+def curves_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
+    """Draw loss and accuracy of each run over its epochs."""
+    meaning = (
+        "Training slice accuracy that rises to 100% while validation stays level shows slices "
+        "that were memorised. All panels have the same axis of slice accuracy unless one falls "
+        "below it."
+    )
+    curves = [
+        FigureBlock(
+            "curves",
+            history_picture(run, figures / f"history-{run.name}"),
+            f"{run.setting.title}, {run.setting.network}: mean cross-entropy per slice, and share "
+            "of correct slices: of training batches as they came, of validation slices after the "
+            "epoch. The table gives those of the network whose weights were kept.",
+            "",
+        )
+        for run in runs
+    ]
+    return Chapter("curves", "Training curves", [Text([meaning]), Box("curves", curves)])
+
+
+def freeze_chapter(runs: Sequence[Run]) -> Chapter:
+    """Show the fingerprints of what each run froze, before and after training."""
+    frozen = [run for run in runs if run.setting.regime.startswith(FREEZING)]
+    blocks: list[Block] = [Text(["No run here froze anything."])]
+    if frozen:
+        meaning = (
+            "What a regime freezes must end as it began, every parameter and every buffer. Its "
+            "fingerprint before and after training says whether it did: of everything outside the "
+            "classifier, or of the stages that do not train."
+        )
+        caption = Markup(
+            "SHA-256 of what each run froze, first {} digits; the whole is in "
+            "<code>metrics.json</code>."
+        ).format(SHOWN_DIGITS)
+        columns = "Run", "Before", "After", "Covers", "Outcome"
+        table = Table(caption, columns, list(map(_certificate, frozen)))
+        blocks = [Text([meaning]), TableBlock("freeze", table)]
+    return Chapter("freeze", "Freeze certificate", blocks)
+
+
+def _certificate(run: Run) -> list[object]:
+    certificate = run.metrics["freeze_certificate"]
+    hashes = [
+        Markup('<span class="hash" title="{}">{}…</span>').format(digest, digest[:SHOWN_DIGITS])
+        for digest in (certificate["before"], certificate["after"])
+    ]
+    outcome = Markup('<span class="bad">changed: this run was not frozen</span>')
+    if certificate["identical"]:
+        outcome = Markup('<span class="good">identical, to the bit</span>')
+    covers = certificate.get("covers", "everything outside the classifier")
+    name = Cell(run.setting.title, detail=run.setting.network)
+    return [name, *hashes, covers, outcome]
+
+
+def settings_chapter(
+    runs: Sequence[Run], environment: Mapping[str, str], before: Sequence[Chapter]
+) -> Chapter:
+    """State how the runs trained, their settings and versions; `before` are the chapters so far."""
+    references = label_blocks(before)[1]
+    shown = [
+        Markup("{} ({})").format(refer(name), title)
+        for name, title in PAPER.items()
+        if name in references
+    ]
+    blocks: list[Block] = [
+        Text(
+            [
+                Markup(
+                    "Figures and tables are numbered as they stand on this page. Those of the "
+                    "paper are rebuilt in {}."
+                ).format(Markup(", ").join(shown)),
+                Markup(
+                    "Each row trains by stochastic gradient descent on the cross-entropy of "
+                    "slices; its weights are those after the last epoch or, where "
+                    "<code>select</code> is best, of the lowest validation loss: nothing is chosen "
+                    "on test. Intervals at {} come from a bootstrap over the test subjects of each "
+                    "class. Every number above can be recomputed from <code>head.npz</code>, "
+                    "<code>features.npz</code> and <code>predictions.tsv</code> of its run."
+                ).format(CONFIDENCE),
+            ]
+        ),
+        *(_facts(run.name, run.settings) for run in runs),
+    ]
+    if environment:
+        blocks.append(_facts("Versions and machine", environment))
+    return Chapter("settings", "Method and settings", blocks)
+
+
+def _facts(summary: str, facts: Mapping[str, Any]) -> Fold:
+    rows = [(str(name), _plain(value)) for name, value in facts.items()]
+    return Fold(summary, [TableBlock("", Table("", ("", ""), rows))])
+
+
+def _plain(value: Any) -> str:
+    """Return a setting as text: a mapping as its items, a list as its members."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {part}" for name, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def read_environment(path: Path) -> dict[str, str]:
+    """Return the versions as flat text, or nothing where none were recorded."""
+    if not path.is_file():
+        return {}
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    packages = stored.pop("packages", {})
+    return {str(name): str(value) for name, value in (stored | packages).items()}
+
+
+def cite_chapter() -> Chapter:
+    """Name the paper whose figures are rebuilt."""
+    paper = Markup(
+        "Khagi, B., and Kwon, G.-R. (2022). Analysis of Weights and Feature Patterns in Popular 2D "
+        "Deep Neural Networks Models for MRI Image Classification. <em>Journal of Multimedia "
+        "Information System</em> 9(3), 177–182. doi:10.33851/JMIS.2022.9.3.177"
+    )
+    blocks = [
+        Text(["The figures rebuild, and put beside their null model, those of"]),
+        Text([paper], "quote"),
+        Text(
+            [
+                "Name headscope with its version, and report scores over subjects with their "
+                "intervals."
+            ]
+        ),
+    ]
+    return Chapter("cite", "How to cite", blocks)

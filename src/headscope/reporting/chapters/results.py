@@ -1,0 +1,276 @@
+"""The chapter on results: the table of settings, what it has no room for, and comparisons."""
+
+from collections.abc import Mapping, Sequence
+from math import isnan, nan
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+from markupsafe import Markup
+
+from headscope.analysis.results.comparisons import Comparison, Comparisons
+from headscope.analysis.results.settings import SettingResult
+from headscope.record import Run
+from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text
+from headscope.reporting.chapters.classes import class_blocks
+from headscope.reporting.chapters.runs import group_by, named
+from headscope.reporting.numbers import CONFIDENCE, bounded
+from headscope.tables import Cell, Column, Table
+from headscope.text import MISSING
+
+SLICES: Final = "Slice accuracy (%)"
+AREA: Final = "Area under the ROC curve, test"
+SETTINGS: Final = (  # title of a column, and the one that it shares
+    (Column("Regime"), ""),
+    (Column("Split"), ""),
+    (Column("Runs"), ""),
+    (Column("Epochs"), ""),
+    (Column("training"), SLICES),
+    (Column("validation"), SLICES),
+    (Column("test"), SLICES),
+    (Column("Subject accuracy, test", "%"), ""),
+    (Column("Larger class, of subjects", "%"), ""),
+    (Column("slices"), AREA),
+    (Column("subjects"), AREA),
+    (Column("Test subjects"), ""),
+    (Column("Training time", "min:sec"), ""),
+)
+TESTS: Final = {
+    "slice_accuracy": Column("Slice accuracy", "%", "percent"),
+    "subject_accuracy": Column("Subject accuracy", "%", "percent"),
+    "slice_auc": Column("AUC over slices", "", "fraction"),
+    "subject_auc": Column("AUC over subjects", "", "fraction"),
+}
+FURTHER: Final = {
+    "balanced_accuracy": Column("Balanced accuracy", "%", "percent"),
+    "sensitivity": Column("Sensitivity", "%", "percent"),
+    "specificity": Column("Specificity", "%", "percent"),
+    "f1": Column("F1", "", "fraction"),
+    "mcc": Column("MCC", "", "fraction"),
+    "average_precision": Column("Average precision", "", "fraction"),
+    "brier": Column("Brier score", "", "fraction"),
+    "ece": Column("Calibration error", "", "fraction"),
+}
+COMPARED: Final = (
+    "First",
+    "Second",
+    "Split",
+    Column("Subjects", "", "count"),
+    Column("Subject accuracy", "points", "points"),
+    Column("p", "", "probability"),
+    Column("Slice accuracy", "points", "points"),
+    Column("AUC over subjects", "", "fraction"),
+    Column("p", "", "probability"),
+)
+MIXED: Final = ("shared_subjects", "test_duplicates", "test_equal_slices")
+AGGREGATES: Final = {
+    "mean": "the mean over its slices",
+    "logits": "that of the mean logits of its slices",
+    "vote": "the share of its slices that are predicted as the class",
+}
+
+
+def results_chapter(
+    table: pd.DataFrame,
+    results: Sequence[SettingResult],
+    failures: Mapping[str, str],
+    compared: Comparisons,
+    figures: Path,
+) -> Chapter:
+    """Show what each setting reached: `table` is that of `settings_table`, with its markers."""
+    runs = [run for result in results for run in result.runs]
+    names = dict.fromkeys(str(run.settings.get("aggregate", "mean")) for run in runs)
+    aggregate = " or ".join(AGGREGATES[name] for name in names)
+    blocks = [
+        Text(
+            [
+                "The columns follow Table 2 of the paper, with what it leaves out: scores over "
+                "subjects, and intervals that resample subjects and not slices."
+            ]
+        ),
+        _settings_table(table),
+        Text(
+            [
+                Markup(
+                    "Slice accuracy counts slices, subject accuracy counts subjects: a subject's "
+                    "probability is {}. With more than two classes an area under the ROC curve is "
+                    "the mean of each class against the rest. Full digits are in "
+                    "<code>table.tsv</code>, those of each run in <code>runs.tsv</code>."
+                ).format(aggregate)
+            ],
+            "notes",
+        ),
+        *_failures(failures),
+        *_single_runs(results),
+        _further_scores(runs),
+        *class_blocks(runs, figures),
+        *_comparisons(compared),
+    ]
+    return Chapter("results", "Results", blocks)
+
+
+def _settings_table(table: pd.DataFrame) -> TableBlock:
+    rows: list[list[object]] = []
+    headings: dict[int, str] = {}
+    tinted: list[int] = []
+    for network, settings in group_by(table.to_dict("records"), lambda row: row["architecture"]):
+        headings[len(rows)] = str(network)
+        for row in settings:
+            if any(row.get(name) for name in MIXED):
+                tinted.append(len(rows))
+            rows.append(_setting(row))
+    caption = (
+        f"One row per setting: folds are pooled, seeds averaged. Accuracies in per cent, "
+        f"{CONFIDENCE} intervals below them (bootstrap over test subjects, and over seeds where "
+        "there are several; Wilson's where the bootstrap cannot tell). The larger class is what "
+        "predicting the commonest class of the test for all gives. Rows on a tinted ground have "
+        "slices of one subject, or duplicates, in training and in test."
+    )
+    columns, over = zip(*SETTINGS, strict=True)
+    return TableBlock("results", Table(caption, columns, rows), over, tinted, headings)
+
+
+def _setting(row: Mapping[Any, Any]) -> list[object]:
+    def score(name: str, form: str = "percent") -> Markup:
+        """Return a score with the bootstrap's interval, or else Wilson's, or none."""
+        way = "_wilson" if isnan(row.get(f"{name}_low", nan)) else ""
+        ends = [row.get(f"{name}{way}_{end}", nan) for end in ("low", "high")]
+        return bounded(row[name], ends, row["run"], name, form, way)
+
+    constant, runs = row["one_class_runs"], row["runs"]
+    many = "" if runs == 1 else f"{constant} of {runs} runs: "
+    seeds = f"seed{'s' if ',' in row['seed'] else ''} {row['seed']}"
+    folds = f"{row['folds']} folds, " if row["folds"] else ""
+    return [
+        Cell(row["name"], detail=row["regime"] if row["name"] != row["regime"] else ""),
+        _marked(row["split"], row["marker"]),
+        Cell(score("runs", "count"), detail=folds + seeds if runs > 1 else ""),
+        row["epochs"],
+        score("train_slice_accuracy"),
+        score("val_slice_accuracy"),
+        score("test_slice_accuracy"),
+        _marked(score("test_subject_accuracy"), f"{many}one class for all" if constant else ""),
+        score("subject_majority"),
+        score("test_slice_auc", "fraction"),
+        score("test_subject_auc", "fraction"),
+        score("test_subjects", "count"),
+        score("train_seconds", "time"),
+    ]
+
+
+def _marked(cell: str, marker: str) -> str:
+    """Return a cell with a marker below it, if there is one."""
+    return cell + Markup('<small class="marker">{}</small>').format(marker) if marker else cell
+
+
+def _failures(failures: Mapping[str, str]) -> list[Block]:
+    """Name the runs that failed at the latest start, which the tables lack."""
+    if not failures:
+        return []
+    words = Markup("<b>{} of the planned runs failed</b> and are not in these tables:")
+    reasons = [f"{run}: {reason}" for run, reason in failures.items()]
+    return [Text([words.format(len(failures))]), Text(reasons, "list")]
+
+
+def _single_runs(results: Sequence[SettingResult]) -> list[Block]:
+    """Show each run by itself where a setting has several: what was pooled and averaged."""
+    runs = [run for result in results if len(result.runs) > 1 for run in result.runs]
+    if not runs:
+        return []
+    rows = [[named(run), run.setting.fold_text or MISSING, *_scores(run, TESTS)] for run in runs]
+    caption = f"Run by run: each test by itself, with {CONFIDENCE} intervals over its subjects."
+    table = Table(caption, ("Run", "Fold", *TESTS.values()), rows)
+    return [Fold("Each run by itself", [TableBlock("runs", table)])]
+
+
+def _scores(run: Run, columns: Mapping[str, Column], level: str = "") -> list[Cell]:
+    """Return the scores of a run's test with their intervals."""
+    test = run.metrics.get("test") or {}
+    return [
+        score_cell(test.get(level + name) or {}, run, f"test_{level}{name}") for name in columns
+    ]
+
+
+def score_cell(score: Mapping[str, float | None], run: Run, quantity: str, way: str = "") -> Cell:
+    """Return a score of `metrics.json` with its interval, by the bootstrap or `way`."""
+    value, low, high = (score.get(part) for part in ("value", f"{way}low", f"{way}high"))
+    return Cell(value, low, high, run=run.name, quantity=quantity)
+
+
+def _further_scores(runs: Sequence[Run]) -> Fold:
+    """Show what the first table has no room for: further scores of each run, at both levels."""
+    positive = {str(run.metrics.get("test", {}).get("positive_class")) for run in runs} - {"None"}
+    meaning = f"; sensitivity is the share of {', '.join(sorted(positive))}" if positive else ""
+    if not positive and any(len(run.class_names) > 2 for run in runs):
+        meaning = (
+            "; sensitivity, specificity, F1 and average precision are means of each class against "
+            "the rest"
+        )
+    rows = []
+    for run in runs:
+        for level in ("subject", "slice"):
+            share = (run.metrics.get("test") or {}).get(f"{level}_accuracy") or {}
+            accuracy = score_cell(share, run, f"test_{level}_wilson", "wilson_")
+            rows.append([named(run), f"{level}s", accuracy, *_scores(run, FURTHER, f"{level}_")])
+    caption = (
+        f"Further scores of the test, over subjects and over slices{meaning}. F1, Matthews "
+        "correlation (MCC), average precision, Brier score and expected calibration error run "
+        "from 0 (MCC: −1) to 1. Wilson's interval takes subjects as independent and slices not at "
+        "all."
+    )
+    wilson = Column("Accuracy, Wilson", "%", "percent")
+    columns = [Column("Run"), Column("Over"), wilson, *FURTHER.values()]
+    return Fold(
+        "Further scores: sensitivity, specificity, F1, MCC, Brier score …",
+        [TableBlock("further", Table(caption, columns, rows))],
+    )
+
+
+def _comparisons(compared: Comparisons) -> list[Block]:
+    """Set every two settings that were tested on the same subjects side by side."""
+    if not compared.rows:
+        return []
+    tests = [
+        " or ".join(dict.fromkeys(getattr(row, name).test for row in compared.rows))
+        for name in ("subject_accuracy", "subject_auc")
+    ]
+    caption = (
+        f"Every two settings tested on the same subjects, first less second, with {CONFIDENCE} "
+        f"intervals from the same draws of subjects for both. p of subject accuracy: {tests[0]}; "
+        f"of the AUC: {tests[1]}; both corrected by Holm over the pairs of a split."
+    )
+    meaning = (
+        "Settings side by side, by subject accuracy. Each interval is of its pair alone; p is "
+        "corrected for all pairs of a split, so an interval without 0 may stand beside a pair that "
+        "cannot be told apart."
+    )
+    return [
+        Text([meaning]),
+        Text(compared.sentences, "list"),
+        TableBlock("comparisons", Table(caption, COMPARED, list(map(_compared, compared.rows)))),
+        Text(compared.notes),
+    ]
+
+
+def _compared(row: Comparison) -> list[object]:
+    pair = f"{row.first} | {row.second} | {row.split}"
+
+    def difference(name: str, scale: float = 100) -> Cell:
+        result = getattr(row, name)
+        value, low, high = (scale * one for one in (result.value, result.low, result.high))
+        return Cell(value, low, high, run=pair, quantity=f"difference.{name}")
+
+    def p(name: str) -> Cell:
+        return Cell(getattr(row, name).p_holm, run=pair, quantity=f"{name}.p")
+
+    return [
+        row.first,
+        row.second,
+        row.split,
+        Cell(row.subjects, run=pair, quantity="subjects"),
+        difference("subject_accuracy"),
+        p("subject_accuracy"),
+        difference("slice_accuracy"),
+        difference("subject_auc", 1),
+        p("subject_auc"),
+    ]

@@ -1,0 +1,234 @@
+"""The chapter on the final layer: its rows against each other, beside what training forces."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from markupsafe import Markup
+
+from headscope.analysis import HeadAnalysis, PairAnalysis, PolynomialFit
+from headscope.analysis.final_layer.null import ROUNDING
+from headscope.analysis.final_layer.pairs import MATERIAL
+from headscope.record import Run
+from headscope.reporting.blocks import Block, Box, Chapter, FigureBlock, Fold, TableBlock, Text
+from headscope.reporting.chapters.rows import row_blocks
+from headscope.reporting.forced import forced
+from headscope.reporting.numbers import CONFIDENCE, number, numbers
+from headscope.reporting.pictures import pair_suffix, weights_picture
+from headscope.tables import Cell, Column, Table
+from headscope.text import significant
+
+STEPS: Final = (
+    Markup(
+        "The gradients of all rows of weights sum to zero, so training leaves the <em>sum</em> of "
+        "the rows as the initialisation made it, but for the known shrinkage by weight decay. "
+        "Only their <em>difference</em> is learned."
+    ),
+    "Write s for the sum and d for the difference of two rows. If the two are unrelated, their "
+    "correlation is r = (var s − var d) / (var s + var d): near 0 before training, and of two "
+    "classes towards −1 the longer the head trains, on any data whatever.",
+    Markup(
+        "So r near −1 is no finding. The <em>null prediction</em> takes s from the recorded "
+        "initial head and the size of d from the trained one; only what departs from it, the "
+        "<em>residual</em>, is worth interpreting. The honest score is the <em>displacement "
+        "ratio</em> √(var d / var s): how far training moved the head, in units of its "
+        "initialisation. It is about 1 before training."
+    ),
+)
+FITS: Final = {
+    "residual_norm": Column("Residual norm", "", "significant"),
+    "r2": Column("R²", "", "correlation"),
+    "adjusted_r2": Column("Adjusted R²", "", "correlation"),
+    "bic": Column("BIC", "", "points"),
+    "f": Column("F", "", "significant"),
+    "shuffled_f_median": Column("F of shuffles, median", "", "significant"),
+    "shuffled_f_high": Column(CONFIDENCE, "", "significant"),
+    "shuffled_p": Column("p of shuffles", "", "probability"),
+}
+
+
+def weights_chapter(
+    runs: Sequence[Run], heads: Mapping[str, HeadAnalysis], figures: Path
+) -> Chapter:
+    """Show each pair of rows of each final layer, `heads` by the name of the run."""
+    sentence = forced({run.name: heads[run.name].pairs for run in runs})
+    blocks: list[Block] = [
+        Text([sentence] if sentence else []),
+        Text(
+            [
+                "Each dot is one feature, placed by its weight to either class. The longer a head "
+                "of two classes trains, the more the cloud draws into a falling line, which has "
+                "been read as what a network learned of the classes. It follows from the training "
+                "rule:"
+            ]
+        ),
+        Text(STEPS, "steps"),
+        Text(_judgement(heads[runs[0].name])),
+        *(_run_box(run, heads[run.name], figures) for run in runs),
+        *row_blocks(runs, heads, figures),
+    ]
+    return Chapter("weights", "Weights of the final layer", blocks)
+
+
+def _judgement(head: HeadAnalysis) -> list[Markup]:
+    """Say when a head departs from the null, and of several classes when two are related."""
+    K = head.pairs[0].class_count
+    drift = Markup(
+        "A head <em>departs</em> from the null if its row sum drifted as training cannot move it "
+        "(by more than rounding: 0.001 of the standard deviation of the predicted row sum, or {} "
+        "of the largest weights that cancel in it). "
+    ).format(_power(ROUNDING))
+    if K == 2:
+        return [
+            drift + "Of two classes nothing else can depart: while the sum is conserved the "
+            "residual is at most about 0.19 corr(s, d)², and s is drawn before training. It shares "
+            "the sign of r, so that its interval ends at 0 and does not pass it."
+        ]
+    shown = Markup("Every pair of classes is shown.")
+    if len(head.pairs) == 1:
+        shown = Markup(
+            "Of so many classes the first two are shown; <code>headscope head --pairs</code> asks "
+            "for others."
+        )
+    return [
+        drift + f"Of more than two classes a head also departs if its residual exceeds {MATERIAL}, "
+        f"and 1.3 over the number of features, while the {CONFIDENCE} interval of the residual, "
+        "widened for all pairs, excludes 0.",
+        Markup(
+            "Here are {K} classes: the mean of all rows takes the part of s, and each row's "
+            "distance from that mean the part of d. Rows of unrelated classes go towards −1/{rest} "
+            "the longer the head trains, and two classes that are near each other may end above "
+            "it. How far chance carries them depends on the features, of which a few directions "
+            "carry most: the <em>learned part of r</em> stands beside that of heads retrained on "
+            "labels permuted by subject, by the run's own recipe. p is adjusted for all pairs of "
+            "the head. No relation is claimed where such heads cannot be had. {shown}"
+        ).format(K=K, rest=K - 1, shown=shown),
+    ]
+
+
+def _power(value: float) -> str:
+    """Return a power of ten as 10⁻⁵."""
+    return significant(value, 1).removeprefix("1 × ")
+
+
+def _run_box(run: Run, head: HeadAnalysis, figures: Path) -> Box:
+    """Show the pairs of a run's final layer, all but the first on demand."""
+    first, *others = [_pair_blocks(pair, run, figures) for pair in head.pairs]
+    blocks: list[Block] = [*first]
+    if others:
+        title = f"The other {len(others)} pairs of classes"
+        blocks.append(Fold(title, [block for pair in others for block in pair]))
+    return Box("run", blocks, run.setting.title, run.setting.network)
+
+
+def _pair_blocks(pair: PairAnalysis, run: Run, figures: Path) -> list[Block]:
+    stem = figures / f"fig3-weights-{run.name}{pair_suffix(pair.pair, pair.class_count)}"
+    caption = Markup(
+        "Weights to {} and {} of {} features, with fits of degree 1 to {} and the null model."
+    ).format(
+        *pair.class_names,
+        number(pair.feature_count, run.name, "feature_count", "count", pair.pair),
+        max((fit.degree for fit in pair.fits), default=0),
+    )
+    if not pair.fits:
+        caption = caption.replace(", with fits of degree 1 to 0 and", ", with")
+    notes = list(pair.notes)
+    if pair.withheld and pair.class_count > 2:
+        notes.append(pair.withheld)
+    title = f"{pair.class_names[0]} against {pair.class_names[1]}; weights have no unit."
+    facts = Table(title, ("", ""), _facts(pair, run.name), notes)
+    blocks: list[Block] = [
+        Box(
+            "beside",
+            [
+                FigureBlock("weights", weights_picture(pair, run, stem), caption, ""),
+                TableBlock("pairs", facts),
+            ],
+        )
+    ]
+    return [*blocks, TableBlock("fits", _fits(pair, run.name))] if pair.fits else blocks
+
+
+def _facts(pair: PairAnalysis, run: str) -> list[tuple[Cell, Markup | Cell]]:
+    """Return the facts of a pair: name with a note, and value."""
+
+    def fact(
+        name: str, attribute: str, form: str = "significant", note: str = ""
+    ) -> tuple[Cell, Cell]:
+        value = getattr(pair, attribute)
+        return (
+            Cell(name, detail=note),
+            Cell(value, format=form, run=run, quantity=attribute, pair=pair.pair),
+        )
+
+    def ends(name: str, attribute: str, form: str, note: Markup | str) -> tuple[Cell, Markup]:
+        low, high = (
+            number(getattr(pair, key), run, key, form, pair.pair)
+            for key in (f"{attribute}_low", f"{attribute}_high")
+        )
+        return Cell(name, detail=note), Markup("{} to {}").format(low, high)
+
+    null = pair.null_source
+    retrained = number(pair.retrained_heads, run, "retrained_heads", "count", pair.pair)
+    learned: list[tuple[Cell, Markup | Cell]] = [
+        fact("Learned part of r", "r_learned", "correlation", "rows less the mean row")
+    ]
+    if not pair.withheld:
+        learned += [
+            fact("Mean on permuted labels", "r_unrelated", "correlation"),
+            ends(f"{CONFIDENCE} of it on permuted labels", "r_unrelated", "correlation",
+                 Markup("{} heads retrained").format(retrained)),
+            fact("p over all pairs", "related_p", "probability"),
+        ]  # fmt: skip
+    return [
+        fact("Correlation r, observed", "r", "correlation"),
+        fact("Rank correlation, Spearman", "spearman", "correlation"),
+        fact("Slope, least squares", "slope", "correlation"),
+        fact("Slope, orthogonal", "orthogonal_slope", "correlation"),
+        fact("Null prediction of r", "r_null", "correlation",
+             f"row sum from the {null}" if null == "initial head" else null),
+        fact("Residual, observed − null", "residual"),
+        ends(f"Its {CONFIDENCE} interval", "residual", "significant", "bootstrap over features"),
+        fact("r by conservation alone", "r_conserved", "correlation",
+             "predicted row sum, learned part as it is"),
+        *(learned if pair.class_count > 2 else []),
+        fact("Displacement ratio", "displacement_ratio", note=(
+             "nothing is conserved, as of a head that started at zero"
+             if pair.conserves_nothing else "")),
+        fact("Drift of the row sum", "row_sum_drift",
+             note="beyond weight decay, largest of all features"),
+        fact("Shrinkage by weight decay", "shrinkage", "factor",
+             f"factor on the row sum{', estimated from it' if pair.shrinkage_estimated else ''}"),
+        fact("Variance of the sum s", "sum_variance"),
+        fact("Variance of the difference d", "difference_variance"),
+        fact("Covariance of s and d", "sum_difference_covariance"),
+    ]  # fmt: skip
+
+
+def _fits(pair: PairAnalysis, run: str) -> Table:
+    first = pair.fits[0]
+    mu, sigma, shuffles = (
+        number(getattr(first, name), run, name, form, pair.pair)
+        for name, form in (("mu", "significant"), ("sigma", "significant"), ("shuffles", "count"))
+    )
+    caption = Markup(
+        "Polynomial fits of the weight to {} (y) on the weight to {} (x), centred and scaled as in "
+        "the paper: z = (x − μ)/σ with μ = {} and σ = {}. F tests a degree against the one below "
+        "it. Training ties the rows, so F has not the distribution of independent features: it "
+        "stands beside its median and {} quantile over {} shuffles of what training conserves "
+        "against what was learned, and p is the share of shuffles that reach it."
+    ).format(pair.class_names[1], pair.class_names[0], mu, sigma, CONFIDENCE, shuffles)
+    rows = [_fit(fit, pair.pair, run) for fit in pair.fits]
+    return Table(caption, ("Degree", "Fit", *FITS.values()), rows)
+
+
+def _fit(fit: PolynomialFit, pair: tuple[int, int], run: str) -> list[object]:
+    key, text = f"fit{fit.degree}", fit.equation.partition(", where")[0]
+    for sign in "−+":
+        text = text.replace(f"{sign} ", f"{sign}\u00a0")
+    equation = numbers(fit.coefficients, run, f"{key}.coefficients", text, pair)
+    return [
+        fit.degree,
+        Markup('<div class="equation">{}</div>').format(equation),
+        *(Cell(getattr(fit, name), run=run, quantity=f"{key}.{name}", pair=pair) for name in FITS),
+    ]
