@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from headscope.analysis.arrays import check_ids, check_labels, check_pair
-from headscope.analysis.probes import ridge_classes
+from headscope.analysis.probes import held_out_correct
 from headscope.analysis.representation.discriminant import subject_folds
 from headscope.analysis.representation.readout import Tail, read_tail
 from headscope.analysis.representation.separation import compact
@@ -257,7 +257,7 @@ def linear_probe(
     on distances alone, so n coordinates stand for any number of features.
     Source: docs/science.md, section 6 (b).
     """
-    n, D = features.shape
+    D = features.shape[1]
     if len(np.unique(labels)) < 2 or (subjects == NO_ID).any():
         return Probe(reads, D, np.full(repeats, nan), nan, nan)
     X = compact(features.astype(np.float64))  # (n, min(n, D))
@@ -267,13 +267,11 @@ def linear_probe(
         fold = subject_folds(subjects, labels, FOLDS, seed=seed + r)
         if fold is None:
             break
-        right = np.zeros(n, dtype=bool)
-        for part in np.unique(fold):
-            out = fold == part
-            penalty = _penalty(X[~out], labels[~out], subjects[~out], seed + r)
-            predicted = ridge_classes(X[~out], labels[~out], X[out], penalty * (~out).sum())
-            right[out] = predicted == labels[out]
-        accuracy[r] = right.mean()
+
+        def penalty(rows: NDArray[np.bool_], seed: int = seed + r) -> float:
+            return _penalty(X[rows], labels[rows], subjects[rows], seed) * rows.sum()
+
+        accuracy[r] = held_out_correct(X, labels, fold, penalty).mean()
     spread = float(accuracy.std(ddof=1)) if repeats > 1 else nan
     return Probe(reads, D, accuracy, float(accuracy.mean()), spread)
 
@@ -350,10 +348,8 @@ def _penalty(X: Array, y: NDArray[np.int64], ids: NDArray[np.str_], seed: int) -
     fold = subject_folds(ids, y, 4, seed=seed) if len(np.unique(y)) > 1 else None
     if fold is None:
         return PENALTIES[len(PENALTIES) // 2]
-    right = np.zeros(len(PENALTIES))
-    for part in np.unique(fold):
-        out = fold == part
-        for number, penalty in enumerate(PENALTIES):
-            predicted = ridge_classes(X[~out], y[~out], X[out], penalty * (~out).sum())
-            right[number] += (predicted == y[out]).sum()
-    return PENALTIES[int(right.argmax())]
+    right = [
+        held_out_correct(X, y, fold, lambda rows, penalty=penalty: penalty * rows.sum()).sum()  # type: ignore[misc]
+        for penalty in PENALTIES
+    ]
+    return PENALTIES[int(np.argmax(right))]

@@ -138,16 +138,16 @@ def compare_runs(runs: Iterable[Run]) -> Comparisons:
     pool_of = cache(pool_runs)
 
     @cache
-    def drawn(runs: tuple[Run, ...], name: str) -> Drawn:
+    def draw(runs: tuple[Run, ...], name: str) -> Drawn:
         level, quantity = name.split("_", 1)
-        return pool_of(runs).drawn(level, quantity)
+        return pool_of(runs).draw(level, quantity)
 
     rows = []
     for (one, first), (two, second) in combinations(settings.items(), 2):
         shared = sorted(first.keys() & second.keys(), key=str)
         if one[1] == two[1] and shared:
             sides = tuple(first[fit] for fit in shared), tuple(second[fit] for fit in shared)
-            rows.append(_compare((one[0], two[0]), one[1], sides, pool_of, drawn))
+            rows.append(_compare((one[0], two[0]), one[1], sides, pool_of, draw))
     splits = list(dict.fromkeys(row.split for row in rows))
     rows = [row for split in splits for row in _corrected([r for r in rows if r.split == split])]
     return Comparisons(tuple(_shorten(rows)), tuple(notes))
@@ -200,13 +200,13 @@ def _compare(
     split: str,
     sides: tuple[tuple[Run, ...], tuple[Run, ...]],
     pool_of: Callable[[tuple[Run, ...]], Pool],
-    drawn: Callable[[tuple[Run, ...], str], Drawn],
+    draw: Callable[[tuple[Run, ...], str], Drawn],
 ) -> Comparison:
     one, two = (pool_of(runs) for runs in sides)
     right = [np.concatenate([test.subjects.correct for test in pool.tests]) for pool in (one, two)]
     counts = mcnemar(*right) if one.once_each else None
     differences = {
-        name: _difference(drawn(sides[0], name) - drawn(sides[1], name), name, one.ratio)
+        name: _difference(draw(sides[0], name) - draw(sides[1], name), name, one.ratio)
         for name in SCORES
     }
     if counts:

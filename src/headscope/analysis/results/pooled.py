@@ -108,7 +108,7 @@ class Pool:
                 rows.append(scores(concatenate(parts), counts, positive, (name,))[name])
         return np.stack(rows)
 
-    def drawn(self, level: str, name: str, positive: int = 0) -> Drawn:
+    def draw(self, level: str, name: str, positive: int = 0) -> Drawn:
         """Return a score of each seed over draws of subjects."""
 
         def score(counts: Array) -> dict[str, Array]:

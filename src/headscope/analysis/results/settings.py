@@ -178,7 +178,7 @@ def _pooled(pool: Pool, name: str, class_names: Sequence[str]) -> Score:
     level, quantity = name.split("_", 1)
     if level == "subject" and not pool.named:
         return Score(nan)
-    drawn = pool.drawn(level, quantity, positive_class(class_names))
+    drawn = pool.draw(level, quantity, positive_class(class_names))
     sd = float(drawn.once.std(ddof=1)) if len(drawn.once) > 1 else nan
     ends = nan, nan
     if pool.named:
