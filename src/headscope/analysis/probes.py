@@ -1,5 +1,6 @@
 """What points tell of labels: their nearest neighbours, and a ridge classifier."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -73,3 +74,18 @@ def ridge_classes(points: Array, labels: Array, queries: Array, penalty: float) 
         return np.full(len(queries), labels[0])
     model = RidgeClassifier(alpha=penalty, solver="cholesky")
     return model.fit(points.astype(np.float64), labels).predict(queries.astype(np.float64))
+
+
+def held_out_correct(
+    points: Array, labels: Array, fold: Array, penalty: Callable[[Array], float]
+) -> Array:
+    """Return which points (n,) a ridge classifier of the other folds predicts correctly.
+
+    penalty returns that of a training part, given which points are in it (n,).
+    """
+    correct = np.zeros(len(points), dtype=bool)
+    for part in np.unique(fold):
+        out = fold == part
+        predicted = ridge_classes(points[~out], labels[~out], points[out], penalty(~out))
+        correct[out] = predicted == labels[out]
+    return correct
