@@ -30,7 +30,7 @@ from headscope.audit_record import (
 )
 from headscope.files import write_text
 from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text, refer
-from headscope.reporting.numbers import CONFIDENCE, number
+from headscope.reporting.numbers import CONFIDENCE, number, say
 from headscope.reporting.render import Page, render_page
 from headscope.tables import Cell, Column, Table
 from headscope.text import MISSING, fraction
@@ -128,9 +128,14 @@ def audit_chapter(audit: Audit | None, pixels: Slices | None) -> Chapter | None:
     return Chapter("audit", "What the audit of the slices found", blocks)
 
 
-def level_mark(level: str) -> Markup:
-    """Return a level in its colour."""
-    return Markup('<span class="{}">{}</span>').format(COLOURS[level][0], level)
+def findings_table(key: str, caption: str, findings: Sequence[Finding]) -> TableBlock:
+    """Return findings as a table, their levels in colour."""
+    rows = [(one.check, _coloured(one.level, one.level), one.text) for one in findings]
+    return TableBlock(key, Table(caption, ("Check", "Outcome", "Result"), rows))
+
+
+def _coloured(text: str, level: str) -> Markup:
+    return say('<span class="{}">{}</span>', COLOURS[level][0], text)
 
 
 def picture_source(pixels: Slices) -> str:
@@ -178,8 +183,7 @@ def _findings_table(audit: Audit, findings: Sequence[Finding]) -> TableBlock:
         f"shortcuts are over {audit.unit}, cross-validated, with an interval that holds for all of "
         f"them together at {CONFIDENCE}."
     )
-    rows = [[finding.check, level_mark(finding.level), finding.text] for finding in findings]
-    return TableBlock("audit", Table(caption, ("Check", "Outcome", "Result"), rows))
+    return findings_table("audit", caption, findings)
 
 
 def _over_splits(findings: Sequence[Finding]) -> Finding:
@@ -320,10 +324,9 @@ def _shortcut(shortcut: Shortcut) -> list[object]:
     if shortcut.serious:
         level, outcome = "serious", "tells the label"
     ends = shortcut.low, shortcut.auc, shortcut.high
-    kind, colour = COLOURS[level]
     return [
         facts,
-        _axis(*ends, colour),
+        _axis(*ends, COLOURS[level][1]),
         Cell(
             shortcut.auc,
             shortcut.low,
@@ -331,7 +334,7 @@ def _shortcut(shortcut: Shortcut) -> list[object]:
             run=f"audit/{shortcut.family}",
             quantity="auc",
         ),
-        Markup('<span class="{}">{}</span>').format(kind, outcome),
+        _coloured(outcome, level),
     ]
 
 

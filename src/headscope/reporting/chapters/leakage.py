@@ -11,7 +11,7 @@ from headscope.analysis.leakage.reidentification import Reidentification
 from headscope.analysis.leakage.split_gap import Gap
 from headscope.figures.leakage import plot_dose, plot_gap, plot_identity, plot_permutations
 from headscope.reporting.blocks import Block, Chapter, FigureBlock, Fold, TableBlock, Text
-from headscope.reporting.chapters.audit import level_mark
+from headscope.reporting.chapters.audit import findings_table
 from headscope.reporting.chapters.runs import group_by
 from headscope.reporting.numbers import CONFIDENCE, number
 from headscope.reporting.pictures import draw
@@ -47,13 +47,10 @@ def leakage_chapter(leakage: Leakage, figures: Path) -> Chapter:
         "what that is worth. Labels permuted by subject are the sharpest test: nothing about the "
         "classes can be learned from them, so what stays above chance was learned of the subjects."
     )
-    findings = Table(
-        "What was asked of the runs, and the outcome.",
-        ("Question", "Outcome", "Result"),
-        [[one.check, level_mark(one.level), one.text] for one in leakage.findings],
-    )
+    caption = "What was asked of the runs, and the outcome."
+    findings = findings_table("leakage", caption, leakage.findings)
     by_network = group_by(leakage.permuted, lambda test: (test.architecture, test.variant))
-    blocks: list[Block] = [Text([meaning]), TableBlock("leakage", findings)]
+    blocks: list[Block] = [Text([meaning]), findings]
     if leakage.gaps:
         blocks.append(_gaps(leakage.gaps, figures))
     blocks += [_permutations(tests, figures) for _, tests in by_network]

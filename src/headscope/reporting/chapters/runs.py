@@ -4,7 +4,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from matplotlib.figure import Figure
+
 from headscope.record import Run
+from headscope.reporting.blocks import FigureBlock
+from headscope.reporting.pictures import draw
 from headscope.tables import Cell
 
 T = TypeVar("T")
@@ -29,9 +33,21 @@ def by_network(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
     return group_by(first_of(runs), lambda run: run.setting.architecture)
 
 
-def stem(figures: Path, name: str, network: str) -> Path:
-    """Return where a figure of a network is saved."""
-    return figures / f"{name}-{network.replace('/', '-')}"
+def network_figures(
+    key: str,
+    runs: Sequence[Run],
+    figures: Path,
+    plot: Callable[[str, list[Run]], Figure],
+    alt: str,
+    caption: str,
+) -> list[FigureBlock]:
+    """Draw a figure of the first seed's runs for each architecture; `key` names its file too."""
+    blocks = []
+    for network, group in by_network(runs):
+        stem = figures / f"{key}-{network.replace('/', '-')}"
+        picture = draw(plot(network, group), stem, f"{alt}; {network}.")
+        blocks.append(FigureBlock(key, picture, f"{network}: {caption}"))
+    return blocks
 
 
 def named(run: Run) -> Cell:
