@@ -78,7 +78,7 @@ def flattening_chapter(
         "how much of the decision is location."
     )
     blocks: list[Block] = [
-        Text([meaning]),
+        Text(meaning),
         *network_figures(
             "shuffle",
             mapped,
@@ -94,7 +94,7 @@ def flattening_chapter(
     ]
     for run in first_of(mapped):
         blocks += _surest_slice(run, pixels, figures)
-    blocks.append(Text(tuple(dict.fromkeys(notes)), "list"))
+    blocks.append(Text(*dict.fromkeys(notes), style="list"))
     return Chapter("flattening", "What flattening loses", blocks)
 
 
@@ -183,7 +183,7 @@ def collapse_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
     )
     table = Table(caption, ("Run", "Slices", *COLLAPSE.values()), rows)
     fold = Fold("Collapse in numbers", [TableBlock("collapse", table)])
-    return Chapter("collapse", "Neural collapse", [Text([meaning]), *drawn, fold])
+    return Chapter("collapse", "Neural collapse", [Text(meaning), *drawn, fold])
 
 
 def layers_chapter(runs: Sequence[Run], figures: Path) -> Chapter | None:
@@ -229,4 +229,4 @@ def layers_chapter(runs: Sequence[Run], figures: Path) -> Chapter | None:
     )
     table = Table(caption, ("Run", "Stage", *STAGE.values()), rows)
     fold = Fold("The stages in numbers", [TableBlock("stages", table)])
-    return Chapter("layers", "Layer by layer", [Text([meaning]), *drawn, fold])
+    return Chapter("layers", "Layer by layer", [Text(meaning), *drawn, fold])

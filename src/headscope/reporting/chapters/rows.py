@@ -154,10 +154,8 @@ def _between_seeds(runs: Sequence[Run]) -> list[Block]:
         means = zip(result.class_names, result.mean_rows, result.mean_learned, strict=True)
         for name, row, learned in list(means)[:MOST_ROWS]:
             values = {"seeds": len(alike), "row": row, "learned": learned}
-            cells = [
-                Cell(value, run=f"{architecture}/{title}", quantity=f"between_seeds.{name}.{what}")
-                for what, value in values.items()
-            ]
+            key = f"between_seeds.{name}"
+            cells = cells_of(values, values, f"{architecture}/{title}", key)
             rows.append([Cell(title, detail=architecture), name, *cells])
     if not rows:
         return []

@@ -1,6 +1,6 @@
 """Which runs a figure or a row is of, and how they are named."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,6 +53,14 @@ def network_figures(
 def named(run: Run) -> Cell:
     """Return the cell that names a run: regime and split, below them network and seed."""
     return Cell(run.setting.title, detail=run.setting.network)
+
+
+def score_cell(
+    score: Mapping[str, float | None] | None, run: Run, quantity: str, way: str = ""
+) -> Cell:
+    """Return a score of `metrics.json` with its interval, by the bootstrap or another way."""
+    value, low, high = ((score or {}).get(part) for part in ("value", f"{way}low", f"{way}high"))
+    return Cell(value, low, high, run=run.name, quantity=quantity)
 
 
 def twin(run: Run, runs: Sequence[Run], regime: str = "frozen") -> Run | None:
