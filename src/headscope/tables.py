@@ -131,7 +131,9 @@ class Table:
     @classmethod
     def from_frame(cls, title: str, frame: "pd.DataFrame", notes: Sequence[str] = ()) -> "Table":
         """Return a data frame as a table, its columns in the plain format."""
-        return cls(title, [str(name) for name in frame.columns], frame.to_numpy(object), notes)
+        return cls(
+            title, [str(name) for name in frame.columns], frame.to_numpy(object).tolist(), notes
+        )
 
     @property
     def headings(self) -> list[str]:

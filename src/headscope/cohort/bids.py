@@ -127,7 +127,7 @@ def _with_sessions(data: Path, scans: pd.DataFrame) -> tuple[pd.DataFrame, list[
         if of_session in merged.columns:
             known = merged[of_session].notna() & ~merged[of_session].isin(MISSING)
             merged[name] = merged[of_session].where(known, merged[name])
-    return merged.drop(columns=[c for c in merged if c.endswith(" of the session")]), named
+    return merged.drop(columns=[c for c in merged if str(c).endswith(" of the session")]), named
 
 
 def _own_columns(table: pd.DataFrame) -> pd.DataFrame:
