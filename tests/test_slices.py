@@ -369,10 +369,10 @@ def test_a_killed_call_goes_on_where_it_stopped(cohort_folder, tmp_path, monkeyp
 def test_other_settings_start_afresh_after_a_kill(cohort_folder, tmp_path, monkeypatch):
     read = taking.read_scan
 
-    def dies(path, **options):
-        if "sub-5" in path.name:
+    def dies(file, **options):
+        if "sub-5" in file.path.name:
             raise KeyboardInterrupt
-        return read(path, **options)
+        return read(file, **options)
 
     monkeypatch.setattr(taking, "read_scan", dies)
     with pytest.raises(KeyboardInterrupt):
