@@ -58,7 +58,7 @@ def write_slices(
     workers
         Processes; by default as many as cores, fewer for few scans.
     strict
-        Stop at the first scan that fails, instead of going on without it.
+        Stop at the first scan that fails.
 
     Raises
     ------
