@@ -22,7 +22,7 @@ from headscope.reporting.blocks import (
     letter_of,
 )
 from headscope.reporting.chapters.runs import group_by, named, twin
-from headscope.reporting.numbers import number
+from headscope.reporting.numbers import number, say
 from headscope.reporting.pictures import logits_picture, pair_suffix
 from headscope.tables import Cell, Column, Table
 from headscope.text import MISSING
@@ -70,7 +70,7 @@ def logits_chapter(
         drawn.append(first)
         if others:
             drawn.append(Fold(f"The other {len(others)} pairs of classes, {network}", others))
-    blocks: list[Block] = [Text([meaning]), Box("scatters", drawn), *_separation(runs, features)]
+    blocks: list[Block] = [Text(meaning), Box("scatters", drawn), *_separation(runs, features)]
     return Chapter("logits", "Logits of the slices", blocks)
 
 
@@ -119,7 +119,7 @@ def _accuracy(run: Run, panel: LogitScatter, mark: str) -> Markup:
         panel.slice_accuracy, run.name, "logits.slice_accuracy", "percent", panel.pair
     )
     slices = number(len(panel.logits), run.name, "logits.slices", "count", panel.pair)
-    return Markup("{}{}: {}% of {} slices correct").format(mark, panel.title, accuracy, slices)
+    return say("{}{}: {}% of {} slices correct", mark, panel.title, accuracy, slices)
 
 
 def _separation(runs: Sequence[Run], features: Mapping[str, FeatureAnalysis]) -> list[Block]:
@@ -139,10 +139,7 @@ def _separation(runs: Sequence[Run], features: Mapping[str, FeatureAnalysis]) ->
             rows.append([named(run), space, *spread, *ratios, alike])
         for row in analysis.wrong.itertuples(index=False):
             key = f"wrong.{row.subject_id}.{row.label}"
-            counts = [
-                Cell(getattr(row, name), run=run.name, quantity=f"{key}.{name}")
-                for name in ("wrong", "total")
-            ]
+            counts = cells_of(row._asdict(), ("wrong", "total"), run.name, key)
             wrong.append([named(run), str(row.subject_id), str(row.label), *counts])
     caption = (
         "Test slices in the space of the logits and in that of the features. Scatter is mean "
