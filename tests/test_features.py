@@ -355,7 +355,7 @@ def test_constant_features_lie_on_one_point():
         assert (space.within, space.between, space.total) == (0, 0, 0)
         known = numbers(space)
         assert all(np.isnan(known[name]) for name in known.keys() - zero)
-        assert space.notes == ("All slices lie on one point.",)
+        assert space.notes == ("All slices coincide.",)
     assert all(np.isnan(i.icc) and "nothing varies" in i.note for i in found.intraclass)
     assert [e.width for e in found.ellipses] == pytest.approx([0, 0], abs=1e-12)
 
@@ -413,7 +413,7 @@ def test_subjects_with_two_labels_are_dealt_once():
 @pytest.mark.parametrize(
     ("groups", "why"),
     [
-        (np.arange(8), "One slice a subject."),
+        (np.arange(8), "One slice per subject."),
         (np.zeros(8, int), "single subject"),
         (np.full(8, NO_ID), "Without subject ids"),
     ],

@@ -135,7 +135,7 @@ def test_the_shuffle_changes_only_networks_that_flatten(recorded):
         else:
             assert shuffle.largest_change > 0.01 * scale
             assert shuffle.relative_change > 0.01
-    assert [s.permutation for s in found.shuffles] == ["one for all slices", "one a slice"]
+    assert [s.permutation for s in found.shuffles] == ["one for all slices", "one per slice"]
 
 
 def test_positions_and_biases_add_up_to_the_logit(recorded):
@@ -323,7 +323,7 @@ def test_run_reads_its_record(recorded):
     total = positions.sum(axis=(1, 2)) + rest
     np.testing.assert_allclose(total, margin, atol=1e-5 * max(1, np.abs(logits).max()))
     assert (rows == run.maps["slice"]).all()
-    with pytest.raises(InputError, match="names no two of the 3 classes"):
+    with pytest.raises(InputError, match="names no two of 3 classes"):
         analyse_contributions(run, (0, 3))
 
 

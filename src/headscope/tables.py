@@ -274,9 +274,11 @@ def _markdown_line(cells: Sequence[str]) -> str:
 
 
 def _latex(text: str) -> str:
-    text = re.sub(r"([&%$#_{}^~])", r"\\\1", text.replace("\\", r"\textbackslash "))
+    signs: dict[str, str | int | None] = {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    signs |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+    text = text.translate(str.maketrans(signs))
     powers = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
     text = re.sub(r"× 10([⁻⁰-⁹¹²³]+)", lambda m: rf"$\times 10^{{{m[1].translate(powers)}}}$", text)
     for sign, command in (("−", "$-$"), ("×", r"$\times$"), ("∞", r"$\infty$"), ("²", "$^2$")):
         text = text.replace(sign, command)
-    return text.replace("<", "$<$").replace("–", "--")
+    return text.replace("<", "$<$").replace(">", "$>$").replace("–", "--")

@@ -238,7 +238,7 @@ def flattened(accuracy: float, drop: float) -> FlattenAnalysis:
         shuffles=tuple(
             Shuffle(name, accuracy - far * drop + steps, largest_change=1.0, drop=far * drop,
                     drop_sd=0.03, relative_change=3 * far * drop)
-            for far, name in ((1, "one for all slices"), (2, "one a slice"))
+            for far, name in ((1, "one for all slices"), (2, "one per slice"))
         ),
         probes=(Probe("pooled maps", 512, accuracy - 0.1 + steps, accuracy - 0.1, 0.03),
                 Probe("unpooled maps", 25088, np.full(5, nan), nan, nan)),

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from headscope.analysis.final_layer.checks import checked
+from headscope.analysis.arrays import check_head
 from headscope.analysis.final_layer.null import (
     NAN,
     Array,
@@ -37,7 +37,7 @@ MOST_ROWS = 10
 
 @dataclass(frozen=True, eq=False, repr=False)
 class HeadAnalysis(Shown):
-    """A final layer: its rows, one a class, and what each pair of them shows.
+    """A final layer: its rows, one per class, and what each pair of them shows.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class HeadAnalysis(Shown):
     rows
         A summary of each row, beside its initial self.
     geometry, initial_geometry
-        Angles of the rows, and how near a simplex they stand; before training, if known.
+        Angles of the rows, and how near a simplex they are; before training, if known.
     displacement_ratio
         Spread of the learned part over that of the conserved part; about 1 when untrained.
     row_sum_drift
@@ -71,13 +71,13 @@ class HeadAnalysis(Shown):
     @property
     def meaning(self) -> str:
         """What the pair farthest from its null, or else from unrelated rows, says in words."""
-        known = [pair for pair in self.pairs if not np.isnan(pair.residual)]
-        if not known:
+        defined = [pair for pair in self.pairs if not np.isnan(pair.residual)]
+        if not defined:
             return "No pair of rows has a correlation: it is undefined for constant weights."
-        apart, K = [pair for pair in known if pair.departs], len(self.class_names)
+        apart, K = [pair for pair in defined if pair.departs], len(self.class_names)
         if apart or K == 2:
-            return _meaning(max(apart or known, key=_distance), self.displacement_ratio)
-        return _meaning(max(known, key=relatedness), self.displacement_ratio)
+            return _meaning(max(apart or defined, key=_distance), self.displacement_ratio)
+        return _meaning(max(defined, key=relatedness), self.displacement_ratio)
 
     def tables(self) -> Sequence[Table]:
         """Rows, pairs, geometry and the meaning."""
@@ -116,10 +116,10 @@ class SeedCorrelation(Shown):
     mean_learned: tuple[float, ...]
 
     def tables(self) -> Sequence[Table]:
-        """The mean over pairs of seeds, a row a class."""
-        found = list(zip(self.class_names, self.mean_rows, self.mean_learned, strict=True))
+        """The mean over pairs of seeds, one row per class."""
+        rows = list(zip(self.class_names, self.mean_rows, self.mean_learned, strict=True))
         title = f"Correlation of rows between {self.rows.shape[1]} seeds"
-        return [Table(title, ("class", "row", "learned part"), found)]
+        return [Table(title, ("class", "row", "learned part"), rows)]
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class LogitContribution:
 
 
 def analyse_head(run: Run, pairs: Sequence[Pair] | None = None) -> HeadAnalysis:
-    """Analyse the final layer of a recorded run, with the null of its own training.
+    """Analyse the final layer of a recorded run, with the null of its training.
 
     Examples
     --------
@@ -147,7 +147,7 @@ def analyse_head(run: Run, pairs: Sequence[Pair] | None = None) -> HeadAnalysis:
 
 
 def analyse_pair(run: Run, pair: Pair = (0, 1)) -> PairAnalysis:
-    """Analyse two rows of a recorded run, with the null of its own training.
+    """Analyse two rows of a recorded run, with the null of its training.
 
     Examples
     --------
@@ -171,11 +171,11 @@ def run_shrinkage(run: Run) -> float | None:
     if not {"weight_decay", "momentum", "steps_per_epoch"} <= settings.keys():
         return None
     selected = run.metrics.get("selected_epoch")
-    kept = history.iloc[: len(history) if selected is None else int(selected)]
-    phase = kept["phase"] if "phase" in kept else pd.Series("train", index=kept.index)
+    counted = history.iloc[: len(history) if selected is None else int(selected)]
+    phase = counted["phase"] if "phase" in counted else pd.Series("train", counted.index)
     total = 1.0
     for name in phase.unique():
-        epochs = kept[phase == name]
+        epochs = counted[phase == name]
         if settings.get("select") == "best" and name != phase.iloc[-1]:
             epochs = epochs.iloc[: int(epochs["val_loss"].to_numpy().argmin()) + 1]
         rates = epochs["learning_rate"].to_numpy(np.float64)
@@ -206,7 +206,7 @@ def head_analysis(
     >>> round(head.pairs[0].r, 2)
     -0.99
     """
-    W, start, names = checked(weight, bias, initial, class_names)
+    W, start, names = check_head(weight, bias, initial, class_names)
     chosen = class_pairs(len(W)) if pairs is None else list(pairs)
     drift = NAN
     if start is not None:
@@ -246,7 +246,7 @@ def seed_correlation(
     >>> [row > 0.9 for row in hs.seed_correlation(heads).mean_rows]
     [True, True]
     """
-    heads = [checked(weight, None, None, class_names) for weight in weights]
+    heads = [check_head(weight, None, None, class_names) for weight in weights]
     shapes = {W.shape for W, _, _ in heads}
     if len(heads) < 2 or len(shapes) > 1:
         raise InputError(f"Two heads or more of one shape are needed; got {sorted(shapes)}.")
@@ -284,7 +284,7 @@ def logit_contributions(
     >>> [(c.class_name, c.feature) for c in hs.logit_contributions(weight, features, most=1)]
     [('class 0', 2), ('class 1', 1)]
     """
-    W, _, names = checked(weight, None, None, class_names)
+    W, _, names = check_head(weight, None, None, class_names)
     f = np.asarray(features, dtype=np.float64)
     if f.ndim != 2 or f.shape[1] != W.shape[1]:
         raise InputError(f"features have shape {f.shape}; the weights need (N, {W.shape[1]}).")
