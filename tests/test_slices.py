@@ -191,6 +191,19 @@ def test_ready_slices_and_too_few_slices(tmp_path):
             take_slices(scan(head()), centre=centre)
 
 
+def test_a_spec_checks_itself_and_comes_back_from_settings():
+    assert SliceSpec() == SliceSpec(centre="vertex:70mm")  # auto is resolved at once
+    spec = SliceSpec("all", 7, 96, "foreground", 2.5, 1, "RPI")
+    settings = spec.as_settings()
+    assert settings["analyze_orientation"] == "RPI"
+    assert SliceSpec.from_settings(settings | {"version": 2, "slices": 9}) == spec
+    assert SliceSpec.from_settings({"count": 7}) == SliceSpec(count=7)
+    assert spec.planes == ("axial", "coronal", "sagittal")
+    for orientation in ("LLS", "XYZ", "LA", "las"):
+        with pytest.raises(InputError, match="Unknown orientation"):
+            SliceSpec(orientation=orientation)
+
+
 def test_a_cohort_is_written_and_opened(cohort_folder, tmp_path):
     stored = take(cohort_folder, tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".lock", *sorted(FILES)]

@@ -65,13 +65,14 @@ def nearest(
 def ridge_classes(points: Array, labels: Array, queries: Array, penalty: float) -> Array:
     """Return the classes of queries (Q, D) by ridge regression on points (n, D), labels (n,).
 
-    One column per class is regressed; points and columns are centred. Of one class alone all
-    queries are of that.
+    One column per class is regressed; points and columns are centred. Where the points do not
+    vary, or have one class, all queries are of the commonest class.
     """
     from sklearn.linear_model import RidgeClassifier  # takes a second
 
-    if len(np.unique(labels)) < 2:
-        return np.full(len(queries), labels[0])
+    classes, counts = np.unique(labels, return_counts=True)
+    if len(classes) < 2 or not np.ptp(points, axis=0).any():
+        return np.full(len(queries), classes[counts.argmax()])
     model = RidgeClassifier(alpha=penalty, solver="cholesky")
     return model.fit(points.astype(np.float64), labels).predict(queries.astype(np.float64))
 

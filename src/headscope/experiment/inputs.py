@@ -117,8 +117,8 @@ def _split(
     """Return the subset of each slice by the plan's split; print how well it is balanced."""
     by_subject = plan.split == "subject"
     foreign = by_subject or "subject" not in config.splits
-    covariates = cohort.scans[["subject_id", *config.balance]]
-    covariates = covariates if config.balance and by_subject else None
+    balanced = bool(config.balance) and by_subject
+    covariates = cohort.scans[["subject_id", *config.balance]] if balanced else None
     path = config.out / "splits" / f"{name}.tsv"
     _hold_to(path, config, plan)
     subsets = ensure_split(

@@ -79,9 +79,9 @@ class Prediction(Shown):
             else Column(name.replace("_", " ").capitalize())
             for name in frame.columns
         ]
-        return Table(title, columns, frame.to_numpy(object), notes)
+        return Table(title, columns, frame.to_numpy(object).tolist(), notes)
 
-    def _of(self, scan: str) -> list[dict[str, Any]]:
+    def _of(self, scan: str) -> list[dict[Any, Any]]:
         rows = self.slices[self.slices["scan"] == scan]
         return rows.drop(columns="scan").to_dict("records")
 
@@ -309,6 +309,6 @@ def _joined(
     return _with_probabilities(table, whole.probabilities, names)
 
 
-def _nested(row: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+def _nested(row: Mapping[Any, Any], names: list[str]) -> dict[str, Any]:
     plain = {key: value for key, value in row.items() if not key.startswith("probability_")}
     return plain | {"probabilities": {name: row[f"probability_{name}"] for name in names}}

@@ -122,7 +122,7 @@ def slice_data(
 
 def _names(table: pd.DataFrame, suffix: str) -> list[str]:
     names = [
-        f"{_plain(row.label)}/{_plain(row.subject_id)}_{_plain(row.session_id)}"
+        f"{_plain(str(row.label))}/{_plain(str(row.subject_id))}_{_plain(str(row.session_id))}"
         f"_{row.plane}_slice-{row.slice_index:03d}{suffix}"
         for row in table.itertuples()
     ]

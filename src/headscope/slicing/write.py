@@ -58,7 +58,7 @@ def write_slices(
     workers
         Processes; by default as many as cores, fewer for few scans.
     strict
-        Stop at the first scan that fails, instead of going on without it.
+        Stop at the first scan that fails.
 
     Raises
     ------
@@ -194,7 +194,10 @@ def _finish(
     pixels_sha256 = _join(folder, parts, settings["size"])
     write_table(out / "slices.tsv", table)
     with atomic_path(out / "labels.npy") as path:
-        np.save(path, pd.Index(cohort.class_names).get_indexer(table["label"]).astype(np.int64))
+        np.save(
+            path,
+            pd.Index(cohort.class_names).get_indexer(pd.Index(table["label"])).astype(np.int64),
+        )
     hashes = {name: sha256(out / name) for name in CHECKED}
     whole = "".join([pixels_sha256, *hashes.values()])
     note = f"{len(problems)} of {len(parts)} scans could not be used; problems.tsv says why."

@@ -232,4 +232,4 @@ def _unpaired(groups: Sequence[Sequence[Run]]) -> list[str]:
         fits = [{run.setting.fit for run in _of_split(group, split)} for split in SPLITS]
         if fits[0] & fits[1]:
             return []
-    return ["No network has both splits: --splits subject,slice shows the leak gap."]
+    return ["No network was trained under both splits: --splits subject,slice shows the leak gap."]
