@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import headscope as hs
@@ -131,3 +132,33 @@ def test_fetch_takes_text_and_paths(kind, tmp_path):
 
 def run_of(experiment):
     return next((experiment / "runs").iterdir())
+
+
+def test_results_show_themselves_at_a_prompt_and_in_a_notebook(scans, experiment):
+    inspection = hs.inspect(scans, count=2)
+    assert "class folders" in repr(inspection) and "A run would take 24 slices" in repr(inspection)
+    prediction = hs.predict(run_of(experiment), scans / "AD")
+    assert "Slice index" in repr(prediction) and "the mean of its slices" in repr(prediction)
+    audit = hs.audit(experiment)
+    assert "Identical scans" in repr(audit)
+    for result in (inspection, prediction, audit):
+        assert result._repr_html_().startswith("<table>") and "DataFrame" not in repr(result)
+
+
+def test_figures_show_themselves_in_a_notebook():
+    weight = np.array([[1.0, -2.0, 0.5, 0.1], [-1.0, 2.0, -0.5, 0.2]])
+    figure = hs.figures.plot_weights(hs.pair_analysis(weight))
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_progress_in_a_notebook_needs_no_widgets():
+    code = (
+        "import rich.console\n"
+        "rich.console._is_jupyter = lambda: True\n"
+        "from headscope.console import console, track\n"
+        "assert list(track(range(3), 'Counting', 3)) == [0, 1, 2] and not console.is_jupyter"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "Counting" in done.stderr and done.stdout == ""

@@ -100,7 +100,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run, read lazily from its directory."""
+    """One finished run, read lazily from its directory.
+
+    Examples
+    --------
+    >>> run = hs.Run("first/runs/timm-test_resnet-frozen-subject-seed0")
+    >>> run.setting.regime, run.class_names, run.head["weight"].shape
+    ('frozen', ['AD', 'NC'], (2, 96))
+    """
 
     path: Path
 
@@ -373,6 +380,11 @@ def read_experiment(experiment: Path | str, *, permuted: bool = False) -> list[R
     ------
     InputError
         The folder does not exist or holds no such finished run.
+
+    Examples
+    --------
+    >>> [run.setting.split for run in hs.read_experiment("first")]
+    ['slice', 'subject']
     """
     folder = Path(experiment) / "runs"
     if not folder.is_dir():

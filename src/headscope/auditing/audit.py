@@ -92,6 +92,12 @@ def audit(
     InputError
         `path` is none of the three, the threshold is outside 0.9 to 1, the key is none, or
         stored slices are to be pseudonymised.
+
+    Examples
+    --------
+    >>> audit = hs.audit("scans", count=2, workers=1)
+    >>> audit.scans, audit.findings[0].check, audit.findings[0].level
+    (12, 'Identical scans', 'fine')
     """
     path = Path(path)
     if not 0.9 <= copy_threshold <= 1:

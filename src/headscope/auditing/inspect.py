@@ -103,6 +103,12 @@ def inspect_data(
     ------
     InputError
         As `find_cohort`, or a plane, count or size is none.
+
+    Examples
+    --------
+    >>> inspection = hs.inspect("scans", count=4)
+    >>> inspection.subjects, inspection.slices
+    (12, 48)
     """
     SliceSpec(plane, count, size)  # refuses options without meaning
     return inspect_cohort(

@@ -53,6 +53,12 @@ class Config(BaseModel):
 
     The settings of a training (`Recipe`) are given by their own names, as in a TOML file; `recipe`
     holds them.
+
+    Examples
+    --------
+    >>> config = hs.Config(data="scans", regimes=["frozen", "finetune"], epochs=5)
+    >>> config.recipe.epochs, config.out.name
+    (5, 'headscope-experiment')
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

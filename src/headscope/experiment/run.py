@@ -136,10 +136,13 @@ def run(config: Config) -> Path:
 
     Examples
     --------
-    >>> config = hs.Config(data="scans", out="first", architectures=["timm/test_resnet"],
-    ...     weights="random", regimes=["frozen"], count=2, size=32, epochs=1, workers=1)
-    >>> hs.run(config).name
-    'first'
+    >>> network = {"architectures": ["timm/test_resnet"], "weights": "random"}
+    >>> small = {"count": 2, "size": 32, "epochs": 1, "workers": 1}
+    >>> experiment = hs.run(
+    ...     hs.Config(data="scans", out="second", regimes=["frozen"], **network, **small)
+    ... )
+    >>> len(hs.read_experiment(experiment))
+    1
     """
     # 1. what will run; impossible settings are refused before any work
     plans = plan_runs(config)

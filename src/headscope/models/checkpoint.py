@@ -59,6 +59,12 @@ def read_head(path: Path | str, layer: str | None = None) -> Head:
     ------
     InputError
         No such file, not readable as weights, or no such layer; the layers there are listed.
+
+    Examples
+    --------
+    >>> head = hs.read_head("first/runs/timm-test_resnet-frozen-subject-seed0")
+    >>> head.weight.shape, head.class_names
+    ((2, 96), ('AD', 'NC'))
     """
     path = Path(path)
     if not path.exists():

@@ -49,6 +49,11 @@ def list_models(pattern: str | None = None) -> list[Listing]:
     ------
     InputError
         No name matches.
+
+    Examples
+    --------
+    >>> [listing.architecture.name for listing in hs.list_models("timm/test_resnet")]
+    ['timm/test_resnet']
     """
     names = list(TABLE) if pattern is None else [n for n in all_names() if _matches(n, pattern)]
     if not names:

@@ -58,6 +58,11 @@ def write_report(experiment: Path | str) -> Path:
     ------
     InputError
         The folder is no experiment, or holds no finished run.
+
+    Examples
+    --------
+    >>> print(hs.report("first"))
+    first/report.html
     """
     experiment = Path(experiment)
     # 1. the finished runs, in the order of the table

@@ -115,6 +115,12 @@ def simulate_cohort(
     ------
     InputError
         A setting makes no cohort, or `out` holds something else.
+
+    Examples
+    --------
+    >>> cohort = hs.simulate("cohort", subjects=6, spacing_mm=6, workers=1)
+    >>> len(list(cohort.glob("scans/**/*.*"))) >= 6
+    True
     """
     settings = {
         "recipe": RECIPE,

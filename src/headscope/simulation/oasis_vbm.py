@@ -71,6 +71,13 @@ def fetch_oasis_vbm(
     InputError
         The terms are not accepted, a choice is unknown, `out` holds something else, or the files
         are neither there nor can be downloaded.
+
+    Examples
+    --------
+    >>> hs.fetch("oasis", accept_terms=False)
+    Traceback (most recent call last):
+        ...
+    headscope.errors.InputError: Nothing is fetched before its terms are accepted ...
     """
     out = Path(out)
     _check(out, accept_terms, subjects, tissue)

@@ -98,6 +98,12 @@ def slice_data(
     ------
     InputError
         As `find_cohort`, `write_slices` and `export_pictures`.
+
+    Examples
+    --------
+    >>> slices = hs.slice("scans", "slices", count=2, size=32, workers=1)
+    >>> slices.pixels.shape, slices.class_names
+    ((24, 32, 32), ['AD', 'NC'])
     """
     if picture_format not in (None, *FORMATS):
         raise InputError(f"Unknown format {picture_format!r}: choose store, {', '.join(FORMATS)}.")

@@ -134,12 +134,52 @@ class LogitContribution:
 
 
 def analyse_head(run: Run, pairs: Sequence[Pair] | None = None) -> HeadAnalysis:
-    """Analyse the final layer of a recorded run, with the null of its training."""
+    """Analyse the final layer of a recorded run, with the null of its training.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    pairs
+        Pairs of class rows; all of up to 10 classes by default, else the first.
+
+    Raises
+    ------
+    InputError
+        A pair names no two classes, or a file of the run is missing or damaged.
+
+    Examples
+    --------
+    >>> run = hs.read_experiment("first")[0]
+    >>> head = hs.analyse_head(run)
+    >>> head.class_names, head.weight.shape, len(head.pairs)
+    (('AD', 'NC'), (2, 96), 1)
+    """
     return head_analysis(**_recorded(run), pairs=pairs)
 
 
 def analyse_pair(run: Run, pair: Pair = (0, 1)) -> PairAnalysis:
-    """Analyse two rows of a recorded run, with the null of its training."""
+    """Analyse two class rows of a recorded run, with the null of its training.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    pair
+        The classes on the x and the y axis, by their number.
+
+    Raises
+    ------
+    InputError
+        The pair names no two classes, or a file of the run is missing or damaged.
+
+    Examples
+    --------
+    >>> run = hs.read_experiment("first")[0]
+    >>> pair = hs.analyse_pair(run)
+    >>> pair.class_names, abs(pair.r - pair.r_null) < 0.1
+    (('AD', 'NC'), True)
+    """
     return pair_analysis(**_recorded(run), pair=pair)
 
 
@@ -182,6 +222,13 @@ def head_analysis(
     """Analyse a final layer: parameters as of `pair_analysis`, with `pairs` of rows or None.
 
     None takes all pairs of up to 10 classes, and the first of more.
+
+    Examples
+    --------
+    >>> weight = np.array([[1.0, -2.0, 0.5, 0.1], [-1.0, 2.0, -0.5, 0.2]])
+    >>> head = hs.head_analysis(weight, class_names=["AD", "NC"])
+    >>> round(head.pairs[0].r, 2)
+    -0.99
     """
     W, start, names = check_head(weight, bias, initial, class_names)
     chosen = class_pairs(len(W)) if pairs is None else list(pairs)
@@ -214,6 +261,14 @@ def seed_correlation(
     ------
     InputError
         Fewer than two heads, or of different shapes.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> shared = rng.normal(size=(2, 50))
+    >>> heads = [shared + 0.1 * rng.normal(size=(2, 50)) for _ in range(3)]
+    >>> [row > 0.9 for row in hs.seed_correlation(heads).mean_rows]
+    [True, True]
     """
     heads = [check_head(weight, None, None, class_names) for weight in weights]
     shapes = {W.shape for W, _, _ in heads}
@@ -245,6 +300,13 @@ def logit_contributions(
     ------
     InputError
         features are not (N, D), or labels not (N,).
+
+    Examples
+    --------
+    >>> weight = np.array([[1.0, 0.0, 3.0], [0.0, 2.0, 0.0]])
+    >>> features = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
+    >>> [(c.class_name, c.feature) for c in hs.logit_contributions(weight, features, most=1)]
+    [('class 0', 2), ('class 1', 1)]
     """
     W, _, names = check_head(weight, None, None, class_names)
     f = np.asarray(features, dtype=np.float64)

@@ -270,6 +270,13 @@ def pair_analysis(
     ------
     InputError
         The shapes do not agree, a value is not finite, or the pair names no two rows.
+
+    Examples
+    --------
+    >>> weight = np.array([[1.0, -2.0, 0.5, 0.1], [-1.0, 2.0, -0.5, 0.2]])
+    >>> pair = hs.pair_analysis(weight)
+    >>> pair.feature_count, round(pair.spearman, 2)
+    (4, -1.0)
     """
     W, start, names = check_head(weight, bias, initial, class_names)
     K, D = W.shape

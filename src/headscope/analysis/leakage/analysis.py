@@ -83,6 +83,12 @@ def analyse_leakage(
     ------
     InputError
         There is no run, or fewer than one permutation is asked for.
+
+    Examples
+    --------
+    >>> leakage = hs.analyse_leakage(hs.read_experiment("first"), permutations=20)
+    >>> leakage.findings[0].check, leakage.permutations
+    ('Split', 20)
     """
     true = [run for run in runs if "permutation" not in run.settings]
     if not true:

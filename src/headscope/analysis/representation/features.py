@@ -156,6 +156,13 @@ def analyse_features(
     ------
     InputError
         The subset has no such name, or the reference is of another network, split or seed.
+
+    Examples
+    --------
+    >>> run = hs.read_experiment("first")[0]
+    >>> features = hs.analyse_features(run)
+    >>> features.subset, features.class_names
+    ('test', ('AD', 'NC'))
     """
     if subset not in SUBSETS:
         raise InputError(f"subset {subset!r} is none of {', '.join(SUBSETS)}.")
@@ -209,6 +216,15 @@ def feature_analysis(
     ------
     InputError
         The shapes do not agree, a value is not finite, or a label or the pair names no class.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> labels, subjects = np.repeat([0, 1], 20), np.repeat(np.arange(10), 4)
+    >>> features = rng.normal(0, 1, (40, 5)) + 3 * labels[:, None]
+    >>> analysis = hs.feature_analysis(features, features[:, :2], labels, subjects)
+    >>> analysis.subjects, analysis.slices
+    (10, 40)
     """
     F, Z = check_points(features, "features"), check_points(logits, "logits")
     if len(F) != len(Z):

@@ -118,6 +118,12 @@ def analyse_calibration(run: Run, sensitivity: float = 0.9) -> Calibration:
     """Return the calibration of a run's test, with temperature and thresholds from validation.
 
     sensitivity is what the second operating point asks for on validation.
+
+    Examples
+    --------
+    >>> run = hs.read_experiment("first")[0]
+    >>> hs.analyse_calibration(run).positive_class
+    'AD'
     """
     names, notes = run.class_names, []
     (chosen, val, val_ids), (tested, test, test_ids) = (

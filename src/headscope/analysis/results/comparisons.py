@@ -124,6 +124,12 @@ def compare_runs(runs: Iterable[Run]) -> Comparisons:
     Subject accuracy is tested by McNemar's exact test and the area by DeLong's where each subject
     was tested once and by one training (McNemar: folds too), else by the bootstrap. Runs without
     subject ids are left out. Source: docs/trust.md, Comparisons.
+
+    Examples
+    --------
+    >>> comparisons = hs.compare_runs(hs.read_experiment("first"))
+    >>> len(comparisons.rows)  # its runs have different splits
+    0
     """
     settings: dict[tuple[str, str], dict[Hashable, Run]] = {}
     notes = []
