@@ -1,4 +1,5 @@
 import dataclasses
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,17 @@ def test_rows_take_what_they_leave_out_from_the_experiment():
         "resnet18-scratch-long-subject-seed0",
     ]
     assert [plan.recipe.epochs for plan in plans] == [2, 2, 5, 9]
+
+
+def test_a_saved_row_holds_its_own_settings_alone(tmp_path):
+    rows = [{"regime": "frozen"}, {"regime": "scratch", "epochs": 5, "weight_decay": 1e-4}]
+    config = make_config(data="d", rows=rows, epochs=2, batch_size=4)
+    config.save(tmp_path / "a.toml")
+    saved = tomllib.loads((tmp_path / "a.toml").read_text())
+    assert saved["rows"] == [{"regime": "frozen"}, {"regime": "scratch", "epochs": 5}]
+    assert (saved["epochs"], saved["batch_size"], "recipe" in saved) == (2, 4, False)
+    plans = plan_runs(read_config(tmp_path / "a.toml", {}))
+    assert [(plan.recipe.epochs, plan.recipe.batch_size) for plan in plans] == [(2, 4), (5, 4)]
 
 
 def test_rows_of_a_file_are_not_silently_kept(tmp_path):

@@ -16,7 +16,8 @@ from PIL import Image
 from headscope.cohort.layouts import find_cohort
 from headscope.errors import InputError
 from headscope.scans import volume as scans_module
-from headscope.scans.volume import ScanError, find_scan_files, read_scan
+from headscope.scans.discovery import ScanFile, find_scans
+from headscope.scans.volume import ScanError, read_scan
 from headscope.slicing.spec import SliceSpec
 from headscope.slicing.write import write_slices
 from tests.support import mutation
@@ -161,7 +162,8 @@ def test_a_folder_that_may_not_be_read_counts_as_a_scan(tmp_path, monkeypatch):
         return scandir(place)
 
     monkeypatch.setattr(os, "scandir", refuse)  # root reads whatever its permissions say
-    assert find_scan_files(tmp_path) == [tmp_path / "AD" / "sub-1.nii", locked]
+    files = [ScanFile(tmp_path / "AD" / "sub-1.nii", "volume"), ScanFile(locked, "series")]
+    assert find_scans(tmp_path) == files
     monkeypatch.setattr(os, "listdir", refuse)
     with pytest.raises(ScanError, match="cannot be read: permission denied"):
         read_scan(locked)

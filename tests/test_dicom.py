@@ -9,7 +9,8 @@ import pytest
 
 from headscope.errors import InputError
 from headscope.scans import dicom
-from headscope.scans.volume import ScanError, find_scan_files, read_scan, stored_files
+from headscope.scans.discovery import ScanFile, find_scans
+from headscope.scans.volume import ScanError, read_scan
 
 sitk = pytest.importorskip("SimpleITK", reason="DICOM needs SimpleITK: pip install '.[dicom]'")
 
@@ -81,18 +82,18 @@ def test_a_folder_is_one_scan_whatever_its_files_are_called(tmp_path, names):
     folder = write_series(tmp_path / "AD" / "sub-1", volume(), names=names)
     (folder / "notes.txt").write_text("no scan")
     (folder / "README").write_text("no scan either")
-    assert find_scan_files(tmp_path) == [folder]
-    assert len(stored_files(folder)) == SHAPE[2]
+    assert find_scans(tmp_path) == [ScanFile(folder, "series")]
+    assert len(ScanFile.at(folder).stored()) == SHAPE[2]
     np.testing.assert_array_equal(read_scan(folder).volume, volume())
 
 
 def test_each_series_of_a_folder_is_a_scan(tmp_path):
     write_series(tmp_path / "a", volume(0), series="1.2.3", names="x{:03d}.dcm")
     write_series(tmp_path / "a", volume(1), series="1.2.4", names="y{:03d}.dcm")
-    found = find_scan_files(tmp_path)
-    assert [path.name for path in found] == ["x001.dcm", "y001.dcm"]
-    for seed, path in enumerate(found):
-        np.testing.assert_array_equal(read_scan(path).volume, volume(seed))
+    files = find_scans(tmp_path)
+    assert [file.path.name for file in files] == ["x001.dcm", "y001.dcm"]
+    for seed, file in enumerate(files):
+        np.testing.assert_array_equal(read_scan(file).volume, volume(seed))
     with pytest.raises(ScanError, match="holds several DICOM series: name the first file of one"):
         read_scan(tmp_path / "a")
 
@@ -126,13 +127,13 @@ def test_a_damaged_neighbour_gives_no_shortened_volume(tmp_path):
     np.testing.assert_array_equal(read_scan(first).volume, volume(0))
     damaged = tmp_path / "a" / "a008.dcm"
     damaged.write_bytes(damaged.read_bytes()[:150])
-    with pytest.raises(ScanError, match="lies beside a file that may belong to it and is damaged"):
+    with pytest.raises(ScanError, match="is beside a file that may belong to it and is damaged"):
         read_scan(first)
 
 
 def test_gaps_and_strangers_are_refused(tmp_path):
     write_series(tmp_path / "gap", volume(), skip=(3,))
-    with pytest.raises(ScanError, match="lacks slices: they lie 2 to 4 mm apart"):
+    with pytest.raises(ScanError, match="lacks slices: they are 2 to 4 mm apart"):
         read_scan(tmp_path / "gap")
     write_series(tmp_path / "mixed", volume(), names="a{:03d}.dcm")
     write_series(tmp_path / "mixed", volume(), names="b{:03d}.dcm", plane="coronal")
@@ -160,7 +161,7 @@ def test_without_simpleitk_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     dicom._simpleitk.cache_clear()
-    assert find_scan_files(tmp_path) == [tmp_path / "a"]
+    assert find_scans(tmp_path) == [ScanFile(tmp_path / "a", "series")]
     with pytest.raises(InputError, match=r"pip install 'headscope\[dicom\]'") as error:
         read_scan(tmp_path / "a")
     assert not isinstance(error.value, ScanError)  # every series would fail: the work stops

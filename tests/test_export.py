@@ -186,7 +186,7 @@ def test_what_was_written_beside_the_scans_is_no_scan(tmp_path):
     shutil.copy(tmp_path / "AD" / "sub-0_1.png", tmp_path / "run" / "figures" / "a.png")
     again = find_cohort(str(tmp_path))
     assert again.class_names == ["AD", "NC"] and len(again.scans) == 4
-    assert not any("Left out" in note for note in again.notes)
+    assert not any("Left out" in note.text for note in again.notes)
     stored = slice_data(str(tmp_path), str(tmp_path / "slices"), **known)
     assert stored.sha256 == first.sha256
     np.testing.assert_array_equal(stored.batch([2, 0]), stored.pixels[[2, 0]])

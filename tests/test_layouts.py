@@ -5,7 +5,7 @@ import pytest
 
 from headscope.cohort.filters import parse_where, where_holds
 from headscope.cohort.layouts import find_cohort
-from headscope.cohort.pseudonyms import pseudonymised
+from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.cohort.tables import read_any_table
 from headscope.errors import InputError
 from headscope.slicing.spec import SliceSpec
@@ -16,6 +16,10 @@ def touch(folder, *names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
+
+
+def texts(cohort):
+    return [note.text for note in cohort.notes]
 
 
 def rows(cohort):
@@ -41,7 +45,7 @@ def test_class_folders_take_ids_from_bids_and_oasis_names(tmp_path):
         ("AD/sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz", "sub-01", "ses-1", "AD"),
         ("AD/sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz", "sub-01", "ses-2", "AD"),
     ]
-    assert cohort.notes[0] == (
+    assert texts(cohort)[0] == (
         "class folders: 4 scans of 3 subjects (AD: 3 scans of 2 subjects, NC: 1 scan of 1 subject)."
     )
 
@@ -55,7 +59,7 @@ def test_class_folders_without_known_ids_say_so(tmp_path):
         ("x", "1"),
         ("y", "1"),
     ]
-    notes = " ".join(cohort.notes)
+    notes = " ".join(texts(cohort))
     assert "the folders inside the classes and the whole file name" in notes
     assert "a subject of its own" in notes
     assert "outside class folders: 1 scan." in notes
@@ -66,7 +70,7 @@ def test_class_folders_without_known_ids_say_so(tmp_path):
 def test_folders_that_number_their_people_apart_are_refused(tmp_path, name):
     touch(tmp_path, f"AD/{name}", f"NC/{name}", "NC/002.nii")
     with pytest.raises(
-        InputError, match=r"the id '001' stands in several classes, as AD/001.* and"
+        InputError, match=r"the id '001' occurs in several classes, as AD/001.* and"
     ):
         find_cohort(tmp_path)
     cohort = find_cohort(tmp_path, subject_pattern="([0-9]+)")
@@ -125,10 +129,10 @@ def test_classes_choose_name_and_order_folders(tmp_path):
     touch(tmp_path, "AD/a.nii", "MCI/b.nii", "CN/c.nii")
     cohort = find_cohort(tmp_path, classes={"well": ["CN"], "ill": ["AD"]})
     assert cohort.class_names == ["well", "ill"]
-    assert "Left out by class folder: MCI (1 scan)." in cohort.notes
+    assert "Left out by class folder: MCI (1 scan)." in texts(cohort)
     with pytest.raises(InputError, match=r"class 'ill' .*Alzheimer.* AD, CN, MCI"):
         find_cohort(tmp_path, classes={"well": ["CN"], "ill": ["Alzheimer"]})
-    with pytest.raises(InputError, match=r"'CN' .* stands in two classes"):
+    with pytest.raises(InputError, match=r"'CN' .* is in two classes"):
         find_cohort(tmp_path, classes={"well": ["CN"], "ill": ["AD", "CN"]})
 
 
@@ -144,7 +148,7 @@ def test_participants_match_whole_ids_only(tmp_path):
         ("Subj10_T1.nii", "Subj10", "1", "F"),
         ("deep/Subj2/T1.nii.gz", "Subj2", "1", "F"),
     ]
-    notes = " ".join(cohort.notes)
+    notes = " ".join(texts(cohort))
     assert "hold no id of participants.csv: 1 scan, the first Subj3_T1.nii" in notes
     assert "Rows of participants.csv without a scan: 1." in notes
     cut = find_cohort(tmp_path, label="Age", threshold=80)
@@ -176,7 +180,7 @@ def participants(tmp_path, count=12):
         ({"label": "site", "threshold": 3}, "'sub-00x' in it is no number"),
         ({"label": "smoker"}, "shows only 'no' in 12 scans: at least two classes"),
         ({"label": "age", "threshold": 99}, "shows only 'age<=99'"),
-        ({"plane": "oblique"}, "Plane 'oblique' is none"),
+        ({"plane": "oblique"}, "Unknown plane 'oblique'"),
     ],
 )
 def test_labels_that_give_no_classes_are_refused(tmp_path, options, reason):
@@ -191,8 +195,8 @@ def test_participants_without_label_value_are_left_out(tmp_path):
     )
     cohort = find_cohort(tmp_path, label="dx", classes={"AD": ["AD"], "NC": ["NC"]})
     assert cohort.scans["subject_id"].tolist() == ["sub-00", "sub-02"]
-    assert "1 scan has no value of dx and is left out." in cohort.notes
-    assert "Left out by dx: MCI (1 scan)." in cohort.notes
+    assert "1 scan has no value of dx and is left out." in texts(cohort)
+    assert "Left out by dx: MCI (1 scan)." in texts(cohort)
 
 
 def test_one_participant_in_two_rows_is_refused(tmp_path):
@@ -205,7 +209,9 @@ def test_one_participant_in_two_rows_is_refused(tmp_path):
 def test_ids_that_match_nothing_are_refused(tmp_path):
     touch(tmp_path, "x_T1.nii")
     (tmp_path / "participants.csv").write_text("id,dx\na,AD\nb,NC\n")
-    with pytest.raises(InputError, match=r"No column .* stand in the names .*x_T1.nii'.* id, dx"):
+    with pytest.raises(
+        InputError, match=r"No column .* the names of the scans contain.*x_T1.nii'.* id, dx"
+    ):
         find_cohort(tmp_path, label="dx")
 
 
@@ -240,7 +246,7 @@ def test_a_table_of_scans_needs_no_ids_but_says_where_they_come_from(tmp_path):
     cohort = find_cohort(tmp_path, label="dx")
     assert cohort.scans["subject_id"].tolist() == ["sub-1", "sub-2"]
     assert cohort.scans["session_id"].tolist() == ["ses-a", "ses-a"]
-    assert any("names no subject_id" in note for note in cohort.notes)
+    assert any("names no subject_id" in note for note in texts(cohort))
 
 
 def test_folders_without_a_cohort_are_refused(tmp_path):
@@ -263,7 +269,7 @@ def test_folders_without_a_cohort_are_refused(tmp_path):
 @pytest.mark.parametrize("label", [None, "dx"])
 def test_a_folder_about_the_cohort_is_said_to_be_one(tmp_path, label):
     bids(tmp_path / "raw", "sub-01/anat/sub-01_T1w", "sub-02/anat/sub-02_T1w")
-    with pytest.raises(InputError, match=r"All its scans lie in .*/raw: is that the folder"):
+    with pytest.raises(InputError, match=r"All its scans are in .*/raw: is that the folder"):
         find_cohort(tmp_path, label=label)
     assert find_cohort(tmp_path / "raw", label=label or "sex").scans["label"].nunique() == 2
 
@@ -274,20 +280,20 @@ def test_an_empty_class_and_names_alike_but_for_case_are_said(tmp_path):
     (tmp_path / ".hidden").mkdir()
     cohort = find_cohort(tmp_path)
     assert cohort.class_names == ["AD", "NC", "ad"]
-    assert cohort.notes[2:] == [
-        "Left out, as no scan lies in them: 1 folder, the first MCI.",
+    assert texts(cohort)[2:] == [
+        "Left out, as they hold no scan: 1 folder, the first MCI.",
         "2 subjects differ in upper and lower case alone and count as 2, the first sub-A1 and "
         "sub-a1.",
         "2 classes differ in upper and lower case alone and count as 2, the first AD and ad.",
     ]
-    hidden = pseudonymised(cohort, tmp_path.parent / "case.key", tmp_path)
-    assert not any("-A1" in note or "MCI" in note for note in hidden.notes)
+    hidden = pseudonymise_cohort(cohort, tmp_path.parent / "case.key", tmp_path)
+    assert not any("-A1" in note or "MCI" in note for note in texts(hidden))
 
 
 def test_scans_of_one_session_are_named(tmp_path):
     touch(tmp_path, "AD/sub-1_T1w.nii", "AD/sub-1_mask.nii", "NC/sub-2_T1w.nii")
     cohort = find_cohort(tmp_path)
-    assert cohort.notes[-1] == (
+    assert texts(cohort)[-1] == (
         "2 scans share subject and session with another: their sessions are numbered, the first "
         "AD/sub-1_T1w.nii and AD/sub-1_mask.nii."
     )
@@ -348,7 +354,7 @@ def test_oasis2_as_slices_and_as_volumes(tmp_path):
         ("cor/OAS2_0001_MR1_cor.nii.gz", "OAS2_0001", "MR1", "NC"),
         ("cor/OAS2_0002_MR1_cor.nii.gz", "OAS2_0002", "MR1", "AD"),
     ]
-    assert "Left out by Group: Converted (1 scan)." in cohort.notes
+    assert "Left out by Group: Converted (1 scan)." in texts(cohort)
     by_cdr = find_cohort(ready, label="CDR", threshold=0)
     assert by_cdr.scans["label"].tolist() == ["CDR<=0", "CDR>0", "CDR>0"]
     whole = oasis2(
@@ -365,8 +371,8 @@ def test_oasis2_as_it_lies(real_data):
     cohort = find_cohort(real_data / "oasis2")
     assert (len(cohort.scans), cohort.scans["subject_id"].nunique()) == (331, 136)
     assert cohort.scans.groupby("label")["subject_id"].nunique().to_dict() == {"AD": 64, "NC": 72}
-    assert any("Converted" in note for note in cohort.notes)
-    assert any("5 sessions of the table have no axial scan" in note for note in cohort.notes)
+    assert any("Converted" in note for note in texts(cohort))
+    assert any("5 sessions of the table have no axial scan" in note for note in texts(cohort))
     assert (
         sum(
             len(find_cohort(real_data / "oasis2", plane=p).scans)
@@ -424,7 +430,7 @@ def test_bids_takes_one_t1w_a_session(tmp_path):
         ("sub-01/ses-b/anat/sub-01_ses-b_T1w.nii.gz", "sub-01", "ses-b", "AD"),
         ("sub-02/anat/sub-02_T1w.nii.gz", "sub-02", "1", "NC"),
     ]
-    notes = " ".join(cohort.notes)
+    notes = " ".join(texts(cohort))
     assert "Scans of the suffix T1w are taken, not FLAIR (1), T2w (1)." in notes
     assert "1 session holds several T1w: the one of fewest entities" in notes
     assert "Sessions without a T1w, left out: 1." in notes
@@ -452,7 +458,7 @@ def test_labels_of_bids_sessions_win_over_those_of_participants(tmp_path):
         ["ses-1", "NC"],
         ["ses-2", "AD"],
     ]
-    assert "Labels of sessions come from sessions.tsv: dx, age." in cohort.notes
+    assert "Labels of sessions come from sessions.tsv: dx, age." in texts(cohort)
     with pytest.raises(InputError, match=r"several rows of sessions.tsv for sub-01, ses-2"):
         (tmp_path / "sub-01" / "sub-01_sessions.tsv").write_text("session_id\tdx\n2\tNC\nses-2\tAD")
         find_cohort(tmp_path)
@@ -463,7 +469,7 @@ def test_bids_subjects_without_a_row_have_no_label(tmp_path):
     cohort = find_cohort(tmp_path, label="sex", where="sex != X")
     assert cohort.scans["subject_id"].tolist() == ["sub-01", "sub-02"]
     found = find_cohort(tmp_path, label="sex")
-    assert found.notes[-1] == "1 scan has no value of sex and is left out."
+    assert texts(found)[-1] == "1 scan has no value of sex and is left out."
 
 
 def test_bids_of_a_single_sessions_table_or_none(tmp_path):
@@ -512,7 +518,7 @@ def test_oasis1_takes_the_masked_average_and_classes_by_cdr(tmp_path):
             (2, "OAS1_0004_MR1", "AD"),
         )
     ]
-    notes = " ".join(cohort.notes)
+    notes = " ".join(texts(cohort))
     assert "1 scan has no value of CDR and is left out." in notes
     assert "1 rescan (MR2) count as sessions of the same subject" in notes
     assert "t88_masked_gfc (5)" in notes
@@ -524,7 +530,7 @@ def test_oasis1_falls_back_and_names_its_missing_table(tmp_path):
     oasis1(tmp_path, CDR, kinds=())
     assert all("/RAW/" in row[0] for row in rows(find_cohort(tmp_path)))
     (tmp_path / "oasis_cross-sectional.csv").unlink()
-    with pytest.raises(InputError, match="lies as OASIS-1 but lacks its table"):
+    with pytest.raises(InputError, match="is laid out as OASIS-1 but lacks its table"):
         find_cohort(tmp_path)
 
 
@@ -558,7 +564,7 @@ def test_a_scan_table_may_name_planes(tmp_path):
     )
     cohort = find_cohort(tmp_path)
     assert cohort.scans["path"].tolist() == ["a.nii", "b.nii"]
-    assert "Left out, as they are not axial: 1 scan." in cohort.notes
+    assert "Left out, as they are not axial: 1 scan." in texts(cohort)
     assert find_cohort(tmp_path, plane="all").scans["plane"].tolist() == [
         "axial",
         "axial",

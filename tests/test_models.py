@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from headscope import record
 from headscope.errors import InputError
 from headscope.files import sha256
+from headscope.models import regimes
 from headscope.models.classifier import find_classifier, find_head_init, replace_classifier, tap
 from headscope.models.network import build_network
 from headscope.models.regimes import REGIMES, find_regime, state_hash
@@ -20,7 +22,7 @@ from headscope.models.stages import stage_members
 from headscope.models.state import load_pretrained
 from headscope.models.zoo import Architecture, find_architecture
 from headscope.readout import make_tail
-from headscope.record import RENAMED_REGIMES, Run
+from headscope.record import Run
 from tests.support.synthetic import write_synthetic_run
 
 TINY = "timm/test_resnet"
@@ -392,8 +394,8 @@ def test_a_regime_that_is_none_names_the_valid_ones(name):
 def test_an_earlier_name_of_a_regime_is_met_with_the_present_one(earlier, present):
     with pytest.raises(InputError, match=f"^The regime '{earlier}' is now named '{present}'.$"):
         find_regime(earlier)
-    assert RENAMED_REGIMES[earlier] == find_regime(present).name
-    assert sum(bool(regime.earlier_name) for regime in REGIMES.values()) == len(RENAMED_REGIMES)
+    assert find_regime(present).name == present
+    assert record.RENAMED == regimes.RENAMED
 
 
 def test_a_record_with_an_earlier_name_of_a_regime_is_read(tmp_path):

@@ -16,7 +16,8 @@ import pytest
 from headscope.auditing import shortcuts
 from headscope.auditing.audit import audit
 from headscope.cohort.layouts import find_cohort
-from headscope.cohort.pseudonyms import pseudonymised
+from headscope.cohort.pseudonyms import pseudonymise_cohort
+from headscope.cohort.values import Note
 from headscope.errors import InputError
 from headscope.experiment.run import run
 from headscope.reporting import write_report
@@ -186,10 +187,44 @@ def test_an_audit_keeps_the_key_apart_and_hides_no_stored_ids(tmp_path, monkeypa
     assert not (tmp_path / "study.key").exists()
 
 
+NAMES = ("AD/p-One.nii", "AD/p-one.nii", "AD/p-two.nii", "AD/p-two.mgz", "NC/p-four.nii")
+
+
+@pytest.mark.parametrize("table", [None, "participants.csv", "scans.csv"])
+def test_notes_that_quote_ids_are_marked_where_they_are_made(tmp_path, table):
+    data = tmp_path / "data"
+    (data / "p-empty").mkdir(parents=True)
+    for name in NAMES:
+        (data / name).parent.mkdir(exist_ok=True)
+        (data / name).touch()
+    label = None
+    if table == "participants.csv":
+        label = "site"
+        (data / table).write_text("id,site\np-One,a p-One\np-two,b\np-four,a\np-one,c\n")
+        (data / "AD" / "p-lost.nii").touch()
+    elif table is not None:
+        lines = [f"{name},{name[3:].split('.')[0]},{name[:2]}" for name in NAMES]
+        (data / table).write_text("\n".join(["path,subject_id,label", *lines]))
+    cohort = find_cohort(data, label=label, where="session_id != p-three")
+    quoted = [note for note in cohort.notes if "p-" in note.text]
+    assert len(quoted) >= 3 and all(note.names_ids for note in quoted)
+    hidden = pseudonymise_cohort(cohort, tmp_path / "key", tmp_path / "out").notes
+    assert hidden[:-1] == [note for note in cohort.notes if "p-" not in note.text]
+    assert hidden[-1] == Note("Ids are pseudonyms: keyed hashes of those in the data.")
+
+
+def test_a_note_is_left_out_by_its_mark_and_not_by_its_words(tmp_path):
+    notes = [Note("Left out, the first x.nii."), Note("Nothing in particular.", names_ids=True)]
+    cohort = replace(find_cohort(write_cohort(tmp_path / "data")), notes=notes)
+    hidden = pseudonymise_cohort(cohort, tmp_path / "key", tmp_path / "out")
+    assert hidden.notes[0] == notes[0] and len(hidden.notes) == 2
+
+
 def test_the_same_key_gives_the_same_pseudonyms_and_another_gives_others(tmp_path):
     cohort = find_cohort(write_cohort(tmp_path / "data"))
     first, again, other = (
-        pseudonymised(cohort, tmp_path / name, tmp_path / "out").scans for name in ("a", "a", "b")
+        pseudonymise_cohort(cohort, tmp_path / name, tmp_path / "out").scans
+        for name in ("a", "a", "b")
     )
     pd.testing.assert_frame_equal(first, again)
     assert not set(first["subject_id"]) & set(other["subject_id"])
@@ -198,11 +233,11 @@ def test_the_same_key_gives_the_same_pseudonyms_and_another_gives_others(tmp_pat
 
 def test_the_order_of_rows_says_nothing_about_the_real_ids(tmp_path):
     cohort = find_cohort(write_cohort(tmp_path / "data"))
-    hidden = pseudonymised(cohort, tmp_path / "key", tmp_path / "out").scans
+    hidden = pseudonymise_cohort(cohort, tmp_path / "key", tmp_path / "out").scans
     assert hidden["subject_id"].is_monotonic_increasing
     assert hidden["path"].tolist() != cohort.scans["path"].tolist()
     turned = replace(cohort, scans=cohort.scans[::-1].reset_index(drop=True))
-    again = pseudonymised(turned, tmp_path / "key", tmp_path / "out").scans
+    again = pseudonymise_cohort(turned, tmp_path / "key", tmp_path / "out").scans
     pd.testing.assert_frame_equal(hidden, again)
 
 
@@ -210,8 +245,8 @@ def test_a_key_that_protects_nothing_is_refused(tmp_path):
     cohort = find_cohort(write_cohort(tmp_path / "data"))
     (tmp_path / "short.key").write_bytes(b"secret")
     with pytest.raises(InputError, match="holds 6 bytes: 16 are the least"):
-        pseudonymised(cohort, tmp_path / "short.key", tmp_path / "out")
+        pseudonymise_cohort(cohort, tmp_path / "short.key", tmp_path / "out")
     with pytest.raises(InputError, match="keep the key elsewhere"):
-        pseudonymised(cohort, tmp_path / "out" / "study.key", tmp_path / "out")
+        pseudonymise_cohort(cohort, tmp_path / "out" / "study.key", tmp_path / "out")
     with pytest.raises(InputError, match="cannot be read"):
-        pseudonymised(cohort, tmp_path / "data", tmp_path / "out")
+        pseudonymise_cohort(cohort, tmp_path / "data", tmp_path / "out")

@@ -10,9 +10,12 @@ import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 from scipy.io import savemat
 
+from headscope.auditing.inspect import inspect_cohort
 from headscope.cohort.layouts import find_cohort
 from headscope.errors import InputError
-from headscope.scans.volume import ScanError, find_scan_files, read_scan
+from headscope.scans import dicom, discovery
+from headscope.scans.discovery import ScanFile, find_scans
+from headscope.scans.volume import ScanError, read_scan, with_plane
 from headscope.slicing.spec import SliceSpec
 from headscope.slicing.write import write_slices
 
@@ -101,7 +104,7 @@ def test_analyze_lies_as_it_is_told_to(tmp_path):
     np.testing.assert_array_equal(told.volume, volume)
     turned = read_scan(tmp_path / "a.hdr", analyze_orientation="PSR")
     np.testing.assert_array_equal(turned.volume, volume.transpose(2, 0, 1)[:, ::-1])
-    with pytest.raises(InputError, match="'LLS' is none"):
+    with pytest.raises(InputError, match="Unknown orientation 'LLS'"):
         read_scan(tmp_path / "a.hdr", analyze_orientation="LLS")
 
 
@@ -217,7 +220,7 @@ DAMAGED = {
         nifti([(344, "4s", b"ni1\0")]),
         "its .img does not exist",
     ),
-    "no Analyze": ("a.hdr", b"0123456789" * 40, "is no Analyze header|is damaged"),
+    "no Analyze": ("a.hdr", b"0123456789" * 40, "is no Analyze file|is damaged"),
 }
 
 
@@ -278,13 +281,44 @@ def test_scans_are_found_once_each(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
     (tmp_path / "broken.nii").symlink_to(tmp_path / "nowhere.nii")
-    found = [path.relative_to(tmp_path).as_posix() for path in find_scan_files(tmp_path)]
-    assert found == ["b/a.nii", "b/z.nii.gz", "broken.nii", "c.hdr", "d.mgz", "e.MGH"]
+    names = [file.path.relative_to(tmp_path).as_posix() for file in find_scans(tmp_path)]
+    assert names == ["b/a.nii", "b/z.nii.gz", "broken.nii", "c.hdr", "d.mgz", "e.MGH"]
+
+
+def test_each_file_is_looked_at_once(tmp_path, monkeypatch):
+    """What discovery says of a file holds for slicing and for inspection."""
+    for number, name in enumerate(["AD/sub-1.nii", "AD/sub-2.hdr", "NC/sub-3.mgz", "NC/sub-4.nii"]):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        kind = {".hdr": nib.AnalyzeImage, ".mgz": nib.MGHImage}.get(name[-4:], nib.Nifti1Image)
+        nib.save(kind(brain() + np.int16(number), np.diag([2, 2, 2, 1])), tmp_path / "data" / name)
+    cohort = find_cohort(tmp_path / "data")
+    assert [file.kind for file in cohort.files] == ["volume"] * 4
+    for module in (discovery, dicom):
+        monkeypatch.setattr(module, "is_dicom", lambda path: pytest.fail(f"looked at {path}"))
+    stored = write_slices(cohort, tmp_path / "out", SliceSpec(count=2, size=24), workers=1)
+    assert len(stored.pixels) == 8
+    assert inspect_cohort(cohort, count=2).grids["scans"].sum() == 4
+
+
+@pytest.mark.parametrize("name", ["a_cor.nii", "a_coronal_slice-012.nii", "a.nii"])
+def test_the_plane_of_a_ready_slice_is_that_of_its_name_where_its_header_is_silent(tmp_path, name):
+    path = tmp_path / name
+    plane = None if name == "a.nii" else "coronal"
+    nib.save(nib.Nifti1Image(brain((7, 9)), None), path)
+    assert ScanFile.at(path) == ScanFile(path, "volume")
+    assert with_plane(ScanFile.at(path)) == ScanFile(path, "slice", plane)
+    shape = (7, 1, 9) if plane else (7, 9, 1)
+    assert read_scan(with_plane(ScanFile.at(path))).volume.shape == shape
+    for oriented in (brain((7, 9)), brain()):
+        nib.save(nib.Nifti1Image(oriented, np.eye(4)), path)
+        assert with_plane(ScanFile.at(path)) == ScanFile(path, "volume")
+    picture = ScanFile.at(tmp_path / f"{path.stem}.png")
+    assert with_plane(picture) == ScanFile(picture.path, "picture", plane)
 
 
 @pytest.mark.real_data
 def test_real_files_read_as_nibabel_reads_them(real_data):
-    files = find_scan_files(real_data / "formats")
+    files = [file.path for file in find_scans(real_data / "formats")]
     assert len(files) == 7
     for path in (path for path in files if path.is_file()):
         oracle = nib.as_closest_canonical(nib.load(path))
@@ -298,7 +332,8 @@ def test_real_files_read_as_nibabel_reads_them(real_data):
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
 def test_every_real_format_gives_slices(real_data, tmp_path, plane):
     pytest.importorskip("SimpleITK", reason="DICOM needs SimpleITK: pip install '.[dicom]'")
-    for number, path in enumerate(find_scan_files(real_data / "formats")):
+    for number, scan in enumerate(find_scans(real_data / "formats")):
+        path = scan.path
         folder = tmp_path / "data" / ("A" if number % 2 else "B")
         folder.mkdir(parents=True, exist_ok=True)
         for file in [path, *path.parent.glob("*.img")]:

@@ -191,6 +191,19 @@ def test_ready_slices_and_too_few_slices(tmp_path):
             take_slices(scan(head()), centre=centre)
 
 
+def test_a_spec_checks_itself_and_comes_back_from_settings():
+    assert SliceSpec() == SliceSpec(centre="vertex:70mm")  # auto is resolved at once
+    spec = SliceSpec("all", 7, 96, "foreground", 2.5, 1, "RPI")
+    settings = spec.as_settings()
+    assert settings["analyze_orientation"] == "RPI"
+    assert SliceSpec.from_settings(settings | {"version": 2, "slices": 9}) == spec
+    assert SliceSpec.from_settings({"count": 7}) == SliceSpec(count=7)
+    assert spec.planes == ("axial", "coronal", "sagittal")
+    for orientation in ("LLS", "XYZ", "LA", "las"):
+        with pytest.raises(InputError, match="Unknown orientation"):
+            SliceSpec(orientation=orientation)
+
+
 def test_a_cohort_is_written_and_opened(cohort_folder, tmp_path):
     stored = take(cohort_folder, tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".lock", *sorted(FILES)]
@@ -369,10 +382,10 @@ def test_a_killed_call_goes_on_where_it_stopped(cohort_folder, tmp_path, monkeyp
 def test_other_settings_start_afresh_after_a_kill(cohort_folder, tmp_path, monkeypatch):
     read = taking.read_scan
 
-    def dies(path, **options):
-        if "sub-5" in path.name:
+    def dies(file, **options):
+        if "sub-5" in file.path.name:
             raise KeyboardInterrupt
-        return read(path, **options)
+        return read(file, **options)
 
     monkeypatch.setattr(taking, "read_scan", dies)
     with pytest.raises(KeyboardInterrupt):

@@ -9,6 +9,7 @@ from scipy import stats
 
 from headscope.cohort.layouts import find_cohort
 from headscope.errors import InputError
+from headscope.folds import deal_folds
 from headscope.splits.assign import SUBSETS, make_fold, make_split
 from headscope.splits.balance import balance_of
 from headscope.splits.files import LeakageError, ensure_split
@@ -244,6 +245,15 @@ def test_folds_of_random_cohorts(sizes, sessions, slices, folds, seed):
         again = make_fold(shuffled, fold, folds, kind="subject", seed=seed)
         np.testing.assert_array_equal(subset[shuffled.index], again)
     assert sorted(tested) == sorted(set(table["subject_id"]))
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.integers(2, 7), st.integers(0, 99))
+def test_folds_are_dealt_evenly_in_all_and_within_strata(strata, folds, seed):
+    strata = np.array(strata)
+    order = np.random.default_rng(seed).permutation(len(strata))
+    fold = deal_folds(strata, folds, order)
+    for some in (fold, *(fold[strata == stratum] for stratum in set(strata))):
+        assert np.ptp(np.bincount(some, minlength=folds)) <= 1
 
 
 def test_folds_validate_as_the_ratio_says():

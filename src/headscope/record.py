@@ -41,7 +41,7 @@ SUBSETS = ("train", "val", "test")
 NETWORK_FACTS = frozenset({"weights", "weights_sha256", "classifier", "map_layer", "tail", "note"})
 
 # names of regimes in records of earlier versions, and what these regimes are named now
-RENAMED_REGIMES = {"frozen-bn": "frozen-adabn", "scratch-moments": "scratch-meanvar"}
+RENAMED = {"frozen-bn": "frozen-adabn", "scratch-moments": "scratch-meanvar"}
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Run:
         with self._readable("run.toml") as path:
             settings = tomllib.loads(path.read_text(encoding="utf-8"))
         present = {
-            key: RENAMED_REGIMES.get(settings[key], settings[key])
+            key: RENAMED.get(settings[key], settings[key])
             for key in ("regime", "variant")
             if key in settings
         }

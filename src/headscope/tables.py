@@ -131,7 +131,9 @@ class Table:
     @classmethod
     def from_frame(cls, title: str, frame: "pd.DataFrame", notes: Sequence[str] = ()) -> "Table":
         """Return a data frame as a table, its columns in the plain format."""
-        return cls(title, [str(name) for name in frame.columns], frame.to_numpy(object), notes)
+        return cls(
+            title, [str(name) for name in frame.columns], frame.to_numpy(object).tolist(), notes
+        )
 
     @property
     def headings(self) -> list[str]:
@@ -272,7 +274,7 @@ def _markdown_line(cells: Sequence[str]) -> str:
 
 
 def _latex(text: str) -> str:
-    signs = {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    signs: dict[str, str | int | None] = {sign: f"\\{sign}" for sign in "&%$#_{}"}
     signs |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
     text = text.translate({ord(sign): command for sign, command in signs.items()})
     powers = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")

@@ -84,6 +84,6 @@ def run_units(run: Run, subset: str) -> tuple[Units, Units, Array]:
     table = run.predictions
     rows = (table["subset"] == subset).to_numpy()
     ids, owner = np.unique(table["subject_id"].to_numpy(str)[rows], return_inverse=True)
-    labels = pd.Index(run.class_names).get_indexer(table["label"])[rows].astype(np.int64)
+    labels = pd.Index(run.class_names).get_indexer(pd.Index(table["label"]))[rows].astype(np.int64)
     slices = slice_units(labels, run.logits[rows], owner)
     return slices, subject_level(slices, str(run.settings.get("aggregate", "mean"))), ids

@@ -43,7 +43,7 @@ from headscope.auditing.wording import (
     split_findings,
 )
 from headscope.cohort.layouts import Cohort, find_cohort
-from headscope.cohort.pseudonyms import pseudonymised
+from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.slicing.spec import SliceSpec
@@ -114,7 +114,7 @@ def audit(
     with tempfile.TemporaryDirectory(prefix="headscope-") as temporary:
         folder = Path(temporary) if out is None else Path(out)
         if pseudonym_key is not None:
-            cohort = pseudonymised(cohort, Path(pseudonym_key), folder)
+            cohort = pseudonymise_cohort(cohort, Path(pseudonym_key), folder)
         slices = write_slices(cohort, folder, SliceSpec(plane, count, SIZE), workers=workers)
         name = str(path) if pseudonym_key is None else "pseudonymised scans"
         return audit_slices(slices, name, files_of(cohort), [], correlation=copy_threshold)

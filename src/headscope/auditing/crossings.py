@@ -66,7 +66,7 @@ def find_subsets(table: pd.DataFrame, split: pd.DataFrame) -> Flags:
     named = split.loc[split["subset"].isin(SUBSETS), [*key, "subset"]].drop_duplicates()
     rows = table[key].assign(row=np.arange(len(table))).merge(named, on=key)
     inside = np.zeros((len(table), len(SUBSETS)), dtype=bool)
-    inside[rows["row"], pd.Index(SUBSETS).get_indexer(rows["subset"])] = True
+    inside[rows["row"], pd.Index(SUBSETS).get_indexer(pd.Index(rows["subset"]))] = True
     return inside
 
 

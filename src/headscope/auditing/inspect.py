@@ -11,13 +11,12 @@ import pandas as pd
 from nibabel.orientations import io_orientation
 
 from headscope.cohort.layouts import Cohort, find_cohort
-from headscope.cohort.pictures import is_picture
 from headscope.cohort.tables import counted
 from headscope.console import track
 from headscope.files import NO_ID
-from headscope.scans.dicom import is_dicom
-from headscope.scans.header import check_header, read_header, shape_text, squeezed
-from headscope.scans.volume import PLANES, ScanError, refusing, stored_files
+from headscope.scans.discovery import ScanFile
+from headscope.scans.header import check_header, read_header, shape_text, squeeze_shape
+from headscope.scans.volume import PLANES, ScanError, refusing
 from headscope.slicing.spec import SliceSpec, planes_of
 from headscope.tables import Shown, Table
 
@@ -122,10 +121,12 @@ def inspect_cohort(
     """Read the header of every scan of a cohort, and no voxels."""
     scans = cohort.scans
     grids: Counter[tuple[str, str, str]] = Counter()
-    problems, notes, slices, largest, short, series = [], [*cohort.notes], 0, 0, 0, 0
-    for path in track(scans["path"], "Reading headers", len(scans)):
+    notes = [note.text for note in cohort.notes]
+    problems, slices, largest, short, series = [], 0, 0, 0, 0
+    paths = zip(scans["path"], cohort.files, strict=True)
+    for path, file in track(paths, "Reading headers", len(scans)):
         try:
-            facts = scan_facts(cohort.root / path)
+            facts = scan_facts(file)
         except ScanError as error:
             problems.append((path, error.reason))
             continue
@@ -159,7 +160,7 @@ def inspect_cohort(
     )
 
 
-def scan_facts(path: Path) -> Facts:
+def scan_facts(scan: ScanFile) -> Facts:
     """Return what the header of a scan says.
 
     Raises
@@ -167,15 +168,16 @@ def scan_facts(path: Path) -> Facts:
     ScanError
         It is missing, damaged, or of what is no scan.
     """
-    if is_picture(path.name) or path.is_dir() or is_dicom(path):
+    path = scan.path
+    if scan.kind in ("picture", "series"):
         with refusing(path):
-            files = stored_files(path)
-            kind = "picture" if is_picture(path.name) else f"DICOM, {counted(len(files), 'file')}"
+            files = scan.stored()
+            kind = "picture" if scan.kind == "picture" else f"DICOM, {counted(len(files), 'file')}"
             return Facts(kind, (), (), sum(file.stat().st_size for file in files))
     with refusing(path), np.errstate(all="ignore"):
         header = read_header(path)
         check_header(header)
-        shape = squeezed(header.shape)
+        shape = squeeze_shape(header.shape)
         spacing = header.spacing_mm[: len(shape)]
         axes = list(range(min(len(shape), 3)))
         if header.oriented and len(axes) == 3:

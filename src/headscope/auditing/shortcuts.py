@@ -21,8 +21,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedGroupKFold
 
 from headscope.audit_record import MARGIN, STRONG, Shortcut
-from headscope.cohort.pictures import is_picture
 from headscope.console import track
+from headscope.scans.discovery import is_picture
 from headscope.scans.header import UNREADABLE, Refused, read_header, scan_files
 
 FOLDS: Final = 5

@@ -62,7 +62,7 @@ def show_estimate(estimate: "Estimate", out: Path) -> None:
     )
 
 
-def _duration(seconds: float | None) -> str:
+def _duration(seconds: Any) -> str:
     if seconds is None or seconds != seconds:
         return UNKNOWN
     for limit, unit, length in ((100, "s", 1), (6000, "min", 60), (172800, "h", 3600)):
@@ -71,7 +71,7 @@ def _duration(seconds: float | None) -> str:
     return f"{seconds / 86400:.2g} days"
 
 
-def _size(size: float | None) -> str:
+def _size(size: Any) -> str:
     if size is None or size != size:
         return UNKNOWN
     return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"

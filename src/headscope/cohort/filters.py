@@ -29,16 +29,16 @@ CONDITION: Final = re.compile(
 
 
 def where_holds(table: pd.DataFrame, text: str) -> NDArray[np.bool_]:
-    """Say for each row whether all conditions hold: COLUMN OP VALUE, joined by 'and'.
+    """Return for each row whether all conditions hold: COLUMN OP VALUE, joined by 'and'.
 
     OP is one of ==, !=, >, >=, <, <=. Names and values may be quoted, and must be where they hold
     an operator or the word 'and'. Numbers compare as numbers (decimal commas allowed), other
-    values as text, for which == and != alone have a meaning. A row without a value meets none.
+    values as text, with == and != alone. A row without a value meets no condition.
 
     Raises
     ------
     InputError
-        The text is no such condition, names no column, or orders by what is no number.
+        The text is no such condition, names no column, or orders values that are no numbers.
     """
     holds = np.ones(len(table), dtype=bool)
     for column, sign, value in parse_where(text):
@@ -62,24 +62,24 @@ def parse_where(text: str) -> list[tuple[str, str, str]]:
                 f"(OP one of ==, !=, >, >=, <, <=); {text[at:].strip() or text!r} is not of that "
                 "form."
             )
-        conditions.append((_unquoted(match[1]), match[2], _unquoted(match[3])))
+        conditions.append((_unquote(match[1]), match[2], _unquote(match[3])))
         at = match.end()
     return conditions
 
 
 def _holds(values: pd.Series, column: str, sign: str, value: str) -> NDArray[np.bool_]:
-    known = ~values.isin(MISSING).to_numpy()
+    given = ~values.isin(MISSING).to_numpy()
     compare = OPERATORS[sign]
     numbers = numbers_in(values).to_numpy()
-    asked = numbers_in(pd.Series([value])).iloc[0]
-    if not np.isnan(asked) and not np.isnan(numbers[known]).any():
+    number = numbers_in(pd.Series([value])).iloc[0]
+    if not np.isnan(number) and not np.isnan(numbers[given]).any():
         with np.errstate(invalid="ignore"):
-            return known & compare(numbers, asked)
+            return given & compare(numbers, number)
     if sign not in ("==", "!=", "="):
-        bad = value if np.isnan(asked) else values[known & np.isnan(numbers)].iloc[0]
+        bad = value if np.isnan(number) else values[given & np.isnan(numbers)].iloc[0]
         raise InputError(f"--where {column} {sign} {value}: {bad!r} is no number to compare with.")
-    return known & compare(values.to_numpy(dtype=object), value)
+    return given & compare(values.to_numpy(dtype=object), value)
 
 
-def _unquoted(text: str) -> str:
+def _unquote(text: str) -> str:
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`" else text

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from headscope.cohort.tables import MISSING, counted, listed, numbers_in
+from headscope.cohort.values import Note
 from headscope.errors import InputError
 
 MOST_CLASSES: Final = 10
@@ -17,8 +18,8 @@ def label_scans(
     column: str,
     classes: Mapping[str, Sequence[str]] | None = None,
     threshold: float | None = None,
-) -> tuple[pd.DataFrame, list[str], list[str]]:
-    """Return the scans that show a class, with `label`; the classes in order; what was left out.
+) -> tuple[pd.DataFrame, list[str], list[Note]]:
+    """Return the scans that show a class, with `label`; the classes in order; notes on the rest.
 
     threshold cuts a numeric column first; classes then chooses and names values; without it every
     value is a class, at most 10.
@@ -26,34 +27,42 @@ def label_scans(
     Raises
     ------
     InputError
-        The column is numeric and uncut, has too many values, or the threshold meets text.
+        The column is numeric and uncut, has too many values, or a threshold is given for text.
     """
     values = scans[column].astype(str)
-    known = ~values.isin(MISSING)
-    notes = _left_out(f"no value of {column}", (~known).sum())
-    scans, values = scans[known], values[known]
+    given = ~values.isin(MISSING)
+    without = int((~given).sum())
+    notes = []
+    if without:
+        has, are = ("has", "is") if without == 1 else ("have", "are")
+        scans_text = counted(without, "scan")
+        notes.append(Note(f"{scans_text} {has} no value of {column} and {are} left out."))
+    scans, values = scans[given], values[given]
+    names_ids = quotes_subjects(values, scans["subject_id"])
     if threshold is not None:
         values = _cut(values, column, threshold)
     if classes is None:
-        _check_classes(values, column)
+        _check_number(values, column)
         classes = {value: [value] for value in sorted(values.unique())}
     else:
         named = "; ".join(f"{name} = {', '.join(group)}" for name, group in classes.items())
-        notes.append(f"Classes by {column}: {named}.")
+        notes.append(Note(f"Classes by {column}: {named}.", names_ids))
     class_of = _class_of(classes, values, column)
     left = values[~values.isin(list(class_of))].value_counts().sort_index()
     if len(left):
-        each = ", ".join(f"{value} ({counted(count, 'scan')})" for value, count in left.items())
-        notes.append(f"Left out by {column}: {each}.")
+        counts = ", ".join(f"{value} ({counted(count, 'scan')})" for value, count in left.items())
+        notes.append(Note(f"Left out by {column}: {counts}.", names_ids))
     scans = scans.assign(label=values.map(class_of))
     return scans[scans["label"].notna()], list(classes), notes
 
 
-def _left_out(what: str, number: int) -> list[str]:
-    if number == 0:
-        return []
-    verbs = ("has", "is") if number == 1 else ("have", "are")
-    return [f"{counted(number, 'scan')} {verbs[0]} {what} and {verbs[1]} left out."]
+def quotes_subjects(values: pd.Series, subjects: pd.Series) -> bool:
+    """Return whether a value quotes the subject id of its row.
+
+    Ids of one or two characters do not count: "1" is a value of many columns.
+    """
+    pairs = zip(values, subjects, strict=True)
+    return any(len(subject) > 2 and subject in value for value, subject in pairs)
 
 
 def _class_of(
@@ -61,41 +70,36 @@ def _class_of(
 ) -> dict[str, str]:
     """Return the class of each value, and refuse classes that share a value or have none."""
     class_of: dict[str, str] = {}
-    held = set(values)
+    present = set(values)
     for name, group in classes.items():
         for value in group:
             if value in class_of:
-                raise InputError(f"The value {value!r} of {column} stands in two classes.")
+                raise InputError(f"The value {value!r} of {column} is in two classes.")
             class_of[value] = name
-        if not held & set(group):
+        if not present & set(group):
             raise InputError(
                 f"No scan shows the class {name!r} ({column} {listed(list(group))}): "
-                f"the values of {column} are {listed(sorted(held))}."
+                f"the values of {column} are {listed(sorted(present))}."
             )
     return class_of
 
 
 def _cut(values: pd.Series, column: str, threshold: float) -> pd.Series:
-    numbers = _numbers(values)
-    if numbers is None:
-        bad = next(value for value in values if _numbers(pd.Series([value])) is None)
+    numbers = numbers_in(values)
+    if numbers.isna().any():
+        bad = values[numbers.isna()].iloc[0]
         raise InputError(f"Column {column!r} has no threshold: {bad!r} in it is no number.")
     names = np.where(numbers > threshold, f"{column}>{threshold:g}", f"{column}<={threshold:g}")
     return pd.Series(names, index=values.index)
 
 
-def _numbers(values: pd.Series) -> pd.Series | None:
-    """Return the values as numbers, decimal commas allowed; None where one is no number."""
-    numbers = numbers_in(values)
-    return None if numbers.isna().any() else numbers
-
-
-def _check_classes(values: pd.Series, column: str) -> None:
+def _check_number(values: pd.Series, column: str) -> None:
+    """Refuse more values than classes may be."""
     count = values.nunique()
     if count <= MOST_CLASSES:
         return
-    numbers = _numbers(values)
-    if numbers is not None:
+    numbers = numbers_in(values)
+    if numbers.notna().all():
         raise InputError(
             f"Column {column!r} is numeric, from {numbers.min():g} to {numbers.max():g}: cut it in "
             f"two classes with threshold, for example {numbers.median():.3g}."

@@ -1,8 +1,8 @@
-"""A folder of scans → the table of scans: what stands where, whose it is, which class it shows.
+"""A folder of scans → the table of scans with the subject and the class of each.
 
 Layouts are recognised in this order: a table of scans (scans.tsv or .csv with a column `path`),
 BIDS (sub-*/anat/), OASIS-1 and OASIS-2 (their tables beside their files), a participants table
-whose ids stand in the names of the scans, class folders (DATA/AD/…, DATA/NC/…).
+whose ids are in the names of the scans, class folders (DATA/AD/…, DATA/NC/…).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,50 +15,58 @@ import pandas as pd
 
 from headscope.cohort.bids import find_bids
 from headscope.cohort.filters import where_holds
-from headscope.cohort.ids import ID, Found, session_of, subject_of
-from headscope.cohort.labels import label_scans
-from headscope.cohort.oasis import OASIS1, is_oasis1, is_oasis2, oasis1, oasis2
+from headscope.cohort.folders import read_class_folders, read_scan_table
+from headscope.cohort.ids import ID
+from headscope.cohort.labels import label_scans, quotes_subjects
+from headscope.cohort.oasis import is_oasis1, is_oasis2, read_oasis1, read_oasis2
 from headscope.cohort.participants import join_participants
-from headscope.cohort.pictures import (
-    NO_IDS,
-    find_pictures,
-    is_picture,
-    number_pictures,
-    subjects_in,
-)
-from headscope.cohort.tables import MISSING, check_subjects, counted, listed, read_any_table
+from headscope.cohort.pictures import number_pictures
+from headscope.cohort.tables import counted, listed, read_any_table
+from headscope.cohort.values import Layout, Note
 from headscope.errors import InputError
 from headscope.files import NO_ID
-from headscope.scans.volume import OWN, PLANES, SUFFIXES, find_scan_files
+from headscope.scans.discovery import SUFFIXES, Kind, ScanFile, find_scans, is_picture
+from headscope.scans.volume import PLANES
 
 NO_CLASS: Final = "unlabelled"
-PLAIN: Final = ("the whole file name", "the folders inside the classes")  # ids of no known form
-COLUMNS: Final = ["path", "subject_id", "session_id", "label"]
+KEY: Final = ["subject_id", "session_id"]
+OURS: Final = ["plane", "slice_index"]  # columns that a table of scans may have for us
+COLUMNS: Final = ["path", *KEY, "label"]
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """The scans of a study: a row each, its path relative to `root`.
+    """The scans of a study: one row each, its path relative to `root`.
 
-    `notes` says in plain sentences what was recognised, what was left out, and where the ids come
-    from; `simulated` holds where simulation.json stands beside the scans.
+    `notes` say what was recognised, what was left out, and where the ids come from; `simulated`
+    holds where simulation.json is beside the scans. `kinds` has what each path is.
     """
 
     root: Path
     layout: str
     scans: pd.DataFrame
     class_names: list[str]
-    notes: list[str]
+    notes: list[Note]
     simulated: bool
+    kinds: Mapping[str, Kind]
 
     @property
     def names(self) -> "pd.Series[str]":
-        """What artefacts call each scan: its path, or its pseudonym where it has one."""
+        """The name of each scan in results: its path, or its pseudonym where it has one."""
         return self.scans["name" if "name" in self.scans.columns else "path"]
+
+    @property
+    def files(self) -> list[ScanFile]:
+        """The file of each scan, with its plane where the table of scans names one."""
+        planes = self.scans["plane"] if "plane" in self.scans else [None] * len(self.scans)
+        return [
+            ScanFile(self.root / path, self.kinds[path], plane)
+            for path, plane in zip(self.scans["path"], planes, strict=True)
+        ]
 
 
 def find_cohort(
-    data: Path,
+    data: Path | str,
     *,
     label: str | None = None,
     classes: Mapping[str, Sequence[str]] | None = None,
@@ -69,18 +77,37 @@ def find_cohort(
     subject_pattern: str | None = None,
     need_classes: bool = True,
 ) -> Cohort:
-    """Recognise how the scans below `data` lie and return the labelled ones.
+    """Recognise the layout of the scans below `data` and return the labelled ones.
 
-    label names the column of classes in the layout's table. classes names them and chooses their
-    values: {"AD": ["Demented"], "NC": ["Nondemented"]}; scans of other values are left out.
-    threshold cuts a numeric column in two, named "Age<=80" and "Age>80". Classes stand as given
-    in `classes`, else sorted. plane matters where a file holds one ready slice; with "all" each
-    is of its own plane, and `scans` has a column for it. where leaves out scans that do not meet
-    its conditions ("Age > 60 and M/F == F"). keep names columns of the table to keep in `scans`.
-    subject_pattern is a regular expression whose first group is the subject id in a path below its
-    class folder. Ready pictures in place of scans get a column slice_index, and the subject_id
-    "unknown" where their names hold no ids. Without need_classes, scans of whom no class is known
-    are all labelled "unlabelled".
+    Parameters
+    ----------
+    data : Path or str
+        Folder of scans or ready pictures, or a table of scans.
+    label : str, optional
+        The column of classes in the layout's table.
+    classes : mapping, optional
+        Names of the classes and the values of each, in the order that results have:
+        {"AD": ["Demented"], "NC": ["Nondemented"]}. Scans of other values are left out. Without
+        it, the values are the classes, sorted.
+    plane : str
+        Matters where a file holds one ready slice: axial, coronal or sagittal takes the files of
+        one plane; with "all" each is of its own plane, and `scans` has a column for it.
+    threshold : float, optional
+        Cuts a numeric column in two classes, named "Age<=80" and "Age>80".
+    where : str, optional
+        Conditions on columns; scans that do not meet them are left out ("Age > 60 and M/F == F").
+    keep : sequence of str
+        Columns of the table to keep in `scans`.
+    subject_pattern : str, optional
+        Regular expression whose first group is the subject id in a path below its class folder.
+    need_classes : bool
+        If false, scans whose classes are unknown are all labelled "unlabelled".
+
+    Returns
+    -------
+    Cohort
+        Ready pictures get a column slice_index, and the subject_id "unknown" where their names
+        hold no ids.
 
     Raises
     ------
@@ -92,119 +119,84 @@ def find_cohort(
     if not data.exists():
         raise InputError(f"{data} does not exist.")
     if plane not in (*PLANES, "all"):
-        raise InputError(f"Plane {plane!r} is none: choose axial, coronal, sagittal or all.")
+        raise InputError(f"Unknown plane {plane!r}: choose axial, coronal, sagittal or all.")
     root = data if data.is_dir() else data.parent
-    found = _recognise(data, root, label, plane, subject_pattern)
+    layout, kinds = _recognise(data, root, label, plane, subject_pattern)
     if classes is None and label is None and threshold is None:
-        classes = found.classes
-    if not need_classes and label is None and found.label is None:
-        found = _unlabelled(found)
-    column = _class_column(data, found, label)
-    kept, left_out = _where(found.scans, where)
-    scans, class_names, notes = label_scans(kept, column, classes, threshold)
-    ready = scans["path"].map(is_picture)
-    if ready.any() and plane == "all" and "plane" not in scans.columns:
-        raise InputError(
-            f"{data} holds ready pictures, whose plane nobody knows: name it by plane."
-        )
-    scans = (
-        number_pictures(scans)
-        if ready.all()
-        else scans.drop(columns="slice_index", errors="ignore")
-    )
-    scans, doubled = _told_apart(scans)
-    twins = _case_twins(scans)
+        classes = layout.classes
+    if not need_classes and label is None and layout.label is None:
+        layout = _without_classes(layout)
+    column = _class_column(data, layout, label)
+    scans, left_out = _where(layout.scans, where)
+    scans, class_names, notes = label_scans(scans, column, classes, threshold)
+    pictures = np.array([kinds[path] == "picture" for path in scans["path"]], dtype=bool)
+    if pictures.any() and plane == "all" and "plane" not in scans.columns:
+        raise InputError(f"{data} holds ready pictures, whose plane is unknown: name it by plane.")
+    if pictures.all():
+        scans = number_pictures(scans)
+    else:
+        scans = scans.drop(columns="slice_index", errors="ignore")
+    scans, doubled = _number_sessions(scans)
     if need_classes:
-        _check(data, scans, class_names)
+        _check_classes(data, scans, class_names)
+    summary = _summarise(layout, scans, class_names)
     return Cohort(
         root=root,
-        layout=found.layout,
+        layout=layout.name,
         scans=scans[[*COLUMNS, *_extra_columns(data, scans, keep)]],
         class_names=class_names,
-        notes=[_head(found, scans, class_names), *found.notes, *left_out, *notes, *doubled, *twins],
+        notes=[summary, *layout.notes, *left_out, *notes, *doubled, *_case_twins(scans)],
         simulated=(root / "simulation.json").is_file(),
+        kinds=kinds,
     )
 
 
-def _where(scans: pd.DataFrame, where: str | None) -> tuple[pd.DataFrame, list[str]]:
-    if where is None:
-        return scans, []
-    holds = where_holds(scans.drop(columns=["path", ID], errors="ignore"), where)
-    if not holds.any():
-        raise InputError(f"No scan meets --where {where!r}.")
-    left = counted(int((~holds).sum()), "scan")
-    return scans[holds], [f"Left out by {where!r}: {left}."]
-
-
-def _extra_columns(data: Path, scans: pd.DataFrame, keep: Sequence[str]) -> list[str]:
-    offered = _offered(scans)
-    for name in keep:
-        if name not in offered:
-            raise InputError(f"There is no column {name!r} in {data}: it has {listed(offered)}.")
-    ours = [name for name in ("plane", "slice_index") if name in scans.columns]
-    return [*ours, *dict.fromkeys(keep)]
-
-
-def _offered(scans: pd.DataFrame) -> list[str]:
-    """Return the columns that a user may name."""
-    return [
-        name for name in scans.columns if name not in (*COLUMNS[:3], "plane", "slice_index", ID)
-    ]
-
-
-def _head(found: Found, scans: pd.DataFrame, class_names: list[str]) -> str:
-    parts = []
-    for name in class_names:
-        subjects = scans.loc[scans["label"] == name, "subject_id"]
-        parts.append(f"{name}: {_people(subjects)}")
-    return f"{found.layout}: {_people(scans['subject_id'])} ({', '.join(parts)})."
-
-
-def _people(subjects: pd.Series) -> str:
-    if len(subjects) and (subjects == NO_ID).all():
-        return f"{counted(len(subjects), 'picture')} without subject ids"
-    return f"{counted(len(subjects), 'scan')} of {counted(subjects.nunique(), 'subject')}"
-
-
-def _recognise(data: Path, root: Path, label: str | None, plane: str, pattern: str | None) -> Found:
-    if data.is_file() and (
-        is_picture(data.name) or data.name.lower().endswith((*SUFFIXES, ".dcm"))
-    ):
+def _recognise(
+    data: Path, root: Path, label: str | None, plane: str, pattern: str | None
+) -> tuple[Layout, dict[str, Kind]]:
+    """Return the layout of a folder, or of a table of scans, and what each of its paths is."""
+    tables = [data]
+    if data.is_dir():
+        files = (path for path in data.iterdir() if path.suffix.lower() in (".tsv", ".csv"))
+        tables = sorted(path for path in files if path.is_file())
+    elif is_picture(data.name) or data.name.lower().endswith((*SUFFIXES, ".dcm")):
         raise InputError(
-            f"{data} is one scan: give the folder in which the scans lie, or a table of them."
+            f"{data} is one scan: give the folder that holds the scans, or a table of them."
         )
-    if data.is_file():
-        return _scan_table(root, data, plane, pattern)
-    tables = sorted(
-        p for p in data.iterdir() if p.suffix.lower() in (".tsv", ".csv") and p.is_file()
-    )
     for path in tables:
-        if path.stem.lower() == "scans":
-            return _scan_table(root, path, plane, pattern)
-    files = find_scan_files(data) or find_pictures(data)
-    if not files:
+        if path == data or path.stem.lower() == "scans":
+            layout = read_scan_table(root, path, plane, pattern)
+            return layout, {name: ScanFile.at(root / name).kind for name in layout.scans["path"]}
+    kinds = {file.path.relative_to(data).as_posix(): file.kind for file in find_scans(data)}
+    if not kinds:
         raise InputError(
             f"{data} holds no scans: none of .nii, .nii.gz, .hdr with .img, .mgh, .mgz or .dcm, "
             "and no pictures."
         )
-    names = [str(file.relative_to(data).as_posix()) for file in files]
-    bids = find_bids(data, names)
-    if bids is not None:
-        return bids
+    names = list(kinds)
+    by_table = find_bids(data, names) or _by_tables(data, tables, names, label, plane)
+    return by_table or read_class_folders(data, names, pattern), kinds
+
+
+def _by_tables(
+    data: Path, tables: Sequence[Path], names: list[str], label: str | None, plane: str
+) -> Layout | None:
+    """Return the layout by the first table that gives one; refuse a label that none has."""
     unreadable: list[InputError] = []
     for path in tables:
+        stem = path.stem.lower()
         try:
             table = read_any_table(path)
         except InputError as error:  # a table of something else need not be one for us
-            if path.stem.lower() == "participants" or "oasis" in path.stem.lower():
+            if stem == "participants" or "oasis" in stem:
                 raise
             unreadable.append(error)
             continue
         if is_oasis1(table, names):
-            return oasis1(path, table, names)
+            return read_oasis1(path, table, names)
         if is_oasis2(table):
-            return oasis2(path, table, names, plane)
-        if path.stem.lower() == "participants" or (label is not None and label in table.columns):
+            return read_oasis2(path, table, names, plane)
+        if stem == "participants" or (label is not None and label in table.columns):
             return join_participants(path, table, names)
     if unreadable and (label is not None or not any("/" in name for name in names)):
         raise unreadable[0]
@@ -213,181 +205,115 @@ def _recognise(data: Path, root: Path, label: str | None, plane: str, pattern: s
         raise InputError(
             f"{data} has no table with the column {label!r}: it holds {seen}.{_inside(data, names)}"
         )
-    return _class_folders(data, names, pattern)
-
-
-def _scan_table(root: Path, path: Path, plane: str, pattern: str | None) -> Found:
-    table = read_any_table(path)
-    if "path" not in table.columns:
-        raise InputError(f"{path} lacks the column 'path': it has {listed(table.columns)}.")
-    missing = [name for name in table["path"] if not name or not (root / name).exists()]
-    if missing:
-        raise InputError(
-            f"{path} lists {len(missing)} of {len(table)} scans that do not exist, "
-            f"the first {missing[0]!r}."
-        )
-    notes = []
-    if "subject_id" in table.columns:
-        check_subjects(path, "subject_id", table["subject_id"])
-    else:
-        subjects, origins = _subjects(list(table["path"]), pattern, nested=False)
-        table = table.assign(subject_id=subjects)
-        notes = [f"{path.name} names no subject_id.", *origins]
-    if "plane" in table.columns:
-        if not set(table["plane"]) <= set(PLANES):
-            raise InputError(f"{path}: column 'plane' may hold axial, coronal and sagittal alone.")
-        if plane != "all":
-            other = int((table["plane"] != plane).sum())
-            table = table[table["plane"] == plane]
-            notes += [f"Left out, as they are not {plane}: {counted(other, 'scan')}."] * (other > 0)
-    if "session_id" not in table.columns:
-        table = table.assign(session_id=[session_of(name) for name in table["path"]])
-    table["session_id"] = table["session_id"].mask(table["session_id"].isin(MISSING), "1")
-    return Found("scan table", table, "label" if "label" in table.columns else None, notes=notes)
-
-
-def _class_folders(data: Path, names: list[str], pattern: str | None) -> Found:
-    if any(name.startswith("disc") and OASIS1.search(name) for name in names):
-        raise InputError(
-            f"{data} lies as OASIS-1 but lacks its table: put oasis_cross-sectional.csv, which has "
-            "the columns ID and CDR, in it."
-        )
-    inside = [name for name in names if "/" in name]
-    if not inside:
-        subjects, notes = _subjects(names, pattern, nested=False)
-        sessions = [session_of(name) for name in names]
-        scans = pd.DataFrame({"path": names, "subject_id": subjects, "session_id": sessions})
-        return Found("scans", scans, notes=notes)
-    below = [name.split("/", 1)[1] for name in inside]
-    subjects, notes = _subjects(below, pattern, nested=True)
-    scans = pd.DataFrame(
-        {
-            "path": inside,
-            "subject_id": subjects,
-            "session_id": [session_of(name) for name in below],
-            "class folder": [name.split("/", 1)[0] for name in inside],
-        }
-    )
-    if pattern is None:
-        _check_numbering(data, scans, below)
-    if len(inside) < len(names):
-        outside = counted(len(names) - len(inside), "scan")
-        notes.append(f"Left out, as they lie outside class folders: {outside}.")
-    empty = _empty_folders(data, set(scans["class folder"]))
-    if empty:
-        number = counted(len(empty), "folder")
-        notes.append(f"Left out, as no scan lies in them: {number}, the first {empty[0]}.")
-    return Found("class folders", scans, "class folder", notes=notes)
-
-
-def _empty_folders(data: Path, known: set[str]) -> list[str]:
-    """Return the folders beside the classes in which no scan lies, but for those of ours."""
-    others = [place for place in data.iterdir() if place.is_dir() and place.name not in known]
-    empty = (place.name for place in others if not any((place / name).exists() for name in OWN))
-    return sorted(name for name in empty if not name.startswith("."))
+    return None
 
 
 def _inside(data: Path, names: Sequence[str]) -> str:
-    """Say which folder in `data` may be meant, where all scans lie deep in one."""
+    """Say which folder in `data` may be meant, where all scans are deep in one."""
     folders = {name.split("/", 1)[0] for name in names}
     if len(folders) > 1 or not all(name.count("/") > 1 for name in names):
         return ""
-    return f" All its scans lie in {data / folders.pop()}: is that the folder to give?"
+    return f" All its scans are in {data / folders.pop()}: is that the folder to give?"
 
 
-def _check_numbering(data: Path, scans: pd.DataFrame, below: Sequence[str]) -> None:
-    """Refuse plain names that stand in two classes: AD/001 and NC/001 are likely two people."""
-    plain = np.array([subject_of(name, nested=True)[1] in PLAIN for name in below])
-    own = scans[plain & (scans["subject_id"] != NO_ID)].sort_values(["subject_id", "path"])
-    several = own.groupby("subject_id")["class folder"].nunique().loc[lambda number: number > 1]
-    if len(several):
-        rows = own[own["subject_id"] == several.index[0]].drop_duplicates("class folder")
-        raise InputError(
-            f"In {data} the id {several.index[0]!r} stands in several classes, as "
-            f"{' and '.join(rows['path'][:2])}: if they show one person, say where the id stands "
-            "with --subject-pattern; if not, give a scans.tsv with path, subject_id and label."
-        )
-
-
-def _subjects(
-    names: list[str], pattern: str | None, *, nested: bool
-) -> tuple[list[str], list[str]]:
-    """Return the subject of each path, and notes on where in the names it was found."""
-    pictures = any(map(is_picture, names))
-    named = subjects_in(names, pattern, pictures=pictures)
-    if named is not None:
-        subjects, origin = named
-        return subjects, [f"Subject ids come from {origin}." if origin else NO_IDS]
-    ids = [subject_of(name, nested=nested) for name in names]
-    notes = [f"Subject ids come from {' and '.join(sorted({origin for _, origin in ids}))}."]
-    if any(origin == "the whole file name" for _, origin in ids):
-        notes.append(
-            "A file whose name holds no known form of id (sub-X, OAS1_0001, 002_S_0295) counts as "
-            "a subject of its own: if one person has several, give a scans.tsv."
-        )
-    return [subject for subject, _ in ids], notes
-
-
-def _unlabelled(found: Found) -> Found:
-    """Let a cohort without classes be looked at and sliced."""
-    offered = _offered(found.scans)
+def _without_classes(layout: Layout) -> Layout:
+    """Let a cohort without classes be inspected and sliced."""
+    offered = _offered(layout.scans)
     columns = f" Columns that may hold them: {listed(offered)}." if offered else ""
-    notes = [*found.notes, f"No classes are known, and a run needs them.{columns}"]
-    return replace(found, scans=found.scans.assign(class_=NO_CLASS), label="class_", notes=notes)
+    note = Note(f"No classes are known, and a run needs them.{columns}")
+    scans = layout.scans.assign(class_=NO_CLASS)
+    return replace(layout, scans=scans, label="class_", notes=[*layout.notes, note])
 
 
-def _class_column(data: Path, found: Found, label: str | None) -> str:
-    column = label or found.label
-    offered = _offered(found.scans)
+def _class_column(data: Path, layout: Layout, label: str | None) -> str:
+    column = label or layout.label
+    offered = _offered(layout.scans)
     if column is None and not offered:
         raise InputError(
-            f"{data} holds {counted(len(found.scans), 'scan')} but neither class folders nor a "
+            f"{data} holds {counted(len(layout.scans), 'scan')} but neither class folders nor a "
             "table: put each class in a folder of its own, or add participants.tsv or scans.tsv."
         )
     if column is None:
         raise InputError(f"Which column of {data} holds the classes? Name it: {listed(offered)}.")
-    if column not in found.scans.columns:
+    if column not in layout.scans.columns:
         raise InputError(f"There is no column {column!r} in {data}: it has {listed(offered)}.")
     return column
 
 
-def _told_apart(scans: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Give scans of one session names of their own, for a slice is known by subject and session."""
-    scans = scans.sort_values(["subject_id", "session_id", "path"], ignore_index=True)
-    key = ["subject_id", "session_id", "plane", "slice_index"]
-    key = [name for name in key if name in scans.columns]
+def _where(scans: pd.DataFrame, where: str | None) -> tuple[pd.DataFrame, list[Note]]:
+    """Return the scans that meet the conditions; these may quote an id, as their note does."""
+    if where is None:
+        return scans, []
+    holds = where_holds(scans.drop(columns=["path", ID], errors="ignore"), where)
+    if not holds.any():
+        raise InputError(f"No scan meets --where {where!r}.")
+    left = counted(int((~holds).sum()), "scan")
+    return scans[holds], [Note(f"Left out by {where!r}: {left}.", names_ids=True)]
+
+
+def _extra_columns(data: Path, scans: pd.DataFrame, keep: Sequence[str]) -> list[str]:
+    offered = _offered(scans)
+    for name in keep:
+        if name not in offered:
+            raise InputError(f"There is no column {name!r} in {data}: it has {listed(offered)}.")
+    return [*(name for name in OURS if name in scans.columns), *dict.fromkeys(keep)]
+
+
+def _offered(scans: pd.DataFrame) -> list[str]:
+    """Return the columns that a user may name."""
+    return [name for name in scans.columns if name not in ("path", *KEY, *OURS, ID)]
+
+
+def _number_sessions(scans: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
+    """Number the sessions of scans that share one: subject and session must identify a slice."""
+    scans = scans.sort_values([*KEY, "path"], ignore_index=True)
+    key = [name for name in (*KEY, *OURS) if name in scans.columns]
     twice = scans.duplicated(key, keep=False)
     if not twice.any():
         return scans, []
     number = scans.groupby(key).cumcount().add(1).astype(str)
     session = scans["session_id"].mask(twice, scans["session_id"] + "-" + number)
     first, second = scans.loc[(scans[key] == scans[twice][key].iloc[0]).all(axis=1), "path"][:2]
-    note = (
+    text = (
         f"{twice.sum()} scans share subject and session with another: their sessions are numbered, "
         f"the first {first} and {second}."
     )
-    return scans.assign(session_id=session), [note]
+    return scans.assign(session_id=session), [Note(text, names_ids=True)]
 
 
-def _case_twins(scans: pd.DataFrame) -> list[str]:
-    """Say which ids and classes differ only in case: one person or class perhaps."""
+def _case_twins(scans: pd.DataFrame) -> list[Note]:
+    """Say which ids and classes differ only in case: one subject or class perhaps."""
     notes = []
     for column, what in (("subject_id", "subjects"), ("label", "classes")):
         names = pd.Series(sorted(scans[column].unique()))
         alike = names[names.str.casefold().duplicated(keep=False)]
         if len(alike):
-            own = alike[alike.str.casefold() == alike.iloc[0].casefold()]
-            notes.append(
+            twins = alike[alike.str.casefold() == alike.iloc[0].casefold()]
+            text = (
                 f"{len(alike)} {what} differ in upper and lower case alone and count as "
-                f"{len(alike)}, the first {' and '.join(own)}."
+                f"{len(alike)}, the first {' and '.join(twins)}."
             )
+            notes.append(Note(text, names_ids=column == "subject_id"))
     return notes
 
 
-def _check(data: Path, scans: pd.DataFrame, class_names: list[str]) -> None:
+def _check_classes(data: Path, scans: pd.DataFrame, class_names: list[str]) -> None:
     if len(class_names) < 2:
-        held = (
-            f"only {class_names[0]!r} in {counted(len(scans), 'scan')}" if class_names else "none"
-        )
-        hint = _inside(data, list(scans["path"])) if class_names else ""
-        raise InputError(f"{data} shows {held}: at least two classes are needed.{hint}")
+        shown, hint = "none", ""
+        if class_names:
+            shown = f"only {class_names[0]!r} in {counted(len(scans), 'scan')}"
+            hint = _inside(data, list(scans["path"]))
+        raise InputError(f"{data} shows {shown}: at least two classes are needed.{hint}")
+
+
+def _summarise(layout: Layout, scans: pd.DataFrame, class_names: list[str]) -> Note:
+    subjects, labels = scans["subject_id"], scans["label"]
+    classes = [f"{name}: {_scans_of_subjects(subjects[labels == name])}" for name in class_names]
+    text = f"{layout.name}: {_scans_of_subjects(subjects)} ({', '.join(classes)})."
+    return Note(text, names_ids=quotes_subjects(labels, subjects))
+
+
+def _scans_of_subjects(subjects: pd.Series) -> str:
+    if len(subjects) and (subjects == NO_ID).all():
+        return f"{counted(len(subjects), 'picture')} without subject ids"
+    return f"{counted(len(subjects), 'scan')} of {counted(subjects.nunique(), 'subject')}"

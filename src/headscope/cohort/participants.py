@@ -1,70 +1,55 @@
-"""A table of participants joined with the scans in whose names its ids stand."""
+"""A table of participants joined with the scans whose names contain its ids."""
 
 import re
 from pathlib import Path
 
 import pandas as pd
 
-from headscope.cohort.ids import ID, Found, session_of
-from headscope.cohort.tables import MISSING, check_subjects, counted, listed
+from headscope.cohort.ids import ID, session_of
+from headscope.cohort.tables import MISSING, counted, listed, rows_by_subject
+from headscope.cohort.values import Layout, Note
 from headscope.errors import InputError
 
 
-def join_participants(path: Path, table: pd.DataFrame, names: list[str]) -> Found:
-    """Join a table of participants with the scans in whose names its ids stand."""
+def join_participants(path: Path, table: pd.DataFrame, names: list[str]) -> Layout:
+    """Join a table of participants with the scans whose names contain its ids."""
     column, subjects = _id_column(table, names)
     if column is None:
         raise InputError(
-            f"No column of {path} holds ids that stand in the names of the scans, such as "
+            f"No column of {path} holds ids that the names of the scans contain, such as "
             f"{names[0]!r}: it has {listed(table.columns)}."
         )
-    check_subjects(path, column, table[column])
-    scans = pd.DataFrame({"path": names, "subject_id": subjects})
-    unknown = scans["subject_id"].isna()
-    table = table.drop_duplicates()
-    twice = table.loc[table[column].duplicated(), column]
-    if len(twice):
-        raise InputError(
-            f"{path} has several rows for {counted(twice.nunique(), 'participant')}, the first "
-            f"{twice.iloc[0]!r}: give a scans.tsv with path, subject_id, session_id and label."
-        )
-    notes = [f"Subject ids come from the column {column} of {path.name}."]
-    if unknown.any():
-        notes.append(
+    table = rows_by_subject(path, table, column)
+    notes = [Note(f"Subject ids come from the column {column} of {path.name}.")]
+    scans = pd.DataFrame(
+        {"path": names, "subject_id": subjects, "session_id": map(session_of, names)}
+    )
+    unnamed = scans.loc[scans["subject_id"].isna(), "path"]
+    if len(unnamed):
+        text = (
             f"Left out, as their names hold no id of {path.name}: "
-            f"{counted(unknown.sum(), 'scan')}, the first {scans.loc[unknown, 'path'].iloc[0]}."
+            f"{counted(len(unnamed), 'scan')}, the first {unnamed.iloc[0]}."
         )
-    scans = scans[~unknown].assign(
-        session_id=[session_of(name) for name in scans.loc[~unknown, "path"]]
-    )
-    without = len(set(table[column]) - set(scans["subject_id"]))
+        notes.append(Note(text, names_ids=True))
+    without = len(set(table[ID]) - set(subjects))
     if without:
-        notes.append(f"Rows of {path.name} without a scan: {without}.")
-    ours = [
-        name
-        for name in ("path", "subject_id", "session_id")
-        if name in table.columns and name != column
-    ]
-    joined = scans.merge(
-        table.drop(columns=ours).rename(columns={column: ID}), left_on="subject_id", right_on=ID
-    )
-    return Found("participants table", joined, None, notes=notes)
+        notes.append(Note(f"Rows of {path.name} without a scan: {without}."))
+    joined = scans.merge(table, left_on="subject_id", right_on=ID)
+    return Layout("participants table", joined, notes=notes)
 
 
 def _id_column(table: pd.DataFrame, names: list[str]) -> tuple[str | None, list[str | None]]:
-    """Return the column whose values stand in most names, and the id of each name."""
+    """Return the column whose values most names contain, and the id in each name."""
     best: tuple[str | None, list[str | None]] = (None, [None] * len(names))
-    runs = [_token_runs(name) for name in names]
+    most = 0
+    runs_of_names = [_token_runs(name) for name in names]
     for column in table.columns:
         ids = {_tokens(value): value for value in table[column] if value not in MISSING}
-        subjects = [next((ids[run] for run in own if run in ids), None) for own in runs]
-        if _known(subjects) > _known(best[1]):
-            best = (column, subjects)
+        subjects = [next((ids[run] for run in runs if run in ids), None) for runs in runs_of_names]
+        matches = sum(subject is not None for subject in subjects)
+        if matches > most:
+            most, best = matches, (column, subjects)
     return best
-
-
-def _known(subjects: list[str | None]) -> int:
-    return sum(subject is not None for subject in subjects)
 
 
 def _token_runs(name: str) -> list[tuple[str, ...]]:

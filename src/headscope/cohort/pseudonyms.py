@@ -1,57 +1,62 @@
-"""Ids replaced by keyed hashes: who holds the key can tell whose scan it was, and nobody else."""
+"""Ids replaced by keyed hashes: only the key leads from a pseudonym back to its subject."""
 
 import hashlib
 import hmac
 import os
-import re
 import secrets
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import pandas as pd
-
 from headscope.cohort.layouts import Cohort
+from headscope.cohort.values import Note
 from headscope.errors import InputError
 from headscope.files import NO_ID
 
 KEY_BYTES: Final = 32
 SHORTEST_KEY: Final = 16
-CONDITION: Final = ("Left out by '", 'Left out by "')  # of --where, which may name a subject
-FILE_NAME: Final = re.compile(r"\S+\.(?:nii|hdr|img|mgh|mgz|dcm|ima|jpe?g|png|tiff?)\b", re.I)
 
 
-def pseudonymised(cohort: Cohort, key_file: Path, out: Path) -> Cohort:
-    """Return the cohort with the ids of subjects and sessions replaced by keyed hashes.
+def pseudonymise_cohort(cohort: Cohort, key_file: Path, out: Path) -> Cohort:
+    """Return a cohort with the ids of subjects and sessions replaced by keyed hashes.
 
     A subject becomes sub- and the first 12 hexadecimal digits of HMAC-SHA256 over its id, a
-    session likewise of 8 over subject and session. The column `name` is what artefacts call a scan
-    in place of its path, and notes that quote an id or a file are left out. Rows are sorted by the
-    pseudonyms, so that their order tells nothing either. The key is made where there is none.
+    session likewise of 8 over subject and session. The column `name` is the name of a scan in
+    results in place of its path, and notes that name ids are left out. Rows are sorted by the
+    pseudonyms: in the order of the real ids they would tell them.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        With the real ids.
+    key_file : Path
+        The key, at least 16 bytes; made if there is none.
+    out : Path
+        The folder of results, which must not hold the key.
 
     Raises
     ------
     InputError
-        The key is too short or cannot be read, or lies in `out`, with which it would be passed on.
+        The key is too short, cannot be read, or is in `out`, with which it would be passed on.
     """
     check_apart(key_file, out)
     key = _read_key(key_file)
     scans = cohort.scans
     pairs = list(zip(scans["subject_id"], scans["session_id"], strict=True))
-    subjects = [_subject(key, subject) for subject, _ in pairs]
-    sessions = [f"ses-{_digest(key, 'session', *pair)[:8]}" for pair in pairs]
-    names = [f"{subject}/{session}" for subject, session in zip(subjects, sessions, strict=True)]
-    if "slice_index" in scans.columns:
-        names = [
-            f"{name}/{number}" for name, number in zip(names, scans["slice_index"], strict=True)
-        ]
-    hidden = {*scans["path"], *scans["subject_id"], *scans["session_id"]}
+    scans = scans.assign(
+        subject_id=[_hash_subject(key, subject) for subject, _ in pairs],
+        session_id=[f"ses-{_digest(key, 'session', *pair)[:8]}" for pair in pairs],
+    )
+    parts = [name for name in ("subject_id", "session_id", "slice_index") if name in scans.columns]
+    rows = scans[parts].itertuples(index=False)
+    scans = scans.assign(name=["/".join(map(str, row)) for row in rows])
+    order = ["subject_id", "session_id", "plane", "slice_index", "name"]
+    order = [name for name in order if name in scans.columns]
+    notes = [note for note in cohort.notes if not note.names_ids]
     return replace(
         cohort,
-        scans=_reordered(scans.assign(subject_id=subjects, session_id=sessions, name=names)),
-        notes=[note for note in cohort.notes if not _quotes(note, hidden)]
-        + ["Ids are pseudonyms: keyed hashes of those in the data."],
+        scans=scans.sort_values(order, ignore_index=True),
+        notes=[*notes, Note("Ids are pseudonyms: keyed hashes of those in the data.")],
     )
 
 
@@ -59,13 +64,13 @@ def check_apart(key_file: Path, out: Path) -> None:
     """Refuse a key in the folder that holds what it protects (InputError)."""
     if key_file.resolve().is_relative_to(out.resolve()):
         raise InputError(
-            f"The key {key_file} lies in {out}, and whoever gets that folder could undo the "
+            f"The key {key_file} is in {out}, and anyone who gets that folder could undo the "
             "pseudonyms: keep the key elsewhere."
         )
 
 
 def _read_key(path: Path) -> bytes:
-    """Return the key in `path`; where there is none, make one that its owner alone may read."""
+    """Return the key in `path`; where there is none, make one that only its owner may read."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -85,22 +90,9 @@ def _read_key(path: Path) -> bytes:
     return key
 
 
-def _subject(key: bytes, subject: str) -> str:
+def _hash_subject(key: bytes, subject: str) -> str:
     return subject if subject == NO_ID else f"sub-{_digest(key, 'subject', subject)[:12]}"
 
 
 def _digest(key: bytes, *parts: str) -> str:
     return hmac.new(key, "\0".join(parts).encode(), hashlib.sha256).hexdigest()
-
-
-def _reordered(scans: pd.DataFrame) -> pd.DataFrame:
-    """Sort by pseudonyms: rows in the order of the real ids would give them back to who knows."""
-    by = ["subject_id", "session_id", "plane", "slice_index", "name"]
-    return scans.sort_values([name for name in by if name in scans.columns], ignore_index=True)
-
-
-def _quotes(note: str, hidden: Iterable[str]) -> bool:
-    """Say whether a note holds a file's name, an example, a condition or an id of some length."""
-    if ", the first " in note or note.startswith(CONDITION) or FILE_NAME.search(note):
-        return True
-    return any(len(name) > 2 and name in note for name in hidden)

@@ -8,6 +8,7 @@ from typing import Final
 
 import pandas as pd
 
+from headscope.cohort.ids import ID
 from headscope.errors import InputError
 from headscope.files import NO_ID
 
@@ -21,13 +22,11 @@ def read_any_table(path: Path) -> pd.DataFrame:
     UTF-16 with one, else Windows-1252.
     """
     raw = path.read_bytes()
-    text = _decoded(raw).replace("\r\n", "\n").replace("\r", "\n")
+    text = _decode(raw).replace("\r\n", "\n").replace("\r", "\n")
     header = text.lstrip("\n").split("\n", 1)[0]
     separator = max("\t;,", key=header.count)
-    cells_of = csv.reader(
-        StringIO(text), delimiter=separator, skipinitialspace=True
-    )  # as in a; "b"
-    rows = [row for row in cells_of if any(row)]
+    reader = csv.reader(StringIO(text), delimiter=separator, skipinitialspace=True)  # as in a; "b"
+    rows = [row for row in reader if any(row)]
     if len(rows) < 2:
         raise InputError(f"{path} holds no rows below its header.")
     names, width = [name.strip() for name in rows[0]], len(rows[0])
@@ -51,7 +50,27 @@ def check_subjects(path: Path, column: str, ids: pd.Series) -> None:
             )
 
 
-def _decoded(raw: bytes) -> str:
+def rows_by_subject(path: Path, table: pd.DataFrame, column: str, prefix: str = "") -> pd.DataFrame:
+    """Return a table of one row per subject with its ids in `ID`, without columns of scans."""
+    check_subjects(path, column, table[column])
+    table = table.drop_duplicates()
+    ids = with_prefix(prefix, table[column])
+    repeated = ids[ids.duplicated()]
+    if len(repeated):
+        raise InputError(
+            f"{path} has several rows for {counted(repeated.nunique(), 'participant')}, the first "
+            f"{repeated.iloc[0]!r}: give a scans.tsv with path, subject_id, session_id and label."
+        )
+    ours = [column, "path", "subject_id", "session_id"]
+    return table.drop(columns=ours, errors="ignore").assign(**{ID: ids})
+
+
+def with_prefix(prefix: str, ids: pd.Series) -> pd.Series:
+    """Return ids that begin with sub- or the like, whether or not they did."""
+    return ids.where(ids.str.startswith(prefix), prefix + ids)
+
+
+def _decode(raw: bytes) -> str:
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return raw.decode("utf-16", errors="replace")
     try:

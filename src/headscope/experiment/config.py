@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
 from pydantic import (
@@ -34,7 +34,8 @@ ROW_RECIPE = tuple(name for name in RECIPE if name not in ("precision", "compile
 class Row(BaseModel):
     """One row of the table: a regime of an architecture, where it differs from the rest.
 
-    Settings that it leaves out, those of its recipe too, are those of the experiment.
+    Settings that it leaves out are those of the experiment; its recipe is None where it leaves out
+    all settings of a training.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,7 +46,7 @@ class Row(BaseModel):
     weights: str | None = None
     head_init: str | None = None
     splits: tuple[SplitKind, ...] | None = None
-    recipe: Recipe = Recipe()
+    recipe: Recipe | None = None
 
 
 class Config(BaseModel):
@@ -62,6 +63,10 @@ class Config(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    if TYPE_CHECKING:  # type checkers cannot know the settings that `recipe` gathers
+
+        def __init__(self, **settings: Any) -> None: ...  # noqa: D107
 
     data: Path
     out: Path = Path("headscope-experiment")
@@ -148,7 +153,7 @@ class Config(BaseModel):
         settings = self.model_dump(mode="json", exclude_none=True)
         common = settings.pop("recipe")
         for row in settings["rows"]:
-            recipe = row.pop("recipe")
+            recipe = row.pop("recipe", {})
             row |= {name: value for name, value in recipe.items() if value != common.get(name)}
         settings |= common
         for part in (settings, *settings["rows"]):
@@ -162,11 +167,12 @@ ROW_SETTINGS = (*(name for name in Row.model_fields if name != "recipe"), *ROW_R
 
 
 def _gather_row(row: Any, common: Mapping[str, Any]) -> Any:
-    """Return a row's settings with a recipe: its own settings, or else those of `common`."""
-    if not isinstance(row, Mapping) or "recipe" in row:
+    """Return a row's settings with a recipe where it has settings of one; `common` fills it up."""
+    changes = _pick(row, ROW_RECIPE) if isinstance(row, Mapping) else {}
+    if not changes:
         return row
     other = {name: value for name, value in row.items() if name not in ROW_RECIPE}
-    return other | {"recipe": {**common, **_pick(row, ROW_RECIPE)}}
+    return other | {"recipe": {**common, **changes}}
 
 
 def _pick(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

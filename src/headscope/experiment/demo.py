@@ -40,7 +40,7 @@ def demo(
     config = demo_config(out, seed=seed)
     if epochs is not None:
         rows = tuple(
-            row.model_copy(update={"recipe": replace(row.recipe, epochs=epochs)})
+            row.model_copy(update={"recipe": replace(row.recipe or config.recipe, epochs=epochs)})
             for row in config.rows
         )
         config = config.model_copy(update={"rows": rows})

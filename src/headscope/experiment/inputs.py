@@ -11,7 +11,7 @@ from headscope.analysis.permute import permute_labels
 from headscope.audit_record import Audit, summary_line
 from headscope.auditing.audit import files_of, store_audit
 from headscope.cohort.layouts import Cohort, find_cohort
-from headscope.cohort.pseudonyms import pseudonymised
+from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.console import console
 from headscope.errors import InputError
 from headscope.experiment.config import Config
@@ -51,9 +51,9 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
             "name none."
         )
     if config.pseudonym_key is not None and write:
-        cohort = pseudonymised(cohort, config.pseudonym_key, config.out)
+        cohort = pseudonymise_cohort(cohort, config.pseudonym_key, config.out)
     for note in cohort.notes:
-        console.print(note, soft_wrap=True)
+        console.print(note.text, soft_wrap=True)
     return cohort
 
 
@@ -66,8 +66,9 @@ def store_slices(cohort: Cohort, config: Config) -> SliceSet:
         workers=config.workers,
         strict=config.strict,
     )
+    printed = {note.text for note in cohort.notes}
     for note in slices.settings.get("notes", []):
-        if note not in cohort.notes:  # those are printed: these are what slicing adds
+        if note not in printed:  # those are printed: these are what slicing adds
             console.print(note, soft_wrap=True)
     return slices
 
@@ -116,8 +117,8 @@ def _split(
     """Return the subset of each slice by the plan's split; print how well it is balanced."""
     by_subject = plan.split == "subject"
     foreign = by_subject or "subject" not in config.splits
-    covariates = cohort.scans[["subject_id", *config.balance]]
-    covariates = covariates if config.balance and by_subject else None
+    balanced = bool(config.balance) and by_subject
+    covariates = cohort.scans[["subject_id", *config.balance]] if balanced else None
     path = config.out / "splits" / f"{name}.tsv"
     _hold_to(path, config, plan)
     subsets = ensure_split(

@@ -84,7 +84,7 @@ def plan_runs(config: Config) -> list[Plan]:
         An architecture, a regime or a start of the classifier is unknown, or two rows make the
         same run.
     """
-    rows = config.rows or [Row(regime=name, recipe=config.recipe) for name in config.regimes]
+    rows = config.rows or [Row(regime=name) for name in config.regimes]
     regimes = {row.regime: find_regime(row.regime) for row in rows}
     grid = [
         (row, Setting(name, row.name or row.regime, row.regime, split, seed, fold, config.folds))
@@ -107,7 +107,7 @@ def plan_runs(config: Config) -> list[Plan]:
             setting,
             architectures[setting.architecture],
             regimes[row.regime],
-            row.recipe.applied(regimes[row.regime]),
+            (row.recipe or config.recipe).applied(regimes[row.regime]),
             row.weights or config.weights,
             row.head_init or config.head_init,
         )

@@ -5,7 +5,7 @@ data it was trained on nor pretrained weights are needed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from headscope.cohort.ids import plane_named
-from headscope.cohort.pictures import find_pictures, is_picture, number_pictures
+from headscope.cohort.pictures import number_pictures
 from headscope.console import console, track
 from headscope.errors import InputError
 from headscope.metrics import slice_units, softmax, subject_level
 from headscope.models.network import Network, build_network
 from headscope.models.state import load_state
 from headscope.record import Run
-from headscope.scans.volume import find_scan_files, stores_plane
+from headscope.scans.discovery import ScanFile, find_scans
+from headscope.scans.volume import with_plane
 from headscope.slicing.parallel import take_file
 from headscope.slicing.spec import GEOMETRY, SliceSpec
 from headscope.tables import Column, Shown, Table
@@ -79,9 +79,9 @@ class Prediction(Shown):
             else Column(name.replace("_", " ").capitalize())
             for name in frame.columns
         ]
-        return Table(title, columns, frame.to_numpy(object), notes)
+        return Table(title, columns, frame.to_numpy(object).tolist(), notes)
 
-    def _of(self, scan: str) -> list[dict[str, Any]]:
+    def _of(self, scan: str) -> list[dict[Any, Any]]:
         rows = self.slices[self.slices["scan"] == scan]
         return rows.drop(columns="scan").to_dict("records")
 
@@ -206,25 +206,23 @@ def _slicing(run: Run) -> tuple[SliceSpec, str]:
     return SliceSpec.from_settings(stored | {"size": size}), str(stored["of"])
 
 
-def _groups(path: Path, of: str) -> list[tuple[str, list[Path]]]:
+def _groups(path: Path, of: str) -> list[tuple[str, list[ScanFile]]]:
     """Return the scans that an argument names, and the files of each."""
     if not path.exists():
         raise InputError(f"{path} does not exist.")
-    files = find_scan_files(path) if path.is_dir() else [path]
-    groups = [(str(file), [file]) for file in files]
+    files = find_scans(path) if path.is_dir() else [ScanFile.at(path)]
     if not files:
-        pictures = find_pictures(path)
-        if not pictures:
-            raise InputError(f"{path} holds no scans and no pictures.")
-        groups = [(str(path), pictures)]
-    for kind, wrong in (("scans", True), ("pictures", False)):
-        if of == kind and is_picture(groups[0][1][0].name) is wrong:
-            raise InputError(f"The run was trained on {kind}, and {groups[0][1][0]} is none.")
-    return groups
+        raise InputError(f"{path} holds no scans and no pictures.")
+    pictures = files[0].kind == "picture"
+    if of == ("scans" if pictures else "pictures"):
+        raise InputError(f"The run was trained on {of}, and {files[0].path} is none.")
+    if pictures and path.is_dir():
+        return [(str(path), files)]
+    return [(str(file.path), [file]) for file in files]
 
 
 def _take(
-    files: list[Path], spec: SliceSpec, planes: list[str]
+    files: list[ScanFile], spec: SliceSpec, planes: list[str]
 ) -> tuple[pd.DataFrame, NDArray[np.uint8], bool]:
     """Return the table (plane, slice_index) and the pixels (n, H, W) of one scan's slices.
 
@@ -237,34 +235,32 @@ def _take(
         rows += indices
         planes_known = planes_known and plane_known
     table = pd.DataFrame(rows, columns=["plane", "slice_index"])
-    if is_picture(files[0].name):
-        names = [file.name for file in files]
+    if files[0].kind == "picture":
+        names = [file.path.name for file in files]
         numbered = number_pictures(table.assign(path=names, subject_id="", session_id=""))
         table["slice_index"] = numbered["slice_index"]
     return table, np.concatenate(parts), planes_known
 
 
 def _take_file(
-    file: Path, spec: SliceSpec, planes: list[str]
+    file: ScanFile, spec: SliceSpec, planes: list[str]
 ) -> tuple[NDArray[np.uint8], list[tuple[str, int]], bool]:
     """Return a file's slices in the planes of the run: pixels, and (plane, index) of each.
 
     The third value tells whether their plane is known: a ready slice tells it by its orientation or
     its name. One without either, and every picture, is taken to be in the plane of the run.
     """
-    picture = is_picture(file.name)
-    stored = not picture and stores_plane(file)
-    named = None if stored else plane_named(file.name)
-    if picture and named not in planes:
-        named = None
-    silent = not stored and named is None
-    alone = planes[0] if silent and len(planes) == 1 else spec.plane
-    pixels, taken = take_file(file, named or alone, spec)
+    file = with_plane(file)
+    picture = file.kind == "picture"
+    named = None if picture and file.plane not in planes else file.plane
+    silent = named is None and file.kind in ("slice", "picture")
+    plane = named or (planes[0] if silent and len(planes) == 1 else spec.plane)
+    pixels, taken = take_file(replace(file, plane=named), plane, spec)
     rows = [(plane, int(index)) for plane, indices in taken.items() for index in indices]
     chosen = [n for n, (plane, _) in enumerate(rows) if silent or plane in planes]
     if not chosen:
         raise InputError(
-            f"{file} is in the {rows[0][0]} plane, and the run was trained on "
+            f"{file.path} is in the {rows[0][0]} plane, and the run was trained on "
             f"{' and '.join(planes)} slices."
         )
     return pixels[chosen], [rows[n] for n in chosen], picture or not silent
@@ -313,6 +309,6 @@ def _joined(
     return _with_probabilities(table, whole.probabilities, names)
 
 
-def _nested(row: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+def _nested(row: Mapping[Any, Any], names: list[str]) -> dict[str, Any]:
     plain = {key: value for key, value in row.items() if not key.startswith("probability_")}
     return plain | {"probabilities": {name: row[f"probability_{name}"] for name in names}}

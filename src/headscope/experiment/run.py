@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from headscope.cohort.layouts import Cohort
-from headscope.cohort.pictures import is_picture
 from headscope.console import console
 from headscope.errors import InputError, RunError
 from headscope.experiment.config import Config
@@ -333,8 +332,8 @@ def _slicing(shared: Shared) -> dict[str, Any]:
     spec = SliceSpec.from_settings(shared.slices.settings).as_settings()
     spec.pop("size")  # the record has it as slice_size
     taken = spec | {"version": shared.slices.settings.get("version")}
-    ready = shared.cohort.scans["path"].map(is_picture)
-    of = "pictures" if ready.all() else "scans and pictures" if ready.any() else "scans"
+    ready = [file.kind == "picture" for file in shared.cohort.files]
+    of = "pictures" if all(ready) else "scans and pictures" if any(ready) else "scans"
     return {"of": of} | {name: value for name, value in taken.items() if value is not None}
 
 

@@ -11,21 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from headscope.analysis.representation.collapse import Collapse
-from headscope.figures.style import (
-    COLOURS,
-    COLUMN,
-    EDGE,
-    MARKERS,
-    MM,
-    REFERENCE,
-    apply_style,
-    figure_of,
-    name_rows,
-    new_figure,
-    plain,
-    say_nothing,
-    set_title,
-)
+from headscope.figures import style
 
 DECADES = 1.5  # that values must span to be drawn on a logarithmic axis
 
@@ -50,7 +36,7 @@ MEASURES = (
 )
 
 
-@apply_style
+@style.apply_style
 def plot_collapse(
     results: Mapping[str, Sequence[Collapse]],
     *,
@@ -71,21 +57,23 @@ def plot_collapse(
     measures = [measure for measure in MEASURES if points[measure]]
     if ax is None:
         rows = max(-(-len(measures) // 2), 1)
-        figure = new_figure(COLUMN, (12 + rows * (21 + 6.5 * max(len(runs), 2))) * MM)
+        figure = style.new_figure(
+            style.COLUMN, (12 + rows * (21 + 6.5 * max(len(runs), 2))) * style.MM
+        )
         ax = list(figure.subplots(rows, 2, squeeze=False).ravel())
-        figure.suptitle(plain(title), x=0.01, ha="left", fontsize=7.5, fontweight="bold")
+        figure.suptitle(style.plain(title), x=0.01, ha="left", fontsize=7.5, fontweight="bold")
         if measures:
             figure.legend(
                 handles=_handles(subsets), loc="outside lower center", ncols=len(subsets) + 1
             )
     if not measures:
-        say_nothing(ax[0], "no collapse could be measured")
+        style.say_nothing(ax[0], "no collapse could be measured")
     for spare in ax[max(len(measures), 1) :]:
         spare.set_axis_off()
     for k, (measure, panel) in enumerate(zip(measures, ax, strict=False)):
         _draw(points[measure], measure, subsets, len(runs), panel)
-        name_rows(panel, range(len(runs)), runs if k % 2 == 0 else [""] * len(runs))
-    return figure_of(ax[0])
+        style.name_rows(panel, range(len(runs)), runs if k % 2 == 0 else [""] * len(runs))
+    return style.figure_of(ax[0])
 
 
 def _points(
@@ -112,7 +100,7 @@ def _draw(
         if mine:  # an empty line that is not clipped has no extent, and no layout holds it
             ax.plot(*zip(*mine, strict=True), **_style(k), clip_on=False, zorder=3)
     for row in range(runs):
-        ax.axhline(row, color=EDGE, linewidth=0.5, zorder=1)
+        ax.axhline(row, color=style.EDGE, linewidth=0.5, zorder=1)
     values = [value for _, value, _ in points]
     if measure.limit == 0 and min(values) > 0 and log10(max(values) / min(values)) > DECADES:
         ax.set_xscale("log")
@@ -122,19 +110,19 @@ def _draw(
         low, high = min(*values, measure.limit), max(*values, measure.limit)
         margin = 0.06 * (high - low) or 0.5
         ax.set_xlim(low - margin, high + margin)
-        ax.axvline(measure.limit, zorder=1, **REFERENCE)
+        ax.axvline(measure.limit, zorder=1, **style.REFERENCE)
         ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.set_ylim(runs - 0.5, -0.5)
-    set_title(ax, measure.name, measure.meaning)
+    style.set_title(ax, measure.name, measure.meaning)
 
 
 def _style(k: int) -> dict[str, Any]:
     return {
         "linestyle": "none",
-        "marker": MARKERS[k % 6],
+        "marker": style.MARKERS[k % 6],
         "markersize": 4.5,
-        "markerfacecolor": COLOURS[k % 6] if k == 0 else "white",
-        "markeredgecolor": COLOURS[k % 6],
+        "markerfacecolor": style.COLOURS[k % 6] if k == 0 else "white",
+        "markeredgecolor": style.COLOURS[k % 6],
         "markeredgewidth": 0.9,
     }
 
@@ -142,7 +130,7 @@ def _style(k: int) -> dict[str, Any]:
 def _handles(subsets: Sequence[str]) -> list[Line2D]:
     names = {"train": "training", "val": "validation", "test": "test"}
     return [
-        *(Line2D([], [], label=f"{names.get(subset, plain(subset))} slices", **_style(k))
+        *(Line2D([], [], label=f"{names.get(subset, style.plain(subset))} slices", **_style(k))
           for k, subset in enumerate(subsets)),
-        Line2D([], [], label="complete collapse", **REFERENCE),
+        Line2D([], [], label="complete collapse", **style.REFERENCE),
     ]  # fmt: skip

@@ -8,18 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from headscope.errors import InputError
-from headscope.figures.style import (
-    COLUMN,
-    INK,
-    MM,
-    PAGE,
-    apply_style,
-    figure_of,
-    new_figure,
-    plain,
-    say_nothing,
-    set_title,
-)
+from headscope.figures import style
 
 NUMBERED = 16  # classes above which the cells carry no numbers
 SHARES = 4  # classes above which they carry no shares beside the counts
@@ -27,7 +16,7 @@ NARROW = 6  # classes above which a matrix needs half a page
 READABLE = 40  # class names that an axis of that size holds
 
 
-@apply_style
+@style.apply_style
 def plot_confusion(
     slices: ArrayLike,
     subjects: ArrayLike | None,
@@ -51,20 +40,22 @@ def plot_confusion(
     InputError
         A matrix is not (K, K).
     """
-    names = [plain(name) for name in class_names]
+    names = [style.plain(name) for name in class_names]
     if ax is None:
-        size = (COLUMN, 57 * MM) if len(names) <= NARROW else (PAGE, 103 * MM)
-        ax = new_figure(*size).subplots(1, 2)
+        size = (
+            (style.COLUMN, 57 * style.MM) if len(names) <= NARROW else (style.PAGE, 103 * style.MM)
+        )
+        ax = style.new_figure(*size).subplots(1, 2)
     by_slice, by_subject = ax
     _draw(np.asarray(slices), names, by_slice, "slice")
-    set_title(by_slice, "(a) by slice", f"{title}\n{network or ' '}")
+    style.set_title(by_slice, "(a) by slice", f"{title}\n{network or ' '}")
     if subjects is None:
-        say_nothing(by_subject, "subjects are not known")
+        style.say_nothing(by_subject, "subjects are not known")
         by_subject.set_box_aspect(1)
     else:
         _draw(np.asarray(subjects), names, by_subject, "subject")
-    set_title(by_subject, "(b) by subject", "\n ")
-    return figure_of(by_slice)
+    style.set_title(by_subject, "(b) by subject", "\n ")
+    return style.figure_of(by_slice)
 
 
 def _draw(counts: NDArray[np.int64], names: Sequence[str], ax: Axes, unit: str) -> None:
@@ -73,7 +64,7 @@ def _draw(counts: NDArray[np.int64], names: Sequence[str], ax: Axes, unit: str) 
         raise InputError(f"the counts by {unit} have shape {counts.shape}; ({K}, {K}) is needed.")
     if counts.sum() == 0:
         ax.set_box_aspect(1)
-        return say_nothing(ax, f"no {unit}s")
+        return style.say_nothing(ax, f"no {unit}s")
     total = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, total, out=np.zeros((K, K)), where=total > 0)
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1.25)
@@ -88,7 +79,7 @@ def _draw(counts: NDArray[np.int64], names: Sequence[str], ax: Axes, unit: str) 
             f"{number}\n{text}" if K <= SHARES else number,
             ha="center",
             va="center",
-            color="white" if share[row, column] > 0.6 else INK,
+            color="white" if share[row, column] > 0.6 else style.INK,
             fontsize=7 if K <= 3 else 6 if K <= NARROW else 5.5,
         )
     few = K <= 3 and max(map(len, names)) <= 8

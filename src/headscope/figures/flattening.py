@@ -12,18 +12,7 @@ from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike, NDArray
 
 from headscope.errors import InputError
-from headscope.figures.style import (
-    COLUMN,
-    DIVERGING,
-    INK,
-    MM,
-    SEQUENTIAL,
-    apply_style,
-    figure_of,
-    new_figure,
-    say_nothing,
-    set_title,
-)
+from headscope.figures import style
 
 Array = NDArray[np.float64]
 TILES, TILES_IN_ROW = 12, 6
@@ -33,7 +22,7 @@ HATCH = "/////"
 UNIT = (0.0, 1.0, 1.0, 0.0)  # so that pictures of any grid lie on one another
 
 
-@apply_style
+@style.apply_style
 def plot_flattening(
     picture: ArrayLike,
     maps: ArrayLike,
@@ -89,20 +78,22 @@ def plot_flattening(
     )
     first, second, third = _axes() if ax is None else ax
     _draw_slice(pixels, first)
-    set_title(first, "(a) slice", f"{title}\n{network or ' '}")
+    style.set_title(first, "(a) slice", f"{title}\n{network or ' '}")
     what = f"logit of {class_names[predicted]}, predicted"
     if against is not None:
         what = f"logit of {class_names[predicted]} less {class_names[against]}'s"
     _draw_contribution(shown, pixels, second)
-    set_title(second, "(b) contributions", f"of each position to the\n{what}")
+    style.set_title(second, "(b) contributions", f"of each position to the\n{what}")
     _draw_channels(maps, channels, third)
     shape = "{2} × {1} positions".format(*maps.shape)
-    set_title(third, "(c) strongest channels", f"by number, of {len(maps):,} with {shape} each")
-    return figure_of(first)
+    style.set_title(
+        third, "(c) strongest channels", f"by number, of {len(maps):,} with {shape} each"
+    )
+    return style.figure_of(first)
 
 
 def _axes() -> list[Axes]:
-    figure = new_figure(COLUMN, 96 * MM)
+    figure = style.new_figure(style.COLUMN, 96 * style.MM)
     grid = figure.add_gridspec(2, 2, height_ratios=(1.2, 1), wspace=0.1)
     cells = grid[0, 0], grid[0, 1], grid[1, :]
     return [figure.add_subplot(cell) for cell in cells]
@@ -125,7 +116,7 @@ def _of_class(
 def _draw_slice(pixels: NDArray[Any], ax: Axes) -> None:
     if pixels.size == 0:
         ax.set_box_aspect(1)
-        return say_nothing(ax, "the slice is empty")
+        return style.say_nothing(ax, "the slice is empty")
     ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=UNIT, interpolation="antialiased")
     return _bare(ax, pixels.shape[0] / pixels.shape[1])
 
@@ -135,10 +126,10 @@ def _draw_contribution(shown: Array | None, pixels: NDArray[Any], ax: Axes) -> N
     aspect = pixels.shape[0] / pixels.shape[1] if pixels.size else 1.0
     if shown is None or shown.size == 0 or not np.isfinite(shown).all():
         ax.set_box_aspect(aspect)
-        return say_nothing(ax, "contributions are not defined for this network")
+        return style.say_nothing(ax, "contributions are not defined for this network")
     limit = float(np.abs(shown).max()) or 1.0
     drawn = ax.imshow(
-        shown, cmap=DIVERGING, vmin=-limit, vmax=limit, extent=UNIT, interpolation="nearest"
+        shown, cmap=style.DIVERGING, vmin=-limit, vmax=limit, extent=UNIT, interpolation="nearest"
     )
     h, w = shown.shape
     against = [
@@ -146,22 +137,24 @@ def _draw_contribution(shown: Array | None, pixels: NDArray[Any], ax: Axes) -> N
          ((column + 1) / w, (row + 1) / h), (column / w, (row + 1) / h)]
         for row, column in np.argwhere(shown < 0)
     ]  # fmt: skip
-    cells = PolyCollection(against, facecolors="none", edgecolors=INK, linewidths=0, hatch=HATCH)
+    cells = PolyCollection(
+        against, facecolors="none", edgecolors=style.INK, linewidths=0, hatch=HATCH
+    )
     ax.add_collection(cells)
     if pixels.size and np.ptp(pixels) > 0:
         rows = (np.arange(pixels.shape[0]) + 0.5) / pixels.shape[0]
         columns = (np.arange(pixels.shape[1]) + 0.5) / pixels.shape[1]
-        ax.contour(columns, rows, pixels, levels=[0.2 * float(pixels.max())], colors=INK,
+        ax.contour(columns, rows, pixels, levels=[0.2 * float(pixels.max())], colors=style.INK,
                    linewidths=0.5)  # fmt: skip
     _bare(ax, aspect)
     bar = _colour_bar(drawn, ax, "Contribution (logit)", 0.05)
-    bar.axhspan(-limit, 0, facecolor="none", edgecolor=INK, hatch=HATCH, linewidth=0)
+    bar.axhspan(-limit, 0, facecolor="none", edgecolor=style.INK, hatch=HATCH, linewidth=0)
     return None
 
 
 def _draw_channels(maps: Array, channels: Sequence[int] | None, ax: Axes) -> None:
     if maps.size == 0 or not np.isfinite(maps).all():
-        return say_nothing(ax, "there is no feature map")
+        return style.say_nothing(ax, "there is no feature map")
     if channels is None:
         strength = np.abs(maps).mean(axis=(1, 2))  # (C,)
         channels = np.argsort(-strength, kind="stable")[:TILES].tolist()
@@ -173,7 +166,7 @@ def _draw_channels(maps: Array, channels: Sequence[int] | None, ax: Axes) -> Non
         row, column = divmod(k, TILES_IN_ROW)
         x, y = column * (1 + GAP), row * (height + LABEL) + LABEL
         drawn = ax.imshow(
-            tile, cmap=SEQUENTIAL, norm=norm, extent=(x, x + 1, y + height, y),
+            tile, cmap=style.SEQUENTIAL, norm=norm, extent=(x, x + 1, y + height, y),
             interpolation="nearest",
         )  # fmt: skip
         ax.text(x, y - 0.05, f"{channel}", fontsize=6, va="bottom")
@@ -194,6 +187,6 @@ def _bare(ax: Axes, aspect: float) -> None:
 def _colour_bar(drawn: AxesImage, ax: Axes, label: str, width: float) -> Axes:
     """Set the bar inside the reach of its picture, as high as it, whatever its aspect."""
     bar = ax.inset_axes((1.03, 0, width, 1))
-    figure_of(ax).colorbar(drawn, cax=bar, label=label)
+    style.figure_of(ax).colorbar(drawn, cax=bar, label=label)
     bar.grid(visible=False)
     return bar

@@ -12,38 +12,18 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from headscope.analysis.final_layer.layer import HeadAnalysis
-from headscope.figures.style import (
-    COLOURS,
-    COLUMN,
-    DENSE,
-    DIAGONAL,
-    EDGE,
-    FAINT,
-    HATCHES,
-    INK,
-    MM,
-    UNTRAINED,
-    apply_style,
-    figure_of,
-    name_rows,
-    panel_of,
-    plain,
-    say_nothing,
-    set_legend,
-    set_title,
-    set_weight_axes,
-)
+from headscope.figures import style
 
 Array = NDArray[np.float64]
 ROWS = 10  # classes shown of one head
-DISTINCT = len(COLOURS)  # classes that colour and hatching tell apart; more are named beside
+DISTINCT = len(style.COLOURS)  # classes that colour and hatching tell apart; more are named beside
 LONGEST = 22  # characters of a name there
 BINS = 60
-RIDGE = 7.5 * MM  # height of one distribution
+RIDGE = 7.5 * style.MM  # height of one distribution
 TALL = 0.86  # of the distance between two of them
 
 
-@apply_style
+@style.apply_style
 def plot_row_distributions(
     heads: Mapping[str, HeadAnalysis],
     *,
@@ -62,15 +42,15 @@ def plot_row_distributions(
     classes = next(iter(heads.values())).class_names if heads else ()
     names = classes[:ROWS]
     rows, count = len(names), len(heads) * len(names)
-    ax = panel_of(ax, 27 * MM + max(count, 2) * RIDGE)
+    ax = style.panel_of(ax, 27 * style.MM + max(count, 2) * RIDGE)
     some = f"the first {rows} of {len(classes):,} classes" if len(classes) > rows else ""
-    set_title(ax, title, "\n".join(filter(None, (network, some))))
+    style.set_title(ax, title, "\n".join(filter(None, (network, some))))
     initial = {
         run: head.initial_weight for run, head in heads.items() if head.initial_weight is not None
     }
     if not count:
-        say_nothing(ax, "no run has a final layer")
-        return figure_of(ax)
+        style.say_nothing(ax, "no run has a final layer")
+        return style.figure_of(ax)
     every = [*(head.weight for head in heads.values()), *initial.values()]
     edge = 1.03 * max(float(np.abs(weight[:rows]).max()) for weight in every) or 1.0
     bins = np.linspace(-edge, edge, BINS + 1)
@@ -82,14 +62,14 @@ def plot_row_distributions(
             if rows > DISTINCT:
                 _name_ridge(names[k], top - k, ax)
         if r:
-            ax.axhline(top + 0.93, color=EDGE, linewidth=0.6)
+            ax.axhline(top + 0.93, color=style.EDGE, linewidth=0.6)
     first = count - 1 - (rows - 1 - TALL) / 2
-    name_rows(ax, [first - r * rows for r in range(len(heads))], list(heads))
+    style.name_rows(ax, [first - r * rows for r in range(len(heads))], list(heads))
     ax.set(xlim=(-edge, edge), ylim=(-0.1, count), xlabel="Weight, $W_{k,j}$, of each feature $j$")
     handles = _row_handles(names if rows <= DISTINCT else (), bool(initial))
     if alone and handles:
-        set_legend(ax, alone, handles, columns=3)
-    return figure_of(ax)
+        style.set_legend(ax, alone, handles, columns=3)
+    return style.figure_of(ax)
 
 
 def _ridge(row: Array, before: Array | None, bins: Array, base: float, k: int, ax: Axes) -> None:
@@ -100,20 +80,20 @@ def _ridge(row: Array, before: Array | None, bins: Array, base: float, k: int, a
             bins,
             baseline=base,
             fill=True,
-            facecolor=_tint(COLOURS[k]),
-            edgecolor=COLOURS[k],
-            hatch=HATCHES[k] or None,
+            facecolor=_tint(style.COLOURS[k]),
+            edgecolor=style.COLOURS[k],
+            hatch=style.HATCHES[k] or None,
             linewidth=0.6,
             zorder=2,
         )
     if before is not None and len(before):
         heights = np.histogram(before, bins)[0]
         outline = base + TALL * heights / max(heights.max(), 1)
-        ax.stairs(outline, bins, baseline=None, color=INK, zorder=3, **UNTRAINED)
+        ax.stairs(outline, bins, baseline=None, color=style.INK, zorder=3, **style.UNTRAINED)
 
 
 def _name_ridge(name: str, base: float, ax: Axes) -> None:
-    text = plain(name if len(name) <= LONGEST else name[: LONGEST - 1] + "…")
+    text = style.plain(name if len(name) <= LONGEST else name[: LONGEST - 1] + "…")
     ax.annotate(text, (1, base + TALL / 3), (3, 0), ("axes fraction", "data"), "offset points",
                 fontsize=6, va="center")  # fmt: skip
 
@@ -125,16 +105,16 @@ def _tint(colour: str) -> tuple[float, float, float]:
 
 def _row_handles(names: Sequence[str], has_initial: bool) -> list[Any]:
     handles: list[Any] = [
-        Patch(facecolor=_tint(COLOURS[k]), edgecolor=COLOURS[k], hatch=HATCHES[k],
-              label=f"row of {plain(name)}")
+        Patch(facecolor=_tint(style.COLOURS[k]), edgecolor=style.COLOURS[k], hatch=style.HATCHES[k],
+              label=f"row of {style.plain(name)}")
         for k, name in enumerate(names)
     ]  # fmt: skip
     if has_initial:
-        handles.append(Line2D([], [], color=INK, label="before training", **UNTRAINED))
+        handles.append(Line2D([], [], color=style.INK, label="before training", **style.UNTRAINED))
     return handles
 
 
-@apply_style
+@style.apply_style
 def plot_head_before_after(
     head: HeadAnalysis,
     pair: tuple[int, int] = (0, 1),
@@ -150,35 +130,38 @@ def plot_head_before_after(
     y axis. Source: the paper's Fig. 3; docs/science.md, section 2.
     """
     alone = ax is None
-    ax = panel_of(ax, COLUMN + 18 * MM)
+    ax = style.panel_of(ax, style.COLUMN + 18 * style.MM)
     after = head.weight[list(pair)].T  # (D, 2)
-    set_title(ax, title, network)
+    style.set_title(ax, title, network)
     if head.initial_weight is None or not len(after):
-        say_nothing(ax, "the head before training is not known" if len(after) else "no features")
-        return figure_of(ax)
+        style.say_nothing(
+            ax, "the head before training is not known" if len(after) else "no features"
+        )
+        return style.figure_of(ax)
     before = head.initial_weight[list(pair)].T  # (D, 2)
-    dense = len(after) > DENSE
-    ways = LineCollection(list(np.stack([before, after], axis=1)), colors=FAINT, zorder=1)
+    dense = len(after) > style.DENSE
+    ways = LineCollection(list(np.stack([before, after], axis=1)), colors=style.FAINT, zorder=1)
     ways.set(linewidths=0.25 if dense else 0.4, alpha=0.35, rasterized=dense)
     ax.add_collection(ways)
     # Large and pale below small and black: either is seen where they overlap.
-    ax.scatter(after[:, 0], after[:, 1], s=7 if dense else 14, color=COLOURS[0], marker="o",
+    ax.scatter(after[:, 0], after[:, 1], s=7 if dense else 14, color=style.COLOURS[0], marker="o",
                alpha=0.4, linewidths=0, rasterized=dense, zorder=2)  # fmt: skip
-    ax.scatter(before[:, 0], before[:, 1], s=0.5 if dense else 1.5, color=INK, marker="o",
+    ax.scatter(before[:, 0], before[:, 1], s=0.5 if dense else 1.5, color=style.INK, marker="o",
                linewidths=0, rasterized=dense, zorder=3)  # fmt: skip
     edge = 1.06 * float(np.abs(np.concatenate([before, after])).max()) or 1.0
-    ax.axline((0, 0), slope=-1, zorder=4, **DIAGONAL)
-    set_weight_axes(ax, [head.class_names[k] for k in pair], pair, edge)
+    ax.axline((0, 0), slope=-1, zorder=4, **style.DIAGONAL)
+    style.set_weight_axes(ax, [head.class_names[k] for k in pair], pair, edge)
     if alone:
-        set_legend(ax, alone, _way_handles())
-    return figure_of(ax)
+        style.set_legend(ax, alone, _way_handles())
+    return style.figure_of(ax)
 
 
 def _way_handles() -> list[Line2D]:
     dot: Any = {"linestyle": "none", "marker": "o", "markeredgewidth": 0}
+    blue = style.COLOURS[0]
     return [
-        Line2D([], [], color=INK, markersize=1.6, label="before training", **dot),
-        Line2D([], [], color=COLOURS[0], alpha=0.7, markersize=4, label="after training", **dot),
-        Line2D([], [], color=FAINT, linewidth=0.6, label="a feature's way"),
-        Line2D([], [], label="sum of both rows zero", **DIAGONAL),
+        Line2D([], [], color=style.INK, markersize=1.6, label="before training", **dot),
+        Line2D([], [], color=blue, alpha=0.7, markersize=4, label="after training", **dot),
+        Line2D([], [], color=style.FAINT, linewidth=0.6, label="a feature's way"),
+        Line2D([], [], label="sum of both rows zero", **style.DIAGONAL),
     ]  # fmt: skip

@@ -9,24 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
-from headscope.figures.style import (
-    COLOURS,
-    COLUMN,
-    MARKERS,
-    MM,
-    apply_style,
-    figure_of,
-    new_figure,
-    say_nothing,
-    set_legend,
-    set_title,
-)
+from headscope.figures import style
 
 FLOOR = 38  # per cent: below chance for two classes
 SUBSETS = {"train": "training", "val": "validation"}
 
 
-@apply_style
+@style.apply_style
 def plot_history(
     history: pd.DataFrame,
     title: str = "",
@@ -39,24 +28,24 @@ def plot_history(
     """
     alone = ax is None
     if ax is None:
-        ax = new_figure(COLUMN, 78 * MM).subplots(2, 1, sharex=True)
+        ax = style.new_figure(style.COLUMN, 78 * style.MM).subplots(2, 1, sharex=True)
     loss, accuracy = ax
-    set_title(loss, title, network)
+    style.set_title(loss, title, network)
     if history.empty:
-        say_nothing(loss, "no epoch has ended")
+        style.say_nothing(loss, "no epoch has ended")
         accuracy.set_axis_off()
-        return figure_of(loss)
+        return style.figure_of(loss)
     for k, (subset, name) in enumerate(SUBSETS.items()):
-        style: Any = {
-            "color": COLOURS[k],
+        look: Any = {
+            "color": style.COLOURS[k],
             "linestyle": "-" if k == 0 else (0, (4, 1.5)),
-            "marker": MARKERS[k] if len(history) <= 30 else "",
+            "marker": style.MARKERS[k] if len(history) <= 30 else "",
             "markersize": 3,
-            "markerfacecolor": COLOURS[k] if k == 0 else "white",
+            "markerfacecolor": style.COLOURS[k] if k == 0 else "white",
             "label": name,
         }
-        loss.plot(history["epoch"], history[f"{subset}_loss"], **style)
-        accuracy.plot(history["epoch"], 100 * history[f"{subset}_slice_accuracy"], **style)
+        loss.plot(history["epoch"], history[f"{subset}_loss"], **look)
+        accuracy.plot(history["epoch"], 100 * history[f"{subset}_slice_accuracy"], **look)
     loss.set(ylabel="Cross-entropy (nats)")
     loss.set_ylim(0, 1.06 * max(loss.dataLim.y1, 1e-9))
     lowest = accuracy.dataLim.y0 if np.isfinite(accuracy.dataLim.y0) else FLOOR
@@ -65,5 +54,5 @@ def plot_history(
     accuracy.yaxis.set_major_locator(MultipleLocator(20))
     accuracy.xaxis.set_major_locator(MaxNLocator(integer=True))
     if alone:
-        set_legend(loss, alone)
-    return figure_of(loss)
+        style.set_legend(loss, alone)
+    return style.figure_of(loss)

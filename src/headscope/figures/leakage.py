@@ -12,21 +12,7 @@ from headscope.analysis.leakage.dose_response import DoseResponse
 from headscope.analysis.leakage.permutation import PermutationTest
 from headscope.analysis.leakage.reidentification import Reidentification
 from headscope.analysis.leakage.split_gap import Gap
-from headscope.figures.style import (
-    COLOURS,
-    DASHES,
-    EDGE,
-    FAINT,
-    INK,
-    MARKERS,
-    MM,
-    apply_style,
-    figure_of,
-    panel_of,
-    plain,
-    set_legend,
-    set_title,
-)
+from headscope.figures import style
 from headscope.text import signed_points
 
 SPLITS = {"subject": "subjects apart", "slice": "slices mixed"}
@@ -37,7 +23,7 @@ PROBES = {"nearest": "nearest neighbour", "linear": "linear"}
 SMALL: Any = {"s": 5, "alpha": 0.5, "linewidths": 0, "zorder": 2}  # marks of single runs
 
 
-@apply_style
+@style.apply_style
 def plot_permutations(
     tests: Sequence[PermutationTest],
     title: str = "",
@@ -51,7 +37,7 @@ def plot_permutations(
     score.
     """
     alone = ax is None
-    ax = panel_of(ax, 62 * MM)
+    ax = style.panel_of(ax, 62 * style.MM)
     lines = []
     for k, (split, name) in enumerate(SPLITS.items()):
         nulls = [test.scores[figure] for test in tests if test.split == split]
@@ -65,7 +51,7 @@ def plot_permutations(
             100 * sign * np.histogram(permuted, BINS)[0] / len(permuted),
             np.diff(BINS),
             align="edge",
-            color=COLOURS[k],
+            color=style.COLOURS[k],
             alpha=0.55,
             linewidth=0,
             label=f"permuted, {name}",
@@ -75,33 +61,46 @@ def plot_permutations(
             np.full(len(observed), 0.6 * sign),
             marker="v" if k == 0 else "^",
             s=22,
-            color=COLOURS[k],
-            edgecolors=INK,
+            color=style.COLOURS[k],
+            edgecolors=style.INK,
             linewidths=0.5,
             zorder=4,
             label=f"true, {name}",
         )
         lines.append(f"{name}: mean {permuted.mean():.1f}%, true {observed.mean():.1f}%")
-    ax.axhline(0, color=INK, linewidth=0.6)
-    ax.axvline(100 / tests[0].classes, color=FAINT, linewidth=0.8, linestyle=DASHES[1], zorder=1)
+    ax.axhline(0, color=style.INK, linewidth=0.6)
+    ax.axvline(
+        100 / tests[0].classes,
+        color=style.FAINT,
+        linewidth=0.8,
+        linestyle=style.DASHES[1],
+        zorder=1,
+    )
     ax.set(xlim=(0, 100), xlabel=f"Test {figure.replace('_', ' ')} (%)", ylabel="Permutations (%)")
     ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     ax.margins(y=0.12)
     return _finish(ax, alone, title, "\n".join(lines))
 
 
-@apply_style
+@style.apply_style
 def plot_dose(dose: DoseResponse, title: str = "", ax: Axes | None = None) -> Figure:
     """Draw slice accuracy by the share of test subjects let into training, with its spread."""
     alone = ax is None
-    ax = panel_of(ax, 58 * MM)
+    ax = style.panel_of(ax, 58 * style.MM)
     x = 100 * np.array(dose.shares)
     mean, spread = 100 * np.array(dose.means), 100 * np.array(dose.spreads)
-    ax.fill_between(x, mean - spread, mean + spread, color=COLOURS[0], alpha=0.18, linewidth=0)
+    ax.fill_between(
+        x, mean - spread, mean + spread, color=style.COLOURS[0], alpha=0.18, linewidth=0
+    )
     label = f"mean of {len(dose.accuracies[0])} draws ± standard deviation"
-    ax.plot(x, mean, color=COLOURS[0], marker=MARKERS[0], markersize=3.5, label=label)
+    ax.plot(x, mean, color=style.COLOURS[0], marker=style.MARKERS[0], markersize=3.5, label=label)
     if np.isfinite(dose.paper):
-        ax.axhline(100 * dose.paper, color=COLOURS[1], linestyle=DASHES[1], label="slices mixed")
+        ax.axhline(
+            100 * dose.paper,
+            color=style.COLOURS[1],
+            linestyle=style.DASHES[1],
+            label="slices mixed",
+        )
     ax.set(
         xlabel="Test subjects with slices in training (%)",
         ylabel="Test slice accuracy (%)",
@@ -112,7 +111,7 @@ def plot_dose(dose: DoseResponse, title: str = "", ax: Axes | None = None) -> Fi
     return _finish(ax, alone, title, f"from {mean[0]:.1f}% to {mean[-1]:.1f}%: {rise} points")
 
 
-@apply_style
+@style.apply_style
 def plot_identity(
     results: Sequence[Reidentification], title: str = "", ax: Axes | None = None
 ) -> Figure:
@@ -122,7 +121,7 @@ def plot_identity(
     """
     alone = ax is None
     networks = list(dict.fromkeys((result.architecture, result.variant) for result in results))
-    ax = panel_of(ax, (38 + 14 * len(networks)) * MM)
+    ax = style.panel_of(ax, (38 + 14 * len(networks)) * style.MM)
     for row, network in enumerate(networks):
         group = [result for result in results if (result.architecture, result.variant) == network]
         for k, target in enumerate(("subject", "class")):
@@ -145,19 +144,20 @@ def _draw_probes(
         chance = 100 * float(np.mean([probe.chance for probe in probes]))
         if not np.isfinite(values).any():
             continue
-        ax.barh(place, chance, 0.1, color=EDGE, linewidth=0, zorder=1,
+        ax.barh(place, chance, 0.1, color=style.EDGE, linewidth=0, zorder=1,
                 label="chance" if first and k == n == 0 else None)  # fmt: skip
-        ax.scatter(values, np.full(len(values), place), color=COLOURS[k], **SMALL)
-        ax.scatter(np.nanmean(values), place, s=26, marker=MARKERS[k], edgecolor=COLOURS[k],
-                   facecolor=COLOURS[k] if n == 0 else "white", linewidths=1, zorder=3,
+        colour = style.COLOURS[k]
+        ax.scatter(values, np.full(len(values), place), color=colour, **SMALL)
+        ax.scatter(np.nanmean(values), place, s=26, marker=style.MARKERS[k], edgecolor=colour,
+                   facecolor=colour if n == 0 else "white", linewidths=1, zorder=3,
                    label=f"{target}, {label}" if first else None)  # fmt: skip
 
 
-@apply_style
+@style.apply_style
 def plot_gap(gaps: Sequence[Gap], title: str = "", ax: Axes | None = None) -> Figure:
     """Draw slice and subject accuracy under both splits, one row per regime, joined by the gap."""
     alone = ax is None
-    ax = panel_of(ax, (30 + 13 * len(gaps)) * MM)
+    ax = style.panel_of(ax, (30 + 13 * len(gaps)) * style.MM)
     for row, gap in enumerate(gaps):
         for k, name in enumerate(LEVELS):
             _draw_gap(ax, gap, name, row + 0.2 * (2 * k - 1), first=row == k == 0)
@@ -172,23 +172,23 @@ def _draw_gap(ax: Axes, gap: Gap, name: str, y: float, first: bool) -> None:
     score = gap.scores[name]
     splits = dict(zip(SPLITS.values(), (score.by_subject, score.by_slice), strict=True))
     means = [100 * float(np.mean(values)) for values in splits.values()]
-    ax.plot(means, [y, y], color=EDGE, linewidth=2.2, zorder=1, solid_capstyle="butt")
+    ax.plot(means, [y, y], color=style.EDGE, linewidth=2.2, zorder=1, solid_capstyle="butt")
     for n, (split, values) in enumerate(splits.items()):
-        ax.scatter(100 * np.array(values), np.full(len(values), y), color=COLOURS[n], **SMALL)
-        ax.scatter(means[n], y, s=26, marker=MARKERS[n], color=COLOURS[n], zorder=3,
+        ax.scatter(100 * np.array(values), np.full(len(values), y), color=style.COLOURS[n], **SMALL)
+        ax.scatter(means[n], y, s=26, marker=style.MARKERS[n], color=style.COLOURS[n], zorder=3,
                    label=split if first else None)  # fmt: skip
     value, low, high = (signed_points(100 * one) for one in (score.gap, score.low, score.high))
     note = f"{LEVELS[name]} {value}" if gap.measurable else CONSTANT
     if np.isfinite([score.low, score.high]).all():
         note += f" ({low} to {high})"
     ax.annotate(note, (1, y), (0, -6), ("axes fraction", "data"), "offset points",
-                fontsize=6, color=FAINT, ha="right", va="top")  # fmt: skip
+                fontsize=6, color=style.FAINT, ha="right", va="top")  # fmt: skip
 
 
 def _name_networks(ax: Axes, networks: Sequence[tuple[str, str]]) -> bool:
     """Name the rows by regime, and by architecture unless there is one; return whether there is."""
     one = len({architecture for architecture, _ in networks}) == 1
-    names = [plain(variant if one else f"{name}\n{variant}") for name, variant in networks]
+    names = [style.plain(variant if one else f"{name}\n{variant}") for name, variant in networks]
     ax.set_yticks(range(len(networks)), names)
     ax.grid(axis="y", visible=False)
     return one
@@ -196,6 +196,6 @@ def _name_networks(ax: Axes, networks: Sequence[tuple[str, str]]) -> bool:
 
 def _finish(ax: Axes, alone: bool, title: str, below: str) -> Figure:
     """Set title and legend, and return the figure."""
-    set_title(ax, title, below)
-    set_legend(ax, alone, fontsize=5.5)
-    return figure_of(ax)
+    style.set_title(ax, title, below)
+    style.set_legend(ax, alone, fontsize=5.5)
+    return style.figure_of(ax)

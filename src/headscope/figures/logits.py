@@ -14,35 +14,19 @@ from numpy.typing import NDArray
 from headscope.analysis.representation.features import Ellipse
 from headscope.analysis.results.table import LogitScatter
 from headscope.errors import InputError
-from headscope.figures.style import (
-    COLOURS,
-    COLUMN,
-    DENSE,
-    DIAGONAL,
-    INK,
-    MARKERS,
-    MM,
-    PAGE,
-    apply_style,
-    figure_of,
-    new_figure,
-    plain,
-    say_nothing,
-    set_square,
-    set_title,
-)
+from headscope.figures import style
 
 SIZE, SMALL = 11, 7  # points²; the small ones where there are many slices
 MANY = 250
 CROWD = 2000  # slices of a panel beyond which marks stand for several of them
 CELLS = 44  # along each axis, in which such marks gather slices
-LEGEND = 3 * MM, 3.6 * MM  # height that the legend takes, and each of its lines
+LEGEND = 3 * style.MM, 3.6 * style.MM  # height that the legend takes, and each of its lines
 OUTLINES: tuple[Any, ...] = ("-", (0, (3, 1.2)))
 
 Array = NDArray[np.float64]
 
 
-@apply_style
+@style.apply_style
 def plot_logits(
     panels: LogitScatter | Sequence[LogitScatter],
     ellipses: Sequence[Sequence[Ellipse] | None] | None = None,
@@ -78,18 +62,18 @@ def plot_logits(
     else:
         axes = [ax] if isinstance(ax, Axes) else list(ax)
     if not panels:
-        say_nothing(axes[0], "no runs")
-        return figure_of(axes[0])
+        style.say_nothing(axes[0], "no runs")
+        return style.figure_of(axes[0])
     low, high = _limits(panels, outlined)
     for letter, panel, group, place in zip(ascii_lowercase, panels, outlined, axes, strict=False):
         _draw(panel, place, (low, high), f"({letter}) " if len(panels) > 1 else "")
         for ellipse in group:
             if ellipse.class_name in panel.class_names:
                 _draw_ellipse(ellipse, panel, place)
-        set_square(place, low, high)
+        style.set_square(place, low, high)
         place.set_yticks([tick for tick in place.get_xticks() if low <= tick <= high])
         place.set_xticks(place.get_yticks())
-    figure = figure_of(axes[0])
+    figure = style.figure_of(axes[0])
     if ax is None:
         figure.legend(
             handles=handles,
@@ -101,24 +85,24 @@ def plot_logits(
 
 
 def _draw(panel: LogitScatter, ax: Axes, limits: tuple[float, float], letter: str) -> None:
-    ax.axline((0, 0), slope=1, zorder=1, **DIAGONAL)
+    ax.axline((0, 0), slope=1, zorder=1, **style.DIAGONAL)
     draw = _draw_slices if len(panel.logits) <= CROWD else _draw_crowd
     for k in range(2):
         draw(panel, k, limits, ax)
     if len(panel.logits) <= CROWD:
         wrong = panel.logits[~panel.correct]  # (errors, 2)
         size = 2.6 * (SMALL if len(panel.logits) > MANY else SIZE)
-        ax.scatter(wrong[:, 0], wrong[:, 1], s=size, facecolors="none", edgecolors=INK,
-                   linewidths=0.45, alpha=0.8, rasterized=len(panel.logits) > DENSE,
+        ax.scatter(wrong[:, 0], wrong[:, 1], s=size, facecolors="none", edgecolors=style.INK,
+                   linewidths=0.45, alpha=0.8, rasterized=len(panel.logits) > style.DENSE,
                    zorder=3)  # fmt: skip
-    (first, second), (i, j) = (plain(name) for name in panel.class_names), panel.pair
+    (first, second), (i, j) = (style.plain(name) for name in panel.class_names), panel.pair
     ax.set(xlabel=f"Logit of {first}, $z_{{{i}}}$", ylabel=f"Logit of {second}, $z_{{{j}}}$")
-    set_title(ax, letter + panel.title, f"{panel.network}\n{_summary(panel)}")
+    style.set_title(ax, letter + panel.title, f"{panel.network}\n{_summary(panel)}")
 
 
 def _draw_slices(panel: LogitScatter, k: int, limits: tuple[float, float], ax: Axes) -> None:
     points = panel.logits[panel.label == k]  # (n_k, 2)
-    dense = len(panel.logits) > DENSE
+    dense = len(panel.logits) > style.DENSE
     size = SMALL if len(panel.logits) > MANY else SIZE
     ax.scatter(points[:, 0], points[:, 1], s=size, rasterized=dense, zorder=2, **_class_style(k))
 
@@ -127,20 +111,20 @@ def _draw_crowd(panel: LogitScatter, k: int, limits: tuple[float, float], ax: Ax
     """Draw a mark for the slices of each cell, its area by the root of their number."""
     mine = panel.label == k
     points, count = _gather(panel.logits[mine], limits)
-    most, cell = count.max(initial=1.0), 0.8 * COLUMN * 72 / CELLS  # points
+    most, cell = count.max(initial=1.0), 0.8 * style.COLUMN * 72 / CELLS  # points
     area = np.maximum(1.0, cell**2 * np.sqrt(count / most))
     ax.scatter(points[:, 0], points[:, 1], s=area, zorder=2, **_class_style(k))
     wrong, count = _gather(panel.logits[mine & ~panel.correct], limits)
     area = np.maximum(1.0, cell**2 * np.sqrt(count / most))
-    ax.scatter(wrong[:, 0], wrong[:, 1], s=area, marker=MARKERS[k], facecolors="none",
-               edgecolors=INK, linewidths=0.45, zorder=3)  # fmt: skip
+    ax.scatter(wrong[:, 0], wrong[:, 1], s=area, marker=style.MARKERS[k], facecolors="none",
+               edgecolors=style.INK, linewidths=0.45, zorder=3)  # fmt: skip
 
 
 def _class_style(k: int) -> dict[str, Any]:
     return {
-        "marker": MARKERS[k],
-        "facecolors": COLOURS[k] if k == 0 else "none",
-        "edgecolors": "white" if k == 0 else COLOURS[k],
+        "marker": style.MARKERS[k],
+        "facecolors": style.COLOURS[k] if k == 0 else "none",
+        "edgecolors": "white" if k == 0 else style.COLOURS[k],
         "linewidths": 0.3 if k == 0 else 0.8,
         "alpha": 0.85,
     }
@@ -161,7 +145,7 @@ def _draw_ellipse(ellipse: Ellipse, panel: LogitScatter, ax: Axes) -> None:
     k = panel.class_names.index(ellipse.class_name)
     # Below slices drawn one by one: the thin clouds of long training would vanish under it.
     level = 4 if len(panel.logits) > CROWD else 1.5
-    ax.plot(*_outline(ellipse), color=INK, linewidth=0.9, linestyle=OUTLINES[k], zorder=level)
+    ax.plot(*_outline(ellipse), color=style.INK, linewidth=0.9, linestyle=OUTLINES[k], zorder=level)
     x, y = ellipse.mean
     ax.plot(x, y, linestyle="none", zorder=5, **_mean_style(k))
 
@@ -177,10 +161,10 @@ def _outline(ellipse: Ellipse) -> Array:
 
 def _mean_style(k: int) -> dict[str, Any]:
     return {
-        "marker": MARKERS[k],
+        "marker": style.MARKERS[k],
         "markersize": 6,
-        "markerfacecolor": COLOURS[k] if k == 0 else "white",
-        "markeredgecolor": INK,
+        "markerfacecolor": style.COLOURS[k] if k == 0 else "white",
+        "markeredgecolor": style.INK,
         "markeredgewidth": 0.9,
     }
 
@@ -209,9 +193,9 @@ def _limits(
 def _grid(count: int, entries: int) -> list[Axes]:
     columns = 1 if count <= 1 else 2
     rows = max(ceil(count / columns), 1)
-    width = COLUMN if columns == 1 else PAGE
+    width = style.COLUMN if columns == 1 else style.PAGE
     legend = LEGEND[0] + LEGEND[1] * ceil(entries / (columns + 1))
-    figure = new_figure(width, rows * COLUMN * 1.07 + legend, row_gap=2.5 * MM)
+    figure = style.new_figure(width, rows * style.COLUMN * 1.07 + legend, row_gap=2.5 * style.MM)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for spare in axes[max(count, 1) :]:
         spare.set_axis_off()
@@ -226,24 +210,24 @@ def _handles(panel: LogitScatter, crowded: bool, with_ellipses: bool) -> list[Li
             [],
             [],
             linestyle="none",
-            marker=MARKERS[k],
+            marker=style.MARKERS[k],
             markersize=size,
-            markerfacecolor=COLOURS[k] if k == 0 else "none",
-            markeredgecolor=COLOURS[k],
-            label=f"{plain(name)} {unit}",
+            markerfacecolor=style.COLOURS[k] if k == 0 else "none",
+            markeredgecolor=style.COLOURS[k],
+            label=f"{style.plain(name)} {unit}",
         )
         for k, name in enumerate(panel.class_names)
     ]
     wrong = f"misclassified{' (black edge)' if crowded else ''}"
     ring = Line2D([], [], linestyle="none", marker="o", markersize=size if crowded else 6.5,
-                  markerfacecolor="none", markeredgecolor=INK, markeredgewidth=0.5,
+                  markerfacecolor="none", markeredgecolor=style.INK, markeredgewidth=0.5,
                   label=wrong)  # fmt: skip
     i, j = panel.pair
     name = f"decision line, $z_{{{i}}}=z_{{{j}}}$"
-    line = Line2D([], [], label=name, **DIAGONAL)
+    line = Line2D([], [], label=name, **style.DIAGONAL)
     ellipses = [
-        Line2D([], [], color=INK, linewidth=1.0, linestyle=OUTLINES[k], **_mean_style(k),
-               label=f"{plain(name)} mean, 95% ellipse")
+        Line2D([], [], color=style.INK, linewidth=1.0, linestyle=OUTLINES[k], **_mean_style(k),
+               label=f"{style.plain(name)} mean, 95% ellipse")
         for k, name in enumerate(panel.class_names)
     ]  # fmt: skip
     return [*points, ring, line, *(ellipses if with_ellipses else [])]

@@ -5,33 +5,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from headscope.analysis.results.calibration import Calibration, Reliability
-from headscope.figures.style import (
-    COLOURS,
-    COLUMN,
-    DIAGONAL,
-    MM,
-    apply_style,
-    figure_of,
-    panel_of,
-    set_legend,
-    set_title,
-)
+from headscope.figures import style
 
 
-@apply_style
+@style.apply_style
 def plot_reliability(calibration: Calibration, ax: Axes | None = None) -> Figure:
     """Draw accuracy against confidence on test, before and after the temperature of validation.
 
     The area of a mark is the share of slices in its bin. Source: Guo et al. 2017, Fig. 1.
     """
     alone = ax is None
-    ax = panel_of(ax, COLUMN + 9 * MM)
-    ax.plot([0, 1], [0, 1], zorder=1, **DIAGONAL)
-    _draw(calibration.before, ax, "as trained", "o", COLOURS[0])
+    ax = style.panel_of(ax, style.COLUMN + 9 * style.MM)
+    ax.plot([0, 1], [0, 1], zorder=1, **style.DIAGONAL)
+    _draw(calibration.before, ax, "as trained", "o", style.COLOURS[0])
     below = f"calibration error {100 * calibration.before.ece:.1f}%"
     if calibration.after is not None:
         label = f"at temperature {calibration.temperature:.2f}, from validation"
-        _draw(calibration.after, ax, label, "^", COLOURS[1])
+        _draw(calibration.after, ax, label, "^", style.COLOURS[1])
         below += f", {100 * calibration.after.ece:.1f}% after"
     else:
         below += "; validation fixes no temperature"
@@ -39,9 +29,9 @@ def plot_reliability(calibration: Calibration, ax: Axes | None = None) -> Figure
     ax.set(xlabel="Confidence of the prediction", ylabel="Share of correct predictions")
     ax.set(xlim=(0, 1.05), ylim=(-0.03, 1.05), aspect="equal", anchor="N")
     # Below: within, it would cover the points of a network that is well calibrated.
-    set_legend(ax, alone, columns=1, loc="upper left")
-    set_title(ax, calibration.title, below)
-    return figure_of(ax)
+    style.set_legend(ax, alone, columns=1, loc="upper left")
+    style.set_title(ax, calibration.title, below)
+    return style.figure_of(ax)
 
 
 def _draw(result: Reliability, ax: Axes, label: str, marker: str, colour: str) -> None:

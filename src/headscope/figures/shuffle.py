@@ -11,38 +11,23 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from headscope.analysis.representation.location import FlattenAnalysis
-from headscope.figures.style import (
-    COLOURS,
-    COLUMN,
-    EDGE,
-    INK,
-    MM,
-    REFERENCE,
-    TICKS,
-    apply_style,
-    figure_of,
-    largest_class,
-    name_rows,
-    new_figure,
-    say_nothing,
-    set_title,
-)
+from headscope.figures import style
 
 Array = NDArray[np.float64]
-ROW = 12.5 * MM
+ROW = 12.5 * style.MM
 Kind = tuple[str, str, str, bool]  # name, marker, colour, filled
 KINDS: tuple[Kind, ...] = (
-    ("as it is", "o", INK, True),
-    ("one permutation for all slices", "s", COLOURS[0], False),
-    ("one permutation per slice", "^", COLOURS[1], False),
-    ("probe of pooled maps", "D", COLOURS[2], True),
-    ("probe of unpooled maps", "D", COLOURS[2], False),
+    ("as it is", "o", style.INK, True),
+    ("one permutation for all slices", "s", style.COLOURS[0], False),
+    ("one permutation per slice", "^", style.COLOURS[1], False),
+    ("probe of pooled maps", "D", style.COLOURS[2], True),
+    ("probe of unpooled maps", "D", style.COLOURS[2], False),
 )
 STEP = 0.16  # between the marks of a run
 ALL = 2**0.5  # change of the logits where they depend on nothing but location
 
 
-@apply_style
+@style.apply_style
 def plot_shuffle(
     results: Mapping[str, FlattenAnalysis],
     *,
@@ -59,32 +44,32 @@ def plot_shuffle(
     are two axes. Source: docs/science.md, section 6.
     """
     if ax is None:
-        figure = new_figure(COLUMN, 36 * MM + max(len(results), 1) * ROW)
+        figure = style.new_figure(style.COLUMN, 36 * style.MM + max(len(results), 1) * ROW)
         ax = list(figure.subplots(1, 2, width_ratios=(2.6, 1)))
         if results:
             handles = _handles(chance)
             figure.legend(handles=handles, loc="outside lower left", ncols=2, columnspacing=1.0)
     left, right = ax
-    set_title(left, title, network)
+    style.set_title(left, title, network)
     if not results:
-        say_nothing(left, "no run has feature maps")
+        style.say_nothing(left, "no run has feature maps")
         right.set_axis_off()
-        return figure_of(left)
+        return style.figure_of(left)
     for row, result in enumerate(results.values()):
         _draw_run(result, row, left, right)
     if chance is not None:
-        left.axvline(100 * chance, **REFERENCE)
-    right.axvline(ALL, color=EDGE, linewidth=0.7)
+        left.axvline(100 * chance, **style.REFERENCE)
+    right.axvline(ALL, color=style.EDGE, linewidth=0.7)
     left.set(xlim=(0, 102), xlabel="Slice accuracy (%)")
     changes = [one.relative_change for result in results.values() for one in result.shuffles]
     right.set(
         xlim=(-0.08, 1.08 * float(np.nanmax([*changes, ALL]))), xlabel="Change of the\nlogits (sd)"
     )
     for panel, names, ticks in ((left, list(results), 5), (right, [""] * len(results), 2)):
-        name_rows(panel, range(len(results)), names)
+        style.name_rows(panel, range(len(results)), names)
         panel.set_ylim(len(results) - 0.5, -0.5)
-        panel.xaxis.set_major_locator(MaxNLocator(ticks, steps=TICKS))
-    return figure_of(left)
+        panel.xaxis.set_major_locator(MaxNLocator(ticks, steps=style.TICKS))
+    return style.figure_of(left)
 
 
 def _draw_run(result: FlattenAnalysis, row: int, left: Axes, right: Axes) -> None:
@@ -100,7 +85,7 @@ def _draw_run(result: FlattenAnalysis, row: int, left: Axes, right: Axes) -> Non
             y = row + STEP * (k - 2)
             right.plot([shuffled.relative_change], [y], clip_on=False, **_style(KINDS[k]))
     for panel in (left, right) if row else ():
-        panel.axhline(row - 0.5, color=EDGE, linewidth=0.5)
+        panel.axhline(row - 0.5, color=style.EDGE, linewidth=0.5)
 
 
 def _draw(percent: Array, y: float, kind: Kind, ax: Axes) -> None:
@@ -117,5 +102,5 @@ def _style(kind: Kind) -> dict[str, Any]:
 def _handles(chance: float | None) -> list[Line2D]:
     handles = [Line2D([], [], linewidth=1.0, label=kind[0], **_style(kind)) for kind in KINDS]
     if chance is not None:
-        handles.append(largest_class())
+        handles.append(style.largest_class())
     return handles

@@ -11,22 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from headscope.analysis.representation.stages import TransferAnalysis
-from headscope.figures.style import (
-    COLOURS,
-    COLUMN,
-    DASHES,
-    MARKERS,
-    MM,
-    REFERENCE,
-    TICKS,
-    apply_style,
-    figure_of,
-    largest_class,
-    new_figure,
-    plain,
-    say_nothing,
-    set_title,
-)
+from headscope.figures import style
 
 
 @dataclass(frozen=True)
@@ -47,7 +32,7 @@ QUANTITIES = (
 )
 
 
-@apply_style
+@style.apply_style
 def plot_transfer(
     results: Mapping[str, TransferAnalysis],
     *,
@@ -66,21 +51,21 @@ def plot_transfer(
     chance = {result.majority for result in results.values()}
     if ax is None:
         rows = max(len(shown), 1)
-        figure = new_figure(COLUMN, (30 + 31 * rows) * MM)
+        figure = style.new_figure(style.COLUMN, (30 + 31 * rows) * style.MM)
         ax = list(figure.subplots(rows, 1, squeeze=False, sharex=True).ravel())
         if shown:
             handles = _handles(list(results), len(chance) == 1)
             figure.legend(handles=handles, loc="outside lower center", ncols=2)
-    set_title(ax[0], title, network)
+    style.set_title(ax[0], title, network)
     if not shown:
-        say_nothing(ax[0], "no stages are recorded")
-        return figure_of(ax[0])
+        style.say_nothing(ax[0], "no stages are recorded")
+        return style.figure_of(ax[0])
     for quantity, panel in zip(shown, ax, strict=False):
         _draw(results, quantity, stages, panel)
         if quantity.attribute == "knn_accuracy" and len(chance) == 1:
-            panel.axhline(100 * chance.pop(), zorder=1, **REFERENCE)
+            panel.axhline(100 * chance.pop(), zorder=1, **style.REFERENCE)
     ax[min(len(shown), len(ax)) - 1].set_xlabel("Stage, from the input on")
-    return figure_of(ax[0])
+    return style.figure_of(ax[0])
 
 
 def _has_numbers(results: Mapping[str, TransferAnalysis], quantity: Quantity) -> bool:
@@ -97,25 +82,25 @@ def _draw(
         ax.plot(at, values, clip_on=False, **_style(k))
     long = len(stages) > 6 or max(map(len, stages)) > 7
     turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-    names = [plain(stage) for stage in stages]
+    names = [style.plain(stage) for stage in stages]
     ax.set_xticks(range(len(stages)), names, **(turned if long else {}))
     ax.set(ylabel=quantity.label, ylim=(0, quantity.high))
-    ax.yaxis.set_major_locator(MaxNLocator(4, steps=TICKS))
+    ax.yaxis.set_major_locator(MaxNLocator(4, steps=style.TICKS))
 
 
 def _handles(runs: Sequence[str], with_chance: bool) -> list[Line2D]:
-    handles = [Line2D([], [], label=plain(run), **_style(k)) for k, run in enumerate(runs)]
+    handles = [Line2D([], [], label=style.plain(run), **_style(k)) for k, run in enumerate(runs)]
     if with_chance:
-        handles.append(largest_class())
+        handles.append(style.largest_class())
     return handles
 
 
 def _style(k: int) -> dict[str, Any]:
     return {
-        "color": COLOURS[k % 6],
-        "linestyle": DASHES[k % 4],
-        "marker": MARKERS[k % 6],
+        "color": style.COLOURS[k % 6],
+        "linestyle": style.DASHES[k % 4],
+        "marker": style.MARKERS[k % 6],
         "markersize": 3.5,
-        "markerfacecolor": COLOURS[k % 6] if k % 2 == 0 else "white",
+        "markerfacecolor": style.COLOURS[k % 6] if k % 2 == 0 else "white",
         "linewidth": 1.1,
     }

@@ -14,36 +14,18 @@ from headscope.analysis.final_layer.fits import PolynomialFit
 from headscope.analysis.final_layer.layer import HeadAnalysis
 from headscope.analysis.final_layer.pairs import PairAnalysis
 from headscope.errors import InputError
-from headscope.figures.style import (
-    COLOURS,
-    COLUMN,
-    DASHES,
-    DENSE,
-    EDGE,
-    INK,
-    MM,
-    PAGE,
-    UNTRAINED,
-    apply_style,
-    decimals,
-    figure_of,
-    new_figure,
-    panel_of,
-    say_nothing,
-    set_title,
-    set_weight_axes,
-)
+from headscope.figures import style
 
 Array = NDArray[np.float64]
 NAMES = {1: "Linear", 2: "Quadratic", 3: "Cubic", 4: "4th degree"}
-FIT_COLOURS = (COLOURS[1], COLOURS[2], COLOURS[3], INK)
+FIT_COLOURS = (style.COLOURS[1], style.COLOURS[2], style.COLOURS[3], style.INK)
 POWERS = str.maketrans("234", "²³⁴")
-PANEL = 82 * MM  # height of one network's
+PANEL = 82 * style.MM  # height of one network's
 BINS = 48
 WIDEST = 56  # characters of an equation on one line of the legend
 
 
-@apply_style
+@style.apply_style
 def plot_weights(
     result: PairAnalysis,
     title: str = "",
@@ -58,9 +40,9 @@ def plot_weights(
     Fig. 3.
     """
     alone = ax is None
-    ax = panel_of(ax, COLUMN + (39 if initial is not None else 35) * MM)
+    ax = style.panel_of(ax, style.COLUMN + (39 if initial is not None else 35) * style.MM)
     handles = _draw_panel(result, _rows(initial, result), title, network, ax)
-    figure = figure_of(ax)
+    figure = style.figure_of(ax)
     if alone:
         figure.legend(handles=handles, loc="outside lower left", fontsize=6, labelspacing=0.45)
     else:
@@ -68,7 +50,7 @@ def plot_weights(
     return figure
 
 
-@apply_style
+@style.apply_style
 def plot_weight_panels(
     heads: Mapping[str, HeadAnalysis],
     pair: tuple[int, int] = (0, 1),
@@ -88,13 +70,13 @@ def plot_weight_panels(
     rows = max(len(heads), 1)
     beside: list[Axes] = []
     if ax is None:
-        figure = new_figure(PAGE, rows * PANEL, row_gap=2.5 * MM)
+        figure = style.new_figure(style.PAGE, rows * PANEL, row_gap=2.5 * style.MM)
         grid = figure.subplots(rows, 2, squeeze=False, width_ratios=(1, 1.02))
         ax, beside = list(grid[:, 0]), list(grid[:, 1])
     for panel in beside:
         panel.set_axis_off()
     if not heads:
-        say_nothing(ax[0], "no networks")
+        style.say_nothing(ax[0], "no networks")
     for k, (title, head) in enumerate(heads.items()):
         result = _pair_of(head, pair, title)
         initial = None if head.initial_weight is None else head.initial_weight[list(pair)]
@@ -103,7 +85,7 @@ def plot_weight_panels(
         where = beside[k] if beside else ax[k]
         where.legend(handles=handles, fontsize=6, labelspacing=0.7,
                      loc="center left" if beside else "best")  # fmt: skip
-    return figure_of(ax[0])
+    return style.figure_of(ax[0])
 
 
 def _pair_of(head: HeadAnalysis, pair: tuple[int, int], title: str) -> PairAnalysis:
@@ -126,16 +108,16 @@ def _rows(initial: ArrayLike | None, result: PairAnalysis) -> Array | None:
 def _draw_panel(
     result: PairAnalysis, initial: Array | None, title: str, network: str, ax: Axes
 ) -> list[Line2D]:
-    ax.axhline(0, color=EDGE, linewidth=0.4, zorder=1)
-    ax.axvline(0, color=EDGE, linewidth=0.4, zorder=1)
+    ax.axhline(0, color=style.EDGE, linewidth=0.4, zorder=1)
+    ax.axvline(0, color=style.EDGE, linewidth=0.4, zorder=1)
     ax.scatter(
         result.x,
         result.y,
-        s=5 if len(result.x) > DENSE else 9,
-        color=COLOURS[0],
+        s=5 if len(result.x) > style.DENSE else 9,
+        color=style.COLOURS[0],
         alpha=0.35,
         linewidths=0,
-        rasterized=len(result.x) > DENSE,
+        rasterized=len(result.x) > style.DENSE,
         zorder=2,
     )
     handles = [_draw_fit(fit, result, ax) for fit in result.fits]
@@ -146,13 +128,15 @@ def _draw_panel(
         handles.append(_draw_null(result, ax))
     reach = [result.x, result.y, *([] if initial is None else initial)]
     edge = 1.06 * max(float(np.abs(values).max()) for values in reach) or 1.0
-    set_weight_axes(ax, result.class_names, result.pair, edge)
+    style.set_weight_axes(ax, result.class_names, result.pair, edge)
     below = f"{network}\n{_summary(result)}" if network else _summary(result)
     if initial is None:
-        set_title(ax, title, below)
+        style.set_title(ax, title, below)
     else:
-        set_title(_draw_margins(result, initial, edge, ax), title, below)
-        handles.append(Line2D([], [], color=INK, label="rows before training", **UNTRAINED))
+        style.set_title(_draw_margins(result, initial, edge, ax), title, below)
+        handles.append(
+            Line2D([], [], color=style.INK, label="rows before training", **style.UNTRAINED)
+        )
     return handles
 
 
@@ -165,9 +149,9 @@ def _draw_margins(result: PairAnalysis, initial: Array, edge: float, ax: Axes) -
         (above, result.x, initial[0], "vertical"),
         (beside, result.y, initial[1], "horizontal"),
     ):
-        style: Any = {"orientation": orientation, "histtype": "stepfilled"}
-        margin.hist(row, bins, facecolor=COLOURS[0], alpha=0.45, linewidth=0, **style)
-        margin.hist(before, bins, fill=False, edgecolor=INK, **style | UNTRAINED)
+        look: Any = {"orientation": orientation, "histtype": "stepfilled"}
+        margin.hist(row, bins, facecolor=style.COLOURS[0], alpha=0.45, linewidth=0, **look)
+        margin.hist(before, bins, fill=False, edgecolor=style.INK, **look | style.UNTRAINED)
         margin.set_axis_off()
     return above
 
@@ -180,7 +164,7 @@ def _draw_fit(fit: PolynomialFit, result: PairAnalysis, ax: Axes) -> Line2D:
         x,
         fit(x),
         color=FIT_COLOURS[k % 4],
-        linestyle=DASHES[k % 4],
+        linestyle=style.DASHES[k % 4],
         linewidth=1.5 - 0.15 * k,
         label=label,
         zorder=3,
@@ -190,9 +174,11 @@ def _draw_fit(fit: PolynomialFit, result: PairAnalysis, ax: Axes) -> Line2D:
 def _draw_null(result: PairAnalysis, ax: Axes) -> Line2D:
     x = np.array([result.x.min(), result.x.max()])
     y = result.y.mean() + result.null_slope * (x - result.x.mean())
-    label = f"Null model, from the {result.null_source}: slope {decimals(result.null_slope, 3)}"
-    style: Any = {"color": "#E69F00", "linewidth": 6, "alpha": 0.5, "solid_capstyle": "butt"}
-    return ax.plot(x, y, label=label, zorder=1.5, **style)[0]
+    label = (
+        f"Null model, from the {result.null_source}: slope {style.decimals(result.null_slope, 3)}"
+    )
+    look: Any = {"color": "#E69F00", "linewidth": 6, "alpha": 0.5, "solid_capstyle": "butt"}
+    return ax.plot(x, y, label=label, zorder=1.5, **look)[0]
 
 
 def _pretty(fit: PolynomialFit) -> str:
@@ -208,5 +194,5 @@ def _pretty(fit: PolynomialFit) -> str:
 
 
 def _summary(result: PairAnalysis) -> str:
-    text = f"D = {result.feature_count:,}    r = {decimals(result.r, 4)}"
-    return f"{text}    null prediction {decimals(result.r_null, 4)}"
+    text = f"D = {result.feature_count:,}    r = {style.decimals(result.r, 4)}"
+    return f"{text}    null prediction {style.decimals(result.r_null, 4)}"

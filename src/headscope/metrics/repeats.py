@@ -92,8 +92,8 @@ def _stretch(once: Array, drawn: Array, stratum: Array, ratio: float, shared: fl
     trainings = excess * (1 / len(once) + ratio)
     total = sampling + excess / len(once) + ratio * max(excess, shared * explained)
     freedom = total**2 / (sampling**2 / free + trainings**2 / (len(once) - 1))
-    quantiles = stats.t.ppf((1 + LEVEL) / 2, [min(freedom, free), free])
-    return sqrt(total / sampling) * float(quantiles[0] / quantiles[1])
+    wide, narrow = (float(stats.t.ppf((1 + LEVEL) / 2, f)) for f in (min(freedom, free), free))
+    return sqrt(total / sampling) * (wide / narrow)
 
 
 def repeated_draws(

@@ -2,8 +2,9 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -115,16 +116,28 @@ def tap(model: nn.Module, outputs: list[str], inputs: list[str]) -> Iterator[dic
     """Yield a dictionary that each forward pass fills with modules' outputs and inputs, by path."""
     caught: dict[str, Tensor] = {}
 
-    def catch(path: str, module: nn.Module, read_input: bool) -> torch.utils.hooks.RemovableHandle:
-        def hook(_: nn.Module, given: tuple[Tensor, ...], returned: Tensor) -> None:
-            caught[path] = given[0] if read_input else returned
+    def catch(path: str, arguments: tuple[Tensor, ...], output: Any) -> None:
+        caught[path] = arguments[0] if path in inputs else output
 
-        return module.register_forward_hook(hook)
-
-    handles = [catch(path, model.get_submodule(path), False) for path in outputs]
-    handles += [catch(path, model.get_submodule(path), True) for path in inputs]
-    try:
+    with hooks(model, [*outputs, *inputs], catch):
         yield caught
+
+
+@contextmanager
+def hooks(
+    model: nn.Module, paths: Iterable[str], catch: Callable[[str, tuple[Tensor, ...], Any], None]
+) -> Iterator[None]:
+    """Call `catch(path, arguments, output)` whenever the module at one of some paths has run."""
+
+    def add(path: str) -> torch.utils.hooks.RemovableHandle:
+        module = model.get_submodule(path)
+        return module.register_forward_hook(
+            lambda _, arguments, output: catch(path, arguments, output)
+        )
+
+    handles = [add(path) for path in paths]
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()

@@ -15,7 +15,7 @@ from headscope.models.classifier import (
 )
 from headscope.models.readout import Pass, Words, find_tail, gives_logits, map_name, watch
 from headscope.models.regimes import Regime, find_regime, prepare, state_hash, trained_paths
-from headscope.models.stages import stage_names
+from headscope.models.stages import stage_members
 from headscope.models.state import Source, draw_moments, load_pretrained
 from headscope.models.zoo import Architecture, find_architecture
 
@@ -114,7 +114,7 @@ def build_network(
         model=model.to(memory_format=torch.channels_last),
         classifier=classifier,
         head=head,
-        stages=[name for name in stage_names(model, classifier) if seen.output(name) is not None],
+        stages=[name for name in stage_members(model, classifier) if seen.output(name) is not None],
         map_layer=map_layer,
         tail=find_tail(model, classifier, map_layer, seen) if map_layer else None,
         trained=trained,

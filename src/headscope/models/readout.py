@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from headscope.models.classifier import hooks
 from headscope.readout import make_tail
 
 Words = tuple[str, ...]
@@ -37,23 +38,18 @@ def watch(model: nn.Module, classifier: str, x: Tensor) -> Pass:
     ended: list[tuple[str, Tensor]] = []
     features: list[Tensor] = []
 
-    def keep(path: str) -> torch.utils.hooks.RemovableHandle:
-        def hook(_: nn.Module, given: tuple[Tensor, ...], output: object) -> None:
-            if path == classifier:
-                features.append(given[0])
-            if isinstance(output, Tensor):
-                ended.append((path, output))
+    def catch(path: str, arguments: tuple[Tensor, ...], output: object) -> None:
+        if path == classifier:
+            features.append(arguments[0])
+        if isinstance(output, Tensor):
+            ended.append((path, output))
 
-        return model.get_submodule(path).register_forward_hook(hook)
-
-    handles = [keep(path) for path, _ in model.named_modules() if path]
     training = model.training
     try:
-        logits = model.eval()(x)
+        with hooks(model, [path for path, _ in model.named_modules() if path], catch):
+            logits = model.eval()(x)
     finally:
         model.train(training)
-        for handle in handles:
-            handle.remove()
     return Pass(ended, features[-1] if features else None, logits)
 
 

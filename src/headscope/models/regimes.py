@@ -25,7 +25,6 @@ class Regime:
     pretrained mean and variance). trains: the "classifier" alone, the last `stages` "stages" and
     the classifier, or "all". restat: BatchNorm statistics are estimated once on the training
     slices before anything trains. probe_first: the classifier trains alone before the rest does.
-    earlier_name: the name that earlier versions gave the regime.
     """
 
     name: str
@@ -34,7 +33,6 @@ class Regime:
     stages: int | None = None
     restat: bool = False
     probe_first: bool = False
-    earlier_name: str = ""
 
     @property
     def pretrained(self) -> bool:
@@ -51,13 +49,14 @@ REGIMES = {
     regime.name: regime
     for regime in (
         Regime("frozen", "pretrained", "classifier"),
-        Regime("frozen-adabn", "pretrained", "classifier", restat=True, earlier_name="frozen-bn"),
+        Regime("frozen-adabn", "pretrained", "classifier", restat=True),
         Regime("finetune", "pretrained", "all"),
         Regime("scratch", "random", "all"),
-        Regime("scratch-meanvar", "moments", "all", earlier_name="scratch-moments"),
+        Regime("scratch-meanvar", "moments", "all"),
         Regime("lp-ft", "pretrained", "all", probe_first=True),
     )
 }
+RENAMED = {"frozen-bn": "frozen-adabn", "scratch-moments": "scratch-meanvar"}  # as in the record
 
 
 def find_regime(name: str) -> Regime:
@@ -71,9 +70,8 @@ def find_regime(name: str) -> Regime:
     """
     if name in REGIMES:
         return REGIMES[name]
-    for regime in REGIMES.values():
-        if name and name == regime.earlier_name:
-            raise InputError(f"The regime {name!r} is now named {regime.name!r}.")
+    if name in RENAMED:
+        raise InputError(f"The regime {name!r} is now named {RENAMED[name]!r}.")
     count = re.fullmatch(r"layerwise:([1-9][0-9]*)", name)
     if count:
         return Regime(name, "pretrained", "stages", stages=int(count[1]))

@@ -16,13 +16,8 @@ _SEQUENCES = (
 )
 
 
-def stage_names(model: nn.Module, classifier: str) -> list[str]:
-    """Return the paths of the stages, in the order in which the model declares them."""
-    return list(stage_members(model, classifier))
-
-
 def stage_members(model: nn.Module, classifier: str) -> dict[str, list[str]]:
-    """Return for each stage, by path, the paths of the modules that belong to it.
+    """Return for each stage, by path and in order, the paths of the modules that belong to it.
 
     The classifier belongs to none, nor do parameters that the model itself holds, such as
     position embeddings.

@@ -4,26 +4,27 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from string import ascii_lowercase
-from typing import Any, ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal
 
 from markupsafe import Markup, escape
 
-from headscope.reporting.numbers import bounded
+from headscope.reporting.numbers import bounded, say
 from headscope.reporting.pictures import Picture
-from headscope.tables import Cell, Column, Table
+from headscope.tables import Cell, Table
 from headscope.text import MISSING, show
 
 Sentence = Markup | str
 ABOVE: Final = Cell("")  # continues the cell above
 
 
-@dataclass(frozen=True)
 class Text:
-    """Sentences, one per paragraph, note, item or step."""
+    """Sentences: one per paragraph, or per item of the style notes, list, steps or quote."""
 
-    sentences: Sequence[Sentence]
-    style: Literal["paragraphs", "notes", "list", "steps", "quote"] = "paragraphs"
-    kind: ClassVar[str] = "text"
+    kind: Final = "text"
+
+    def __init__(self, *sentences: Sentence, style: str = "") -> None:
+        """Take the sentences; text is escaped, HTML is not."""
+        self.sentences, self.style = sentences, style
 
 
 @dataclass(frozen=True)
@@ -221,9 +222,21 @@ def letter_of(place: int) -> str:
     return (letter_of(before - 1) if before else "") + ascii_lowercase[last]
 
 
-def cells_of(result: Any, columns: Mapping[str, Column], run: str, prefix: str) -> list[Cell]:
-    """Return a cell for each attribute of a result that has a column."""
-    return [Cell(getattr(result, name), run=run, quantity=f"{prefix}.{name}") for name in columns]
+def cells_of(result: object, names: Iterable[str], run: str, prefix: str) -> list[Cell]:
+    """Return a cell for each named value of a result, with its interval where it has one.
+
+    `result` is a mapping or has attributes; an interval has the name of the value with _low and
+    _high. Names may be the keys of columns.
+    """
+    cells = []
+    for name in names:
+        if isinstance(result, Mapping):
+            value, low, high = result[name], None, None
+        else:
+            value = getattr(result, name)
+            low, high = (getattr(result, f"{name}_{end}", None) for end in ("low", "high"))
+        cells.append(Cell(value, low, high, run=run, quantity=f"{prefix}.{name}"))
+    return cells
 
 
 def set_cell(cell: Cell, form: str) -> Markup:
@@ -233,7 +246,7 @@ def set_cell(cell: Cell, form: str) -> Markup:
         html = bounded(cell.value, ends, cell.run, cell.quantity, form, pair=cell.pair)  # type: ignore[arg-type]
     else:
         html = escape(show(cell.value, cell.format or form))
-    return html + Markup(" <small>{}</small>").format(cell.detail) if cell.detail else html
+    return say("{} <small>{}</small>", html, cell.detail) if cell.detail else html
 
 
 def _holds_words(cell: Cell) -> bool:

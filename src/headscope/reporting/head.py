@@ -3,20 +3,21 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
 from headscope.analysis.final_layer.contributions import LogitContribution
 from headscope.analysis.final_layer.layer import HeadAnalysis
+from headscope.analysis.final_layer.pairs import PairAnalysis
 from headscope.analysis.final_layer.rows import QUANTILES
 from headscope.analysis.representation.collapse import Collapse
 from headscope.analysis.representation.features import FeatureAnalysis
 from headscope.files import encode_nan, write_json, write_table
 
-SCALARS = (str, int, float, bool, type(None))
-MOST_COSINES = 10
+SCALARS: Final = (str, int, float, bool, type(None))
+MOST_COSINES: Final = 10  # classes
 
 
 def head_facts(
@@ -24,10 +25,22 @@ def head_facts(
     seen: tuple[FeatureAnalysis, Collapse] | tuple[()] = (),
     carried: Sequence[LogitContribution] = (),
 ) -> dict[str, Any]:
-    """Return every number of a final layer as JSON knows them.
+    """Return every number of a final layer, ready for JSON.
 
-    Undefined numbers are null, infinite ones the text 'Infinity' or '-Infinity'. The matrix of
-    cosines is left out beyond 10 classes, for its range.
+    Parameters
+    ----------
+    head
+        The analysis of the final layer.
+    seen
+        The analyses of the features it reads, if there are any.
+    carried
+        The features that add most to the logits, likewise.
+
+    Returns
+    -------
+    dict
+        Undefined numbers are null, infinite ones the text 'Infinity' or '-Infinity'. Beyond ten
+        classes the matrix of cosines is left out, for its range.
     """
     cosines = head.geometry.cosines
     apart = cosines[~np.eye(len(cosines), dtype=bool)]
@@ -48,7 +61,7 @@ def head_facts(
     }
     if seen:
         facts["features"], facts["collapse"] = map(_jsonable_fields, seen)
-        facts["carriers"] = [asdict(each) for each in carried]
+        facts["carriers"] = [asdict(contribution) for contribution in carried]
     return encode_nan(facts)
 
 
@@ -59,18 +72,13 @@ def head_tables(head: HeadAnalysis) -> dict[str, pd.DataFrame]:
         [row.quantiles for row in head.rows],
         columns=[f"quantile_{100 * level:.0f}" for level in QUANTILES],
     )
-    pairs = [_pair_facts(pair) for pair in head.pairs]
-    for each in pairs:
-        each["class_x"], each["class_y"] = each.pop("class_names")
-        each["row_x"], each["row_y"] = each.pop("pair")
-        del each["fits"], each["notes"]
-    fits = [
-        {"class_x": pair.class_names[0], "class_y": pair.class_names[1]}
-        | _plain_fields(fit)
-        | {"equation": fit.equation}
-        for pair in head.pairs
-        for fit in pair.fits
-    ]
+    pairs, fits = [], []
+    for pair in head.pairs:
+        classes = dict(zip(("class_x", "class_y"), pair.class_names, strict=True))
+        facts = _pair_facts(pair)
+        scalars = {name: value for name, value in facts.items() if isinstance(value, SCALARS)}
+        pairs.append(scalars | classes | {"row_x": pair.pair[0], "row_y": pair.pair[1]})
+        fits += [classes | _plain_fields(fit) | {"equation": fit.equation} for fit in pair.fits]
     return {
         "rows": pd.concat([rows.drop(columns="quantiles"), quantiles], axis=1),
         "pairs": pd.DataFrame(pairs),
@@ -81,7 +89,7 @@ def head_tables(head: HeadAnalysis) -> dict[str, pd.DataFrame]:
 def write_head(
     head: HeadAnalysis, facts: Mapping[str, Any], folder: Path, title: str
 ) -> list[Path]:
-    """Write head.json, the tables and the figures into `folder`; return their paths.
+    """Write head.json with `facts`, the tables and the figures into `folder`; return their paths.
 
     Figures: Fig. 3 of each pair, the distributions of the rows, and, where the initial head is
     known, the two rows before and after training.
@@ -105,27 +113,32 @@ def write_head(
     return [*written, save_figure(figure, folder / "rows")]
 
 
-def _pair_facts(pair: Any) -> dict[str, Any]:
-    facts = _plain_fields(pair) | {"class_names": list(pair.class_names), "pair": list(pair.pair)}
-    facts |= {"departs": pair.departs, "drifted": pair.drifted, "related": pair.related}
-    facts["notes"] = list(pair.notes)
-    return facts | {
+def _pair_facts(pair: PairAnalysis) -> dict[str, Any]:
+    return _plain_fields(pair) | {
+        "class_names": list(pair.class_names),
+        "pair": list(pair.pair),
+        "departs": pair.departs,
+        "drifted": pair.drifted,
+        "related": pair.related,
+        "notes": list(pair.notes),
         "fits": [asdict(fit) | {"equation": fit.equation} for fit in pair.fits],
     }
 
 
 def _plain_fields(result: Any) -> dict[str, Any]:
-    known = {field.name: getattr(result, field.name) for field in fields(result)}
-    return {name: value for name, value in known.items() if isinstance(value, SCALARS)}
+    return {name: value for name, value in _values(result).items() if isinstance(value, SCALARS)}
+
+
+def _values(result: Any) -> dict[str, Any]:
+    return {field.name: getattr(result, field.name) for field in fields(result)}
 
 
 def _jsonable_fields(result: Any) -> Any:
     """Return a result and those within it as tables, without their long arrays."""
     if is_dataclass(result):
-        known = {field.name: getattr(result, field.name) for field in fields(result)}
         return {
             name: _jsonable_fields(value)
-            for name, value in known.items()
+            for name, value in _values(result).items()
             if not isinstance(value, np.ndarray) or value.size <= MOST_COSINES**2
         }
     if isinstance(result, Mapping):

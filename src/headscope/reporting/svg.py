@@ -22,10 +22,10 @@ ESCAPES: Final = str.maketrans(
 def slim(svg: str) -> str:
     """Return an SVG of matplotlib's without what no viewer needs; coordinates to 0.01 points."""
     svg = NEEDLESS.sub("", svg)
-    svg = COORDINATES.sub(lambda found: _shorter(found[0]), svg)
-    svg = re.sub(r'(?<= style=")[^"]*', lambda found: re.sub(r"([:;,]) ", r"\1", found[0]), svg)
+    svg = COORDINATES.sub(lambda match: _shorten(match[0]), svg)
+    svg = re.sub(r'(?<= style=")[^"]*', lambda match: re.sub(r"([:;,]) ", r"\1", match[0]), svg)
     svg = MOVED.sub(r'\1x="\2" y="\3"', svg).replace(' y="0"/>', "/>")
-    return re.sub(r">\s+<", "><", _short_names(svg)).strip()
+    return re.sub(r">\s+<", "><", _shorten_names(svg)).strip()
 
 
 def data_uri(svg: str) -> Markup:
@@ -36,24 +36,24 @@ def data_uri(svg: str) -> Markup:
     return Markup("data:image/svg+xml," + text)  # noqa: S704
 
 
-def _shorter(coordinates: str) -> str:
+def _shorten(coordinates: str) -> str:
     """Round numbers, and drop the blanks around a path's letters."""
-    rounded = LONG.sub(lambda found: _rounded(found[0]), coordinates)
+    rounded = LONG.sub(lambda match: _round(match[0]), coordinates)
     return LETTER.sub(r"\1", rounded) if rounded[:1] == "M" else rounded
 
 
-def _rounded(number: str) -> str:
+def _round(number: str) -> str:
     text = f"{float(number):.{DECIMALS}f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
 
 
-def _short_names(svg: str) -> str:
+def _shorten_names(svg: str) -> str:
     """Number the names that something refers to, and drop the others."""
     used = dict.fromkeys(re.findall(r'(?:href="|url\()#([^")]+)', svg))
     short = {name: f"n{k}" for k, name in enumerate(used)}
-    svg = re.sub(r' id="([^"]*)"', lambda found: _named(short, found[1]), svg)
-    return re.sub(r'((?:href="|url\()#)([^")]+)', lambda found: found[1] + short[found[2]], svg)
+    svg = re.sub(r' id="([^"]*)"', lambda match: _shorten_id(short, match[1]), svg)
+    return re.sub(r'((?:href="|url\()#)([^")]+)', lambda match: match[1] + short[match[2]], svg)
 
 
-def _named(short: dict[str, str], name: str) -> str:
+def _shorten_id(short: dict[str, str], name: str) -> str:
     return f' id="{short[name]}"' if name in short else ""

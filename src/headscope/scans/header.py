@@ -1,4 +1,4 @@
-"""What stands in the header of a scan, read without its voxels and held against its file.
+"""The header of a scan, read without its voxels and checked against its file.
 
 nibabel parses NIfTI-1 and -2, Analyze and MGH headers. Extensions, descriptions and names in them
 are not looked at.
@@ -15,9 +15,8 @@ import nibabel as nib
 import numpy as np
 from isal import igzip
 from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor, IsalError
-from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer.mghformat import MGHError, MGHHeader
-from nibabel.spatialimages import HeaderDataError, HeaderTypeError
+from nibabel.spatialimages import HeaderDataError
 from nibabel.spm2analyze import Spm2AnalyzeHeader
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
@@ -47,8 +46,6 @@ UNREADABLE: Final[tuple[type[Exception], ...]] = (  # type: ignore[assignment]  
     zlib.error,
     IsalError,
     HeaderDataError,
-    HeaderTypeError,
-    ImageFileError,
     WrapStructError,
     MGHError,
 )
@@ -78,22 +75,60 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read the header of any format, known by its magic number, not by its name alone."""
-    header_path, data_path = scan_files(path)
-    for file in (header_path, data_path):
+    """Read the header of any format, known by its magic number, not by its name alone.
+
+    Raises
+    ------
+    Refused
+        The file is empty, no regular file, or has no header of these formats.
+    """
+    header_path, data = scan_files(path)
+    for file in (header_path, data):
         if file.exists() and not file.is_file():  # a pipe would be waited for without end
             raise Refused("cannot be read: it is no regular file")
     if header_path.exists() and header_path.stat().st_size == 0:
         raise Refused("is empty")
     head = _read_head(header_path)
     if path.name.lower().endswith((".mgh", ".mgz")):
-        return _mgh_header(head, data_path)
-    kind = NIFTI.get(head[344:348]) or NIFTI.get(head[4:8])
-    if kind is not None:
-        return _nifti_header(kind, head, data_path)
-    if header_path == data_path:
-        raise Refused("is no NIfTI file: its magic number is wrong")
-    return _analyze_header(head, header_path, data_path)
+        kind: Any = MGHHeader
+        head = head.ljust(kind.template_dtype.itemsize, b"\0")  # its footer follows the voxels
+    else:
+        no_magic = None if header_path == data else Spm2AnalyzeHeader
+        kind = NIFTI.get(head[344:348], NIFTI.get(head[4:8], no_magic))
+        if kind is None:
+            raise Refused("is no NIfTI file: its magic number is wrong")
+    header = kind(head[: kind.template_dtype.itemsize], check=False)  # without extensions
+    name, value = ("version", 1) if kind is MGHHeader else ("sizeof_hdr", kind.sizeof_hdr)
+    if int(header[name]) != value:
+        what = {MGHHeader: "MGH", Spm2AnalyzeHeader: "Analyze"}.get(kind, "NIfTI")
+        raise Refused(f"is no {what} file: its {name} is {header[name]}, not {value}")
+    shape = tuple(map(int, header.get_data_shape()))
+    affine, oriented = _affine(header, header_path)
+    slope, intercept = header.get_slope_inter()
+    return Header(
+        data=data,
+        shape=shape,
+        dtype=header.get_data_dtype(),
+        offset=MGH_OFFSET if kind is MGHHeader else max(int(header["vox_offset"]), 0),
+        affine=affine,
+        oriented=oriented,
+        slope=1.0 if slope is None else float(slope),
+        intercept=0.0 if intercept is None else float(intercept),
+    )
+
+
+def _affine(header: Any, path: Path) -> tuple[NDArray[np.float64], bool]:
+    """Return the affine (4, 4) in mm, and whether it is stored or made of the spacing alone."""
+    if isinstance(header, MGHHeader):
+        return header.get_affine(), True
+    plain = np.diag([*np.abs(header["pixdim"][1:4].astype(np.float64)), 1.0])
+    if isinstance(header, Spm2AnalyzeHeader):
+        matrix = matrix_of(path)
+        return (_spm_affine(matrix), True) if matrix.is_file() else (plain, False)
+    oriented = bool(header["sform_code"] > 0 or header["qform_code"] > 0)
+    affine = header.get_best_affine() if oriented else plain
+    affine[:3] *= MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    return affine, oriented
 
 
 def _read_head(path: Path) -> bytes:
@@ -105,69 +140,6 @@ def _read_head(path: Path) -> bytes:
         if len(head) < HEADER_BYTES:  # a short or damaged file, or one packed in many parts
             return read_bytes(path, 0, HEADER_BYTES)
     return head[:HEADER_BYTES]
-
-
-def _nifti_header(kind: Any, head: bytes, data: Path) -> Header:
-    header = kind(head[: kind.sizeof_hdr], check=False)  # extensions are not looked at
-    if int(header["sizeof_hdr"]) != kind.sizeof_hdr:
-        raise Refused(f"is damaged: its header claims {header['sizeof_hdr']} bytes")
-    oriented = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
-    shape = header.get_data_shape()
-    affine = header.get_best_affine() if oriented else _plain_affine(header)
-    slope, intercept = header.get_slope_inter()
-    return Header(
-        data=data,
-        shape=shape,
-        dtype=header.get_data_dtype(),
-        offset=max(int(header["vox_offset"]), 0),
-        affine=affine * _millimetres(int(header["xyzt_units"]) & 7),
-        oriented=oriented,
-        slope=1.0 if slope is None else float(slope),
-        intercept=0.0 if intercept is None else float(intercept),
-    )
-
-
-def _analyze_header(head: bytes, header_path: Path, data: Path) -> Header:
-    header = Spm2AnalyzeHeader(head[: Spm2AnalyzeHeader.sizeof_hdr], check=False)
-    if int(header["sizeof_hdr"]) != 348:
-        raise Refused(f"is no Analyze header: it claims {header['sizeof_hdr']} bytes, not 348")
-    slope, intercept = header.get_slope_inter()
-    matrix = matrix_of(header_path)
-    oriented = matrix.is_file()
-    return Header(
-        data=data,
-        shape=tuple(map(int, header.get_data_shape())),
-        dtype=header.get_data_dtype(),
-        offset=max(int(header["vox_offset"]), 0),
-        affine=_spm_affine(matrix) if oriented else _plain_affine(header),
-        oriented=oriented,
-        slope=1.0 if slope is None else float(slope),
-        intercept=0.0 if intercept is None else float(intercept),
-    )
-
-
-def _mgh_header(head: bytes, data: Path) -> Header:
-    size = MGHHeader.template_dtype.itemsize
-    header = MGHHeader(
-        head[:size].ljust(size, b"\0"), check=False
-    )  # what follows the voxels is not looked at
-    if int(header["version"]) != 1:
-        raise Refused(f"is no MGH file: its version is {header['version']}, not 1")
-    return Header(
-        data=data,
-        shape=tuple(map(int, header.get_data_shape())),
-        dtype=header.get_data_dtype(),
-        offset=MGH_OFFSET,
-        affine=header.get_affine(),
-        oriented=True,
-        slope=1.0,
-        intercept=0.0,
-    )
-
-
-def _plain_affine(header: Any) -> NDArray[np.float64]:
-    """Return the spacing alone: where nothing is stored, axes run as they are told to."""
-    return np.diag([*np.abs(header["pixdim"][1:4].astype(np.float64)), 1.0])
 
 
 def _spm_affine(path: Path) -> NDArray[np.float64]:
@@ -192,14 +164,9 @@ def matrix_of(header: Path) -> Path:
     return header.with_name(re.split(r"\.hdr", header.name, flags=re.IGNORECASE)[0] + ".mat")
 
 
-def _millimetres(unit: int) -> NDArray[np.float64]:
-    factor = MM_PER_UNIT.get(unit, 1.0)
-    return np.array([[factor]] * 3 + [[1.0]])
-
-
 def check_header(header: Header) -> None:
     """Refuse what no scan can be, before anything of that size is allocated."""
-    if not header.shape or min(header.shape) < 1 or len(squeezed(header.shape)) < 2:
+    if not header.shape or min(header.shape) < 1 or len(squeeze_shape(header.shape)) < 2:
         raise Refused(f"is no volume: its shape is {shape_text(header.shape)}")
     if header.dtype.kind not in "iuf":
         raise Refused(f"holds no intensities: its voxels are of type {header.dtype}")
@@ -224,11 +191,12 @@ def scan_files(path: Path) -> tuple[Path, Path]:
     if match is None:
         return path, path
     header, data = (
-        [path.with_name(match[1] + suffix) for suffix in suffixes]
-        for suffixes in ((".hdr", ".hdr.gz", ".HDR"), (".img", ".img.gz", ".IMG"))
+        [path.with_name(match[1] + end) for end in (suffix, f"{suffix}.gz", suffix.upper())]
+        for suffix in (".hdr", ".img")
     )
-    return next((p for p in header if p.exists()), header[0]), next(
-        (p for p in data if p.exists()), data[0]
+    return (
+        next((file for file in header if file.exists()), header[0]),
+        next((file for file in data if file.exists()), data[0]),
     )
 
 
@@ -251,7 +219,18 @@ def read_bytes(path: Path, start: int, size: int) -> bytes:
             return unpacked
 
 
-def squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+def choose_volume(volumes: int, volume: int | None, shape: str = "") -> int:
+    """Return the number of the volume to read; it must be named where a scan holds several."""
+    if volumes > 1 and volume is None:
+        raise Refused(
+            f"holds {volumes} volumes{shape}: choose one with 'volume', 0 to {volumes - 1}"
+        )
+    if volume is not None and not 0 <= volume < volumes:
+        raise Refused(f"holds {volumes} volumes: there is no volume {volume}")
+    return volume or 0
+
+
+def squeeze_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Drop trailing singleton axes, but keep a volume's third where there are more behind it."""
     while len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]

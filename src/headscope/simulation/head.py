@@ -9,7 +9,7 @@ tissue of that place, so that nothing is interpolated twice.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ class Field:
     origin: NDArray[np.float64]
     spacing_mm: float
 
-    def at(self, points: Floats, order: int = 1) -> Floats:
+    def at(self, points: Floats, order: Literal[0, 1] = 1) -> Floats:
         """Return the values (N,) at points (3, N): of the nearest voxel (0) or linear (1)."""
         places = (points - _column(self.origin)) / np.float32(self.spacing_mm)
         return ndimage.map_coordinates(

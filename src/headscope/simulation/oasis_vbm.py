@@ -142,7 +142,7 @@ def _table(maps: list[Path], facts: pd.DataFrame) -> pd.DataFrame:
             f"The table of OASIS lacks {counted(len(unknown), 'session')}, the first "
             f"{unknown.iloc[0]}: fetch it again."
         )
-    rows = facts.loc[session]
+    rows = facts.loc[session.tolist()]
     cdr = pd.to_numeric(rows["cdr"], errors="coerce").to_numpy(float)
     table = pd.DataFrame(
         {

@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from headscope.cohort.layouts import find_cohort
-from headscope.cohort.pseudonyms import pseudonymised
+from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.console import track
 from headscope.errors import InputError
 from headscope.files import atomic_path, write_json, write_table
@@ -113,7 +113,7 @@ def slice_data(
     out, spec = Path(out), SliceSpec.from_settings(options)
     cohort = find_cohort(Path(data), plane=spec.plane, need_classes=False, **(find or {}))
     if pseudonym_key is not None:
-        cohort = pseudonymised(cohort, Path(pseudonym_key), out)
+        cohort = pseudonymise_cohort(cohort, Path(pseudonym_key), out)
     slices = write_slices(cohort, out, spec, workers=workers, strict=strict)
     if picture_format is not None:
         export_pictures(slices, out, picture_format)
@@ -122,7 +122,7 @@ def slice_data(
 
 def _names(table: pd.DataFrame, suffix: str) -> list[str]:
     names = [
-        f"{_plain(row.label)}/{_plain(row.subject_id)}_{_plain(row.session_id)}"
+        f"{_plain(str(row.label))}/{_plain(str(row.subject_id))}_{_plain(str(row.session_id))}"
         f"_{row.plane}_slice-{row.slice_index:03d}{suffix}"
         for row in table.itertuples()
     ]

@@ -18,8 +18,8 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from headscope.cohort.pictures import is_picture
 from headscope.errors import InputError
+from headscope.scans.discovery import ScanFile
 from headscope.scans.volume import ScanError, read_scan
 from headscope.slicing.extract import take_slices
 from headscope.slicing.picture import take_picture
@@ -29,7 +29,7 @@ SCANS_PER_WORKER: Final = 32  # starting a process costs about as much as so man
 QUEUED: Final = 2048  # scans handed to the helpers at once: what waits takes memory
 IDLE_S: Final = 5  # a helper without work for so long ends, also where this process was killed
 ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-Task = tuple[Path, str, Path]  # a scan, the plane to take, and the file for its slices
+Task = tuple[ScanFile, str, Path]  # a scan, the plane to take, and the file for its slices
 Taken = tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]
 
 
@@ -105,12 +105,12 @@ def _take_together(
         yield mine.pop(number) if future.cancelled() else future.result()
 
 
-def _take_part(path: Path, plane: str, target: Path, spec: SliceSpec) -> Part:
+def _take_part(scan: ScanFile, plane: str, target: Path, spec: SliceSpec) -> Part:
     """Take a scan's slices and write its part."""
     temporary = target.with_name(f"{target.name}.{os.getpid()}")
     pixels: Any = b""
     try:
-        taken, indices = take_file(path, plane, spec)
+        taken, indices = take_file(scan, plane, spec)
         pixels = taken.data
         part = Part({plane: positions.tolist() for plane, positions in indices.items()})
     except ScanError as error:
@@ -141,7 +141,7 @@ def read_part(path: Path, size: int) -> Part | None:
     return part if whole and not part.transient else None
 
 
-def take_file(path: Path, plane: str, spec: SliceSpec) -> Taken:
+def take_file(file: ScanFile, plane: str, spec: SliceSpec) -> Taken:
     """Return the slices (n, size, size) of a scan or picture, and their indices by plane.
 
     Raises
@@ -150,14 +150,15 @@ def take_file(path: Path, plane: str, spec: SliceSpec) -> Taken:
         It cannot be used.
     """
     try:
-        if is_picture(path.name):
-            return take_picture(path, spec.size), {plane: np.zeros(1, dtype=np.int64)}
+        if file.kind == "picture":
+            return take_picture(file.path, spec.size), {plane: np.zeros(1, dtype=np.int64)}
         scan = read_scan(
-            path,
+            file,
             plane="axial" if plane == "all" else plane,
             volume=spec.volume,
             analyze_orientation=spec.orientation,
         )
         return take_slices(scan, replace(spec, plane=plane))
     except MemoryError:
-        raise ScanError(path, "cannot be sliced: it does not fit into memory", True) from None
+        reason = "cannot be sliced: it does not fit into memory"
+        raise ScanError(file.path, reason, True) from None

@@ -6,12 +6,11 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from headscope.errors import InputError
-from headscope.scans.volume import PLANES
+from headscope.scans.volume import PLANES, check_orientation
 
 GEOMETRY: Final = 2  # raised when the same options come to give other pixels
 AUTO: Final = "vertex:70mm"
 KEYS: Final = {"orientation": "analyze_orientation"}  # names in settings, where they differ
-AXES: Final = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,7 @@ class SliceSpec:
             raise InputError(
                 f"Spacing {self.spacing_mm:g} mm of slices must be above 0 and at most 100."
             )
-        if sorted(AXES.get(letter, -1) for letter in self.orientation) != [0, 1, 2]:
-            raise InputError(
-                f"Unknown orientation {self.orientation!r}: choose three letters, one each of "
-                "L/R, P/A and I/S, such as LAS or RAS."
-            )
+        check_orientation(self.orientation)
         depth_mm = self.depth_mm
         if depth_mm is not None and not 0 <= depth_mm <= 1000:  # a NaN fails too
             raise InputError(

@@ -51,7 +51,11 @@ class SliceSet:
         try:
             return np.load(self.path / "labels.npy", allow_pickle=False)
         except FileNotFoundError:  # a store of an earlier version
-            return pd.Index(self.class_names).get_indexer(self.table["label"]).astype(np.int64)
+            return (
+                pd.Index(self.class_names)
+                .get_indexer(pd.Index(self.table["label"]))
+                .astype(np.int64)
+            )
 
     @property
     def notes(self) -> list[str]:

@@ -19,7 +19,7 @@ import pandas as pd
 from headscope.console import track
 from headscope.errors import InputError
 from headscope.files import atomic_path, locked, sha256, write_json, write_table
-from headscope.scans.volume import ScanError, stored_files
+from headscope.scans.volume import ScanError
 from headscope.slicing.extract import WINDOW
 from headscope.slicing.parallel import Part, open_part, read_part, take_parts
 from headscope.slicing.spec import GEOMETRY, SliceSpec
@@ -58,7 +58,7 @@ def write_slices(
     workers
         Processes; by default as many as cores, fewer for few scans.
     strict
-        Stop at the first scan that fails, instead of going on without it.
+        Stop at the first scan that fails.
 
     Raises
     ------
@@ -91,9 +91,9 @@ def _fingerprint(cohort: "Cohort") -> str:
     columns = ["subject_id", "session_id", "label", "plane", "slice_index"]
     named = [name for name in columns if name in cohort.scans.columns]
     rows = cohort.scans[named].assign(name=cohort.names).itertuples(index=False)
-    for row, path in zip(rows, cohort.scans["path"], strict=True):
+    for row, scan in zip(rows, cohort.files, strict=True):
         facts = []
-        for file in stored_files(cohort.root / path):
+        for file in scan.stored():
             if file.exists():
                 stat = file.stat()
                 facts += [stat.st_size, stat.st_mtime_ns]
@@ -131,17 +131,16 @@ def _take_all(
     cohort: "Cohort", spec: SliceSpec, folder: Path, workers: int | None, strict: bool
 ) -> list[Part]:
     """Return what every scan gave, in the order of the cohort; take those that are still to do."""
-    scans = cohort.scans
-    planes = scans["plane"] if "plane" in scans else [spec.plane] * len(scans)
-    parts = [read_part(folder / str(n), spec.size) for n in range(len(scans))]
+    files = cohort.files
+    parts = [read_part(folder / str(n), spec.size) for n in range(len(files))]
     tasks = {
-        n: (cohort.root / path, plane, folder / str(n))
-        for n, (path, plane) in enumerate(zip(scans["path"], planes, strict=True))
+        n: (file, file.plane or spec.plane, folder / str(n))
+        for n, file in enumerate(files)
         if parts[n] is None
     }
     _check_problems(cohort, folder, parts, strict)
     with closing(take_parts(list(tasks.values()), spec, workers)) as results:
-        progress = track(results, "Slicing", len(scans), len(scans) - len(tasks))
+        progress = track(results, "Slicing", len(files), len(files) - len(tasks))
         for n, part in zip(tasks, progress, strict=True):
             parts[n] = part
             if part.problem:
@@ -195,7 +194,10 @@ def _finish(
     pixels_sha256 = _join(folder, parts, settings["size"])
     write_table(out / "slices.tsv", table)
     with atomic_path(out / "labels.npy") as path:
-        np.save(path, pd.Index(cohort.class_names).get_indexer(table["label"]).astype(np.int64))
+        np.save(
+            path,
+            pd.Index(cohort.class_names).get_indexer(pd.Index(table["label"])).astype(np.int64),
+        )
     hashes = {name: sha256(out / name) for name in CHECKED}
     whole = "".join([pixels_sha256, *hashes.values()])
     note = f"{len(problems)} of {len(parts)} scans could not be used; problems.tsv says why."
@@ -206,7 +208,7 @@ def _finish(
         "slices": len(table),
         "layout": cohort.layout,
         "simulated": cohort.simulated,
-        "notes": [*cohort.notes, *([note] if problems else [])],
+        "notes": [*(note.text for note in cohort.notes), *([note] if problems else [])],
         "files": hashes,
         "sha256": hashlib.sha256(whole.encode()).hexdigest(),
     }

@@ -1,6 +1,7 @@
 """What a backbone computes of each slice: features, stage means and last feature maps."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,17 +56,9 @@ def extract_features(
     features: list[Tensor] = []
     means: dict[str, list[Tensor]] = {stage: [] for stage in network.stages}
     maps: list[Tensor] = []
-    parts = extract(
-        network.model,
-        inputs,
-        everything,
-        EXTRACT_BATCH,
-        outputs=outputs,
-        of=network.classifier,
-        precision=precision,
-    )
+    parts = _pass(network, inputs, everything, outputs, precision)
     total = len(batches(everything, EXTRACT_BATCH))
-    with steady_memory(next(network.model.parameters()).device):
+    with steady_memory(network.head.weight.device):
         for rows, read, activations in track(parts, f"{title}: features", total=total):
             features.append(read.cpu())  # (B, D)
             for stage in network.stages:
@@ -89,16 +82,8 @@ def extract_maps(
     """Return the last feature maps (n, C, h, w) of slices `rows`, and those rows in "slice"."""
     if network.map_layer is None or not len(rows):
         return _map_arrays([], rows)
-    parts = extract(
-        network.model,
-        inputs,
-        rows,
-        EXTRACT_BATCH,
-        outputs=[network.map_layer],
-        of=network.classifier,
-        precision=precision,
-    )
-    with steady_memory(next(network.model.parameters()).device):
+    parts = _pass(network, inputs, rows, [network.map_layer], precision)
+    with steady_memory(network.head.weight.device):
         maps = [outputs[network.map_layer].cpu() for _, _, outputs in parts]
     return _map_arrays(maps, rows)
 
@@ -111,6 +96,14 @@ def map_rows_of(test_rows: NDArray[np.int64]) -> NDArray[np.int64]:
 def spread(total: int, most: int) -> NDArray[np.int64]:
     """Return at most `most` of the rows 0 to total − 1, evenly spread."""
     return np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(np.int64))
+
+
+def _pass(
+    network: Network, inputs: Inputs, rows: NDArray[np.int64], outputs: list[str], precision: str
+) -> Iterator[tuple[NDArray[np.int64], Tensor, dict[str, Tensor]]]:
+    """Yield the rows, features and outputs of each batch, as `extract` does."""
+    of, model = network.classifier, network.model
+    return extract(model, inputs, rows, EXTRACT_BATCH, outputs=outputs, of=of, precision=precision)
 
 
 def _rows_of(output: Tensor, rows: NDArray[np.int64], wanted: NDArray[np.int64]) -> Tensor:

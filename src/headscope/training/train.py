@@ -1,5 +1,6 @@
 """One network, trained as its regime says, with everything that its record holds."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from headscope.errors import RunError
 from headscope.models.network import Network
@@ -119,12 +121,8 @@ def train(
         history, selected = history + epochs, len(history) + last
     certificate = _certificate(network, before, title)
     # 4. what the network computes of every slice
-    map_rows, precision = map_rows_of(rows["test"]), store.precision
-    if regime.trains_backbone:
-        extracted = extract_features(network, inputs, title, precision=precision, map_rows=map_rows)
-    else:
-        maps = extract_maps(network, inputs, map_rows, precision=precision)
-        extracted = replace(extracted, maps=maps)
+    stored = None if regime.trains_backbone else extracted
+    extracted = _extract(network, inputs, rows["test"], stored, store.precision, title)
     return Outcome(
         history,
         selected + 1,
@@ -135,7 +133,7 @@ def train(
         {name: _array(tensor) for name, tensor in network.model.state_dict().items()},
         train_seconds=seconds + sum(row["seconds"] for row in history),
         certificate=certificate,
-        precision=precision,
+        precision=store.precision,
     )
 
 
@@ -181,15 +179,7 @@ def _fit(
             f"BatchNorm has no variance to take from a batch of one slice, as batches of "
             f"{recipe.batch_size} leave it: set batch_size to 3 or more."
         ) from None
-
-    def one_step(size: int) -> None:
-        smaller = replace(recipe, batch_size=size)
-        optimizer, order = sgd(model, network.head, smaller), data.train_rows[:size]
-        progress = Progress.start(data.labels.device)
-        training_mode()
-        list(train_epoch(model, data, order, optimizer, smaller, [0], progress))
-
-    size = find_batch_size(one_step, min(recipe.batch_size, len(data.train_rows)))
+    size = _largest_batch(model, network.head, training_mode, data, recipe)
     advice = (
         f"{size} do (tried on one step): set batch_size to that or less."
         if size
@@ -197,6 +187,40 @@ def _fit(
     )
     place = f"the memory of {data.labels.device}"
     raise RunError(f"Batches of {recipe.batch_size} do not fit into {place}; {advice}")
+
+
+def _largest_batch(
+    model: nn.Module,
+    head: nn.Module,
+    training_mode: Callable[[], object],
+    data: Data,
+    recipe: Recipe,
+) -> int | None:
+    """Return a batch size of which one step fits into the memory; None where two do not."""
+
+    def step(size: int) -> None:
+        smaller = replace(recipe, batch_size=size)
+        optimizer, order = sgd(model, head, smaller), data.train_rows[:size]
+        progress = Progress.start(data.labels.device)
+        training_mode()
+        list(train_epoch(model, data, order, optimizer, smaller, [0], progress))
+
+    return find_batch_size(step, min(recipe.batch_size, len(data.train_rows)))
+
+
+def _extract(
+    network: Network,
+    inputs: SliceInputs,
+    test_rows: NDArray[np.int64],
+    stored: Extracted | None,
+    precision: str,
+    title: str,
+) -> Extracted:
+    """Return features, stage means and maps; of a frozen network all but the maps is stored."""
+    map_rows = map_rows_of(test_rows)
+    if stored is None:
+        return extract_features(network, inputs, title, precision=precision, map_rows=map_rows)
+    return replace(stored, maps=extract_maps(network, inputs, map_rows, precision=precision))
 
 
 def _certified_hash(network: Network) -> str:

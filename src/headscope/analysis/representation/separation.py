@@ -152,8 +152,8 @@ def compact(X: Array) -> Array:
     X = X - X.mean(axis=0)
     if len(X) >= X.shape[1]:
         return X
-    triangle: Array = qr(X.T, mode="r", check_finite=False)[0][: len(X)]  # (N, N)
-    return triangle.T
+    triangle: Array = np.asarray(qr(X.T, mode="r", check_finite=False)[0][: len(X)], float)
+    return triangle.T  # (N, N)
 
 
 def scatter(X: Array, y: NDArray[Any]) -> tuple[float, float]:

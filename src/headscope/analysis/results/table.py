@@ -139,7 +139,8 @@ def shared_subjects(run: Run) -> int:
 
 def cohort_table(run: Run) -> pd.DataFrame:
     """Return one row per subset and class: how many subjects, sessions and slices it holds."""
-    predictions = run.predictions.replace({"subject_id": {NO_ID: None}})
+    ids = run.predictions["subject_id"]
+    predictions = run.predictions.assign(subject_id=ids.mask(ids == NO_ID))
     visits = predictions.drop_duplicates(["subset", "label", "subject_id", "session_id"])
     keys = ["subset", "label"]
     counted = pd.DataFrame(

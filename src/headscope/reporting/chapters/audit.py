@@ -30,7 +30,7 @@ from headscope.audit_record import (
 )
 from headscope.files import write_text
 from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text, refer
-from headscope.reporting.numbers import CONFIDENCE, number
+from headscope.reporting.numbers import CONFIDENCE, number, say
 from headscope.reporting.render import Page, render_page
 from headscope.tables import Cell, Column, Table
 from headscope.text import MISSING, fraction
@@ -51,11 +51,11 @@ COUNTS: Final = {
     "test_slices": "Test slices",
     "equal_slices": "equal to a training slice",
 }
+NOTHING: Final = "Nothing serious was found"
+SCORES: Final = ("correlation", "deviation", "detail")
 PAIRS: Final = (
-    *("First", "Second", "What it is", "Subsets"),
-    Column("Correlation", "", "fraction"),
-    Column("Deviation", "", "fraction"),
-    Column("Detail", "", "fraction"),
+    *map(Column, ("First", "Second", "What it is", "Subsets")),
+    *(Column(name.capitalize(), "", "fraction") for name in SCORES),
 )
 Slices = NDArray[np.uint8]
 
@@ -124,13 +124,18 @@ def audit_chapter(audit: Audit | None, pixels: Slices | None) -> Chapter | None:
         rest = _pairs_table(audit, pairs[SHOWN:], pictures, SHOWN)
         blocks.append(Fold(f"The other {len(pairs) - SHOWN} pairs", [rest]))
     if audit.notes:
-        blocks.append(Fold("Notes of the audit", [Text(audit.notes, "list")]))
+        blocks.append(Fold("Notes of the audit", [Text(*audit.notes, style="list")]))
     return Chapter("audit", "What the audit of the slices found", blocks)
 
 
-def level_mark(level: str) -> Markup:
-    """Return a level in its colour."""
-    return Markup('<span class="{}">{}</span>').format(COLOURS[level][0], level)
+def findings_table(key: str, caption: str, findings: Sequence[Finding]) -> TableBlock:
+    """Return findings as a table, their levels in colour."""
+    rows = [(one.check, _coloured(one.level, one.level), one.text) for one in findings]
+    return TableBlock(key, Table(caption, ("Check", "Outcome", "Result"), rows))
+
+
+def _coloured(text: str, level: str) -> Markup:
+    return say('<span class="{}">{}</span>', COLOURS[level][0], text)
 
 
 def picture_source(pixels: Slices) -> str:
@@ -144,18 +149,19 @@ def _verdict(audit: Audit) -> list[Markup]:
     serious = [finding for finding in audit.findings if finding.level == "serious"]
     if not serious:
         return [
-            Markup('<span class="good">Nothing serious was found</span> by the checks that could ')
-            + "be made."
+            _coloured("Nothing serious was found", "fine") + " by the checks that could be made."
         ]
-    count, they = (f"{len(serious)} serious findings", "they are")
+    count, they = f"{len(serious)} serious findings", "they are"
     if len(serious) == 1:
         count, they = "1 serious finding", "it is"
     return [
-        Markup(
-            '<span class="bad">{}.</span> An accuracy measured on this cohort as it is is not to '
-            "be trusted before {} cleared up."
-        ).format(count, they),
-        *(Markup("{}: {}.").format(finding.check, finding.text) for finding in serious),
+        say(
+            "{} An accuracy measured on this cohort as it stands is not to be trusted before {} "
+            "cleared up.",
+            _coloured(f"{count}.", "serious"),
+            they,
+        ),
+        *(say("{}: {}.", finding.check, finding.text) for finding in serious),
     ]
 
 
@@ -166,10 +172,10 @@ def _introduction(audit: Audit) -> Text:
     )
     serious = sum(finding.level == "serious" for finding in audit.findings)
     if not serious:
-        return Text([meaning + "Nothing serious was found."])
+        return Text(f"{meaning}{NOTHING}.")
     count = number(serious, "audit", "serious", "count")
     verb = "finding is" if serious == 1 else "findings are"
-    return Text([Markup("{}{} {} serious.").format(meaning, count, verb)])
+    return Text(say("{}{} {} serious.", meaning, count, verb))
 
 
 def _findings_table(audit: Audit, findings: Sequence[Finding]) -> TableBlock:
@@ -178,16 +184,19 @@ def _findings_table(audit: Audit, findings: Sequence[Finding]) -> TableBlock:
         f"shortcuts are over {audit.unit}, cross-validated, with an interval that holds for all of "
         f"them together at {CONFIDENCE}."
     )
-    rows = [[finding.check, level_mark(finding.level), finding.text] for finding in findings]
-    return TableBlock("audit", Table(caption, ("Check", "Outcome", "Result"), rows))
+    return findings_table("audit", caption, findings)
 
 
 def _over_splits(findings: Sequence[Finding]) -> Finding:
     """Return the findings of many splits as one, of the gravest level among them."""
     level = min((finding.level for finding in findings), key=LEVELS.index)
     count = sum(finding.level == level for finding in findings)
-    text = Markup("{} in {} of {}; {} has them one by one").format(
-        level, count, len(findings), refer("table-audit-splits")
+    text = say(
+        "{} in {} of {}; {} has them one by one",
+        level,
+        count,
+        len(findings),
+        refer("table-audit-splits"),
     )
     return Finding("split", "", f"{len(findings)} splits", level, text)
 
@@ -203,10 +212,8 @@ def _splits_table(audit: Audit) -> TableBlock:
         counts = {"shared": len(split.shared)}
         counts |= {name: getattr(split, name) for name in COUNTS}
         counts |= {f"crossing.{kind}": split.crossing[kind] for kind in KINDS}
-        cells = [
-            Cell(count, run=f"audit/{split.name}", quantity=name) for name, count in counts.items()
-        ]
-        rows.append([split.name, *cells])
+        rows.append([split.name, *(Cell(count, run=f"audit/{split.name}", quantity=name)
+                                   for name, count in counts.items())])  # fmt: skip
     under = "" if audit.unit == "pictures" else " under another id"
     caption = (
         "Duplicates, split by split: how many subjects are in several subsets by their ids, how "
@@ -227,11 +234,11 @@ def _page_pairs(audit: Audit) -> list[Block]:
     pictures = audit.unit == "pictures"
     if not audit.pairs:
         scans = "pictures" if pictures else "scans of different subjects"
-        return [Text([f"No two {scans} show one head."])]
+        return [Text(f"No two {scans} show one head.")]
     shown = [pair for pair in audit.pairs if pair.pictures is not None]
     count = f"{len(audit.pairs)} {'pair' if len(audit.pairs) == 1 else 'pairs'}"
     first = f", of which the first {len(shown)} are shown" if len(shown) < len(audit.pairs) else ""
-    text = Text([f"{count} of {'pictures' if pictures else 'scans'}{first}."])
+    text = Text(f"{count} of {'pictures' if pictures else 'scans'}{first}.")
     if not shown:
         return [text]
     return [text, _pairs_table(audit, shown, lambda pair: pair.pictures)]
@@ -248,8 +255,7 @@ def _pairs_table(
     for rank, pair in enumerate(pairs, start=start):
         slices = pictures(pair)
         scores = [
-            Cell(getattr(pair, name), run=f"audit/pair{rank}", quantity=name)
-            for name in ("correlation", "deviation", "detail")
+            Cell(getattr(pair, name), run=f"audit/pair{rank}", quantity=name) for name in SCORES
         ]
         scans = [_scan(audit, pair, n, None if slices is None else slices[n]) for n in (0, 1)]
         rows.append([*scans, KINDS[pair.kind], _subsets(pair), *scores])
@@ -264,13 +270,22 @@ def _scan(audit: Audit, pair: Pair, n: int, pixels: Slices | None) -> Markup:
     """Return one scan of a pair: its middle slice, its subject, session, label and name."""
     picture = Markup()
     if pixels is not None:
-        picture = Markup(
-            '<img src="{}" alt="Middle slice of {}" width="{}" height="{}"><br>'
-        ).format(picture_source(pixels), pair.scans[n], WIDTH, WIDTH)
+        picture = say(
+            '<img src="{}" alt="Middle slice of {}" width="{}" height="{}"><br>',
+            picture_source(pixels),
+            pair.scans[n],
+            WIDTH,
+            WIDTH,
+        )
     if audit.unit != "subjects":
-        return Markup("{}{} <small>{}</small>").format(picture, pair.scans[n], pair.labels[n])
-    return Markup("{}{}, session {} <small>{}</small><small>{}</small>").format(
-        picture, pair.subjects[n], pair.sessions[n], pair.labels[n], pair.scans[n]
+        return say("{}{} <small>{}</small>", picture, pair.scans[n], pair.labels[n])
+    return say(
+        "{}{}, session {} <small>{}</small><small>{}</small>",
+        picture,
+        pair.subjects[n],
+        pair.sessions[n],
+        pair.labels[n],
+        pair.scans[n],
     )
 
 
@@ -287,8 +302,10 @@ def _subsets(pair: Pair) -> str:
             "<small>in training and test in {}</small>"
         ).format(len(crossed), len(pair.subsets), leaks)
     lines = [
-        Markup('<span class="bad">{}</span><small>{} | {}</small>').format(
-            split, *map(", ".join, pair.subsets[split])
+        say(
+            '<span class="bad">{}</span><small>{} | {}</small>',
+            split,
+            *map(", ".join, pair.subsets[split]),
         )
         for split in crossed
     ]
@@ -307,7 +324,7 @@ def _shortcuts(audit: Audit) -> list[Block]:
         "Each family of facts was given alone to a random forest, cross-validated by subject. What "
         "tells the label here, a network can learn instead of anatomy."
     )
-    return [Text([meaning]), TableBlock("shortcuts", Table(caption, columns, rows))]
+    return [Text(meaning), TableBlock("shortcuts", Table(caption, columns, rows))]
 
 
 def _shortcut(shortcut: Shortcut) -> list[object]:
@@ -319,75 +336,52 @@ def _shortcut(shortcut: Shortcut) -> list[object]:
         level, outcome = "notice", "anatomy can explain it"
     if shortcut.serious:
         level, outcome = "serious", "tells the label"
-    ends = shortcut.low, shortcut.auc, shortcut.high
-    kind, colour = COLOURS[level]
-    return [
-        facts,
-        _axis(*ends, colour),
-        Cell(
-            shortcut.auc,
-            shortcut.low,
-            shortcut.high,
-            run=f"audit/{shortcut.family}",
-            quantity="auc",
-        ),
-        Markup('<span class="{}">{}</span>').format(kind, outcome),
-    ]
+    ends = shortcut.auc, shortcut.low, shortcut.high
+    cell = Cell(*ends, run=f"audit/{shortcut.family}", quantity="auc")
+    return [facts, _axis(*ends, COLOURS[level][1]), cell, _coloured(outcome, level)]
 
 
-def _axis(low: float, value: float, high: float, colour: str) -> Markup:
+def _axis(value: float, low: float, high: float, colour: str) -> Markup:
     """Draw an AUC with its interval on an axis from 0 to 1, the line of chance at 0.5."""
     return Markup(
         '<svg viewBox="-6 0 212 18" width="212" height="18" role="img" '
-        'aria-label="{value}, {low} to {high}">'
+        'aria-label="{}, {} to {}">'
         '<line x1="0" x2="200" y1="9" y2="9" stroke="#e9ebef"/>'
         '<line x1="100" x2="100" y1="1" y2="17" stroke="#56606c" stroke-dasharray="2 2"/>'
         '<line x1="{a:.1f}" x2="{b:.1f}" y1="9" y2="9" stroke="{colour}" stroke-width="3"/>'
         '<circle cx="{c:.1f}" cy="9" r="4.5" fill="{colour}"/></svg>'
     ).format(
-        **{"value": fraction(value), "low": fraction(low), "high": fraction(high)},
-        **{"a": 200 * low, "b": 200 * high, "c": 200 * value, "colour": colour},
+        *map(fraction, (value, low, high)), a=200 * low, b=200 * high, c=200 * value, colour=colour
     )
 
 
 def _labels(audit: Audit) -> list[Block]:
-    conflicts: list[Block] = [Text(["No subject is known to be in several classes."])]
+    conflicts: list[Block] = [Text("No subject is known to be in several classes.")]
     if audit.conflicts:
         rows = [(subject, ", ".join(labels)) for subject, labels in audit.conflicts.items()]
         meaning = (
             "Subjects in several classes; correct if they changed between visits, else one of the "
             "labels is wrong."
         )
-        conflicts = [Text([meaning]), TableBlock("", Table("", ("", ""), rows))]
-    notes = [
-        Markup("<b>{}</b>: {}.").format(finding.check, finding.text)
+        conflicts = [Text(meaning), TableBlock("", Table("", ("", ""), rows))]
+    notes: list[Markup | str] = [
+        say("<b>{}</b>: {}.", finding.check, finding.text)
         for finding in audit.findings
         if finding.kind == "split" and finding.name
     ]
-    return [*conflicts, Text(notes or ["There is no split yet."], "notes")]
+    return [*conflicts, Text(*(notes or ["There is no split yet."]), style="notes")]
 
 
 def _method(audit: Audit) -> list[Block]:
-    terms = (
-        (
-            "Correlation",
-            f" of slices at {SIDE}×{SIDE} pixels, brightness and contrast taken out, at the best "
-            "depth.",
-        ),
-        (
-            "Deviation",
-            ": the same less the mean slice of the cohort at that depth, which leaves what is "
-            "particular to a head.",
-        ),
-        (
-            "Detail",
-            f": correlation of the fine structure of up to three slices at {FINE_SIDE}×{FINE_SIDE} "
-            f"pixels, laid upon each other within {MOST_TURN}° and {REACH} pixels. From "
-            f"{SAME_HEAD:.2f} on two scans count as one head, from {COPY_DETAIL:.2f} on as copies "
-            "of one scan.",
-        ),
-    )
-    return [
-        Text([Markup("<b>{}</b>{}").format(*term) for term in terms], "list"),
-        Text(audit.notes, "notes"),
-    ]
+    terms = {
+        "Correlation": f"correlation of slices at {SIDE}×{SIDE} pixels, brightness and contrast "
+        "taken out, at the best depth.",
+        "Deviation": "the same less the mean slice of the cohort at that depth, which leaves what "
+        "is particular to a head.",
+        "Detail": "correlation of the fine structure of up to three slices at "
+        f"{FINE_SIDE}×{FINE_SIDE} pixels, laid upon each other within {MOST_TURN}° and {REACH} "
+        f"pixels. From {SAME_HEAD:.2f} on two scans count as one head, from {COPY_DETAIL:.2f} on "
+        "as copies of one scan.",
+    }
+    meanings = (say("<b>{}</b>: {}", term, meaning) for term, meaning in terms.items())
+    return [Text(*meanings, style="list"), Text(*audit.notes, style="notes")]

@@ -7,13 +7,18 @@ from headscope.analysis.results.calibration import Calibration, analyse_calibrat
 from headscope.figures.reliability import plot_reliability
 from headscope.metrics.scores import BINS
 from headscope.record import Run
-from headscope.reporting.blocks import Block, Chapter, FigureBlock, Fold, TableBlock, Text
+from headscope.reporting.blocks import Block, Chapter, FigureBlock, Fold, TableBlock, Text, cells_of
 from headscope.reporting.chapters.runs import named
 from headscope.reporting.numbers import CONFIDENCE
 from headscope.reporting.pictures import draw
 from headscope.tables import Cell, Column, Table
 
 SCORES = {"nll": ("NLL", "nats"), "brier": ("Brier score", ""), "ece": ("Calibration error", "")}
+POINT = {
+    "threshold": Column("Threshold", "", "fraction"),
+    "sensitivity": Column("Sensitivity, test", "%", "percent"),
+    "specificity": Column("Specificity, test", "%", "percent"),
+}
 
 
 def calibration_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
@@ -28,7 +33,7 @@ def calibration_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
     )
     diagrams = [_diagram(run, results[run.name], figures) for run in runs]
     blocks: list[Block] = [
-        Text([meaning]),
+        Text(meaning),
         _temperatures(runs, results),
         *points,
         Fold("Reliability, run by run", diagrams),
@@ -79,18 +84,8 @@ def _thresholds(runs: Sequence[Run], results: Mapping[str, Calibration]) -> list
     rows: list[list[object]] = []
     for run in runs:
         for k, point in enumerate(results[run.name].points):
-            threshold = Cell(point.threshold, run=run.name, quantity=f"point{k}.threshold")
-            shares = [
-                Cell(
-                    getattr(point, name),
-                    getattr(point, f"{name}_low"),
-                    getattr(point, f"{name}_high"),
-                    run=run.name,
-                    quantity=f"point{k}.{name}",
-                )
-                for name in ("sensitivity", "specificity")
-            ]
-            rows.append([named(run), point.rule, threshold, *shares])
+            cells = cells_of(point, POINT, run.name, f"point{k}")
+            rows.append([named(run), point.rule, *cells])
     if not rows:
         return []
     caption = (
@@ -98,10 +93,5 @@ def _thresholds(runs: Sequence[Run], results: Mapping[str, Calibration]) -> list
         "on validation, and their sensitivity and specificity on test with Wilson's "
         f"{CONFIDENCE} intervals."
     )
-    columns = (
-        *("Run", "Rule on validation"),
-        Column("Threshold", "", "fraction"),
-        Column("Sensitivity, test", "%", "percent"),
-        Column("Specificity, test", "%", "percent"),
-    )
+    columns = [Column("Run"), Column("Rule on validation"), *POINT.values()]
     return [TableBlock("thresholds", Table(caption, columns, rows))]

@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from headscope.figures import plot_confusion
 from headscope.figures.confusion import NARROW
 from headscope.record import Run
-from headscope.reporting.blocks import Block, FigureBlock, Fold, TableBlock, Text
-from headscope.reporting.chapters.runs import named
-from headscope.reporting.numbers import CONFIDENCE
+from headscope.reporting.blocks import Block, FigureBlock, Fold, TableBlock, Text, cells_of
+from headscope.reporting.chapters.runs import named, score_cell
+from headscope.reporting.numbers import CONFIDENCE, say
 from headscope.reporting.pictures import draw
 from headscope.tables import Cell, Column, Table
 
@@ -38,7 +37,7 @@ def class_blocks(runs: Sequence[Run], figures: Path) -> list[Block]:
         return []
     notes = list(dict.fromkeys(note for run in tested for note in _notes(run)))
     matrices = [_matrices(run, figures) for run in tested]
-    blocks: list[Block] = [Text(notes), Fold("Confusion matrices", matrices)]
+    blocks: list[Block] = [Text(*notes), Fold("Confusion matrices", matrices)]
     K = max(len(run.class_names) for run in tested)
     if K > NARROW:
         blocks.append(Fold("The commonest confusions", [_confusions(tested)]))
@@ -57,10 +56,12 @@ def _matrices(run: Run, figures: Path) -> FigureBlock:
         network=network,
     )
     alt = f"{title}: test slices and subjects by true and predicted class."
-    caption = Markup(
+    caption = say(
         "Confusion matrices of {}, {}: test slices and subjects by true class (row) and predicted "
-        "class; shades are shares of the row."
-    ).format(title, network)
+        "class; shades are shares of the row.",
+        title,
+        network,
+    )
     width = "wide" if len(run.class_names) > NARROW else "half"
     return FigureBlock(
         "confusion", draw(figure, figures / f"confusion-{run.name}", alt), caption, width
@@ -84,10 +85,7 @@ def _confusions(runs: Sequence[Run]) -> TableBlock:
                 "subjects": int(subjects[true, predicted]) if subjects.size else None,
             }
             names = [str(run.class_names[k]) for k in (true, predicted)]
-            cells = [
-                Cell(value, run=run.name, quantity=".".join(["confusion", *names, name]))
-                for name, value in values.items()
-            ]
+            cells = cells_of(values, values, run.name, ".".join(["confusion", *names]))
             rows.append([named(run), *names, *cells])
     caption = (
         f"The commonest confusions of each run's test, at most {MOST_LISTED} per run. Share: of "
@@ -107,10 +105,7 @@ def _classes(runs: Sequence[Run]) -> TableBlock:
                 "subjects": int(subjects[k].sum()) if subjects.size else None,
                 "slices": int(slices[k].sum()),
             }
-            cells = [
-                Cell(value, run=run.name, quantity=f"class.{name}.{unit}")
-                for unit, value in counts.items()
-            ]
+            cells = cells_of(counts, counts, run.name, f"class.{name}")
             scores = [_score(run, str(name), key) for key in OF_CLASS]
             rows.append([named(run), str(name), *cells, *scores])
     caption = (
@@ -124,9 +119,7 @@ def _classes(runs: Sequence[Run]) -> TableBlock:
 def _score(run: Run, name: str, key: str) -> Cell:
     level, _, score = key.partition("_")
     of_class: dict[str, Any] = run.metrics["test"].get(f"{level}_per_class") or {}
-    parts = (of_class.get(name) or {}).get(score) or {}
-    value, low, high = (parts.get(part) for part in ("value", "low", "high"))
-    return Cell(value, low, high, run=run.name, quantity=f"class.{name}.{key}")
+    return score_cell((of_class.get(name) or {}).get(score), run, f"class.{name}.{key}")
 
 
 def _notes(run: Run) -> list[str]:

@@ -13,7 +13,7 @@ from headscope.files import NO_ID
 from headscope.record import Run
 from headscope.reporting.blocks import ABOVE, Block, Chapter, TableBlock, Text
 from headscope.reporting.chapters.runs import group_by
-from headscope.reporting.numbers import number
+from headscope.reporting.numbers import number, say
 from headscope.tables import Cell, Column, Table
 
 TITLES: Final = {"train": "training", "val": "validation", "test": "test"}
@@ -44,9 +44,9 @@ def cohort_chapter(runs: Sequence[Run], slices: Path) -> Chapter:
     if slices.is_file():
         notes = json.loads(slices.read_text(encoding="utf-8")).get("notes", [])
     blocks: list[Block] = [
-        Text([_introduction(splits[0])]),
+        Text(_introduction(splits[0])),
         _table(splits),
-        Text([str(note) for note in notes], "notes"),
+        Text(*map(str, notes), style="notes"),
     ]
     return Chapter("cohort", "Cohort and splits", blocks)
 
@@ -67,19 +67,21 @@ def _introduction(split: Split) -> Markup:
     run = split.run
     slices = number(len(run.predictions), run.name, "slices", "count")
     if not split.subjects:
-        return Markup(
+        return say(
             "The pictures name no subjects: of {} slices it is not known which show the same "
-            "subject. Scores over subjects and intervals are undefined."
-        ).format(slices)
+            "subject. Scores over subjects and intervals are undefined.",
+            slices,
+        )
     classes = [
-        Markup("{} of class {}").format(number(count, run.name, f"subjects.{name}", "count"), name)
+        say("{} of class {}", number(count, run.name, f"subjects.{name}", "count"), name)
         for name, count in split.subjects_of.items()
     ]
-    return Markup(
+    return say(
         "{} subjects gave {} slices: {}. The unit of inference is the subject, since slices of "
-        "one head are near copies of each other."
-    ).format(
-        number(split.subjects, run.name, "subjects", "count"), slices, Markup(", ").join(classes)
+        "one head are near copies of each other.",
+        number(split.subjects, run.name, "subjects", "count"),
+        slices,
+        Markup(", ").join(classes),
     )
 
 

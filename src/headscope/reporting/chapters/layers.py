@@ -26,7 +26,7 @@ from headscope.reporting.blocks import (
     Text,
     cells_of,
 )
-from headscope.reporting.chapters.runs import by_network, first_of, named, stem, twin
+from headscope.reporting.chapters.runs import first_of, named, network_figures, twin
 from headscope.reporting.pictures import draw
 from headscope.tables import Cell, Column, Table
 
@@ -77,22 +77,24 @@ def flattening_chapter(
         "slice something is; ResNet and GoogLeNet average it away. Shuffling the positions says "
         "how much of the decision is location."
     )
-    blocks: list[Block] = [Text([meaning])]
-    for network, group in by_network(mapped):
-        figure = plot_shuffle(
-            {run.setting.title: results[run.name] for run in group}, network=network
-        )
-        alt = f"Slice accuracy as it is and with the positions of the maps shuffled; {network}."
-        caption = (
-            f"{network}: test slice accuracy as it is, with positions permuted, and of linear "
-            "probes on pooled and unpooled maps."
-        )
-        picture = draw(figure, stem(figures, "shuffle", network), alt)
-        blocks.append(FigureBlock("shuffle", picture, caption))
-    blocks.append(_shuffles(mapped, results))
+    blocks: list[Block] = [
+        Text(meaning),
+        *network_figures(
+            "shuffle",
+            mapped,
+            figures,
+            lambda network, group: plot_shuffle(
+                {run.setting.title: results[run.name] for run in group}, network=network
+            ),
+            "Slice accuracy as it is and with the positions of the maps shuffled",
+            "test slice accuracy as it is, with positions permuted, and of linear probes on "
+            "pooled and unpooled maps.",
+        ),
+        _shuffles(mapped, results),
+    ]
     for run in first_of(mapped):
         blocks += _surest_slice(run, pixels, figures)
-    blocks.append(Text(tuple(dict.fromkeys(notes)), "list"))
+    blocks.append(Text(*dict.fromkeys(notes), style="list"))
     return Chapter("flattening", "What flattening loses", blocks)
 
 
@@ -158,15 +160,16 @@ def collapse_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
         "onto those means. On training slices that follows from the training; whether held-out "
         "subjects collapse too says whether it means anything."
     )
-    blocks: list[Block] = [Text([meaning])]
-    for network, group in by_network(runs):
-        figure = plot_collapse({run.setting.title: [*results[run.name].values()] for run in group})
-        alt = f"NC1 to NC4 of each run, on training and on test slices; {network}."
-        caption = (
-            f"{network}: neural collapse on training and on test slices; lines mark full collapse."
-        )
-        picture = draw(figure, stem(figures, "collapse", network), alt)
-        blocks.append(FigureBlock("collapse", picture, caption))
+    drawn = network_figures(
+        "collapse",
+        runs,
+        figures,
+        lambda _, group: plot_collapse(
+            {run.setting.title: [*results[run.name].values()] for run in group}
+        ),
+        "NC1 to NC4 of each run, on training and on test slices",
+        "neural collapse on training and on test slices; lines mark full collapse.",
+    )
     rows = [
         [named(run), SUBSETS[subset], *cells_of(result, COLLAPSE, run.name, subset)]
         for run in runs
@@ -179,8 +182,8 @@ def collapse_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
         "for the nearest class mean, 1)."
     )
     table = Table(caption, ("Run", "Slices", *COLLAPSE.values()), rows)
-    blocks.append(Fold("Collapse in numbers", [TableBlock("collapse", table)]))
-    return Chapter("collapse", "Neural collapse", blocks)
+    fold = Fold("Collapse in numbers", [TableBlock("collapse", table)])
+    return Chapter("collapse", "Neural collapse", [Text(meaning), *drawn, fold])
 
 
 def layers_chapter(runs: Sequence[Run], figures: Path) -> Chapter | None:
@@ -199,22 +202,22 @@ def layers_chapter(runs: Sequence[Run], figures: Path) -> Chapter | None:
         "to the frozen network's (linear CKA), and how well the nearest neighbours of a test "
         "slice, among other subjects' training slices, name its class."
     )
-    blocks: list[Block] = [Text([meaning])]
-    for network, group in by_network(staged):
-        shown = [run for run in group if run.setting.split == group[0].setting.split]
-        figure = plot_transfer(
-            {run.setting.title: results[run.name] for run in shown}, network=network
-        )
-        alt = (
-            "Likeness of each stage to the frozen network, and accuracy of nearest neighbours; "
-            f"{network}."
-        )
-        caption = (
-            f"{network}: what each stage keeps of the frozen network, and what its nearest "
-            "neighbours know of the class."
-        )
-        picture = draw(figure, stem(figures, "stages", network), alt)
-        blocks.append(FigureBlock("stages", picture, caption))
+    drawn = network_figures(
+        "stages",
+        first_of(staged),
+        figures,
+        lambda network, group: plot_transfer(
+            {
+                run.setting.title: results[run.name]
+                for run in group
+                if run.setting.split == group[0].setting.split
+            },
+            network=network,
+        ),
+        "Likeness of each stage to the frozen network, and accuracy of nearest neighbours",
+        "what each stage keeps of the frozen network, and what its nearest neighbours know of the "
+        "class.",
+    )
     rows = [
         [named(run), stage.stage, *cells_of(stage, STAGE, run.name, f"stage.{stage.stage}")]
         for run in staged
@@ -225,5 +228,5 @@ def layers_chapter(runs: Sequence[Run], figures: Path) -> Chapter | None:
         "other slice is of the same subject."
     )
     table = Table(caption, ("Run", "Stage", *STAGE.values()), rows)
-    blocks.append(Fold("The stages in numbers", [TableBlock("stages", table)]))
-    return Chapter("layers", "Layer by layer", blocks)
+    fold = Fold("The stages in numbers", [TableBlock("stages", table)])
+    return Chapter("layers", "Layer by layer", [Text(meaning), *drawn, fold])

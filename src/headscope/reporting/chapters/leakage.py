@@ -7,11 +7,11 @@ from typing import Final
 from headscope.analysis.leakage.analysis import Leakage
 from headscope.analysis.leakage.dose_response import DoseResponse
 from headscope.analysis.leakage.permutation import PermutationTest
-from headscope.analysis.leakage.reidentification import Reidentification
+from headscope.analysis.leakage.reidentification import Probe, Reidentification
 from headscope.analysis.leakage.split_gap import Gap
 from headscope.figures.leakage import plot_dose, plot_gap, plot_identity, plot_permutations
 from headscope.reporting.blocks import Block, Chapter, FigureBlock, Fold, TableBlock, Text
-from headscope.reporting.chapters.audit import level_mark
+from headscope.reporting.chapters.audit import findings_table
 from headscope.reporting.chapters.runs import group_by
 from headscope.reporting.numbers import CONFIDENCE, number
 from headscope.reporting.pictures import draw
@@ -47,13 +47,10 @@ def leakage_chapter(leakage: Leakage, figures: Path) -> Chapter:
         "what that is worth. Labels permuted by subject are the sharpest test: nothing about the "
         "classes can be learned from them, so what stays above chance was learned of the subjects."
     )
-    findings = Table(
-        "What was asked of the runs, and the outcome.",
-        ("Question", "Outcome", "Result"),
-        [[one.check, level_mark(one.level), one.text] for one in leakage.findings],
-    )
+    caption = "What was asked of the runs, and the outcome."
+    findings = findings_table("leakage", caption, leakage.findings)
     by_network = group_by(leakage.permuted, lambda test: (test.architecture, test.variant))
-    blocks: list[Block] = [Text([meaning]), TableBlock("leakage", findings)]
+    blocks: list[Block] = [Text(meaning), findings]
     if leakage.gaps:
         blocks.append(_gaps(leakage.gaps, figures))
     blocks += [_permutations(tests, figures) for _, tests in by_network]
@@ -64,7 +61,7 @@ def leakage_chapter(leakage: Leakage, figures: Path) -> Chapter:
         blocks.append(Fold("The gap in numbers", [_gap_table(leakage.gaps)]))
     if leakage.reidentification:
         blocks.append(Fold("The probes in numbers", [_identity_table(leakage.reidentification)]))
-    blocks.append(Text(leakage.notes))
+    blocks.append(Text(*leakage.notes))
     return Chapter("leakage", "What the split is worth", blocks)
 
 
@@ -85,21 +82,16 @@ def _gap_table(gaps: Sequence[Gap]) -> TableBlock:
         for key, title in GAPS.items():
             if key not in gap.scores:
                 continue
-            score = gap.scores[key]
-            low, high = 100 * score.low, 100 * score.high
+            score, name = gap.scores[key], f"{gap.architecture}, {gap.variant}"
+            ends = 100 * score.low, 100 * score.high
+            sides = {"by_subject": score.by_subject, "by_slice": score.by_slice}
             means = [
-                Cell(100 * sum(values) / len(values), run=run, quantity=f"{way}.{key}")
-                for way, values in (("by_subject", score.by_subject), ("by_slice", score.by_slice))
+                Cell(100 * sum(values) / len(values), run=run, quantity=f"{side}.{key}")
+                for side, values in sides.items()
             ]
-            rows.append(
-                [
-                    f"{gap.architecture}, {gap.variant}",
-                    title,
-                    Cell(len(gap.seeds), run=run, quantity="gap.seeds"),
-                    *means,
-                    Cell(100 * score.gap, low, high, run=run, quantity=f"gap.{key}"),
-                ]
-            )
+            seeds = Cell(len(gap.seeds), run=run, quantity="gap.seeds")
+            cell = Cell(100 * score.gap, *ends, run=run, quantity=f"gap.{key}")
+            rows.append([name, title, seeds, *means, cell])
     caption = (
         f"The leakage gap, slice less subject split, in per cent (AUC times 100), with a "
         f"{CONFIDENCE} interval over subjects; subjects of both tests are drawn as one. With one "
@@ -132,20 +124,9 @@ def _identity(results: Sequence[Reidentification], figures: Path) -> FigureBlock
 def _identity_table(results: Sequence[Reidentification]) -> TableBlock:
     rows: list[list[object]] = []
     for result in results:
-        cells = []
-        for name in PROBES:
-            probe = getattr(result, name)
-            chance = number(probe.chance, result.run, f"{name}.chance", "percent")
-            cells.append(
-                Cell(
-                    probe.accuracy,
-                    detail="chance " + chance,
-                    run=result.run,
-                    quantity=f"{name}.accuracy",
-                )
-            )
         subjects = Cell(result.subjects, run=result.run, quantity="identity.subjects")
-        rows.append([result.run, result.over, subjects, *cells])
+        probes = [_probe(getattr(result, name), result.run, name) for name in PROBES]
+        rows.append([result.run, result.over, subjects, *probes])
     caption = (
         "Accuracy of probes on the features of test slices, chance below. A subject is to be "
         "re-identified from other sessions, or from other slices; a class is to be predicted from "
@@ -153,6 +134,11 @@ def _identity_table(results: Sequence[Reidentification]) -> TableBlock:
     )
     first = Column("Run"), Column("Re-identified over"), Column("Subjects", "", "count")
     return TableBlock("identity", Table(caption, [*first, *PROBES.values()], rows))
+
+
+def _probe(probe: Probe, run: str, name: str) -> Cell:
+    chance = "chance " + number(probe.chance, run, f"{name}.chance", "percent")
+    return Cell(probe.accuracy, detail=chance, run=run, quantity=f"{name}.accuracy")
 
 
 def _dose(dose: DoseResponse, figures: Path) -> FigureBlock:

@@ -22,7 +22,7 @@ from headscope.reporting.blocks import (
     letter_of,
 )
 from headscope.reporting.chapters.runs import group_by, named, twin
-from headscope.reporting.numbers import number
+from headscope.reporting.numbers import number, say
 from headscope.reporting.pictures import logits_picture, pair_suffix
 from headscope.tables import Cell, Column, Table
 from headscope.text import MISSING
@@ -70,7 +70,7 @@ def logits_chapter(
         drawn.append(first)
         if others:
             drawn.append(Fold(f"The other {len(others)} pairs of classes, {network}", others))
-    blocks: list[Block] = [Text([meaning]), Box("scatters", drawn), *_separation(runs, features)]
+    blocks: list[Block] = [Text(meaning), Box("scatters", drawn), *_separation(runs, features)]
     return Chapter("logits", "Logits of the slices", blocks)
 
 
@@ -119,7 +119,7 @@ def _accuracy(run: Run, panel: LogitScatter, mark: str) -> Markup:
         panel.slice_accuracy, run.name, "logits.slice_accuracy", "percent", panel.pair
     )
     slices = number(len(panel.logits), run.name, "logits.slices", "count", panel.pair)
-    return Markup("{}{}: {}% of {} slices correct").format(mark, panel.title, accuracy, slices)
+    return say("{}{}: {}% of {} slices correct", mark, panel.title, accuracy, slices)
 
 
 def _separation(runs: Sequence[Run], features: Mapping[str, FeatureAnalysis]) -> list[Block]:
@@ -137,13 +137,10 @@ def _separation(runs: Sequence[Run], features: Mapping[str, FeatureAnalysis]) ->
             alike = Cell(icc.get((of, "subject")), run=run.name, quantity=f"{prefix}.icc")
             spread = cells_of(result, SPREAD, run.name, prefix)
             rows.append([named(run), space, *spread, *ratios, alike])
-        for row in analysis.wrong.itertuples(index=False):
-            key = f"wrong.{row.subject_id}.{row.label}"
-            counts = [
-                Cell(getattr(row, name), run=run.name, quantity=f"{key}.{name}")
-                for name in ("wrong", "total")
-            ]
-            wrong.append([named(run), str(row.subject_id), str(row.label), *counts])
+        for row in analysis.wrong.to_dict("records"):
+            subject, label = str(row["subject_id"]), str(row["label"])
+            counts = cells_of(row, ("wrong", "total"), run.name, f"wrong.{subject}.{label}")
+            wrong.append([named(run), subject, label, *counts])
     caption = (
         "Test slices in the space of the logits and in that of the features. Scatter is mean "
         "squared distance; overlap is the area that two classes share along their discriminant, "

@@ -19,7 +19,7 @@ from headscope.reporting.blocks import (
     label_blocks,
     refer,
 )
-from headscope.reporting.numbers import CONFIDENCE
+from headscope.reporting.numbers import CONFIDENCE, say
 from headscope.reporting.pictures import history_picture
 from headscope.tables import Cell, Table
 
@@ -51,33 +51,34 @@ def curves_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
         )
         for run in runs
     ]
-    return Chapter("curves", "Training curves", [Text([meaning]), Box("curves", curves)])
+    return Chapter("curves", "Training curves", [Text(meaning), Box("curves", curves)])
 
 
 def freeze_chapter(runs: Sequence[Run]) -> Chapter:
     """Show the fingerprints of what each run froze, before and after training."""
     frozen = [run for run in runs if run.setting.regime.startswith(FREEZING)]
-    blocks: list[Block] = [Text(["No run here froze anything."])]
+    blocks: list[Block] = [Text("No run here froze anything.")]
     if frozen:
         meaning = (
             "What a regime freezes must end as it began, every parameter and every buffer. Its "
             "fingerprint before and after training says whether it did: of everything outside the "
             "classifier, or of the stages that do not train."
         )
-        caption = Markup(
+        caption = say(
             "SHA-256 of what each run froze, first {} digits; the whole is in "
-            "<code>metrics.json</code>."
-        ).format(SHOWN_DIGITS)
+            "<code>metrics.json</code>.",
+            SHOWN_DIGITS,
+        )
         columns = "Run", "Before", "After", "Covers", "Outcome"
         table = Table(caption, columns, list(map(_certificate, frozen)))
-        blocks = [Text([meaning]), TableBlock("freeze", table)]
+        blocks = [Text(meaning), TableBlock("freeze", table)]
     return Chapter("freeze", "Freeze certificate", blocks)
 
 
 def _certificate(run: Run) -> list[object]:
     certificate = run.metrics["freeze_certificate"]
     hashes = [
-        Markup('<span class="hash" title="{}">{}…</span>').format(digest, digest[:SHOWN_DIGITS])
+        say('<span class="hash" title="{}">{}…</span>', digest, digest[:SHOWN_DIGITS])
         for digest in (certificate["before"], certificate["after"])
     ]
     outcome = Markup('<span class="bad">changed: this run was not frozen</span>')
@@ -94,26 +95,24 @@ def settings_chapter(
     """State how the runs trained, their settings and versions; `before` are the chapters so far."""
     references = label_blocks(before)[1]
     shown = [
-        Markup("{} ({})").format(refer(name), title)
-        for name, title in PAPER.items()
-        if name in references
+        say("{} ({})", refer(name), title) for name, title in PAPER.items() if name in references
     ]
     blocks: list[Block] = [
         Text(
-            [
-                Markup(
-                    "Figures and tables are numbered as they stand on this page. Those of the "
-                    "paper are rebuilt in {}."
-                ).format(Markup(", ").join(shown)),
-                Markup(
-                    "Each row trains by stochastic gradient descent on the cross-entropy of "
-                    "slices; its weights are those after the last epoch or, where "
-                    "<code>select</code> is best, of the lowest validation loss: nothing is chosen "
-                    "on test. Intervals at {} come from a bootstrap over the test subjects of each "
-                    "class. Every number above can be recomputed from <code>head.npz</code>, "
-                    "<code>features.npz</code> and <code>predictions.tsv</code> of its run."
-                ).format(CONFIDENCE),
-            ]
+            say(
+                "Figures and tables are numbered as they stand on this page. Those of the "
+                "paper are rebuilt in {}.",
+                Markup(", ").join(shown),
+            ),
+            say(
+                "Each row trains by stochastic gradient descent on the cross-entropy of "
+                "slices; its weights are those after the last epoch or, where "
+                "<code>select</code> is best, of the lowest validation loss: nothing is chosen "
+                "on test. Intervals at {} come from a bootstrap over the test subjects of each "
+                "class. Every number above can be recomputed from <code>head.npz</code>, "
+                "<code>features.npz</code> and <code>predictions.tsv</code> of its run.",
+                CONFIDENCE,
+            ),
         ),
         *(_facts(run.name, run.settings) for run in runs),
     ]
@@ -153,13 +152,10 @@ def cite_chapter() -> Chapter:
         "Information System</em> 9(3), 177–182. doi:10.33851/JMIS.2022.9.3.177"
     )
     blocks = [
-        Text(["The figures rebuild, and put beside their null model, those of"]),
-        Text([paper], "quote"),
+        Text("The figures rebuild, and put beside their null model, those of"),
+        Text(paper, style="quote"),
         Text(
-            [
-                "Name headscope with its version, and report scores over subjects with their "
-                "intervals."
-            ]
+            "Name headscope with its version, and report scores over subjects with their intervals."
         ),
     ]
     return Chapter("cite", "How to cite", blocks)

@@ -13,8 +13,8 @@ from headscope.analysis.results.settings import SettingResult
 from headscope.record import Run
 from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text
 from headscope.reporting.chapters.classes import class_blocks
-from headscope.reporting.chapters.runs import group_by, named
-from headscope.reporting.numbers import CONFIDENCE, bounded
+from headscope.reporting.chapters.runs import group_by, named, score_cell
+from headscope.reporting.numbers import CONFIDENCE, bounded, say
 from headscope.tables import Cell, Column, Table
 from headscope.text import MISSING
 
@@ -62,6 +62,16 @@ COMPARED: Final = (
     Column("AUC over subjects", "", "fraction"),
     Column("p", "", "probability"),
 )
+INTRODUCTION: Final = (
+    "The columns follow Table 2 of the paper, with what it leaves out: scores over subjects, and "
+    "intervals that resample subjects and not slices."
+)
+MEANING: Final = (
+    "Slice accuracy counts slices, subject accuracy counts subjects: a subject's probability is "
+    "{}. With more than two classes an area under the ROC curve is the mean of each class against "
+    "the rest. Full digits are in <code>table.tsv</code>, those of each run in "
+    "<code>runs.tsv</code>."
+)
 MIXED: Final = ("shared_subjects", "test_duplicates", "test_equal_slices")
 AGGREGATES: Final = {
     "mean": "the mean over its slices",
@@ -82,24 +92,9 @@ def results_chapter(
     names = dict.fromkeys(str(run.settings.get("aggregate", "mean")) for run in runs)
     aggregate = " or ".join(AGGREGATES[name] for name in names)
     blocks = [
-        Text(
-            [
-                "The columns follow Table 2 of the paper, with what it leaves out: scores over "
-                "subjects, and intervals that resample subjects and not slices."
-            ]
-        ),
+        Text(INTRODUCTION),
         _settings_table(table),
-        Text(
-            [
-                Markup(
-                    "Slice accuracy counts slices, subject accuracy counts subjects: a subject's "
-                    "probability is {}. With more than two classes an area under the ROC curve is "
-                    "the mean of each class against the rest. Full digits are in "
-                    "<code>table.tsv</code>, those of each run in <code>runs.tsv</code>."
-                ).format(aggregate)
-            ],
-            "notes",
-        ),
+        Text(say(MEANING, aggregate), style="notes"),
         *_failures(failures),
         *_single_runs(results),
         _further_scores(runs),
@@ -160,16 +155,16 @@ def _setting(row: Mapping[Any, Any]) -> list[object]:
 
 def _marked(cell: str, marker: str) -> str:
     """Return a cell with a marker below it, if there is one."""
-    return cell + Markup('<small class="marker">{}</small>').format(marker) if marker else cell
+    return cell + say('<small class="marker">{}</small>', marker) if marker else cell
 
 
 def _failures(failures: Mapping[str, str]) -> list[Block]:
     """Name the runs that failed at the latest start, which the tables lack."""
     if not failures:
         return []
-    words = Markup("<b>{} of the planned runs failed</b> and are not in these tables:")
-    reasons = [f"{run}: {reason}" for run, reason in failures.items()]
-    return [Text([words.format(len(failures))]), Text(reasons, "list")]
+    sentence = "<b>{} of the planned runs failed</b> and are not in these tables:"
+    reasons = (f"{run}: {reason}" for run, reason in failures.items())
+    return [Text(say(sentence, len(failures))), Text(*reasons, style="list")]
 
 
 def _single_runs(results: Sequence[SettingResult]) -> list[Block]:
@@ -186,15 +181,7 @@ def _single_runs(results: Sequence[SettingResult]) -> list[Block]:
 def _scores(run: Run, columns: Mapping[str, Column], level: str = "") -> list[Cell]:
     """Return the scores of a run's test with their intervals."""
     test = run.metrics.get("test") or {}
-    return [
-        score_cell(test.get(level + name) or {}, run, f"test_{level}{name}") for name in columns
-    ]
-
-
-def score_cell(score: Mapping[str, float | None], run: Run, quantity: str, way: str = "") -> Cell:
-    """Return a score of `metrics.json` with its interval, by the bootstrap or `way`."""
-    value, low, high = (score.get(part) for part in ("value", f"{way}low", f"{way}high"))
-    return Cell(value, low, high, run=run.name, quantity=quantity)
+    return [score_cell(test.get(level + name), run, f"test_{level}{name}") for name in columns]
 
 
 def _further_scores(runs: Sequence[Run]) -> Fold:
@@ -209,7 +196,7 @@ def _further_scores(runs: Sequence[Run]) -> Fold:
     rows = []
     for run in runs:
         for level in ("subject", "slice"):
-            share = (run.metrics.get("test") or {}).get(f"{level}_accuracy") or {}
+            share = (run.metrics.get("test") or {}).get(f"{level}_accuracy")
             accuracy = score_cell(share, run, f"test_{level}_wilson", "wilson_")
             rows.append([named(run), f"{level}s", accuracy, *_scores(run, FURTHER, f"{level}_")])
     caption = (
@@ -245,10 +232,10 @@ def _comparisons(compared: Comparisons) -> list[Block]:
         "cannot be told apart."
     )
     return [
-        Text([meaning]),
-        Text(compared.sentences, "list"),
+        Text(meaning),
+        Text(*compared.sentences, style="list"),
         TableBlock("comparisons", Table(caption, COMPARED, list(map(_compared, compared.rows)))),
-        Text(compared.notes),
+        Text(*compared.notes),
     ]
 
 

@@ -12,7 +12,7 @@ from headscope.analysis.final_layer.rows import NEAR_ZERO
 from headscope.figures import plot_head_before_after, plot_row_distributions
 from headscope.record import Run
 from headscope.reporting.blocks import Block, FigureBlock, Fold, TableBlock, cells_of
-from headscope.reporting.chapters.runs import by_network, first_of, group_by, named, stem
+from headscope.reporting.chapters.runs import first_of, group_by, named, network_figures
 from headscope.reporting.pictures import draw
 from headscope.tables import Cell, Column, Table
 
@@ -49,14 +49,18 @@ def row_blocks(
     runs: Sequence[Run], heads: Mapping[str, HeadAnalysis], figures: Path
 ) -> list[Block]:
     """Describe each row of each head, beside the untrained one."""
-    drawn: list[Block] = []
-    for network, group in by_network(runs):
-        shown = {run.setting.title: heads[run.name] for run in group}
-        alt = f"Distribution of the weights of each class, run by run; {network}."
-        figure = plot_row_distributions(shown, network=network)
-        caption = f"{network}: the weights to each class, run by run, over those before training."
-        picture = draw(figure, stem(figures, "rows", network), alt)
-        drawn.append(FigureBlock("rows", picture, caption))
+    drawn: list[Block] = [
+        *network_figures(
+            "rows",
+            runs,
+            figures,
+            lambda network, group: plot_row_distributions(
+                {run.setting.title: heads[run.name] for run in group}, network=network
+            ),
+            "Distribution of the weights of each class, run by run",
+            "the weights to each class, run by run, over those before training.",
+        )
+    ]
     if max(len(run.class_names) for run in runs) > MOST_OPEN:
         drawn = [Fold("The distribution of each row", drawn)]
     moved = [run for run in first_of(runs) if heads[run.name].initial_weight is not None]
@@ -150,10 +154,8 @@ def _between_seeds(runs: Sequence[Run]) -> list[Block]:
         means = zip(result.class_names, result.mean_rows, result.mean_learned, strict=True)
         for name, row, learned in list(means)[:MOST_ROWS]:
             values = {"seeds": len(alike), "row": row, "learned": learned}
-            cells = [
-                Cell(value, run=f"{architecture}/{title}", quantity=f"between_seeds.{name}.{what}")
-                for what, value in values.items()
-            ]
+            key = f"between_seeds.{name}"
+            cells = cells_of(values, values, f"{architecture}/{title}", key)
             rows.append([Cell(title, detail=architecture), name, *cells])
     if not rows:
         return []

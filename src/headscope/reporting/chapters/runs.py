@@ -1,10 +1,14 @@
 """Which runs a figure or a row is of, and how they are named."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from matplotlib.figure import Figure
+
 from headscope.record import Run
+from headscope.reporting.blocks import FigureBlock
+from headscope.reporting.pictures import draw
 from headscope.tables import Cell
 
 T = TypeVar("T")
@@ -29,14 +33,34 @@ def by_network(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
     return group_by(first_of(runs), lambda run: run.setting.architecture)
 
 
-def stem(figures: Path, name: str, network: str) -> Path:
-    """Return where a figure of a network is saved."""
-    return figures / f"{name}-{network.replace('/', '-')}"
+def network_figures(
+    key: str,
+    runs: Sequence[Run],
+    figures: Path,
+    plot: Callable[[str, list[Run]], Figure],
+    alt: str,
+    caption: str,
+) -> list[FigureBlock]:
+    """Draw a figure of the first seed's runs for each architecture; `key` names its file too."""
+    blocks = []
+    for network, group in by_network(runs):
+        stem = figures / f"{key}-{network.replace('/', '-')}"
+        picture = draw(plot(network, group), stem, f"{alt}; {network}.")
+        blocks.append(FigureBlock(key, picture, f"{network}: {caption}"))
+    return blocks
 
 
 def named(run: Run) -> Cell:
     """Return the cell that names a run: regime and split, below them network and seed."""
     return Cell(run.setting.title, detail=run.setting.network)
+
+
+def score_cell(
+    score: Mapping[str, float | None] | None, run: Run, quantity: str, way: str = ""
+) -> Cell:
+    """Return a score of `metrics.json` with its interval, by the bootstrap or another way."""
+    value, low, high = ((score or {}).get(part) for part in ("value", f"{way}low", f"{way}high"))
+    return Cell(value, low, high, run=run.name, quantity=quantity)
 
 
 def twin(run: Run, runs: Sequence[Run], regime: str = "frozen") -> Run | None:

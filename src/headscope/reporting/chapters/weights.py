@@ -13,7 +13,7 @@ from headscope.record import Run
 from headscope.reporting.blocks import Block, Box, Chapter, FigureBlock, Fold, TableBlock, Text
 from headscope.reporting.chapters.rows import row_blocks
 from headscope.reporting.forced import forced
-from headscope.reporting.numbers import CONFIDENCE, number, numbers
+from headscope.reporting.numbers import CONFIDENCE, number, numbers, say
 from headscope.reporting.pictures import pair_suffix, weights_picture
 from headscope.tables import Cell, Column, Table
 from headscope.text import significant
@@ -53,17 +53,15 @@ def weights_chapter(
     """Show each pair of rows of each final layer, `heads` by the name of the run."""
     sentence = forced({run.name: heads[run.name].pairs for run in runs})
     blocks: list[Block] = [
-        Text([sentence] if sentence else []),
+        Text(*filter(None, [sentence])),
         Text(
-            [
-                "Each dot is one feature, placed by its weight to either class. The longer a head "
-                "of two classes trains, the more the cloud draws into a falling line, which has "
-                "been read as what a network learned of the classes. It follows from the training "
-                "rule:"
-            ]
+            "Each dot is one feature, placed by its weight to either class. The longer a head "
+            "of two classes trains, the more the cloud draws into a falling line, which has "
+            "been read as what a network learned of the classes. It follows from the training "
+            "rule:"
         ),
-        Text(STEPS, "steps"),
-        Text(_judgement(heads[runs[0].name])),
+        Text(*STEPS, style="steps"),
+        Text(*_judgement(heads[runs[0].name])),
         *(_run_box(run, heads[run.name], figures) for run in runs),
         *row_blocks(runs, heads, figures),
     ]
@@ -73,11 +71,12 @@ def weights_chapter(
 def _judgement(head: HeadAnalysis) -> list[Markup]:
     """Say when a head departs from the null, and of several classes when two are related."""
     K = head.pairs[0].class_count
-    drift = Markup(
+    drift = say(
         "A head <em>departs</em> from the null if its row sum drifted as training cannot move it "
         "(by more than rounding: 0.001 of the standard deviation of the predicted row sum, or {} "
-        "of the largest weights that cancel in it). "
-    ).format(_power(ROUNDING))
+        "of the largest weights that cancel in it). ",
+        _power(ROUNDING),
+    )
     if K == 2:
         return [
             drift + "Of two classes nothing else can depart: while the sum is conserved the "
@@ -94,15 +93,18 @@ def _judgement(head: HeadAnalysis) -> list[Markup]:
         drift + f"Of more than two classes a head also departs if its residual exceeds {MATERIAL}, "
         f"and 1.3 over the number of features, while the {CONFIDENCE} interval of the residual, "
         "widened for all pairs, excludes 0.",
-        Markup(
+        say(
             "Here are {K} classes: the mean of all rows takes the part of s, and each row's "
             "distance from that mean the part of d. Rows of unrelated classes go towards −1/{rest} "
             "the longer the head trains, and two classes that are near each other may end above "
             "it. How far chance carries them depends on the features, of which a few directions "
             "carry most: the <em>learned part of r</em> stands beside that of heads retrained on "
             "labels permuted by subject, by the run's own recipe. p is adjusted for all pairs of "
-            "the head. No relation is claimed where such heads cannot be had. {shown}"
-        ).format(K=K, rest=K - 1, shown=shown),
+            "the head. No relation is claimed where such heads cannot be had. {shown}",
+            K=K,
+            rest=K - 1,
+            shown=shown,
+        ),
     ]
 
 
@@ -123,30 +125,20 @@ def _run_box(run: Run, head: HeadAnalysis, figures: Path) -> Box:
 
 def _pair_blocks(pair: PairAnalysis, run: Run, figures: Path) -> list[Block]:
     stem = figures / f"fig3-weights-{run.name}{pair_suffix(pair.pair, pair.class_count)}"
-    caption = Markup(
-        "Weights to {} and {} of {} features, with fits of degree 1 to {} and the null model."
-    ).format(
-        *pair.class_names,
-        number(pair.feature_count, run.name, "feature_count", "count", pair.pair),
-        max((fit.degree for fit in pair.fits), default=0),
+    fits = f"fits of degree 1 to {pair.fits[-1].degree} and " if pair.fits else ""
+    features = number(pair.feature_count, run.name, "feature_count", "count", pair.pair)
+    caption = say(
+        "Weights to {} and {} of {} features, with {}the null model.",
+        *(*pair.class_names, features, fits),
     )
-    if not pair.fits:
-        caption = caption.replace(", with fits of degree 1 to 0 and", ", with")
     notes = list(pair.notes)
     if pair.withheld and pair.class_count > 2:
         notes.append(pair.withheld)
     title = f"{pair.class_names[0]} against {pair.class_names[1]}; weights have no unit."
     facts = Table(title, ("", ""), _facts(pair, run.name), notes)
-    blocks: list[Block] = [
-        Box(
-            "beside",
-            [
-                FigureBlock("weights", weights_picture(pair, run, stem), caption, ""),
-                TableBlock("pairs", facts),
-            ],
-        )
-    ]
-    return [*blocks, TableBlock("fits", _fits(pair, run.name))] if pair.fits else blocks
+    figure = FigureBlock("weights", weights_picture(pair, run, stem), caption, "")
+    beside = Box("beside", [figure, TableBlock("pairs", facts)])
+    return [beside, TableBlock("fits", _fits(pair, run.name))] if pair.fits else [beside]
 
 
 def _facts(pair: PairAnalysis, run: str) -> list[tuple[Cell, Markup | Cell]]:
@@ -166,7 +158,7 @@ def _facts(pair: PairAnalysis, run: str) -> list[tuple[Cell, Markup | Cell]]:
             number(getattr(pair, key), run, key, form, pair.pair)
             for key in (f"{attribute}_low", f"{attribute}_high")
         )
-        return Cell(name, detail=note), Markup("{} to {}").format(low, high)
+        return Cell(name, detail=note), say("{} to {}", low, high)
 
     null = pair.null_source
     retrained = number(pair.retrained_heads, run, "retrained_heads", "count", pair.pair)
@@ -177,7 +169,7 @@ def _facts(pair: PairAnalysis, run: str) -> list[tuple[Cell, Markup | Cell]]:
         learned += [
             fact("Mean on permuted labels", "r_unrelated", "correlation"),
             ends(f"{CONFIDENCE} of it on permuted labels", "r_unrelated", "correlation",
-                 Markup("{} heads retrained").format(retrained)),
+                 say("{} heads retrained", retrained)),
             fact("p over all pairs", "related_p", "probability"),
         ]  # fmt: skip
     return [
@@ -211,13 +203,19 @@ def _fits(pair: PairAnalysis, run: str) -> Table:
         number(getattr(first, name), run, name, form, pair.pair)
         for name, form in (("mu", "significant"), ("sigma", "significant"), ("shuffles", "count"))
     )
-    caption = Markup(
+    caption = say(
         "Polynomial fits of the weight to {} (y) on the weight to {} (x), centred and scaled as in "
         "the paper: z = (x − μ)/σ with μ = {} and σ = {}. F tests a degree against the one below "
         "it. Training ties the rows, so F has not the distribution of independent features: it "
         "stands beside its median and {} quantile over {} shuffles of what training conserves "
-        "against what was learned, and p is the share of shuffles that reach it."
-    ).format(pair.class_names[1], pair.class_names[0], mu, sigma, CONFIDENCE, shuffles)
+        "against what was learned, and p is the share of shuffles that reach it.",
+        pair.class_names[1],
+        pair.class_names[0],
+        mu,
+        sigma,
+        CONFIDENCE,
+        shuffles,
+    )
     rows = [_fit(fit, pair.pair, run) for fit in pair.fits]
     return Table(caption, ("Degree", "Fit", *FITS.values()), rows)
 
@@ -229,6 +227,6 @@ def _fit(fit: PolynomialFit, pair: tuple[int, int], run: str) -> list[object]:
     equation = numbers(fit.coefficients, run, f"{key}.coefficients", text, pair)
     return [
         fit.degree,
-        Markup('<div class="equation">{}</div>').format(equation),
+        say('<div class="equation">{}</div>', equation),
         *(Cell(getattr(fit, name), run=run, quantity=f"{key}.{name}", pair=pair) for name in FITS),
     ]
