@@ -48,8 +48,8 @@ def coverage(per_fold, auc, rounds, seed=1):
     held = 0
     for _ in range(rounds):
         pool = draw_pool(rng, per_fold, auc)
-        interval = pool.drawn("subject", "accuracy").interval(way_of("subject", "accuracy"))
-        held += interval is not None and interval[0] <= truth <= interval[1]
+        interval = pool.draw("subject", "accuracy").interval(way_of("subject", "accuracy"))
+        held += interval[0] <= truth <= interval[1]
     return held / rounds
 
 

@@ -51,7 +51,7 @@ def main():
                 Recipe(epochs=epochs, learning_rate=0.001),
                 seed=0,
                 device=device,
-                checkpoint=folder / regime / "last.pt",
+                resume_path=folder / regime / "last.pt",
                 cache=folder / "cache",
                 slices_key=slices.sha256,
                 title=regime,

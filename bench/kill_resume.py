@@ -5,7 +5,7 @@
 An undisturbed experiment on a simulated cohort comes first. Then the same experiment is started in
 a process of its own, killed with SIGKILL at a random moment, and started again, until it ends; if
 it ends before the last kill, another one begins. model.safetensors, head.npz and predictions.tsv
-of every run must be byte for byte those of the undisturbed one. Checkpoints within an epoch are
+of every run must be byte for byte those of the undisturbed one. Resume files within an epoch are
 written as often as the rule of one twentieth of the time allows, and not every five minutes.
 
 The processes are forks of one that has imported everything, so that a kill hits work and seldom an
@@ -94,15 +94,15 @@ def stage_of(out):
     begun = sorted(runs.iterdir(), key=lambda run: run.stat().st_mtime) if runs.is_dir() else []
     if not begun:
         return "before training"
-    checkpoints = len(list(begun[-1].glob("checkpoint/*.pt")))
-    return f"{len(list(runs.glob('*/metrics.json')))} runs done, {checkpoints} checkpoints"
+    resume_files = len(list(begun[-1].glob("checkpoint/*.pt")))
+    return f"{len(list(runs.glob('*/metrics.json')))} runs done, {resume_files} resume files"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--architecture", default="tf_efficientnet_lite0")
-    parser.add_argument("--regimes", default="frozen-bn,finetune,lp-ft")
+    parser.add_argument("--regimes", default="frozen-adabn,finetune,lp-ft")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--subjects", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
@@ -110,7 +110,7 @@ def main():
     given = parser.parse_args()
     folder = given.out or Path(tempfile.mkdtemp())
     console.quiet = True
-    experiment.train = functools.partial(experiment.train, checkpoint_every_s=0.0)
+    experiment.train = functools.partial(experiment.train, resume_every_s=0.0)
     cohort = simulate_cohort(folder / "cohort", subjects=given.subjects, workers=1)
     config = functools.partial(
         settings,

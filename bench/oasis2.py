@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from headscope.cohort.layouts import find_cohort
+from headscope.slicing.spec import SliceSpec
 from headscope.slicing.write import write_slices
 from headscope.splits.files import ensure_split
 
@@ -14,7 +15,7 @@ DATA = Path(__file__).parents[2] / "shared" / "data" / "oasis2"
 def oasis2_slices(data, folder, size):
     """Return the set of axial slices, demented and nondemented, taken once."""
     cohort = find_cohort(data, plane="axial")
-    return write_slices(cohort, folder / "slices", plane="axial", count=1, size=size, workers=2)
+    return write_slices(cohort, folder / "slices", SliceSpec(count=1, size=size), workers=2)
 
 
 def subject_split(slices, folder):

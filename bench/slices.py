@@ -30,6 +30,7 @@ from PIL import Image
 from headscope.scans.volume import read_scan
 from headscope.simulation.cohort import simulate_cohort
 from headscope.slicing.extract import take_slices
+from headscope.slicing.spec import SliceSpec
 
 COUNT, SIZE, ROUNDS = 30, 224, 9
 
@@ -59,7 +60,7 @@ def resized(picture, low, high):
 
 
 def headscope_loop(path):
-    return take_slices(read_scan(path), "axial", COUNT, SIZE)
+    return take_slices(read_scan(path), SliceSpec("axial", COUNT, SIZE))
 
 
 def bare_inflate(path):

@@ -60,7 +60,7 @@ def timed(plan, pixels, labels, subsets, folder, device):
         plan.recipe,
         seed=plan.seed,
         device=device,
-        checkpoint=folder / plan.name / "last.pt",
+        resume_path=folder / plan.name / "last.pt",
         cache=folder / "cache",
         slices_key="repeated",
         title=plan.name,
@@ -98,7 +98,7 @@ def main():
             plan = replace(plan, recipe=replace(plan.recipe, **changes))
             clock, training = timed(plan, pixels, labels, subsets, folder, device)
             total += clock
-            row = f"| {plan.architecture} {plan.name.split('-', 1)[1].rsplit('-', 2)[0]} "
+            row = f"| {plan.architecture.name} {plan.name.split('-', 1)[1].rsplit('-', 2)[0]} "
             row += f"| {plan.recipe.epochs} | {clock:.1f} | {training:.1f} | {paper} |"
             print(row, flush=True)
         print(f"| all twelve | | {total:.1f} | | {sum(papers)} |")

@@ -146,7 +146,7 @@ def headscope(name, folder, steps):
     from headscope.training.loader import SliceInputs, batches, epoch_order, step_seeds
     from headscope.training.loop import Data, train_epoch
     from headscope.training.recipe import Recipe, sgd
-    from headscope.training.resume import Checkpoint, Progress
+    from headscope.training.resume import Progress, ResumeFile
 
     console.quiet = True
     network = build_network(name, "finetune", "random", classes=2, size=SIZE, seed=0)
@@ -156,17 +156,17 @@ def headscope(name, folder, steps):
     labels = torch.from_numpy(np.load(folder / "labels.npy")).to(DEVICE)
     rows = np.resize(np.arange(len(pixels)), BATCH * (steps + WARM))
     data = Data(inputs, inputs, labels, rows, rows)
-    optimizer, checkpoint = sgd(model, network.head, recipe), Checkpoint(folder / "last.pt")
+    optimizer, resume = sgd(model, network.head, recipe), ResumeFile(folder / "last.pt")
     network.training_mode()
     x, y = inputs(rows[:BATCH]), labels[:BATCH]
 
     def own_steps():
-        """As in fit: a checkpoint that is not due, and a progress bar."""
+        """As in fit: a resume file that is not due, and a progress bar."""
         order, seeds = epoch_order(rows, 0, 0), step_seeds(steps + WARM, 0, 0)
         progress = Progress.start(DEVICE)
         for step in train_epoch(model, data, order, optimizer, recipe, seeds, progress):
             progress.seconds = time.perf_counter()
-            assert not checkpoint.due(within_epoch=True)
+            assert not resume.due(within_epoch=True)
             yield step
 
     def bare_step():

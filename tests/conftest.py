@@ -1,7 +1,10 @@
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # Before anything imports torch: threads as on the command line, and one a process, of which
 # there are as many as cores.
@@ -32,3 +35,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("real_data") is not None:
             item.add_marker(skip)
+
+
+def shared_copy(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a copy of a folder that is made once, whichever worker process asks first.
+
+    Tests write into it (`leakage.json`, a damaged file), so each module gets a copy.
+    """
+    root = factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    source = root / "shared" / name
+    source.parent.mkdir(exist_ok=True)
+    with FileLock(source.with_suffix(".lock")):
+        if not source.exists():
+            unfinished = source.with_suffix(".unfinished")
+            make(unfinished)
+            unfinished.rename(source)
+    return Path(shutil.copytree(source, factory.mktemp("copy") / name))
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory) -> Path:
+    """An experiment on made features under both splits, two seeds."""
+    from tests.support.leakage_runs import write_both
+
+    return shared_copy(tmp_path_factory, "both", write_both)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """An experiment that torch trained: frozen, both splits."""
+    from tests.support.leakage_runs import run_by_torch
+
+    return shared_copy(tmp_path_factory, "trained", run_by_torch) / "out"

@@ -8,7 +8,7 @@ import pytest
 import headscope
 
 ROOT = Path(headscope.__file__).parent
-GROUND = {"errors", "console", "files", "text", "tables"}
+GROUND = {"errors", "console", "files", "folds", "readout", "text", "tables"}
 WINGS = {"final_layer", "representation", "results", "leakage"}
 RECORD = {"metrics", "record", "audit_record"}
 MAKES_RECORDS = {
@@ -25,6 +25,8 @@ MAY_IMPORT = {
     "errors": set(),
     "console": set(),
     "files": {"errors"},
+    "readout": {"errors"},
+    "folds": set(),
     "text": set(),
     "tables": set(),
     "scans": set(),

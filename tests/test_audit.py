@@ -18,8 +18,8 @@ from headscope.errors import InputError
 from headscope.experiment.run import run
 from headscope.files import NO_ID, write_json, write_table
 from headscope.reporting.chapters.audit import write_audit
-from tests.test_cli import headscope
-from tests.test_experiment import settings, write_cohort
+from tests.support.commands import headscope
+from tests.support.experiments import settings, write_cohort
 
 SIDE = 96
 RNG = np.random.default_rng(0)
@@ -112,7 +112,7 @@ def test_correlations_are_those_of_numpy():
     pixels = np.concatenate([make_head(rng) for _ in range(12)])
     pixels, scan, _ = plant(pixels, np.arange(12), [4], turned, rng)
     match = find_matches(pixels, scan, [str(n) for n in range(13)]).pairs[0]
-    small = duplicates.shrink(pixels).reshape(13, -1).astype(float)
+    small = duplicates.shrink(pixels, duplicates.SIDE).reshape(13, -1).astype(float)
     assert np.isclose(match.correlation, np.corrcoef(small[4], small[12])[0, 1], atol=1e-5)
     unit = (small - small.mean(1, keepdims=True)) / small.std(1, keepdims=True)
     own = unit - unit.mean(0)
@@ -377,7 +377,7 @@ def test_auc_equals_that_of_scikit_learn():
 
 def test_a_threshold_that_is_none_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"choose 0\.9 to 1"):
-        audit(tmp_path, correlation=0.5)
+        audit(tmp_path, copy_threshold=0.5)
 
 
 def test_the_page_stands_alone(tmp_path):

@@ -16,7 +16,7 @@ from headscope.analysis.results.calibration import (
 )
 from headscope.figures.reliability import plot_reliability
 from headscope.metrics import slice_units, softmax
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 def drawn_logits(n, classes, seed=0):

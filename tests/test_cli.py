@@ -10,21 +10,11 @@ import pytest
 from typer.main import get_command
 
 from headscope.cli import app
-from tests.test_experiment import write_cohort
+from tests.support.commands import headscope
+from tests.support.experiments import write_cohort
 
 COMMANDS = sorted(get_command(app).commands)
 README = Path(__file__).parents[1] / "README.md"
-
-
-def headscope(*arguments, folder=None, environment=None):
-    return subprocess.run(
-        [sys.executable, "-m", "headscope", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=folder,
-        env=os.environ | (environment or {}),
-    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -71,7 +61,7 @@ def two_subjects(tmp_path_factory):
     ("where", "options", "part"),
     [
         ("nowhere", [], "nowhere does not exist"),
-        ("data", ["--architecture", "resnet1000"], "Unknown architecture 'resnet1000'"),
+        ("data", ["--architectures", "resnet1000"], "Unknown architecture 'resnet1000'"),
         ("data", ["--regimes", "thawed"], "Unknown regime 'thawed'; valid regimes: frozen"),
         ("data", ["--set", "epoch=3"], "did you mean 'epochs'"),
         ("data", ["--weights", "w.pth"], "w.pth does not exist"),
@@ -82,8 +72,8 @@ def two_subjects(tmp_path_factory):
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(request, tmp_path, where, options, part):
     place = where if where == "nowhere" else request.getfixturevalue(where)
-    tail = ["--architecture", "timm/test_resnet", "--size", 32, "--count", 2, "--workers", 1]
-    if "--architecture" in options:
+    tail = ["--architectures", "timm/test_resnet", "--size", 32, "--count", 2, "--workers", 1]
+    if "--architectures" in options:
         tail = tail[2:]
     done = headscope("run", place, *options, *tail, "--out", tmp_path / "out", folder=tmp_path)
     assert done.returncode == 2, done.stderr
@@ -92,7 +82,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(request, tmp_path, where, opt
 
 
 def test_run_prints_the_table_and_the_report_and_goes_on(data, tmp_path):
-    arguments = ["run", data, "--architecture", "timm/test_resnet", "--weights", "random"]
+    arguments = ["run", data, "--architectures", "timm/test_resnet", "--weights", "random"]
     arguments += ["--size", 32, "--count", 2, "--epochs", 1, "--workers", 1, "--out", "first"]
     done = headscope(*arguments, folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -100,7 +90,7 @@ def test_run_prints_the_table_and_the_report_and_goes_on(data, tmp_path):
     page = re.search(r"Report: (\S+)", done.stdout)
     assert page and (tmp_path / page[1]).is_file()
     again = headscope(*arguments, folder=tmp_path)
-    assert again.stderr.count("stands already") == 3
+    assert again.stderr.count("already finished") == 3
     assert headscope("report", "first", folder=tmp_path).returncode == 0
     bad = headscope("report", data, folder=tmp_path)
     assert bad.returncode == 2 and "is no experiment" in bad.stderr

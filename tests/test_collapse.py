@@ -13,7 +13,7 @@ from headscope.analysis.representation.collapse import (
     collapse_analysis,
 )
 from headscope.errors import InputError
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 def drawn(N, D, K, seed=0):
@@ -150,7 +150,7 @@ def test_two_classes_show_no_trivial_angle():
     found = collapse_analysis(X, y, W, class_names=("NC", "AD"), subset="train")
     text = repr(found)
     assert "NC1" in text and "angles" not in text
-    assert "lie opposite each other" in text
+    assert "are opposite each other" in text
     assert "angles" in repr(collapse_analysis(*drawn(20, 5, 3)[:3]))
 
 

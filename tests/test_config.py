@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headscope.errors import InputError
-from headscope.experiment.config import Config, Row, make_config, parse_change, read_config
+from headscope.experiment.config import (
+    ROW_SETTINGS,
+    SETTINGS,
+    Config,
+    make_config,
+    parse_change,
+    read_config,
+)
 from headscope.experiment.plan import plan_runs
 from headscope.training.recipe import Recipe
 
@@ -50,6 +57,9 @@ def test_settings_survive_toml(tmp_path, monkeypatch):
         ({"rows": [{"regime": "frozen", "batchsize": 3}]}, "did you mean 'batch_size'?"),
         ({"rows": [{"epochs": 3}]}, "Row 1: The setting 'regime' is missing."),
         ({"rows": ["frozen"]}, "Row 1: The setting 'rows' is 'frozen'"),
+        ({"rows": [{"regime": "frozen", "precision": "float32"}]}, "Unknown setting 'precision'"),
+        ({"recipe": {"epochs": 3}}, "The settings of a training have no table: give each by its"),
+        ({"rows": [{"regime": "frozen", "recipe": {"epochs": 3}}]}, "have no table: give each by"),
     ],
 )
 def test_a_bad_setting_is_named_with_the_valid_ones(settings, part):
@@ -69,7 +79,7 @@ def test_paths_in_a_file_are_taken_from_its_folder(tmp_path):
     config = read_config(path, {"epochs": 3})
     assert (config.data, config.out) == (tmp_path / "scans", tmp_path / "result")
     assert config.weights == str(tmp_path / "w.safetensors")
-    assert config.epochs == 3
+    assert config.recipe.epochs == 3
 
 
 def test_a_file_that_is_no_toml_is_named(tmp_path):
@@ -130,8 +140,8 @@ def test_two_rows_of_one_name_are_refused():
 
 def test_a_row_may_set_whatever_a_recipe_holds_and_the_command_line_wins(tmp_path):
     fields = {field.name for field in dataclasses.fields(Recipe)}
-    assert fields <= set(Config.model_fields)
-    assert fields - {"precision", "compile"} <= set(Row.model_fields)
+    assert fields <= set(SETTINGS)
+    assert fields - {"precision", "compile"} <= set(ROW_SETTINGS)
     path = tmp_path / "a.toml"
     path.write_text(
         'data = "scans"\n[[rows]]\nregime = "frozen"\nepochs = 5\nbatch_size = 4\n'

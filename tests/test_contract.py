@@ -175,11 +175,11 @@ def test_a_network_that_asks_which_version_wrote_its_weights_goes_on_and_keeps_i
             Recipe(epochs=epochs, learning_rate=1e-5, batch_size=4, select="best"),
             seed=0,
             device=torch.device("cpu"),
-            checkpoint=tmp_path / "last.pt",
+            resume_path=tmp_path / "last.pt",
             cache=tmp_path / "cache",
             slices_key="key",
             title="run",
         )
 
     assert len(run(1).history) == 1
-    assert len(run(2).history) == 2  # from the checkpoint on
+    assert len(run(2).history) == 2  # continues from the resume file

@@ -17,14 +17,15 @@ from headscope.cohort.layouts import find_cohort
 from headscope.errors import InputError
 from headscope.scans import volume as scans_module
 from headscope.scans.volume import ScanError, find_scan_files, read_scan
+from headscope.slicing.spec import SliceSpec
 from headscope.slicing.write import write_slices
-from tests import mutation
+from tests.support import mutation
 
 
 def test_2000_mutated_files_give_slices_or_a_named_problem(tmp_path):
     """Warnings are errors in that process, and its memory may grow by 2 GiB at most."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.mutation", str(tmp_path)],
+        [sys.executable, "-m", "tests.support.mutation", str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -106,7 +107,9 @@ def damage(folder):
 def test_every_kind_of_damage_is_listed_and_the_rest_goes_on(tmp_path):
     data = sound_cohort(tmp_path / "data")
     expected = damage(data / "AD")
-    slices = write_slices(find_cohort(data), tmp_path / "out", count=2, size=32, workers=1)
+    slices = write_slices(
+        find_cohort(data), tmp_path / "out", SliceSpec(count=2, size=32), workers=1
+    )
     assert len(slices.pixels) == 140
     problems = pd.read_csv(tmp_path / "out" / "problems.tsv", sep="\t").set_index("path")
     assert sorted(problems.index) == sorted(f"AD/{name}" for name in expected)
@@ -114,7 +117,9 @@ def test_every_kind_of_damage_is_listed_and_the_rest_goes_on(tmp_path):
         assert pd.Series([problems.loc[f"AD/{name}", "reason"]]).str.contains(reason).all(), name
     assert f"{len(expected)} of 81 scans could not be used; problems.tsv says why." in slices.notes
     with pytest.raises(ScanError, match="x-"):
-        write_slices(find_cohort(data), tmp_path / "strict", count=2, size=32, strict=True)
+        write_slices(
+            find_cohort(data), tmp_path / "strict", SliceSpec(count=2, size=32), strict=True
+        )
 
 
 def test_a_cohort_of_which_more_than_a_fifth_fails_stops(tmp_path):
@@ -122,7 +127,7 @@ def test_a_cohort_of_which_more_than_a_fifth_fails_stops(tmp_path):
     expected = damage(data / "AD")
     assert len(expected) > 0.2 * (30 + len(expected))
     with pytest.raises(InputError, match=r"more than 20% of all .*problems.tsv lists them"):
-        write_slices(find_cohort(data), tmp_path / "out", count=2, size=32, workers=1)
+        write_slices(find_cohort(data), tmp_path / "out", SliceSpec(count=2, size=32), workers=1)
     assert (tmp_path / "out" / "problems.tsv").is_file()
 
 

@@ -1,19 +1,20 @@
 """The plan of an experiment: what it says, and that it writes nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from headscope import estimate as estimate_module
 from headscope.errors import InputError, RunError
+from headscope.experiment import estimate as estimate_module
 from headscope.experiment.config import find_config, make_config, read_config
 from headscope.experiment.estimate import estimate
 from headscope.experiment.plan import plan_runs
 from headscope.experiment.run import run
 from headscope.models.network import build_network
-from tests.commands import headscope_here
-from tests.test_experiment import fail, settings, write_cohort
+from tests.support.commands import headscope_here
+from tests.support.experiments import fail, settings, write_cohort
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def data(tmp_path_factory):
 def test_the_paper_is_twelve_rows():
     plans = plan_runs(read_config(find_config(Path("paper.toml")), {"data": "scans"}))
     rows = [
-        (plan.architecture, plan.regime, plan.recipe.epochs, plan.recipe.learning_rate)
+        (plan.architecture.name, plan.regime.name, plan.recipe.epochs, plan.recipe.learning_rate)
         for plan in plans
     ]
     assert rows == [  # Table 2 of the paper
@@ -51,14 +52,14 @@ def test_the_paper_is_twelve_rows():
 def test_ones_own_paper_toml_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     packaged = find_config(Path("paper.toml"))
-    assert packaged.parent.name == "headscope"
+    assert packaged.parent.name == "experiment"
     (tmp_path / "paper.toml").write_text('data = "scans"\n')
     assert str(find_config(Path("paper.toml"))) == "paper.toml"
 
 
 def test_the_plan_writes_nothing_and_counts_what_is_shared_once(data, tmp_path):
     key = tmp_path / "study.key"
-    config = settings(data, tmp_path / "out", seeds=[0, 1], pseudonymise=key, weights="pretrained")
+    config = settings(data, tmp_path / "out", seeds=[0, 1], pseudonym_key=key, weights="pretrained")
     found = estimate(config)
     assert not config.out.exists() and not key.exists()
     runs = found.runs.set_index("run")
@@ -72,7 +73,7 @@ def test_the_plan_writes_nothing_and_counts_what_is_shared_once(data, tmp_path):
     model = sum(tensor.nbytes for tensor in network.model.state_dict().values())
     lean = estimate(config.model_copy(update={"keep_model": False})).runs
     assert (found.runs["bytes"] - lean["bytes"] == model).all()
-    longer = estimate(config.model_copy(update={"epochs": 200})).runs
+    longer = estimate(config.model_copy(update={"recipe": replace(config.recipe, epochs=200)})).runs
     trained = found.runs["regime"] == "finetune"
     assert (longer["seconds"][trained] > 10 * found.runs["seconds"][trained]).all()
 
@@ -138,7 +139,7 @@ def test_the_command_prints_the_plan(data, tmp_path, monkeypatch, capsys):
 
 
 def test_a_failed_run_is_shown_at_the_end_with_exit_code_1(data, tmp_path, monkeypatch, capsys):
-    arguments = ["run", data, "--architecture", "timm/test_resnet", "--weights", "random"]
+    arguments = ["run", data, "--architectures", "timm/test_resnet", "--weights", "random"]
     arguments += ["--regimes", "frozen,scratch", "--size", 32, "--count", 2, "--epochs", 1]
     monkeypatch.chdir(tmp_path)
     fail(monkeypatch, "scratch", RunError("The loss is no longer finite in epoch 1."))

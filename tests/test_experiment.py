@@ -6,7 +6,6 @@ import shutil
 import textwrap
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +17,6 @@ import headscope.experiment.run as experiment_module
 from headscope.analysis.leakage.permutation import permutation_test, permute_labels
 from headscope.analysis.units import read_samples
 from headscope.errors import InputError, RunError
-from headscope.experiment.config import make_config
 from headscope.experiment.run import RunsFailed, run
 from headscope.files import locked
 from headscope.metrics import softmax, subset_scores
@@ -26,44 +24,13 @@ from headscope.models.zoo import find_architecture
 from headscope.record import read_experiment
 from headscope.reporting import write_report
 from headscope.training import cache
-from headscope.training import resume as checkpoint
-
-
-def write_cohort(folder: Path, subjects: int = 6, classes=("AD", "NC")) -> Path:
-    """Class folders of small volumes, a bright ball in each whose size tells the class."""
-    rng = np.random.default_rng(0)
-    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 24)] * 3, indexing="ij"))
-    radius = np.sqrt((grid**2).sum(axis=0))
-    for k, name in enumerate(classes):
-        (folder / name).mkdir(parents=True)
-        for subject in range(subjects):
-            volume = 400 * (radius < 0.9) + 300 * (radius < 0.3 + 0.2 * k)
-            volume = volume + rng.normal(0, 30, radius.shape)
-            scan = nib.Nifti1Image(np.clip(volume, 0, 1000).astype(np.int16), np.diag([8, 8, 8, 1]))
-            nib.save(scan, folder / name / f"sub-{name}{subject}_T1w.nii.gz")
-    return folder
+from headscope.training import resume as resume_module
+from tests.support.experiments import fail, settings, write_cohort
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return write_cohort(tmp_path_factory.mktemp("data") / "scans")
-
-
-def settings(data, out, **changes):
-    known = {
-        "data": data,
-        "out": out,
-        "count": 4,
-        "size": 32,
-        "architectures": ["timm/test_resnet"],
-        "weights": "random",
-        "epochs": 2,
-        "learning_rate": 0.05,
-        "batch_size": 8,
-        "splits": ["subject", "slice"],
-        "workers": 1,
-    }
-    return make_config(**(known | changes))
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +244,7 @@ def test_an_out_that_is_a_file_is_named(data, tmp_path):
 def test_an_interrupted_experiment_goes_on_to_the_same_numbers(
     data, experiment, tmp_path, monkeypatch
 ):
-    saved, epochs = checkpoint.Checkpoint.save, []
+    saved, epochs = resume_module.ResumeFile.save, []
 
     def stop(*args):
         saved(*args)
@@ -285,8 +252,8 @@ def test_an_interrupted_experiment_goes_on_to_the_same_numbers(
         if len(epochs) == 7:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "SHARE", float("inf"))  # after every epoch, however short
-    monkeypatch.setattr(checkpoint.Checkpoint, "save", stop)
+    monkeypatch.setattr(resume_module, "SHARE", float("inf"))  # after every epoch, however short
+    monkeypatch.setattr(resume_module.ResumeFile, "save", stop)
     config = settings(data, tmp_path / "again")
     with pytest.raises(KeyboardInterrupt):
         run(config)
@@ -344,24 +311,12 @@ def test_settings_reach_the_record_and_the_network(data, tmp_path):
     )
 
 
-def fail(monkeypatch, of, error):
-    """Let training fail in the runs whose title holds `of`."""
-    trained = experiment_module.train
-
-    def train(*args, title, **options):
-        if of in title:
-            raise error
-        return trained(*args, title=title, **options)
-
-    monkeypatch.setattr(experiment_module, "train", train)
-
-
 @pytest.mark.parametrize(
     ("error", "part"),
     [
         (RunError("The loss is no longer finite in epoch 2."), "no longer finite"),
-        (MemoryError(), "The memory does not suffice"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "The memory"),
+        (MemoryError(), "Out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "Out of memory"),
         (InputError("The weights of resnet18 could not be downloaded."), "not be downloaded"),
     ],
 )
@@ -371,7 +326,7 @@ def test_a_run_that_fails_does_not_stop_the_others(data, tmp_path, monkeypatch, 
         fail(patched, "finetune", error)
         with pytest.raises(RunsFailed, match=f"1 of 3 runs failed.*\n.*finetune.*{part}") as caught:
             run(config)
-    assert caught.value.stand
+    assert caught.value.finished
     stands = [record.settings["regime"] for record in read_experiment(config.out)]
     assert stands == ["frozen", "scratch"]
     assert part in (config.out / "failures.tsv").read_text()
@@ -382,7 +337,7 @@ def test_a_run_that_fails_does_not_stop_the_others(data, tmp_path, monkeypatch, 
     assert not (config.out / "failures.tsv").exists()
 
 
-@pytest.mark.parametrize("regime", ["frozen", "frozen-bn", "finetune"])
+@pytest.mark.parametrize("regime", ["frozen", "frozen-adabn", "finetune"])
 def test_a_pass_that_does_not_fit_says_what_helps(data, tmp_path, monkeypatch, regime):
     config = settings(data, tmp_path / "out", splits=["subject"], regimes=[regime], epochs=1)
     build = experiment_module.build_network
@@ -393,7 +348,7 @@ def test_a_pass_that_does_not_fit_says_what_helps(data, tmp_path, monkeypatch, r
         forward = network.model.forward
 
         def limited(x):
-            if len(x) > config.batch_size:
+            if len(x) > config.recipe.batch_size:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return forward(x)
 
@@ -417,7 +372,7 @@ def test_what_every_run_fails_at_is_said_once(data, tmp_path, monkeypatch, capsy
     fail(monkeypatch, "", RunError("The loss is no longer finite in epoch 1."))
     with pytest.raises(RunsFailed) as caught:
         run(settings(data, tmp_path / "out", count=2))
-    assert not caught.value.stand
+    assert not caught.value.finished
     assert str(caught.value).count("no longer finite") == 1
     assert str(caught.value).startswith("6 of 6 runs failed")
     assert all(name in str(caught.value) for name in caught.value.failures)

@@ -11,8 +11,10 @@ from headscope.auditing.inspect import inspect_data
 from headscope.cohort.layouts import find_cohort
 from headscope.errors import InputError
 from headscope.slicing.export import export_pictures, slice_data
-from headscope.slicing.write import open_slices, write_slices
-from tests.test_cli import headscope
+from headscope.slicing.spec import SliceSpec
+from headscope.slicing.store import open_slices
+from headscope.slicing.write import write_slices
+from tests.support.commands import headscope
 from tests.test_slices import head, save
 
 
@@ -71,7 +73,9 @@ def take_other(scans, out):
     """Slices of the same names from other scans."""
     for path in scans.rglob("*.nii.gz"):
         save(path, 255 - head(seed=7))
-    return write_slices(find_cohort(scans), out, count=2, size=40, workers=1, centre="volume")
+    return write_slices(
+        find_cohort(scans), out, SliceSpec(count=2, size=40, centre="volume"), workers=1
+    )
 
 
 def test_pictures_come_back_as_the_same_slices(scans, tmp_path):
@@ -87,11 +91,11 @@ def test_pictures_come_back_as_the_same_slices(scans, tmp_path):
 
 
 def test_unknown_formats_and_names_twice_are_refused(scans, tmp_path):
-    with pytest.raises(InputError, match="Format 'bmp' is none: choose store, jpeg, png"):
+    with pytest.raises(InputError, match="Unknown format 'bmp': choose store, jpeg, png"):
         slice_data(scans, tmp_path / "out", picture_format="bmp")
     assert not (tmp_path / "out").exists()
     slices = slice_data(scans, tmp_path / "out", count=2, size=40, workers=1)
-    with pytest.raises(InputError, match="Format 'bmp' is none"):
+    with pytest.raises(InputError, match="Unknown format 'bmp'"):
         export_pictures(slices, tmp_path / "out", "bmp")
     slices.table["subject_id"] = slices.table["subject_id"].replace("sub-0", "sub/2")
     slices.table["subject_id"] = slices.table["subject_id"].replace("sub-2", "sub 2")
@@ -119,15 +123,19 @@ def test_slices_lie_as_far_apart_as_asked(scans, tmp_path):
     for spacing, reason in ((1, "slices 1 mm apart: its voxels are 2 mm"), (40, "40 mm apart,")):
         with pytest.raises(InputError, match=reason):
             slice_data(scans, tmp_path / str(spacing), count=5, spacing_mm=spacing, workers=1)
-    with pytest.raises(InputError, match="Spacing 0 mm of slices is none"):
+    with pytest.raises(InputError, match="Spacing 0 mm of slices must be above 0"):
         slice_data(scans, tmp_path / "none", spacing_mm=0)
 
 
 def test_one_plane_of_all_is_that_plane_alone(scans, tmp_path):
     cohort = find_cohort(scans)
-    whole = write_slices(cohort, tmp_path / "all", plane="all", count=3, size=32, workers=2)
+    whole = write_slices(
+        cohort, tmp_path / "all", SliceSpec(plane="all", count=3, size=32), workers=2
+    )
     for plane in ("axial", "coronal", "sagittal"):
-        alone = write_slices(cohort, tmp_path / plane, plane=plane, count=3, size=32, workers=1)
+        alone = write_slices(
+            cohort, tmp_path / plane, SliceSpec(plane=plane, count=3, size=32), workers=1
+        )
         rows = np.flatnonzero(whole.table["plane"] == plane)
         np.testing.assert_array_equal(whole.pixels[rows], alone.pixels)
         pd.testing.assert_frame_equal(

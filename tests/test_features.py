@@ -32,7 +32,7 @@ from headscope.analysis.representation.separation import (
 )
 from headscope.errors import InputError
 from headscope.files import NO_ID
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 SHROUT_FLEISS = np.array(  # Psychological Bulletin 86 (1979), table 2: 6 targets, 4 judges
     [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
@@ -355,7 +355,7 @@ def test_constant_features_lie_on_one_point():
         assert (space.within, space.between, space.total) == (0, 0, 0)
         known = numbers(space)
         assert all(np.isnan(known[name]) for name in known.keys() - zero)
-        assert space.notes == ("All slices lie on one point.",)
+        assert space.notes == ("All slices coincide.",)
     assert all(np.isnan(i.icc) and "nothing varies" in i.note for i in found.intraclass)
     assert [e.width for e in found.ellipses] == pytest.approx([0, 0], abs=1e-12)
 
@@ -413,7 +413,7 @@ def test_subjects_with_two_labels_are_dealt_once():
 @pytest.mark.parametrize(
     ("groups", "why"),
     [
-        (np.arange(8), "One slice a subject."),
+        (np.arange(8), "One slice per subject."),
         (np.zeros(8, int), "single subject"),
         (np.full(8, NO_ID), "Without subject ids"),
     ],

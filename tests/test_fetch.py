@@ -18,6 +18,7 @@ from headscope.cohort.layouts import find_cohort
 from headscope.errors import InputError
 from headscope.files import read_table
 from headscope.simulation.oasis_vbm import fetch_oasis_vbm
+from headscope.slicing.spec import SliceSpec
 from headscope.slicing.write import write_slices
 
 CDR = [0.0, 0.5, np.nan, 1.0, 0.0, 2.0, np.nan, 0.0]
@@ -59,7 +60,7 @@ def nilearn_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("tissue", "number"), [("grey", 1), ("white", 2)])
 def test_maps_are_laid_out_with_labels(nilearn_folder, tmp_path, tissue, number):
-    out = fetch_oasis_vbm(tmp_path / "oasis", agreed=True, tissue=tissue)
+    out = fetch_oasis_vbm(tmp_path / "oasis", accept_terms=True, tissue=tissue)
     table = read_table(out / "scans.tsv")
     assert table["subject_id"].tolist()[:2] == ["OAS1_0001", "OAS1_0002"]
     assert table["session_id"].unique().tolist() == ["MR1"]
@@ -74,22 +75,22 @@ def test_maps_are_laid_out_with_labels(nilearn_folder, tmp_path, tissue, number)
 
 
 def test_the_cohort_can_be_sliced(nilearn_folder, tmp_path):
-    out = fetch_oasis_vbm(tmp_path / "oasis", agreed=True)
+    out = fetch_oasis_vbm(tmp_path / "oasis", accept_terms=True)
     cohort = find_cohort(out)
     assert cohort.scans["label"].value_counts().to_dict() == {"AD": 3, "NC": 3}
-    slices = write_slices(cohort, tmp_path / "slices", count=2, size=16, workers=1)
+    slices = write_slices(cohort, tmp_path / "slices", SliceSpec(count=2, size=16), workers=1)
     assert len(slices.table) == 12
 
 
 def test_a_second_call_goes_on_and_a_strange_folder_is_left_alone(nilearn_folder, tmp_path):
-    out = fetch_oasis_vbm(tmp_path / "oasis", agreed=True, subjects=4)
+    out = fetch_oasis_vbm(tmp_path / "oasis", accept_terms=True, subjects=4)
     assert len(read_table(out / "scans.tsv")) == 4
-    fetch_oasis_vbm(out, agreed=True)
+    fetch_oasis_vbm(out, accept_terms=True)
     assert len(read_table(out / "scans.tsv")) == 8
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="holds something else"):
-        fetch_oasis_vbm(tmp_path / "other", agreed=True)
+        fetch_oasis_vbm(tmp_path / "other", accept_terms=True)
 
 
 def test_files_are_copied_where_links_cannot_be_made(nilearn_folder, tmp_path, monkeypatch):
@@ -97,7 +98,7 @@ def test_files_are_copied_where_links_cannot_be_made(nilearn_folder, tmp_path, m
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr("os.link", refuse)
-    out = fetch_oasis_vbm(tmp_path / "oasis", agreed=True)
+    out = fetch_oasis_vbm(tmp_path / "oasis", accept_terms=True)
     assert len(find_cohort(out).scans) == 6
 
 
@@ -107,7 +108,7 @@ def test_no_network_says_what_to_do(tmp_path, monkeypatch):
 
     monkeypatch.setattr(datasets, "fetch_oasis_vbm", fail)
     with pytest.raises(InputError, match=r"connect to the network, or fetch.*--data-dir") as error:
-        fetch_oasis_vbm(tmp_path / "oasis", agreed=True, data_dir=tmp_path / "here")
+        fetch_oasis_vbm(tmp_path / "oasis", accept_terms=True, data_dir=tmp_path / "here")
     assert str(tmp_path / "here") in str(error.value)
     assert not (tmp_path / "oasis").exists()
 
@@ -121,15 +122,15 @@ def test_a_table_that_lacks_a_session_is_named(nilearn_folder, tmp_path, monkeyp
 
     monkeypatch.setattr(datasets, "fetch_oasis_vbm", without)
     with pytest.raises(InputError, match="lacks 1 session, the first OAS1_0009_MR1"):
-        fetch_oasis_vbm(tmp_path / "oasis", agreed=True)
+        fetch_oasis_vbm(tmp_path / "oasis", accept_terms=True)
 
 
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ({"agreed": False}, "before its terms are agreed"),
-        ({"agreed": True, "tissue": "bone"}, "choose grey or white"),
-        ({"agreed": True, "subjects": 404}, "1 to 403 subjects, not 404"),
+        ({"accept_terms": False}, "before its terms are accepted"),
+        ({"accept_terms": True, "tissue": "bone"}, "choose grey or white"),
+        ({"accept_terms": True, "subjects": 404}, "1 to 403 subjects, not 404"),
     ],
 )
 def test_bad_choices_are_refused_before_anything_is_fetched(tmp_path, monkeypatch, options, part):
@@ -143,7 +144,7 @@ def test_the_command_shows_the_terms_first(nilearn_folder, tmp_path):
     refused = CliRunner().invoke(app, ["fetch", "oasis-vbm", "--out", str(out)])
     assert "Data Use Agreement" in refused.output and not out.exists()
     assert isinstance(refused.exception, InputError)
-    done = CliRunner().invoke(app, ["fetch", "oasis-vbm", "--out", str(out), "--yes"])
+    done = CliRunner().invoke(app, ["fetch", "oasis-vbm", "--out", str(out), "--accept-terms"])
     assert done.exit_code == 0 and (out / "scans.tsv").is_file()
     assert done.output.index("Data Use Agreement") < done.output.index("Cohort:")
     other = CliRunner().invoke(app, ["fetch", "adni"])

@@ -1,9 +1,9 @@
-"""Every figure looks as it did when it was last looked at (`python -m tests.baselines` renews)."""
+"""Every figure looks as in its baseline (`python -m tests.support.baselines` renews them)."""
 
 import numpy as np
 import pytest
 
-from tests.baselines import FIGURES, FOLDER, TILE, difference, pixels, save, tolerance
+from tests.support.baselines import FIGURES, FOLDER, TILE, difference, pixels, save, tolerance
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -13,7 +13,7 @@ def test_figures_look_as_they_did(name, tmp_path):
     gap = difference(pixels(drawn), pixels(kept), aside)
     assert gap <= most, (
         f"{name} changed by {gap:.0f}: compare {drawn} with {kept}; "
-        f"if it is meant, run python -m tests.baselines {name}"
+        f"if it is meant, run python -m tests.support.baselines {name}"
     )
 
 

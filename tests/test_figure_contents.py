@@ -17,7 +17,7 @@ from headscope.analysis.results.table import LogitScatter
 from headscope.errors import InputError
 from headscope.figures.logits import CROWD, _gather
 from headscope.figures.style import COLUMN, PAGE, apply_style
-from tests.baselines import (
+from tests.support.baselines import (
     FIGURES,
     NAMES,
     ball,

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from headscope.analysis import analyse_pair, logit_scatter, pair_analysis
 from headscope.figures import plot_history, plot_logits, plot_weights
 from headscope.figures.style import MM, PAGE
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from headscope.models.classifier import tap
 from headscope.models.network import build_network
 from headscope.record import Run
 from tests.conftest import REPOSITORY
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 NETWORKS = {  # constructor, its classifier, the layer that makes the last maps, its tail, size
     "resnet50": ("fc", "layer4", ("mean", "linear:fc"), 64),
@@ -135,7 +135,7 @@ def test_the_shuffle_changes_only_networks_that_flatten(recorded):
         else:
             assert shuffle.largest_change > 0.01 * scale
             assert shuffle.relative_change > 0.01
-    assert [s.permutation for s in found.shuffles] == ["one for all slices", "one a slice"]
+    assert [s.permutation for s in found.shuffles] == ["one for all slices", "one per slice"]
 
 
 def test_positions_and_biases_add_up_to_the_logit(recorded):
@@ -323,7 +323,7 @@ def test_run_reads_its_record(recorded):
     total = positions.sum(axis=(1, 2)) + rest
     np.testing.assert_allclose(total, margin, atol=1e-5 * max(1, np.abs(logits).max()))
     assert (rows == run.maps["slice"]).all()
-    with pytest.raises(InputError, match="names no two of the 3 classes"):
+    with pytest.raises(InputError, match="names no two of 3 classes"):
         analyse_contributions(run, (0, 3))
 
 
@@ -351,7 +351,7 @@ def test_records_that_cannot_be_computed_say_why(tmp_path):
             ({"change": 0.1}, "do not give its logits through mean, linear:fc"),
             ({"words": ("flatten", "linear:fc")}, "do not give its logits through flatten"),
             ({"words": ("mean",)}, "do not give its logits through mean"),
-            ({"words": ("mean", "swish")}, "'swish' is none of mean, pool:7x7"),
+            ({"words": ("mean", "swish")}, "unknown layer 'swish'; valid: mean, pool:7x7"),
             ({"words": ("mean", "linear:head")}, r"holds no head\.weight"),
             ({"words": ("conv:fc", "mean"), "weights": {"fc.weight": np.zeros((2, 3, 3, 3))}},
              "no linear layer or 1×1 convolution"),

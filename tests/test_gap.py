@@ -13,13 +13,8 @@ from headscope.analysis.leakage.split_gap import SCORES, GapScore, clearest_gap,
 from headscope.analysis.leakage.stored import read_leakage, stored_leakage
 from headscope.figures.leakage import plot_gap
 from headscope.record import Run, read_experiment
-from tests.leakage_results import gap as made_gap
-from tests.leakage_runs import cohort_table, features_of, make_run, write_both
-
-
-@pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    return write_both(tmp_path_factory.mktemp("both"))
+from tests.support.leakage_results import gap as made_gap
+from tests.support.leakage_runs import cohort_table, features_of, make_run
 
 
 def pairs_of(folder):

@@ -20,7 +20,7 @@ from headscope.analysis.representation.collapse import analyse_collapse
 from headscope.cli import app
 from headscope.errors import InputError
 from headscope.models.checkpoint import read_head
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 def tensors(seed=0, classes=3, width=32):
@@ -73,8 +73,9 @@ def test_every_float_type_is_read_to_the_bit(tmp_path, dtype, suffix):
         lambda state: {"model": {f"_orig_mod.module.{n}": t for n, t in state.items()}},
         lambda state: {f"net.backbone.{name}": each for name, each in state.items()},
         lambda state: {"model_state_dict": state, "loss": 0.5},
+        lambda state: {"weights": state},
     ],
-    ids=["plain", "parallel", "lightning", "timm", "compiled", "nested", "tutorial"],
+    ids=["plain", "parallel", "lightning", "timm", "compiled", "nested", "tutorial", "weights"],
 )  # fmt: skip
 @pytest.mark.parametrize("old", [False, True])
 def test_what_training_wraps_around_a_network_is_taken_off(tmp_path, wrap, old):
@@ -157,7 +158,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path, monkeyp
     Path("plain.pt").write_bytes(pickle.dumps(Evil()))
     np.savez("evil.npz", weight=np.array([Evil()], dtype=object))
     Path("evil").unlink(missing_ok=True)
-    for name, reason in (("evil.pth", "could run code"), ("plain.pt", "read"), ("evil.npz", "npz")):
+    for name, reason in (("evil.pth", "would run code"), ("plain.pt", "read"), ("evil.npz", "npz")):
         with pytest.raises(InputError, match=reason):
             read_head(name)
     assert not Path("evil").exists()
@@ -193,6 +194,14 @@ def test_files_that_are_no_weights_are_named(tmp_path, name, content, message):
 def test_states_without_a_head_are_named(tmp_path, state, message):
     torch.save(state, tmp_path / "n.pth")
     with pytest.raises(InputError, match=message):
+        read_head(tmp_path / "n.pth")
+
+
+def test_a_checkpoint_that_holds_itself_is_named(tmp_path):
+    content = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "n.pth")
+    with pytest.raises(InputError, match="holds no state dict"):
         read_head(tmp_path / "n.pth")
 
 
@@ -265,7 +274,7 @@ def test_features_of_a_run_are_analysed_beside_its_head(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--pairs", "0:1"], "--pairs takes rows as in 0-1,3-7; '0:1'"),
+        (["--pairs", "0:1"], "--pairs takes class rows as in 0-1,3-7, not '0:1'"),
         (["--pairs", ","], "names no pair"),
         (["--pairs", "0-9"], "rows of 0 to 2"),
         (["--classes", "NC,AD"], "2 class names were given for 3 rows"),

@@ -8,6 +8,7 @@ from headscope.cohort.layouts import find_cohort
 from headscope.cohort.pseudonyms import pseudonymised
 from headscope.cohort.tables import read_any_table
 from headscope.errors import InputError
+from headscope.slicing.spec import SliceSpec
 from headscope.slicing.write import write_slices
 
 
@@ -543,7 +544,9 @@ def test_recognised_layouts_are_sliced(tmp_path, layout):
     cohort = find_cohort(tmp_path / "data", plane="all")
     for number, name in enumerate(cohort.scans["path"]):
         write_volume(tmp_path / "data" / name, number)
-    stored = write_slices(cohort, tmp_path / "out", plane="all", count=3, size=32, workers=1)
+    stored = write_slices(
+        cohort, tmp_path / "out", SliceSpec(plane="all", count=3, size=32), workers=1
+    )
     assert len(stored.pixels) == 9 * len(cohort.scans)
     assert stored.table.groupby("plane").size().tolist() == [3 * len(cohort.scans)] * 3
 

@@ -28,24 +28,12 @@ from headscope.cli.app import app
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.record import Run, read_experiment
-from tests.leakage_runs import (
+from tests.support.leakage_runs import (
     cohort_table,
     features_of,
     make_run,
-    run_by_torch,
     split_of,
-    write_both,
 )
-
-
-@pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    return write_both(tmp_path_factory.mktemp("both"))
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return run_by_torch(tmp_path_factory.mktemp("trained"))
 
 
 def test_the_gap_is_the_difference_and_its_interval_that_of_a_plain_bootstrap(both):

@@ -7,7 +7,7 @@ from matplotlib.collections import PathCollection
 from headscope.analysis.leakage.dose_response import SHARES
 from headscope.figures.leakage import plot_dose, plot_gap, plot_identity, plot_permutations
 from headscope.figures.style import COLUMN
-from tests.leakage_results import NAN, dose, gap, identity, permutation_tests
+from tests.support.leakage_results import NAN, dose, gap, identity, permutation_tests
 
 ALL = {
     "permutations": lambda: plot_permutations(permutation_tests(), "Permuted labels"),

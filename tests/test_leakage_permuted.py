@@ -29,24 +29,12 @@ from headscope.analysis.retrain import HeadRecipe, head_recipe, train_heads
 from headscope.analysis.units import read_samples
 from headscope.metrics import softmax
 from headscope.record import read_experiment
-from tests.leakage_runs import (
+from tests.support.leakage_runs import (
     cohort_table,
     features_of,
     make_run,
-    run_by_torch,
     split_of,
-    write_both,
 )
-
-
-@pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    return write_both(tmp_path_factory.mktemp("both"))
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return run_by_torch(tmp_path_factory.mktemp("trained"))
 
 
 def test_one_head_on_true_labels_is_the_recorded_one(trained):

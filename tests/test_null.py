@@ -11,7 +11,7 @@ from headscope.record import Run, start_run, write_history
 from headscope.training.loader import FeatureInputs, batches
 from headscope.training.loop import Data, fit
 from headscope.training.recipe import Recipe
-from headscope.training.resume import Checkpoint
+from headscope.training.resume import ResumeFile
 
 
 def train_head(folder, seed, recipes, *, rows, width, classes):
@@ -29,7 +29,7 @@ def train_head(folder, seed, recipes, *, rows, width, classes):
     for phase, recipe in recipes.items():
         found, chosen = fit(
             head, head, head.train, data, recipe, seed=seed, title=phase, phase=phase,
-            checkpoint=Checkpoint(folder / f"{phase}.pt"), after=len(history),
+            resume=ResumeFile(folder / f"{phase}.pt"), after=len(history),
         )  # fmt: skip
         history, selected = history + found, len(history) + chosen
     return initial, head.weight.detach().numpy(), history, selected + 1

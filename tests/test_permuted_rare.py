@@ -19,7 +19,7 @@ from headscope.analysis.leakage.permutation import (
 )
 from headscope.analysis.permute import ROUNDS, donation, no_leak
 from headscope.errors import InputError
-from tests.leakage_runs import cohort_table, features_of, make_run
+from tests.support.leakage_runs import cohort_table, features_of, make_run
 
 
 def rare_cohort(rare=3, rest=60, count=2):

@@ -25,8 +25,9 @@ from headscope.record import read_experiment
 from headscope.reporting import write_report
 from headscope.scans.volume import ScanError
 from headscope.slicing.picture import take_picture
+from headscope.slicing.spec import SliceSpec
 from headscope.slicing.write import write_slices
-from tests.test_experiment import settings
+from tests.support.experiments import settings
 
 SIZE = 48
 
@@ -183,7 +184,7 @@ def test_ids_stand_where_the_pattern_says(tmp_path):
     cohort = find_cohort(data, subject_pattern="^(p[0-9]+)_")
     assert sorted(set(cohort.scans["subject_id"])) == [f"p{k}{s}" for k in (0, 1) for s in range(6)]
     assert cohort.notes[0].startswith("class folders: 48 scans of 12 subjects")
-    slices = write_slices(cohort, tmp_path / "out", size=SIZE, workers=1)
+    slices = write_slices(cohort, tmp_path / "out", SliceSpec(size=SIZE), workers=1)
     table = slices.table
     assert set(table.loc[table["subject_id"] == "p03", "slice_index"]) == {7, 8, 9, 10}
     assert set(table["session_id"]) == {"1"}
@@ -229,12 +230,14 @@ def test_broken_pictures_are_listed_and_the_rest_goes_on(tmp_path):
     data = folders(tmp_path)
     (data / "AD" / "p00_07.png").write_bytes(bomb(60000, 60000))
     (data / "NC" / "p10_07.png").write_bytes(b"")
-    slices = write_slices(find_cohort(data), tmp_path / "out", size=SIZE, workers=1)
+    slices = write_slices(find_cohort(data), tmp_path / "out", SliceSpec(size=SIZE), workers=1)
     assert len(slices.pixels) == 46
     problems = pd.read_csv(tmp_path / "out" / "problems.tsv", sep="\t")
     assert list(problems["path"]) == ["AD/p00_07.png", "NC/p10_07.png"]
     with pytest.raises(ScanError, match="p00_07"):
-        write_slices(find_cohort(data), tmp_path / "strict", size=SIZE, workers=1, strict=True)
+        write_slices(
+            find_cohort(data), tmp_path / "strict", SliceSpec(size=SIZE), workers=1, strict=True
+        )
 
 
 def test_without_ids_only_a_split_by_slice_goes_on_and_is_marked(tmp_path):

@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 
 import headscope as hs
-from headscope import prediction
 from headscope.errors import InputError
+from headscope.experiment import predict as prediction
 from headscope.experiment.predict import predict
 from headscope.experiment.run import run
 from headscope.metrics import slice_units, subject_level
 from headscope.record import read_experiment
-from tests.commands import headscope_here
-from tests.test_experiment import settings, write_cohort
+from tests.support.commands import headscope_here
+from tests.support.experiments import settings, write_cohort
 
 QUICK = {"regimes": ["finetune"], "splits": ["subject"], "epochs": 1, "seeds": [3]}
 PROBABILITIES = ["probability_AD", "probability_NC"]
@@ -101,7 +101,7 @@ def test_a_folder_of_pictures_is_one_subject(data, tmp_path, capsys):
     assert len(found.scans) == 1
     folder = tmp_path / "pictures" / "AD" / "sub-AD3"
     told = capsys.readouterr().err
-    assert "in which plane" not in told
+    assert "the plane of" not in told
     # the run's own plane is a default that nobody looked at: a name cannot contradict it
     named = shutil.copy(folder / "slice1.png", tmp_path / "sub-1_1_coronal_slice-001.png")
     alone = predict(record.path, named).slices[PROBABILITIES].to_numpy()
@@ -140,7 +140,7 @@ def test_a_slice_that_does_not_say_how_it_lies_is_spoken_of(record, tmp_path, ca
     found = predict(record.path, write_slice(tmp_path / "a.nii", oriented=False))
     assert found.slices["plane"].tolist() == known.slices["plane"].tolist() == ["coronal"]
     told = capsys.readouterr().err
-    assert f"trained on coronal slices; in which plane {tmp_path / 'a.nii'} lies, no file" in told
+    assert f"trained on coronal slices; the plane of {tmp_path / 'a.nii'} is unknown" in told
 
 
 def test_of_a_volume_only_planes_that_the_run_knows_are_taken(data, record, tmp_path):
@@ -171,7 +171,7 @@ def test_a_folder_of_dicom_is_one_scan(tmp_path):
 
 
 def test_a_pseudonymised_run_names_no_file(data, tmp_path):
-    record = trained(data, tmp_path / "out", pseudonymise=tmp_path / "study.key", count=2)
+    record = trained(data, tmp_path / "out", pseudonym_key=tmp_path / "study.key", count=2)
     found = predict(record.path, data / "NC")
     assert found.scans["scan"].tolist() == ["scan 1", "scan 2", "scan 3", "scan 4"]
     assert "sub-NC" not in json.dumps(found.as_dict())

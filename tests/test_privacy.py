@@ -20,9 +20,10 @@ from headscope.cohort.pseudonyms import pseudonymised
 from headscope.errors import InputError
 from headscope.experiment.run import run
 from headscope.reporting import write_report
+from headscope.slicing.spec import SliceSpec
 from headscope.slicing.write import write_slices
-from tests.commands import headscope_here
-from tests.test_experiment import settings, write_cohort
+from tests.support.commands import headscope_here
+from tests.support.experiments import settings, write_cohort
 
 # DICOM groups whose text tells a person, a place or a time: identification, patient, study, visit
 PERSONAL = re.compile(r"(0008\|00[0-9a-f]{2}|0008\|1[0-9a-f]{3}|0010|0020\|00|0032|0038|0040)")
@@ -109,7 +110,7 @@ def test_names_in_a_nifti_header_reach_no_artefact(tmp_path):
         scan.header["descrip"], scan.header["db_name"] = b"Jane Q Public", b"born 19400102"
         scan.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Jane Q Public"))
         nib.save(nib.Nifti1Image(np.asarray(scan.dataobj), scan.affine, scan.header), path)
-    write_slices(find_cohort(data), tmp_path / "out", count=2, size=32, workers=1)
+    write_slices(find_cohort(data), tmp_path / "out", SliceSpec(count=2, size=32), workers=1)
     assert occurrences(tmp_path / "out", ["Jane", "19400102"]) == []
 
 
@@ -118,7 +119,7 @@ def test_pseudonyms_are_keyed_hashes_and_no_id_is_left(tmp_path):
     (data / "AD" / "sub-AD5_T1w.nii.gz").write_bytes(b"broken")
     (data / "sub-lost_T1w.nii.gz").write_bytes(b"outside of class folders")
     key = tmp_path / "keys" / "study.key"
-    known = {"regimes": ["frozen"], "epochs": 1, "pseudonymise": key}
+    known = {"regimes": ["frozen"], "epochs": 1, "pseudonym_key": key}
     experiment = run(settings(data, tmp_path / "out", **known))
     write_report(experiment)
     assert stat.S_IMODE(key.stat().st_mode) == 0o600 and len(key.read_bytes()) == 32
@@ -133,7 +134,7 @@ def test_pseudonyms_are_keyed_hashes_and_no_id_is_left(tmp_path):
     assert re.fullmatch(r"sub-[0-9a-f]{12}/ses-[0-9a-f]{8}", problems["path"][0])
     assert run(settings(data, tmp_path / "out", **known)) == experiment
     with pytest.raises(InputError, match="holds slices of other scans"):
-        run(settings(data, tmp_path / "out", **(known | {"pseudonymise": tmp_path / "other.key"})))
+        run(settings(data, tmp_path / "out", **(known | {"pseudonym_key": tmp_path / "other.key"})))
 
 
 def test_an_audit_shows_pseudonyms_alone(tmp_path, monkeypatch, capsys):
@@ -147,7 +148,7 @@ def test_an_audit_shows_pseudonyms_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(shortcuts, "DRAWS", 20)
     known = ["--count", 2, "--workers", 1, "--where", "subject_id != sub-NC4"]
-    known += ["--pseudonymise", tmp_path / "keys" / "study.key"]
+    known += ["--pseudonym-key", tmp_path / "keys" / "study.key"]
     shown = headscope_here(monkeypatch, capsys, "audit", data, *known)
     as_json = headscope_here(monkeypatch, capsys, "audit", data, *known, "--json", "--out", "json")
     assert (shown.returncode, as_json.returncode) == (3, 3), shown.stderr + as_json.stderr
@@ -167,7 +168,7 @@ def test_an_error_of_a_pseudonymised_scan_names_no_file(tmp_path):
         (data / "AD" / f"sub-AD{number}_T1w.nii.gz").write_bytes(b"broken")
     key = tmp_path / "study.key"
     with pytest.raises(InputError, match=r"The first: sub-[0-9a-f]{12}/ses-[0-9a-f]{8} is no NI"):
-        audit(data, count=2, workers=1, pseudonymise=key)
+        audit(data, count=2, workers=1, pseudonym_key=key)
     with pytest.raises(InputError, match=r"The first: .*data/AD/sub-AD0_T1w\.nii\.gz is no NIfTI"):
         audit(data, count=2, workers=1)
 
@@ -175,13 +176,13 @@ def test_an_error_of_a_pseudonymised_scan_names_no_file(tmp_path):
 def test_an_audit_keeps_the_key_apart_and_hides_no_stored_ids(tmp_path, monkeypatch, capsys):
     data = write_cohort(tmp_path / "data")
     monkeypatch.chdir(tmp_path)
-    inside = ["--pseudonymise", "page/study.key", "--out", "page"]
+    inside = ["--pseudonym-key", "page/study.key", "--out", "page"]
     done = headscope_here(monkeypatch, capsys, "audit", data, *inside)
     assert done.returncode == 2 and "keep the key elsewhere" in done.stderr
     assert not (tmp_path / "page").exists()
-    write_slices(find_cohort(data), tmp_path / "store", count=2, size=32, workers=1)
+    write_slices(find_cohort(data), tmp_path / "store", SliceSpec(count=2, size=32), workers=1)
     with pytest.raises(InputError, match="keep the ids that they were taken with"):
-        audit(tmp_path / "store", pseudonymise=tmp_path / "study.key")
+        audit(tmp_path / "store", pseudonym_key=tmp_path / "study.key")
     assert not (tmp_path / "study.key").exists()
 
 

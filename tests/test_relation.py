@@ -29,7 +29,7 @@ from headscope.analysis.units import read_samples
 from headscope.record import Run
 from headscope.reporting import write_report
 from headscope.reporting.head import head_facts, write_head
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 PLANTED = 0.2  # of a feature's spread
 THREE = ("NC", "MCI", "AD")

@@ -30,7 +30,7 @@ from headscope.reporting import save_figure, write_report
 from headscope.reporting.numbers import number
 from headscope.reporting.verdict import _claimed
 from headscope.text import probability, significant
-from tests.synthetic import write_experiment, write_synthetic_run
+from tests.support.synthetic import write_experiment, write_synthetic_run
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "a & $b")
 

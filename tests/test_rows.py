@@ -21,7 +21,7 @@ from headscope.analysis.final_layer.relation import LearnedNull, learned_correla
 from headscope.errors import InputError
 from headscope.record import write_history
 from headscope.reporting.head import head_facts, head_tables
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 @pytest.fixture

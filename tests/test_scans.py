@@ -13,6 +13,7 @@ from scipy.io import savemat
 from headscope.cohort.layouts import find_cohort
 from headscope.errors import InputError
 from headscope.scans.volume import ScanError, find_scan_files, read_scan
+from headscope.slicing.spec import SliceSpec
 from headscope.slicing.write import write_slices
 
 SPACING = (1.0, 1.5, 2.0)
@@ -305,7 +306,9 @@ def test_every_real_format_gives_slices(real_data, tmp_path, plane):
             (folder / file.name).symlink_to(file)
     cohort = find_cohort(tmp_path / "data")
     assert len(cohort.scans) == 7
-    slices = write_slices(cohort, tmp_path / "out", plane=plane, count=3, size=64, workers=1)
+    slices = write_slices(
+        cohort, tmp_path / "out", SliceSpec(plane=plane, count=3, size=64), workers=1
+    )
     assert len(slices.pixels) == 21
     left, right = (slices.pixels[slices.table["subject_id"] == f"mni{n}"] for n in ("LR", "RL"))
     np.testing.assert_array_equal(left, right)

@@ -9,7 +9,7 @@ from statsmodels.stats.proportion import proportion_confint
 from headscope.analysis import choose, markdown_table, setting_results, settings_table
 from headscope.analysis.results.table import short_table
 from headscope.record import Run, read_experiment
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 @pytest.fixture(scope="module")

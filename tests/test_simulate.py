@@ -291,6 +291,6 @@ def test_every_format_holds_the_same_scan(scan_format, suffix, cohort, tmp_path)
 
 
 def test_an_unknown_format_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"format 'dicom' is none: choose mixed, nifti"):
+    with pytest.raises(InputError, match=r"Unknown format 'dicom': choose mixed, nifti"):
         simulate_cohort(tmp_path / "new", scan_format="dicom")
     assert not (tmp_path / "new").exists()

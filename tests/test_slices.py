@@ -3,6 +3,7 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 from itertools import permutations, product
 
 import nibabel as nib
@@ -17,10 +18,12 @@ from headscope.errors import InputError
 from headscope.files import locked
 from headscope.scans import volume as scans_module
 from headscope.scans.volume import Scan, ScanError, read_scan
+from headscope.slicing import extract
 from headscope.slicing import parallel as taking
 from headscope.slicing import write as slices_module
-from headscope.slicing.extract import take_slices
-from headscope.slicing.write import open_slices, write_slices
+from headscope.slicing.spec import SliceSpec
+from headscope.slicing.store import open_slices
+from headscope.slicing.write import write_slices
 
 PLANES = ("axial", "coronal", "sagittal")
 FILES = ("labels.npy", "problems.tsv", "slices.json", "slices.npy", "slices.tsv")
@@ -56,8 +59,20 @@ def cohort_folder(tmp_path):
     return tmp_path / "data"
 
 
-def take(folder, out, **options):
-    return write_slices(find_cohort(folder), out, **({"count": 4, "size": 32} | options))
+def take(folder, out, workers=None, strict=False, **options):
+    spec = SliceSpec(**({"count": 4, "size": 32} | options))
+    return write_slices(find_cohort(folder), out, spec, workers=workers, strict=strict)
+
+
+def take_slices(scan, plane="axial", *rest, **options):
+    """Take slices of one plane; return pixels and indices."""
+    pixels, indices = extract.take_slices(scan, SliceSpec(plane, *rest, **options))
+    return pixels, indices[plane]
+
+
+def parts_folder(out):
+    (folder,) = out.glob("slices.part-*")
+    return folder
 
 
 def test_all_48_orientations_give_identical_slices(tmp_path):
@@ -169,10 +184,10 @@ def test_ready_slices_and_too_few_slices(tmp_path):
     with pytest.raises(ScanError, match="has 40 sagittal slices, and 41 are asked for"):
         take_slices(scan(head()), "sagittal", 41, 64)
     for options in ({"plane": "x"}, {"count": 0}, {"size": 0}, {"centre": "top"}):
-        with pytest.raises(InputError, match=r"is none|must be 1 or more"):
+        with pytest.raises(InputError, match=r"Unknown|must be 1 or more"):
             take_slices(scan(head()), **options)
     for centre in ("vertex:", "vertex:-3mm", "vertex:nan", "vertex:7cm"):
-        with pytest.raises(InputError, match="is none: choose volume, foreground, or a depth"):
+        with pytest.raises(InputError, match="choose volume, foreground, or a depth"):
             take_slices(scan(head()), centre=centre)
 
 
@@ -251,27 +266,29 @@ def test_what_a_helper_refuses_is_refused_as_ever(cohort_folder, tmp_path, monke
     monkeypatch.setattr(  # this process alone does not mind
         taking,
         "take_file",
-        lambda path, plane, options: slow(path, plane, options | {"analyze_orientation": "LAS"}),
+        lambda path, plane, spec: slow(path, plane, replace(spec, orientation="LAS")),
     )
-    with pytest.raises(InputError, match="Orientation 'XYZ' is none"):
-        take(cohort_folder, tmp_path / "out", workers=2, analyze_orientation="XYZ")
+    spec = SliceSpec(count=4, size=32)
+    object.__setattr__(spec, "orientation", "XYZ")  # which its own check would refuse
+    with pytest.raises(InputError, match="'XYZ'"):
+        write_slices(find_cohort(cohort_folder), tmp_path / "out", spec, workers=2)
     assert 0 < len(own) < 10
-    assert not (tmp_path / "out" / "slices.part.d").exists()
+    assert all(path.name.isdigit() for path in parts_folder(tmp_path / "out").iterdir())
 
 
 def test_a_scan_too_large_to_slice_is_a_problem_of_its_own(cohort_folder, tmp_path, monkeypatch):
-    draw = taking.take_planes
+    draw = taking.take_slices
 
     def fails(scan, *rest):
         if "sub-3" in scan.path.name:
             raise MemoryError
         return draw(scan, *rest)
 
-    monkeypatch.setattr(taking, "take_planes", fails)
+    monkeypatch.setattr(taking, "take_slices", fails)
     stored = take(cohort_folder, tmp_path / "out", workers=1)
     reasons = pd.read_csv(tmp_path / "out" / "problems.tsv", sep="\t")["reason"].tolist()
     assert reasons == ["cannot be sliced: it does not fit into memory"]
-    assert "may do at another try" in stored.notes[-1]
+    assert "may succeed at another try" in stored.notes[-1]
 
 
 def test_the_faintest_intensities_are_seen():
@@ -300,11 +317,18 @@ def test_a_killed_helper_is_named_and_the_next_call_goes_on(cohort_folder, tmp_p
         slowly(patch, kill)
         with pytest.raises(InputError, match=r"A process that took slices was killed.*--workers 1"):
             take(cohort_folder, tmp_path / "out", workers=2)
-    assert not (tmp_path / "out" / "slices.part.d").exists()
+    taken = len(list(parts_folder(tmp_path / "out").iterdir()))
+    assert taken > 0
+    taking_again = []
+    read = taking.read_scan
+    monkeypatch.setattr(
+        taking, "read_scan", lambda path, **rest: taking_again.append(path) or read(path, **rest)
+    )
     assert take(cohort_folder, tmp_path / "out", workers=1).sha256 == whole.sha256
+    assert len(taking_again) == 10 - taken
 
 
-@pytest.mark.parametrize("cut", ["journal", "pixels", "line", "nothing"])
+@pytest.mark.parametrize("cut", ["absent", "pixels", "line", "temporary", "nothing"])
 def test_a_killed_call_goes_on_where_it_stopped(cohort_folder, tmp_path, monkeypatch, cut):
     whole = take(cohort_folder, tmp_path / "whole", workers=1)
     read, seen = taking.read_scan, []
@@ -320,13 +344,15 @@ def test_a_killed_call_goes_on_where_it_stopped(cohort_folder, tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         take(cohort_folder, out, workers=1)
     assert not (out / "slices.json").exists()
-    journal, pixels = out / "slices.part.jsonl", out / "slices.part.npy"
-    if cut == "journal":  # killed between the pixels and their line
-        journal.write_text("\n".join(journal.read_text().split("\n")[:-2]) + "\n")
-    elif cut == "line":  # killed within a line
-        journal.write_text(journal.read_text()[:-3])
+    part = parts_folder(out) / "5"
+    if cut == "absent":  # killed before the file had its name
+        part.unlink()
+    elif cut == "temporary":  # killed while the next was written
+        part.with_name("6.1234").write_bytes(part.read_bytes()[:-10])
+    elif cut == "line":  # the disk lost all but the name
+        part.write_bytes(b"")
     elif cut == "pixels":  # the disk lost the last pixels
-        pixels.write_bytes(pixels.read_bytes()[:-10])
+        part.write_bytes(part.read_bytes()[:-10])
     seen.clear()
     monkeypatch.setattr(
         taking,
@@ -334,7 +360,7 @@ def test_a_killed_call_goes_on_where_it_stopped(cohort_folder, tmp_path, monkeyp
         lambda path, **options: seen.append(path) or read(path, **options),
     )
     resumed = take(cohort_folder, out, workers=1)
-    assert len(seen) == (4 if cut == "nothing" else 5)
+    assert len(seen) == (4 if cut in ("nothing", "temporary") else 5)
     assert resumed.sha256 == whole.sha256
     for name in FILES:
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -492,7 +518,10 @@ def test_real_heads_lie_upright(real_data, name):
 @pytest.mark.real_data
 def test_nichart_gives_30_slices_of_each_scan(real_data, tmp_path):
     stored = write_slices(
-        find_cohort(real_data / "nichart_t1", label="Sex"), tmp_path / "out", size=64, workers=1
+        find_cohort(real_data / "nichart_t1", label="Sex"),
+        tmp_path / "out",
+        SliceSpec(size=64),
+        workers=1,
     )
     assert stored.pixels.shape == (690, 64, 64)
     assert (stored.table.groupby("scan").size() == 30).all()
@@ -501,7 +530,9 @@ def test_nichart_gives_30_slices_of_each_scan(real_data, tmp_path):
 
 @pytest.mark.real_data
 def test_oasis2_gives_its_331_labelled_axial_slices(real_data, tmp_path):
-    stored = write_slices(find_cohort(real_data / "oasis2"), tmp_path / "out", size=32, workers=1)
+    stored = write_slices(
+        find_cohort(real_data / "oasis2"), tmp_path / "out", SliceSpec(size=32), workers=1
+    )
     assert stored.pixels.shape == (331, 32, 32)
     assert (stored.table["slice_index"] == 0).all()
     assert np.median(stored.pixels[:, 0]) == 0  # OASIS-2's grey background came out black

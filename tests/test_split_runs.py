@@ -8,7 +8,7 @@ from headscope.errors import InputError
 from headscope.experiment.plan import plan_runs
 from headscope.experiment.run import run
 from headscope.record import read_experiment
-from tests.test_experiment import settings, write_cohort
+from tests.support.experiments import settings, write_cohort
 
 QUICK = {"regimes": ["frozen"], "splits": ["subject"], "epochs": 1, "count": 2}
 

@@ -9,14 +9,9 @@ from scipy import stats
 
 from headscope.cohort.layouts import find_cohort
 from headscope.errors import InputError
-from headscope.splits.files import (
-    SUBSETS,
-    LeakageError,
-    balance_of,
-    ensure_split,
-    make_fold,
-    make_split,
-)
+from headscope.splits.assign import SUBSETS, make_fold, make_split
+from headscope.splits.balance import balance_of
+from headscope.splits.files import LeakageError, ensure_split
 
 
 def cohort(sizes, sessions=1, slices=1):
@@ -125,9 +120,9 @@ def test_seeds_differ_and_repeat():
     ("sizes", "options", "reason"),
     [
         ([5, 2], {}, r"at least 3 subjects of each class, and there are 5 of class0, 2 of class1"),
-        ([5, 5], {"kind": "scan"}, "Split 'scan' is none: choose 'subject' or 'slice'"),
-        ([5, 5], {"ratio": (5, 0, 5)}, "Ratio 5:0:5 is none: three positive numbers"),
-        ([5, 5], {"ratio": (7, 3)}, "Ratio 7:3 is none"),
+        ([5, 5], {"kind": "scan"}, "Unknown split 'scan': choose 'subject' or 'slice'"),
+        ([5, 5], {"ratio": (5, 0, 5)}, "The ratio 5:0:5 must be three positive numbers"),
+        ([5, 5], {"ratio": (7, 3)}, "The ratio 7:3 must be"),
     ],
 )
 def test_splits_that_cannot_be_are_refused(sizes, options, reason):
@@ -179,14 +174,14 @@ def test_a_leak_is_named(tmp_path):
     subset = lines[1].split("\t")[1]
     other = next(name for name in SUBSETS if name != subset)
     path.write_text("\n".join([*lines, f"s0-0\t{other}"]) + "\n")
-    with pytest.raises(LeakageError, match=r"s\.tsv leaks: s0-0 stands in two subsets"):
+    with pytest.raises(LeakageError, match=r"s\.tsv leaks: s0-0 is in two subsets"):
         ensure_split(path, table, kind="subject")
 
 
 def test_a_split_by_slice_is_no_split_by_subject(tmp_path):
     table = cohort([5, 5], slices=10)
     ensure_split(tmp_path / "s.tsv", table, kind="slice")
-    with pytest.raises(LeakageError, match="and 5 more stand in two subsets"):
+    with pytest.raises(LeakageError, match="and 5 more are in two subsets"):
         ensure_split(tmp_path / "s.tsv", table, kind="subject")
 
 
@@ -277,8 +272,8 @@ def test_folds_are_written_once(tmp_path, kind):
             "5 folds by subject need at least 5 subjects of each class, .* 4 of class1",
         ),
         ([5, 3], (0, 2), "2 folds by subject need at least 4 subjects"),
-        ([5, 5], (5, 5), "Fold 5 of 5 is none"),
-        ([5, 5], (0, 1), "Fold 0 of 1 is none"),
+        ([5, 5], (5, 5), "Unknown fold 5 of 5"),
+        ([5, 5], (0, 1), "Unknown fold 0 of 1"),
     ],
 )
 def test_folds_that_cannot_be_are_refused(sizes, fold, reason):
@@ -355,13 +350,13 @@ def test_a_split_made_elsewhere_is_copied_and_checked(tmp_path, suffix):
     np.testing.assert_array_equal(ensure_split(path, table, kind="subject"), wanted)
     other = mine.assign(subset=mine["subset"].to_numpy()[::-1])
     other.to_csv(source, sep="\t" if suffix == "tsv" else ";", index=False)
-    with pytest.raises(InputError, match=r"s\.tsv is another split than .*mine"):
+    with pytest.raises(InputError, match=r"s\.tsv differs from .*mine"):
         ensure_split(path, table, kind="subject", source=source)
     leak = pd.concat(
         [mine, mine.iloc[:1].assign(subset="test"), mine.iloc[:1].assign(subset="val")]
     )
     leak.to_csv(source, sep="\t" if suffix == "tsv" else ";", index=False)
-    with pytest.raises(LeakageError, match=r"mine\..sv leaks: s0-0 stands in two subsets"):
+    with pytest.raises(LeakageError, match=r"mine\..sv leaks: s0-0 is in two subsets"):
         ensure_split(tmp_path / "new.tsv", table, kind="subject", source=source)
     assert not (tmp_path / "new.tsv").exists()
     with pytest.raises(InputError, match="nowhere"):

@@ -10,7 +10,7 @@ import pytest
 from headscope.figures.style import apply_style
 from headscope.reporting.pictures import save_figure
 from headscope.reporting.svg import data_uri, slim
-from tests.baselines import FIGURES
+from tests.support.baselines import FIGURES
 
 LINK = "{http://www.w3.org/1999/xlink}href"
 

@@ -11,7 +11,7 @@ from headscope.training import loop
 from headscope.training.features import extract_features, extract_maps, spread
 from headscope.training.loader import FeatureInputs, SliceInputs, batches, epoch_order
 from headscope.training.recipe import Recipe
-from tests.training import CPU, network, run, small_cohort
+from tests.support.training import CPU, network, run, small_cohort
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_recipe_says_what_of_it_acts_in_a_regime():
     assert asked.applied(find_regime("lp-ft")) == asked
     assert asked.applied(find_regime("finetune")) == replace(asked, probe_epochs=None)
     bare = replace(asked, augment_flip=False, augment_jitter=0.0, compile=False, probe_epochs=None)
-    assert asked.applied(find_regime("frozen-bn")) == bare
+    assert asked.applied(find_regime("frozen-adabn")) == bare
     whole = replace(asked, probe_epochs=None).applied(find_regime("lp-ft"))
     assert whole.probe_epochs == 9
 

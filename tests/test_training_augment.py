@@ -8,7 +8,7 @@ from headscope.training.augmentation import Augmentation, augmentation_of, rotat
 from headscope.training.device import seed_step
 from headscope.training.loader import step_seeds
 from headscope.training.recipe import Recipe
-from tests.training import CPU, inputs_of, network, small_cohort
+from tests.support.training import CPU, inputs_of, network, small_cohort
 
 
 @pytest.fixture

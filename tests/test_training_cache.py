@@ -10,8 +10,8 @@ from headscope.training import batchnorm, cache, loop
 from headscope.training.cache import Store, cached_features
 from headscope.training.features import extract_features
 from headscope.training.recipe import Recipe
-from headscope.training.resume import Checkpoint
-from tests.training import TINY, data_of, inputs_of, network, run, small_cohort
+from headscope.training.resume import ResumeFile
+from tests.support.training import TINY, data_of, inputs_of, network, run, small_cohort
 
 RECIPE = Recipe(epochs=5, learning_rate=0.05, batch_size=8)
 
@@ -52,7 +52,7 @@ def test_frozen_through_the_cache_equals_frozen_through_the_network(cohort, tmp_
         data,
         RECIPE,
         seed=0,
-        checkpoint=Checkpoint(tmp_path / "slow" / "last.pt"),
+        resume=ResumeFile(tmp_path / "slow" / "last.pt"),
         title="slow",
     )
     assert np.abs(outcome.head["weight"] - outcome.head["initial_weight"]).max() > 0.01
@@ -150,12 +150,12 @@ def test_writers_of_the_same_file_do_not_clash(cohort, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_frozen_bn_estimates_its_statistics_on_the_training_slices(cohort, tmp_path):
+def test_frozen_adabn_estimates_its_statistics_on_the_training_slices(cohort, tmp_path):
     """The oracle: the first BatchNorm's mean and variance over the batches of training slices."""
-    built = network("frozen-bn")
+    built = network("frozen-adabn")
     pixels, _, subsets = cohort
-    pretrained = network("frozen-bn").backbone_hash()
-    outcome = run("frozen-bn", cohort, tmp_path, RECIPE, built=built)
+    pretrained = network("frozen-adabn").backbone_hash()
+    outcome = run("frozen-adabn", cohort, tmp_path, RECIPE, built=built)
     assert outcome.certificate["identical"] and outcome.certificate["before"] != pretrained
     assert outcome.certificate["before"] == built.backbone_hash()
     x = inputs_of(built, pixels)(np.flatnonzero(subsets == "train"))
@@ -165,7 +165,7 @@ def test_frozen_bn_estimates_its_statistics_on_the_training_slices(cohort, tmp_p
     torch.testing.assert_close(normalisation.running_mean, seen.mean(dim=(0, 2, 3)))
     torch.testing.assert_close(normalisation.running_var, seen.var(dim=(0, 2, 3)))
     assert normalisation.momentum == 0.1  # as it was
-    again = run("frozen-bn", cohort, tmp_path / "other", RECIPE)
+    again = run("frozen-adabn", cohort, tmp_path / "other", RECIPE)
     assert np.array_equal(again.head["weight"], outcome.head["weight"])
     assert sorted(p.name.split("-")[0] for p in (tmp_path / "cache").iterdir()) == [
         "batchnorm",
@@ -174,16 +174,16 @@ def test_frozen_bn_estimates_its_statistics_on_the_training_slices(cohort, tmp_p
 
 
 def test_stored_statistics_are_put_back_bit_for_bit(cohort, tmp_path, monkeypatch):
-    first = run("frozen-bn", cohort, tmp_path / "one", RECIPE, cache=tmp_path)
+    first = run("frozen-adabn", cohort, tmp_path / "one", RECIPE, cache=tmp_path)
     monkeypatch.setattr(cache, "estimate_statistics", None)  # not called again
-    again = run("frozen-bn", cohort, tmp_path / "two", RECIPE, seed=0, cache=tmp_path)
+    again = run("frozen-adabn", cohort, tmp_path / "two", RECIPE, seed=0, cache=tmp_path)
     assert again.certificate["before"] == first.certificate["before"]
     assert again.extracted.features.tobytes() == first.extracted.features.tobytes()
 
 
 def test_the_mean_of_several_batches_counts_each_alike(cohort, monkeypatch):
     monkeypatch.setattr(batchnorm, "STATISTICS_BATCH", 7)
-    built = network("frozen-bn")
+    built = network("frozen-adabn")
     inputs = inputs_of(built, cohort[0])
     batchnorm.estimate_statistics(built, inputs, np.arange(19, -1, -1), "statistics")
     parts = [np.arange(0, 7), np.arange(7, 14), np.arange(14, 20)]
@@ -194,7 +194,7 @@ def test_the_mean_of_several_batches_counts_each_alike(cohort, monkeypatch):
 
 
 def test_a_network_without_batchnorm_is_left_as_it_is(tmp_path):
-    built = build_network("timm/test_vit", "frozen-bn", "random", classes=2, size=160, seed=0)
+    built = build_network("timm/test_vit", "frozen-adabn", "random", classes=2, size=160, seed=0)
     pixels = np.zeros((4, 160, 160), dtype=np.uint8)
     before = built.backbone_hash()
     store = Store(tmp_path, "key")

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from headscope.errors import InputError
-from headscope.training import resume as checkpoints
+from headscope.training import resume as resume_module
 from headscope.training import train as training
 from headscope.training.recipe import Recipe
-from headscope.training.resume import Checkpoint, Progress
-from tests.training import CPU, network, run, small_cohort
+from headscope.training.resume import Progress, ResumeFile
+from tests.support.training import CPU, network, run, small_cohort
 
 RECIPE = Recipe(epochs=4, learning_rate=0.05, batch_size=8)
 
@@ -22,7 +22,7 @@ def cohort():
 @pytest.fixture
 def always(monkeypatch):
     """Let writing take all the time it wants."""
-    monkeypatch.setattr(checkpoints, "SHARE", float("inf"))
+    monkeypatch.setattr(resume_module, "SHARE", float("inf"))
 
 
 def same(one, other):
@@ -37,8 +37,8 @@ def same(one, other):
 
 
 def interrupted(monkeypatch, after, *args, **options):
-    """Run, but stop once `after` checkpoints stand; return the steps of those written."""
-    saved, written = Checkpoint.save, []
+    """Run, but stop once `after` resume files are written; return the steps of those written."""
+    saved, written = ResumeFile.save, []
 
     def stop(self, model, optimizer, progress):
         saved(self, model, optimizer, progress)
@@ -47,20 +47,20 @@ def interrupted(monkeypatch, after, *args, **options):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "save", stop)
+        patch.setattr(ResumeFile, "save", stop)
         with pytest.raises(KeyboardInterrupt):
             run(*args, **options)
     return written
 
 
-@pytest.mark.parametrize("regime", ["frozen", "frozen-bn", "finetune", "lp-ft", "layerwise:1"])
+@pytest.mark.parametrize("regime", ["frozen", "frozen-adabn", "finetune", "lp-ft", "layerwise:1"])
 @pytest.mark.parametrize("stop_after", [1, 4, 7])
 def test_a_run_interrupted_within_an_epoch_ends_bit_identical(
     cohort, tmp_path, monkeypatch, always, regime, stop_after
 ):
     recipe = replace(RECIPE, select="best", probe_epochs=1, epochs=3)
     undisturbed = run(regime, cohort, tmp_path / "one", recipe)
-    options = {"checkpoint_every_s": 0.0}
+    options = {"resume_every_s": 0.0}
     arguments = (regime, cohort, tmp_path / "two", recipe)
     written = interrupted(monkeypatch, stop_after, *arguments, **options)
     # three steps an epoch, so the first, fourth and seventh of them are written within one
@@ -80,7 +80,7 @@ def test_dropout_and_augmentation_go_on_where_they_were(cohort, tmp_path, monkey
 
     undisturbed = run("finetune", cohort, tmp_path / "one", recipe, built=built())
     arguments = ("finetune", cohort, tmp_path / "two", recipe)
-    written = interrupted(monkeypatch, 2, *arguments, built=built(), checkpoint_every_s=0.0)
+    written = interrupted(monkeypatch, 2, *arguments, built=built(), resume_every_s=0.0)
     assert written[-1] == (0, 2)
     same(undisturbed, run(*arguments, built=built()))
     plain = run("finetune", cohort, tmp_path / "plain", replace(RECIPE, epochs=2), built=built())
@@ -132,10 +132,10 @@ def test_layerwise_certifies_what_does_not_train(cohort, tmp_path):
 def test_a_long_write_is_not_made_after_every_epoch(tmp_path, monkeypatch):
     """Twenty times as long as a write takes, and `every_s` within an epoch."""
     clock = [0.0]
-    monkeypatch.setattr(checkpoints.time, "perf_counter", lambda: clock[0])
-    kept = Checkpoint(tmp_path / "last.pt", every_s=300.0)
+    monkeypatch.setattr(resume_module.time, "perf_counter", lambda: clock[0])
+    kept = ResumeFile(tmp_path / "last.pt", every_s=300.0)
     assert kept.due(within_epoch=False) and not kept.due(within_epoch=True)
-    monkeypatch.setattr(checkpoints.torch, "save", lambda *_: clock.__setitem__(0, clock[0] + 2))
+    monkeypatch.setattr(resume_module.torch, "save", lambda *_: clock.__setitem__(0, clock[0] + 2))
     layer = torch.nn.Linear(1, 1)
     kept.save(layer, torch.optim.SGD(layer.parameters()), Progress.start(CPU))
     for seconds, epoch, step in ((39, False, False), (1, True, False), (260, True, True)):
@@ -144,7 +144,7 @@ def test_a_long_write_is_not_made_after_every_epoch(tmp_path, monkeypatch):
 
 
 def test_the_last_epoch_is_always_kept(cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "SHARE", 1e-9)
+    monkeypatch.setattr(resume_module, "SHARE", 1e-9)
     run("finetune", cohort, tmp_path)
     state = torch.load(tmp_path / "checkpoint" / "last.pt", weights_only=True)
     assert len(state["progress"]["history"]) == 4
@@ -161,7 +161,7 @@ class Payload:
 
 
 @pytest.mark.parametrize("kind", ["code", "text", "other network", "other content"])
-def test_a_foreign_checkpoint_is_refused(cohort, tmp_path, kind):
+def test_a_foreign_resume_file_is_refused(cohort, tmp_path, kind):
     path = tmp_path / "checkpoint" / "last.pt"
     path.parent.mkdir()
     if kind == "code":
@@ -172,6 +172,6 @@ def test_a_foreign_checkpoint_is_refused(cohort, tmp_path, kind):
         torch.save(torch.zeros(3), path)
     else:
         torch.save({"model": {"a": torch.zeros(1)}, "optimizer": {}, "history": []}, path)
-    with pytest.raises(InputError, match=r"last\.pt is no checkpoint of this run"):
+    with pytest.raises(InputError, match=r"last\.pt is no resume file of this run"):
         run("finetune", cohort, tmp_path)
     assert not (tmp_path / "ran").exists()

@@ -18,7 +18,7 @@ from headscope.analysis.representation.stages import (
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.record import Run
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 @pytest.mark.parametrize(("n", "C", "D"), [(12, 3, 5), (8, 30, 4), (20, 40, 50)])

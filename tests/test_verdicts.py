@@ -15,8 +15,8 @@ from headscope.experiment.run import run
 from headscope.record import read_experiment
 from headscope.reporting.cautions import cautions
 from headscope.reporting.verdict import verdict
-from tests import cohorts
-from tests.test_experiment import settings
+from tests.support import cohorts
+from tests.support.experiments import settings
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from headscope.analysis import (
     sum_shrinkage,
 )
 from headscope.errors import InputError
-from tests.synthetic import write_synthetic_run
+from tests.support.synthetic import write_synthetic_run
 
 
 @pytest.fixture
@@ -383,8 +383,8 @@ def test_a_head_that_started_at_zero_has_moved_infinitely_far():
         ({"weight": np.eye(2), "bias": np.zeros(3)}, r"bias has shape \(3,\)"),
         ({"weight": np.eye(2), "initial": np.eye(3)}, "initial has shape"),
         ({"weight": np.eye(2), "class_names": ["a"]}, "1 class names were given for 2 rows"),
-        ({"weight": np.eye(2), "pair": (0, 2)}, "rows of 0 to 1"),
-        ({"weight": np.eye(2), "pair": (1, 1)}, "no two different rows"),
+        ({"weight": np.eye(2), "pair": (0, 2)}, "names no two of 2 classes, 0 to 1"),
+        ({"weight": np.eye(2), "pair": (1, 1)}, "names no two of 2 classes"),
     ],
 )
 def test_wrong_input_is_named(arguments, message):

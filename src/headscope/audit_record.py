@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headscope.files import sha256, write_json
+from headscope.tables import Shown, Table
 
-FORMAT: Final = 1  # of the file and of what is computed: another one is made again
+FORMAT: Final = 2  # of the file and of what is computed: another one is made again
 MOST_NAMED: Final = 3  # splits that a line names one by one
 LEVELS: Final = ("serious", "notice", "fine", "not checked")
 
@@ -105,6 +106,7 @@ class SplitCheck:
 class Shortcut:
     """How well one family of facts alone predicts the label, over subjects it was not shown.
 
+    Duplicates under several ids count as one subject.
     outcome is "tried", "constant" (the same in every scan), "unknown" (the facts are not at hand)
     or "too few" (subjects, or classes). auc is the area under the ROC curve over subjects (of
     several classes, the mean of one against the rest), low to high its interval, which holds for
@@ -125,8 +127,8 @@ class Shortcut:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Audit:
+@dataclass(frozen=True, repr=False)
+class Audit(Shown):
     """What was found in a cohort, check by check in `findings`, and what it rests on.
 
     unit is what its counts are of: "subjects", or "pictures" where some name no subject. visits
@@ -154,6 +156,12 @@ class Audit:
     def serious(self) -> bool:
         """Whether any check found something serious."""
         return any(finding.level == "serious" for finding in self.findings)
+
+    def tables(self) -> list[Table]:
+        """Return the findings, one per row."""
+        rows = [(finding.check, finding.level, finding.text) for finding in self.findings]
+        title = f"Audit of {self.path}: {self.layout}"
+        return [Table(title, ("Check", "Outcome", "Found"), rows, self.notes)]
 
     def split(self, sha256: str | None) -> SplitCheck | None:
         """Return the check of the split that a run trained by: `split_sha256` of its settings."""

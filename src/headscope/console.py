@@ -1,4 +1,4 @@
-"""What the user sees while work goes on: all of it on stderr, so that stdout stays for results."""
+"""Progress of running work, on stderr; stdout is for results."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,11 @@ from rich.progress import (
 )
 
 console = Console(
-    stderr=True, highlight=False, markup=False, width=None if sys.stderr.isatty() else 120
+    stderr=True,
+    highlight=False,
+    markup=False,
+    width=None if sys.stderr.isatty() else 120,
+    force_jupyter=False,  # plain lines in a notebook, where rich would want widgets
 )
 T = TypeVar("T")
 
@@ -23,7 +27,7 @@ def track(items: Iterable[T], description: str, total: int, done: int = 0) -> It
     """Yield `items` under a progress bar with the time that remains.
 
     `total` counts the whole work, `done` the part that an earlier run finished. Where stderr
-    is no terminal, one line says what was done, once it is.
+    is not a terminal, one line is printed at the end.
     """
     with Progress(
         TextColumn("{task.description}", markup=False),

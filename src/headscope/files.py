@@ -23,7 +23,7 @@ except ImportError:  # Windows has none
 
 TEXT_COLUMNS = ("subject_id", "session_id", "label", "predicted", "scan", "plane", "subset")
 
-NO_ID = "unknown"  # the subject_id of slices of whom nobody knows whom they show
+NO_ID = "unknown"  # the subject_id of slices whose subject is unknown
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 Each file opens with numpy, pandas or a TOML or JSON reader alone:
 
     run.toml            every setting that made the run
-    history.jsonl       one row an epoch: losses, slice accuracies, learning rate, seconds
+    history.jsonl       one row per epoch: losses, slice accuracies, learning rate, seconds
     predictions.tsv     one row per slice: subset, ids, label, predicted, probabilities, logits
     metrics.json        scores with intervals, training seconds, freeze certificate
     head.npz            weight (K, D), bias (K,), initial_weight, initial_bias, class_names
@@ -33,20 +33,23 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from headscope.errors import InputError
-from headscope.files import atomic_path, read_table, write_json, write_table, write_text
+from headscope.files import NO_ID, atomic_path, read_table, write_json, write_table, write_text
 
 Arrays = dict[str, NDArray[Any]]
 SUBSETS = ("train", "val", "test")
 # what of run.toml is known only once the network is built
 NETWORK_FACTS = frozenset({"weights", "weights_sha256", "classifier", "map_layer", "tail", "note"})
 
+# names of regimes in records of earlier versions, and what these regimes are named now
+RENAMED_REGIMES = {"frozen-bn": "frozen-adabn", "scratch-moments": "scratch-meanvar"}
+
 
 @dataclass(frozen=True)
 class Setting:
     """What tells the runs of an experiment apart: written to `run.toml`, read back from there.
 
-    variant is the row's own name, or else the regime. fold (from 0) is one of folds, both None
-    without cross-validation.
+    variant is the name of the config's row, or else the regime. fold (from 0) is one of folds,
+    both None without cross-validation.
     """
 
     architecture: str
@@ -97,9 +100,20 @@ class Setting:
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run, read lazily from its directory."""
+    """One finished run, read lazily from its directory.
+
+    Examples
+    --------
+    >>> run = hs.Run("first/runs/timm-test_resnet-frozen-subject-seed0")
+    >>> run.setting.regime, run.class_names, run.head["weight"].shape
+    ('frozen', ['AD', 'NC'], (2, 96))
+    """
 
     path: Path
+
+    def __post_init__(self) -> None:
+        """Take a path as text too."""
+        object.__setattr__(self, "path", Path(self.path))
 
     @property
     def name(self) -> str:
@@ -108,38 +122,44 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run ended and all of its files stand."""
+        """Whether the run ended and all of its files are there."""
         return (self.path / "metrics.json").is_file()
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Every setting that made the run (`run.toml`)."""
+        """Every setting that made the run (`run.toml`), regimes by their present names."""
         with self._readable("run.toml") as path:
-            return tomllib.loads(path.read_text(encoding="utf-8"))
+            settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        present = {
+            key: RENAMED_REGIMES.get(settings[key], settings[key])
+            for key in ("regime", "variant")
+            if key in settings
+        }
+        return settings | present
 
     @cached_property
     def setting(self) -> Setting:
         """What tells it apart from the other runs; records of earlier versions lack a variant."""
-        known = self.settings
+        settings = self.settings
         return Setting(
-            architecture=str(known["architecture"]),
-            variant=str(known.get("variant", known["regime"])),
-            regime=str(known["regime"]),
-            split=str(known["split"]),
-            seed=int(known["seed"]),
-            fold=known.get("fold"),
-            folds=known.get("folds"),
+            architecture=str(settings["architecture"]),
+            variant=str(settings.get("variant", settings["regime"])),
+            regime=str(settings["regime"]),
+            split=str(settings["split"]),
+            seed=int(settings["seed"]),
+            fold=settings.get("fold"),
+            folds=settings.get("folds"),
         )
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """One row an epoch."""
+        """One row per epoch."""
         with self._readable("history.jsonl") as path:
             return pd.read_json(path, lines=True)
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """One row a slice, in the order of the slice table."""
+        """One row per slice, in the order of the slice table."""
         with self._readable("predictions.tsv") as path:
             return read_table(path)
 
@@ -148,6 +168,20 @@ class Run:
         """Slice and subject scores with intervals, seconds, freeze certificate."""
         with self._readable("metrics.json") as path:
             return json.loads(path.read_text(encoding="utf-8"))
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs trained."""
+        return int(self.metrics.get("epochs") or self.settings.get("epochs") or 0)
+
+    @property
+    def named(self) -> bool:
+        """Whether every slice has a subject id."""
+        return bool((self.predictions["subject_id"] != NO_ID).all())
+
+    def predicted(self, subset: str) -> pd.DataFrame:
+        """Return the predictions of a subset, one row per slice."""
+        return self.predictions[self.predictions["subset"] == subset]
 
     def score(self, subset: str, name: str, part: str = "value") -> float:
         """Return a score of a subset, or an end of its interval; NaN where undefined or unknown."""
@@ -166,7 +200,7 @@ class Run:
 
     @cached_property
     def logits(self) -> NDArray[np.float32]:
-        """What the final layer says of every slice (N, K), as `predictions.tsv` holds it.
+        """The logits of every slice (N, K), as `predictions.tsv` holds it.
 
         Records of earlier versions hold it in `features.npz` alone.
         """
@@ -205,7 +239,7 @@ class Run:
         except (ValueError, EOFError, zipfile.BadZipFile) as error:
             reason = str(error).strip().splitlines()[0].rstrip(".")
             raise InputError(
-                f"{path} is damaged ({reason}): delete {self.path} and run it anew."
+                f"{path} is damaged ({reason}): delete {self.path} and train it again."
             ) from None
 
 
@@ -223,8 +257,8 @@ def write_run(
 ) -> Run:
     """Write everything that analysis will want; `metrics.json` last, which marks the end.
 
-    `run.toml` stands already (`start_run`); the checkpoint has done its work and goes. Without
-    `model` the network is not kept.
+    `run.toml` is there since `start_run`; the resume file is removed. Without
+    `model` the network is not saved.
     """
     write_history(path, history)
     write_table(path / "predictions.tsv", predictions)
@@ -245,13 +279,13 @@ def write_run(
 
 
 def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
-    """Write `history.jsonl`, one row an epoch."""
+    """Write `history.jsonl`, one row per epoch."""
     lines = [json.dumps(row, allow_nan=False) for row in history]
     write_text(path / "history.jsonl", "".join(line + "\n" for line in lines))
 
 
 def start_run(path: Path, settings: Mapping[str, Any]) -> bool:
-    """Write `run.toml` if the run is new; return whether the run stands finished already.
+    """Write `run.toml` if the run is new; return whether the run is already finished.
 
     Settings that are None are left out, as TOML knows no null.
 
@@ -261,16 +295,16 @@ def start_run(path: Path, settings: Mapping[str, Any]) -> bool:
         The directory was begun with other settings; they are named.
     """
     if not (path / "run.toml").is_file():
-        write_text(path / "run.toml", tomli_w.dumps(_known(settings)))
+        write_text(path / "run.toml", tomli_w.dumps(_present(settings)))
         return False
     return _held(Run(path), settings, but=frozenset())
 
 
 def check_run(path: Path, settings: Mapping[str, Any]) -> bool:
-    """Return whether a run of these settings stands finished, before its network is built.
+    """Return whether a run of these settings is finished, before its network is built.
 
-    What only the built network tells (`NETWORK_FACTS`) may be lacking in `settings`, so that a
-    finished run is known without its weights.
+    What only the built network shows (`NETWORK_FACTS`) may be missing in `settings`, so that a
+    finished run is recognised without its weights.
 
     Raises
     ------
@@ -284,11 +318,11 @@ def check_run(path: Path, settings: Mapping[str, Any]) -> bool:
 
 def _held(run: Run, settings: Mapping[str, Any], but: Set[str]) -> bool:
     """Hold settings, but for some, against those of a run; return whether it is finished."""
-    known = _known(settings)
+    wanted = _present(settings)
     differing = [
-        f"{name} {run.settings.get(name, 'unset')!r} instead of {known.get(name, 'unset')!r}"
-        for name in sorted((known | run.settings).keys() - but)
-        if run.settings.get(name) != known.get(name)
+        f"{name} {run.settings.get(name, 'unset')!r} instead of {wanted.get(name, 'unset')!r}"
+        for name in sorted((wanted | run.settings).keys() - but)
+        if run.settings.get(name) != wanted.get(name)
     ]
     if differing:
         raise InputError(
@@ -298,14 +332,14 @@ def _held(run: Run, settings: Mapping[str, Any], but: Set[str]) -> bool:
     return run.finished
 
 
-def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _present(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that have a value, with lists as TOML gives them back."""
-    known = {name: value for name, value in settings.items() if value is not None}
-    return tomllib.loads(tomli_w.dumps(known))
+    present = {name: value for name, value in settings.items() if value is not None}
+    return tomllib.loads(tomli_w.dumps(present))
 
 
 def tidy_run(path: Path) -> None:
-    """Remove what a killed process left: temporary files, and the checkpoint of a finished run."""
+    """Remove what a killed process left: temporary files, and the resume file of a finished run."""
     for left in path.glob("**/.tmp-*"):
         left.unlink(missing_ok=True)
     if Run(path).finished:
@@ -346,6 +380,11 @@ def read_experiment(experiment: Path | str, *, permuted: bool = False) -> list[R
     ------
     InputError
         The folder does not exist or holds no such finished run.
+
+    Examples
+    --------
+    >>> [run.setting.split for run in hs.read_experiment("first")]
+    ['slice', 'subject']
     """
     folder = Path(experiment) / "runs"
     if not folder.is_dir():
@@ -355,6 +394,6 @@ def read_experiment(experiment: Path | str, *, permuted: bool = False) -> list[R
     if not runs:
         kind = " on permuted labels" if permuted else ""
         raise InputError(
-            f"{experiment} has no finished run{kind} yet; 'headscope run' goes on with it."
+            f"{experiment} has no finished run{kind} yet; 'headscope run' continues it."
         )
     return runs

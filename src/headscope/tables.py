@@ -128,6 +128,11 @@ class Table:
             if len(row) != len(self.columns):
                 raise ValueError(f"{title!r}: {len(row)} cells for {len(self.columns)} columns.")
 
+    @classmethod
+    def from_frame(cls, title: str, frame: "pd.DataFrame", notes: Sequence[str] = ()) -> "Table":
+        """Return a data frame as a table, its columns in the plain format."""
+        return cls(title, [str(name) for name in frame.columns], frame.to_numpy(object), notes)
+
     @property
     def headings(self) -> list[str]:
         """The columns as they are headed."""
@@ -267,9 +272,11 @@ def _markdown_line(cells: Sequence[str]) -> str:
 
 
 def _latex(text: str) -> str:
-    text = re.sub(r"([&%$#_{}^~])", r"\\\1", text.replace("\\", r"\textbackslash "))
+    signs = {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    signs |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+    text = text.translate({ord(sign): command for sign, command in signs.items()})
     powers = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
     text = re.sub(r"× 10([⁻⁰-⁹¹²³]+)", lambda m: rf"$\times 10^{{{m[1].translate(powers)}}}$", text)
     for sign, command in (("−", "$-$"), ("×", r"$\times$"), ("∞", r"$\infty$"), ("²", "$^2$")):
         text = text.replace(sign, command)
-    return text.replace("<", "$<$").replace("–", "--")
+    return text.replace("<", "$<$").replace(">", "$>$").replace("–", "--")

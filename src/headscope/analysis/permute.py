@@ -1,6 +1,6 @@
-"""Labels that go from subject to subject, and what a test reaches if they say nothing.
+"""Labels permuted by subject, and the score of a test where they carry no information.
 
-Where nothing leaks, a network that was trained on permuted labels knows nothing of those of its
+Where nothing leaks, a network trained on permuted labels has no information on those of its
 test subjects: any arrangement of their labels among them is as likely as the one drawn. So the
 score of each permutation has a distribution that its own predictions give, however few subjects
 a class has and however skewed the score is.
@@ -39,7 +39,7 @@ def donation(label: Array, subject: Array, session: Array) -> Callable[[Array], 
 
     label, subject and session (N,) are whole numbers, subject from 0 to S − 1. A subject takes
     the label of its donor; of a donor whose label changes from session to session it takes the
-    sequence, stretched or shortened in proportion to its own sessions.
+    sequence, stretched or shortened in proportion to its sessions.
     """
     key = (subject.astype(np.int64) * (session.max() + 1) + session) * (label.max() + 1) + label
     _, row, row_part = np.unique(key, return_index=True, return_inverse=True)
@@ -105,9 +105,9 @@ def permute_labels(
     """Return labels (N, draws), permuted among all subjects, train, validation and test alike.
 
     A subject's labels go as one: a subject takes the label of another, and all of its slices
-    follow, so that as many subjects as before bear each label. Of subjects whose label changes
+    follow, so that as many subjects as before have each label. Of subjects whose label changes
     from session to session the whole sequence goes, stretched or shortened in proportion to the
-    sessions of the one who takes it.
+    sessions of the receiving subject.
 
     subset (N,) names the subset of each slice. A permutation that takes a class from the training
     or the test subset, which hold it by the true labels, is drawn again: a test without a class

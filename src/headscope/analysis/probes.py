@@ -1,5 +1,6 @@
 """What points tell of labels: their nearest neighbours, and a ridge classifier."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -64,12 +65,28 @@ def nearest(
 def ridge_classes(points: Array, labels: Array, queries: Array, penalty: float) -> Array:
     """Return the classes of queries (Q, D) by ridge regression on points (n, D), labels (n,).
 
-    One column per class is regressed; points and columns are centred. Of one class alone all
-    queries are of that.
+    One column per class is regressed; points and columns are centred. Where the points do not
+    vary, or have one class, all queries are of the commonest class.
     """
     from sklearn.linear_model import RidgeClassifier  # takes a second
 
-    if len(np.unique(labels)) < 2:
-        return np.full(len(queries), labels[0])
+    classes, counts = np.unique(labels, return_counts=True)
+    if len(classes) < 2 or not np.ptp(points, axis=0).any():
+        return np.full(len(queries), classes[counts.argmax()])
     model = RidgeClassifier(alpha=penalty, solver="cholesky")
     return model.fit(points.astype(np.float64), labels).predict(queries.astype(np.float64))
+
+
+def held_out_correct(
+    points: Array, labels: Array, fold: Array, penalty: Callable[[Array], float]
+) -> Array:
+    """Return which points (n,) a ridge classifier of the other folds predicts correctly.
+
+    penalty returns that of a training part, given which points are in it (n,).
+    """
+    correct = np.zeros(len(points), dtype=bool)
+    for part in np.unique(fold):
+        out = fold == part
+        predicted = ridge_classes(points[~out], labels[~out], points[out], penalty(~out))
+        correct[out] = predicted == labels[out]
+    return correct

@@ -16,7 +16,7 @@ from scipy.special import log_softmax, softmax
 from headscope.record import Run
 
 Array = NDArray[Any]
-FROZEN = ("frozen", "frozen-adabn", "frozen-bn")  # the last in records of earlier versions
+FROZEN = ("frozen", "frozen-adabn")
 CHUNK_BYTES = 32 * 2**20  # of weights that are trained at once
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from headscope.files import NO_ID
 from headscope.metrics import Units, slice_units, subject_level
 from headscope.record import Run
 
@@ -64,7 +63,7 @@ def read_samples(run: Run) -> Samples:
         subject=subject,
         session=session,
         depth=depth.to_numpy().astype(np.int64) - 1,
-        named=bool((stored["subject_id"] != NO_ID).all()),
+        named=run.named,
     )
 
 

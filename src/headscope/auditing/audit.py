@@ -29,6 +29,7 @@ from headscope.auditing.crossings import (
     Units,
     check_split,
     find_subsets,
+    join_duplicates,
     read_split,
     scan_subsets,
 )
@@ -45,7 +46,9 @@ from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymised
 from headscope.errors import InputError
 from headscope.files import NO_ID
-from headscope.slicing.write import SliceSet, open_slices, write_slices
+from headscope.slicing.spec import SliceSpec
+from headscope.slicing.store import SliceSet, open_slices
+from headscope.slicing.write import write_slices
 from headscope.splits.assign import SUBSETS
 
 SIZE: Final = 96  # pixels; what the comparison in detail wants
@@ -56,14 +59,14 @@ FileOf = Callable[[str], Path]
 
 
 def audit(
-    path: Path,
+    path: Path | str,
     *,
-    out: Path | None = None,
+    out: Path | str | None = None,
     plane: str = "axial",
     count: int = 30,
-    correlation: float = COPY,
+    copy_threshold: float = COPY,
     workers: int | None = None,
-    pseudonymise: Path | None = None,
+    pseudonym_key: Path | str | None = None,
     **options: Any,
 ) -> Audit:
     """Check a folder of scans, an experiment, or a stored set of slices.
@@ -77,9 +80,9 @@ def audit(
         Folder for the slices of scans; a temporary one by default.
     plane, count, workers
         How scans are sliced.
-    correlation
+    copy_threshold
         Least correlation of a copy's slices at 24×24 pixels, 0.9 to 1.
-    pseudonymise
+    pseudonym_key
         A key file: ids of scans become keyed hashes, and no path is kept.
     **options
         Those of `find_cohort`: label, classes, threshold, where.
@@ -87,28 +90,34 @@ def audit(
     Raises
     ------
     InputError
-        `path` is none of the three, the correlation is outside 0.9 to 1, the key is none, or
+        `path` is none of the three, the threshold is outside 0.9 to 1, the key is none, or
         stored slices are to be pseudonymised.
+
+    Examples
+    --------
+    >>> audit = hs.audit("scans", count=2, workers=1)
+    >>> audit.scans, audit.findings[0].check, audit.findings[0].level
+    (12, 'Identical scans', 'fine')
     """
     path = Path(path)
-    if not 0.9 <= correlation <= 1:
-        raise InputError(f"Correlation {correlation} is no threshold of copies: choose 0.9 to 1.")
+    if not 0.9 <= copy_threshold <= 1:
+        raise InputError(f"Copy threshold {copy_threshold} is not valid: choose 0.9 to 1.")
     for folder in (path / "slices", path):
         if (folder / "slices.json").is_file():
-            if pseudonymise is not None:
+            if pseudonym_key is not None:
                 raise InputError(
                     f"{path} holds slices, which keep the ids that they were taken with: "
-                    "--pseudonymise is for a folder of scans."
+                    "--pseudonym-key is for a folder of scans."
                 )
-            return _audit_stored(path, open_slices(folder), correlation)
+            return _audit_stored(path, open_slices(folder), copy_threshold)
     cohort = find_cohort(path, plane=plane, **options)
     with tempfile.TemporaryDirectory(prefix="headscope-") as temporary:
         folder = Path(temporary) if out is None else Path(out)
-        if pseudonymise is not None:
-            cohort = pseudonymised(cohort, Path(pseudonymise), folder)
-        slices = write_slices(cohort, folder, plane=plane, count=count, size=SIZE, workers=workers)
-        name = str(path) if pseudonymise is None else "pseudonymised scans"
-        return audit_slices(slices, name, files_of(cohort), [], correlation=correlation)
+        if pseudonym_key is not None:
+            cohort = pseudonymised(cohort, Path(pseudonym_key), folder)
+        slices = write_slices(cohort, folder, SliceSpec(plane, count, SIZE), workers=workers)
+        name = str(path) if pseudonym_key is None else "pseudonymised scans"
+        return audit_slices(slices, name, files_of(cohort), [], correlation=copy_threshold)
 
 
 def _audit_stored(path: Path, slices: SliceSet, correlation: float) -> Audit:
@@ -169,8 +178,8 @@ def audit_slices(
         check_split(name, tables[name], rows, units, matches) for name, rows in inside.items()
     ]
     conflicts = _conflicts(scans[named])
-    # 3. what tells the label without anatomy
-    shortcuts = _shortcuts(slices, starts, scans, file_of, units)
+    # 3. what tells the label without anatomy, over heads: a duplicate is no second subject
+    shortcuts = _shortcuts(slices, starts, scans, file_of, join_duplicates(matches, units.person))
     result = Audit(
         path=path,
         layout=str(slices.settings.get("layout", "slices")),
@@ -245,11 +254,11 @@ def _shortcuts(
     starts: NDArray[np.intp],
     scans: pd.DataFrame,
     file_of: FileOf | None,
-    units: Units,
+    head: NDArray[np.intp],
 ) -> list[Shortcut]:
     files = None if file_of is None else scans["scan"].map(file_of)
     facts = pd.concat([scan_facts(files, len(scans)), slice_facts(slices.pixels, starts)], axis=1)
-    return find_shortcuts(facts, scans["label"].to_numpy(str), units.person)
+    return find_shortcuts(facts, scans["label"].to_numpy(str), head)
 
 
 def _pairs(

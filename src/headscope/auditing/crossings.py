@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from headscope.audit_record import SplitCheck
 from headscope.auditing.duplicates import Matches
@@ -104,6 +106,30 @@ def count_between(groups: Sequence[Sequence[int]], value: NDArray[Any]) -> int:
         sizes = np.unique(value[list(members)], return_counts=True)[1]
         total += (int(sizes.sum()) ** 2 - int((sizes**2).sum())) // 2
     return total
+
+
+def join_duplicates(matches: Matches, person: Index) -> Index:
+    """Return a number (S,) for each scan, the same where subjects or duplicates connect two.
+
+    Parameters
+    ----------
+    matches
+        Duplicates of every kind, single slices among them.
+    person
+        Subject (S,) of each scan.
+
+    Returns
+    -------
+    ndarray of int
+        Scans that are connected, if through others, have one number: they hold no evidence apart.
+    """
+    scans = np.arange(len(person))
+    first = np.unique(person, return_index=True, return_inverse=True)[1:]
+    links = [np.stack([scans, first[0][first[1]]], axis=1), *_pairs(matches).values()]
+    links += [np.array([(members[0], scan) for scan in members]) for members in matches.groups]
+    a, b = np.concatenate(links).T
+    graph = coo_array((np.ones(len(a)), (a, b)), shape=(len(scans), len(scans)))
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.intp)
 
 
 def _sha256(inside: Flags) -> str:

@@ -6,8 +6,9 @@ numbers of docs/audit.md:
     correlation  of slices at 24×24, brightness and contrast taken out; people reach 0.96
     deviation    the same less the cohort's mean slice at that depth: what is particular to a head
     detail       of up to three slices at 96×96, fine structure alone, laid upon each other within
-                 2° and 3 pixels: people stay below 0.5, visits of one person lie about 0.85, a
-                 copy that was turned, compressed or brightened above 0.9
+                 2° and 3 pixels, without what many pictures share (`detail`): people stay below
+                 0.5, visits of one person lie about 0.85, a copy that was turned, compressed or
+                 brightened above 0.9
 
 Correlation and deviation only choose what is worth the closer look; detail decides.
 """
@@ -15,38 +16,24 @@ Correlation and deviation only choose what is worth the closer look; detail deci
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import combinations, islice, pairwise
 from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
-from scipy import fft, ndimage
-from scipy.signal.windows import tukey
 
-from headscope.audit_record import (
-    COPY_DETAIL,
-    FINE_SIDE,
-    MOST_TURN,
-    REACH,
-    SAME_HEAD,
-    SIDE,
-)
+from headscope.audit_record import COPY_DETAIL, SAME_HEAD, SIDE
+from headscope.auditing.detail import Detail, shrink, unit_rows
 from headscope.console import track
 
 LEAST: Final = (0.75, 0.30)  # correlation and deviation of middle slices worth a closer look
 COPY: Final = 0.98  # least correlation of a copy
 SHIFTS: Final = (-2, -1, 0, 1, 2)  # slices by which the depth of a copy may be off
-LEAST_SIDE: Final = 48  # pixels; at 32, detail of different subjects of OASIS-2 reaches 0.71
-FINE_WIDTH: Final = 2.0  # pixels; structure smoother than this is taken away
-TURNS: Final = np.arange(-MOST_TURN, MOST_TURN + 0.1, 0.5)  # degrees
-INNER: Final = np.outer(*[tukey(FINE_SIDE, 0.2).astype(np.float32)] * 2)  # a frame is no head
+LEAST_SIDE: Final = 48  # pixels; at 32, detail of different subjects of OASIS-2 reaches 0.61
 FEWEST: Final = 8  # scans from which on their mean stands for a common head
 MOST_PAIRS: Final = 20_000  # that are looked at closely, at a few ms each
 MOST_LISTED: Final = 1000  # pairs that are listed; all are counted
 MOST_VISITS: Final = 300  # likewise of one person's
-DEPTHS: Final = (0.5, 0.25, 0.75)  # of the slices that are compared in detail
 MOST_SLICES: Final = 60_000  # held shrunk, at 4.6 kB each
 BLOCK: Final = 1024
 
@@ -133,21 +120,12 @@ def find_matches(
     people = np.unique(np.asarray(person), return_inverse=True)[1]
     likely, cut = _likely(heads, people)
     group = _group_numbers(groups, len(starts))
-    look = _Detail(pixels, starts, counts)
+    look = Detail(pixels, starts, counts, people, heads.plane)
     close = [_agreement(heads, a, b) for a, b in _tracked(likely) if group[a] != group[b]]
     graded = [_graded(look, agreement, correlation) for agreement in close]
     visits = [_graded(look, agreement, correlation) for agreement in _some_visits(heads, people)]
     pairs += sorted((match for match in graded if match.kind), key=lambda match: -match.detail)
     return Matches(pairs, visits, shared, cut, groups, picture, compared=True)
-
-
-def shrink(pixels: NDArray[np.uint8], side: int = SIDE) -> Floats:
-    """Return slices (n, H, W) averaged down to (n, side, side)."""
-    small = np.empty((len(pixels), side, side), dtype=np.float32)
-    for n, picture in enumerate(pixels):
-        resized = Image.fromarray(picture).convert("F").resize((side, side), Image.Resampling.BOX)
-        small[n] = np.asarray(resized)
-    return small
 
 
 def _number_pictures(pixels: NDArray[np.uint8]) -> Index:
@@ -203,22 +181,15 @@ def _describe(pixels: NDArray[np.uint8], starts: Index, counts: Index, plane: In
     unit = np.empty((len(rows), SIDE * SIDE), dtype=np.float32)
     blocks = range(0, len(rows), BLOCK)
     for start in track(blocks, "Shrinking slices", len(blocks)):
-        small = shrink(pixels[rows[start : start + BLOCK]])  # (n, 24, 24)
-        unit[start : start + BLOCK] = _unit(small.reshape(len(small), -1))
+        small = shrink(pixels[rows[start : start + BLOCK]], SIDE)  # (n, 24, 24)
+        unit[start : start + BLOCK] = unit_rows(small.reshape(len(small), -1))
     own = np.empty_like(unit) if len(starts) >= FEWEST else None
     if own is not None:
         depths = rank + plane[rows] * (1 + rank.max())
         for depth in np.unique(depths):
             here = depths == depth
-            own[here] = _unit(unit[here] - unit[here].mean(axis=0))
+            own[here] = unit_rows(unit[here] - unit[here].mean(axis=0))
     return _Heads(unit, own, first, kept, plane[starts + counts // 2])
-
-
-def _unit(rows: Floats) -> Floats:
-    """Scale rows to mean 0 and length 1; a row without any contrast becomes 0."""
-    rows = rows - rows.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 1e-6)
 
 
 def _likely(heads: _Heads, people: Index) -> tuple[list[tuple[int, int]], bool]:
@@ -284,46 +255,7 @@ def _tracked(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return pairs if len(pairs) < 100 else list(track(pairs, "Looking closer", len(pairs)))
 
 
-class _Detail:
-    """Compares the fine structure of slices, each read and transformed once for a while."""
-
-    def __init__(self, pixels: NDArray[np.uint8], starts: Index, counts: Index) -> None:
-        self._pixels = pixels
-        self._starts = starts
-        self._counts = counts
-        self._still = lru_cache(4096)(lambda row: self._spectra(row, np.zeros(1)))
-        self._turned = lru_cache(512)(lambda row: self._spectra(row, TURNS))
-
-    def __call__(self, a: int, b: int, shift: int) -> float:
-        """Return the mean over three depths of the best correlation over turns and moves."""
-        low, high = max(0, -shift), min(self._counts[a], self._counts[b] - shift)
-        depths = {low + int((high - low) * share) for share in DEPTHS}
-        return float(
-            np.mean(
-                [
-                    self._slices(self._starts[a] + k, self._starts[b] + k + shift)
-                    for k in sorted(depths)
-                ]
-            )
-        )
-
-    def _slices(self, a: int, b: int) -> float:
-        product = self._still(int(a)) * self._turned(int(b)).conj()  # (turns, 96, 49)
-        over_moves = fft.irfft2(product, s=(FINE_SIDE, FINE_SIDE))
-        near = np.r_[0 : REACH + 1, -REACH:0]
-        return float(over_moves[:, near[:, None], near].max())
-
-    def _spectra(self, row: int, turns: NDArray[np.float64]) -> NDArray[np.complex64]:
-        picture = Image.fromarray(shrink(self._pixels[row : row + 1], FINE_SIDE)[0])
-        turned = np.stack(
-            [np.asarray(picture.rotate(turn, Image.Resampling.BILINEAR)) for turn in turns]
-        )
-        fine = turned - ndimage.gaussian_filter(turned, (0, FINE_WIDTH, FINE_WIDTH))
-        fine *= INNER
-        return fft.rfft2(_unit(fine.reshape(len(fine), -1)).reshape(fine.shape))
-
-
-def _graded(look: _Detail, found: Agreement, correlation: float) -> Match:
+def _graded(look: Detail, found: Agreement, correlation: float) -> Match:
     a, b, value, deviation, shift = found
     detail = look(a, b, shift)
     kind = ""

@@ -18,7 +18,8 @@ from headscope.files import NO_ID
 from headscope.scans.dicom import is_dicom
 from headscope.scans.header import check_header, read_header, shape_text, squeezed
 from headscope.scans.volume import PLANES, ScanError, refusing, stored_files
-from headscope.slicing.extract import check_options, planes_of
+from headscope.slicing.spec import SliceSpec, planes_of
+from headscope.tables import Shown, Table
 
 BASE_BYTES: Final = 150 * 2**20  # a process with NumPy and pandas, before it reads a scan
 COPIES: Final = 2.5  # of the largest volume: its file, its voxels, what is drawn from them
@@ -33,8 +34,8 @@ SUFFIX_NAMES: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Inspection:
+@dataclass(frozen=True, eq=False, repr=False)
+class Inspection(Shown):
     """What a cohort holds.
 
     `classes` has a row a class (label, subjects, sessions, scans), `grids` a row for each format,
@@ -61,6 +62,14 @@ class Inspection:
             for name, value in vars(self).items()
         }
 
+    def tables(self) -> list[Table]:
+        """Return classes with what is worth knowing, then grids, then problems."""
+        frames = (("Files", self.grids), ("Problems", self.problems))
+        return [
+            Table.from_frame(self.layout, self.classes, [*self.notes, self.cost]),
+            *(Table.from_frame(title, frame) for title, frame in frames if len(frame)),
+        ]
+
     @property
     def cost(self) -> str:
         """One sentence on slices, disk and memory."""
@@ -81,7 +90,7 @@ class Facts:
 
 
 def inspect_data(
-    data: Path,
+    data: Path | str,
     *,
     plane: str = "axial",
     count: int = 30,
@@ -94,10 +103,16 @@ def inspect_data(
     ------
     InputError
         As `find_cohort`, or a plane, count or size is none.
+
+    Examples
+    --------
+    >>> inspection = hs.inspect("scans", count=4)
+    >>> inspection.subjects, inspection.slices
+    (12, 48)
     """
-    check_options(plane, count, size, "auto")
+    SliceSpec(plane, count, size)  # refuses options without meaning
     return inspect_cohort(
-        find_cohort(data, plane=plane, need_classes=False, **options), plane, count, size
+        find_cohort(Path(data), plane=plane, need_classes=False, **options), plane, count, size
     )
 
 

@@ -2,7 +2,8 @@
 
 A network learns what is easiest: a border, a grid size or a file format that goes with the class
 teaches it nothing about brains, and its accuracy on new subjects of the same cohort looks real.
-Each family of facts is given to a random forest alone, cross-validated by subject.
+Each family of facts is given to a random forest alone, cross-validated by subject; a head under
+several ids counts as one subject, or the forest would know it again and seem to tell its label.
 """
 
 import re
@@ -51,9 +52,17 @@ Floats = NDArray[np.float64]
 def find_shortcuts(
     facts: pd.DataFrame, label: NDArray[Any], person: NDArray[Any]
 ) -> list[Shortcut]:
-    """Return one `Shortcut` a family, of S scans with `label` and `person` (S,).
+    """Return one `Shortcut` per family of facts.
 
-    facts (S, F) holds columns "family: fact", numbers or text.
+    Parameters
+    ----------
+    facts
+        (S, F), one row per scan, in columns "family: fact" of numbers or text.
+    label
+        (S,) class of each scan.
+    person
+        (S,) whose head each scan shows: subjects of whom one is a duplicate of the other have the
+        same value. Scans of one stay in one fold, and count as one subject.
     """
     columns = {
         family: [name for name in facts.columns if name.startswith(f"{family}: ")]
@@ -232,7 +241,10 @@ def _shortcut(
     if len(sizes) < 2:
         return untried("too few", "not tried: there is one class")
     if sizes.min() < FEWEST:
-        note = f"not tried: a class has {sizes.min()} subjects, and {FEWEST} are needed"
+        note = (
+            f"not tried: a class has {sizes.min()} subjects, duplicates counted once, "
+            f"and {FEWEST} are needed"
+        )
         return untried("too few", note)
     probabilities = _cross_validated(numbers.to_numpy(float), label, person)
     auc, low, high = _auc_of_people(probabilities, label, person)

@@ -4,11 +4,19 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from headscope.errors import InputError, RunError
+
+RENAMED: Final = {  # option of version 0.1 → what it is now
+    "--architecture": "--architectures",
+    "--split": "--split-file (a file) or --splits (subject, slice)",
+    "--correlation": "--copy-threshold",
+    "--pseudonymise": "--pseudonym-key",
+    "--yes": "--accept-terms",
+}
 
 app = typer.Typer(
     name="headscope",
@@ -23,9 +31,9 @@ app = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
+        from headscope import __version__
 
-        print(f"headscope {version('headscope')}")
+        print(f"headscope {__version__}")
         raise typer.Exit
 
 
@@ -42,29 +50,34 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; a foreseen error is one sentence on stderr, never a traceback."""
-    # OpenMP's threads spin while they wait: beside other work that costs far more than it saves
+    """Run the command line; a foreseen error is one sentence on stderr, without a traceback."""
+    # OpenMP's threads spin while they wait, which costs more than it saves beside other work
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        _refuse_old_options(sys.argv[1:])
         app()
-    except InputError as error:
+    except (InputError, RunError) as error:
         print(error, file=sys.stderr)
-        sys.exit(2)
-    except RunError as error:
-        print(error, file=sys.stderr)
-        sys.exit(1)
-    except BrokenPipeError:  # the reader of stdout has had enough, as in '| head'
+        sys.exit(2 if isinstance(error, InputError) else 1)
+    except BrokenPipeError:  # the reader of stdout has closed it, as in '| head'
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"{error.filename or 'The system'}: {error.strerror or error}.", file=sys.stderr)
         sys.exit(1)
 
 
+def _refuse_old_options(arguments: list[str]) -> None:
+    for argument in arguments:
+        option = argument.partition("=")[0]
+        if option in RENAMED:
+            raise InputError(f"The option {option} is now {RENAMED[option]}.")
+
+
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Turn Ctrl-C into a promise: nothing is lost, and the same command goes on."""
+    """End at Ctrl-C with the assurance that nothing is lost: the same command continues."""
     try:
         yield
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from here.", file=sys.stderr)
+        print("\nStopped. The same command continues from here.", file=sys.stderr)
         raise typer.Exit(130) from None

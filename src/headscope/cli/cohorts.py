@@ -8,13 +8,15 @@ import typer
 
 from headscope.cli.app import app, resumable
 from headscope.cli.options import (
+    COHORT,
+    AsJson,
     Centre,
     Classes,
     Count,
     Data,
     Label,
     Plane,
-    Pseudonymise,
+    PseudonymKey,
     Size,
     Spacing,
     Strict,
@@ -23,10 +25,9 @@ from headscope.cli.options import (
     Volume,
     Where,
     Workers,
-    finding,
     given,
 )
-from headscope.cli.show import print_audit, print_table
+from headscope.cli.show import show, show_json
 from headscope.errors import InputError
 
 
@@ -41,31 +42,20 @@ def inspect(
     count: Count = None,
     size: Size = None,
     subject_pattern: SubjectPattern = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Say what a folder of scans holds: layout, subjects, classes, grids, problems, cost.
+    """Show what a folder of scans holds: layout, subjects, classes, grids, problems, cost.
 
     Example: headscope inspect scans --label Sex
     """
+    options = given(locals(), *COHORT, "plane", "count", "size")
     from headscope.auditing.inspect import inspect_data
 
-    found = inspect_data(
-        data,
-        **finding(label, classes, threshold, where, subject_pattern),
-        **given(plane=plane, count=count, size=size),
-    )
-    if json:
-        from json import dumps
-
-        print(dumps(found.as_dict(), indent=2))
-        return
-    print(f"{data}: {found.layout}")
-    for note in found.notes:
-        print(note)
-    for table in (found.classes, found.grids, found.problems):
-        if len(table):
-            print_table(table)
-    print(found.cost)
+    inspection = inspect_data(data, **options)
+    if as_json:
+        show_json(inspection.as_dict())
+    else:
+        show(inspection)
 
 
 @app.command(name="slice")
@@ -87,40 +77,27 @@ def slice_(
     spacing_mm: Spacing = None,
     volume: Volume = None,
     analyze_orientation: Annotated[
-        str | None, typer.Option(help="How files without orientation lie (LAS).")
+        str | None, typer.Option(help="Orientation of files that store none (LAS).")
     ] = None,
     subject_pattern: SubjectPattern = None,
-    pseudonymise: Pseudonymise = None,
+    pseudonym_key: PseudonymKey = None,
     strict: Strict = None,
     workers: Workers = None,
 ) -> None:
     """Take the mid-slices of every scan and store them, as pictures in class folders if asked.
 
-    Killed, the same command goes on where it stopped.
+    When it was stopped, the same command continues.
 
     Example: headscope slice scans slices --plane coronal --format png
     """
+    find = given(locals(), *COHORT)
+    names = ("plane", "count", "size", "centre", "spacing_mm", "volume", "analyze_orientation")
+    options = given(locals(), *names, "pseudonym_key", "strict", "workers")
     with resumable():
         from headscope.slicing.export import slice_data
 
-        slices = slice_data(
-            data,
-            out,
-            picture_format=None if picture_format == "store" else picture_format,
-            find=finding(label, classes, threshold, where, subject_pattern),
-            pseudonymise=pseudonymise,
-            strict=bool(strict),
-            **given(
-                plane=plane,
-                count=count,
-                size=size,
-                centre=centre,
-                spacing_mm=spacing_mm,
-                volume=volume,
-                analyze_orientation=analyze_orientation,
-                workers=workers,
-            ),
-        )
+        picture = None if picture_format == "store" else picture_format
+        slices = slice_data(data, out, picture_format=picture, find=find, **options)
     for note in slices.notes:
         print(note)
     print(f"Slices: {len(slices.pixels)} in {out}")
@@ -129,7 +106,7 @@ def slice_(
 @app.command()
 def simulate(
     out: Annotated[Path, typer.Argument(help="Folder to write the cohort in.")],
-    subjects: Annotated[int, typer.Option(help="How many subjects.", min=6)] = 80,
+    subjects: Annotated[int, typer.Option(help="Number of subjects.", min=6)] = 80,
     seed: Annotated[int, typer.Option(help="Seed.", min=0)] = 0,
     scan_format: Annotated[
         str, typer.Option("--format", help="nifti, analyze, nifti2, mgh; or mixed: the first two.")
@@ -145,20 +122,11 @@ def simulate(
 
     Example: headscope simulate cohort --subjects 40
     """
+    options = locals()
     from headscope.simulation.cohort import simulate_cohort
 
     with resumable():
-        cohort = simulate_cohort(
-            out,
-            subjects=subjects,
-            seed=seed,
-            scan_format=scan_format,
-            spacing_mm=spacing_mm,
-            effect=effect,
-            repeat_share=repeat_share,
-            workers=workers,
-        )
-    print(f"Simulated cohort: {cohort}")
+        print(f"Simulated cohort: {simulate_cohort(**options)}")
 
 
 @app.command()
@@ -174,47 +142,50 @@ def audit(
     where: Where = None,
     subject_pattern: SubjectPattern = None,
     plane: Plane = None,
-    count: Annotated[int, typer.Option(help="Slices a scan to compare.", min=1)] = 30,
-    correlation: Annotated[
+    count: Annotated[int, typer.Option(help="Slices per scan to compare.", min=1)] = 30,
+    copy_threshold: Annotated[
         float, typer.Option(help="Least correlation of a copy, at 24 by 24 pixels.")
     ] = 0.98,
     permutations: Annotated[
         int, typer.Option(help="Permutations of the labels, of an experiment's frozen runs.", min=1)
     ] = 200,
-    pseudonymise: Pseudonymise = None,
+    pseudonym_key: PseudonymKey = None,
     workers: Workers = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Look for duplicates, people under two ids, leaks between subsets, and shortcuts.
+    """Look for duplicates, subjects under two ids, leaks between subsets, and shortcuts.
 
-    Of an experiment with finished runs, also what their accuracy is worth: leak gap, permuted
-    labels, identity, dose of leakage (leakage.json). Ends with exit code 3 where something
-    serious is found.
+    For an experiment with finished runs it also measures what their accuracy is worth: leak gap,
+    permuted labels, re-identification and dose–response of leakage (leakage.json). Ends with exit
+    code 3 where a finding is serious.
 
     Example: headscope audit scans --label Sex
     """
+    names = ("plane", "count", "copy_threshold", "pseudonym_key", "workers")
+    options = given(locals(), *COHORT, *names)
     from headscope.analysis.leakage.stored import has_runs, stored_leakage
     from headscope.auditing.audit import audit as run_audit
     from headscope.cohort.pseudonyms import check_apart
     from headscope.reporting.chapters.audit import write_audit
+    from headscope.tables import Table
 
     inside = data if (data / "experiment.toml").is_file() else Path("headscope-audit")
     page = (out or inside) / "audit.html"
-    if pseudonymise is not None:
-        check_apart(pseudonymise, page.parent)
+    if pseudonym_key is not None:
+        check_apart(pseudonym_key, page.parent)
     with resumable():
-        result = run_audit(
-            data,
-            plane=plane or "axial",
-            count=count,
-            correlation=correlation,
-            workers=workers,
-            pseudonymise=pseudonymise,
-            **finding(label, classes, threshold, where, subject_pattern),
-        )
+        result = run_audit(data, **options)
         leakage = stored_leakage(data, permutations=permutations) if has_runs(data) else None
     write_audit(page, result)
-    print_audit(result, page, json_, leakage)
+    if as_json:
+        facts = {"page": str(page)} | ({} if leakage is None else {"leakage": leakage.to_dict()})
+        show_json(result.to_dict() | facts)
+    else:
+        show(result)
+        if leakage is not None:
+            rows = [(finding.check, finding.level, finding.text) for finding in leakage.findings]
+            show(Table("Accuracy", ("Check", "Outcome", "Found"), rows, leakage.notes))
+        print(f"Page: {page}")
     if result.serious or (leakage is not None and leakage.serious):
         raise typer.Exit(3)
 
@@ -228,19 +199,21 @@ def fetch(
     data_dir: Annotated[
         Path | None, typer.Option(help="Where nilearn keeps its data (NILEARN_DATA).")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Agree to the terms shown.")] = False,
+    accept_terms: Annotated[
+        bool, typer.Option("--accept-terms", help="Accept the terms shown.")
+    ] = False,
 ) -> None:
-    """Fetch a public cohort through nilearn, once its terms are agreed to.
+    """Fetch a public cohort through nilearn, once its terms are accepted.
 
     Example: headscope fetch oasis-vbm --out oasis
     """
+    options = given(locals(), "subjects", "tissue", "data_dir")
     from headscope.simulation.oasis_vbm import OASIS_TERMS, fetch_oasis_vbm
 
     if name != "oasis-vbm":
         raise InputError(f"There is nothing to fetch of the name {name!r}: choose oasis-vbm.")
     print(OASIS_TERMS)
-    agreed = yes or (sys.stdin.isatty() and typer.confirm("Do you agree to these terms?"))
-    cohort = fetch_oasis_vbm(
-        out or Path(name), agreed=agreed, subjects=subjects, tissue=tissue, data_dir=data_dir
-    )
+    if not accept_terms and sys.stdin.isatty():
+        accept_terms = typer.confirm("Do you accept these terms?")
+    cohort = fetch_oasis_vbm(out or name, accept_terms=accept_terms, **options)
     print(f"Cohort: {cohort}\nNext: headscope inspect {cohort}")

@@ -8,12 +8,13 @@ import typer
 
 from headscope.cli.app import app, resumable
 from headscope.cli.options import (
+    AsJson,
     Centre,
     Classes,
     Count,
     Label,
     Plane,
-    Pseudonymise,
+    PseudonymKey,
     Size,
     Spacing,
     Strict,
@@ -22,12 +23,9 @@ from headscope.cli.options import (
     Volume,
     Where,
     Workers,
-    class_values,
     given,
-    names,
-    split_settings,
 )
-from headscope.cli.show import conclude, print_estimate, print_prediction
+from headscope.cli.show import conclude, show, show_estimate, show_json
 from headscope.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -45,7 +43,7 @@ def demo(
 
     Example: headscope demo --out first-look
     """
-    print("The demo's cohort is simulated: no figure in it says anything about real brains.")
+    print("The demo's cohort is simulated: no score in it says anything about real brains.")
     with resumable():
         from headscope.experiment.demo import demo as run_demo
 
@@ -78,8 +76,8 @@ def run(
     subject_pattern: SubjectPattern = None,
     volume: Volume = None,
     strict: Strict = None,
-    pseudonymise: Pseudonymise = None,
-    architecture: Annotated[
+    pseudonym_key: PseudonymKey = None,
+    architectures: Annotated[
         str | None,
         typer.Option(help="Networks, by comma: resnet101,timm/NAME (tf_efficientnet_lite0)."),
     ] = None,
@@ -91,11 +89,10 @@ def run(
     ] = None,
     splits: Annotated[
         str | None,
-        typer.Option(
-            "--splits",
-            "--split",
-            help="subject (default) and, as in the paper, slice; by comma. Or a split file.",
-        ),
+        typer.Option(help="subject (default) and, as in the paper, slice; by comma."),
+    ] = None,
+    split_file: Annotated[
+        Path | None, typer.Option(help="A split made elsewhere: subject_id and subset.")
     ] = None,
     folds: Annotated[int | None, typer.Option(help="Folds, each tested once, by --splits.")] = None,
     balance: Annotated[
@@ -104,60 +101,33 @@ def run(
     seeds: Annotated[str | None, typer.Option(help="Seeds, by comma (0).")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs (20).")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Initial rate (0.001).")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Slices a batch (32).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Slices per batch (32).")] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu or cuda.")] = None,
     workers: Workers = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any other setting, as key=value.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the runs with their time and disk, no more.")
+        bool, typer.Option("--dry-run", help="Print the runs with their time and disk only.")
     ] = False,
 ) -> None:
     """Train the grid of networks, regimes, splits and seeds, and report on it.
 
-    The same command goes on where it was stopped and does nothing twice. What is set here wins
+    The same command continues where it was stopped and does nothing twice. What is set here wins
     over a TOML file, in each of its rows too.
 
-    Example: headscope run scans --architecture resnet101 --regimes frozen,finetune --out first
+    Example: headscope run scans --architectures resnet101 --regimes frozen,finetune --out first
     """
+    options = locals()
     from headscope.experiment.config import parse_change
 
-    changes = given(
-        data=data,
-        out=out,
-        label=label,
-        classes=class_values(classes),
-        threshold=threshold,
-        where=where,
-        plane=plane,
-        count=count,
-        size=size,
-        centre=centre,
-        spacing_mm=spacing_mm,
-        subject_pattern=subject_pattern,
-        volume=volume,
-        strict=strict,
-        pseudonymise=pseudonymise,
-        architectures=names(architecture),
-        weights=weights,
-        regimes=names(regimes),
-        **split_settings(splits),
-        folds=folds,
-        balance=names(balance),
-        seeds=names(seeds),
-        epochs=epochs,
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        device=device,
-        workers=workers,
-    )
+    changes = given(options, *(options.keys() - {"source", "set_", "dry_run"}))
     changes |= dict(parse_change(text) for text in set_ or [])
     config = _config(source, changes)
     if dry_run:
         from headscope.experiment.estimate import estimate
 
-        print_estimate(estimate(config), config.out)
+        show_estimate(estimate(config), config.out)
         return
     with resumable():
         from headscope.experiment.run import run as run_experiment
@@ -169,7 +139,7 @@ def run(
 def report(
     experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
 ) -> None:
-    """Write table, figures and HTML page of an experiment anew from its records.
+    """Write table, figures and HTML page of an experiment again, from its records.
 
     Example: headscope report headscope-demo
     """
@@ -182,19 +152,23 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A finished run: EXPERIMENT/runs/NAME.")],
     scans: Annotated[list[Path], typer.Argument(metavar="SCAN...", help="Scans, DICOM folders.")],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Slice new scans as a run did, and print what its network says of each slice and scan.
+    """Slice new scans as a run did, and print its network's prediction for each slice and scan.
 
-    Needs the run's folder alone. Each SCAN stands for itself; in a folder, every scan counts. A
-    ready slice of another plane than the run's is refused, where its plane is known.
+    Needs the run's folder alone. Each SCAN is predicted alone; of a folder, every scan. A ready
+    slice of another plane than the run's is refused, where its plane is known.
 
     Example: headscope predict first/runs/resnet101-finetune-subject-seed0 new.nii.gz
     """
     with resumable():
         from headscope.experiment.predict import predict as predict_scans
 
-        print_prediction(predict_scans(run, scans, device=device), json_)
+        prediction = predict_scans(run, scans, device=device)
+        if as_json:
+            show_json(prediction.as_dict())
+        else:
+            show(prediction)
 
 
 def _config(source: Path, changes: dict[str, Any]) -> "Config":
@@ -202,10 +176,10 @@ def _config(source: Path, changes: dict[str, Any]) -> "Config":
     from headscope.experiment.config import find_config, make_config, read_config
 
     if source.suffix == ".toml":
-        found = find_config(source)
-        if found != source:
-            print(f"{source}: the one that comes with headscope, {found}")
-        return read_config(found, changes)
+        path = find_config(source)
+        if path != source:
+            print(f"{source}: the one that comes with headscope, {path}")
+        return read_config(path, changes)
     if "data" in changes:
         raise InputError(
             f"The scans are named twice, {source} and --data {changes['data']}: give one of them."
@@ -214,12 +188,12 @@ def _config(source: Path, changes: dict[str, Any]) -> "Config":
 
 
 def _conclude(start: Callable[[], Path]) -> None:
-    """Run an experiment and report on it, on the runs that stand where others failed."""
+    """Run an experiment and report on it; where runs failed, on those that finished."""
     from headscope.experiment.run import RunsFailed
 
     try:
         conclude(start())
     except RunsFailed as failed:
-        if failed.stand:
+        if failed.finished:
             conclude(failed.experiment)
         raise RunError(failed.summary) from None

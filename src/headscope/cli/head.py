@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headscope.cli.app import app
-from headscope.cli.options import names
+from headscope.cli.options import AsJson, names
+from headscope.cli.show import show, show_json
 from headscope.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from headscope.analysis.representation.collapse import Collapse
     from headscope.analysis.representation.features import FeatureAnalysis
     from headscope.models.checkpoint import Head
+    from headscope.tables import Table
 
 
 @app.command()
@@ -23,14 +25,14 @@ def head(
         typer.Argument(help=".safetensors, .pth, .pt, .ckpt, .bin, head.npz or a run directory."),
     ],
     layer: Annotated[
-        str | None, typer.Option(help="Name of the final layer, as in fc (found if left out).")
+        str | None, typer.Option(help="Name of the final layer, as in fc (default: found).")
     ] = None,
     initial: Annotated[
         Path | None, typer.Option(help="The same network before training, for the null.")
     ] = None,
     classes: Annotated[str | None, typer.Option(help="Names of the classes, by comma.")] = None,
     pairs: Annotated[
-        str | None, typer.Option(help="Pairs of rows, by comma: 0-1,3-7 (all of 10 classes).")
+        str | None, typer.Option(help="Pairs of class rows: 0-1,3-7 (all of 10 classes).")
     ] = None,
     features: Annotated[
         Path | None,
@@ -39,38 +41,44 @@ def head(
     out: Annotated[
         Path | None, typer.Option(help="Folder for tables, figures (PNG, SVG) and JSON.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Analyse the final layer of anyone's network, without its data.
 
     Nothing in the file is executed, and no tensor but the final layer's is read. Without
-    --initial the null prediction takes the sum of the rows as observed; with it an unknown weight
-    decay is estimated. Whether two of several classes are related is judged for a frozen run
-    alone, whose head is trained again on permuted labels.
+    --initial the null prediction takes the sum of the class rows as observed; with it an unknown
+    weight decay is estimated. Whether two of several classes are related is tested for a frozen
+    run only, whose head is trained again on permuted labels.
 
     Example: headscope head resnet50.pth --initial before.pth --classes NC,AD --out head
     """
-    import json as encoder
-
     from headscope.models.checkpoint import read_head
     from headscope.reporting.head import head_facts, write_head
 
-    found = read_head(checkpoint, layer)
-    analysis = _analyse(found, layer, initial, names(classes), _read_pairs(pairs))
-    seen, carried = _look_at(features, found, analysis) if features else ((), ())
-    facts = {"file": str(found.path), "layer": found.layer} | head_facts(analysis, seen, carried)
-    title = found.path.stem if found.path.name != "head.npz" else found.path.parent.name
+    layer_read = read_head(checkpoint, layer)
+    class_names = names(classes) if classes else None
+    analysis = _analyse(layer_read, layer, initial, class_names, _read_pairs(pairs))
+    results, contributions = (
+        _analyse_features(features, layer_read, analysis) if features else ((), ())
+    )
+    path = layer_read.path
+    facts = {"file": str(path), "layer": layer_read.layer}
+    facts |= head_facts(analysis, results, contributions)
+    title = path.stem if path.name != "head.npz" else path.parent.name
     written = write_head(analysis, facts, out, title) if out else []
-    if json:
-        print(encoder.dumps(facts, indent=2, allow_nan=False))
+    if as_json:
+        show_json(facts)
         return
-    _print(found, analysis, seen, carried)
+    show(f"{path}  layer {layer_read.layer}", *([layer_read.note] if layer_read.note else []))
+    show(analysis)
+    if results:
+        show(_contribution_table(contributions), *results)
     if written:
         print(f"Tables, figures and JSON: {out}")
 
 
 def _analyse(
-    found: "Head",
+    layer_read: "Head",
     layer: str | None,
     initial: Path | None,
     classes: list[str] | None,
@@ -81,25 +89,29 @@ def _analyse(
     from headscope.models.checkpoint import read_head
     from headscope.record import Run
 
-    shrinkage, learned, start = None, None, found.initial_weight
-    run = Run(found.path.parent)
-    if found.path.name == "head.npz" and run.finished:
+    shrinkage, learned, start = None, None, layer_read.initial_weight
+    run = Run(layer_read.path.parent)
+    if layer_read.path.name == "head.npz" and run.finished:
         shrinkage, learned = run_shrinkage(run), learned_null(run)
     if initial is not None:
-        layer = layer or (None if found.path.suffix == ".npz" else found.layer)
+        layer = layer or (None if layer_read.path.suffix == ".npz" else layer_read.layer)
         start, shrinkage = read_head(initial, layer).weight, None
-    named = classes or found.class_names
     return head_analysis(
-        found.weight, found.bias, start,
-        class_names=named, pairs=pairs, shrinkage=shrinkage, learned=learned,
-    )  # fmt: skip
+        layer_read.weight,
+        layer_read.bias,
+        start,
+        class_names=classes or layer_read.class_names,
+        pairs=pairs,
+        shrinkage=shrinkage,
+        learned=learned,
+    )
 
 
-def _look_at(
-    path: Path, found: "Head", head: "HeadAnalysis"
+def _analyse_features(
+    path: Path, layer_read: "Head", head: "HeadAnalysis"
 ) -> "tuple[tuple[FeatureAnalysis, Collapse], tuple[LogitContribution, ...]]":
     """Analyse the features that the layer read: the test slices, where subsets are named."""
-    from headscope.analysis.final_layer.layer import logit_contributions
+    from headscope.analysis.final_layer.contributions import logit_contributions
     from headscope.analysis.representation.collapse import collapse_analysis
     from headscope.analysis.representation.features import feature_analysis
     from headscope.models.checkpoint import read_arrays
@@ -107,57 +119,36 @@ def _look_at(
     arrays: dict[str, Any] = read_arrays(path, ("features", "label", "subject_id"))
     subset = ""
     if "subset" in arrays and (arrays["subset"] == "test").any():
-        subset, kept = "test", arrays["subset"] == "test"
-        rows = len(kept)
-        arrays = {name: each[kept] for name, each in arrays.items() if len(each) == rows}
-    read, label = arrays["features"].astype("float64"), arrays["label"]
-    names = list(head.class_names)
-    by_class = logit_contributions(found.weight, read, label, class_names=names, most=5)
-    logits = read @ found.weight.T + (0 if found.bias is None else found.bias)  # (N, K)
-    seen = feature_analysis(
-        read, logits, label, arrays["subject_id"], arrays.get("session_id"),
-        class_names=names, title=str(path.name), subset=subset,
-    )  # fmt: skip
-    collapsed = collapse_analysis(
-        read, label, found.weight, found.bias, class_names=names, title=seen.title, subset=subset
-    )
-    return (seen, collapsed), by_class
+        subset, tested = "test", arrays["subset"] == "test"
+        arrays = {n: values[tested] for n, values in arrays.items() if len(values) == len(tested)}
+    features, label = arrays["features"].astype("float64"), arrays["label"]
+    weight, bias = layer_read.weight, layer_read.bias
+    shared: dict[str, Any] = {"class_names": list(head.class_names)}
+    contributions = logit_contributions(weight, features, label, most=5, **shared)
+    logits = features @ weight.T + (0 if bias is None else bias)  # (N, K)
+    shared |= {"title": path.name, "subset": subset}
+    subjects, sessions = arrays["subject_id"], arrays.get("session_id")
+    analysis = feature_analysis(features, logits, label, subjects, sessions, **shared)
+    return (analysis, collapse_analysis(features, label, weight, bias, **shared)), contributions
 
 
-def _print(
-    found: "Head",
-    head: "HeadAnalysis",
-    seen: "tuple[FeatureAnalysis, Collapse] | tuple[()]",
-    carried: "tuple[LogitContribution, ...]",
-) -> None:
-    import sys
+def _contribution_table(contributions: "tuple[LogitContribution, ...]") -> "Table":
+    from headscope.tables import Table
 
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
-    console.print(Text.assemble((str(found.path), "bold"), f"  layer {found.layer}"))
-    if found.note:
-        console.print(Text(found.note))
-    console.print(head)
-    if seen:
-        from headscope.tables import Table
-
-        rows = [(c.class_name, str(c.feature), c.contribution, c.weight) for c in carried]
-        columns = ("class", "feature", "contribution", "weight")
-        console.print(Table("Features that carry the logits", columns, rows))
-        console.print(*seen, sep="\n")
+    rows = [(c.class_name, str(c.feature), c.contribution, c.weight) for c in contributions]
+    columns = ("class", "feature", "contribution", "weight")
+    return Table("Features that carry the logits", columns, rows)
 
 
 def _read_pairs(text: str | None) -> list[tuple[int, int]] | None:
     if text is None:
         return None
     pairs = []
-    for part in names(text) or []:
+    for part in names(text):
         first, _, second = part.partition("-")
         if not (first.strip().isdigit() and second.strip().isdigit()):
-            raise InputError(f"--pairs takes rows as in 0-1,3-7; {part!r} is not of that form.")
+            raise InputError(f"--pairs takes class rows as in 0-1,3-7, not {part!r}.")
         pairs.append((int(first), int(second)))
     if not pairs:
-        raise InputError("--pairs names no pair; it takes rows as in 0-1,3-7.")
+        raise InputError("--pairs names no pair; it takes class rows as in 0-1,3-7.")
     return pairs

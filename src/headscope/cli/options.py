@@ -1,7 +1,7 @@
 """Options that several commands share, and how their text is read."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -23,7 +23,7 @@ SubjectPattern = Annotated[
     typer.Option(help="Regular expression whose first group is the subject id in a file's path."),
 ]
 Volume = Annotated[int | None, typer.Option(help="Which volume of 4-D files, from 0.")]
-Pseudonymise = Annotated[
+PseudonymKey = Annotated[
     Path | None,
     typer.Option(help="Key file (made if absent): ids become keyed hashes in all that is written."),
 ]
@@ -34,63 +34,47 @@ Where = Annotated[str | None, typer.Option(help='Scans to keep: "Age > 60 and M/
 Plane = Annotated[
     str | None, typer.Option(help="axial (default), coronal, sagittal, or all three.")
 ]
-Count = Annotated[int | None, typer.Option(help="Mid-slices a scan (30).")]
+Count = Annotated[int | None, typer.Option(help="Mid-slices per scan (30).")]
 Size = Annotated[int | None, typer.Option(help="Side of a slice in pixels (224).")]
 Centre = Annotated[
     str | None,
-    typer.Option(help="Where the slices lie: auto, volume, foreground, vertex:70mm."),
+    typer.Option(help="Centre of the slices: auto, volume, foreground, vertex:70mm."),
 ]
 Spacing = Annotated[
-    float | None, typer.Option(help="Slices so many mm apart (default: consecutive).")
+    float | None, typer.Option(help="Distance of slices in mm (default: consecutive).")
 ]
 Workers = Annotated[int | None, typer.Option(help="Processes that slice (all cores).", min=1)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+COHORT: Final = ("label", "classes", "threshold", "where", "subject_pattern")
+LISTS: Final = ("architectures", "regimes", "splits", "balance", "seeds")
 
 
-def given(**options: Any) -> dict[str, Any]:
-    """Return the options that were given; the rest keep their defaults."""
-    return {name: value for name, value in options.items() if value is not None}
+def given(options: dict[str, Any], *wanted: str) -> dict[str, Any]:
+    """Return those of the `wanted` options that were given, lists and classes read from text."""
+    values = {name: options[name] for name in wanted if options[name] is not None}
+    for name in LISTS:
+        if name in values:
+            values[name] = names(values[name])
+    if "classes" in values:
+        values["classes"] = class_values(values["classes"])
+    return values
 
 
-def finding(
-    label: str | None,
-    classes: str | None,
-    threshold: float | None,
-    where: str | None,
-    subject_pattern: str | None,
-) -> dict[str, Any]:
-    """Return the options by which scans and classes are found, as `find_cohort` takes them."""
-    return {
-        "label": label,
-        "classes": class_values(classes),
-        "threshold": threshold,
-        "where": where,
-        "subject_pattern": subject_pattern,
-    }
-
-
-def split_settings(text: str | None) -> dict[str, Any]:
-    """Read --splits: kinds by comma, or a file of a split made elsewhere."""
-    if text is not None and text.lower().endswith((".tsv", ".csv")):
-        return {"split_file": Path(text)}
-    return {"splits": names(text)}
-
-
-def names(text: str | None) -> list[str] | None:
+def names(text: str) -> list[str]:
     """Read a list by comma."""
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def class_values(text: str | None) -> dict[str, list[str]] | None:
+def class_values(text: str) -> dict[str, list[str]]:
     """Read 'AD=Demented,NC=Nondemented'; 'AD=Demented|Converted' joins two values."""
-    if text is None:
-        return None
     classes: dict[str, list[str]] = {}
     for part in text.split(","):
         name, equals, values = part.partition("=")
         if not equals or not name.strip() or not values.strip():
             raise InputError(
-                f"--classes takes NAME=VALUE by comma, as in AD=Demented,NC=Nondemented; "
-                f"{part!r} is not of that form."
+                f"--classes takes NAME=VALUE by comma, as in AD=Demented,NC=Nondemented, "
+                f"not {part!r}."
             )
         classes[name.strip()] = [value.strip() for value in values.split("|")]
     return classes

@@ -1,16 +1,16 @@
-"""The settings of an experiment: TOML in and out, each value checked with the valid ones named."""
+"""The settings of an experiment: read from and written to TOML, each value checked."""
 
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -20,37 +20,21 @@ from pydantic import (
 
 from headscope.errors import InputError
 from headscope.files import write_text
+from headscope.slicing.spec import SliceSpec
+from headscope.training.recipe import Number, Positive, Recipe, Whole
 
 SplitKind = Literal["subject", "slice"]
-Device = Literal["auto", "cpu", "cuda"]
-Schedule = Literal["step", "cosine"]
-Select = Literal["final", "best"]
-PATHS = ("data", "out", "cache", "split_file", "pseudonymise", "weights")
+PATHS = ("data", "out", "cache", "split_file", "pseudonym_key", "weights")
+RENAMED = {"pseudonymise": "pseudonym_key"}  # setting of 0.1 → what it is now
 WEIGHT_WORDS = ("pretrained", "random")
-
-
-def _no_truth(value: Any) -> Any:
-    """Refuse true and false, which would pass for 1 and 0."""
-    if isinstance(value, bool):
-        raise ValueError("should be a number")
-    return value
-
-
-Whole = Annotated[int, BeforeValidator(_no_truth)]
-Number = Annotated[float, BeforeValidator(_no_truth)]
-Positive = Annotated[Whole, Field(ge=1)]
-Rate = Annotated[Number, Field(gt=0)]
-Decay = Annotated[Number, Field(ge=0)]
-Momentum = Annotated[Number, Field(ge=0, lt=1)]
-Factor = Annotated[Number, Field(gt=0, le=1)]
-Degrees = Annotated[Number, Field(ge=0, le=180)]
-Share = Annotated[Number, Field(ge=0, lt=1)]
+RECIPE = tuple(field.name for field in fields(Recipe))
+ROW_RECIPE = tuple(name for name in RECIPE if name not in ("precision", "compile"))
 
 
 class Row(BaseModel):
     """One row of the table: a regime of an architecture, where it differs from the rest.
 
-    What is left out is taken from the experiment's own settings.
+    Settings that it leaves out, those of its recipe too, are those of the experiment.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,24 +45,21 @@ class Row(BaseModel):
     weights: str | None = None
     head_init: str | None = None
     splits: tuple[SplitKind, ...] | None = None
-    epochs: Positive | None = None
-    learning_rate: Rate | None = None
-    head_learning_rate: Rate | None = None
-    batch_size: Positive | None = None
-    momentum: Momentum | None = None
-    weight_decay: Decay | None = None
-    schedule: Schedule | None = None
-    drop_every: Positive | None = None
-    drop_factor: Factor | None = None
-    select: Select | None = None
-    augment_flip: bool | None = None
-    augment_rotate_deg: Degrees | None = None
-    augment_jitter: Share | None = None
-    probe_epochs: Positive | None = None
+    recipe: Recipe = Recipe()
 
 
 class Config(BaseModel):
-    """Every setting of an experiment; `headscope run --help` and docs/models.md explain them."""
+    """Every setting of an experiment; `headscope run --help` and docs/models.md explain them.
+
+    The settings of a training (`Recipe`) are given by their own names, as in a TOML file; `recipe`
+    holds them.
+
+    Examples
+    --------
+    >>> config = hs.Config(data="scans", regimes=["frozen", "finetune"], epochs=5)
+    >>> config.recipe.epochs, config.out.name
+    (5, 'headscope-experiment')
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -90,7 +71,7 @@ class Config(BaseModel):
     threshold: Number | None = None
     where: str | None = None
     subject_pattern: str | None = None
-    pseudonymise: Path | None = None
+    pseudonym_key: Path | None = None
     # slices
     plane: Literal["axial", "coronal", "sagittal", "all"] = "axial"
     count: Positive = 30
@@ -107,37 +88,36 @@ class Config(BaseModel):
     folds: Annotated[Whole, Field(ge=2)] | None = None
     balance: tuple[str, ...] = ()
     split_file: Path | None = None
-    # networks
+    # networks and their training
     architectures: tuple[str, ...] = ("tf_efficientnet_lite0",)
     weights: str = "pretrained"
     head_init: str = "glorot"
     regimes: tuple[str, ...] = ("frozen", "finetune", "scratch")
+    recipe: Recipe = Recipe()
     rows: tuple[Row, ...] = ()
-    # training
-    epochs: Positive = 20
-    learning_rate: Rate = 0.001
-    head_learning_rate: Rate = 1.0
-    batch_size: Positive = 32
-    momentum: Momentum = 0.9
-    weight_decay: Decay = 1e-4
-    schedule: Schedule = "step"
-    drop_every: Positive = 10
-    drop_factor: Factor = 0.9
-    select: Select = "final"
-    augment_flip: bool = False
-    augment_rotate_deg: Degrees = 0.0
-    augment_jitter: Share = 0.0
-    probe_epochs: Positive | None = None
-    # figures and record
+    # scores and record
     aggregate: Literal["mean", "logits", "vote"] = "mean"
     permutations: Annotated[Whole, Field(ge=0)] = 0
     keep_model: bool = True
     cache: Path | None = None
-    # machine
-    device: Device = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    compile: bool = False
+    # device
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Positive | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_recipes(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Put the settings of a training into recipes; those of a row come first in the row."""
+        recipe, rows = settings.get("recipe"), settings.get("rows")
+        rows = rows if isinstance(rows, list | tuple) else []
+        tables = [recipe, *(row.get("recipe") for row in rows if isinstance(row, Mapping))]
+        if any(table is not None and not isinstance(table, Recipe) for table in tables):
+            raise ValueError("the settings of a training have no table: give each by its name")
+        common = (asdict(recipe) if recipe else {}) | _pick(settings, RECIPE)
+        gathered = {name: value for name, value in settings.items() if name not in RECIPE}
+        if rows:
+            gathered["rows"] = [_gather_row(row, common) for row in rows]
+        return gathered | {"recipe": common}
 
     @field_validator("splits", "seeds", "architectures", "regimes")
     @classmethod
@@ -155,16 +135,42 @@ class Config(BaseModel):
 
     @property
     def cache_folder(self) -> Path:
-        """Where the features of frozen backbones lie: the experiment's own folder, or a shared."""
+        """The folder of the features of frozen backbones: the experiment's own, or a shared one."""
         return self.cache or self.out / "cache"
 
+    @property
+    def slice_spec(self) -> SliceSpec:
+        """How slices are taken."""
+        return SliceSpec.from_settings(dict(self))
+
     def save(self, path: Path) -> None:
-        """Write the settings as TOML, with paths from the file's folder, as they are read again."""
+        """Write the settings as TOML, with paths relative to the file's folder."""
         settings = self.model_dump(mode="json", exclude_none=True)
+        common = settings.pop("recipe")
+        for row in settings["rows"]:
+            recipe = row.pop("recipe")
+            row |= {name: value for name, value in recipe.items() if value != common.get(name)}
+        settings |= common
         for part in (settings, *settings["rows"]):
             for key in _paths(part):
                 part[key] = os.path.relpath(part[key], path.parent)
         write_text(path, tomli_w.dumps(settings))
+
+
+SETTINGS = (*(name for name in Config.model_fields if name != "recipe"), *RECIPE)
+ROW_SETTINGS = (*(name for name in Row.model_fields if name != "recipe"), *ROW_RECIPE)
+
+
+def _gather_row(row: Any, common: Mapping[str, Any]) -> Any:
+    """Return a row's settings with a recipe: its own settings, or else those of `common`."""
+    if not isinstance(row, Mapping) or "recipe" in row:
+        return row
+    other = {name: value for name, value in row.items() if name not in ROW_RECIPE}
+    return other | {"recipe": {**common, **_pick(row, ROW_RECIPE)}}
+
+
+def _pick(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: settings[name] for name in names if settings.get(name) is not None}
 
 
 def make_config(**settings: Any) -> Config:
@@ -182,27 +188,27 @@ def make_config(**settings: Any) -> Config:
 
 
 def read_config(path: Path, changes: Mapping[str, Any]) -> Config:
-    """Read settings from a TOML file; `changes` win over what stands there, in its rows too.
+    """Read settings from a TOML file; `changes` win over those in it, in its rows too.
 
     Paths in the file are taken from the file's own folder.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist, or is no file.")
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as TOML: {error}.") from None
-    rows = found.get("rows")
+    rows = settings.get("rows")
     if rows and {"regimes", "architectures"} & changes.keys():
         raise InputError(f"{path} has rows that name what trains: change them there.")
     tables = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-    for table in (found, *tables):
+    for table in (settings, *tables):
         table |= {key: str(path.parent / table[key]) for key in _paths(table)}
-    for row in tables:  # what is said on the command line holds for every row
-        for key in Row.model_fields.keys() & changes.keys():
+    for row in tables:  # the command line holds for every row
+        for key in set(ROW_SETTINGS) & changes.keys():
             row.pop(key, None)
     try:
-        return make_config(**(found | dict(changes)))
+        return make_config(**(settings | dict(changes)))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -212,7 +218,7 @@ def find_config(path: Path) -> Path:
 
     It holds the twelve rows of the paper's Table 2.
     """
-    packaged = Path(__file__).parent / "paper.toml"
+    packaged = Path(__file__).parents[1] / "paper.toml"
     return packaged if path == Path(packaged.name) and not path.exists() else path
 
 
@@ -248,7 +254,9 @@ def _sentence(error: ValidationError, settings: Mapping[str, Any]) -> str:
     first = error.errors()[0]
     place, where = _place(first["loc"], settings)
     if first["type"] == "extra_forbidden":
-        valid = list(Row.model_fields if place else Config.model_fields)
+        valid = ROW_SETTINGS if place else SETTINGS
+        if first["loc"][-1] in RENAMED:
+            return f"{place}The setting {where} is now {RENAMED[str(first['loc'][-1])]!r}."
         close = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"{place}Unknown setting {where}: {hint}Valid settings: {', '.join(valid)}."
@@ -265,8 +273,8 @@ def _sentence(error: ValidationError, settings: Mapping[str, Any]) -> str:
 
 
 def _place(loc: tuple[int | str, ...], settings: Mapping[str, Any]) -> tuple[str, str]:
-    """Say where a setting stands: ("Row 2 (frozen): ", "'epochs'"), ("", "2nd of 'ratio'")."""
-    place, parts = "", list(loc)
+    """Say where a setting is: ("Row 2 (frozen): ", "'epochs'"), ("", "2nd of 'ratio'")."""
+    place, parts = "", [part for part in loc if part != "recipe"]
     if len(parts) > 1 and parts[0] == "rows" and isinstance(parts[1], int):
         row = settings["rows"][parts[1]]
         named = isinstance(row, Mapping) and (row.get("name") or row.get("regime"))

@@ -1,5 +1,6 @@
-"""The main job on a simulated cohort: no network, no accelerator, no data of one's own."""
+"""The main job on a simulated cohort, without network, GPU or data."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from headscope.errors import InputError
@@ -11,7 +12,7 @@ SUBJECTS = 120
 
 
 def demo_config(out: Path, *, seed: int = 0) -> Config:
-    """Return the demo's settings: three regimes on unseen subjects, and frozen on mixed slices."""
+    """Return the settings: three regimes on unseen subjects, and frozen on mixed slices."""
     rows = (
         {"regime": "frozen", "splits": ("subject", "slice"), "epochs": 40, "learning_rate": 0.01},
         {"regime": "finetune", "splits": ("subject",), "epochs": 8, "learning_rate": 0.01},
@@ -28,16 +29,22 @@ def demo_config(out: Path, *, seed: int = 0) -> Config:
     )
 
 
-def demo(out: Path, *, subjects: int = SUBJECTS, seed: int = 0, epochs: int | None = None) -> Path:
+def demo(
+    out: Path | str, *, subjects: int = SUBJECTS, seed: int = 0, epochs: int | None = None
+) -> Path:
     """Simulate a cohort in `out`/cohort, run the main job on it and return the experiment.
 
-    `epochs` replaces every row's own number of epochs.
+    `epochs` replaces the number of epochs of every row.
     """
+    out = Path(out)
     config = demo_config(out, seed=seed)
     if epochs is not None:
-        rows = tuple(row.model_copy(update={"epochs": epochs}) for row in config.rows)
+        rows = tuple(
+            row.model_copy(update={"recipe": replace(row.recipe, epochs=epochs)})
+            for row in config.rows
+        )
         config = config.model_copy(update={"rows": rows})
     if (out / "experiment.toml").exists() and not (out / "cohort" / "simulation.json").exists():
-        raise InputError(f"{out} holds another experiment: --out names a folder of the demo's own.")
+        raise InputError(f"{out} holds another experiment: name a new folder by --out.")
     simulate_cohort(out / "cohort", subjects=subjects, seed=seed)
     return run(config)

@@ -17,15 +17,17 @@ from headscope.errors import InputError
 from headscope.experiment.config import Config
 from headscope.experiment.plan import Plan
 from headscope.files import NO_ID, write_json, write_table
-from headscope.slicing.write import SliceSet, write_slices
+from headscope.slicing.store import SliceSet
+from headscope.slicing.write import write_slices
 from headscope.splits.assign import make_split
-from headscope.splits.files import balance_of, check_ids, ensure_split
+from headscope.splits.balance import balance_of
+from headscope.splits.files import check_ids, ensure_split
 
 Subsets = NDArray[np.str_]
 
 
 def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> Cohort:
-    """Find the scans, and see whether they can be split as asked; say what was found.
+    """Find the scans, check that they can be split as asked, and print the notes on them.
 
     Without `write` nothing is written, no key of pseudonyms either.
     """
@@ -45,33 +47,27 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
             make_split(cohort.scans, kind="subject", ratio=config.ratio)
     if config.permutations and (cohort.scans["subject_id"] == NO_ID).any():
         raise InputError(
-            f"The labels of {config.data} cannot be permuted by subject: nobody knows whom some "
-            f"of its pictures show."
+            f"The labels of {config.data} cannot be permuted by subject: some of its pictures "
+            "name none."
         )
-    if config.pseudonymise is not None and write:
-        cohort = pseudonymised(cohort, config.pseudonymise, config.out)
+    if config.pseudonym_key is not None and write:
+        cohort = pseudonymised(cohort, config.pseudonym_key, config.out)
     for note in cohort.notes:
         console.print(note, soft_wrap=True)
     return cohort
 
 
 def store_slices(cohort: Cohort, config: Config) -> SliceSet:
-    """Take the slices of the scans, as far as an earlier start has not come."""
+    """Take the slices of the scans that an earlier start left to do."""
     slices = write_slices(
         cohort,
         config.out / "slices",
-        plane=config.plane,
-        count=config.count,
-        size=config.size,
-        centre=config.centre,
-        spacing_mm=config.spacing_mm,
+        config.slice_spec,
         workers=config.workers,
         strict=config.strict,
-        volume=config.volume,
-        analyze_orientation=config.analyze_orientation,
     )
     for note in slices.settings.get("notes", []):
-        if note not in cohort.notes:  # those stand printed: what slicing found out besides
+        if note not in cohort.notes:  # those are printed: these are what slicing adds
             console.print(note, soft_wrap=True)
     return slices
 
@@ -85,14 +81,14 @@ def store_splits(
 
 
 def store_findings(config: Config, slices: SliceSet, cohort: Cohort) -> Audit:
-    """Audit slices and splits, unless `audit.json` is of the same ones; say what it comes to."""
+    """Audit slices and splits, unless `audit.json` is of the same ones; print the result."""
     result = store_audit(config.out, slices, files_of(cohort))
     console.print(summary_line(result), soft_wrap=True)
     return result
 
 
 def split_name(plan: Plan, config: Config) -> str:
-    """Return what the split of a run is called: its kind, fold and seed."""
+    """Return the name of a run's split: its kind, fold and seed."""
     part = "" if plan.fold is None else f"fold{plan.fold}of{config.folds}-"
     return f"{plan.split}-{part}seed{plan.seed}"
 
@@ -108,22 +104,22 @@ def permuted_labels(slices: SliceSet, number: int, subset: Subsets) -> NDArray[n
     InputError
         No permutation leaves every class in training and in test (`permute_labels`).
     """
-    people = slices.table[["subject_id", "session_id"]].astype(str)
-    subject = np.unique(people["subject_id"], return_inverse=True)[1]  # (N,)
-    session = people.groupby(["subject_id", "session_id"], sort=True).ngroup().to_numpy()  # (N,)
+    ids = slices.table[["subject_id", "session_id"]].astype(str)
+    subject = np.unique(ids["subject_id"], return_inverse=True)[1]  # (N,)
+    session = ids.groupby(["subject_id", "session_id"], sort=True).ngroup().to_numpy()  # (N,)
     return permute_labels(slices.labels, subject, session, number, subset=subset)[:, -1]
 
 
 def _split(
     name: str, plan: Plan, config: Config, slices: SliceSet, cohort: Cohort
 ) -> NDArray[np.str_]:
-    """Return the subset of each slice by the plan's split; say how well it is balanced."""
+    """Return the subset of each slice by the plan's split; print how well it is balanced."""
     by_subject = plan.split == "subject"
-    balanced = bool(config.balance) and by_subject
     foreign = by_subject or "subject" not in config.splits
+    covariates = cohort.scans[["subject_id", *config.balance]]
+    covariates = covariates if config.balance and by_subject else None
     path = config.out / "splits" / f"{name}.tsv"
     _hold_to(path, config, plan)
-    covariates = cohort.scans[["subject_id", *config.balance]]
     subsets = ensure_split(
         path,
         slices.table,
@@ -131,17 +127,14 @@ def _split(
         ratio=config.ratio,
         seed=plan.seed,
         fold=None if plan.fold is None or config.folds is None else (plan.fold, config.folds),
-        covariates=covariates if balanced else None,
+        covariates=covariates,
         source=config.split_file if foreign else None,
     )
-    if balanced:
-        found = balance_of(slices.table, subsets, covariates)
-        if not path.with_suffix(".balance.tsv").exists():
-            write_table(path.with_suffix(".balance.tsv"), found)
-            each = ", ".join(
-                f"{row.column} p = {row.p:.2g} ({row.test})" for row in found.itertuples()
-            )
-            console.print(f"{path.stem}: between the subsets, {each}", soft_wrap=True)
+    if covariates is not None and not path.with_suffix(".balance.tsv").exists():
+        tests = balance_of(slices.table, subsets, covariates)
+        write_table(path.with_suffix(".balance.tsv"), tests)
+        text = ", ".join(f"{row.column} p = {row.p:.2g} ({row.test})" for row in tests.itertuples())
+        console.print(f"{path.stem}: between the subsets, {text}", soft_wrap=True)
     return subsets
 
 

@@ -1,14 +1,13 @@
 """The grid of an experiment: which runs there will be, and in which order."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from headscope.errors import InputError
 from headscope.experiment.config import WEIGHT_WORDS, Config, Row
 from headscope.models.classifier import find_head_init
-from headscope.models.regimes import find_regime
-from headscope.models.zoo import find_architecture
+from headscope.models.regimes import Regime, find_regime
+from headscope.models.zoo import Architecture, find_architecture
 from headscope.record import Setting
 from headscope.training.recipe import Recipe
 
@@ -17,11 +16,13 @@ from headscope.training.recipe import Recipe
 class Plan:
     """One run to be: what trains on which split with which seed.
 
-    weights: "pretrained", "random" or a file. permutation: None, or which permutation of the
-    labels it trains on, from 1.
+    recipe is what acts in the regime. weights: "pretrained", "random" or a file. permutation: None,
+    or the number (from 1) of the permutation of the labels that it trains on.
     """
 
     setting: Setting
+    architecture: Architecture
+    regime: Regime
     recipe: Recipe
     weights: str = "pretrained"
     head_init: str = "glorot"
@@ -32,16 +33,6 @@ class Plan:
         """The name of the run's directory."""
         part = "" if self.permutation is None else f"-permuted{self.permutation}"
         return f"{self.setting.name}{part}"
-
-    @property
-    def architecture(self) -> str:
-        """The setting's architecture."""
-        return self.setting.architecture
-
-    @property
-    def regime(self) -> str:
-        """The setting's regime."""
-        return self.setting.regime
 
     @property
     def split(self) -> str:
@@ -61,7 +52,7 @@ class Plan:
     @property
     def needs_weights(self) -> bool:
         """Whether its network starts from pretrained weights."""
-        return find_regime(self.regime).pretrained and self.weights != "random"
+        return self.regime.pretrained and self.weights != "random"
 
     @property
     def weights_file(self) -> str | None:
@@ -74,12 +65,11 @@ class Plan:
 
         Runs of which this is the same share one pass of the slices through the backbone.
         """
-        regime = find_regime(self.regime)
-        if regime.trains_backbone:
+        if self.regime.trains_backbone:
             return None
         drawn = "" if self.needs_weights else str(self.seed)
-        part = f"{self.split} {self.fold} {self.seed}" if regime.restat else ""
-        return (self.architecture, self.regime, self.weights, drawn, part)
+        part = f"{self.split} {self.fold} {self.seed}" if self.regime.restat else ""
+        return (self.architecture.name, self.regime.name, self.weights, drawn, part)
 
 
 def plan_runs(config: Config) -> list[Plan]:
@@ -94,43 +84,36 @@ def plan_runs(config: Config) -> list[Plan]:
         An architecture, a regime or a start of the classifier is unknown, or two rows make the
         same run.
     """
-    rows = config.rows or tuple(Row(regime=regime) for regime in config.regimes)
-    plans = [
-        _plan(config, row, architecture, split, seed, fold)
+    rows = config.rows or [Row(regime=name, recipe=config.recipe) for name in config.regimes]
+    regimes = {row.regime: find_regime(row.regime) for row in rows}
+    grid = [
+        (row, Setting(name, row.name or row.regime, row.regime, split, seed, fold, config.folds))
         for seed in config.seeds
         for fold in (range(config.folds) if config.folds else [None])
         for row in rows
-        for architecture in ([row.architecture] if row.architecture else config.architectures)
+        for name in ([row.architecture] if row.architecture else config.architectures)
         for split in (row.splits or config.splits)
     ]
-    names = [plan.name for plan in plans]
+    names = [setting.name for _, setting in grid]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"Two rows make the run {twice[0]}: give one of them a name of its own.")
-    for plan in plans:
-        find_architecture(plan.architecture)
-        find_head_init(plan.head_init)
+    used = dict.fromkeys(setting.architecture for _, setting in grid)
+    architectures = {name: find_architecture(name) for name in used}
+    for row in rows:
+        find_head_init(row.head_init or config.head_init)
+    plans = [
+        Plan(
+            setting,
+            architectures[setting.architecture],
+            regimes[row.regime],
+            row.recipe.applied(regimes[row.regime]),
+            row.weights or config.weights,
+            row.head_init or config.head_init,
+        )
+        for row, setting in grid
+    ]
     return [*_neighbours(plans), *_permuted(plans, config.permutations)]
-
-
-def _plan(
-    config: Config, row: Row, architecture: str, split: str, seed: int, fold: int | None
-) -> Plan:
-    folds = None if fold is None else config.folds
-    setting = Setting(architecture, row.name or row.regime, row.regime, split, seed, fold, folds)
-    recipe = Recipe(**{field.name: _setting(field.name, row, config) for field in fields(Recipe)})
-    return Plan(
-        setting,
-        recipe.applied(find_regime(row.regime)),
-        _setting("weights", row, config),
-        _setting("head_init", row, config),
-    )
-
-
-def _setting(name: str, row: Row, config: Config) -> Any:
-    """Return a setting: the row's own, or else the experiment's."""
-    own = getattr(row, name, None)
-    return getattr(config, name) if own is None else own
 
 
 def _neighbours(plans: list[Plan]) -> list[Plan]:
@@ -149,9 +132,9 @@ def _neighbours(plans: list[Plan]) -> list[Plan]:
 def _permuted(plans: list[Plan], permutations: int) -> Iterator[Plan]:
     """Yield the runs on permuted labels, for each whose backbone trains.
 
-    A frozen run needs none: its stored features serve as many permutations as one likes.
+    A frozen run needs none: its stored features serve any number of permutations.
     """
     for number in range(1, permutations + 1):
         for plan in plans:
-            if find_regime(plan.regime).trains_backbone:
+            if plan.regime.trains_backbone:
                 yield replace(plan, permutation=number)

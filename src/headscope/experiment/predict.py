@@ -1,4 +1,4 @@
-"""What a finished run says of a new scan: sliced as the run did, passed through its network.
+"""What a finished run predicts for a new scan, which is sliced as the run sliced its own.
 
 Only the run's own directory is read (`run.toml`, `head.npz`, `model.safetensors`): neither the
 data it was trained on nor pretrained weights are needed.
@@ -24,21 +24,28 @@ from headscope.metrics import slice_units, softmax, subject_level
 from headscope.models.network import Network, build_network
 from headscope.models.state import load_state
 from headscope.record import Run
-from headscope.scans.volume import ScanError, find_scan_files, stores_plane
+from headscope.scans.volume import find_scan_files, stores_plane
 from headscope.slicing.parallel import take_file
-from headscope.slicing.write import GEOMETRY
+from headscope.slicing.spec import GEOMETRY, SliceSpec
+from headscope.tables import Column, Shown, Table
 from headscope.training.device import find_device, fixed_batch
 from headscope.training.features import EXTRACT_BATCH
 from headscope.training.loader import SliceInputs, batches
 
+JOINED = {"mean": "the mean", "logits": "the mean of the logits", "vote": "the votes"}
 
-@dataclass(frozen=True)
-class Prediction:
-    """What a run says of new scans.
 
-    slices: a row a slice: scan, plane, slice_index, predicted, probability_<class>. scans: a row a
-    scan: scan, slices, predicted, probability_<class>, where the slices' probabilities are joined
-    as `aggregate` says and as the run joined those of a subject.
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction(Shown):
+    """What a run predicts for new scans.
+
+    Attributes
+    ----------
+    slices
+        One row per slice: scan, plane, slice_index, predicted, probability_<class>.
+    scans
+        One row per scan: scan, slices, predicted, probability_<class>. The probabilities of its
+        slices are joined as `aggregate` says and as the run joined those of a subject.
     """
 
     run: str
@@ -55,56 +62,89 @@ class Prediction:
             "aggregate": self.aggregate,
             "scans": [
                 _nested(row, self.class_names)
-                | {"slices": [_nested(each, self.class_names) for each in self._of(row["scan"])]}
+                | {"slices": [_nested(part, self.class_names) for part in self._of(row["scan"])]}
                 for row in self.scans.drop(columns="slices").to_dict("records")
             ],
         }
 
+    def tables(self) -> list[Table]:
+        """Return the slices, then the scans."""
+        note = f"Run {self.run}; a scan's probability is {JOINED[self.aggregate]} of its slices."
+        return [self._table("Slices", self.slices), self._table("Scans", self.scans, [note])]
+
+    def _table(self, title: str, frame: pd.DataFrame, notes: Sequence[str] = ()) -> Table:
+        columns = [
+            Column(name.removeprefix("probability_"), format="fraction")
+            if name.startswith("probability_")
+            else Column(name.replace("_", " ").capitalize())
+            for name in frame.columns
+        ]
+        return Table(title, columns, frame.to_numpy(object), notes)
+
     def _of(self, scan: str) -> list[dict[str, Any]]:
-        mine = self.slices[self.slices["scan"] == scan]
-        return mine.drop(columns="scan").to_dict("records")
+        rows = self.slices[self.slices["scan"] == scan]
+        return rows.drop(columns="scan").to_dict("records")
 
 
 def predict(
     run: Path | str, scans: Sequence[Path | str] | Path | str, *, device: str = "auto"
 ) -> Prediction:
-    """Return what a finished run says of new scans.
+    """Return what a finished run predicts for new scans, computed in float32.
 
-    scans: files, folders of a DICOM series, or folders whose every scan counts. Each scan stands
-    for itself, also where two show one person. Where the run was trained on ready pictures, so
-    are they: a folder of them is one subject. Computed in float32. Scans are called by their
-    paths, or by numbers in the order given where the run holds pseudonyms. Of ready slices of
-    scans that do not say in which plane they lie, stderr says which planes the run was trained on.
+    Parameters
+    ----------
+    run
+        The directory of the run, which holds its network.
+    scans
+        Files, folders of a DICOM series, or folders, of which every scan counts. Each scan is
+        predicted alone, also where two are of one subject. For a run on ready pictures they are
+        pictures, and a folder of them is one subject.
+    device
+        auto, cpu or cuda.
+
+    Returns
+    -------
+    Prediction
+        Probabilities per slice and per scan. Scans bear their paths, or numbers in the order given
+        where the run holds pseudonyms. If a ready slice does not name its plane, stderr names the
+        planes that the run was trained on.
 
     Raises
     ------
     InputError
-        The run is none, has not ended or keeps no network, a scan cannot be read, or it lies in a
-        plane that the run was not trained on.
+        `run` is not a finished run with a network, a scan cannot be read, or its plane is not one
+        that the run was trained on.
     RunError
-        The device's memory does not suffice.
+        The device is out of memory.
+
+    Examples
+    --------
+    >>> run = hs.read_experiment("first")[0]
+    >>> prediction = hs.predict(run.path, "scans/AD")
+    >>> len(prediction.scans), list(prediction.slices.columns[:4])
+    (6, ['scan', 'plane', 'slice_index', 'predicted'])
     """
     # 1. the run: how it sliced, and its network
     record = _finished(Path(run))
-    slicing, planes = _slicing(record), list(record.settings["planes"])
+    (spec, of), planes = _slicing(record), list(record.settings["planes"])
     network = load_network(record, device)
     # 2. the scans
     given = [scans] if isinstance(scans, str | Path) else scans
-    groups = [group for path in given for group in _groups(Path(path), slicing["of"])]
+    groups = [group for path in given for group in _groups(Path(path), of)]
     if not groups:
         raise InputError("No scan was given to predict.")
     hidden = bool(record.settings.get("pseudonymised"))
-    # 3. the slices of each, and what the network says of them
+    # 3. the slices of each, and the logits of the network
     names = record.class_names
     parts, logits, silent = [], [], []
     for number, (scan, files) in enumerate(track(groups, "Predicting", len(groups)), start=1):
-        table, pixels, told = _take(files, slicing, planes)
+        table, pixels, plane_known = _take(files, spec, planes)
         table.insert(0, "scan", f"scan {number}" if hidden else scan)
         logits.append(_logits(network, pixels))
         parts.append(_with_probabilities(table, softmax(logits[-1]), names))
-        if not told:
+        if not plane_known:
             silent.append(table["scan"].iloc[0])
-    _say_planes(silent, len(groups), planes)
+    _note_planes(silent, len(groups), planes)
     slices = pd.concat(parts, ignore_index=True)
     aggregate = str(record.settings["aggregate"])
     scans_table = _joined(slices, np.concatenate(logits), names, aggregate)
@@ -123,11 +163,11 @@ def load_network(run: Run, device: str = "auto") -> Network:
     if not path.is_file():
         raise InputError(
             f"{run.path} keeps no network (model.safetensors): it was trained with "
-            f"keep_model = false, or on permuted labels."
+            "keep_model = false, or on permuted labels."
         )
     network = build_network(
         run.settings["architecture"],
-        "scratch",  # nothing is loaded but what the run left
+        "scratch",  # its weights follow from the run
         "random",
         classes=len(run.class_names),
         size=int(run.settings["slice_size"]),
@@ -143,7 +183,7 @@ def load_network(run: Run, device: str = "auto") -> Network:
 
 
 def _finished(path: Path) -> Run:
-    """Return the run at `path`; say what `path` is where it is none."""
+    """Return the run at `path`, or say what `path` is instead."""
     if (path / "runs").is_dir():
         runs = sorted(run.name for run in map(Run, (path / "runs").iterdir()) if run.finished)
         named = f": {', '.join(runs[:6])}{', …' if len(runs) > 6 else ''}" if runs else ""
@@ -151,26 +191,28 @@ def _finished(path: Path) -> Run:
     if not (path / "run.toml").is_file():
         raise InputError(f"{path} is no run: it has no run.toml.")
     if not Run(path).finished:
-        raise InputError(f"{path} is a run that has not ended; 'headscope run' goes on with it.")
+        raise InputError(f"{path} is a run that has not ended; 'headscope run' continues it.")
     return Run(path)
 
 
-def _slicing(run: Run) -> dict[str, Any]:
-    """Return how the run took its slices, as `take_file` wants it."""
+def _slicing(run: Run) -> tuple[SliceSpec, str]:
+    """Return how the run took its slices, and of what: scans, pictures or both."""
     stored = run.settings.get("slicing")
     if not isinstance(stored, dict) or stored.get("version") != GEOMETRY:
-        raise InputError(f"{run.path} was sliced by another headscope: run it anew.")
-    absent = dict.fromkeys(("spacing_mm", "volume"))
-    return absent | stored | {"size": int(run.settings["slice_size"])}
+        raise InputError(
+            f"{run.path} was sliced by a different version of headscope; train it again."
+        )
+    size = int(run.settings["slice_size"])
+    return SliceSpec.from_settings(stored | {"size": size}), str(stored["of"])
 
 
 def _groups(path: Path, of: str) -> list[tuple[str, list[Path]]]:
     """Return the scans that an argument names, and the files of each."""
     if not path.exists():
         raise InputError(f"{path} does not exist.")
-    found = find_scan_files(path) if path.is_dir() else [path]
-    groups = [(str(file), [file]) for file in found]
-    if not found:
+    files = find_scan_files(path) if path.is_dir() else [path]
+    groups = [(str(file), [file]) for file in files]
+    if not files:
         pictures = find_pictures(path)
         if not pictures:
             raise InputError(f"{path} holds no scans and no pictures.")
@@ -182,34 +224,33 @@ def _groups(path: Path, of: str) -> list[tuple[str, list[Path]]]:
 
 
 def _take(
-    files: list[Path], slicing: Mapping[str, Any], planes: list[str]
+    files: list[Path], spec: SliceSpec, planes: list[str]
 ) -> tuple[pd.DataFrame, NDArray[np.uint8], bool]:
     """Return the table (plane, slice_index) and the pixels (n, H, W) of one scan's slices.
 
-    And whether every one of them is known to lie in a plane that the run was trained on.
+    The third value tells whether the planes of all of them are known.
     """
-    parts, rows, told = [], [], True
+    parts, rows, planes_known = [], [], True
     for file in files:
-        pixels, indices, known = _take_known(file, slicing, planes)
+        pixels, indices, plane_known = _take_file(file, spec, planes)
         parts.append(pixels)
         rows += indices
-        told = told and known
+        planes_known = planes_known and plane_known
     table = pd.DataFrame(rows, columns=["plane", "slice_index"])
     if is_picture(files[0].name):
         names = [file.name for file in files]
         numbered = number_pictures(table.assign(path=names, subject_id="", session_id=""))
         table["slice_index"] = numbered["slice_index"]
-    return table, np.concatenate(parts), told
+    return table, np.concatenate(parts), planes_known
 
 
-def _take_known(
-    file: Path, slicing: Mapping[str, Any], planes: list[str]
+def _take_file(
+    file: Path, spec: SliceSpec, planes: list[str]
 ) -> tuple[NDArray[np.uint8], list[tuple[str, int]], bool]:
     """Return a file's slices in the planes of the run: pixels, and (plane, index) of each.
 
-    And whether their plane is known: of a ready slice by its orientation, or else by its name. One
-    that has neither is taken to lie as the run's do. So is every picture: in which plane those lie
-    that the run was trained on, nothing but a setting said.
+    The third value tells whether their plane is known: a ready slice tells it by its orientation or
+    its name. One without either, and every picture, is taken to be in the plane of the run.
     """
     picture = is_picture(file.name)
     stored = not picture and stores_plane(file)
@@ -217,27 +258,25 @@ def _take_known(
     if picture and named not in planes:
         named = None
     silent = not stored and named is None
-    alone = planes[0] if silent and len(planes) == 1 else slicing["plane"]
-    taken = take_file(file, named or alone, dict(slicing))
-    if isinstance(taken, ScanError):
-        raise taken
-    rows = [(plane, int(index)) for plane, indices in taken[1].items() for index in indices]
-    kept = [n for n, (plane, _) in enumerate(rows) if silent or plane in planes]
-    if not kept:
+    alone = planes[0] if silent and len(planes) == 1 else spec.plane
+    pixels, taken = take_file(file, named or alone, spec)
+    rows = [(plane, int(index)) for plane, indices in taken.items() for index in indices]
+    chosen = [n for n, (plane, _) in enumerate(rows) if silent or plane in planes]
+    if not chosen:
         raise InputError(
-            f"{file} lies in the {rows[0][0]} plane, and the run was trained on "
+            f"{file} is in the {rows[0][0]} plane, and the run was trained on "
             f"{' and '.join(planes)} slices."
         )
-    return taken[0][kept], [rows[n] for n in kept], picture or not silent
+    return pixels[chosen], [rows[n] for n in chosen], picture or not silent
 
 
-def _say_planes(silent: list[str], scans: int, planes: list[str]) -> None:
-    """Say of which scans nobody knows the plane, and what the run was trained on."""
+def _note_planes(silent: list[str], scans: int, planes: list[str]) -> None:
+    """Name the scans whose plane is unknown, and the planes that the run was trained on."""
     if silent:
         which = silent[0] if scans == 1 else f"{len(silent)} of {scans} scans (first {silent[0]})"
         console.print(
-            f"The run was trained on {' and '.join(planes)} slices; in which plane {which} lies, "
-            f"no file says.",
+            f"The run was trained on {' and '.join(planes)} slices; the plane of {which} is "
+            "unknown.",
             soft_wrap=True,
         )
 

@@ -1,4 +1,4 @@
-"""What an experiment names, looked at before any work: its folders, files and networks."""
+"""Checks before any work: the folders, files and networks that an experiment names."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,13 +9,12 @@ from headscope.experiment.config import Config
 from headscope.experiment.plan import Plan
 from headscope.models.network import build_network
 from headscope.models.pretrained import find_published
-from headscope.models.regimes import find_regime, trained_paths
-from headscope.models.zoo import find_architecture
+from headscope.models.regimes import trained_paths
 from headscope.record import Run
 
 
 def check_places(config: Config, plans: Iterable[Plan]) -> None:
-    """Look at what the settings name: folders that are none, files that are not there."""
+    """Refuse folders that are none, and files that do not exist."""
     if config.out.exists() and not config.out.is_dir():
         raise InputError(f"{config.out} is a file: --out names a folder.")
     if config.out.resolve() == config.data.resolve():
@@ -32,39 +31,40 @@ def unfinished(config: Config, plans: Iterable[Plan]) -> list[Plan]:
 
 
 def check_networks(plans: list[Plan], size: int, *, fetch: bool = True) -> None:
-    """Build every network of the plans once, from its weights, and hold its regimes against it.
+    """Build every network of the plans once, from its weights, and check that its regimes fit it.
 
-    It takes a second or two a network, where slicing takes minutes. Without `fetch` no published
-    weights are downloaded: those that are not on this machine are not looked at.
+    This takes a second or two per network, where slicing takes minutes. Without `fetch` no
+    published weights are downloaded, and those that are not on this machine are not checked.
 
     Raises
     ------
     InputError
-        A network cannot be built, its weights are none or do not fit, or a regime trains more
-        stages than it has: a sentence for each.
+        A network cannot be built, its weights do not fit, or a regime trains more stages than it
+        has: one sentence for each.
     """
-    names = list(dict.fromkeys(plan.architecture for plan in plans))
+    by_name: dict[str, list[Plan]] = {}
+    for plan in plans:
+        by_name.setdefault(plan.architecture.name, []).append(plan)
     problems: list[str] = []
-    for name in track(names, "Checking networks", len(names)) if names else []:
-        mine = [plan for plan in plans if plan.architecture == name]
-        problems += _network_problems(name, mine, size, fetch)
+    for group in track(by_name.values(), "Checking networks", len(by_name)) if plans else []:
+        problems += _network_problems(group, size, fetch)
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
 
 
-def _network_problems(name: str, plans: list[Plan], size: int, fetch: bool) -> Iterator[str]:
+def _network_problems(plans: list[Plan], size: int, fetch: bool) -> Iterator[str]:
     """Yield what is wrong with the starts and the regimes of one architecture."""
+    architecture = plans[0].architecture
     starts = dict.fromkeys(plan.weights if plan.needs_weights else "random" for plan in plans)
-    published = find_published(find_architecture(name)) if "pretrained" in starts else None
+    published = find_published(architecture) if "pretrained" in starts else None
     if not fetch and published is not None and published.file is None:
         starts["random"] = starts.pop("pretrained")
-    if len(starts) > 1:  # a network that takes weights can also do without
+    if len(starts) > 1:  # a network that takes weights also works without
         starts.pop("random", None)
-    regimes = dict.fromkeys(plan.regime for plan in plans)
     for start in starts:
         try:
-            network = build_network(name, "finetune", start, classes=2, size=size, seed=0)
-            for regime in regimes:
-                trained_paths(network.model, network.classifier, find_regime(regime), name)
+            network = build_network(architecture, "finetune", start, classes=2, size=size, seed=0)
+            for regime in dict.fromkeys(plan.regime for plan in plans):
+                trained_paths(network.model, network.classifier, regime, architecture.name)
         except InputError as error:
             yield str(error)

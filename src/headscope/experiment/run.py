@@ -42,7 +42,8 @@ from headscope.record import (
     write_failures,
     write_run,
 )
-from headscope.slicing.write import SliceSet
+from headscope.slicing.spec import SliceSpec
+from headscope.slicing.store import SliceSet
 from headscope.training.device import NoRoomError, find_device, is_out_of_memory
 from headscope.training.loader import batches
 from headscope.training.train import train
@@ -51,23 +52,23 @@ NAMED = 4  # so many runs a summary names
 
 
 class RunsFailed(RunError):  # noqa: N818 (it says what happened)
-    """Some runs of a grid failed, the others have gone on; `failures` says why, by run."""
+    """Some runs of a grid failed and the others continued; `failures` holds the reasons."""
 
     def __init__(self, experiment: Path, failures: Mapping[str, str], runs: int) -> None:
-        """Keep what is needed to report on the runs that stand."""
+        """Keep what is needed to report on the finished runs."""
         self.experiment = experiment
         self.failures = dict(failures)
         self.runs = runs
         super().__init__(experiment, failures, runs)
 
     @property
-    def stand(self) -> bool:
-        """Whether there are runs to report on."""
+    def finished(self) -> bool:
+        """Whether there are finished runs to report on."""
         return len(self.failures) < self.runs
 
     @property
     def summary(self) -> str:
-        """Which runs failed, in one sentence; their reasons were told as they failed."""
+        """The failed runs in one sentence; their reasons were printed as they failed."""
         names = [*self.failures]
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         return (
@@ -80,10 +81,10 @@ class RunsFailed(RunError):  # noqa: N818 (it says what happened)
         runs: dict[str, list[str]] = {}
         for name, reason in self.failures.items():
             runs.setdefault(reason, []).append(name)
-        each = "".join(f"\n  {', '.join(names)}: {reason}" for reason, names in runs.items())
+        reasons = "".join(f"\n  {', '.join(names)}: {reason}" for reason, names in runs.items())
         return (
             f"{len(self.failures)} of {self.runs} runs failed; the same command tries them "
-            f"again.{each}"
+            f"again.{reasons}"
         )
 
 
@@ -113,17 +114,37 @@ class Shared:
 
 
 def run(config: Config) -> Path:
-    """Run an experiment, going on where an earlier start stopped; return its folder.
+    """Run an experiment, continuing where an earlier start stopped; return its folder.
+
+    Parameters
+    ----------
+    config
+        Every setting; `data` and `out` are folders.
+
+    Returns
+    -------
+    Path
+        The folder of the experiment, `config.out`.
 
     Raises
     ------
     InputError
         Something in the settings or the data is wrong, or the folder holds another experiment.
     RunError
-        As `RunsFailed`, once the other runs have gone on: training diverged, the memory ran out, or
-        a frozen backbone changed.
+        As `RunsFailed`, after the other runs: training diverged, the memory ran out, or a frozen
+        backbone changed.
+
+    Examples
+    --------
+    >>> network = {"architectures": ["timm/test_resnet"], "weights": "random"}
+    >>> small = {"count": 2, "size": 32, "epochs": 1, "workers": 1}
+    >>> experiment = hs.run(
+    ...     hs.Config(data="scans", out="second", regimes=["frozen"], **network, **small)
+    ... )
+    >>> len(hs.read_experiment(experiment))
+    1
     """
-    # 1. what will run: what cannot be is found before any work is done
+    # 1. what will run; impossible settings are refused before any work
     plans = plan_runs(config)
     device = find_device(config.device)
     check_places(config, plans)
@@ -131,54 +152,54 @@ def run(config: Config) -> Path:
     cohort = find_scans(config, plans)
     check_networks(unfinished(config, plans), config.size)
     with locked(config.out):
-        # 3. slices and splits; a run that stands must be of these settings
+        # 3. slices and splits; a finished run must be of these settings
         slices = store_slices(cohort, config)
         splits = store_splits(plans, config, slices, cohort)
         shared = Shared(config, cohort, slices, splits, device)
-        standing = {plan.name for plan in plans if stands(plan, shared)}
+        finished = {plan.name for plan in plans if is_finished(plan, shared)}
         config.save(config.out / "experiment.toml")
         write_json(config.out / "environment.json", environment(device))
         # 4. what in slices and splits could flatter the accuracy
         store_findings(config, slices, cohort)
-        # 5. the runs, each for itself: one that fails does not stop the others
-        failures = _train_all(plans, standing, shared)
-    # 6. the failures, where there were any
+        # 5. the runs; one that fails does not stop the others
+        failures = _train_all(plans, finished, shared)
+    # 6. the failures
     if failures:
         raise RunsFailed(config.out, failures, len(plans))
     return config.out
 
 
-def stands(plan: Plan, shared: Shared) -> bool:
-    """Whether a run stands finished; InputError where its directory is of other settings."""
+def is_finished(plan: Plan, shared: Shared) -> bool:
+    """Whether a run has finished; InputError where its directory is of other settings."""
     return check_run(shared.folder(plan), _settings(plan, shared))
 
 
-def _train_all(plans: list[Plan], standing: set[str], shared: Shared) -> dict[str, str]:
-    """Train every run that does not stand; return the reason of each that failed, by its name."""
+def _train_all(plans: list[Plan], finished: set[str], shared: Shared) -> dict[str, str]:
+    """Train every unfinished run; return the reasons of those that failed, by name."""
     failures: dict[str, str] = {}
     for number, plan in enumerate(plans, start=1):
         title = f"[{number}/{len(plans)}] {plan.name}"
         tidy_run(shared.folder(plan))
-        if plan.name in standing:
-            console.print(f"{title}: stands already")
+        if plan.name in finished:
+            console.print(f"{title}: already finished")
             continue
         try:
             train_run(plan, shared, title=title)
         except (InputError, RuntimeError, MemoryError) as error:
             reason = _reason(error, shared.folder(plan)).removeprefix(f"{title}: ")
             alike = next((name for name, said in failures.items() if said == reason), None)
-            told = f"failed, as {alike}." if alike else f"failed. {reason}"
-            console.print(f"{title}: {told}", soft_wrap=True)
+            outcome = f"failed, as {alike}." if alike else f"failed. {reason}"
+            console.print(f"{title}: {outcome}", soft_wrap=True)
             failures[plan.name] = reason
     write_failures(shared.config.out, failures)
     return failures
 
 
 def _reason(error: Exception, folder: Path) -> str:
-    """Say why a run failed, and remove its half record; what nobody foresaw is raised.
+    """Return why a run failed, and remove its half record; an unforeseen error is raised.
 
-    What an InputError is about stays, to be looked at; and so does a training that had come some
-    way before the memory ran out.
+    The record stays where an InputError is about it, or where training had left a resume file
+    before the memory ran out.
     """
     if isinstance(error, InputError):
         return str(error)
@@ -192,11 +213,11 @@ def _reason(error: Exception, folder: Path) -> str:
         discard_run(folder)
     if no_room:
         return str(error)
-    return "The memory does not suffice; a smaller batch_size, or other work ended, may help."
+    return "Out of memory; a smaller batch_size, or ending other work, may help."
 
 
 def train_run(plan: Plan, shared: Shared, *, title: str) -> Run:
-    """Train one network and write its run directory, going on from where an earlier start came."""
+    """Train one network and write its run directory, continuing an interrupted training."""
     path, config, slices = shared.folder(plan), shared.config, shared.slices
     labels, subsets = shared.labels(plan), shared.subsets(plan)
     # 1. the network as its regime wants it, and every setting that makes the run
@@ -210,7 +231,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str) -> Run:
         head_init=plan.head_init,
     )
     start_run(path, _settings(plan, shared) | _network_facts(network))
-    # 2. training, as far as an earlier start has not come
+    # 2. training, from where an earlier start stopped
     outcome = train(
         network,
         slices.pixels,
@@ -219,7 +240,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str) -> Run:
         plan.recipe,
         seed=plan.seed,
         device=shared.device,
-        checkpoint=path / "checkpoint" / "last.pt",
+        resume_path=path / "checkpoint" / "last.pt",
         cache=config.cache_folder,
         slices_key=slices.sha256,
         title=title,
@@ -267,7 +288,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def _settings(plan: Plan, shared: Shared) -> dict[str, Any]:
-    """Return what goes into run.toml and is known before the network is built."""
+    """Return what goes into run.toml before the network is built."""
     config, slices, subsets = shared.config, shared.slices, shared.subsets(plan)
     train_rows = np.flatnonzero(subsets == "train")
     return {
@@ -285,7 +306,7 @@ def _settings(plan: Plan, shared: Shared) -> dict[str, Any]:
         "planes": sorted(slices.table["plane"].unique()),
         "slicing": _slicing(shared),
         "simulated": shared.cohort.simulated,
-        "pseudonymised": config.pseudonymise is not None,
+        "pseudonymised": config.pseudonym_key is not None,
         "aggregate": config.aggregate,
     }
 
@@ -295,20 +316,23 @@ def _weights(plan: Plan) -> dict[str, Any]:
     if plan.weights_file is None:
         return {"weights_setting": plan.weights if plan.needs_weights else "random"}
     path = Path(plan.weights_file)
-    known = {"weights_sha256": _hash(path, path.stat().st_mtime_ns)} if path.is_file() else {}
-    return {"weights_setting": path.name, **known}
+    setting = {"weights_setting": path.name}
+    if path.is_file():
+        setting["weights_sha256"] = _hash(path, path.stat().st_mtime_ns)
+    return setting
 
 
 @cache
 def _hash(path: Path, modified_ns: int) -> str:
-    """Hash a file once, not for each run."""
+    """Hash a file once for all runs."""
     return sha256(path)
 
 
 def _slicing(shared: Shared) -> dict[str, Any]:
     """Return how the slices were taken, so that a new scan can be sliced the same way."""
-    names = ("plane", "count", "centre", "spacing_mm", "volume", "analyze_orientation", "version")
-    taken = {name: shared.slices.settings.get(name) for name in names}
+    spec = SliceSpec.from_settings(shared.slices.settings).as_settings()
+    spec.pop("size")  # the record has it as slice_size
+    taken = spec | {"version": shared.slices.settings.get("version")}
     ready = shared.cohort.scans["path"].map(is_picture)
     of = "pictures" if ready.all() else "scans and pictures" if ready.any() else "scans"
     return {"of": of} | {name: value for name, value in taken.items() if value is not None}

@@ -1,4 +1,11 @@
-"""Results to figures: each `plot_*` returns a Figure and saves, shows and computes nothing."""
+"""Results to figures: each `plot_*` returns a Figure and saves, shows and computes nothing.
+
+Examples
+--------
+>>> pair = hs.analyse_pair(hs.read_experiment("first")[0])
+>>> figure = hs.figures.plot_weights(pair)
+>>> figure.savefig("weights.svg")
+"""
 
 from headscope.figures.collapse import plot_collapse
 from headscope.figures.confusion import plot_confusion

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from math import inf
+from math import inf, nan
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -57,11 +57,12 @@ class Drawn:
         ratio: float = 0.6,
         shared: float = SHARED,
         bounds: tuple[float, float] = (-inf, inf),
-    ) -> tuple[float, float] | None:
-        """Return the interval of the mean over repeats (`repeated_interval`)."""
-        return repeated_interval(
+    ) -> tuple[float, float]:
+        """Return the interval of the mean over repeats (`repeated_interval`); NaN without one."""
+        ends = repeated_interval(
             self.once, self.drawn, self.left_out, self.stratum, way, ratio, shared, bounds
         )
+        return ends or (nan, nan)
 
     def spread(self, ratio: float) -> Array:
         """Return draws of the mean (B,), spread as `interval` spreads them."""

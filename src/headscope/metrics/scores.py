@@ -1,6 +1,6 @@
 """The scores themselves, for any number of draws of subjects at once.
 
-A draw is a row of counts (S,): how often each subject stands in it. Everything but the ranking
+A draw is a row of counts (S,): how often each subject is in it. Everything but the ranking
 scores follows from sums over each subject's units, so 2,000 draws are one product of matrices.
 """
 

@@ -143,7 +143,7 @@ def softmax(logits: Array) -> Array:
 def positive_class(class_names: Sequence[str]) -> int:
     """Return the class of which sensitivity is the recall: the one not named like a control.
 
-    Of two classes of which one bears a name of `CONTROLS` (NC, healthy, Nondemented …) it is the
+    Of two classes of which one has a name of `CONTROLS` (NC, healthy, Nondemented …) it is the
     other; where names do not tell, the first.
     """
     controls = [str(name).lower().replace("-", "") in CONTROLS for name in class_names]

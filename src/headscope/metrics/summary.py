@@ -13,7 +13,7 @@ from headscope.metrics.scores import SCORES, class_scores, confusion, scores
 from headscope.metrics.subjects import Array, Units, positive_class, slice_units, subject_level
 
 Value = dict[str, float | None]
-# A sum of absolute gaps grows with noise, so that its draws lie above the score itself.
+# A sum of absolute gaps grows with noise, so that its draws are above the score itself.
 NO_INTERVAL = ("ece",)
 
 

@@ -12,7 +12,7 @@ from headscope.errors import InputError
 
 HEAD_INITS = ("glorot", "pytorch", "zero", "normal:SD")
 
-# what may stand between the classifier and the logits; after a 1×1 convolution, these too
+# modules that may follow the classifier before the logits; after a 1×1 convolution, _POOLING too
 _HARMLESS = (nn.Identity, nn.Dropout)
 _POOLING = (nn.ReLU, nn.AdaptiveAvgPool2d, nn.Flatten)
 
@@ -20,8 +20,8 @@ _POOLING = (nn.ReLU, nn.AdaptiveAvgPool2d, nn.Flatten)
 def find_classifier(model: nn.Module, name: str) -> str:
     """Return the path of the final layer: the last linear one, or a 1×1 convolution.
 
-    `name` is the architecture's, for the error. Whether the layer's output is the logits indeed
-    is seen when the network runs (`headscope.models.readout`).
+    `name` is the architecture's, for the error. Whether the layer's output is the logits is
+    checked when the network runs (`headscope.models.readout`).
 
     Raises
     ------
@@ -50,11 +50,11 @@ def no_classifier(name: str) -> str:
 
 
 def replace_classifier(model: nn.Module, path: str, classes: int) -> str:
-    """Put a new linear layer of `classes` outputs in the place of `path`; return its path.
+    """Replace the layer at `path` by a new linear layer of `classes` outputs; return its path.
 
     A 1×1 convolution becomes the average over positions and a linear layer, so that
     logits = features · Wᵀ + b holds. Average and 1×1 convolution commute; SqueezeNet's ReLU between
-    them, which would cut logits off at 0, goes.
+    them, which would cut logits off at 0, is removed.
     """
     old = model.get_submodule(path)
     if isinstance(old, nn.Conv2d):
@@ -74,10 +74,10 @@ def replace_classifier(model: nn.Module, path: str, classes: int) -> str:
 
 
 def find_head_init(name: str) -> Callable[[nn.Linear, int], None]:
-    """Return the function that initialises a classifier from a seed as `name` says.
+    """Return the function that initialises a classifier from a seed, by the name of a method.
 
-    glorot: uniform with the variance 2 / (D + K) of Glorot and Bengio 2010, zero bias, as the
-    paper's tool; pytorch: nn.Linear's own, uniform within ±1 / √D, bias too; zero: zeros;
+    glorot: uniform with the variance 2 / (D + K) of Glorot and Bengio 2010, zero bias, as in the
+    paper's tool; pytorch: the default of nn.Linear, uniform within ±1 / √D, bias too; zero: zeros;
     normal:SD: normal with mean 0 and that standard deviation, zero bias.
 
     Raises
@@ -112,7 +112,7 @@ def find_head_init(name: str) -> Callable[[nn.Linear, int], None]:
 
 @contextmanager
 def tap(model: nn.Module, outputs: list[str], inputs: list[str]) -> Iterator[dict[str, Tensor]]:
-    """Yield a table that each forward pass fills with modules' outputs and inputs, by path."""
+    """Yield a dictionary that each forward pass fills with modules' outputs and inputs, by path."""
     caught: dict[str, Tensor] = {}
 
     def catch(path: str, module: nn.Module, read_input: bool) -> torch.utils.hooks.RemovableHandle:

@@ -1,4 +1,4 @@
-"""The architectures there are, and whose pretrained weights lie on this machine."""
+"""The list of architectures, and whose pretrained weights are on this machine."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,12 +11,9 @@ from headscope.models.zoo import TABLE, Architecture, all_names, find_architectu
 
 @dataclass(frozen=True)
 class Listing:
-    """One architecture with its weights: `file` where they lie on this machine, or None.
+    """One architecture with its weights: their `file` on this machine, or None.
 
-    `get` says how to get them. size is the side in pixels the network was trained at; mean and std
-    normalise pixels in 0 to 1; classifier is the path of its final layer, features the width D
-    that this reads, parameters their number with the classes of the published weights (each
-    None where only building the network would tell).
+    weights names them, and `get` says how to get them.
     """
 
     architecture: Architecture
@@ -25,18 +22,13 @@ class Listing:
     get: str
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain values, for JSON."""
+        """Return plain values, for JSON; those of the architecture as `Architecture` has them."""
         entry = self.architecture
+        names = ("size", "mean", "std", "classifier", "features", "parameters", "licence", "note")
+        facts = {name: getattr(entry, name) for name in names}
         return {
             "architecture": entry.name,
-            "size": entry.size,
-            "mean": list(entry.mean),
-            "std": list(entry.std),
-            "classifier": entry.classifier,
-            "features": entry.features,
-            "parameters": entry.parameters,
-            "licence": entry.licence,
-            "note": entry.note,
+            **(facts | {"mean": list(entry.mean), "std": list(entry.std)}),
             "weights": self.weights,
             "file": None if self.file is None else str(self.file),
             "get": self.get,
@@ -46,13 +38,22 @@ class Listing:
 def list_models(pattern: str | None = None) -> list[Listing]:
     """Return headscope's own table of architectures, or all whose name matches `pattern`.
 
-    pattern: a part of a name ("resnet", "timm/vit_tiny") or one with wildcards
-    ("timm/*dino*"). No network is built and none is used.
+    No network is built, and no connection is opened.
+
+    Parameters
+    ----------
+    pattern
+        A part of a name ("resnet", "timm/vit_tiny"), or one with wildcards ("timm/*dino*").
 
     Raises
     ------
     InputError
         No name matches.
+
+    Examples
+    --------
+    >>> [listing.architecture.name for listing in hs.list_models("timm/test_resnet")]
+    ['timm/test_resnet']
     """
     names = list(TABLE) if pattern is None else [n for n in all_names() if _matches(n, pattern)]
     if not names:
@@ -69,8 +70,8 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _listing(entry: Architecture) -> Listing:
-    found = find_published(entry)
-    get = how_to_get(entry, found)
-    if found is None:
+    published = find_published(entry)
+    get = how_to_get(entry, published)
+    if published is None:
         return Listing(entry, "none published", None, get)
-    return Listing(entry, found.text, found.file, "" if found.file else get)
+    return Listing(entry, published.text, published.file, "" if published.file else get)

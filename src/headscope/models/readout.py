@@ -1,13 +1,16 @@
-"""What stands between the last feature maps and the logits, in words, and checked in numbers."""
+"""What a network does between its last feature maps and its logits, found by one pass of noise."""
 
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, layer_norm, linear
 
-Tail = tuple[str, ...]
+from headscope.readout import make_tail
+
+Words = tuple[str, ...]
 
 _SILENT = (nn.Identity, nn.modules.dropout._DropoutNd)
 
@@ -16,7 +19,7 @@ _SILENT = (nn.Identity, nn.modules.dropout._DropoutNd)
 class Pass:
     """One pass in eval mode: the modules' outputs in the order in which they ended.
 
-    features is what the classifier read, logits what the network gave.
+    features (B, D) are the classifier's input, logits (B, K) the network's output.
     """
 
     ended: list[tuple[str, Tensor]]
@@ -24,13 +27,13 @@ class Pass:
     logits: Tensor
 
     def output(self, path: str) -> Tensor | None:
-        """Return what the module at `path` gave last; None where it did not act."""
+        """Return the last output of the module at `path`; None where it did not run."""
         return next((output for name, output in reversed(self.ended) if name == path), None)
 
 
 @torch.inference_mode()
 def watch(model: nn.Module, classifier: str, x: Tensor) -> Pass:
-    """Pass x (B, 3, H, W) through the model and keep what each module gives."""
+    """Pass x (B, 3, H, W) through the model and keep the output of each module."""
     ended: list[tuple[str, Tensor]] = []
     features: list[Tensor] = []
 
@@ -63,8 +66,8 @@ def gives_logits(classifier: str, seen: Pass) -> bool:
 def map_name(model: nn.Module, seen: Pass) -> str | None:
     """Return the last module to give feature maps (B, C, h, w) of more than one position.
 
-    None where positions go on as tokens or channels stand last, as in ViT or timm's Swin. What acts
-    in place afterwards (DenseNet's last ReLU) shows in the maps.
+    None where positions become tokens or channels are last, as in ViT or timm's Swin. Modules that
+    act in place afterwards (DenseNet's last ReLU) have changed the maps.
     """
     for path, output in reversed(seen.ended):
         if isinstance(model.get_submodule(path), _SILENT):
@@ -76,61 +79,40 @@ def map_name(model: nn.Module, seen: Pass) -> str | None:
     return None
 
 
-@torch.inference_mode()
-def find_tail(model: nn.Module, classifier: str, map_layer: str, seen: Pass) -> Tail | None:
-    """Return the layers from map_layer's output to the logits, in words.
+def find_tail(model: nn.Module, classifier: str, map_layer: str, seen: Pass) -> Words | None:
+    """Return the layers from map_layer's output to the logits, as `headscope.readout` names them.
 
-    The words: mean (over positions), pool:7x7 (adaptive average), flatten, relu, linear:PATH,
-    conv:PATH (1×1), layernorm:PATH; dropout is left out, as it is off when features are read.
-    Steps that are no modules are guessed; what the words make of the maps must equal the features
-    that the classifier read, or there is no tail to tell (None).
+    Dropout is left out, as it is off when features are read. Steps that are no modules are guessed:
+    what the layers make of the maps must equal the features that the classifier read, or there is
+    no tail (None).
     """
     paths = [path for path, _ in seen.ended]
     last = len(paths) - 1 - paths[::-1].index(map_layer)
-    acting = paths[last + 1 : paths.index(classifier)]
-    modules = [(path, model.get_submodule(path)) for path in acting]
-    leaves = [(path, module) for path, module in modules if not list(module.children())]
-    words = [_word(path, module) for path, module in leaves if not isinstance(module, _SILENT)]
-    maps = seen.ended[last][1]
+    acting = {path: model.get_submodule(path) for path in paths[last + 1 : paths.index(classifier)]}
+    leaves = {
+        path: module
+        for path, module in acting.items()
+        if not list(module.children()) and not isinstance(module, _SILENT)
+    }
+    words = [_word(path, module) for path, module in leaves.items()]
     if seen.features is None or None in words:
         return None
+    arrays = {
+        f"{path}.{name}": parameter.detach().numpy()
+        for path, module in leaves.items()
+        for name, parameter in module.named_parameters()
+    }
+    epsilons = [module.eps for module in leaves.values() if isinstance(module, nn.LayerNorm)]
+    maps, features = seen.ended[last][1].numpy(), seen.features.numpy()
     for first, joint in product(((), ("relu",)), ((), ("mean",), ("flatten",))):
         tail = _without_idle((*first, *joint, *(word for word in words if word)))
         try:
-            found = apply_tail(model, tail, maps)
-        except RuntimeError:  # shapes that do not meet: the wrong guess
+            computed = make_tail(tail, arrays, *epsilons[:1])(maps)
+        except ValueError:  # shapes that do not meet: the wrong guess
             continue
-        if _agree(found, seen.features):
+        if _agree(computed, features):
             return (*tail, f"linear:{classifier}")
     return None
-
-
-@torch.inference_mode()
-def apply_tail(model: nn.Module, tail: Tail, maps: Tensor) -> Tensor:
-    """Return what the words of `tail` make of feature maps (B, C, h, w)."""
-    x = maps
-    for word in tail:
-        kind, _, rest = word.partition(":")
-        if kind == "mean":
-            x = x.mean(dim=(2, 3))  # (B, C)
-        elif kind == "pool":
-            height, width = (int(side) for side in rest.split("x"))
-            x = adaptive_avg_pool2d(x, (height, width))
-        elif kind == "flatten":
-            x = x.flatten(1)  # (B, C · h · w)
-        elif kind == "relu":
-            x = x.relu()
-        else:
-            x = _layer(model.get_submodule(rest), x)
-    return x
-
-
-def _layer(layer: nn.Module, x: Tensor) -> Tensor:
-    """Apply a linear layer, 1×1 convolution or LayerNorm to x (B, D)."""
-    assert isinstance(layer, nn.Linear | nn.Conv2d | nn.LayerNorm)
-    if isinstance(layer, nn.LayerNorm):
-        return layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
-    return linear(x, layer.weight.flatten(1), layer.bias)
 
 
 def _word(path: str, module: nn.Module) -> str | None:
@@ -154,17 +136,17 @@ def _word(path: str, module: nn.Module) -> str | None:
     return "mean" if type(module).__name__ == "FastAdaptiveAvgPool" else None
 
 
-def _without_idle(words: Tail) -> Tail:
+def _without_idle(words: Words) -> Words:
     """Leave out what does nothing: a mean or a flattening of what has no positions any more."""
-    kept: list[str] = []
+    acting: list[str] = []
     for word in words:
-        idle = word in ("mean", "flatten") and ("mean" in kept or "flatten" in kept)
-        kept += [] if idle else [word]
-    return tuple(kept)
+        if word not in ("mean", "flatten") or not {"mean", "flatten"} & set(acting):
+            acting.append(word)
+    return tuple(acting)
 
 
-def _agree(found: Tensor, expected: Tensor) -> bool:
-    scale = float(expected.abs().max())
-    return found.shape == expected.shape and torch.allclose(
-        found, expected, rtol=1e-4, atol=1e-5 * scale
+def _agree(computed: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:
+    scale = float(np.abs(expected).max())
+    return computed.shape == expected.shape and np.allclose(
+        computed, expected, rtol=1e-4, atol=1e-5 * scale
     )

@@ -1,7 +1,7 @@
-"""What a regime may change, and the proof that nothing else did (docs/models.md).
+"""What a regime trains, and the proof that nothing else changed (docs/models.md).
 
-The regimes are those of the theory's section 8: frozen, frozen-bn, finetune, scratch,
-scratch-moments (Raghu et al. 2019), lp-ft (Kumar et al. 2022), layerwise:N (Tajbakhsh et al. 2016).
+The regimes are frozen, frozen-adabn (Li et al. 2016), finetune, scratch, scratch-meanvar (Raghu et
+al. 2019), lp-ft (Kumar et al. 2022) and layerwise:N (Tajbakhsh et al. 2016).
 """
 
 import hashlib
@@ -23,8 +23,9 @@ class Regime:
 
     start: "pretrained" weights, "random" ones, or "moments" (random ones with each tensor's
     pretrained mean and variance). trains: the "classifier" alone, the last `stages` "stages" and
-    the classifier, or "all". restat: BatchNorm statistics are estimated anew once, on the training
-    slices, before anything trains. probe_first: the classifier trains alone before the rest does.
+    the classifier, or "all". restat: BatchNorm statistics are estimated once on the training
+    slices before anything trains. probe_first: the classifier trains alone before the rest does.
+    earlier_name: the name that earlier versions gave the regime.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Regime:
     stages: int | None = None
     restat: bool = False
     probe_first: bool = False
+    earlier_name: str = ""
 
     @property
     def pretrained(self) -> bool:
@@ -49,25 +51,29 @@ REGIMES = {
     regime.name: regime
     for regime in (
         Regime("frozen", "pretrained", "classifier"),
-        Regime("frozen-bn", "pretrained", "classifier", restat=True),
+        Regime("frozen-adabn", "pretrained", "classifier", restat=True, earlier_name="frozen-bn"),
         Regime("finetune", "pretrained", "all"),
         Regime("scratch", "random", "all"),
-        Regime("scratch-moments", "moments", "all"),
+        Regime("scratch-meanvar", "moments", "all", earlier_name="scratch-moments"),
         Regime("lp-ft", "pretrained", "all", probe_first=True),
     )
 }
 
 
 def find_regime(name: str) -> Regime:
-    """Return the regime called `name`; 'layerwise:2' trains the last two stages.
+    """Return the regime of a name; 'layerwise:2' trains the last two stages.
 
     Raises
     ------
     InputError
-        There is no such regime; the valid ones are listed.
+        There is no such regime; the valid ones are listed. Or the name is an earlier one; the
+        present one is named.
     """
     if name in REGIMES:
         return REGIMES[name]
+    for regime in REGIMES.values():
+        if name and name == regime.earlier_name:
+            raise InputError(f"The regime {name!r} is now named {regime.name!r}.")
     count = re.fullmatch(r"layerwise:([1-9][0-9]*)", name)
     if count:
         return Regime(name, "pretrained", "stages", stages=int(count[1]))
@@ -109,7 +115,7 @@ def prepare(model: nn.Module, trained: tuple[str, ...] | None) -> Callable[[], o
     """Let the modules at the paths `trained` train (None: all of them), and nothing else.
 
     Returns the function that puts the network into its training mode. What does not train stays
-    in eval mode, so that its BatchNorm statistics do not move and its dropout is off.
+    in eval mode: its BatchNorm statistics do not change and its dropout is off.
     """
     parts = [model] if trained is None else [model.get_submodule(path) for path in trained]
     model.requires_grad_(False)
@@ -127,10 +133,9 @@ def prepare(model: nn.Module, trained: tuple[str, ...] | None) -> Callable[[], o
 def state_hash(model: nn.Module, without: tuple[str, ...]) -> str:
     """Return the SHA-256 over every parameter and buffer outside the modules at some paths.
 
-    Names, types, shapes and bytes all count; equal hashes certify that nothing of it changed.
-    Buffers that a network does not store stay out: no regime trains them, they are computed from
-    its shape, and some networks (Swin's attention masks) compute them anew for slices of another
-    size.
+    Names, types, shapes and bytes count; equal hashes certify that nothing of it changed. Buffers
+    that a network does not store are left out: they are computed from its shape, no regime trains
+    them, and some networks (Swin's attention masks) recompute them for slices of another size.
     """
     digest = hashlib.sha256()
     skipped = tuple(f"{path}." for path in without)

@@ -1,8 +1,8 @@
 """The stages of a network: the steps in which layers are compared and trained one by one.
 
 A stage is a child that holds parameters: ResNet's layer1 to layer4, GoogLeNet's inceptions, VGG's
-convolutions and hidden linear layers, the blocks or stages of timm's networks. What stands after
-it without weights of its own that transform (activations, dropout, normalisation) belongs to it.
+convolutions and hidden linear layers, the blocks or stages of timm's networks. The modules after it
+that have no weights but a normalisation's (activations, dropout, normalisation) belong to it.
 """
 
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ def stage_names(model: nn.Module, classifier: str) -> list[str]:
 def stage_members(model: nn.Module, classifier: str) -> dict[str, list[str]]:
     """Return for each stage, by path, the paths of the modules that belong to it.
 
-    The classifier belongs to none, nor do parameters that the model holds itself, such as
-    position embeddings: they stand before the first stage.
+    The classifier belongs to none, nor do parameters that the model itself holds, such as
+    position embeddings.
     """
     members: dict[str, list[str]] = {}
     for path, module in _parts(model, classifier):
@@ -37,7 +37,7 @@ def stage_members(model: nn.Module, classifier: str) -> dict[str, list[str]]:
 
 
 def _parts(model: nn.Module, classifier: str, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Yield children by path; a sequence of stages, or what holds the classifier, by its parts."""
+    """Yield children by path; a sequence of stages, or what holds the classifier, is split up."""
     for name, child in model.named_children():
         path = f"{prefix}{name}"
         if path == classifier:
@@ -52,7 +52,7 @@ def _parts(model: nn.Module, classifier: str, prefix: str = "") -> Iterator[tupl
 def _transforms(module: nn.Module) -> bool:
     """Whether a module holds weights beside those of a normalisation.
 
-    Libraries write normalisations of their own, which share no class but a word of their names.
+    Libraries have normalisations of their own, which share no class, only a part of their names.
     """
     return any(
         next(part.parameters(recurse=False), None) is not None

@@ -1,8 +1,8 @@
 """Architectures as a plain table over torchvision and timm.
 
-The table holds what headscope knows better than the libraries: the paper's four networks, the
-original ResNet-50, and the one whose weights come as an ordinary package. Any other torchvision
-classifier goes by its name, any timm model by 'timm/' and its name.
+The table holds the paper's four networks, the original ResNet-50, and the one whose weights come as
+an ordinary package. Any other torchvision classifier has the name that it has there, any timm model
+its name after 'timm/'.
 """
 
 import difflib
@@ -27,10 +27,10 @@ class Architecture:
     """A network by name: how it is built, and what its pretrained weights expect.
 
     build() returns it with random weights and its 1000 ImageNet classes; mean and std normalise
-    pixels in 0 to 1; size is the side in pixels it was trained at; weights says where pretrained
-    ones come from: "torchvision", "timm", "package", or "file" where only a file has them.
-    classifier is the path of the final layer, features the width that it reads, parameters how
-    many there are with those classes (None where only building the network tells).
+    pixels in 0 to 1; size is the side in pixels at which it was trained; weights says where
+    pretrained ones come from: "torchvision", "timm", "package", or "file" where only a file has
+    them. classifier is the path of the final layer, features the width D that it reads, parameters
+    their number with those classes (None where only building the network tells).
     """
 
     name: str
@@ -71,64 +71,54 @@ def _timm(name: str) -> Callable[[], nn.Module]:
     return lambda: timm.create_model(name, pretrained=False, num_classes=classes)
 
 
-_GOOGLENET_NOTE = (
-    "torchvision's GoogLeNet has BatchNorm where the paper's (MATLAB) has local response "
-    "normalisation; its auxiliary heads are off in every regime"
-)
+def _imagenet(
+    name: str,
+    classifier: str,
+    features: int,
+    parameters: int,
+    *,
+    build: Callable[[], nn.Module] | None = None,
+    weights: str = "torchvision",
+    note: str = "",
+) -> Architecture:
+    return Architecture(
+        name,
+        build or _torchvision(name),
+        weights,
+        classifier=classifier,
+        features=features,
+        parameters=parameters,
+        note=note,
+    )
+
 
 TABLE = {
     entry.name: entry
     for entry in (
-        Architecture(
-            "resnet101",
-            _torchvision("resnet101"),
-            "torchvision",
-            classifier="fc",
-            features=2048,
-            parameters=44_549_160,
-        ),
-        Architecture(
+        _imagenet("resnet101", "fc", 2048, 44_549_160),
+        _imagenet(
             "googlenet",
+            "fc",
+            1024,
+            6_624_904,
             # its published weights normalise again inside the network (transform_input)
-            _torchvision("googlenet", aux_logits=False, transform_input=True, init_weights=True),
-            "torchvision",
-            note=_GOOGLENET_NOTE,
-            classifier="fc",
-            features=1024,
-            parameters=6_624_904,
+            build=_torchvision(
+                "googlenet", aux_logits=False, transform_input=True, init_weights=True
+            ),
+            note="torchvision's GoogLeNet has BatchNorm where the paper's (MATLAB) has local "
+            "response normalisation; its auxiliary heads are off in every regime",
         ),
-        Architecture(
-            "vgg19",
-            _torchvision("vgg19"),
-            "torchvision",
-            classifier="classifier.6",
-            features=4096,
-            parameters=143_667_240,
-        ),
-        Architecture(
-            "alexnet",
-            _torchvision("alexnet"),
-            "torchvision",
-            classifier="classifier.6",
-            features=4096,
-            parameters=61_100_840,
-        ),
-        Architecture(
-            "resnet50",
-            _torchvision("resnet50"),
-            "torchvision",
-            classifier="fc",
-            features=2048,
-            parameters=25_557_032,
-        ),
-        Architecture(
+        _imagenet("vgg19", "classifier.6", 4096, 143_667_240),
+        _imagenet("alexnet", "classifier.6", 4096, 61_100_840),
+        _imagenet("resnet50", "fc", 2048, 25_557_032),
+        _imagenet(
             "resnet50_v1",
-            _resnet50_v1,
-            "file",
+            "fc",
+            2048,
+            25_557_032,
+            build=_resnet50_v1,
+            weights="file",
             note="stride on the first 1×1 convolution of stages 2 to 4 (He et al. 2015)",
-            classifier="fc",
-            features=2048,
-            parameters=25_557_032,
         ),
         Architecture(
             "tf_efficientnet_lite0",
@@ -153,7 +143,7 @@ def all_names() -> list[str]:
 
 
 def find_architecture(name: str) -> Architecture:
-    """Return the architecture called `name`.
+    """Return the architecture of a name.
 
     Raises
     ------
@@ -203,7 +193,7 @@ def _from_torchvision(name: str) -> Architecture:
 
 def _from_timm(name: str) -> Architecture:
     settings = timm.get_pretrained_cfg(name)
-    assert settings is not None  # as timm.is_model has found it
+    assert settings is not None  # as timm.is_model holds
     return Architecture(
         f"timm/{name}",
         _timm(name),

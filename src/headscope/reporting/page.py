@@ -51,14 +51,20 @@ SIMULATED: Final = Markup(
 )
 
 
-def write_report(experiment: Path) -> Path:
+def write_report(experiment: Path | str) -> Path:
     """Write an experiment's tables, figures and page; return the path of `report.html`.
 
     Raises
     ------
     InputError
         The folder is no experiment, or holds no finished run.
+
+    Examples
+    --------
+    >>> print(hs.report("first"))
+    first/report.html
     """
+    experiment = Path(experiment)
     # 1. the finished runs, in the order of the table
     results = setting_results(read_experiment(experiment))
     runs = [run for result in results for run in result.runs]

@@ -1,7 +1,7 @@
 """A simulated cohort of skull-stripped T1 scans with known atrophy, for demos, tests and checks.
 
-The class moves one number alone, the severity of the atrophy; `phantom` turns it into a scan. All
-else that differs between people, and between the visits of one, is drawn without a look at it.
+The class changes one number alone, the severity of the atrophy; `head` turns it into a scan. All
+other differences between subjects, and between the visits of a subject, are independent of it.
 """
 
 import gzip
@@ -46,7 +46,7 @@ KNOBS: Final = {  # the least and the most that still makes a head
     "noise": (0.0, 0.3),
 }
 README: Final = """\
-SIMULATED DATA. Nobody was scanned for these files.
+SIMULATED DATA. No subject was scanned for these files.
 
 {scans} skull-stripped T1 scans of {subjects} simulated subjects, made by headscope with seed
 {seed}; all settings are in simulation.json. The anatomy is the MNI152 template that nilearn ships
@@ -54,10 +54,10 @@ SIMULATED DATA. Nobody was scanned for these files.
 same kind: the label changes the severity alone, and the severities of the two classes overlap.
 
 scans.tsv  path, subject_id, session_id, label
-truth.tsv  one row a scan (truth/ holds the same, scan by scan):
+truth.tsv  one row per scan (truth/ holds the same, scan by scan):
   severity              1 is the spread within a class; NC is 2 on average
-  ventricle_ml          lateral ventricles, measured: the share of each voxel of the scan that lies
-                        within the moved ventricle wall, summed
+  ventricle_ml          lateral ventricles, measured: the share of each voxel of the scan within
+                        the moved ventricle wall, summed
   csf_ml, brain_ml      measured likewise: CSF; grey and white matter
   ventricle_shift_mm    by definition: the distance by which that wall moved with severity
   cortical_thinning_mm  by definition: the distance by which the pial surface receded (where the
@@ -72,7 +72,7 @@ truth.tsv  one row a scan (truth/ holds the same, scan by scan):
 
 
 def simulate_cohort(
-    out: Path,
+    out: Path | str,
     *,
     subjects: int = 80,
     seed: int = 0,
@@ -89,10 +89,10 @@ def simulate_cohort(
 ) -> Path:
     """Write a simulated cohort of 3-D scans, half NC and half AD, into the folder `out`; return it.
 
-    The folder holds scans/ (int16), scans.tsv (path, subject_id,
-    session_id, label), truth.tsv (one row a scan: severity and what came of it), truth/ (the same,
-    scan by scan), simulation.json (the settings) and README.txt. The same settings give the same
-    bytes whatever `workers`, and a second call makes only what is missing.
+    The folder holds scans/ (int16), scans.tsv (path, subject_id, session_id, label), truth.tsv (one
+    row per scan: severity and its effects), truth/ (the same, scan by scan), simulation.json (the
+    settings) and README.txt. The same settings give the same bytes whatever `workers`, and a second
+    call makes only what is missing.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def simulate_cohort(
         What one unit of severity does: distance by which the wall of the lateral ventricles moves
         outward, by which the pial surface recedes, and share of the medial temporal lobe lost.
     individuality
-        Scales every difference between people, and between visits, that is not the class's doing.
+        Scales every difference between subjects, and between visits, that the class does not make.
     noise
         Standard deviation of the Rician noise's two parts; white matter is 1.
     repeat_share
@@ -115,28 +115,41 @@ def simulate_cohort(
     ------
     InputError
         A setting makes no cohort, or `out` holds something else.
+
+    Examples
+    --------
+    >>> cohort = hs.simulate("cohort", subjects=6, spacing_mm=6, workers=1)
+    >>> len(list(cohort.glob("scans/**/*.*"))) >= 6
+    True
     """
-    knobs = {
-        "spacing_mm": spacing_mm,
-        "repeat_share": repeat_share,
-        "effect": effect,
-        "ventricle_mm": ventricle_mm,
-        "thinning_mm": thinning_mm,
-        "medial_loss": medial_loss,
-        "individuality": individuality,
-        "noise": noise,
+    settings = {
+        "recipe": RECIPE,
+        "subjects": subjects,
+        "seed": seed,
+        "spacing_mm": float(spacing_mm),
+        "repeat_share": float(repeat_share),
+        "effect": float(effect),
+        "ventricle_mm": float(ventricle_mm),
+        "thinning_mm": float(thinning_mm),
+        "medial_loss": float(medial_loss),
+        "individuality": float(individuality),
+        "noise": float(noise),
+        "format": scan_format,
     }
-    settings: dict[str, Any] = {"recipe": RECIPE, "subjects": subjects, "seed": seed}
-    settings |= {name: float(value) for name, value in knobs.items()}
-    settings["format"] = scan_format
     out = Path(out)
     _check(settings, workers)
     _claim(out, settings)
 
     plan = plan_cohort(subjects, seed, repeat_share, effect, scan_format)
-    missing = [row for row in plan if not _stands(out, row)]
+    missing = [row for row in plan if not _is_written(out, row)]
     if missing:
-        _write_scans(out, missing, settings, workers, done=len(plan) - len(missing))
+        template = load_template()
+        processes = min(workers or min(joblib.cpu_count(), 8), len(missing))
+        written = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")(
+            joblib.delayed(_write_scan)(out, row, settings, template) for row in missing
+        )
+        for _ in track(written, "Simulating scans", len(plan), len(plan) - len(missing)):
+            pass
     if missing or not all((out / name).exists() for name in ("scans.tsv", "truth.tsv")):
         _write_tables(out, plan, settings)
     return out
@@ -145,17 +158,17 @@ def simulate_cohort(
 def plan_cohort(
     subjects: int, seed: int, repeat_share: float, effect: float, scan_format: str = "mixed"
 ) -> list[dict[str, Any]]:
-    """Decide who there is: a dict a scan with subject, session, label, severity, format and path.
+    """Return one dictionary per scan: subject, session, label, severity, format, ids and path.
 
-    Severity, number of sessions and file format are dealt out evenly within each class and in
-    random order, so that neither design nor luck ties a session or a format to a class.
+    Severity, number of sessions and file format are spread evenly within each class and in random
+    order, so that neither design nor chance ties a session or a format to a class.
     """
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.where(np.arange(subjects) % 2 == 0, "NC", "AD"))
     plan: list[dict[str, Any]] = []
     for label, mean in (("AD", NC_SEVERITY + effect), ("NC", NC_SEVERITY)):
         members = rng.permutation(np.flatnonzero(labels == label))
-        plan += _deal(rng, label, members, mean, repeat_share)
+        plan += _plan_class(rng, label, members, mean, repeat_share)
     width = max(3, len(str(subjects)))
     for row in plan:
         row["subject_id"] = f"sub-{row['subject'] + 1:0{width}d}"
@@ -166,7 +179,7 @@ def plan_cohort(
     return sorted(plan, key=lambda row: (row["subject"], row["session"]))
 
 
-def _deal(
+def _plan_class(
     rng: np.random.Generator,
     label: str,
     members: NDArray[np.int64],
@@ -176,7 +189,7 @@ def _deal(
     """Return the scans of one class, in no particular order."""
     count = len(members)
     # One draw from each of as many equal parts of the normal distribution as there are members:
-    # how far the classes overlap then hangs on `effect`, hardly on the seed.
+    # the overlap of the classes then depends on `effect`, hardly on the seed.
     parts = (np.arange(count) + rng.uniform(0.02, 0.98, count)) / count
     severities = np.maximum(0, mean + rng.permutation(ndtri(parts)))
     repeated = round(repeat_share * count)
@@ -224,27 +237,10 @@ def simulate_scan(
     return volume, truth
 
 
-def _write_scans(
-    out: Path,
-    rows: list[dict[str, Any]],
-    settings: dict[str, Any],
-    workers: int | None,
-    done: int,
-) -> None:
-    """Make the scans of `rows` in parallel, with a progress bar; each lands whole or not at all."""
-    template = load_template()
-    workers = min(workers or min(joblib.cpu_count(), 8), len(rows))
-    written = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(
-        joblib.delayed(_write_scan)(out, row, settings, template) for row in rows
-    )
-    for _ in track(written, "Simulating scans", total=done + len(rows), done=done):
-        pass
-
-
 def _write_scan(
     out: Path, row: dict[str, Any], settings: dict[str, Any], template: Template
 ) -> None:
-    """Make one scan; its truth is written last and says that the scan stands."""
+    """Make one scan; its truth is written last and marks the scan as finished."""
     volume, truth = simulate_scan(template, row, settings)
     if row["format"] == "analyze":
         write_analyze(out / row["path"], volume, settings["spacing_mm"])
@@ -257,7 +253,7 @@ def _write_scan(
 def write_oriented(
     path: Path, volume: NDArray[np.int16], spacing_mm: float, image: Any = nib.Nifti1Image
 ) -> None:
-    """Write an int16 volume in RAS order, gzipped, as `image` stores it; the same bytes always."""
+    """Write an int16 volume in RAS order, gzipped, as `image` stores it; bytes are reproducible."""
     affine = np.diag([spacing_mm] * 3 + [1.0])
     affine[:3, 3] = FIELD_MM[:, 0]
     content = gzip.compress(image(volume, affine).to_bytes(), compresslevel=1, mtime=0)
@@ -268,8 +264,8 @@ def write_oriented(
 def write_analyze(path: Path, volume: NDArray[np.int16], spacing_mm: float) -> None:
     """Write an int16 volume in RAS order as an Analyze 7.5 pair; `path` is that of the header.
 
-    Analyze stores no orientation. Readers take the first axis to run from right to left (LAS), so
-    that is how it is stored. The header comes last: where it is, the voxels are.
+    Analyze stores no orientation. Readers assume that the first axis runs from right to left (LAS),
+    so it is stored that way. The header is written last: where it is, the voxels are.
     """
     image = nib.AnalyzeImage(volume[::-1], np.diag([-spacing_mm, spacing_mm, spacing_mm, 1.0]))
     parts = {"image": io.BytesIO(), "header": io.BytesIO()}
@@ -283,7 +279,7 @@ def _truth_path(out: Path, row: dict[str, Any]) -> Path:
     return out / "truth" / f"{row['subject_id']}_{row['session_id']}.json"
 
 
-def _stands(out: Path, row: dict[str, Any]) -> bool:
+def _is_written(out: Path, row: dict[str, Any]) -> bool:
     """Whether an earlier call finished this scan."""
     files = [out / row["path"], _truth_path(out, row)]
     if row["format"] == "analyze":
@@ -292,7 +288,7 @@ def _stands(out: Path, row: dict[str, Any]) -> bool:
 
 
 def _write_tables(out: Path, plan: list[dict[str, Any]], settings: dict[str, Any]) -> None:
-    """Write truth.tsv, README.txt and, as the sign that all is there, scans.tsv."""
+    """Write truth.tsv, README.txt and, last, scans.tsv."""
     truth = [json.loads(_truth_path(out, row).read_text(encoding="utf-8")) for row in plan]
     write_table(out / "truth.tsv", pd.DataFrame(truth))
     write_text(out / "README.txt", README.format(scans=len(plan), **settings))
@@ -311,12 +307,12 @@ def _check(settings: dict[str, Any], workers: int | None) -> None:
     for name, (low, high) in KNOBS.items():
         if not low <= settings[name] <= high:  # a NaN fails too
             raise InputError(
-                f"{name} of a simulated cohort must lie between {low} and {high}, "
-                f"not be {settings[name]}."
+                f"{name} of a simulated cohort must be between {low} and {high}, "
+                f"not {settings[name]}."
             )
     if settings["format"] not in (*FORMATS, "mixed"):
         raise InputError(
-            f"format {settings['format']!r} is none: choose mixed, {', '.join(FORMATS)}."
+            f"Unknown format {settings['format']!r}: choose mixed, {', '.join(FORMATS)}."
         )
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, not {workers}.")
@@ -328,24 +324,23 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
         raise InputError(f"{out} is a file; a simulated cohort needs a folder.")
     record = out / "simulation.json"
     if not record.exists():
-        for name in sorted(each.name for each in out.iterdir()) if out.exists() else ():
-            if (out / name).exists():
-                raise InputError(
-                    f"{out} holds {name} but no simulation.json, so it is no simulated cohort to "
-                    "go on with; choose another folder."
-                )
+        names = sorted(path.name for path in out.iterdir() if path.exists()) if out.exists() else []
+        if names:
+            raise InputError(
+                f"{out} holds {names[0]} but no simulation.json, so it is no simulated cohort to "
+                "continue; choose another folder."
+            )
         write_json(record, settings)
         return
     try:
-        found = json.loads(record.read_text(encoding="utf-8"))
-    except ValueError as error:
+        stored = dict(json.loads(record.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
         raise InputError(
             f"{record} is no JSON file; remove {out} or choose another folder."
         ) from error
     for name, value in settings.items():
-        there = found.get(name) if isinstance(found, dict) else None
-        if there != value:
+        if stored.get(name) != value:
             raise InputError(
-                f"{out} holds a simulated cohort with {name} {there}, not {value}; "
+                f"{out} holds a simulated cohort with {name} {stored.get(name)}, not {value}; "
                 "choose another folder, or remove that one."
             )

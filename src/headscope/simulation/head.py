@@ -1,9 +1,9 @@
-"""One simulated head: the MNI152 template, bent into a person of its own and aged by a severity.
+"""One simulated head: the MNI152 template, bent into a new subject and aged by a severity.
 
 The anatomy is the template that nilearn ships (ICBM 2009a, nonlinear symmetric; Fonov et al. 2011).
 All coordinates are millimetres of MNI space. A voxel of a scan is followed back to the template,
-scan → head (position in the scanner, head size) → template (deformation, atrophy), and coloured by
-what lies there, so that nothing is interpolated twice.
+scan → head (position in the scanner, head size) → template (deformation, atrophy), and takes the
+tissue of that place, so that nothing is interpolated twice.
 """
 
 import math
@@ -29,9 +29,7 @@ PUSH_MM: Final = 30.0  # what is farther from the ventricles is not moved by the
 VENTRICLES_MM: Final = np.array([[-38, 38], [-55, 33], [-5, 30]])  # a box that holds both
 HIPPOCAMPI_MM: Final = np.array([[-26.0, -20.0, -16.0], [26.0, -20.0, -16.0]])
 HIPPOCAMPUS_RADII_MM: Final = np.array([7.0, 14.0, 8.0])
-PIAL_SLOPE: Final = (
-    1.2  # log-odds of CSF against tissue: median gain per mm across the pial surface
-)
+PIAL_SLOPE: Final = 1.2  # median gain of the log-odds of CSF per mm across the pial surface
 
 
 @dataclass(frozen=True)
@@ -44,9 +42,9 @@ class Field:
 
     def at(self, points: Floats, order: int = 1) -> Floats:
         """Return the values (N,) at points (3, N): of the nearest voxel (0) or linear (1)."""
-        where = (points - _column(self.origin)) / np.float32(self.spacing_mm)
+        places = (points - _column(self.origin)) / np.float32(self.spacing_mm)
         return ndimage.map_coordinates(
-            self.voxels, where, output=np.float32, order=order, mode="nearest", prefilter=False
+            self.voxels, places, output=np.float32, order=order, mode="nearest", prefilter=False
         )
 
 
@@ -65,7 +63,7 @@ class Template:
 
 @dataclass(frozen=True)
 class Head:
-    """What makes one head look like no other; nothing in it depends on the class."""
+    """What distinguishes one head from others; nothing in it depends on the class."""
 
     scale: NDArray[np.float64]  # (3,) size relative to the template
     displacement: tuple[Field, ...]  # head → template, mm
@@ -88,19 +86,19 @@ class Atrophy:
 
 @dataclass(frozen=True)
 class Visit:
-    """One scan's own: position in the scanner, coil and noise."""
+    """What distinguishes one scan of a head: position in the scanner, coil and noise."""
 
     rotation: NDArray[np.float64]  # (3, 3)
     shift_mm: NDArray[np.float64]  # (3,)
     waves: NDArray[np.float64]  # (W, 4) of the bias field: radians per mm along x, y, z; phase
     bias: float  # standard deviation of the bias field's logarithm
     noise_sd: float  # white matter is 1
-    gain: float  # what white matter reads in the file
+    gain: float  # stored value of white matter
 
 
 @dataclass(frozen=True)
 class Tissues:
-    """What lies at each of N points."""
+    """The tissue at each of N points."""
 
     csf: Floats  # share of CSF
     grey: Floats  # share of grey matter in what is no CSF
@@ -143,7 +141,7 @@ def draw_head(rng: np.random.Generator, individuality: float) -> Head:
         3.4 * _smooth_noise(rng, 18.0, COARSE_MM) + 1.2 * _smooth_noise(rng, 8.0, COARSE_MM)
         for _ in range(3)
     ]
-    bends = [bend - bend.mean() for bend in bends]  # position is the visit's business
+    bends = [bend - bend.mean() for bend in bends]  # a visit draws the position
     folds = [_smooth_noise(rng, 3.0, FINE_MM) for _ in range(2)]
     texture = amount * 0.05 * _smooth_noise(rng, 7.0, COARSE_MM)
     return Head(
@@ -182,8 +180,8 @@ def scan_head(
 ) -> tuple[NDArray[np.int16], dict[str, float]]:
     """Return a scan in RAS order, int16 (I, J, K), and its volumes in ml.
 
-    The volumes are sums over the scan's own voxels: of the share of each that lies within the
-    moved wall of the lateral ventricles, that is CSF, and that is grey or white matter.
+    The volumes are sums over the voxels of the scan: of the share of a voxel within the moved wall
+    of the lateral ventricles, of CSF, and of grey and white matter.
     """
     shape, grid = _grid(spacing_mm)
     points = _to_head(grid, head, visit)
@@ -229,7 +227,7 @@ def _tissues(
     template: Template, head: Head, atrophy: Atrophy, points: Floats, bent: Floats
 ) -> Tissues:
     """Return the tissue at N places, given in the head (`points`) and in the template (`bent`)."""
-    # 1. The wall of the ventricles moves out and takes what lies around it along.
+    # 1. The wall of the ventricles moves out and takes its surroundings along.
     distance = template.ventricle.at(bent)
     wall = np.float32(atrophy.ventricle_mm + head.ventricle_mm)
     ventricle = expit((wall - distance) / np.float32(0.5))
@@ -244,7 +242,7 @@ def _tissues(
     csf = template.csf.at(source) + vacated + cortical * (head.folding[0].at(points) + pial)
     grey = template.grey.at(source) + np.float32(0.7) * cortical * head.folding[1].at(points)
     return Tissues(
-        # Factors above 1 turn the shares of many people into the sharper borders of one.
+        # Factors above 1 turn the shares of many subjects into the sharper borders of one.
         csf=np.maximum(expit(np.float32(1.6) * csf), ventricle),
         grey=expit(np.float32(1.4) * grey),
         ventricle=ventricle,

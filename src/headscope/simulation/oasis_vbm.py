@@ -41,44 +41,66 @@ terms.txt  the data use agreement that you have agreed to
 
 
 def fetch_oasis_vbm(
-    out: Path,
+    out: Path | str,
     *,
-    agreed: bool,
+    accept_terms: bool,
     subjects: int | None = None,
     tissue: str = "grey",
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
 ) -> Path:
     """Lay out nilearn's OASIS maps as a cohort in `out`; return it.
 
-    agreed says that the user accepts `OASIS_TERMS`. subjects takes the first so many of 403.
     nilearn looks for the files in data_dir, NILEARN_SHARED_DATA, NILEARN_DATA and ~/nilearn_data,
     in a folder `oasis1`, and downloads what is missing.
+
+    Parameters
+    ----------
+    out
+        A new or empty folder, or that of an earlier call.
+    accept_terms
+        The user accepts `OASIS_TERMS`.
+    subjects
+        The first so many of 403.
+    tissue
+        grey or white.
+    data_dir
+        Where nilearn looks first.
 
     Raises
     ------
     InputError
-        The terms are not agreed to, a choice is none, `out` holds something else, or the files are
-        neither there nor within reach.
+        The terms are not accepted, a choice is unknown, `out` holds something else, or the files
+        are neither there nor can be downloaded.
+
+    Examples
+    --------
+    >>> hs.fetch("oasis", accept_terms=False)
+    Traceback (most recent call last):
+        ...
+    headscope.errors.InputError: Nothing is fetched before its terms are accepted ...
     """
-    _check(out, agreed, subjects, tissue)
-    found = _fetched(subjects, data_dir)
-    maps = [Path(str(name)) for name in found[TISSUES[tissue]]]
-    table = _table(maps, pd.DataFrame(found["ext_vars"]))
+    out = Path(out)
+    _check(out, accept_terms, subjects, tissue)
+    oasis = _fetch(subjects, data_dir)
+    maps = [Path(str(name)) for name in oasis[TISSUES[tissue]]]
+    table = _table(maps, pd.DataFrame(oasis["ext_vars"]))
     (out / "scans").mkdir(parents=True, exist_ok=True)
     for source, name in track(zip(maps, table["path"], strict=True), "Laying out", len(maps)):
         _place(source, out / name)
-    terms = Path(str(found["data_usage_agreement"]))
+    terms = Path(str(oasis["data_usage_agreement"]))
     write_text(out / "terms.txt", terms.read_text(encoding="utf-8", errors="replace"))
     write_text(out / "README.txt", README.format(tissue=tissue))
     write_table(out / "scans.tsv", table)
     return out
 
 
-def _check(out: Path, agreed: bool, subjects: int | None, tissue: str) -> None:
-    if not agreed:
-        raise InputError("Nothing is fetched before its terms are agreed to (--yes, agreed=True).")
+def _check(out: Path, accept_terms: bool, subjects: int | None, tissue: str) -> None:
+    if not accept_terms:
+        raise InputError(
+            "Nothing is fetched before its terms are accepted (--accept-terms, accept_terms=True)."
+        )
     if tissue not in TISSUES:
-        raise InputError(f"Tissue {tissue!r} is none: choose {' or '.join(TISSUES)}.")
+        raise InputError(f"Unknown tissue {tissue!r}: choose {' or '.join(TISSUES)}.")
     if subjects is not None and not 1 <= subjects <= MOST_SUBJECTS:
         raise InputError(f"There are 1 to {MOST_SUBJECTS} subjects, not {subjects}.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -88,7 +110,7 @@ def _check(out: Path, agreed: bool, subjects: int | None, tissue: str) -> None:
             raise InputError(f"{out} holds something else: choose another folder.")
 
 
-def _fetched(subjects: int | None, data_dir: Path | None) -> dict[str, Any]:
+def _fetch(subjects: int | None, data_dir: Path | str | None) -> dict[str, Any]:
     """Ask nilearn for the maps; say in one sentence what to do where there is no network."""
     from nilearn import datasets  # slow to import
 
@@ -118,7 +140,7 @@ def _table(maps: list[Path], facts: pd.DataFrame) -> pd.DataFrame:
     if len(unknown):
         raise InputError(
             f"The table of OASIS lacks {counted(len(unknown), 'session')}, the first "
-            f"{unknown.iloc[0]}: fetch it anew."
+            f"{unknown.iloc[0]}: fetch it again."
         )
     rows = facts.loc[session]
     cdr = pd.to_numeric(rows["cdr"], errors="coerce").to_numpy(float)

@@ -1,8 +1,8 @@
-"""A stored set of slices → folders of pictures, as the paper fed its networks: OUT/AD/….jpg."""
+"""A slice store → folders of pictures, as the paper fed its networks: OUT/AD/….jpg."""
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from headscope.cohort.pseudonyms import pseudonymised
 from headscope.console import track
 from headscope.errors import InputError
 from headscope.files import atomic_path, write_json, write_table
+from headscope.slicing.spec import SliceSpec
 from headscope.slicing.store import SliceSet
 from headscope.slicing.write import write_slices
 
@@ -23,27 +24,43 @@ JPEG: Final[dict[str, Any]] = {"quality": 95, "subsampling": 0}
 
 
 def export_pictures(slices: SliceSet, out: Path, picture_format: str) -> pd.DataFrame:
-    """Write every slice as a picture in the folder of its class; return what was written.
+    """Write every slice as a picture in the folder of its class; return the table of pictures.
 
-    Names hold subject, session, plane and slice: AD/OAS1_0003_MR1_axial_slice-012.jpg. Pictures
-    of these slices that stand already are left, so a killed export goes on; pictures.json says of
-    which slices they are. pictures.tsv lists them with the ids, which names alone may not give
-    back. PNG keeps every grey value, JPEG (quality 95) nearly.
+    Names hold subject, session, plane and slice: AD/OAS1_0003_MR1_axial_slice-012.jpg. A killed
+    export continues: pictures that are already written stay, and pictures.json names the slices
+    that they show. pictures.tsv lists them with the ids, which cannot always be read from names.
+
+    Parameters
+    ----------
+    slices
+        An open store.
+    out
+        The folder in which the classes' folders are made.
+    picture_format
+        png, which keeps every grey value, or jpeg (quality 95), which nearly does.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per slice, as in pictures.tsv: path and the columns of slices.tsv but for `scan`.
 
     Raises
     ------
     InputError
-        The format is neither jpeg nor png, or two slices would get one name.
+        The format is unknown, or two slices would get one name.
     """
     if picture_format not in FORMATS:
-        raise InputError(f"Format {picture_format!r} is none: choose {', '.join(FORMATS)}.")
+        raise InputError(f"Unknown format {picture_format!r}: choose {', '.join(FORMATS)}.")
     table = slices.table.drop(columns="scan")
     table.insert(0, "path", _names(table, FORMATS[picture_format]))
     for name in sorted(set(table["label"])):
         (out / _plain(name)).mkdir(parents=True, exist_ok=True)
     _clear_others(out, slices.sha256, table["path"])
-    for _ in track(_written(slices, out, table["path"]), "Writing pictures", len(table)):
-        pass
+    for row, name in enumerate(track(table["path"], "Writing pictures", len(table))):
+        if not (out / name).exists():
+            with atomic_path(out / name) as temporary:
+                options = JPEG if picture_format == "jpeg" else {}
+                Image.fromarray(np.asarray(slices.pixels[row])).save(temporary, **options)
     write_table(out / "pictures.tsv", table)
     return table
 
@@ -54,27 +71,50 @@ def slice_data(
     *,
     picture_format: str | None = None,
     find: Mapping[str, Any] | None = None,
-    pseudonymise: Path | str | None = None,
+    pseudonym_key: Path | str | None = None,
+    workers: int | None = None,
+    strict: bool = False,
     **options: Any,
 ) -> SliceSet:
     """Take the slices of the scans below `data` and store them in `out`, as pictures too if asked.
 
-    find holds options of `find_cohort` (label, classes, threshold, where, …), options those of
-    `write_slices` (plane, count, size, centre, spacing_mm, workers, strict, …). pseudonymise names
-    a key file: ids become keyed hashes.
+    Parameters
+    ----------
+    data, out
+        The folder of scans; the folder of the store, which may hold an unfinished one.
+    picture_format
+        jpeg or png: pictures in class folders beside the store.
+    find
+        Options of `find_cohort`: label, classes, threshold, where, …
+    pseudonym_key
+        A key file: ids become keyed hashes.
+    workers, strict
+        As of `write_slices`.
+    **options
+        Those of `SliceSpec` by the names of settings: plane, count, size, centre, spacing_mm,
+        volume, analyze_orientation.
 
     Raises
     ------
     InputError
         As `find_cohort`, `write_slices` and `export_pictures`.
+
+    Examples
+    --------
+    >>> slices = hs.slice("scans", "slices", count=2, size=32, workers=1)
+    >>> slices.pixels.shape, slices.class_names
+    ((24, 32, 32), ['AD', 'NC'])
     """
     if picture_format not in (None, *FORMATS):
-        raise InputError(f"Format {picture_format!r} is none: choose store, {', '.join(FORMATS)}.")
-    out, plane = Path(out), options.get("plane", "axial")
-    cohort = find_cohort(Path(data), plane=plane, need_classes=False, **(find or {}))
-    if pseudonymise is not None:
-        cohort = pseudonymised(cohort, Path(pseudonymise), out)
-    slices = write_slices(cohort, out, **options)
+        raise InputError(f"Unknown format {picture_format!r}: choose store, {', '.join(FORMATS)}.")
+    unknown = sorted(options.keys() - SliceSpec().as_settings())
+    if unknown:
+        raise TypeError(f"There is no option {unknown[0]!r} of slices.")
+    out, spec = Path(out), SliceSpec.from_settings(options)
+    cohort = find_cohort(Path(data), plane=spec.plane, need_classes=False, **(find or {}))
+    if pseudonym_key is not None:
+        cohort = pseudonymised(cohort, Path(pseudonym_key), out)
+    slices = write_slices(cohort, out, spec, workers=workers, strict=strict)
     if picture_format is not None:
         export_pictures(slices, out, picture_format)
     return slices
@@ -93,30 +133,19 @@ def _names(table: pd.DataFrame, suffix: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Keep letters and digits of any script, and signs that are safe in a name."""
+    """Keep letters and digits of any script, and characters that are safe in a name."""
     return re.sub(r"[^\w.<>=+-]+", "-", text).strip(".") or "-"
 
 
 def _clear_others(out: Path, sha256: str, names: pd.Series) -> None:
-    """Remove pictures of other slices that bear the names of ours, and note whose are to come."""
+    """Remove pictures of other slices under the same names, and note which slices are to come."""
     mark = out / "pictures.json"
     wanted = {"slices_sha256": sha256}
     try:
         if json.loads(mark.read_text(encoding="utf-8")) == wanted:
             return
     except (FileNotFoundError, ValueError):
-        pass  # none yet, or one that says nothing
+        pass  # not there yet, or unreadable
     for name in names:
         (out / name).unlink(missing_ok=True)
     write_json(mark, wanted)
-
-
-def _written(slices: SliceSet, out: Path, names: pd.Series) -> Iterator[None]:
-    for row, name in enumerate(names):
-        path = out / name
-        if not path.exists():
-            picture = Image.fromarray(np.asarray(slices.pixels[row]))
-            with atomic_path(path) as temporary:
-                options = JPEG if path.suffix == ".jpg" else {}
-                picture.save(temporary, **options)
-        yield

@@ -1,83 +1,72 @@
 """One volume → its mid-slices: the same anatomy, brightness and proportions in every scan.
 
 A picture's top is anterior (axial) or superior (coronal, sagittal). Its left is the subject's left
-(axial, coronal: the neurological convention, which is RAS as it lies) or posterior (sagittal).
+(axial, coronal: the neurological convention, which is that of RAS) or posterior (sagittal).
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headscope.errors import InputError
 from headscope.scans.volume import PLANES, Scan, ScanError
 from headscope.slicing.resampling import FINE, resample
+from headscope.slicing.spec import SliceSpec
 
-AUTO: Final = "vertex:70mm"
 WINDOW: Final = (1.0, 98.0)  # percentiles of the foreground that become black and white
-HEAD_MM: Final = 100.0  # the window is that of the head, so far down from the vertex: a bright neck
-# would darken every brain by its length in the picture
-SAMPLE_MM: Final = 2.0  # foreground and window are found on a grid of about this spacing
+HEAD_MM: Final = 100.0  # depth below the vertex over which the window is found: a bright neck would
+# darken every brain by its length in the field of view
+SAMPLE_MM: Final = 2.0  # spacing of the grid on which foreground and window are searched
 SAMPLES: Final = 2**19  # voxels of that grid that are enough
 FAINTEST: Final = 1e-30  # span of a window; of a smaller one float32 cannot hold the factor
 TOGETHER: Final = 6  # slices drawn at once: few enough for a processor's cache
 
 
 def take_slices(
-    scan: Scan,
-    plane: str = "axial",
-    count: int = 30,
-    size: int = 224,
-    centre: str = "auto",
-    spacing_mm: float | None = None,
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return `count` slices (n, size, size) and their indices (n,), from low to high.
+    scan: Scan, spec: SliceSpec
+) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]:
+    """Take the slices of a scan, plane after plane, and from low to high within each.
 
-    They are consecutive, or the nearest to lying `spacing_mm` apart. centre is "volume" (the
-    middle of the grid, as in the paper), "foreground" (the middle of what stands out of the
-    background), or "vertex:70mm": the point so far below the top of the head and in the middle of
-    the head above it, in every plane. "auto" is "vertex:70mm". A grid of one slice gives that
-    slice.
+    They are consecutive, or those nearest to a distance of `spacing_mm`, and centred as
+    `SliceSpec` describes. A grid of one slice gives that slice.
 
-    Brightness runs from the 1st to the 98th percentile of the foreground of the head: of the whole
-    volume down to 100 mm below the vertex, without the neck's fat. Proportions are true by
-    `spacing_mm` of the scan; the shorter side is padded with black.
+    Brightness runs from the 1st to the 98th percentile of the foreground, from the vertex to
+    100 mm below it: without the neck's fat. Proportions follow the scan's `spacing_mm`; the shorter
+    side is padded with black.
+
+    Parameters
+    ----------
+    scan
+        A volume in canonical RAS.
+    spec
+        Which slices are taken.
+
+    Returns
+    -------
+    pixels
+        The slices (n, size, size), uint8.
+    indices
+        By plane, the positions (count,) of its slices along the plane's axis, from 0.
 
     Raises
     ------
     ScanError
-        The grid holds fewer than `count` slices so far apart, or lies in another plane.
-    InputError
-        A plane, count, size, centre or spacing is none.
+        The grid has fewer than `count` slices at this distance, or is a slice of another plane.
     """
-    check_options(plane, count, size, centre, spacing_mm)
-    pixels, taken = take_planes(scan, (plane,), count, size, centre, spacing_mm)
-    return pixels, taken[plane]
-
-
-def take_planes(
-    scan: Scan,
-    planes: Sequence[str],
-    count: int,
-    size: int,
-    centre: str,
-    spacing_mm: float | None = None,
-) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]:
-    """Return the slices of several planes, one after another, and the indices by plane."""
+    planes = _planes(scan, spec)
     for plane in planes:
-        _check_depth(scan, plane, count, spacing_mm)
+        _check_depth(scan, plane, spec)
     head = _find_head(scan)
-    taken = {plane: _indices(scan, head, plane, count, centre, spacing_mm) for plane in planes}
-    pixels = np.zeros((sum(map(len, taken.values())), size, size), dtype=np.uint8)
+    indices = {plane: _indices(scan, head, plane, spec) for plane in planes}
+    pixels = np.zeros((sum(map(len, indices.values())), spec.size, spec.size), dtype=np.uint8)
     row = 0
-    for plane, indices in taken.items():
-        own = pixels[row : row + len(indices)]
-        _draw(own, scan, PLANES[plane], indices, (head.low, head.high))
-        row += len(indices)
-    return pixels, taken
+    for plane, positions in indices.items():
+        part = pixels[row : row + len(positions)]
+        _draw(part, scan, PLANES[plane], positions, (head.low, head.high))
+        row += len(positions)
+    return pixels, indices
 
 
 def draw_picture(
@@ -85,7 +74,7 @@ def draw_picture(
 ) -> NDArray[np.uint8]:
     """Return a ready picture (H, W) of square pixels as a slice (size, size), as one of a scan.
 
-    Without a window it is found by percentiles over the foreground.
+    Without a window, percentiles of the foreground give one.
     """
     scan = Scan(grey[::-1].T[..., None], (1.0, 1.0, 1.0))  # (H, W) → (I, J, 1)
     if window is None:
@@ -96,67 +85,51 @@ def draw_picture(
     return pictures[0]
 
 
-def planes_of(plane: str) -> tuple[str, ...]:
-    """Return the planes that a setting stands for: "all" is all three."""
-    if plane == "all":
-        return tuple(sorted(PLANES))
-    if plane not in PLANES:
-        raise InputError(f"Plane {plane!r} is none: choose axial, coronal, sagittal or all.")
-    return (plane,)
+def _planes(scan: Scan, spec: SliceSpec) -> tuple[str, ...]:
+    """Return the planes to take; where all are asked for, a grid of one slice gives its own."""
+    thin = _thin_planes(scan)
+    return (thin[0],) if spec.plane == "all" and thin else spec.planes
 
 
-def check_options(
-    plane: str, count: int, size: int, centre: str, spacing_mm: float | None = None
-) -> None:
-    """Say which option is none (InputError)."""
-    planes_of(plane)
-    if count < 1 or size < 1:
-        raise InputError(f"Count {count} and size {size} of slices must be 1 or more.")
-    if spacing_mm is not None and not 0 < spacing_mm <= 100:
-        raise InputError(f"Spacing {spacing_mm:g} mm of slices is none: above 0, at most 100.")
-    _depth_mm(centre)
+def _thin_planes(scan: Scan) -> list[str]:
+    """Return the planes of which the grid holds one slice."""
+    return [plane for plane, axis in PLANES.items() if scan.volume.shape[axis] == 1]
 
 
-def _check_depth(scan: Scan, plane: str, count: int, spacing_mm: float | None) -> None:
+def _check_depth(scan: Scan, plane: str, spec: SliceSpec) -> None:
     """Refuse a grid of another plane, and one that does not hold the slices asked for."""
-    axis = PLANES[plane]
-    depth = scan.volume.shape[axis]
-    across = [n for other, n in enumerate(scan.volume.shape) if other != axis]
-    if min(across) < 2:
-        lying = [name for name, other in PLANES.items() if scan.volume.shape[other] == 1]
-        one = f", one {lying[0]} slice" if len(lying) == 1 else ""
-        raise ScanError(scan.path, f"shows no {plane} slices: its grid is {_shape_text(scan)}{one}")
+    axis, shape, spacing_mm = PLANES[plane], scan.volume.shape, spec.spacing_mm
+    depth = shape[axis]
+    if min(n for other, n in enumerate(shape) if other != axis) < 2:
+        thin = _thin_planes(scan)
+        one = f", one {thin[0]} slice" if len(thin) == 1 else ""
+        grid = "×".join(map(str, shape))
+        raise ScanError(scan.path, f"shows no {plane} slices: its grid is {grid}{one}")
     step = _step(scan, axis, spacing_mm)
-    if depth == 1 or ((count - 1) * step <= depth - 1 and step >= 1):
+    if depth == 1 or ((spec.count - 1) * step <= depth - 1 and step >= 1):
         return
     if step < 1:
         voxel = f"its voxels are {scan.spacing_mm[axis]:.3g} mm deep"
         raise ScanError(scan.path, f"has no {plane} slices {spacing_mm:g} mm apart: {voxel}")
     apart = "" if spacing_mm is None else f", {spacing_mm:g} mm apart,"
-    raise ScanError(scan.path, f"has {depth} {plane} slices, and {count}{apart} are asked for")
+    raise ScanError(scan.path, f"has {depth} {plane} slices, and {spec.count}{apart} are asked for")
 
 
 def _step(scan: Scan, axis: int, spacing_mm: float | None) -> float:
-    """Return how far apart slices lie, in voxels."""
+    """Return the distance between slices in voxels."""
     return 1.0 if spacing_mm is None else spacing_mm / scan.spacing_mm[axis]
 
 
-def _indices(
-    scan: Scan, head: "_Head", plane: str, count: int, centre: str, spacing_mm: float | None
-) -> NDArray[np.int64]:
+def _indices(scan: Scan, head: "_Head", plane: str, spec: SliceSpec) -> NDArray[np.int64]:
     """Return the indices (n,) of the slices about the centre, moved into the grid as a whole."""
     axis = PLANES[plane]
-    depth, step = scan.volume.shape[axis], _step(scan, axis, spacing_mm)
+    depth, step = scan.volume.shape[axis], _step(scan, axis, spec.spacing_mm)
     if depth == 1:
         return np.zeros(1, dtype=np.int64)
-    span = (count - 1) * step
-    first = math.floor(_centre(scan, head, axis, centre) - span / 2)
+    span = (spec.count - 1) * step
+    first = math.floor(_centre(scan, head, axis, spec) - span / 2)
     first = min(max(first, 0), math.floor(depth - 1 - span))
-    return first + np.rint(np.arange(count) * step).astype(np.int64)
-
-
-def _shape_text(scan: Scan) -> str:
-    return "×".join(map(str, scan.volume.shape))
+    return first + np.rint(np.arange(spec.count) * step).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -173,7 +146,7 @@ class _Head:
 def _find_head(scan: Scan) -> _Head:
     """Find the foreground on a grid of about 2 mm, and the window over the head.
 
-    A fine grid is sampled sparser from side to side, never in depth. The background's limit lies a
+    A fine grid is sampled sparser from side to side, never in depth. The background's limit is a
     tenth of the way from the 2nd to the 98th percentile, as in Smith 2002 (BET, section 2.2); a
     background that is not zero, as in OASIS-2, is no obstacle.
     """
@@ -181,7 +154,7 @@ def _find_head(scan: Scan) -> _Head:
     if math.prod(-(-n // by) for n, by in zip(scan.volume.shape, step, strict=True)) > SAMPLES:
         step = [2 * step[0], 2 * step[1], step[2]]
     coarse = scan.volume[:: step[0], :: step[1], :: step[2]].copy(order="K")
-    if coarse.min() == coarse.max():  # what there is to see is finer than the grid
+    if coarse.min() == coarse.max():  # all structure is finer than the grid
         step, coarse = [1, 1, 1], scan.volume
     darkest, brightest = _percentiles(coarse[::2, ::2], (2, 98))
     if darkest == brightest:
@@ -191,7 +164,7 @@ def _find_head(scan: Scan) -> _Head:
         raise ScanError(scan.path, f"shows nothing: every voxel is {coarse.min()}")
     vertex = _extent(foreground, 2)[1]
     head = slice(max(0, vertex - round(HEAD_MM / (scan.spacing_mm[2] * step[2]))), None)
-    inside, lit = (each[..., head].ravel(order="K") for each in (coarse, foreground))
+    inside, lit = (part[..., head].ravel(order="K") for part in (coarse, foreground))
     low, high = _percentiles(inside[lit], WINDOW)
     return _Head(foreground, step, vertex, low, high if high > low else low + 1)
 
@@ -210,11 +183,11 @@ def _percentiles(values: NDArray[Any], which: tuple[float, float]) -> tuple[floa
     return float(low), float(high)
 
 
-def _centre(scan: Scan, head: _Head, axis: int, centre: str) -> float:
+def _centre(scan: Scan, head: _Head, axis: int, spec: SliceSpec) -> float:
     """Return the position along `axis`, in slices, about which the slices are taken."""
-    if centre == "volume":
+    if spec.centre == "volume":
         return scan.volume.shape[axis] / 2
-    foreground, depth_mm = head.foreground, _depth_mm(centre)
+    foreground, depth_mm = head.foreground, spec.depth_mm
     if depth_mm is not None:
         spacing_mm = scan.spacing_mm[2] * head.step[2]
         below = head.vertex - depth_mm / spacing_mm
@@ -225,24 +198,6 @@ def _centre(scan: Scan, head: _Head, axis: int, centre: str) -> float:
     return ((low + high) / 2 + 0.5) * head.step[axis]
 
 
-def _depth_mm(centre: str) -> float | None:
-    """Return the depth below the vertex, or None where `centre` names no vertex."""
-    name = AUTO if centre == "auto" else centre
-    if name in ("volume", "foreground"):
-        return None
-    kind, _, depth = name.partition(":")
-    try:
-        value = float(depth.removesuffix("mm"))
-    except ValueError:
-        value = math.nan
-    if kind != "vertex" or not 0 <= value <= 1000:
-        raise InputError(
-            f"Centre {centre!r} is none: choose volume, foreground, or a depth below the vertex "
-            "such as vertex:70mm."
-        )
-    return value
-
-
 def _extent(foreground: NDArray[np.bool_], axis: int) -> tuple[int, int]:
     """Return the first and last slice that hold a fair part (5%) of the fullest one's foreground.
 
@@ -250,8 +205,8 @@ def _extent(foreground: NDArray[np.bool_], axis: int) -> tuple[int, int]:
     """
     other = tuple(a for a in range(3) if a != axis)
     area = foreground.view(np.uint8).sum(axis=other, dtype=np.int32)
-    held = np.flatnonzero(area > 0.05 * area.max())
-    return int(held[0]), int(held[-1])
+    full = np.flatnonzero(area > 0.05 * area.max())
+    return int(full[0]), int(full[-1])
 
 
 def _draw(

@@ -1,12 +1,16 @@
-"""Many scan files → the slices of each, in order, by one process or several."""
+"""Many scan files → a file of slices for each, by one process or several.
 
+Each scan's slices become one file, written whole: a line of JSON (`Part`), then the pixels. Such a
+file is what a process hands over, and what a later call finds done.
+"""
+
+import json
 import os
-import shutil
-from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
 from joblib.externals.loky import ProcessPoolExecutor, cpu_count
@@ -16,145 +20,144 @@ from threadpoolctl import threadpool_limits
 
 from headscope.cohort.pictures import is_picture
 from headscope.errors import InputError
-from headscope.scans.volume import PLANES, Scan, ScanError, read_scan
-from headscope.slicing.extract import planes_of, take_planes
+from headscope.scans.volume import ScanError, read_scan
+from headscope.slicing.extract import take_slices
 from headscope.slicing.picture import take_picture
+from headscope.slicing.spec import SliceSpec
 
 SCANS_PER_WORKER: Final = 32  # starting a process costs about as much as so many scans
-AHEAD: Final = 3  # scans that each process may be ahead by
-IDLE_S: Final = 5  # a helper without work for so long ends: within a minute where this was killed
+QUEUED: Final = 2048  # scans handed to the helpers at once: what waits takes memory
+IDLE_S: Final = 5  # a helper without work for so long ends, also where this process was killed
 ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-Taken = tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]] | ScanError
-Task = tuple[Path, str]  # a scan and the plane to take
+Task = tuple[Path, str, Path]  # a scan, the plane to take, and the file for its slices
+Taken = tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]
 
 
-def take_files(
-    todo: list[Task], options: dict[str, Any], workers: int | None, spool: Path
-) -> Generator[Taken, None, None]:
-    """Yield what each scan gives, in order; the pixels are good until the next is asked for.
+class Part(NamedTuple):
+    """What a scan gave: the indices of its slices by plane, or the reason why it gave none."""
 
-    Several processes are this one and its helpers, which hand their pixels over as files in the
-    folder `spool`: pickled through a pipe, as results are, they would cost a quarter of all time.
+    indices: dict[str, list[int]]
+    problem: str = ""
+    transient: bool = False
+
+    @property
+    def slices(self) -> int:
+        """How many slices there are."""
+        return sum(map(len, self.indices.values()))
+
+
+def take_parts(
+    tasks: list[Task], spec: SliceSpec, workers: int | None
+) -> Generator[Part, None, None]:
+    """Write the part of each scan and yield what it gave, in the order of the tasks.
+
+    Parameters
+    ----------
+    tasks
+        What to take, and where to write it.
+    spec
+        Which slices are taken; the plane is that of the task.
+    workers
+        Processes, this one among them; by default as many as cores, fewer for few scans.
 
     Raises
     ------
     InputError
         A helper was killed.
     """
-    shutil.rmtree(spool, ignore_errors=True)  # of a process that was killed
     if workers is None:
-        workers = min(cpu_count(), len(todo) // SCANS_PER_WORKER)
-    helpers = min(workers, len(todo)) - 1
+        workers = min(cpu_count(), len(tasks) // SCANS_PER_WORKER)
+    helpers = min(workers, len(tasks)) - 1
     with threadpool_limits(1, user_api="blas"):
         if helpers < 1:
-            yield from (take_file(path, plane, options) for path, plane in todo)
+            yield from (_take_part(*task, spec) for task in tasks)
             return
-        spool.mkdir()
         executor = ProcessPoolExecutor(helpers, env=ONE_THREAD, timeout=IDLE_S)
         try:
-            yield from _take_together(executor, helpers, iter(todo), options, spool)
+            for start in range(0, len(tasks), QUEUED):
+                yield from _take_together(executor, tasks[start : start + QUEUED], spec)
         except BrokenProcessPool:
             raise InputError(
-                "A process that took slices was killed, for lack of memory perhaps: --workers 1 "
-                "needs the least. What was taken is kept."
+                "A process that took slices was killed, perhaps for lack of memory: --workers 1 "
+                "needs the least. The slices taken so far are kept."
             ) from None
         finally:
             executor.shutdown(kill_workers=True)
-            shutil.rmtree(spool, ignore_errors=True)
 
 
 def _take_together(
-    executor: ProcessPoolExecutor,
-    helpers: int,
-    todo: Iterator[Task],
-    options: dict[str, Any],
-    spool: Path,
-) -> Iterator[Taken]:
-    """Yield what each scan gives: the helpers' queue is kept filled, and this process works too."""
-    # files to leave pixels in; helpers of a process that was killed may still write into its own
-    free = deque(spool / f"{os.getpid()}-{n}" for n in range(AHEAD * helpers))
-    for file in free:
-        file.touch()
-    taken: deque[tuple[Future[Any], Path | None]] = deque()  # in order, done or under way
-    started = executor.submit(_start)
-    while True:
-        while started.done() and free and (task := next(todo, None)):
-            file = free.popleft()
-            taken.append((executor.submit(_leave, *task, options, file), file))
-        idle = not taken or not taken[0][0].done()
-        crowded = len(taken) >= AHEAD * (helpers + 1)
-        if idle and not crowded and (task := next(todo, None)):
-            own: Future[Any] = Future()
-            own.set_result(take_file(*task, options))
-            taken.append((own, None))
-        elif taken:
-            result, used = taken.popleft()
-            yield _fetched(result.result())
-            if used is not None:
-                free.append(used)
-        else:
-            return
+    executor: ProcessPoolExecutor, tasks: list[Task], spec: SliceSpec
+) -> Iterator[Part]:
+    """Yield the parts in order; where the next one is not done yet, this process works too.
+
+    It takes back the first task that no helper has begun. Parts are files, so that it may run
+    ahead of a slow helper as far as it likes.
+    """
+    futures: list[Future[Part]] = [executor.submit(_take_part, *task, spec) for task in tasks]
+    mine: dict[int, Part] = {}
+    waiting = iter(range(len(tasks)))
+    for number, future in enumerate(futures):
+        while not future.done():
+            taken_back = next((n for n in waiting if futures[n].cancel()), None)
+            if taken_back is None:
+                break
+            mine[taken_back] = _take_part(*tasks[taken_back], spec)
+        yield mine.pop(number) if future.cancelled() else future.result()
 
 
-class _Left(NamedTuple):
-    """Slices whose pixels a helper left in a file."""
-
-    file: Path
-    shape: tuple[int, ...]
-    indices: dict[str, NDArray[np.int64]]
-
-
-def _start() -> None:
-    """Do nothing: whoever could call this has loaded what it needs."""
-
-
-def _leave(path: Path, plane: str, options: dict[str, Any], file: Path) -> _Left | ScanError:
-    """Take a scan's slices and leave their pixels in `file`, over what stands there."""
-    taken = take_file(path, plane, options)
-    if isinstance(taken, ScanError):
-        return taken
-    pixels, indices = taken
-    with file.open("r+b") as stream:
-        stream.write(pixels.data)
-    return _Left(file, pixels.shape, indices)
+def _take_part(path: Path, plane: str, target: Path, spec: SliceSpec) -> Part:
+    """Take a scan's slices and write its part."""
+    temporary = target.with_name(f"{target.name}.{os.getpid()}")
+    pixels: Any = b""
+    try:
+        taken, indices = take_file(path, plane, spec)
+        pixels = taken.data
+        part = Part({plane: positions.tolist() for plane, positions in indices.items()})
+    except ScanError as error:
+        part = Part({}, error.reason, error.transient)
+    with temporary.open("wb") as file:
+        file.write(json.dumps(part._asdict()).encode() + b"\n")
+        file.write(pixels)
+    temporary.replace(target)
+    return part
 
 
-def _fetched(result: Taken | _Left) -> Taken:
-    """Return what was taken; pixels that were left in a file are mapped."""
-    if not isinstance(result, _Left):
-        return result
-    return np.memmap(result.file, np.uint8, "r", shape=result.shape), result.indices
+def open_part(file: BinaryIO) -> Part:
+    """Read what a scan gave; its pixels follow in the file."""
+    return Part(**json.loads(file.readline()))
 
 
-def take_file(path: Path, plane: str, options: dict[str, Any]) -> Taken:
-    """Return the slices (n, size, size) of a file and their indices by plane, or why it gave none.
+def read_part(path: Path, size: int) -> Part | None:
+    """Return what a scan gave, or None where its file is absent, not whole, or worth another try.
 
-    options: count, size, centre, spacing_mm, volume, analyze_orientation, as of `write_slices`.
+    A system that crashed may have kept a file's name without all of its pixels.
+    """
+    try:
+        with path.open("rb") as file:
+            part = open_part(file)
+            whole = path.stat().st_size == file.tell() + part.slices * size**2
+    except (FileNotFoundError, TypeError, ValueError):
+        return None
+    return part if whole and not part.transient else None
+
+
+def take_file(path: Path, plane: str, spec: SliceSpec) -> Taken:
+    """Return the slices (n, size, size) of a scan or picture, and their indices by plane.
+
+    Raises
+    ------
+    ScanError
+        It cannot be used.
     """
     try:
         if is_picture(path.name):
-            return take_picture(path, options["size"]), {plane: np.zeros(1, dtype=np.int64)}
+            return take_picture(path, spec.size), {plane: np.zeros(1, dtype=np.int64)}
         scan = read_scan(
             path,
             plane="axial" if plane == "all" else plane,
-            volume=options["volume"],
-            analyze_orientation=options["analyze_orientation"],
+            volume=spec.volume,
+            analyze_orientation=spec.orientation,
         )
-        return take_planes(
-            scan,
-            _planes_in(scan, plane),
-            options["count"],
-            options["size"],
-            options["centre"],
-            options["spacing_mm"],
-        )
-    except ScanError as error:
-        return error
+        return take_slices(scan, replace(spec, plane=plane))
     except MemoryError:
-        return ScanError(path, "cannot be sliced: it does not fit into memory", True)
-
-
-def _planes_in(scan: Scan, plane: str) -> tuple[str, ...]:
-    """Return the planes to take of a scan: of a grid of one slice, the one in which it lies."""
-    thin = [name for name, axis in PLANES.items() if scan.volume.shape[axis] == 1]
-    return (thin[0],) if plane == "all" and thin else planes_of(plane)
+        raise ScanError(path, "cannot be sliced: it does not fit into memory", True) from None

@@ -1,8 +1,8 @@
 """Ready-made pictures of slices: JPEG, PNG and TIFF files → one grey slice each.
 
-Colours become luminance, transparency black, and a picture that a camera or scanner turned by its
-EXIF mark is turned back. Grey values of 8 bits are kept as they are; deeper ones have no agreed
-black and white and are windowed by percentiles, as a scan is. Pixels count as square.
+Colours become luminance, transparency becomes black, and the rotation that EXIF stores is applied.
+Grey values of 8 bits stay as they are; deeper ones have no agreed black and white and are windowed
+by percentiles, as those of a scan. Pixels count as square.
 """
 
 import struct
@@ -19,9 +19,9 @@ from headscope.scans.volume import refusing
 from headscope.slicing.extract import draw_picture
 
 FORMATS: Final = ("JPEG", "PNG", "TIFF")
-LARGEST_PICTURE: Final = 2**26  # pixels; more is a bomb, or no slice of a head
+LARGEST_PICTURE: Final = 2**26  # pixels; more is a decompression bomb, or no slice
 DEEP: Final = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of more than 8 bits
-KEPT: Final = (0.0, 255.0)
+WHOLE: Final = (0.0, 255.0)
 
 
 def take_picture(path: Path, size: int) -> NDArray[np.uint8]:
@@ -38,13 +38,13 @@ def take_picture(path: Path, size: int) -> NDArray[np.uint8]:
 
 
 def _read_grey(path: Path, size: int) -> tuple[NDArray[Any], tuple[float, float] | None]:
-    """Return the pixels (H, W) and the window: that of 8 bits, or None where it is to be found."""
+    """Return the pixels (H, W) and their window: that of 8 bits, or None for deeper ones."""
     if path.exists() and not path.is_file():
         raise Refused("cannot be read: it is no regular file")
     if path.exists() and path.stat().st_size == 0:
         raise Refused("is empty")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is wrong with a file is said in our own words
+        warnings.simplefilter("ignore")  # errors name what is wrong with a file
         try:
             with Image.open(path, formats=FORMATS) as image:
                 grey = _upright_grey(image, size)
@@ -58,7 +58,7 @@ def _read_grey(path: Path, size: int) -> tuple[NDArray[Any], tuple[float, float]
         raise Refused("holds infinite intensities, or none")
     if grey.min() == grey.max():
         raise Refused(f"shows nothing: every pixel is {grey.min()}")
-    return grey, KEPT if grey.dtype == np.uint8 else None
+    return grey, WHOLE if grey.dtype == np.uint8 else None
 
 
 def _upright_grey(image: Image.Image, size: int) -> NDArray[Any]:
@@ -67,7 +67,7 @@ def _upright_grey(image: Image.Image, size: int) -> NDArray[Any]:
         raise Refused(f"is too large for a slice: its header claims {width}×{height} pixels")
     if image.format != "JPEG" and _has_pages(image):
         raise Refused("holds several pages: give each slice a file of its own")
-    image.draft("L", (2 * size, 2 * size))  # of a large JPEG as much as the slice will show
+    image.draft("L", (2 * size, 2 * size))  # decode of a large JPEG only what the slice can show
     turned = ImageOps.exif_transpose(image)
     if turned.mode in DEEP:
         return np.asarray(turned)

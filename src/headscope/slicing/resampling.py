@@ -1,7 +1,7 @@
 """A stack of grey pictures → the same at another size: triangle filter, antialiased, reproducible.
 
 The filter is that of Pillow's `BILINEAR`: two neighbours where a picture grows, all pixels under a
-wider triangle where it shrinks. Both passes are products with banded matrices, a band at a time.
+wider triangle where it shrinks. Both passes are products with banded matrices, band by band.
 Every number in them is a whole multiple of a power of two and small enough for float32 to hold
 each sum exactly, so the order in which a machine adds up does not matter: the same bytes come out
 for any processor, library and number of threads, which products of floats do not promise.
@@ -27,8 +27,8 @@ def resample(
     """Resample pictures of `shape` (H, W) to those of `into` (n, height, width), black before.
 
     grey (h, n, w) holds sixteenths of greys as whole numbers, 0 to 255 · 16: the part of the
-    pictures in `box` (rows, columns); all about it is black and costs no work. The pictures lie
-    beside one another in it, so that each product is one for all of them.
+    pictures in `box` (rows, columns); the rest is black and costs no work. The pictures are side by
+    side in it, so that one product serves all of them.
     """
     rows, count, columns = grey.shape
     vertical, downwards = _bands(shape[0], into.shape[1], box[0].start, box[0].stop, 1)

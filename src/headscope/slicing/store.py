@@ -1,12 +1,12 @@
-"""A stored set of slices: one uint8 memory map, one table, and settings that tie them together.
+"""The slice store: one uint8 memory map, one table, and settings that tie them together.
 
     slices.npy    uint8 (N, H, W), a plain NumPy file
     labels.npy    int64 (N,), index into class_names of each slice
-    slices.tsv    one row a slice: scan, subject_id, session_id, label, plane, slice_index
+    slices.tsv    one row per slice: scan, subject_id, session_id, label, plane, slice_index
     slices.json   every setting, the fingerprint of the scans, class_names, sha256
 
-Opening reads the settings and holds table and labels against their hashes, so that a set of a
-million slices opens at once: pixels stay on disk, and the table is parsed when first looked at.
+Opening reads the settings and compares table and labels with their hashes; a store of a million
+slices opens at once: pixels stay on disk, and the table is parsed when first needed.
 """
 
 import json
@@ -24,12 +24,12 @@ from headscope.errors import InputError
 from headscope.files import read_table, sha256
 
 CHUNK: Final = 2**20
-CHECKED: Final = ("slices.tsv", "labels.npy")  # small enough to be held against their hashes
+CHECKED: Final = ("slices.tsv", "labels.npy")  # small enough to be hashed at every opening
 
 
 @dataclass(frozen=True)
 class SliceSet:
-    """A stored set of slices: pixels (N, H, W) uint8, memory-mapped, and a row for each."""
+    """An open store: pixels (N, H, W) uint8, memory-mapped, and one row for each slice."""
 
     path: Path
     pixels: NDArray[np.uint8]
@@ -39,7 +39,7 @@ class SliceSet:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """A row for each slice, in the order of the pixels; read when first asked for."""
+        """One row per slice, in the order of the pixels; read when first needed."""
         try:
             return read_table(self.path / "slices.tsv")
         except (OSError, ValueError) as error:
@@ -50,18 +50,18 @@ class SliceSet:
         """Index into `class_names` of each slice (N,)."""
         try:
             return np.load(self.path / "labels.npy", allow_pickle=False)
-        except FileNotFoundError:  # a set made by an earlier headscope
+        except FileNotFoundError:  # a store of an earlier version
             return pd.Index(self.class_names).get_indexer(self.table["label"]).astype(np.int64)
 
     @property
     def notes(self) -> list[str]:
-        """Plain sentences on where the slices come from and what was left out."""
+        """Sentences on where the slices come from and what was left out."""
         return list(self.settings["notes"])
 
     def batch(self, rows: ArrayLike) -> NDArray[np.uint8]:
         """Return the pixels (B, H, W) of some rows, read from disk rather than mapped.
 
-        A map of a set larger than memory would grow with every page that was ever looked at.
+        A map of a store larger than memory would grow with every page that was ever read.
         """
         pixels, numbers = self.pixels, np.asarray(rows, dtype=np.int64).tolist()
         out = np.empty((len(numbers), *pixels.shape[1:]), dtype=np.uint8)  # (B, H, W)
@@ -79,12 +79,12 @@ class SliceSet:
 
 
 def open_slices(out: Path) -> SliceSet:
-    """Open a stored set; pixels and table stay on disk until they are looked at.
+    """Open a store; pixels and table stay on disk until they are needed.
 
     Raises
     ------
     InputError
-        There is none in `out`, or its files do not fit together.
+        There is no finished store in `out`, or its files do not fit together.
     """
     if not (out / "slices.json").is_file():
         raise InputError(f"{out} holds no slices: it has no finished slices.json.")
@@ -98,8 +98,8 @@ def open_slices(out: Path) -> SliceSet:
         raise InputError(
             f"{out} is damaged: {len(pixels)} slices in slices.npy, {rows} in slices.tsv."
         )
-    for name, known in settings.get("files", {}).items():
-        if name in CHECKED and (out / name).is_file() and sha256(out / name) != known:
+    for name, digest in settings.get("files", {}).items():
+        if name in CHECKED and (out / name).is_file() and sha256(out / name) != digest:
             raise InputError(f"{out} is damaged: {name} has changed since the slices were taken.")
     return SliceSet(out, pixels, settings["class_names"], settings, settings["sha256"])
 

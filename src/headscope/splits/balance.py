@@ -11,18 +11,29 @@ from headscope.cohort.tables import MISSING, numbers_in
 def balance_of(
     table: pd.DataFrame, subset: NDArray[np.str_], covariates: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return one row a column of `covariates`: column, test, p.
+    """Test whether covariates differ between the subsets of a split.
 
-    covariates holds subject_id and further columns; a subject counts once, with the first value
-    that it has. Numbers are compared by Kruskal and Wallis 1952, other values by the chi-squared
-    test of independence; a column without variation has p = 1.
+    A subject counts once, with its first value. Numbers are compared by Kruskal and Wallis 1952,
+    other values by the chi-squared test of independence; a column without variation has p = 1.
+
+    Parameters
+    ----------
+    table, subset
+        Slices or scans with subject_id; the subset of each (N,).
+    covariates
+        subject_id and further columns.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per column of `covariates`: column, test, p.
     """
     of_subject = pd.Series(subset, index=table["subject_id"].astype(str))
     of_subject = of_subject[~of_subject.index.duplicated()]
     rows = []
     for name in [column for column in covariates.columns if column != "subject_id"]:
-        known = covariates[~covariates[name].astype(str).isin(MISSING)]
-        values = known.drop_duplicates("subject_id").set_index("subject_id")[name].astype(str)
+        present = covariates[~covariates[name].astype(str).isin(MISSING)]
+        values = present.drop_duplicates("subject_id").set_index("subject_id")[name].astype(str)
         values = values[values.index.isin(of_subject.index)]
         rows.append((name, *_p_value(values, of_subject.loc[values.index])))
     return pd.DataFrame(rows, columns=["column", "test", "p"])

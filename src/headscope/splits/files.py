@@ -1,7 +1,7 @@
-"""Which slices train, which choose, which judge: by subject (honest) or by slice (the paper's).
+"""Splits as files: a small TSV, written once, never overwritten and checked at every reading.
 
-A split is a small TSV, written once, never overwritten and checked at every reading. By subject it
-holds subject_id and subset; by slice subject_id, session_id, plane, slice_index and subset.
+By subject it holds subject_id and subset; by slice (the paper's way) subject_id, session_id, plane,
+slice_index and subset.
 """
 
 from collections.abc import Sequence
@@ -14,23 +14,11 @@ from numpy.typing import NDArray
 from headscope.cohort.tables import read_any_table
 from headscope.errors import InputError
 from headscope.files import NO_ID, read_table, write_table
-from headscope.splits.assign import KEYS, SUBSETS, key_of, make_fold, make_split
-from headscope.splits.balance import balance_of
-
-__all__ = [
-    "KEYS",
-    "SUBSETS",
-    "LeakageError",
-    "balance_of",
-    "check_ids",
-    "ensure_split",
-    "make_fold",
-    "make_split",
-]
+from headscope.splits.assign import SUBSETS, key_of, make_fold, make_split
 
 
 class LeakageError(InputError):
-    """A subject stands in two subsets of a split by subject."""
+    """A subject is in two subsets of a split by subject."""
 
 
 def ensure_split(
@@ -44,18 +32,28 @@ def ensure_split(
     covariates: pd.DataFrame | None = None,
     source: Path | None = None,
 ) -> NDArray[np.str_]:
-    """Return the subset of each row by the split at `path`, which is made if it does not stand.
+    """Return the subset of each row (N,) by the split at `path`, which is made where it is absent.
 
-    It is made by ratio, or as one of several folds (its number, how many), balanced by
-    `covariates`, or copied from `source`, a split made elsewhere.
+    Parameters
+    ----------
+    path
+        The file of the split.
+    table
+        One row per slice (N): the ids and label.
+    kind, ratio, seed, covariates
+        As of `make_split`.
+    fold
+        The number of the fold that is tested, and how many there are (`make_fold`).
+    source
+        A split made elsewhere, TSV or CSV, which is copied.
 
     Raises
     ------
     LeakageError
-        The split is by subject and one stands in two subsets.
+        The split is by subject, and a subject is in two subsets.
     InputError
         The file lacks rows of `table`, names an unknown subset, leaves a subset without a class,
-        or is another than `source`.
+        or differs from `source`.
     """
     key = key_of(kind)
     check_ids(table, kind)
@@ -73,7 +71,7 @@ def ensure_split(
         write_table(path, split.sort_values(key))
     stored = _assigned(path, table, kind)
     if (stored != subset).any():
-        raise InputError(f"{path} is another split than {source}: choose another folder.")
+        raise InputError(f"{path} differs from {source}: choose another folder.")
     _check_classes(path, table, stored)
     return stored
 
@@ -82,9 +80,9 @@ def check_ids(table: pd.DataFrame, kind: str) -> None:
     """Refuse a split by subject of slices that name no subjects (InputError)."""
     if kind == "subject" and (table["subject_id"] == NO_ID).any():
         raise InputError(
-            "The pictures name no subjects, so they cannot be split by subject: say where ids "
-            "stand with --subject-pattern, or go on with --splits slice, whose accuracy says "
-            "nothing about people who were not seen in training."
+            "The pictures name no subjects, so they cannot be split by subject: give the place of "
+            "ids in the names with --subject-pattern, or use --splits slice, whose accuracy says "
+            "nothing about subjects that were not seen in training."
         )
 
 
@@ -105,7 +103,7 @@ def _assigned(path: Path, table: pd.DataFrame, kind: str) -> NDArray[np.str_]:
     twice = sorted({str(name) for name in split.loc[split.duplicated(key), "subject_id"]})
     if twice and kind == "subject":
         raise LeakageError(
-            f"{path} leaks: {_some(twice)} stand{'s' if len(twice) == 1 else ''} in two subsets."
+            f"{path} leaks: {_some(twice)} {'is' if len(twice) == 1 else 'are'} in two subsets."
         )
     if twice:
         raise InputError(f"{path} puts one slice in two subsets: see subject {twice[0]}.")

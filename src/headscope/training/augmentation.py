@@ -1,4 +1,4 @@
-"""Slices changed at random, on the device, as they go into a training step."""
+"""Random changes of slices, on the device, as they enter a training step."""
 
 import math
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from headscope.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Flips, small rotations and intensity jitter, drawn anew for each slice.
+    """Flips, small rotations and intensity jitter, drawn again for every slice of every step.
 
     flip: mirrored left to right with probability 1/2. rotate_deg: turned about the middle by an
-    angle drawn evenly between plus and minus that, black where nothing was. jitter: intensities
-    times a factor drawn evenly from 1 − jitter to 1 + jitter, at most 255; black stays black.
+    angle drawn uniformly between plus and minus that; corners that open are black. jitter:
+    intensities times a factor drawn uniformly from 1 − jitter to 1 + jitter, at most 255.
     """
 
     flip: bool = False
@@ -26,7 +26,7 @@ class Augmentation:
     def __call__(self, grey: Tensor) -> Tensor:
         """Return slices (B, 1, H, W) in 0 to 255, changed by torch's default random numbers.
 
-        They are drawn on the CPU, so that every device sees the same slices.
+        The numbers are drawn on the CPU, so that every device sees the same slices.
         """
         side, turn, gain = torch.rand(3, len(grey)).to(grey.device, non_blocking=True)  # (B,) each
         if self.flip:
@@ -40,9 +40,9 @@ class Augmentation:
 
 
 def augmentation_of(recipe: Recipe) -> Augmentation | None:
-    """Return what the recipe asks for, or None where it asks for nothing."""
-    asked = Augmentation(recipe.augment_flip, recipe.augment_rotate_deg, recipe.augment_jitter)
-    return None if asked == Augmentation() else asked
+    """Return the augmentation of a recipe; None where it has none."""
+    changes = Augmentation(recipe.augment_flip, recipe.augment_rotate_deg, recipe.augment_jitter)
+    return None if changes == Augmentation() else changes
 
 
 def rotate(grey: Tensor, angle: Tensor) -> Tensor:

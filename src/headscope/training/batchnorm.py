@@ -1,4 +1,4 @@
-"""BatchNorm statistics estimated once on the training slices, as frozen-bn wants them."""
+"""BatchNorm statistics estimated once on the training slices, as frozen-adabn needs them."""
 
 from typing import Any
 
@@ -25,10 +25,11 @@ def estimate_statistics(
     *,
     precision: str = "float32",
 ) -> None:
-    """Estimate the mean and variance of every BatchNorm layer anew, from slices `rows` alone.
+    """Estimate the mean and variance of every BatchNorm layer from slices `rows` alone.
 
-    One pass in the order of `rows`; each batch counts the same (a cumulative average, PyTorch's
-    momentum None). Everything but BatchNorm is in eval mode, and the network is afterwards.
+    One pass in the order of `rows`, in which every batch has the same weight (PyTorch's cumulative
+    average, momentum None). Everything but BatchNorm is in eval mode; afterwards the whole network
+    is (Li et al. 2016, AdaBN).
 
     Raises
     ------
@@ -55,23 +56,26 @@ def estimate_statistics(
 
 def statistics(model: nn.Module) -> dict[str, NDArray[Any]]:
     """Return the buffers of every BatchNorm layer, by path."""
+    return {name: buffer.cpu().numpy().copy() for name, buffer in _buffers(model).items()}
+
+
+@torch.no_grad()
+def set_statistics(model: nn.Module, stored: dict[str, NDArray[Any]]) -> None:
+    """Put stored buffers back into the BatchNorm layers."""
+    for name, buffer in _buffers(model).items():
+        buffer.copy_(torch.from_numpy(stored[name]))
+
+
+def _buffers(model: nn.Module) -> dict[str, torch.Tensor]:
     return {
-        f"{path}.{name}": buffer.detach().cpu().numpy().copy()
+        f"{path}.{name}": buffer
         for path, layer in _layers(model).items()
         for name, buffer in layer.named_buffers()
     }
 
 
-@torch.no_grad()
-def set_statistics(model: nn.Module, found: dict[str, NDArray[Any]]) -> None:
-    """Put stored buffers back into the BatchNorm layers."""
-    for path, layer in _layers(model).items():
-        for name, buffer in layer.named_buffers():
-            buffer.copy_(torch.from_numpy(found[f"{path}.{name}"]))
-
-
 def _layers(model: nn.Module) -> dict[str, _BatchNorm]:
-    """Return the BatchNorm layers that keep statistics, by path."""
+    """Return the BatchNorm layers that hold statistics, by path."""
     return {
         path: module
         for path, module in model.named_modules()

@@ -1,8 +1,8 @@
-"""What a frozen backbone has computed once, for every split, seed and head that asks for it.
+"""Passes of a frozen backbone, stored for every split, seed and head that needs them.
 
-A file stands under a key made of all that decides its content: the bytes of the backbone, its
-normalisation, the slices, and what computes (device, versions, threads). A damaged file is
-computed anew; two processes that write the same one write the same bytes, each whole.
+The key of a file holds all that decides its content: the bytes of the backbone, its normalisation,
+the slices, and what computes (device, versions, threads). A damaged file is computed again. Two
+processes that write the same file write the same bytes, each of them whole.
 """
 
 import hashlib
@@ -37,14 +37,14 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Store:
-    """Where stored passes lie, which slices they are of (a hash), and what they are computed in."""
+    """The folder of stored passes, the hash of their slices, and the precision of the passes."""
 
     folder: Path
     slices_key: str
     precision: str = "float32"
 
     def path(self, kind: str, network: Network, *parts: object) -> Path:
-        """Return the file of a pass; its name carries a hash of all that decides the content."""
+        """Return the file of a pass; its name holds a hash of all that decides the content."""
         entry = network.architecture
         device = next(network.model.parameters()).device
         whole = [
@@ -71,17 +71,17 @@ def cached_features(network: Network, inputs: Inputs, store: Store, title: str) 
 
     The seconds are those of the pass that computed them.
     """
-    what = (*network.stages, network.classifier, EXTRACT_BATCH, LAYER_SLICES)
+    names = {"features", "seconds", "slice", *network.stages}
 
     def compute() -> Arrays:
-        found = extract_features(network, inputs, title, precision=store.precision)
-        return {"features": found.features, "seconds": np.array(found.seconds), **found.layers}
+        made = extract_features(network, inputs, title, precision=store.precision)
+        return {"features": made.features, "seconds": np.array(made.seconds), **made.layers}
 
     def fits(arrays: Arrays) -> bool:
-        names = {"features", "seconds", "slice", *network.stages}
         return arrays.keys() >= names and len(arrays["features"]) == len(inputs)
 
-    arrays = _stored(store.path("features", network, *what), compute, fits)
+    parts = (*network.stages, network.classifier, EXTRACT_BATCH, LAYER_SLICES)
+    arrays = _stored(store.path("features", network, *parts), compute, fits)
     features, seconds = arrays.pop("features"), float(arrays.pop("seconds"))
     return Extracted(features, arrays, seconds)
 
@@ -103,22 +103,20 @@ def cached_statistics(
 
     names = {"seconds", *statistics(network.model)}
     path = store.path("batchnorm", network, which, STATISTICS_BATCH)
-    found = _stored(path, compute, lambda arrays: arrays.keys() == names)
-    seconds = float(found.pop("seconds"))
-    set_statistics(network.model, found)
+    arrays = _stored(path, compute, lambda arrays: arrays.keys() == names)
+    seconds = float(arrays.pop("seconds"))
+    set_statistics(network.model, arrays)
     return seconds
 
 
 def _stored(path: Path, compute: Callable[[], Arrays], fits: Callable[[Arrays], bool]) -> Arrays:
     """Return the arrays of a file; where it is missing or damaged, compute and write them."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-            arrays = dict(found)
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = dict(stored)
         if fits(arrays):
             return arrays
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # damaged: made anew below
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # missing or damaged
         pass
     arrays = compute()
     with atomic_path(path) as temporary:

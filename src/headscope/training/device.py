@@ -1,4 +1,4 @@
-"""What the machine is asked for: precision, memory that stays, and a batch that fits."""
+"""The device: its precision, random numbers and memory, and a batch that fits into it."""
 
 import contextlib
 import ctypes
@@ -11,20 +11,20 @@ import torch
 
 from headscope.errors import InputError, RunError
 
-NO_MEMORY = "can't allocate memory"  # torch's words where a CPU has no more, in a RuntimeError
-# mallopt's parameters (glibc, malloc.h): while training, and as glibc itself would end up after
+NO_MEMORY = "can't allocate memory"  # of torch's RuntimeError on a CPU
+# mallopt's parameters (glibc, malloc.h): during a training, and glibc's own values after it
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _STEADY = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1}
 _AFTER = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20}
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device that a setting names; "auto" is a GPU where there is one.
+    """Return the device of a setting; "auto" is a GPU where there is one.
 
     Raises
     ------
     InputError
-        The setting is "cuda", and there is none.
+        The setting is "cuda", and there is no GPU.
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
@@ -54,18 +54,18 @@ def seed_step(seed: int, device: torch.device) -> None:
 
 
 @contextlib.contextmanager
-def own_random_numbers(device: torch.device) -> Iterator[None]:
-    """Leave the caller's random numbers as they were."""
+def preserved_random_numbers(device: torch.device) -> Iterator[None]:
+    """Restore the caller's random numbers afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
 
 
 @contextlib.contextmanager
 def steady_memory(device: torch.device) -> Iterator[None]:
-    """Keep freed memory between the steps of a training on a CPU, where glibc allocates it.
+    """Hold freed memory between the steps of a training on a CPU, where glibc allocates it.
 
-    glibc gives large blocks back to the system at once, and every step pays for cleared pages
-    again: a fifth of a step of GoogLeNet at 224.
+    glibc returns large blocks to the system at once, and every step pays for cleared pages again:
+    a fifth of a step of GoogLeNet at 224.
     """
     libc = ctypes.CDLL(None) if device.type == "cpu" and sys.platform == "linux" else None
     if not hasattr(libc, "mallopt"):
@@ -83,22 +83,22 @@ def steady_memory(device: torch.device) -> Iterator[None]:
 
 
 class NoRoomError(RunError):
-    """The memory does not suffice for a pass in eval mode; what trained before it is unharmed."""
+    """Out of memory in a pass in eval mode; the training before it is not lost."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the memory does not suffice, in whichever way torch says so."""
+    """Whether an error is one of those that torch raises when it is out of memory."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in str(error)
 
 
 @contextlib.contextmanager
 def fixed_batch(size: int, device: torch.device) -> Iterator[None]:
-    """Say what helps where a batch whose size no setting changes does not fit into the memory.
+    """Turn running out of memory into advice, for a batch whose size no setting changes.
 
     Raises
     ------
     NoRoomError
-        It does not.
+        The batch does not fit into the memory.
     """
     try:
         yield
@@ -115,11 +115,8 @@ def fixed_batch(size: int, device: torch.device) -> Iterator[None]:
     )
 
 
-def batch_size_that_fits(step: Callable[[int], object], tried: int) -> int | None:
-    """Halve the batch until `step` (its size) no longer runs out of memory: measured, not guessed.
-
-    Returns None where two slices do not fit.
-    """
+def find_batch_size(step: Callable[[int], object], tried: int) -> int | None:
+    """Halve the batch until `step(size)` fits into the memory; None where two slices do not."""
     size = tried // 2
     while size >= 2:
         gc.collect()

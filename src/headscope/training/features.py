@@ -1,4 +1,4 @@
-"""What the backbone makes of each slice: features, stage means and last feature maps."""
+"""What a backbone computes of each slice: features, stage means and last feature maps."""
 
 import time
 from dataclasses import dataclass, field
@@ -24,10 +24,10 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Extracted:
-    """What one pass leaves.
+    """The result of one pass.
 
     features (N, D); layers: mean activation (n, C) of each stage, and their rows in "slice";
-    seconds of the pass; maps as of `extract_maps`, where it was asked for them.
+    seconds of the pass; maps as of `extract_maps`, where they were asked for.
     """
 
     features: NDArray[np.float32]
@@ -46,12 +46,11 @@ def extract_features(
 ) -> Extracted:
     """Pass every slice through the network once, in eval mode.
 
-    map_rows: the rows whose last feature maps are kept from the same pass.
+    map_rows: the rows whose last feature maps are returned from the same pass.
     """
     start = time.perf_counter()
-    everything = np.arange(len(inputs))
-    kept, map_layer = spread(len(inputs), LAYER_SLICES), network.map_layer
-    wanted = map_rows if map_rows is not None and map_layer else np.empty(0, np.int64)
+    everything, layer_rows = np.arange(len(inputs)), spread(len(inputs), LAYER_SLICES)
+    map_layer = network.map_layer if map_rows is not None and len(map_rows) else None
     outputs = list(dict.fromkeys([*network.stages, *([map_layer] if map_layer else [])]))
     features: list[Tensor] = []
     means: dict[str, list[Tensor]] = {stage: [] for stage in network.stages}
@@ -61,22 +60,26 @@ def extract_features(
         inputs,
         everything,
         EXTRACT_BATCH,
-        outputs=outputs if len(wanted) else network.stages,
+        outputs=outputs,
         of=network.classifier,
         precision=precision,
     )
     total = len(batches(everything, EXTRACT_BATCH))
     with steady_memory(next(network.model.parameters()).device):
-        for rows, read, found in track(parts, f"{title}: features", total=total):
+        for rows, read, activations in track(parts, f"{title}: features", total=total):
             features.append(read.cpu())  # (B, D)
             for stage in network.stages:
-                means[stage].append(_channel_means(_some(found[stage], rows, kept)).cpu())
-            if len(wanted) and map_layer:
-                maps.append(_some(found[map_layer], rows, wanted).cpu())
-    layers = {stage: torch.cat(found).numpy() for stage, found in means.items()}
+                part = _rows_of(activations[stage], rows, layer_rows)
+                means[stage].append(_channel_means(part).cpu())
+            if map_layer and map_rows is not None:
+                maps.append(_rows_of(activations[map_layer], rows, map_rows).cpu())
+    layers = {stage: torch.cat(parts).numpy() for stage, parts in means.items()}
     seconds = time.perf_counter() - start
     return Extracted(
-        torch.cat(features).numpy(), layers | {"slice": kept}, seconds, _map_arrays(maps, wanted)
+        torch.cat(features).numpy(),
+        layers | {"slice": layer_rows},
+        seconds,
+        _map_arrays(maps, map_rows),
     )
 
 
@@ -101,7 +104,7 @@ def extract_maps(
 
 
 def map_rows_of(test_rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return up to 256 of the test slices, evenly spread: those whose maps are kept."""
+    """Return up to 256 of the test slices, evenly spread: those whose maps are recorded."""
     return test_rows[spread(len(test_rows), MAP_SLICES)]
 
 
@@ -110,18 +113,18 @@ def spread(total: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(np.int64))
 
 
-def _some(output: Tensor, rows: NDArray[np.int64], wanted: NDArray[np.int64]) -> Tensor:
-    """Return the part of a batch's output that belongs to `wanted`; all of it uncopied."""
+def _rows_of(output: Tensor, rows: NDArray[np.int64], wanted: NDArray[np.int64]) -> Tensor:
+    """Return the part of a batch's output that belongs to the rows `wanted`."""
     inside = np.isin(rows, wanted)
     return output if inside.all() else output[torch.from_numpy(inside).to(output.device)]
 
 
-def _map_arrays(maps: list[Tensor], rows: NDArray[np.int64]) -> Arrays:
-    if not maps:
+def _map_arrays(maps: list[Tensor], rows: NDArray[np.int64] | None) -> Arrays:
+    if not maps or rows is None:
         return {"slice": np.empty(0, dtype=np.int64)}
     return {"maps": torch.cat(maps).contiguous().numpy(), "slice": rows}
 
 
 def _channel_means(output: Tensor) -> Tensor:
-    """Average over positions: (n, C, h, w) → (n, C); what has no positions stays as it is."""
+    """Average over positions: (n, C, h, w) → (n, C); an output without positions stays as it is."""
     return output.mean(dim=tuple(range(2, output.ndim))) if output.ndim > 2 else output

@@ -1,4 +1,4 @@
-"""Slices and features as network input: kept small on the device, made into floats by the batch."""
+"""Slices and features as network input: bytes on the device, made into floats batch by batch."""
 
 import copy
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ RESIDENT_BYTES = 2 * 2**30
 
 
 class Inputs(Protocol):
-    """Rows in, a batch on the device out."""
+    """The input of a network: rows in, a batch on the device out."""
 
     def __len__(self) -> int:
         """Return how many rows there are."""
@@ -28,9 +28,9 @@ class Inputs(Protocol):
 class SliceInputs:
     """Grey slices (N, H, W) uint8 as normalised colour input (B, 3, H, W) float32.
 
-    The whole set lies on the device while it is below 2 GiB, or a quarter of a GPU's free memory;
-    beyond, batches are read from the memory map. Channels last, which convolutions on today's
-    hardware prefer.
+    The whole set is on the device while it is below 2 GiB, or a quarter of a GPU's free memory;
+    beyond that, batches are read from the memory map. Channels are last, which is faster for
+    convolutions.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class SliceInputs:
             return self.resident[torch.from_numpy(rows).to(self.device, non_blocking=True)]
         read = torch.from_numpy(self.pixels[rows])
         if self.device.type == "cuda":
-            read = read.pin_memory()  # so that the copy runs beside the step before
+            read = read.pin_memory()  # so that the copy overlaps with the previous step
         return read.to(self.device, non_blocking=True)
 
 
@@ -97,14 +97,14 @@ class FeatureInputs:
 def batches(rows: NDArray[Any], batch_size: int) -> list[NDArray[Any]]:
     """Cut `rows` into batches of at most `batch_size` whose sizes differ by one at most.
 
-    So, with batches of three and more, no epoch ends on a lone slice, on which BatchNorm has
-    no variance to take.
+    With batches of three and more no epoch ends on a single slice, of which BatchNorm could take
+    no variance.
     """
     return np.array_split(rows, max(1, -(-len(rows) // batch_size)))
 
 
 def epoch_order(rows: NDArray[Any], seed: int, epoch: int) -> NDArray[Any]:
-    """Return the order of epoch `epoch`: a function of (seed, epoch) alone."""
+    """Return the order of an epoch: a function of (seed, epoch) alone."""
     return np.random.default_rng((seed, epoch)).permutation(rows)
 
 
@@ -114,7 +114,7 @@ def step_seeds(steps: int, seed: int, epoch: int) -> list[int]:
 
 
 def _room(device: torch.device) -> int:
-    """Return how many bytes of slices may lie on the device."""
+    """Return how many bytes of slices may be on the device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 4
     return RESIDENT_BYTES

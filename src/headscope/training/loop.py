@@ -1,7 +1,7 @@
 """The loop in four functions: train_epoch, evaluate, extract, fit.
 
 An epoch's order depends on (seed, epoch) alone and the random numbers of a step on (seed, epoch,
-step), so a run that resumes from a checkpoint needs no replay and ends bit-identical on a CPU.
+step), so a run that continues from a resume file needs no replay and ends bit-identical on a CPU.
 """
 
 import time
@@ -22,13 +22,13 @@ from headscope.models.state import load_state
 from headscope.training.device import (
     autocast,
     fixed_batch,
-    own_random_numbers,
+    preserved_random_numbers,
     seed_step,
     steady_memory,
 )
 from headscope.training.loader import Inputs, batches, epoch_order, step_seeds
 from headscope.training.recipe import Recipe, set_learning_rate, sgd
-from headscope.training.resume import Checkpoint, History, Progress
+from headscope.training.resume import History, Progress, ResumeFile
 
 Rows = NDArray[np.int64]
 Scores = tuple[float, float]
@@ -36,9 +36,9 @@ Scores = tuple[float, float]
 
 @dataclass(frozen=True)
 class Data:
-    """What a training sees: inputs with their labels (N,), and the rows of two subsets.
+    """The data of a training: inputs with their labels (N,), and the rows of two subsets.
 
-    training_inputs are the inputs as a training step sees them, augmented or the same.
+    training_inputs are the inputs of a training step: augmented, or the same.
     """
 
     inputs: Inputs
@@ -61,9 +61,9 @@ def train_epoch(
     seeds: list[int],
     progress: Progress,
 ) -> Iterator[int]:
-    """Train on the rows of `order`, from the step that `progress` names; yield it after each.
+    """Train on the rows of `order`, from the step of `progress`; yield the step after each.
 
-    seeds holds one seed a step; progress.sums (2,) gathers the losses and the right answers.
+    seeds holds one seed per step; progress.sums (2,) adds up losses and correct predictions.
     """
     device, sums = data.labels.device, progress.sums
     for rows in batches(order, recipe.batch_size)[progress.step :]:
@@ -80,8 +80,8 @@ def train_epoch(
         optimizer.step()
         # 4. the sums stay on the device: reading them would wait for it
         with torch.no_grad():
-            right = (logits.argmax(dim=1) == y).sum()
-            sums += torch.stack([loss.double() * len(rows), right])
+            correct = (logits.argmax(dim=1) == y).sum()
+            sums += torch.stack([loss.double() * len(rows), correct])
         progress.step += 1
         yield progress.step
 
@@ -112,7 +112,7 @@ def extract(
     of: str,
     precision: str = "float32",
 ) -> Iterator[tuple[Rows, Tensor, dict[str, Tensor]]]:
-    """Pass `rows` through the network in eval mode, a batch at a time.
+    """Pass `rows` through the network in eval mode, batch by batch.
 
     Yields the batch's rows, what the module at path `of` (the classifier) reads (B, D), and the
     outputs of the modules at the paths `outputs`, all as float32.
@@ -129,8 +129,8 @@ def extract(
                 x = inputs(part)
                 with autocast(precision, x.device):
                     model(x)
-                found = {path: caught[path].float() for path in (of, *outputs)}
-            yield part, found.pop(of), found
+                activations = {path: caught[path].float() for path in (of, *outputs)}
+            yield part, activations.pop(of), activations
 
 
 def fit(
@@ -141,18 +141,18 @@ def fit(
     recipe: Recipe,
     *,
     seed: int,
-    checkpoint: Checkpoint,
+    resume: ResumeFile,
     title: str,
     phase: str = "train",
     after: int = 0,
 ) -> tuple[History, int]:
-    """Train for `recipe.epochs` epochs, going on from `checkpoint` where it stands.
+    """Train for `recipe.epochs` epochs, or continue from the resume file where it exists.
 
     `after` counts the epochs of an earlier phase, after which these are numbered.
 
-    Returns one row an epoch, and the index of the row whose weights the model has in the end. A
+    Returns one row per epoch, and the index of the row whose weights the model has in the end. A
     row holds: epoch (from 1), phase, learning_rate, train_loss, train_slice_accuracy (of the
-    batches as they came), val_loss, val_slice_accuracy, seconds.
+    batches during training), val_loss, val_slice_accuracy, seconds.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def fit(
         The loss is no longer a finite number.
     """
     optimizer = sgd(model, head, recipe)
-    progress = checkpoint.resume(model, optimizer, data.labels.device)
+    progress = resume.load(model, optimizer, data.labels.device)
     forward = cast(nn.Module, torch.compile(model)) if recipe.compile else model
     steps = len(batches(data.train_rows, recipe.batch_size))
 
@@ -176,10 +176,10 @@ def fit(
             training_mode()
             for step in train_epoch(forward, data, order, optimizer, recipe, seeds, progress):
                 progress.seconds = time.perf_counter() - start
-                if step < steps and checkpoint.due(within_epoch=True):
-                    checkpoint.save(model, optimizer, progress)
+                if step < steps and resume.due(within_epoch=True):
+                    resume.save(model, optimizer, progress)
                 yield
-            # 3. look at the validation slices
+            # 3. evaluate the validation slices
             trained = tuple((progress.sums / len(order)).tolist())
             seen = evaluate(forward, data, data.val_rows, recipe)
             seconds = time.perf_counter() - start
@@ -187,15 +187,15 @@ def fit(
             progress.end_epoch(
                 number | _finite(trained, seen, after + epoch, rate) | {"seconds": seconds}
             )
-            # 4. keep what a later start needs
+            # 4. store what a later start needs
             if recipe.select == "best" and progress.best_epoch() == epoch:
                 progress.best = {n: t.detach().clone() for n, t in model.state_dict().items()}
-            if epoch + 1 == recipe.epochs or checkpoint.due(within_epoch=False):
-                checkpoint.save(model, optimizer, progress)
+            if epoch + 1 == recipe.epochs or resume.due(within_epoch=False):
+                resume.save(model, optimizer, progress)
 
     device = data.labels.device
     total, done = recipe.epochs * steps, len(progress.history) * steps + progress.step
-    with own_random_numbers(device), steady_memory(device):
+    with preserved_random_numbers(device), steady_memory(device):
         for _ in track(work(), title, total=total, done=done):
             pass
     if progress.best is None:

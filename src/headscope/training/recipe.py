@@ -1,35 +1,55 @@
 """The recipe of a training: SGD with momentum and weight decay, its schedule, what is kept."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import torch
+from pydantic import BeforeValidator, Field
 from torch import nn
 
 from headscope.errors import InputError
 from headscope.models.regimes import Regime
 
-CHOICES = {
-    "schedule": ("step", "cosine"),
-    "select": ("final", "best"),
-    "precision": ("auto", "float32", "bfloat16"),
-}
+
+def _refuse_truth(value: Any) -> Any:
+    """Refuse true and false, which would pass for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("should be a number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_refuse_truth)]
+Number = Annotated[float, BeforeValidator(_refuse_truth)]
+Positive = Annotated[Whole, Field(ge=1)]
+Rate = Annotated[Number, Field(gt=0)]
+Share = Annotated[Number, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained.
 
-    learning_rate is the initial one. By the schedule "step" it is multiplied by drop_factor after
-    every drop_every epochs (the paper's 'drops by 10% after every 10 epochs' read as 0.9; Table
-    2), by "cosine" it falls to nearly 0 along half a cosine, epoch by epoch (Loshchilov and Hutter
-    2017). The classifier trains at head_learning_rate times that.
+    Settings of users are held to the ranges of the types; a recipe made in code is held to the
+    choices alone.
 
-    select says which weights are kept: those of the "final" epoch, or of the "best", the one of
-    the lowest validation loss. precision "auto" is bfloat16 on CUDA and float32 elsewhere; weights
-    are float32 always. Slices may be flipped left to right (augment_flip), turned by up to
-    augment_rotate_deg degrees and made brighter or darker by up to the share augment_jitter.
-    probe_epochs is the length of lp-ft's first part (None: epochs).
+    Parameters
+    ----------
+    learning_rate
+        The initial rate. By the schedule "step" it is multiplied by drop_factor after every
+        drop_every epochs (the paper's 'drops by 10% after every 10 epochs' read as 0.9; Table 2),
+        by "cosine" it falls to nearly 0 along half a cosine, epoch by epoch (Loshchilov and Hutter
+        2017). The classifier trains at head_learning_rate times that.
+    select
+        Which weights are kept: those of the "final" epoch, or of the "best", the one of the lowest
+        validation loss.
+    precision
+        "auto" is bfloat16 on CUDA and float32 elsewhere; weights are float32 always.
+    augment_flip, augment_rotate_deg, augment_jitter
+        Slices are flipped left to right, turned by up to so many degrees, and made brighter or
+        darker by up to that share.
+    probe_epochs
+        The length of the first part of lp-ft (None: epochs).
 
     Raises
     ------
@@ -37,29 +57,30 @@ class Recipe:
         A choice that does not exist.
     """
 
-    epochs: int
-    learning_rate: float
-    batch_size: int = 32
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    schedule: str = "step"
-    drop_every: int = 10
-    drop_factor: float = 0.9
-    head_learning_rate: float = 1.0
-    select: str = "final"
-    precision: str = "auto"
+    epochs: Positive = 20
+    learning_rate: Rate = 0.001
+    batch_size: Positive = 32
+    momentum: Share = 0.9
+    weight_decay: Annotated[Number, Field(ge=0)] = 1e-4
+    schedule: Literal["step", "cosine"] = "step"
+    drop_every: Positive = 10
+    drop_factor: Annotated[Number, Field(gt=0, le=1)] = 0.9
+    head_learning_rate: Rate = 1.0
+    select: Literal["final", "best"] = "final"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
     augment_flip: bool = False
-    augment_rotate_deg: float = 0.0
-    augment_jitter: float = 0.0
-    probe_epochs: int | None = None
+    augment_rotate_deg: Annotated[Number, Field(ge=0, le=180)] = 0.0
+    augment_jitter: Share = 0.0
+    probe_epochs: Positive | None = None
 
     def __post_init__(self) -> None:
         """Refuse a choice that does not exist."""
-        for name, valid in CHOICES.items():
-            if getattr(self, name) not in valid:
+        for field in fields(self):
+            value, valid = getattr(self, field.name), get_args(field.type)
+            if get_origin(field.type) is Literal and value not in valid:
                 raise InputError(
-                    f"The setting {name!r} is {getattr(self, name)!r}; valid: {', '.join(valid)}."
+                    f"The setting {field.name!r} is {value!r}; valid: {', '.join(valid)}."
                 )
 
     def learning_rate_of(self, epoch: int) -> float:

@@ -1,6 +1,5 @@
-"""What an interrupted training goes on from: written whole, read without running anything."""
+"""The resume file, from which an interrupted training continues: written whole, read as data."""
 
-import pickle
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from headscope.errors import InputError
 from headscope.files import atomic_path
 from headscope.models.state import load_state
+from headscope.models.tensors import DAMAGE
 
 EVERY_S = 300.0  # within an epoch
 SHARE = 0.05  # of the time at most goes into writing
@@ -23,9 +23,9 @@ History = list[dict[str, Any]]
 class Progress:
     """How far a training has come.
 
-    history: one row for each finished epoch. sums (loss, right answers), step and seconds belong
-    to the epoch under way. best: the state of the epoch of the lowest validation loss, where the
-    recipe selects it.
+    history: one row for each finished epoch. sums (loss, correct predictions), step and seconds
+    belong to the current epoch. best: the state after the epoch of the lowest validation loss,
+    where the recipe selects it.
     """
 
     sums: Tensor
@@ -37,7 +37,7 @@ class Progress:
     @classmethod
     def start(cls, device: torch.device) -> "Progress":
         """Return the state of a training that has not begun."""
-        return cls(_zeros(device))
+        return cls(torch.zeros(2, dtype=torch.float64, device=device))
 
     def best_epoch(self) -> int:
         """Return the index of the row with the lowest validation loss, the first of equals."""
@@ -45,17 +45,17 @@ class Progress:
         return losses.index(min(losses))
 
     def end_epoch(self, row: dict[str, Any]) -> None:
-        """Add the row of the epoch that has ended; the next one starts from nothing."""
+        """Add the row of the epoch that has ended, and reset what belongs to an epoch."""
         self.history.append(row)
         self.step, self.seconds = 0, 0.0
-        self.sums = _zeros(self.sums.device)
+        self.sums = torch.zeros_like(self.sums)
 
 
-class Checkpoint:
-    """One file, written often enough: after an epoch, and every `every_s` seconds within one.
+class ResumeFile:
+    """One file, written after an epoch and every `every_s` seconds within one.
 
-    Where writing takes long beside an epoch, some epochs go without, so that at most a twentieth
-    of the time goes into it; the last epoch is always kept.
+    Where writing takes long beside an epoch, it is not written after every epoch, so that it takes
+    at most a twentieth of the time; after the last epoch it is always written.
     """
 
     def __init__(self, path: Path, every_s: float = EVERY_S) -> None:
@@ -81,15 +81,15 @@ class Checkpoint:
         self._written_at = time.perf_counter()
         self._cost = self._written_at - start
 
-    def resume(
+    def load(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
     ) -> Progress:
-        """Load a checkpoint of our own making, where there is one, and return how far it came.
+        """Load model and optimiser, where the file exists, and return the progress in it.
 
         Raises
         ------
         InputError
-            The file is none of this run's; a pickle that would run code is refused.
+            The file is not this run's; a pickle that would run code is refused.
         """
         if not self.path.is_file():
             return Progress.start(device)
@@ -98,22 +98,11 @@ class Checkpoint:
             load_state(model, state["model"])
             optimizer.load_state_dict(state["optimizer"])
             progress = Progress(**state["progress"])
-        except (
-            pickle.UnpicklingError,
-            AttributeError,
-            EOFError,
-            LookupError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except DAMAGE as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(
-                f"{self.path} is no checkpoint of this run ({reason}); delete it to train anew."
+                f"{self.path} is no resume file of this run ({reason}); delete it to train again "
+                f"from the start."
             ) from None
         progress.sums = progress.sums.to(device)
         return progress
-
-
-def _zeros(device: torch.device) -> Tensor:
-    return torch.zeros(2, dtype=torch.float64, device=device)

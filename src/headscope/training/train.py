@@ -1,40 +1,34 @@
-"""One network, trained as its regime says, with everything the record keeps of it."""
+"""One network, trained as its regime says, with everything that its record holds."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from headscope.errors import RunError
 from headscope.models.network import Network
 from headscope.training.augmentation import augmentation_of
 from headscope.training.cache import Store, cached_features, cached_statistics
-from headscope.training.device import batch_size_that_fits, precision_of
-from headscope.training.features import (
-    Extracted,
-    extract_features,
-    extract_maps,
-    map_rows_of,
-)
+from headscope.training.device import find_batch_size, precision_of
+from headscope.training.features import Extracted, extract_features, extract_maps, map_rows_of
 from headscope.training.loader import FeatureInputs, SliceInputs
 from headscope.training.loop import Data, fit, train_epoch
 from headscope.training.recipe import Recipe, sgd
-from headscope.training.resume import EVERY_S, Checkpoint, History, Progress
+from headscope.training.resume import EVERY_S, History, Progress, ResumeFile
 
-LONE = "Expected more than 1 value per channel"  # PyTorch's words for it, in a ValueError
+ONE_VALUE = "Expected more than 1 value per channel"  # of PyTorch's ValueError
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What training leaves: history, arrays for the record, seconds, freeze certificate.
+    """The result of a training: history, arrays for the record, seconds, freeze certificate.
 
-    selected_epoch is the row of the history (from 1) whose weights were kept; precision is what
-    the forward passes were computed in.
+    selected_epoch is the row of the history (from 1) whose weights were kept; precision is that of
+    the forward passes.
     """
 
     history: History
@@ -58,37 +52,53 @@ def train(
     *,
     seed: int,
     device: torch.device,
-    checkpoint: Path,
+    resume_path: Path,
     cache: Path,
     slices_key: str,
     title: str,
-    checkpoint_every_s: float = EVERY_S,
+    resume_every_s: float = EVERY_S,
 ) -> Outcome:
-    """Train `network` on slices (N, H, W) whose subsets are given by name, (N,).
+    """Train a network on slices, as its regime and the recipe say.
 
-    A frozen network passes each slice through its backbone once and trains its classifier on
-    the features, which lie in `cache` under `slices_key`. `checkpoint` is where an interrupted
-    run goes on from; within an epoch it is written every `checkpoint_every_s` seconds.
+    A frozen network passes each slice through its backbone once and trains its classifier on the
+    stored features.
+
+    Parameters
+    ----------
+    network
+        The network with its regime.
+    pixels, labels, subsets
+        Slices (N, H, W), their labels (N,) in 0 to K − 1, and "train", "val" or "test" (N,).
+    recipe
+        How it is trained.
+    seed
+        Seed of the order of slices and of the random numbers of each step.
+    resume_path, resume_every_s
+        The file from which an interrupted training continues, and the seconds between writes of it
+        within an epoch.
+    cache, slices_key
+        The folder of stored features, and the key of the slices in it.
+    title
+        The text beside the progress bar.
 
     Raises
     ------
     RunError
         The loss is no longer finite, a batch does not fit into the device's memory or is too small
-        for BatchNorm, or what the regime freezes changed.
+        for BatchNorm, or something that the regime freezes has changed.
     """
     network.model.to(device)
     regime, entry = network.regime, network.architecture
     inputs, targets = SliceInputs(pixels, entry.mean, entry.std, device), _on(device, labels)
     rows = {name: np.flatnonzero(subsets == name) for name in ("train", "val", "test")}
+    data = Data(inputs, inputs, targets, rows["train"], rows["val"])
     store = Store(cache, slices_key, precision_of(recipe.precision, device))
-    fitting: dict[str, Any] = {
-        "seed": seed,
-        "checkpoint": checkpoint,
-        "every_s": checkpoint_every_s,
-    }
+    fit_part = partial(
+        _fit, network, seed=seed, title=title, path=resume_path, every_s=resume_every_s
+    )
     history: History = []
     selected, seconds = 0, 0.0
-    # 1. what the regime changes before anything trains, and what it must not change from here on
+    # 1. what the regime changes before anything trains, and what must not change from here on
     if regime.restat:
         seconds += cached_statistics(network, inputs, rows["train"], store, title)
     before, initial = _certified_hash(network), _head(network, "initial_")
@@ -97,22 +107,23 @@ def train(
         extracted = cached_features(network, inputs, store, title)
         seconds += extracted.seconds
         features = FeatureInputs(extracted.features, device)
-        data = Data(features, features, targets, rows["train"], rows["val"])
-        history, selected = _fit_classifier(network, data, recipe, title=title, **fitting)
+        alone = recipe.for_head(recipe.probe_epochs if regime.probe_first else None)
+        phase = "probe" if regime.probe_first else "train"
+        history, selected = fit_part(
+            replace(data, inputs=features, training_inputs=features), alone, phase, head_alone=True
+        )
     # 3. the backbone too
     if regime.trains_backbone:
-        changed = inputs.augmented(augmentation_of(recipe))
-        data = Data(inputs, changed, targets, rows["train"], rows["val"])
-        history, selected = _fit_network(network, data, recipe, history, title=title, **fitting)
+        changed = replace(data, training_inputs=inputs.augmented(augmentation_of(recipe)))
+        epochs, last = fit_part(changed, recipe, "train", after=len(history))
+        history, selected = history + epochs, len(history) + last
     certificate = _certificate(network, before, title)
-    # 4. what the network makes of every slice
-    map_rows = map_rows_of(rows["test"])
+    # 4. what the network computes of every slice
+    map_rows, precision = map_rows_of(rows["test"]), store.precision
     if regime.trains_backbone:
-        extracted = extract_features(
-            network, inputs, title, precision=store.precision, map_rows=map_rows
-        )
+        extracted = extract_features(network, inputs, title, precision=precision, map_rows=map_rows)
     else:
-        maps = extract_maps(network, inputs, map_rows, precision=store.precision)
+        maps = extract_maps(network, inputs, map_rows, precision=precision)
         extracted = replace(extracted, maps=maps)
     return Outcome(
         history,
@@ -124,77 +135,47 @@ def train(
         {name: _array(tensor) for name, tensor in network.model.state_dict().items()},
         train_seconds=seconds + sum(row["seconds"] for row in history),
         certificate=certificate,
-        precision=store.precision,
+        precision=precision,
     )
-
-
-def _fit_classifier(
-    network: Network,
-    data: Data,
-    recipe: Recipe,
-    *,
-    seed: int,
-    checkpoint: Path,
-    every_s: float,
-    title: str,
-) -> tuple[History, int]:
-    """Train the classifier alone; the checkpoint of a probe stands beside that of what follows."""
-    head, probing = network.head, network.regime.probe_first
-    return _fit(
-        head,
-        head,
-        head.train,
-        data,
-        recipe.for_head(recipe.probe_epochs if probing else None),
-        seed=seed,
-        checkpoint=Checkpoint(checkpoint.with_name("probe.pt") if probing else checkpoint, every_s),
-        title=f"{title}: probe" if probing else title,
-        phase="probe" if probing else "train",
-    )
-
-
-def _fit_network(
-    network: Network,
-    data: Data,
-    recipe: Recipe,
-    history: History,
-    *,
-    seed: int,
-    checkpoint: Path,
-    every_s: float,
-    title: str,
-) -> tuple[History, int]:
-    """Train all that the regime lets train, after the epochs of `history`."""
-    rows, selected = _fit(
-        network.model,
-        network.head,
-        network.training_mode,
-        data,
-        recipe,
-        seed=seed,
-        checkpoint=Checkpoint(checkpoint, every_s),
-        title=title,
-        phase="train",
-        after=len(history),
-    )
-    return history + rows, len(history) + selected
 
 
 def _fit(
-    model: nn.Module,
-    head: nn.Module,
-    training_mode: Callable[[], object],
+    network: Network,
     data: Data,
     recipe: Recipe,
-    **options: Any,
+    phase: str,
+    *,
+    seed: int,
+    title: str,
+    path: Path,
+    every_s: float,
+    head_alone: bool = False,
+    after: int = 0,
 ) -> tuple[History, int]:
-    """Train; where a batch is too large for the memory or too small for BatchNorm, say so."""
+    """Train the classifier alone or all that the regime trains; turn torch's errors into advice.
+
+    A probe has a resume file of its own, beside that of the phase after it.
+    """
+    model = network.head if head_alone else network.model
+    training_mode = network.head.train if head_alone else network.training_mode
+    probing = phase == "probe"
     try:
-        return fit(model, head, training_mode, data, recipe, **options)
+        return fit(
+            model,
+            network.head,
+            training_mode,
+            data,
+            recipe,
+            seed=seed,
+            resume=ResumeFile(path.with_name("probe.pt") if probing else path, every_s),
+            title=f"{title}: probe" if probing else title,
+            phase=phase,
+            after=after,
+        )
     except torch.OutOfMemoryError:
-        pass  # tried below, where the error no longer holds on to the batch
+        pass  # advised below, where the error no longer holds on to the batch
     except ValueError as error:
-        if LONE not in str(error):
+        if ONE_VALUE not in str(error):
             raise
         raise RunError(
             f"BatchNorm has no variance to take from a batch of one slice, as batches of "
@@ -202,16 +183,13 @@ def _fit(
         ) from None
 
     def one_step(size: int) -> None:
-        some = replace(recipe, batch_size=size)
-        optimizer, order = sgd(model, head, some), data.train_rows[:size]
+        smaller = replace(recipe, batch_size=size)
+        optimizer, order = sgd(model, network.head, smaller), data.train_rows[:size]
+        progress = Progress.start(data.labels.device)
         training_mode()
-        list(
-            train_epoch(
-                model, data, order, optimizer, some, [0], Progress.start(data.labels.device)
-            )
-        )
+        list(train_epoch(model, data, order, optimizer, smaller, [0], progress))
 
-    size = batch_size_that_fits(one_step, min(recipe.batch_size, len(data.train_rows)))
+    size = find_batch_size(one_step, min(recipe.batch_size, len(data.train_rows)))
     advice = (
         f"{size} do (tried on one step): set batch_size to that or less."
         if size
@@ -227,13 +205,7 @@ def _certified_hash(network: Network) -> str:
 
 
 def _certificate(network: Network, before: str, title: str) -> dict[str, Any]:
-    """Return what stands in the record: both hashes, and what they are over.
-
-    Raises
-    ------
-    RunError
-        What the regime freezes has changed.
-    """
+    """Return both hashes and what they cover; RunError where what the regime freezes changed."""
     after = _certified_hash(network)
     if network.trained is not None and before != after:
         raise RunError(
@@ -265,7 +237,7 @@ def _logits(network: Network, features: NDArray[np.float32]) -> NDArray[np.float
 
 
 def _on(device: torch.device, array: NDArray[Any]) -> torch.Tensor:
-    """Copy an array to the device, into memory aligned as torch's own: so sums come out alike."""
+    """Copy an array to the device, into memory aligned as torch's own, so that sums are equal."""
     return torch.from_numpy(array).clone().to(device)
 
 

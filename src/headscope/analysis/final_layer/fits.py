@@ -1,4 +1,4 @@
-"""Polynomials of one row of weights on another (Fig. 3), with what tells their degrees apart."""
+"""Polynomials of one row of weights on another (Fig. 3), with the tests between their degrees."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ EXACT = 1e-26
 class PolynomialFit:
     """Least-squares polynomial y(z), z = (x − mu) / sigma, as the paper's tool centres and scales.
 
-    `coefficients` stand highest power first; `sigma` is the sample standard deviation (n − 1);
+    `coefficients` begin with the highest power; `sigma` is the sample standard deviation (n − 1);
     `bic` is that of Gaussian errors with degree + 1 coefficients; `f` tests the fit against the
     one a degree below, and `p` is its tail if features were independent and errors normal.
     Rows that training ties are neither: `shuffled_p` is the share of `shuffles` of the conserved

@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from headscope.analysis.final_layer.checks import checked
+from headscope.analysis.arrays import check_head
 from headscope.analysis.final_layer.null import (
     NAN,
     Array,
     Pair,
     displacement_ratio,
-    pearson,
     predicted_sum,
     row_sum_shrinkage,
     sum_shrinkage,
@@ -27,7 +26,6 @@ from headscope.analysis.final_layer.pairs import (
 )
 from headscope.analysis.final_layer.relation import LearnedNull, learned_null
 from headscope.analysis.final_layer.rows import Geometry, RowSummary, row_geometry, row_summaries
-from headscope.errors import InputError
 from headscope.record import Run
 from headscope.tables import Cell, Column, Shown, Table
 from headscope.text import significant
@@ -37,7 +35,7 @@ MOST_ROWS = 10
 
 @dataclass(frozen=True, eq=False, repr=False)
 class HeadAnalysis(Shown):
-    """A final layer: its rows, one a class, and what each pair of them shows.
+    """A final layer: its rows, one per class, and what each pair of them shows.
 
     Attributes
     ----------
@@ -48,7 +46,7 @@ class HeadAnalysis(Shown):
     rows
         A summary of each row, beside its initial self.
     geometry, initial_geometry
-        Angles of the rows, and how near a simplex they stand; before training, if known.
+        Angles of the rows, and how near a simplex they are; before training, if known.
     displacement_ratio
         Spread of the learned part over that of the conserved part; about 1 when untrained.
     row_sum_drift
@@ -71,13 +69,13 @@ class HeadAnalysis(Shown):
     @property
     def meaning(self) -> str:
         """What the pair farthest from its null, or else from unrelated rows, says in words."""
-        known = [pair for pair in self.pairs if not np.isnan(pair.residual)]
-        if not known:
+        defined = [pair for pair in self.pairs if not np.isnan(pair.residual)]
+        if not defined:
             return "No pair of rows has a correlation: it is undefined for constant weights."
-        apart, K = [pair for pair in known if pair.departs], len(self.class_names)
+        apart, K = [pair for pair in defined if pair.departs], len(self.class_names)
         if apart or K == 2:
-            return _meaning(max(apart or known, key=_distance), self.displacement_ratio)
-        return _meaning(max(known, key=relatedness), self.displacement_ratio)
+            return _meaning(max(apart or defined, key=_distance), self.displacement_ratio)
+        return _meaning(max(defined, key=relatedness), self.displacement_ratio)
 
     def tables(self) -> Sequence[Table]:
         """Rows, pairs, geometry and the meaning."""
@@ -100,46 +98,53 @@ class HeadAnalysis(Shown):
         ]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class SeedCorrelation(Shown):
-    """Correlations of the same row between heads of n seeds.
-
-    rows, learned: (K, n, n), of the rows as they are and of their distance from the mean row;
-    NaN where a row is constant. mean_rows, mean_learned: (K,), over pairs of different seeds.
-    Rows can be compared where feature j means the same to every seed: on one frozen backbone.
-    """
-
-    class_names: tuple[str, ...]
-    rows: Array
-    learned: Array
-    mean_rows: tuple[float, ...]
-    mean_learned: tuple[float, ...]
-
-    def tables(self) -> Sequence[Table]:
-        """The mean over pairs of seeds, a row a class."""
-        found = list(zip(self.class_names, self.mean_rows, self.mean_learned, strict=True))
-        title = f"Correlation of rows between {self.rows.shape[1]} seeds"
-        return [Table(title, ("class", "row", "learned part"), found)]
-
-
-@dataclass(frozen=True)
-class LogitContribution:
-    """A feature and what it adds to a class's logit, on average over slices of that class."""
-
-    class_name: str
-    feature: int
-    contribution: float
-    weight: float
-    mean_feature: float
-
-
 def analyse_head(run: Run, pairs: Sequence[Pair] | None = None) -> HeadAnalysis:
-    """Analyse the final layer of a recorded run, with the null of its own training."""
+    """Analyse the final layer of a recorded run, with the null of its training.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    pairs
+        Pairs of class rows; all of up to 10 classes by default, else the first.
+
+    Raises
+    ------
+    InputError
+        A pair names no two classes, or a file of the run is missing or damaged.
+
+    Examples
+    --------
+    >>> run = hs.read_experiment("first")[0]
+    >>> head = hs.analyse_head(run)
+    >>> head.class_names, head.weight.shape, len(head.pairs)
+    (('AD', 'NC'), (2, 96), 1)
+    """
     return head_analysis(**_recorded(run), pairs=pairs)
 
 
 def analyse_pair(run: Run, pair: Pair = (0, 1)) -> PairAnalysis:
-    """Analyse two rows of a recorded run, with the null of its own training."""
+    """Analyse two class rows of a recorded run, with the null of its training.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    pair
+        The classes on the x and the y axis, by their number.
+
+    Raises
+    ------
+    InputError
+        The pair names no two classes, or a file of the run is missing or damaged.
+
+    Examples
+    --------
+    >>> run = hs.read_experiment("first")[0]
+    >>> pair = hs.analyse_pair(run)
+    >>> pair.class_names, abs(pair.r - pair.r_null) < 0.1
+    (('AD', 'NC'), True)
+    """
     return pair_analysis(**_recorded(run), pair=pair)
 
 
@@ -155,11 +160,11 @@ def run_shrinkage(run: Run) -> float | None:
     if not {"weight_decay", "momentum", "steps_per_epoch"} <= settings.keys():
         return None
     selected = run.metrics.get("selected_epoch")
-    kept = history.iloc[: len(history) if selected is None else int(selected)]
-    phase = kept["phase"] if "phase" in kept else pd.Series("train", index=kept.index)
+    counted = history.iloc[: len(history) if selected is None else int(selected)]
+    phase = counted["phase"] if "phase" in counted else pd.Series("train", counted.index)
     total = 1.0
     for name in phase.unique():
-        epochs = kept[phase == name]
+        epochs = counted[phase == name]
         if settings.get("select") == "best" and name != phase.iloc[-1]:
             epochs = epochs.iloc[: int(epochs["val_loss"].to_numpy().argmin()) + 1]
         rates = epochs["learning_rate"].to_numpy(np.float64)
@@ -179,11 +184,23 @@ def head_analysis(
     shrinkage: float | None = None,
     learned: LearnedNull | None = None,
 ) -> HeadAnalysis:
-    """Analyse a final layer: parameters as of `pair_analysis`, with `pairs` of rows or None.
+    """Analyse a final layer.
 
-    None takes all pairs of up to 10 classes, and the first of more.
+    Parameters
+    ----------
+    weight, bias, initial, class_names, shrinkage, learned
+        As of `pair_analysis`.
+    pairs
+        Pairs of class rows; all of up to 10 classes by default, else the first.
+
+    Examples
+    --------
+    >>> weight = np.array([[1.0, -2.0, 0.5, 0.1], [-1.0, 2.0, -0.5, 0.2]])
+    >>> head = hs.head_analysis(weight, class_names=["AD", "NC"])
+    >>> round(head.pairs[0].r, 2)
+    -0.99
     """
-    W, start, names = checked(weight, bias, initial, class_names)
+    W, start, names = check_head(weight, bias, initial, class_names)
     chosen = class_pairs(len(W)) if pairs is None else list(pairs)
     drift = NAN
     if start is not None:
@@ -203,71 +220,6 @@ def head_analysis(
         row_sum_drift=drift,
         pairs=tuple(pair_analysis(W, bias, start, pair=pair, **options) for pair in chosen),
     )
-
-
-def seed_correlation(
-    weights: Sequence[ArrayLike], class_names: Sequence[str] | None = None
-) -> SeedCorrelation:
-    """Correlate each row between heads of several seeds, (K, D) each.
-
-    Raises
-    ------
-    InputError
-        Fewer than two heads, or of different shapes.
-    """
-    heads = [checked(weight, None, None, class_names) for weight in weights]
-    shapes = {W.shape for W, _, _ in heads}
-    if len(heads) < 2 or len(shapes) > 1:
-        raise InputError(f"Two heads or more of one shape are needed; got {sorted(shapes)}.")
-    stack = np.stack([W for W, _, _ in heads])  # (n, K, D)
-    learned = stack - stack.mean(axis=1, keepdims=True)
-    both = [_between(part) for part in (stack, learned)]
-    apart = ~np.eye(len(heads), dtype=bool)
-    means = [tuple(float(matrix[apart].mean()) for matrix in part) for part in both]
-    return SeedCorrelation(tuple(heads[0][2]), both[0], both[1], means[0], means[1])
-
-
-def logit_contributions(
-    weight: ArrayLike,
-    features: ArrayLike,
-    labels: ArrayLike | None = None,
-    *,
-    class_names: Sequence[str] | None = None,
-    most: int = 10,
-) -> tuple[LogitContribution, ...]:
-    """Return the `most` features that carry most of each class's logit, largest first.
-
-    The contribution of feature j to logit k is w[k, j] times the mean of f[:, j] over the slices
-    of class k, or over all of them without `labels` (N,); over j, and with the bias, these sum to
-    the class's mean logit. A class without slices has none.
-
-    Raises
-    ------
-    InputError
-        features are not (N, D), or labels not (N,).
-    """
-    W, _, names = checked(weight, None, None, class_names)
-    f = np.asarray(features, dtype=np.float64)
-    if f.ndim != 2 or f.shape[1] != W.shape[1]:
-        raise InputError(f"features have shape {f.shape}; the weights need (N, {W.shape[1]}).")
-    label = None if labels is None else np.asarray(labels)
-    if label is not None and label.shape != (len(f),):
-        raise InputError(f"labels have shape {label.shape}; features {f.shape} need ({len(f)},).")
-    contributions = []
-    for k, name in enumerate(names):
-        inside = f if label is None else f[label == k]
-        if len(inside):
-            mean = inside.mean(axis=0)  # (D,)
-            share = W[k] * mean
-            for j in np.argsort(-np.abs(share), kind="stable")[:most].tolist():
-                values = (float(part[j]) for part in (share, W[k], mean))
-                contributions.append(LogitContribution(name, j, *values))
-    return tuple(contributions)
-
-
-def _between(stack: Array) -> Array:
-    """Correlate rows between heads: (n, K, D) → (K, n, n)."""
-    return np.array([[[pearson(a, b) for b in row] for a in row] for row in stack.swapaxes(0, 1)])
 
 
 def _recorded(run: Run) -> dict[str, Any]:

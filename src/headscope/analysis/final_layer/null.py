@@ -33,7 +33,7 @@ def sum_shrinkage(learning_rates: ArrayLike, weight_decay: float, momentum: floa
     """Return the factor by which weight decay alone shrinks the sum of the rows.
 
     The loss pushes the sum by zero, so SGD moves it by the linear recurrence of its weight decay
-    (`torch.optim.SGD` without dampening or Nesterov), one learning rate a step. Trainings one
+    (`torch.optim.SGD` without dampening or Nesterov), one learning rate per step. Trainings one
     after another, each begun without momentum, multiply their factors. Source: docs/science.md,
     section 2; Π(1 − η λ) without momentum.
     """
@@ -105,16 +105,16 @@ def correlation_from_moments(sum_var: float, difference_var: float, covariance: 
 
 
 def null_prediction(W: Array, mean_row: Array, pair: Pair) -> Null:
-    """Split each row into the conserved mean row (D,) and the learned rest; correlate them anew.
+    """Split each row into the conserved mean row (D,) and the learned rest; correlate them again.
 
     The null takes the two as unrelated. For K = 2 the mean row is s / 2 and the learned parts
     are ± d / 2, which gives the formulas in s and d. NaN where a row does not vary.
     """
     learned = W - W.mean(axis=0)  # (K, D)
     a, b = learned[pair[0]], learned[pair[1]]
-    kept = covariance(mean_row, mean_row)
-    shared = kept + covariance(a, b)
-    variance_a, variance_b = kept + covariance(a, a), kept + covariance(b, b)
+    conserved = covariance(mean_row, mean_row)
+    shared = conserved + covariance(a, b)
+    variance_a, variance_b = conserved + covariance(a, a), conserved + covariance(b, b)
     product = variance_a * variance_b
     return Null(
         r=shared / sqrt(product) if product > 0 else NAN,
@@ -164,7 +164,7 @@ def residual_interval(W: Array, mean_row: Array, pair: Pair) -> tuple[float, flo
 
 
 class _Moments:
-    """Correlations of weighted features: one a row of `share` (draws, D), where all are defined.
+    """Correlations of weighted features: one per row of `share` (draws, D), where all are defined.
 
     r as drawn; r_null; r_sum, the null with the observed sum of two rows; kappa.
     """
@@ -176,15 +176,15 @@ class _Moments:
         means = share @ np.vstack([rows, rows[upper[0]] * rows[upper[1]]]).T  # (draws, 5 + 15)
 
         def moment(i: int, j: int) -> Array:
-            known: Array = means[:, product[i, j]] - means[:, i] * means[:, j]
-            return known
+            value: Array = means[:, product[i, j]] - means[:, i] * means[:, j]
+            return value
 
-        kept, total = moment(2, 2), moment(0, 0) + moment(1, 1)
-        found = moment(0, 0) * moment(1, 1)
-        expected = (kept + moment(3, 3)) * (kept + moment(4, 4))
-        usable = (found > 0) & (expected > 0)
-        self.r = np.clip(moment(0, 1)[usable] / np.sqrt(found[usable]), -1, 1)
-        self.r_null = np.clip((kept + moment(3, 4))[usable] / np.sqrt(expected[usable]), -1, 1)
+        conserved, total = moment(2, 2), moment(0, 0) + moment(1, 1)
+        observed = moment(0, 0) * moment(1, 1)
+        expected = (conserved + moment(3, 3)) * (conserved + moment(4, 4))
+        usable = (observed > 0) & (expected > 0)
+        self.r = np.clip(moment(0, 1)[usable] / np.sqrt(observed[usable]), -1, 1)
+        self.r_null = np.clip((conserved + moment(3, 4))[usable] / np.sqrt(expected[usable]), -1, 1)
         self.r_sum = 2 * moment(0, 1)[usable] / total[usable]
         self.kappa = (moment(0, 0) - moment(1, 1))[usable] / total[usable]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from headscope.analysis.final_layer.checks import check_pair, checked
+from headscope.analysis.arrays import check_head, check_pair
 from headscope.analysis.final_layer.fits import DEGREES, PolynomialFit, polynomial_fits
 from headscope.analysis.final_layer.null import (
     NAN,
@@ -174,7 +174,7 @@ class PairAnalysis(Shown):
 
         Of two classes only a drift departs: while the sum is conserved the residual is about
         0.19 · corr(s, d)² at most, and s is drawn before training (docs/science.md, section 2).
-        Of more, the interval is widened for all pairs that are asked (Bonferroni).
+        Of more, the interval is widened for all pairs that are asked about (Bonferroni).
         """
         if isnan(self.r) or self.class_count == 2:
             return self.drifted and not isnan(self.r)
@@ -261,7 +261,7 @@ def pair_analysis(
         sums if left out.
     learned
         Heads retrained on permuted labels (`relation.learned_null`); without them no pair is
-        called related.
+        taken to be related.
     asked
         The pairs for which p and intervals are adjusted; by default every pair of up to 10
         classes, or this one of more.
@@ -270,8 +270,15 @@ def pair_analysis(
     ------
     InputError
         The shapes do not agree, a value is not finite, or the pair names no two rows.
+
+    Examples
+    --------
+    >>> weight = np.array([[1.0, -2.0, 0.5, 0.1], [-1.0, 2.0, -0.5, 0.2]])
+    >>> pair = hs.pair_analysis(weight)
+    >>> pair.feature_count, round(pair.spearman, 2)
+    (4, -1.0)
     """
-    W, start, names = checked(weight, bias, initial, class_names)
+    W, start, names = check_head(weight, bias, initial, class_names)
     K, D = W.shape
     first, second = check_pair(pair, K)
     x, y = W[first], W[second]
@@ -349,7 +356,7 @@ def shuffle_note(shuffles: int) -> str:
 
 
 def _orthogonal_slope(x: Array, y: Array) -> float:
-    """Return the slope of the first principal axis; infinite where it stands upright."""
+    """Return the slope of the first principal axis; infinite where it is vertical."""
     xx, yy, xy = covariance(x, x), covariance(y, y), covariance(x, y)
     if xy == 0:
         return NAN if xx == yy else 0.0 if xx > yy else float("inf")

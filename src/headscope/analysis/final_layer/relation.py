@@ -4,7 +4,7 @@ The D entries of a class row are no independent draws: features correlate, and a
 carry most of their variance, so a row trained on random labels points along those few. How far two
 such rows correlate by chance depends on the features, the subjects and the training, and no
 number of effective features that was tried describes it (`bench/weight_tests.py`). So the head is
-trained again, by its own recipe and from its own start, on labels permuted by subject.
+trained again, by its recipe and from its start, on labels permuted by subject.
 """
 
 from collections.abc import Sequence
@@ -141,7 +141,7 @@ def relation(null: LearnedNull, pair: Pair, pairs: Sequence[Pair]) -> Relation:
     if np.isnan(r).any():
         return Relation(nan, nan, nan, nan)
     spread = r.std(axis=0)
-    moved = spread > ROUNDING  # a correlation that no labelling changes tells nothing
+    moved = spread > ROUNDING  # a correlation that no labelling changes carries no information
     distance = np.zeros_like(r)
     np.divide(np.abs(r - r.mean(axis=0)), spread, out=distance, where=moved)
     at = list(dict.fromkeys([*pairs, pair])).index(pair)
@@ -168,7 +168,7 @@ def _obstacle(run: Run) -> str:
             "labels, so no head retrained on them stands for chance"
         )
     elif not read_samples(run).named:
-        cause = "the slices name no subjects by whom labels could be permuted"
+        cause = "the slices name no subjects by which labels could be permuted"
     else:
         return ""
     return f"Whether two classes are related is not judged: {cause}."
@@ -183,10 +183,10 @@ def _retrain(samples: Samples, recipe: HeadRecipe, heads: int, seed: int) -> Arr
 
 
 def permuted_within_subsets(samples: Samples, draws: int, seed: int) -> NDArray[np.int64]:
-    """Return labels (N, draws), permuted among subjects that stand in the same subsets.
+    """Return labels (N, draws), permuted among subjects that are in the same subsets.
 
     Splits are stratified by class: permuted among all subjects, training would have other numbers
-    of subjects per class than it was dealt.
+    of subjects per class than it was assigned.
     """
     membership = np.zeros(samples.subjects, dtype=np.int64)  # bits: the subsets of each subject
     for bit, name in enumerate(np.unique(samples.subset)):

@@ -63,7 +63,7 @@ class RowSummary:
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """How the rows stand to one another.
+    """The angles between the rows.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ class Geometry:
 
 
 def row_summaries(W: Array, initial: Array | None, names: Sequence[str]) -> tuple[RowSummary, ...]:
-    """Summarise each row of weights (K, D), beside its initial self if known."""
+    """Summarise each row of weights (K, D), beside its initial self if values."""
     return tuple(
         _summary(name, W[k], None if initial is None else initial[k])
         for k, name in enumerate(names)
@@ -96,7 +96,7 @@ def row_summaries(W: Array, initial: Array | None, names: Sequence[str]) -> tupl
 
 
 def row_geometry(W: Array) -> Geometry:
-    """Return the angles of the rows (K, D), and how near to a simplex the centred ones stand."""
+    """Return the angles of the rows (K, D), and how near to a simplex the centred ones are."""
     cosines = _cosines(W @ W.T)
     centred = W - W.mean(axis=0)
     K, gram = len(W), centred @ centred.T  # (K, K)
@@ -137,16 +137,16 @@ def _summary(name: str, row: Array, initial: Array | None) -> RowSummary:
 def _against(facts: RowSummary, row: Array, initial: Array) -> RowSummary:
     if len(row) < 2:
         return facts
-    known = dict(vars(facts))
+    values = dict(vars(facts))
     distance = stats.ks_2samp(row, initial, method="asymp")
-    known |= {"ks": float(distance.statistic), "ks_p": float(distance.pvalue)}
+    values |= {"ks": float(distance.statistic), "ks_p": float(distance.pvalue)}
     if np.ptp(initial) > 0:
-        known["variance_ratio"] = float(row.var() / initial.var())
-    spread = [np.abs(each - np.median(each)) for each in (row, initial)]
-    if max(np.ptp(each) for each in spread) > 0:
+        values["variance_ratio"] = float(row.var() / initial.var())
+    spread = [np.abs(part - np.median(part)) for part in (row, initial)]
+    if max(np.ptp(part) for part in spread) > 0:
         test = stats.levene(row, initial, center="median")
-        known |= {"levene": float(test.statistic), "levene_p": float(test.pvalue)}
-    return RowSummary(**known)
+        values |= {"levene": float(test.statistic), "levene_p": float(test.pvalue)}
+    return RowSummary(**values)
 
 
 def _cosines(gram: Array) -> Array:

@@ -24,7 +24,7 @@ from headscope.analysis.retrain import trains_again
 from headscope.audit_record import Audit, Finding
 from headscope.console import track
 from headscope.errors import InputError
-from headscope.files import NO_ID, encode_nan
+from headscope.files import encode_nan
 from headscope.record import Run
 from headscope.tables import Shown, Table
 
@@ -83,13 +83,19 @@ def analyse_leakage(
     ------
     InputError
         There is no run, or fewer than one permutation is asked for.
+
+    Examples
+    --------
+    >>> leakage = hs.analyse_leakage(hs.read_experiment("first"), permutations=20)
+    >>> leakage.findings[0].check, leakage.permutations
+    ('Split', 20)
     """
     true = [run for run in runs if "permutation" not in run.settings]
     if not true:
         raise InputError("A leakage analysis needs at least one run on true labels.")
     if permutations < 1:
         raise InputError(f"{permutations} permutations are too few: at least 1 is needed.")
-    named = [run for run in true if (run.features["subject_id"] != NO_ID).all()]
+    named = [run for run in true if run.named]
     groups = _groups(named)
     tests = _permuted(named, runs, permutations)
     gaps = tuple(gap for group in groups if (gap := _gap(group)) is not None)
@@ -226,4 +232,4 @@ def _unpaired(groups: Sequence[Sequence[Run]]) -> list[str]:
         fits = [{run.setting.fit for run in _of_split(group, split)} for split in SPLITS]
         if fits[0] & fits[1]:
             return []
-    return ["No network has both splits: --splits subject,slice shows the leak gap."]
+    return ["No network was trained under both splits: --splits subject,slice shows the leak gap."]

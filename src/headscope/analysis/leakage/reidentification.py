@@ -9,7 +9,7 @@ from math import nan
 
 import numpy as np
 
-from headscope.analysis.probes import Array, nearest, ridge_classes, standardise
+from headscope.analysis.probes import Array, held_out_correct, nearest, ridge_classes, standardise
 from headscope.analysis.representation.discriminant import subject_folds
 from headscope.analysis.units import Samples, read_samples, run_facts
 from headscope.record import Run
@@ -131,7 +131,9 @@ def _linear_subject(features: Array, subject: Array, part: Array, asked: Array) 
     right = []
     for tested in (0, 1):
         train, test = asked & (turn != tested), asked & (turn == tested)
-        right.append(_linear(features, subject, train, test) == subject[test])
+        x = features[train].astype(np.float64)
+        predicted = ridge_classes(x, subject[train], features[test], _penalty(x))
+        right.append(predicted == subject[test])
     return Probe(float(np.concatenate(right).mean()), 1 / len(subjects))
 
 
@@ -146,19 +148,13 @@ def _linear_class(features: Array, subject: Array, label: Array) -> Probe:
     fold = subject_folds(subject, label, FOLDS)  # (n,)
     if fold is None:
         return Probe(nan, nan)
-    right = np.zeros(len(label), dtype=bool)
-    for n in np.unique(fold):
-        test = fold == n
-        right[test] = _linear(features, label, ~test, test) == label[test]
-    return _balanced(right, label)
+    x = features.astype(np.float64)
+    return _balanced(held_out_correct(x, label, fold, lambda rows: _penalty(x[rows])), label)
 
 
-def _linear(features: Array, label: Array, train: Array, test: Array) -> Array:
-    """Return the classes of test rows by ridge regression on training rows."""
-    x = features[train].astype(np.float64)
+def _penalty(x: Array) -> float:
     size = float(((x - x.mean(axis=0)) ** 2).sum()) / len(x)
-    penalty = PENALTY * max(size, np.finfo(float).tiny)
-    return ridge_classes(x, label[train], features[test], penalty)
+    return PENALTY * max(size, np.finfo(float).tiny)
 
 
 def _balanced(right: Array, label: Array) -> Probe:

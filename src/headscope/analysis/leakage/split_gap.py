@@ -51,8 +51,8 @@ class GapScore:
 class Gap:
     """The same network, regime and seeds under both splits; scores by name, of `SCORES`.
 
-    subjects counts those who stand in a test subset of either split. The folds of a seed make
-    one test. constant says of each seed on record whether the networks by subject, and those by
+    subjects counts those in a test subset of either split. The folds of a seed make
+    one test. constant says of each recorded seed whether the networks by subject, and those by
     slice, predict one class for all of their test slices: such a seed has no part in the scores,
     as the accuracy of a constant is the share of a class, not what was learned. seeds are the
     others, or all of them where there is no other; then no score has a gap.
@@ -116,7 +116,7 @@ class Neighbours:
 
 
 def leak_gap(pairs: Sequence[Pair]) -> Gap:
-    """Compare runs by subject with their likes by slice, pair by pair (a seed, or a fold, each).
+    """Compare runs by subject with the same runs by slice, in pairs of a seed (and fold).
 
     The two tests hold different slices of partly the same subjects. So the subjects of all of
     them are drawn together, within class, and each draw gives every test its score: what a
@@ -156,16 +156,15 @@ def _pools(pairs: Sequence[Pair]) -> list[Pool]:
 
 def _gap(name: str, pools: Sequence[Pool], varied: bool) -> GapScore:
     level, quantity = name.split("_", 1)
-    by_subject, by_slice = (pool.drawn(level, quantity) for pool in pools)
+    by_subject, by_slice = (pool.draw(level, quantity) for pool in pools)
     values = tuple(by_subject.once.tolist()), tuple(by_slice.once.tolist())
     if not varied:
         return GapScore(*values, nan, nan, nan)
-    gap, interval = by_slice - by_subject, None
+    gap, ends = by_slice - by_subject, (nan, nan)
     if min(pool.fewest_per_class for pool in pools) >= FEWEST_SUBJECTS:
         ratio = float(np.mean([pool.ratio for pool in pools]))
-        interval = gap.interval(ratio=ratio, shared=SHARED_GAP, bounds=(-1.0, 1.0))
-    low, high = interval or (nan, nan)
-    return GapScore(*values, gap.mean, low, high)
+        ends = gap.interval(ratio=ratio, shared=SHARED_GAP, bounds=(-1.0, 1.0))
+    return GapScore(*values, gap.mean, *ends)
 
 
 def nearest_neighbours(run: Run) -> Neighbours | None:

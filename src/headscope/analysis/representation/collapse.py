@@ -1,4 +1,4 @@
-"""Neural collapse: how far the features of a class have shrunk to a point, and where those lie.
+"""Neural collapse: how far the features of a class have shrunk to a point, and the place of those.
 
 Source: V. Papyan, X. Y. Han, D. L. Donoho, Prevalence of neural collapse during the terminal
 phase of deep learning training, PNAS 117(40), 2020; docs/science.md, section 5.
@@ -11,7 +11,13 @@ from math import nan
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from headscope.analysis.arrays import ROUNDING, check_labels, check_points
+from headscope.analysis.arrays import (
+    ROUNDING,
+    check_classes,
+    check_labels,
+    check_names,
+    check_points,
+)
 from headscope.analysis.representation.discriminant import class_means
 from headscope.errors import InputError
 from headscope.record import SUBSETS, Run
@@ -20,7 +26,7 @@ from headscope.tables import Shown, Table
 Array = NDArray[np.float64]
 RANK_LIMIT = 1e-6  # of the largest singular value: what float32 leaves of a direction
 TRIVIAL = (
-    "The means of two classes lie opposite each other about their middle, at equal distance, "
+    "The means of two classes are opposite each other about their middle, at equal distance, "
     "whatever the network: neither is shown."
 )
 
@@ -71,7 +77,7 @@ class Collapse(Shown):
     notes: tuple[str, ...]
 
     def tables(self) -> Sequence[Table]:
-        """Return what is shown: one measure a row, with its limit."""
+        """Return what is shown: one measure per row, with its limit."""
         rows = [
             ("NC1", "variance within classes over that between", self.nc1, 0),
             ("NC2", "norms of the class means, spread over mean", self.nc2_equinorm, 0),
@@ -133,8 +139,8 @@ def collapse_analysis(
 ) -> Collapse:
     """Return NC1 to NC4 of features (N, D) with labels (N,) under a final layer (K, D), (K,).
 
-    train_means (K, D) are the class means that NC4 asks for the nearest; without them it takes
-    those of `features`. NaN rows are classes without a slice.
+    train_means (K, D) are the class means of NC4; by default those of `features`.
+    NaN rows are classes without a slice.
     Source: Papyan, Han & Donoho 2020; docs/science.md, section 5.
 
     Raises
@@ -146,8 +152,12 @@ def collapse_analysis(
     y = check_labels(labels, len(X))
     K, D = W.shape
     b = np.zeros(K) if bias is None else np.asarray(bias, dtype=np.float64)
-    names = [f"class {k}" for k in range(K)] if class_names is None else list(class_names)
-    _check(X, y, W, b, names)
+    if X.shape[1] != D or K < 2:
+        raise InputError(f"weight {W.shape} does not fit features {X.shape}: (K, D) and (N, D).")
+    if b.shape != (K,):
+        raise InputError(f"bias has shape {b.shape}; weight {W.shape} needs ({K},).")
+    names = check_names(class_names, K, "rows of weights")
+    check_classes(y, K)
     means = class_means(X, y, K)  # (K, D)
     nearest = means if train_means is None else np.asarray(train_means, dtype=np.float64)
     if nearest.shape != (K, D):
@@ -156,14 +166,14 @@ def collapse_analysis(
     M = means[present] - means[present].mean(axis=0) if present.any() else means[:0]
     varies = bool((M**2).sum() > ROUNDING * (X**2).sum() / max(1, len(X)))
     learned = W - W.mean(axis=0)
-    own = X - means[y]
+    residuals = X - means[y]
     return Collapse(
         title=title,
         subset=subset,
         class_names=tuple(names),
         slices=len(X),
         means_of="these slices" if train_means is None else "training slices",
-        nc1=_within_over_between(own, M) if varies else nan,
+        nc1=_within_over_between(residuals, M) if varies else nan,
         nc2_equinorm=_equinorm(M) if varies and len(M) > 2 else nan,
         nc2_equiangular=_angles(M)[0] if varies else nan,
         nc2_simplex=_angles(M)[1] if varies else nan,
@@ -177,16 +187,16 @@ def collapse_analysis(
     )
 
 
-def _within_over_between(own: Array, M: Array) -> float:
+def _within_over_between(residuals: Array, M: Array) -> float:
     """Return tr(Σ_W Σ_B⁺) / K from the slices about their class mean and M (K, D).
 
     Σ_B has K − 1 directions at most, those of M's right singular vectors, so no D × D matrix is
     needed: Σ_B⁺ = K Σ_j v_j v_jᵀ / s_j².
     """
     _, s, V = np.linalg.svd(M, full_matrices=False)
-    kept = np.flatnonzero(s > RANK_LIMIT * s[0])[: len(M) - 1]
-    spread = ((own @ V[kept].T) ** 2).mean(axis=0)  # (rank,)
-    return float((spread / s[kept] ** 2).sum())
+    axes = np.flatnonzero(s > RANK_LIMIT * s[0])[: len(M) - 1]
+    spread = ((residuals @ V[axes].T) ** 2).mean(axis=0)  # (rank,)
+    return float((spread / s[axes] ** 2).sum())
 
 
 def _equinorm(rows: Array) -> float:
@@ -213,13 +223,13 @@ def _duality(W: Array, M: Array) -> float:
 
 
 def _agreement(X: Array, logits: Array, means: Array) -> float:
-    known = np.isfinite(means).all(axis=1)
-    if len(X) == 0 or not known.any():
+    present = np.isfinite(means).all(axis=1)
+    if len(X) == 0 or not present.any():
         return nan
-    centre = means[known].mean(axis=0)  # against cancellation
-    near = means[known] - centre
+    centre = means[present].mean(axis=0)  # against cancellation
+    near = means[present] - centre
     distance = (near**2).sum(axis=1) - 2 * (X - centre) @ near.T  # (N, K), less ‖x‖²
-    return float((np.flatnonzero(known)[distance.argmin(axis=1)] == logits.argmax(axis=1)).mean())
+    return float((np.flatnonzero(present)[distance.argmin(axis=1)] == logits.argmax(axis=1)).mean())
 
 
 def _notes(present: NDArray[np.bool_], names: Sequence[str], varies: bool) -> tuple[str, ...]:
@@ -236,15 +246,3 @@ def _notes(present: NDArray[np.bool_], names: Sequence[str], varies: bool) -> tu
     if len(names) == 2:
         notes.append(TRIVIAL)
     return tuple(notes)
-
-
-def _check(X: Array, y: NDArray[np.int64], W: Array, b: Array, names: Sequence[str]) -> None:
-    K = len(W)
-    if W.shape[1] != X.shape[1] or K < 2:
-        raise InputError(f"weight {W.shape} does not fit features {X.shape}: (K, D) and (N, D).")
-    if b.shape != (K,):
-        raise InputError(f"bias has shape {b.shape}; weight {W.shape} needs ({K},).")
-    if len(names) != K:
-        raise InputError(f"{len(names)} class names were given for {K} rows of weights.")
-    if len(y) and y.max() >= K:
-        raise InputError(f"label {y.max()} names none of {K} classes, 0 to {K - 1}.")

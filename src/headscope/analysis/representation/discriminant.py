@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from headscope.files import NO_ID
+from headscope.folds import deal_folds
 
 Array = NDArray[np.float64]
 FOLDS = 5
@@ -56,7 +57,7 @@ class Discriminant:
         shrinkage = ledoit_wolf(rest, covariance, width)
         spread = float(np.trace(covariance)) / width
         if spread > 0:
-            covariance *= 1 - shrinkage  # in place: it is our own
+            covariance *= 1 - shrinkage  # in place
             covariance[np.diag_indices_from(covariance)] += shrinkage * spread
             factor = cho_factor(covariance.T, overwrite_a=True, check_finite=False)
             solved = cho_solve(factor, means.T, check_finite=False).T  # (K, D)
@@ -73,7 +74,7 @@ class Discriminant:
         return cls(directions, (directions * middle).sum(axis=1), shrinkage)
 
     def scores(self, X: Array) -> Array:
-        """Return where each point lies on the discriminant of each pair, (N, pairs)."""
+        """Return the position of each point on the discriminant of each pair, (N, pairs)."""
         return X @ self.directions.T - self.offsets
 
 
@@ -94,26 +95,26 @@ def ledoit_wolf(rest: Array, covariance: Array, width: int) -> float:
 
 
 def held_out_overlap(
-    Z: Array, products: Array, y: NDArray[Any], people: NDArray[Any], width: int
+    Z: Array, products: Array, y: NDArray[Any], subjects: NDArray[Any], width: int
 ) -> tuple[float, str]:
     """Return the overlap along directions fitted to other subjects, or NaN and the reason.
 
     The sums of squares and products of a fold's slices are taken off those of all slices.
     """
-    if (people == NO_ID).any():
+    if (subjects == NO_ID).any():
         return nan, "Without subject ids no discriminant can be held out by subject."
-    fold = subject_folds(people, y, FOLDS)
+    fold = subject_folds(subjects, y, FOLDS)
     if fold is None:
         return nan, "A class has a single subject: no discriminant can be held out by subject."
     K = int(y.max()) + 1
     scores = np.empty((len(Z), K * (K - 1) // 2))
     for part in range(int(fold.max()) + 1):
         out = fold == part
-        kept, labels = Z[~out], y[~out]
+        rest, labels = Z[~out], y[~out]
         if len(np.unique(labels)) < K:
             return nan, "The subjects of a class are too few to hold any of them out."
-        within = about_means(products - Z[out].T @ Z[out], kept, labels)
-        scores[out] = Discriminant.fit(kept, labels, width, within).scores(Z[out])
+        within = about_means(products - Z[out].T @ Z[out], rest, labels)
+        scores[out] = Discriminant.fit(rest, labels, width, within).scores(Z[out])
     return mean_overlap(scores, y), ""
 
 
@@ -131,7 +132,7 @@ def density_overlap(a: Array, b: Array) -> float:
     """Return the area that two densities share, 0 to 1, from points on a line.
 
     Gaussian kernel densities with Scott's bandwidth n^(−1/5) s, on 512 points. A class whose
-    points all coincide shares none, unless the other's lie on the same point. NaN where a class
+    points all coincide shares none, unless the other's coincide with them. NaN where a class
     has fewer than 2 points.
     """
     if min(len(a), len(b)) < 2 or not (np.isfinite(a).all() and np.isfinite(b).all()):
@@ -151,7 +152,7 @@ def density_overlap(a: Array, b: Array) -> float:
 
 
 def _fine(a: Array, b: Array, widths: list[float]) -> list[Array]:
-    """Return a grid of its own for each class: one may be far narrower than the other."""
+    """Return one grid per class: one may be far narrower than the other."""
     return [
         np.linspace(c.min() - 5 * w, c.max() + 5 * w, GRID)
         for c, w in zip((a, b), widths, strict=True)
@@ -171,22 +172,18 @@ def about_means(products: Array, X: Array, y: NDArray[Any]) -> Array:
 
 
 def subject_folds(
-    people: NDArray[Any], y: NDArray[Any], most: int, seed: int | None = None
+    subjects: NDArray[Any], y: NDArray[Any], most: int, seed: int | None = None
 ) -> NDArray[np.int64] | None:
-    """Deal subjects to folds, class by class, (N,); None where a class has one subject alone.
+    """Assign subjects to folds, class by class, (N,); None where a class has one subject alone.
 
-    As many folds as the rarest class has subjects, at most `most`. A subject whose sessions bear
-    different labels is dealt with the first of them. In the order of their ids, or shuffled.
+    As many folds as the rarest class has subjects, at most `most`. A subject whose sessions have
+    different labels counts with the first of them. In the order of their ids, or shuffled.
     """
-    ids, first, owner = np.unique(people, return_index=True, return_inverse=True)
-    least = min(len(np.unique(people[y == k])) for k in np.unique(y))
+    _, first, owner = np.unique(subjects, return_index=True, return_inverse=True)
+    least = min(len(np.unique(subjects[y == k])) for k in np.unique(y))
     if least < 2:
         return None
     rng = None if seed is None else np.random.default_rng(seed)
-    fold, dealt = np.empty(len(ids), dtype=np.int64), 0
-    for k in np.unique(y[first]):
-        members = np.flatnonzero(y[first] == k)
-        members = members if rng is None else rng.permutation(members)
-        fold[members] = (dealt + np.arange(len(members))) % min(most, least)
-        dealt += len(members)
-    return fold[owner]
+    members = [np.flatnonzero(y[first] == k) for k in np.unique(y[first])]
+    order = np.concatenate(members if rng is None else [rng.permutation(m) for m in members])
+    return deal_folds(y[first], min(most, least), order)[owner]

@@ -1,7 +1,7 @@
 """What the final layer reads and writes for a subset of slices: classes, subjects, errors.
 
-How far the classes lie apart and how dense, whether slices lie together by diagnosis or by
-person, and whose slices fall on the wrong side (docs/science.md, section 4).
+How far the classes are apart and how dense, whether slices group by diagnosis or by
+subject, and which slices are predicted wrongly (docs/science.md, section 4).
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from headscope.analysis.arrays import check_ids, check_labels, check_points
+from headscope.analysis.arrays import (
+    check_classes,
+    check_ids,
+    check_labels,
+    check_names,
+    check_pair,
+    check_points,
+)
 from headscope.analysis.representation.intraclass import Intraclass, intraclass
 from headscope.analysis.representation.separation import Separation, separation
 from headscope.errors import InputError
@@ -24,7 +31,7 @@ from headscope.text import show
 Array = NDArray[np.float64]
 LISTED = 10
 MEASURES = {
-    "width": "numbers a slice",
+    "width": "numbers per slice",
     "within": "scatter within classes",
     "between": "scatter between classes",
     "between_by_chance": "the same by chance",
@@ -64,14 +71,14 @@ class FeatureAnalysis(Shown):
     class_names, class_slices
         The classes, and how many slices each has here.
     logits, features
-        How the classes lie in each space.
+        The separation of the classes in each space.
     intraclass
         Of the logit margin, the logits and the features, by subject and (if known) by session.
-        The margin is the logit of the slice's own class less the mean of the others'.
+        The margin is the logit of the slice's class less the mean of the others'.
     ellipses
-        One a class, in the plane of the logits of the classes `pair`.
+        One per class, in the plane of the logits of the classes `pair`.
     wrong
-        Slices on the wrong side, by subject, those with the largest share of them first:
+        Slices predicted wrongly, by subject, those with the largest share of them first:
         subject_id, label, wrong, total. Subjects without any are left out.
     reference
         Title of the analysis that the ratios of separation and dispersion refer to; '' for none.
@@ -94,12 +101,12 @@ class FeatureAnalysis(Shown):
     notes: tuple[str, ...]
 
     def tables(self) -> Sequence[Table]:
-        """Return the two spaces side by side, whose variance it is, and whose slices are wrong."""
+        """Return the two spaces side by side, the variance between groups, and the wrong slices."""
         name = ", ".join(part for part in ("Features and logits", self.title, self.subset) if part)
         notes = [
             f"{space.capitalize()}: {note}"
-            for space, found in (("features", self.features), ("logits", self.logits))
-            for note in found.notes
+            for space, values in (("features", self.features), ("logits", self.logits))
+            for note in values.notes
         ]
         if self.reference:
             notes.append(f"Separation and dispersion are in units of {self.reference}.")
@@ -124,7 +131,7 @@ class FeatureAnalysis(Shown):
                 sorted({i.note for i in self.intraclass if i.note}),
             ),
             Table(
-                f"Slices on the wrong side (slice accuracy {show(self.slice_accuracy)})",
+                f"Slices predicted wrongly (slice accuracy {show(self.slice_accuracy)})",
                 ("subject_id", "label", "wrong", "total"),
                 self.wrong.head(LISTED).to_numpy().tolist(),
                 [f"… and {len(self.wrong) - LISTED} subjects more."]
@@ -143,12 +150,28 @@ def analyse_features(
 ) -> FeatureAnalysis:
     """Analyse what a recorded run's final layer read and wrote for one subset.
 
-    reference is the frozen run of the same network, split and seed, or its analysis.
+    Parameters
+    ----------
+    run
+        A finished run.
+    subset
+        train, val or test.
+    reference
+        The frozen run of the same network, split and seed, or its analysis.
+    pair
+        The classes whose logits are the axes of the ellipses.
 
     Raises
     ------
     InputError
         The subset has no such name, or the reference is of another network, split or seed.
+
+    Examples
+    --------
+    >>> run = hs.read_experiment("first")[0]
+    >>> features = hs.analyse_features(run)
+    >>> features.subset, features.class_names
+    ('test', ('AD', 'NC'))
     """
     if subset not in SUBSETS:
         raise InputError(f"subset {subset!r} is none of {', '.join(SUBSETS)}.")
@@ -184,7 +207,7 @@ def feature_analysis(
     title: str = "",
     subset: str = "",
 ) -> FeatureAnalysis:
-    """Measure separation, dispersion and whose variance it is, in features and in logits.
+    """Measure separation, dispersion and variance between groups, in features and in logits.
 
     Parameters
     ----------
@@ -202,14 +225,24 @@ def feature_analysis(
     ------
     InputError
         The shapes do not agree, a value is not finite, or a label or the pair names no class.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> labels, subjects = np.repeat([0, 1], 20), np.repeat(np.arange(10), 4)
+    >>> features = rng.normal(0, 1, (40, 5)) + 3 * labels[:, None]
+    >>> analysis = hs.feature_analysis(features, features[:, :2], labels, subjects)
+    >>> analysis.subjects, analysis.slices
+    (10, 40)
     """
     F, Z = check_points(features, "features"), check_points(logits, "logits")
     if len(F) != len(Z):
         raise InputError(f"features has {len(F)} rows and logits {len(Z)}.")
     N, K = Z.shape
-    y, people = check_labels(labels, N), check_ids(subjects, N, "subjects")
-    names = [f"class {k}" for k in range(K)] if class_names is None else list(class_names)
-    _check_classes(names, y, K, pair)
+    y, ids = check_labels(labels, N), check_ids(subjects, N, "subjects")
+    names = check_names(class_names, K, "logits")
+    check_classes(y, K)
+    check_pair(pair, K)
     right = Z.argmax(axis=1) == y if N else np.zeros(0, dtype=bool)
     absent = [name for k, name in enumerate(names) if not (y == k).any()]
     return FeatureAnalysis(
@@ -218,14 +251,14 @@ def feature_analysis(
         class_names=tuple(names),
         class_slices=tuple(np.bincount(y, minlength=K).tolist()),
         slices=N,
-        subjects=len(np.unique(people)),
+        subjects=len(np.unique(ids)),
         slice_accuracy=float(right.mean()) if N else nan,
-        logits=separation(Z, y, people, reference.logits if reference else None),
-        features=separation(F, y, people, reference.features if reference else None),
-        intraclass=tuple(_intraclasses(F, Z, y, people, sessions)),
+        logits=separation(Z, y, ids, reference.logits if reference else None),
+        features=separation(F, y, ids, reference.features if reference else None),
+        intraclass=tuple(_intraclasses(F, Z, y, ids, sessions)),
         pair=pair,
         ellipses=class_ellipses(Z[:, list(pair)], y, names),
-        wrong=_wrong(people, y, right, names),
+        wrong=_wrong(ids, y, right, names),
         reference=(reference.title or "the reference") if reference else "",
         notes=_absent_note(absent),
     )
@@ -259,17 +292,17 @@ def logit_margin(logits: Array, labels: NDArray[np.int64]) -> Array:
     For K = 2 that is the difference of the two logits, with the sign of being right.
     """
     K = logits.shape[1]
-    own = logits[np.arange(len(logits)), labels]
-    return (own * K - logits.sum(axis=1)) / (K - 1)
+    of_class = logits[np.arange(len(logits)), labels]
+    return (of_class * K - logits.sum(axis=1)) / (K - 1)
 
 
 def _intraclasses(
-    F: Array, Z: Array, y: NDArray[Any], people: NDArray[Any], sessions: ArrayLike | None
+    F: Array, Z: Array, y: NDArray[Any], ids: NDArray[Any], sessions: ArrayLike | None
 ) -> list[Intraclass]:
-    groups = {"subject": people}
+    groups = {"subject": ids}
     if sessions is not None:
         visits = check_ids(sessions, len(y), "sessions")
-        both = pd.MultiIndex.from_arrays([people, visits])
+        both = pd.MultiIndex.from_arrays([ids, visits])
         groups["session"] = pd.factorize(both)[0].astype(str)
         if (visits == "").any() or (visits == "nan").any():
             del groups["session"]
@@ -284,10 +317,10 @@ def _intraclasses(
 
 
 def _wrong(
-    people: NDArray[Any], y: NDArray[Any], right: NDArray[np.bool_], names: Sequence[str]
+    ids: NDArray[Any], y: NDArray[Any], right: NDArray[np.bool_], names: Sequence[str]
 ) -> pd.DataFrame:
     table = pd.DataFrame(
-        {"subject_id": people, "label": np.array(names)[y], "wrong": ~right, "total": 1}
+        {"subject_id": ids, "label": np.array(names)[y], "wrong": ~right, "total": 1}
     )
     table = table.groupby(["subject_id", "label"], as_index=False)[["wrong", "total"]].sum()
     table = table[table["wrong"] > 0].astype({"wrong": np.int64})
@@ -304,15 +337,6 @@ def _absent_note(absent: list[str]) -> tuple[str, ...]:
     if len(absent) > 5:
         return (f"{len(absent)} of the classes have no slice here.",)
     return (f"No slice here is of {' or '.join(absent)}.",)
-
-
-def _check_classes(names: Sequence[str], y: NDArray[Any], K: int, pair: tuple[int, int]) -> None:
-    if len(names) != K:
-        raise InputError(f"{len(names)} class names were given for {K} logits.")
-    if len(y) and y.max() >= K:
-        raise InputError(f"label {y.max()} names none of {K} classes, 0 to {K - 1}.")
-    if pair[0] == pair[1] or not all(0 <= k < K for k in pair):
-        raise InputError(f"pair {pair} names no two of {K} classes, 0 to {K - 1}.")
 
 
 def _check_same(run: Run, reference: Run) -> None:

@@ -1,4 +1,4 @@
-"""Whose variance is it: within-class variance between subjects and within subject."""
+"""Within-class variance, between subjects and within subjects."""
 
 from dataclasses import dataclass
 from math import nan
@@ -93,7 +93,7 @@ def intraclass(
     share = between / total if total > 0 else nan
     chance = (S - K) / (N - K) if N > K else nan
     if S == K or N == S:
-        note = f"Each class has a single {by}." if S == K else f"One slice a {by}."
+        note = f"Each class has a single {by}." if S == K else f"One slice per {by}."
         return Intraclass(
             of, by, S, N, sum_of_squares=total, between_share=share, chance_share=chance, note=note
         )
@@ -101,19 +101,19 @@ def intraclass(
     size = (N - spread) / (S - K)  # what unequal groups count like
     noise = within / (N - S)
     component = (between / (S - K) - noise) / size if total > 0 else 0.0
-    known = component + noise
+    variance = component + noise
     return Intraclass(
         of=of,
         by=by,
         groups=S,
         slices=N,
-        icc=component / known if known > 0 else nan,
+        icc=component / variance if variance > 0 else nan,
         between_variance=component,
         within_variance=noise,
         sum_of_squares=total,
         between_share=share,
         chance_share=chance,
-        note="" if known > 0 else "Within classes nothing varies.",
+        note="" if variance > 0 else "Within classes nothing varies.",
     )
 
 

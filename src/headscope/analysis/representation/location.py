@@ -12,8 +12,8 @@ from math import nan
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from headscope.analysis.arrays import check_ids, check_labels
-from headscope.analysis.probes import ridge_classes
+from headscope.analysis.arrays import check_ids, check_labels, check_pair
+from headscope.analysis.probes import held_out_correct
 from headscope.analysis.representation.discriminant import subject_folds
 from headscope.analysis.representation.readout import Tail, read_tail
 from headscope.analysis.representation.separation import compact
@@ -29,7 +29,7 @@ FOLDS = 5
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # times the mean squared length of a slice's maps
 PROBE_NOTE = (
     "Probes: ridge classifiers on {slices} test slices of {subjects} subjects, 5 folds by subject, "
-    "dealt {repeats} times; the penalty is chosen by subject within each training part."
+    "assigned {repeats} times; the penalty is chosen by subject within each training part."
 )
 
 
@@ -37,7 +37,7 @@ PROBE_NOTE = (
 class Shuffle:
     """What shuffling the positions of the maps did, over repeats.
 
-    `permutation` is 'one for all slices' or 'one a slice'; `slice_accuracy` (repeats,) after it;
+    `permutation` is 'one for all slices' or 'one per slice'; `slice_accuracy` (repeats,) after it;
     `largest_change` is the largest |change of a logit| over slices, classes and repeats;
     `relative_change` the root mean square change of the logits less their mean over classes, in
     units of their deviation over slices: 0 where location counts for nothing, about √2 where it
@@ -170,22 +170,22 @@ def flatten_analysis(
     InputError
         The shapes do not agree.
     """
-    found = check_maps(maps)
-    n, C, h, w = found.shape
-    y, people = check_labels(labels, n), check_ids(subjects, n, "subjects")
+    values = check_maps(maps)
+    n, C, h, w = values.shape
+    y, ids = check_labels(labels, n), check_ids(subjects, n, "subjects")
     notes = [] if h * w > 1 else ["The maps have one position: there is nothing to shuffle."]
     if tail.mismatch > 1e-3:
         notes.append(
-            f"The recorded logits lie up to {significant(tail.mismatch, 2)} from those computed "
-            "here, as they do where a network ran in bfloat16."
+            f"The recorded logits are up to {significant(tail.mismatch, 2)} from those computed "
+            "here, as they are where a network ran in bfloat16."
         )
     spread = {"repeats": probe_repeats, "seed": seed}
-    unpooled = found.reshape(n, C * h * w)
+    unpooled = values.reshape(n, C * h * w)
     probes = (
-        linear_probe(found.mean(axis=(2, 3)), y, people, reads="pooled maps", **spread),
-        linear_probe(unpooled, y, people, reads="unpooled maps", **spread),
+        linear_probe(values.mean(axis=(2, 3)), y, ids, reads="pooled maps", **spread),
+        linear_probe(unpooled, y, ids, reads="unpooled maps", **spread),
     )
-    some = len(np.unique(people))
+    some = len(np.unique(ids))
     if np.isnan(probes[0].mean):
         notes.append("The probes are undefined: each class needs slices of 2 known subjects.")
     else:
@@ -197,8 +197,8 @@ def flatten_analysis(
         slices=n,
         subjects=some,
         positions=(h, w),
-        slice_accuracy=float((tail(found).argmax(axis=1) == y).mean()),
-        shuffles=shuffle_test(found, tail, y, repeats=repeats, seed=seed),
+        slice_accuracy=float((tail(values).argmax(axis=1) == y).mean()),
+        shuffles=shuffle_test(values, tail, y, repeats=repeats, seed=seed),
         probes=probes,
         notes=tuple(notes),
     )
@@ -214,7 +214,7 @@ def shuffle_test(
 ) -> tuple[Shuffle, Shuffle]:
     """Permute the positions of maps (n, C, h, w), all alike and each slice by itself.
 
-    A tail that averages is asked in float64, so that only location can change a logit.
+    A tail that averages is computed in float64, so that only location can change a logit.
     Source: docs/science.md, section 6 (a).
     """
     maps = _as_precise(maps, tail)
@@ -226,7 +226,7 @@ def shuffle_test(
     right = (logits.argmax(axis=1) == labels).mean()
     rng = np.random.default_rng(seed)
     results = []
-    for name, orders in (("one for all slices", 1), ("one a slice", n)):
+    for name, orders in (("one for all slices", 1), ("one per slice", n)):
         accuracy, change, moves = np.empty(repeats), 0.0, np.empty(repeats)
         for r in range(repeats):
             order = rng.permuted(np.tile(np.arange(h * w), (orders, 1)), axis=1)  # (1 or n, h·w)
@@ -257,7 +257,7 @@ def linear_probe(
     on distances alone, so n coordinates stand for any number of features.
     Source: docs/science.md, section 6 (b).
     """
-    n, D = features.shape
+    D = features.shape[1]
     if len(np.unique(labels)) < 2 or (subjects == NO_ID).any():
         return Probe(reads, D, np.full(repeats, nan), nan, nan)
     X = compact(features.astype(np.float64))  # (n, min(n, D))
@@ -267,13 +267,11 @@ def linear_probe(
         fold = subject_folds(subjects, labels, FOLDS, seed=seed + r)
         if fold is None:
             break
-        right = np.zeros(n, dtype=bool)
-        for part in np.unique(fold):
-            out = fold == part
-            penalty = _penalty(X[~out], labels[~out], subjects[~out], seed + r)
-            predicted = ridge_classes(X[~out], labels[~out], X[out], penalty * (~out).sum())
-            right[out] = predicted == labels[out]
-        accuracy[r] = right.mean()
+
+        def penalty(rows: NDArray[np.bool_], seed: int = seed + r) -> float:
+            return _penalty(X[rows], labels[rows], subjects[rows], seed) * rows.sum()
+
+        accuracy[r] = held_out_correct(X, labels, fold, penalty).mean()
     spread = float(accuracy.std(ddof=1)) if repeats > 1 else nan
     return Probe(reads, D, accuracy, float(accuracy.mean()), spread)
 
@@ -286,19 +284,19 @@ def contribution_maps(
     maps (n, C, h, w), direction (K,): (0, 1) asks for the logit of class 1, (−1, 1) for the
     margin. The positions (n, h, w) and the biases (n,) add up to it, but for rounding. Where
     positions are averaged these are class activation maps (Zhou et al. 2016); elsewhere gradient
-    × input of the linear map that the slice's own ReLU pattern selects.
+    × input of the linear map that the slice's ReLU pattern selects.
 
     Raises
     ------
     InputError
         The shapes do not agree.
     """
-    found = _as_precise(check_maps(maps), tail)
+    values = _as_precise(check_maps(maps), tail)
     wanted = np.asarray(direction, dtype=np.float64)
-    classes = tail(found[:1]).shape[1]
+    classes = tail(values[:1]).shape[1]
     if wanted.shape != (classes,):
         raise InputError(f"direction has shape {wanted.shape}; {classes} logits need ({classes},).")
-    return tail.local(found, wanted)
+    return tail.local(values, wanted)
 
 
 def analyse_contributions(
@@ -313,10 +311,8 @@ def analyse_contributions(
     InputError
         As `read_tail`; or the pair names no two classes.
     """
-    classes = len(run.class_names)
-    if pair[0] == pair[1] or not all(0 <= k < classes for k in pair):
-        raise InputError(f"pair {pair} names no two of the {classes} classes of {run.name}.")
-    direction = np.zeros(classes)
+    check_pair(pair, len(run.class_names))
+    direction = np.zeros(len(run.class_names))
     direction[list(pair)] = -1, 1
     positions, rest = contribution_maps(run.maps["maps"], read_tail(run), direction)
     return positions, rest, run.maps["slice"]
@@ -347,15 +343,13 @@ def check_maps(values: ArrayLike) -> NDArray[np.floating]:
     return maps
 
 
-def _penalty(X: Array, y: NDArray[np.int64], people: NDArray[np.str_], seed: int) -> float:
+def _penalty(X: Array, y: NDArray[np.int64], ids: NDArray[np.str_], seed: int) -> float:
     """Choose the penalty by folds of subjects; the middle one where there are too few."""
-    fold = subject_folds(people, y, 4, seed=seed) if len(np.unique(y)) > 1 else None
+    fold = subject_folds(ids, y, 4, seed=seed) if len(np.unique(y)) > 1 else None
     if fold is None:
         return PENALTIES[len(PENALTIES) // 2]
-    right = np.zeros(len(PENALTIES))
-    for part in np.unique(fold):
-        out = fold == part
-        for number, penalty in enumerate(PENALTIES):
-            predicted = ridge_classes(X[~out], y[~out], X[out], penalty * (~out).sum())
-            right[number] += (predicted == y[out]).sum()
-    return PENALTIES[int(right.argmax())]
+    right = [
+        held_out_correct(X, y, fold, lambda rows, penalty=penalty: penalty * rows.sum()).sum()  # type: ignore[misc]
+        for penalty in PENALTIES
+    ]
+    return PENALTIES[int(np.argmax(right))]

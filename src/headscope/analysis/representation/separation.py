@@ -1,4 +1,4 @@
-"""How far classes lie apart in a space of features or logits, and how dense they lie.
+"""How far classes are apart in a space of features or logits, and how dense they are.
 
 What the paper argues by eye from Fig. 2, as numbers (docs/science.md, section 4).
 """
@@ -40,7 +40,7 @@ class Separation(Shown):
         What `between` is expected to be if the classes meant nothing, from the variance between
         subjects and within them: the fewer the subjects, the more.
     fisher_ratio
-        between / within; infinite where each class lies on a point of its own.
+        between / within; infinite where each class is a single point.
     overlap
         Area that the densities of two classes share along their discriminant, 0 to 1; the mean
         over pairs for 3 to 30 classes. The direction is fitted to other subjects' slices than
@@ -81,7 +81,7 @@ def separation(
     subjects: ArrayLike,
     reference: Separation | None = None,
 ) -> Separation:
-    """Measure how the classes of `points` (N, D) lie; labels (N,) are whole numbers.
+    """Measure the separation of the classes of `points` (N, D); labels (N,) are whole numbers.
 
     Takes some seconds for 3,000 slices of 2,048 features. Source: docs/science.md, section 4.
 
@@ -92,7 +92,7 @@ def separation(
     """
     X = check_points(points, "points")
     y = np.unique(check_labels(labels, len(X)), return_inverse=True)[1]
-    people = check_ids(subjects, len(X), "subjects")
+    ids = check_ids(subjects, len(X), "subjects")
     if len(X) == 0:
         return Separation(X.shape[1], notes=("There are no slices.",))
     Z = compact(X)  # (N, d)
@@ -104,13 +104,13 @@ def separation(
     if K < 2:
         between = nan
     elif not notes:
-        *overlaps, why = _overlaps(Z, products, y, people, X.shape[1])
+        *overlaps, why = _overlaps(Z, products, y, ids, X.shape[1])
         notes = [*(["Within classes nothing varies."] if within == 0 else []), *why]
     return Separation(
         width=X.shape[1],
         within=within,
         between=between,
-        between_by_chance=_between_by_chance(Z, y, people) if K > 1 else nan,
+        between_by_chance=_between_by_chance(Z, y, ids) if K > 1 else nan,
         total=_or_none(_mean_square(Z), floor),
         fisher_ratio=_quotient(between, within),
         overlap=overlaps[0],
@@ -127,21 +127,21 @@ def separation(
 def _why_no_overlap(K: int, within: float, between: float) -> list[str]:
     """Return the reason why classes have no discriminant, if there is one."""
     if K < 2:
-        return ["One class alone is present: nothing lies apart."]
+        return ["One class alone is present: there is no separation."]
     if within + between == 0:
-        return ["All slices lie on one point."]
+        return ["All slices coincide."]
     if K > MOST_CLASSES:
         return [f"The overlap is given for at most {MOST_CLASSES} classes, not {K}."]
     return []
 
 
 def _overlaps(
-    Z: Array, products: Array, y: NDArray[Any], people: NDArray[Any], width: int
+    Z: Array, products: Array, y: NDArray[Any], ids: NDArray[Any], width: int
 ) -> tuple[float, float, float, list[str]]:
     """Return the overlap held out and fitted, the shrinkage of the latter, and notes."""
-    found = Discriminant.fit(Z, y, width, about_means(products, Z, y))
-    held_out, why = held_out_overlap(Z, products, y, people, width)
-    return held_out, mean_overlap(found.scores(Z), y), found.shrinkage, [why] if why else []
+    fitted = Discriminant.fit(Z, y, width, about_means(products, Z, y))
+    held_out, why = held_out_overlap(Z, products, y, ids, width)
+    return held_out, mean_overlap(fitted.scores(Z), y), fitted.shrinkage, [why] if why else []
 
 
 def compact(X: Array) -> Array:
@@ -167,26 +167,9 @@ def silhouette(X: Array, y: NDArray[Any]) -> float:
 
     NaN unless there are 2 to N − 1 classes. Source: Rousseeuw 1987.
     """
-    K, N = int(y.max()) + 1, len(X)
-    if not 2 <= K < N:
-        return nan
-    count = np.bincount(y)
-    member = np.equal.outer(y, np.arange(K)).astype(np.float64)  # (N, K)
-    square = (X**2).sum(axis=1)
-    sums = np.empty((N, K))
-    for start in range(0, N, 1024):
-        rows = slice(start, start + 1024)
-        distance = square[rows, np.newaxis] + square - 2 * X[rows] @ X.T  # (rows, N)
-        np.sqrt(np.maximum(distance, 0, out=distance), out=distance)
-        distance[np.arange(len(distance)), np.arange(N)[rows]] = 0
-        sums[rows] = distance @ member
-    own = sums[np.arange(N), y] / np.maximum(count[y] - 1, 1)
-    others = sums / count
-    others[np.arange(N), y] = np.inf
-    nearest = others.min(axis=1)
-    larger = np.maximum(own, nearest)
-    value = np.divide(nearest - own, larger, out=np.zeros(N), where=larger > 0)
-    return float(np.where(count[y] > 1, value, 0).mean())
+    from sklearn.metrics import silhouette_score  # takes a second
+
+    return float(silhouette_score(X, y)) if 2 <= int(y.max()) + 1 < len(X) else nan
 
 
 def effective_rank(products: Array) -> float:
@@ -201,21 +184,21 @@ def effective_rank(products: Array) -> float:
     return exp(-float((share * np.log(share)).sum()))
 
 
-def _between_by_chance(Z: Array, y: NDArray[Any], people: NDArray[Any]) -> float:
+def _between_by_chance(Z: Array, y: NDArray[Any], ids: NDArray[Any]) -> float:
     """Return the scatter between classes that differ by the draw of their subjects alone.
 
     The variance of a class mean is that between subjects, over what so many unequal subjects
-    count as, and that within them, over the slices; Σ_k p_k (1 − p_k) of it lies between.
+    count as, and that within them, over the slices; Σ_k p_k (1 − p_k) of it is between.
     """
-    known = intraclass(Z, people, y)
-    apart, within = max(0.0, known.between_variance), known.within_variance
-    if known.groups == len(Z) > int(y.max()) + 1:  # one slice a subject: each stands for itself
-        apart, within = 0.0, known.sum_of_squares / (len(Z) - int(y.max()) - 1)
+    parts = intraclass(Z, ids, y)
+    apart, within = max(0.0, parts.between_variance), parts.within_variance
+    if parts.groups == len(Z) > int(y.max()) + 1:  # one slice per subject
+        apart, within = 0.0, parts.sum_of_squares / (len(Z) - int(y.max()) - 1)
     count = np.bincount(y)
-    owner = np.unique(people, return_inverse=True)[1]
-    each = np.zeros((len(count), int(owner.max()) + 1))
-    np.add.at(each, (y, owner), 1)  # slices of each subject in each class
-    variance = apart * (each**2).sum(axis=1) / count**2 + within / count  # (K,)
+    owner = np.unique(ids, return_inverse=True)[1]
+    held = np.zeros((len(count), int(owner.max()) + 1))
+    np.add.at(held, (y, owner), 1)  # slices of each subject in each class
+    variance = apart * (held**2).sum(axis=1) / count**2 + within / count  # (K,)
     share = count / len(Z)
     return float((share * (1 - share) * variance).sum())
 

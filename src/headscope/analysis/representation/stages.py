@@ -1,7 +1,7 @@
 """How far the layers of a network moved from where they started, stage by stage.
 
 From the mean activations that every run keeps of the same slices (`layers.npz`), and the weights
-of two runs: of the one that is asked about, and of the frozen one, whose backbone is the start.
+of two runs: the run itself, and the frozen one, whose backbone is the start.
 """
 
 from collections.abc import Sequence
@@ -32,17 +32,17 @@ class StageTransfer:
     ----------
     cka
         Linear centred kernel alignment with the reference's stage, 0 to 1: 1 where the slices
-        lie alike but for rotation and scale. Source: Kornblith et al. 2019.
+        are arranged alike but for rotation and scale. Source: Kornblith et al. 2019.
     cka_debiased
         The same from unbiased estimates (Song et al. 2012): about 0 for unrelated activations
         even where there are more channels than slices.
     weight_change
         ‖θ − θ₀‖ / ‖θ₀‖ over the stage's weights, θ₀ the reference's.
     knn_accuracy
-        Share of the test slices whose class most of their 5 nearest training slices of other
-        subjects bear.
+        Share of the test slices with the class of most of their 5 nearest training slices of
+        other subjects.
     same_subject
-        Share of the slices whose nearest other slice is of their own subject, among those that
+        Share of the slices whose nearest other slice is of the same subject, among those that
         have another.
     """
 
@@ -71,7 +71,7 @@ class TransferAnalysis(Shown):
     notes: tuple[str, ...]
 
     def tables(self) -> Sequence[Table]:
-        """Return one row a stage."""
+        """Return one row per stage."""
         versus = f" against {self.reference}" if self.reference else ""
         return [
             Table(
@@ -106,16 +106,16 @@ def analyse_transfer(run: Run, reference: Run | None = None) -> TransferAnalysis
         notes.append("Without subject ids neighbours cannot be of other subjects.")
     elif not ((subset == "test").any() and (subset == "train").any()):
         notes.append("No test slice, or no training slice, has its activations recorded.")
-    found = []
+    transfers = []
     for name, values in stages.items():
         X = check_points(values, name)
-        known = others.get(name)
-        found.append(
+        start = others.get(name)
+        transfers.append(
             StageTransfer(
                 name,
                 X.shape[1],
-                cka=nan if known is None else linear_cka(X, known),
-                cka_debiased=nan if known is None else linear_cka(X, known, debiased=True),
+                cka=nan if start is None else linear_cka(X, start),
+                cka_debiased=nan if start is None else linear_cka(X, start, debiased=True),
                 weight_change=changes.get(name, nan),
                 knn_accuracy=knn_accuracy(X, label, subject, subset == "train", subset == "test"),
                 same_subject=same_subject(X, subject),
@@ -134,7 +134,7 @@ def analyse_transfer(run: Run, reference: Run | None = None) -> TransferAnalysis
         slices=len(rows),
         test_slices=len(tested),
         majority=float(np.bincount(tested).max() / len(tested)) if len(tested) else nan,
-        stages=tuple(found),
+        stages=tuple(transfers),
         notes=tuple(notes),
     )
 
@@ -159,28 +159,28 @@ def linear_cka(x: ArrayLike, y: ArrayLike, *, debiased: bool = False) -> float:
     X, Y = X - X.mean(axis=0), Y - Y.mean(axis=0)
     K, L = X @ X.T, Y @ Y.T  # (n, n)
     product = _hsic if debiased else _sum_of_products
-    own, other = product(K, K), product(L, L)
-    return product(K, L) / sqrt(own * other) if own > 0 and other > 0 else nan
+    size_x, size_y = product(K, K), product(L, L)
+    return product(K, L) / sqrt(size_x * size_y) if size_x > 0 and size_y > 0 else nan
 
 
 def knn_accuracy(
     points: Array,
     labels: NDArray[np.int64],
     subjects: NDArray[np.str_],
-    known: NDArray[np.bool_],
-    asked: NDArray[np.bool_],
+    sources: NDArray[np.bool_],
+    queries: NDArray[np.bool_],
     neighbours: int = NEIGHBOURS,
 ) -> float:
-    """Return how often the nearest `known` slices of other subjects name an `asked` slice's class.
+    """Return how often the nearest `sources` of other subjects name the class of a query.
 
     points (n, C), all others (n,). The Euclidean nearest 5 vote; equal votes go to the class of
-    the nearest among them. NaN where there is nothing to ask, or whom a slice shows is unknown.
+    the nearest among them. NaN where there are none, or subjects are unknown.
     """
-    rows, sources = np.flatnonzero(asked), np.flatnonzero(known)
-    if len(rows) == 0 or len(sources) == 0 or (subjects == NO_ID).any():
+    rows, candidates = np.flatnonzero(queries), np.flatnonzero(sources)
+    if len(rows) == 0 or len(candidates) == 0 or (subjects == NO_ID).any():
         return nan
-    others = subjects[rows][:, None] != subjects[sources]
-    order = nearest(points - points.mean(axis=0), rows, sources, others, neighbours)
+    others = subjects[rows][:, None] != subjects[candidates]
+    order = nearest(points - points.mean(axis=0), rows, candidates, others, neighbours)
     usable = order >= 0  # (rows, neighbours)
     votes = np.zeros((len(rows), int(labels.max()) + 1))
     for rank in range(order.shape[1]):
@@ -208,7 +208,7 @@ def same_subject(points: Array, subjects: NDArray[np.str_]) -> float:
 
 
 def _one_direction(values: NDArray[np.floating]) -> bool:
-    """Whether 99% of the variance of (n, C) lies along one direction."""
+    """Whether 99% of the variance of (n, C) is along one direction."""
     X = values.astype(np.float64) - values.mean(axis=0, dtype=np.float64)
     power = np.linalg.svd(X, compute_uv=False) ** 2
     return bool(len(power) > 1 and power[0] > 0.99 * power.sum() > 0)
@@ -239,9 +239,9 @@ def _stages_of(run: Run, reference: Run) -> dict[str, NDArray[np.float32]]:
 
 
 def _weight_changes(run: Run, reference: Run, stages: Sequence[str]) -> dict[str, float]:
-    """Return how far the weights of each stage lie from the reference's, relative to those."""
+    """Return how far the weights of each stage are from the reference's, relative to those."""
     moved, size = dict.fromkeys(stages, 0.0), dict.fromkeys(stages, 0.0)
-    path, start = (each.path / "model.safetensors" for each in (run, reference))
+    path, start = (one.path / "model.safetensors" for one in (run, reference))
     if not (path.is_file() and start.is_file()):
         return {}
     try:
@@ -253,7 +253,7 @@ def _weight_changes(run: Run, reference: Run, stages: Sequence[str]) -> dict[str
             for stage in stages:
                 for name in shared:
                     if name.startswith(f"{stage}.") and not name.endswith(BUFFERS):
-                        a, b = (each.get_tensor(name).astype(np.float32) for each in (ours, theirs))
+                        a, b = (file.get_tensor(name).astype(np.float32) for file in (ours, theirs))
                         moved[stage] += float(((a - b) ** 2).sum(dtype=np.float64))
                         size[stage] += float((b**2).sum(dtype=np.float64))
     except SafetensorError as error:

@@ -1,4 +1,4 @@
-"""Are the probabilities right, and where to cut them: both chosen on validation, told on test."""
+"""Calibration and thresholds: chosen on validation, measured on test."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,16 +23,16 @@ from headscope.metrics import (
     wilson,
 )
 from headscope.record import Run
-from headscope.tables import Shown, Table
+from headscope.tables import Cell, Column, Shown, Table
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """How confident calls are and how often they are right, by bin of confidence.
+    """How confident predictions are and how often they are correct, by bin of confidence.
 
-    Bins are of equal width between 0 and 1; `count` slices lie in each, `confidence` and
+    Bins are of equal width between 0 and 1; `count` slices are in each, `confidence` and
     `accuracy` are their means, NaN in an empty bin. nll is the mean negative log-likelihood in
     nats, brier and ece as `headscope.metrics.scores` has them.
     """
@@ -50,7 +50,7 @@ class OperatingPoint:
     """A threshold on the positive class's probability of a subject, and what it does on test.
 
     `rule` says how it was chosen on validation. Subjects are cut by `margin`, the log-odds of the
-    threshold, which tells apart what rounded probabilities do not. Shares are of the test's
+    threshold, which separates what rounded probabilities do not. Shares are of the test's
     subjects of each class, with Wilson's 95% intervals; NaN where the test has none of the class.
     """
 
@@ -92,29 +92,43 @@ class Calibration(Shown):
     def tables(self) -> Sequence[Table]:
         """Return the scores before and after, and the operating points."""
         both = {"as trained": self.before, f"temperature {self.temperature:.3f}": self.after}
-        rows = [(name, r.nll, r.brier, r.ece) for name, r in both.items() if r is not None]
         columns = ("probabilities", "negative log-likelihood", "Brier score", "calibration error")
-        found = [Table(f"Calibration of {self.title}, test slices", columns, rows, self.notes)]
+        rows = [(name, r.nll, r.brier, r.ece) for name, r in both.items() if r is not None]
+        tables = [Table(f"Calibration of {self.title}, test slices", columns, rows, self.notes)]
         if self.points:
-            columns = ("chosen on validation for", "threshold", "sensitivity", "specificity")
+            shares = [
+                Column(name, format="fraction", interval=True)
+                for name in ("sensitivity", "specificity")
+            ]
             rules = [
                 (
                     p.rule,
                     p.threshold,
-                    _share(p.sensitivity, p.sensitivity_low, p.sensitivity_high),
-                    _share(p.specificity, p.specificity_low, p.specificity_high),
+                    Cell(p.sensitivity, p.sensitivity_low, p.sensitivity_high),
+                    Cell(p.specificity, p.specificity_low, p.specificity_high),
                 )
                 for p in self.points
             ]
-            title = f"Subjects called {self.positive_class} at a threshold, test"
-            found.append(Table(title, columns, rules))
-        return found
+            title = f"Subjects predicted {self.positive_class} at a threshold, test"
+            tables.append(Table(title, ("chosen on validation for", "threshold", *shares), rules))
+        return tables
 
 
 def analyse_calibration(run: Run, sensitivity: float = 0.9) -> Calibration:
     """Return the calibration of a run's test, with temperature and thresholds from validation.
 
-    sensitivity is what the second operating point asks for on validation.
+    Parameters
+    ----------
+    run
+        A finished run.
+    sensitivity
+        Least sensitivity of the second operating point on validation.
+
+    Examples
+    --------
+    >>> run = hs.read_experiment("first")[0]
+    >>> hs.analyse_calibration(run).positive_class
+    'AD'
     """
     names, notes = run.class_names, []
     (chosen, val, val_ids), (tested, test, test_ids) = (
@@ -123,8 +137,8 @@ def analyse_calibration(run: Run, sensitivity: float = 0.9) -> Calibration:
     temperature = fit_temperature(chosen.log_probabilities, chosen.labels)
     if np.isnan(temperature):
         notes.append(
-            "No temperature: validation is empty, all of its slices are called right, or its "
-            "logits tell nothing."
+            "No temperature: validation is empty, all of its slices are predicted correctly, or "
+            "its logits carry no information."
         )
     points: tuple[OperatingPoint, ...] = ()
     if len(names) == 2:
@@ -149,8 +163,8 @@ def analyse_calibration(run: Run, sensitivity: float = 0.9) -> Calibration:
 def fit_temperature(logits: Array, label: Array) -> float:
     """Return the temperature T that makes softmax(logits / T) likeliest; NaN where none does.
 
-    logits (N, K), label (N,). There is none where no other class lies above the true one (the
-    sharper the likelier), where the logits of the true classes lie no higher than others on average
+    logits (N, K), label (N,). There is none where no other class is above the true one (the
+    sharper the likelier), where the logits of the true classes are no higher than others on average
     (the flatter the likelier), and of no slices. Anywhere else there is one, found without bounds:
     the likelihood is concave in 1 / T. Source: Guo et al. 2017, ICML.
     """
@@ -191,8 +205,8 @@ def reliability(logits: Array, label: Array, bins: int = BINS) -> Reliability:
         means = [np.bincount(place, part, minlength=bins) / count for part in (confidence, correct)]
     brier = ece = nan
     if len(label):
-        found = scores(units, np.ones((1, len(label))), names=("brier", "ece"))
-        brier, ece = float(found["brier"][0]), float(found["ece"][0])
+        values = scores(units, np.ones((1, len(label))), names=("brier", "ece"))
+        brier, ece = float(values["brier"][0]), float(values["ece"][0])
     return Reliability(
         count=tuple(count.tolist()),
         confidence=tuple(means[0].tolist()),
@@ -210,7 +224,7 @@ def operating_points(
 
     The first has the largest sum of sensitivity and specificity on validation (Youden 1950), the
     second the highest specificity among those that reach the sensitivity asked for. A subject is
-    predicted positive at the threshold or above; thresholds lie midway between neighbouring
+    predicted positive at the threshold or above; thresholds are midway between neighbouring
     log-odds of validation, and ties go to the middle one.
     """
     truth = val.labels == positive
@@ -219,8 +233,8 @@ def operating_points(
     margins = val.margin(positive)
     levels = np.unique(margins)
     cuts = np.concatenate([[levels[0]], (levels[1:] + levels[:-1]) / 2, [np.inf]])
-    called = margins >= cuts[:, None]  # (cuts, S)
-    sens, spec = called[:, truth].mean(axis=1), (~called)[:, ~truth].mean(axis=1)
+    above = margins >= cuts[:, None]  # (cuts, S)
+    sens, spec = above[:, truth].mean(axis=1), (~above)[:, ~truth].mean(axis=1)
     fixed = np.where(sens >= sensitivity - 1e-12, spec, -1.0)
     rules = {
         "largest sensitivity + specificity on validation": sens + spec,
@@ -235,16 +249,11 @@ def operating_points(
     return tuple(points)
 
 
-def _share(value: float, low: float, high: float) -> str:
-    return "undefined" if np.isnan(value) else f"{value:.3f} [{low:.3f} to {high:.3f}]"
-
-
 def _point(
     rule: str, margin: float, val_sens: float, val_spec: float, test: Units, positive: int
 ) -> OperatingPoint:
-    truth = test.labels == positive
-    called = test.margin(positive) >= margin
-    hits, rejected = int((called & truth).sum()), int((~called & ~truth).sum())
+    truth, above = test.labels == positive, test.margin(positive) >= margin
+    hits, rejected = int((above & truth).sum()), int((~above & ~truth).sum())
     positives, negatives = int(truth.sum()), int((~truth).sum())
     sens_low, sens_high = wilson(hits, positives)
     spec_low, spec_high = wilson(rejected, negatives)

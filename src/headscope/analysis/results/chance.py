@@ -15,10 +15,10 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class AgainstChance:
-    """Where the AUC over subjects stands against the 0.5 of chance.
+    """The AUC over subjects against the 0.5 of chance.
 
     value is the area with its 95% interval low, high (NaN where the bootstrap cannot tell); p is
-    two-sided, from labels permuted among subjects (`permutation_p`), NaN where a subject bears
+    two-sided, from labels permuted among subjects (`permutation_p`), NaN where a subject has
     several labels: then the interval decides. standing is "above" or "below" at p ≤ 0.05, and
     "unknown" where no arrangement of so few labels reaches that (`least_p`). Of more than two
     classes the area is the mean of each against the rest.

@@ -11,13 +11,13 @@ import pandas as pd
 
 from headscope.analysis.results.paired import bootstrap_p, delong, holm, mcnemar
 from headscope.analysis.results.pooled import Pool, pool_runs
+from headscope.analysis.results.table import SLICE_KEYS
 from headscope.files import NO_ID
 from headscope.metrics import Drawn, way_of
 from headscope.record import Run
 from headscope.tables import Cell, Column, Shown, Table
 from headscope.text import p_value, signed_points
 
-KEYS = ["subject_id", "session_id", "plane", "slice_index", "label"]
 SCORES = {
     "subject_accuracy": "Subject accuracy",
     "slice_accuracy": "Slice accuracy",
@@ -28,7 +28,7 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one setting's score lies above another's, as a fraction; NaN where undefined.
+    """How far one setting's score is above another's, as a fraction; NaN where undefined.
 
     low, high: 95% interval by the same draws of subjects for both; NaN where all draws agree.
     p by `test`; p_holm corrected for all pairs of the split.
@@ -124,11 +124,22 @@ def compare_runs(runs: Iterable[Run]) -> Comparisons:
     Subject accuracy is tested by McNemar's exact test and the area by DeLong's where each subject
     was tested once and by one training (McNemar: folds too), else by the bootstrap. Runs without
     subject ids are left out. Source: docs/trust.md, Comparisons.
+
+    Parameters
+    ----------
+    runs
+        Finished runs, as of `read_experiment`.
+
+    Examples
+    --------
+    >>> comparisons = hs.compare_runs(hs.read_experiment("first"))
+    >>> len(comparisons.rows)  # its runs have different splits
+    0
     """
     settings: dict[tuple[str, str], dict[Hashable, Run]] = {}
     notes = []
     for run in runs:
-        test = _test_rows(run)
+        test = run.predicted("test")
         if test.empty or (test["subject_id"] == NO_ID).any():
             notes.append(f"{run.name} is left out: its test names no subjects.")
             continue
@@ -138,16 +149,16 @@ def compare_runs(runs: Iterable[Run]) -> Comparisons:
     pool_of = cache(pool_runs)
 
     @cache
-    def drawn(runs: tuple[Run, ...], name: str) -> Drawn:
+    def draw(runs: tuple[Run, ...], name: str) -> Drawn:
         level, quantity = name.split("_", 1)
-        return pool_of(runs).drawn(level, quantity)
+        return pool_of(runs).draw(level, quantity)
 
     rows = []
     for (one, first), (two, second) in combinations(settings.items(), 2):
         shared = sorted(first.keys() & second.keys(), key=str)
         if one[1] == two[1] and shared:
             sides = tuple(first[fit] for fit in shared), tuple(second[fit] for fit in shared)
-            rows.append(_compare((one[0], two[0]), one[1], sides, pool_of, drawn))
+            rows.append(_compare((one[0], two[0]), one[1], sides, pool_of, draw))
     splits = list(dict.fromkeys(row.split for row in rows))
     rows = [row for split in splits for row in _corrected([r for r in rows if r.split == split])]
     return Comparisons(tuple(_shorten(rows)), tuple(notes))
@@ -200,13 +211,13 @@ def _compare(
     split: str,
     sides: tuple[tuple[Run, ...], tuple[Run, ...]],
     pool_of: Callable[[tuple[Run, ...]], Pool],
-    drawn: Callable[[tuple[Run, ...], str], Drawn],
+    draw: Callable[[tuple[Run, ...], str], Drawn],
 ) -> Comparison:
     one, two = (pool_of(runs) for runs in sides)
     right = [np.concatenate([test.subjects.correct for test in pool.tests]) for pool in (one, two)]
     counts = mcnemar(*right) if one.once_each else None
     differences = {
-        name: _difference(drawn(sides[0], name) - drawn(sides[1], name), name, one.ratio)
+        name: _difference(draw(sides[0], name) - draw(sides[1], name), name, one.ratio)
         for name in SCORES
     }
     if counts:
@@ -217,7 +228,7 @@ def _compare(
         first, second = one.tests[0].subjects, two.tests[0].subjects
         p = delong(first.labels, first.margin(1), second.margin(1)).p
         differences["subject_auc"] = replace(differences["subject_auc"], test="DeLong's test", p=p)
-    tested = pd.concat([_test_rows(run)[KEYS] for run in sides[0]]).drop_duplicates()
+    tested = pd.concat([run.predicted("test")[SLICE_KEYS] for run in sides[0]]).drop_duplicates()
     return Comparison(
         first=names[0],
         second=names[1],
@@ -233,23 +244,18 @@ def _compare(
 
 def _difference(drawn: Drawn, name: str, ratio: float) -> Difference:
     """Return a score's difference from paired draws, with what lies between seeds."""
-    interval = None
-    if not isnan(drawn.mean):
-        interval = drawn.interval(way_of(*name.split("_", 1)), ratio)
-    low, high = interval or (nan, nan)
+    low, high = drawn.interval(way_of(*name.split("_", 1)), ratio)
     p = 1.0 if drawn.mean == 0 else nan
-    if interval:
+    if not isnan(low):
         p = bootstrap_p(drawn.spread(ratio))
     return Difference(drawn.mean, low, high, "bootstrap over subjects", p)
 
 
-def _test_rows(run: Run) -> pd.DataFrame:
-    return run.predictions[run.predictions["subset"] == "test"]
-
-
 def _fingerprint(test: pd.DataFrame) -> bytes:
     """Return what is equal for two tests of the same slices in the same order."""
-    return pd.util.hash_pandas_object(test[KEYS].astype(str), index=False).to_numpy().tobytes()
+    return (
+        pd.util.hash_pandas_object(test[SLICE_KEYS].astype(str), index=False).to_numpy().tobytes()
+    )
 
 
 def _shorten(rows: Sequence[Comparison]) -> list[Comparison]:

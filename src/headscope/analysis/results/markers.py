@@ -28,7 +28,7 @@ def mark_table(
         With three columns more: test_duplicates (test subjects, or pictures without ids, of which
         a duplicate under another id is in training), test_equal_slices (test slices equal in every
         pixel to a training slice), both by the split of the row and missing where it is unknown;
-        and shortcuts (families of facts that tell the label, by comma).
+        and shortcuts (families of facts that predict the label, by comma).
     """
     if audit is None:
         return table
@@ -51,8 +51,8 @@ def mark_table(
 def _worst(runs: Sequence[Run], audit: Audit) -> SplitCheck | None:
     """Return the split of these runs in which most of the test is in training too."""
     checks = [audit.split(run.settings.get("split_sha256")) for run in runs]
-    known = [check for check in checks if check is not None]
-    return max(known, key=lambda check: (check.duplicated, check.equal_slices), default=None)
+    present = [check for check in checks if check is not None]
+    return max(present, key=lambda check: (check.duplicated, check.equal_slices), default=None)
 
 
 def _markers(check: SplitCheck | None, audit: Audit) -> list[str]:

@@ -108,7 +108,7 @@ class Pool:
                 rows.append(scores(concatenate(parts), counts, positive, (name,))[name])
         return np.stack(rows)
 
-    def drawn(self, level: str, name: str, positive: int = 0) -> Drawn:
+    def draw(self, level: str, name: str, positive: int = 0) -> Drawn:
         """Return a score of each seed over draws of subjects."""
 
         def score(counts: Array) -> dict[str, Array]:
@@ -185,7 +185,7 @@ def permutation_p(pool: Pool, seed: int = 0) -> tuple[float, float]:
     subject keeps its label in every test), the scores stay; the area is that of `Pool.score`,
     averaged over seeds. p is (b + 1) / (P + 1) with at most 9,999 permutations. Where each subject
     was tested once this is Wilcoxon's rank sum test, stratified by fold (van Elteren 1960).
-    NaN where a subject bears several labels, or the tests hold one class.
+    NaN where a subject has several labels, or the tests hold one class.
 
     References
     ----------

@@ -14,43 +14,28 @@ import numpy as np
 import pandas as pd
 
 from headscope.analysis.results.chance import AgainstChance, against_chance
-from headscope.analysis.results.pooled import Array, Pool, concatenate, pool_runs
+from headscope.analysis.results.pooled import Pool, concatenate, pool_runs
 from headscope.analysis.results.table import (
     NAMELESS,
     SHARED,
     SHARES,
+    SLICE_KEYS,
     TESTED,
+    Score,
+    recorded_score,
     run_rank,
+    score_columns,
     shared_subjects,
 )
 from headscope.errors import InputError
-from headscope.files import NO_ID
 from headscope.metrics import positive_class, way_of, wilson
 from headscope.record import Run
 
-
-@dataclass(frozen=True)
-class Score:
-    """A score of a setting's tests with its 95% interval over subjects; NaN where undefined.
-
-    low, high: by the bootstrap; wilson_low, wilson_high: Wilson's, of shares of subjects who were
-    each tested once under one label. sd: standard deviation (n − 1) between seeds.
-    """
-
-    value: float
-    low: float = nan
-    high: float = nan
-    wilson_low: float = nan
-    wilson_high: float = nan
-    sd: float = nan
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """The bootstrap's interval, or Wilson's where it has none, or None."""
-        for ends in ((self.low, self.high), (self.wilson_low, self.wilson_high)):
-            if not any(map(isnan, ends)):
-                return ends
-        return None
+VALIDATION = {
+    "subject_auc": "validation AUC over subjects",
+    "subject_balanced_accuracy": "balanced validation accuracy over subjects",
+    "slice_balanced_accuracy": "balanced validation accuracy over slices",
+}
 
 
 @dataclass(frozen=True)
@@ -86,7 +71,7 @@ class SettingResult:
     subjects, subject_labels, slices
         Distinct ones tested; subject_labels counts a subject once per label. 0 without ids.
     shared_subjects
-        Test subjects of whom the run saw other slices in training, the most of any run.
+        Test subjects with other slices in training, the most of any run.
     chance
         Whether its subjects are ranked better than chance.
     """
@@ -134,7 +119,7 @@ class SettingResult:
 
     @property
     def apart(self) -> bool:
-        """Whether no test subject stands in training."""
+        """Whether no test subject is in training."""
         return not (self.nameless or self.shared_subjects)
 
     @property
@@ -144,7 +129,7 @@ class SettingResult:
 
     def validation(self, name: str) -> float:
         """Return the mean of a validation score over the runs; NaN where one lacks it."""
-        values = [_metric(run, "val", name) for run in self.runs]
+        values = [run.score("val", name) for run in self.runs]
         return float(np.mean(values))
 
 
@@ -166,13 +151,12 @@ def setting_results(runs: Iterable[Run]) -> list[SettingResult]:
 
 def _result(key: tuple[str, str, str, str], runs: Sequence[Run]) -> SettingResult:
     pool = pool_runs(runs)
-    scores = {name: _recorded(runs[0], name) for name in TESTED}
+    scores = {name: recorded_score(runs[0], name) for name in TESTED}
     if len(runs) > 1:
         scores = {name: _pooled(pool, name, runs[0].class_names) for name in TESTED}
-    tests = [run.predictions[run.predictions["subset"] == "test"] for run in runs]
-    nameless = any(bool((run.predictions["subject_id"] == NO_ID).any()) for run in runs)
-    rows = pd.concat(tests)[["subject_id", "session_id", "plane", "slice_index", "label"]]
-    people = rows[["subject_id", "label"]].drop_duplicates()
+    nameless = not all(run.named for run in runs)
+    rows = pd.concat([run.predicted("test")[SLICE_KEYS] for run in runs])
+    labelled = rows[["subject_id", "label"]].drop_duplicates()
     return SettingResult(
         *key,
         runs=tuple(runs),
@@ -180,8 +164,8 @@ def _result(key: tuple[str, str, str, str], runs: Sequence[Run]) -> SettingResul
         majority=_majority(pool, runs[0].class_names),
         constant=_constant(runs, "test"),
         constant_in_validation=len(_constant(runs, "val")),
-        subjects=0 if nameless else people["subject_id"].nunique(),
-        subject_labels=0 if nameless else len(people),
+        subjects=0 if nameless else labelled["subject_id"].nunique(),
+        subject_labels=0 if nameless else len(labelled),
         slices=len(rows.drop_duplicates()),
         shared_subjects=max(shared_subjects(run) for run in runs),
         nameless=nameless,
@@ -189,28 +173,21 @@ def _result(key: tuple[str, str, str, str], runs: Sequence[Run]) -> SettingResul
     )
 
 
-def _recorded(run: Run, name: str) -> Score:
-    """Return a score as `metrics.json` holds it."""
-    parts = ("value", "low", "high", "wilson_low", "wilson_high")
-    return Score(*(_metric(run, "test", name, part) for part in parts))
-
-
 def _pooled(pool: Pool, name: str, class_names: Sequence[str]) -> Score:
     """Return a score over folds and seeds; its interval holds what lies between seeds."""
     level, quantity = name.split("_", 1)
     if level == "subject" and not pool.named:
         return Score(nan)
-    drawn = pool.drawn(level, quantity, positive_class(class_names))
+    drawn = pool.draw(level, quantity, positive_class(class_names))
     sd = float(drawn.once.std(ddof=1)) if len(drawn.once) > 1 else nan
-    interval = None
-    if pool.named and not isnan(drawn.mean):
-        interval = drawn.interval(way_of(level, quantity), pool.ratio, bounds=(0.0, 1.0))
-    low, high = interval or (nan, nan)
-    return Score(drawn.mean, low, high, *_wilson(pool, name, class_names), sd=sd)
+    ends = nan, nan
+    if pool.named:
+        ends = drawn.interval(way_of(level, quantity), pool.ratio, bounds=(0.0, 1.0))
+    return Score(drawn.mean, *ends, *_wilson(pool, name, class_names), sd=sd)
 
 
 def _wilson(pool: Pool, name: str, class_names: Sequence[str]) -> tuple[float, float]:
-    """Return Wilson's interval of a share of subjects who were each tested once; else NaN."""
+    """Return Wilson's interval of a share of subjects that were each tested once; else NaN."""
     if name not in SHARES or not pool.once_each:
         return nan, nan
     units = concatenate([test.subjects for test in pool.tests])
@@ -227,7 +204,8 @@ def _majority(pool: Pool, class_names: Sequence[str]) -> Majority:
     sums, shares = np.zeros(pool.class_count), {"slice": [], "subject": []}  # type: ignore[var-annotated]
     for folds in pool.seeds:
         for level, values in shares.items():
-            counts = _label_counts([test.level(level).labels for test in folds], pool.class_count)
+            labels = np.concatenate([test.level(level).labels for test in folds])
+            counts = np.bincount(labels, minlength=pool.class_count)
             values.append(counts.max() / counts.sum() if counts.sum() else nan)
             sums += counts if level == "subject" else 0
     largest = np.flatnonzero(sums == sums.max())
@@ -236,24 +214,15 @@ def _majority(pool: Pool, class_names: Sequence[str]) -> Majority:
     return Majority(name, float(np.mean(shares["slice"])), subject)
 
 
-def _label_counts(labels: Sequence[Array], classes: int) -> Array:
-    return np.bincount(np.concatenate(labels), minlength=classes)
-
-
 def _constant(runs: Sequence[Run], subset: str) -> dict[str, str]:
     """Return the class that a run predicts for all slices of a subset, by run, where it does."""
     constant = {}
     for run in runs:
-        rows = run.predictions[run.predictions["subset"] == subset]
+        rows = run.predicted(subset)
         predicted = rows["predicted"].unique()
         if len(predicted) == 1 and len(rows["label"].unique()) > 1:
             constant[run.name] = str(predicted[0])
     return constant
-
-
-def _metric(run: Run, subset: str, name: str, part: str = "value") -> float:
-    value = ((run.metrics.get(subset) or {}).get(name) or {}).get(part)
-    return nan if value is None else float(value)
 
 
 def choose(results: Sequence[SettingResult]) -> tuple[SettingResult, str]:
@@ -273,17 +242,6 @@ def choose(results: Sequence[SettingResult]) -> tuple[SettingResult, str]:
     return candidates[0], ""
 
 
-VALIDATION = {
-    "subject_auc": "validation AUC over subjects",
-    "subject_balanced_accuracy": "balanced validation accuracy over subjects",
-    "slice_balanced_accuracy": "balanced validation accuracy over slices",
-}
-
-
-def _epochs(run: Run) -> int:
-    return int(run.metrics.get("epochs") or run.settings.get("epochs") or 0)
-
-
 def settings_table(results: Sequence[SettingResult]) -> pd.DataFrame:
     """Return one row per setting: raw fractions and seconds, with 95% intervals over subjects.
 
@@ -296,7 +254,7 @@ def settings_table(results: Sequence[SettingResult]) -> pd.DataFrame:
 
 
 def _row(result: SettingResult) -> dict[str, Any]:
-    epochs = sorted({_epochs(run) for run in result.runs})
+    epochs = sorted({run.epochs for run in result.runs})
     seconds = [run.metrics.get("train_seconds", nan) for run in result.runs]
     row: dict[str, Any] = {
         "run": result.key,
@@ -310,14 +268,10 @@ def _row(result: SettingResult) -> dict[str, Any]:
         "epochs": epochs[0] if len(epochs) == 1 else " to ".join(map(str, (epochs[0], epochs[-1]))),
     }
     for subset in ("train", "val"):
-        values = [_metric(run, subset, "slice_accuracy") for run in result.runs]
+        values = [run.score(subset, "slice_accuracy") for run in result.runs]
         row[f"{subset}_slice_accuracy"] = float(np.mean(values))
     for name, score in result.scores.items():
-        row[f"test_{name}"] = score.value
-        row |= {f"test_{name}_low": score.low, f"test_{name}_high": score.high}
-        if name in SHARES:
-            row |= {f"test_{name}_wilson_low": score.wilson_low,
-                    f"test_{name}_wilson_high": score.wilson_high}  # fmt: skip
+        row |= score_columns(name, score)
         row[f"test_{name}_seed_sd"] = score.sd
     return row | {
         "larger_class": result.majority.class_name,

@@ -1,23 +1,28 @@
 """Runs side by side: the table of results (Table 2), the cohort's counts, the logits of Fig. 2."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan, nan
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from headscope.analysis.arrays import check_pair
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.record import SUBSETS, Run
 from headscope.tables import Cell, Column, Table
 from headscope.text import percent
 
+Row = Mapping[Any, Any]
+SLICE_KEYS = ["subject_id", "session_id", "plane", "slice_index", "label"]
 SHARES = ("subject_accuracy", "subject_sensitivity", "subject_specificity")
-REGIMES = ("frozen", "frozen-bn", "layerwise", "lp-ft", "finetune", "scratch-moments", "scratch")
+REGIMES = ("frozen", "frozen-adabn", "layerwise", "lp-ft", "finetune", "scratch-meanvar", "scratch")
 SHARED = "slices of one subject on both sides"
-NAMELESS = "no subject ids: slices of one subject may stand on both sides"
+NAMELESS = "no subject ids: slices of one subject may be on both sides"
 TABLE_NOTE = (
     "One row per setting: folds are pooled, seeds averaged. Accuracies are percentages of slices "
     "or of subjects; intervals resample subjects, or are Wilson's where the bootstrap cannot tell. "
@@ -32,6 +37,30 @@ TESTED = (
     "slice_auc",
     "subject_auc",
 )
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score of a setting's tests with its 95% interval over subjects; NaN where undefined.
+
+    low, high: by the bootstrap; wilson_low, wilson_high: Wilson's, of shares of subjects that were
+    tested once each under one label. sd: standard deviation (n − 1) between seeds.
+    """
+
+    value: float
+    low: float = nan
+    high: float = nan
+    wilson_low: float = nan
+    wilson_high: float = nan
+    sd: float = nan
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The bootstrap's interval, or Wilson's where it has none, or None."""
+        for ends in ((self.low, self.high), (self.wilson_low, self.wilson_high)):
+            if not any(map(isnan, ends)):
+                return ends
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +83,7 @@ class LogitScatter:
 
     @property
     def slice_accuracy(self) -> float:
-        """Share of the slices shown that lie on the right side; NaN if there are none."""
+        """Share of the slices shown that are predicted correctly; NaN if there are none."""
         return float(self.correct.mean()) if len(self.correct) else float("nan")
 
 
@@ -67,12 +96,11 @@ def logit_scatter(run: Run, pair: tuple[int, int] = (0, 1), subset: str = "test"
         The pair names no two classes of the run.
     """
     names = run.class_names
-    if pair[0] == pair[1] or not all(0 <= k < len(names) for k in pair):
-        raise InputError(f"pair {pair} names no two of the classes {', '.join(names)}.")
+    check_pair(pair, len(names))
     stored = run.features
-    kept = (stored["subset"] == subset) & np.isin(stored["label"], pair)
-    logits = stored["logits"][kept].astype(np.float64)  # (n, K)
-    label = stored["label"][kept]
+    inside = (stored["subset"] == subset) & np.isin(stored["label"], pair)
+    logits = stored["logits"][inside].astype(np.float64)  # (n, K)
+    label = stored["label"][inside]
     return LogitScatter(
         title=run.setting.title,
         network=run.setting.network,
@@ -87,11 +115,11 @@ def logit_scatter(run: Run, pair: tuple[int, int] = (0, 1), subset: str = "test"
 
 
 def results_table(runs: Iterable[Run]) -> pd.DataFrame:
-    """Return one row a run: raw fractions and seconds, with 95% intervals over subjects.
+    """Return one row per run: raw fractions and seconds, with 95% intervals over subjects.
 
     Sorted by architecture, split (by subject first), regime and seed. `shared_subjects` counts
-    the test subjects of whom the network saw other slices in training. Sensitivity is that of
-    `positive_class`; shares of subjects also have Wilson's interval. Figures that a record lacks
+    the test subjects with other slices in training. Sensitivity is that of
+    `positive_class`; shares of subjects also have Wilson's interval. Scores that a record lacks
     are NaN. Source: Table 2.
     """
     rows = [_result(run) for run in sorted(runs, key=run_rank)]
@@ -101,16 +129,16 @@ def results_table(runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def shared_subjects(run: Run) -> int:
-    """Count the test subjects of whom slices stand in the training subset too.
+    """Count the test subjects with slices in the training subset.
 
-    Pictures without ids count as one subject, who stands everywhere.
+    Pictures without ids count as one subject, which is everywhere.
     """
     subjects = run.predictions.groupby("subset")["subject_id"].agg(set).to_dict()
     return len(subjects.get("train", set()) & subjects.get("test", set()))
 
 
 def cohort_table(run: Run) -> pd.DataFrame:
-    """Return one row a subset and class: how many subjects, sessions and slices it holds."""
+    """Return one row per subset and class: how many subjects, sessions and slices it holds."""
     predictions = run.predictions.replace({"subject_id": {NO_ID: None}})
     visits = predictions.drop_duplicates(["subset", "label", "subject_id", "session_id"])
     keys = ["subset", "label"]
@@ -128,41 +156,28 @@ def cohort_table(run: Run) -> pd.DataFrame:
 
 def full_table(table: pd.DataFrame) -> Table:
     """Return `settings_table` as the paper's Table 2: percentages, intervals, min:sec."""
-    columns = [
-        *map(Column, ("Network", "Regime", "Split", "Seeds", "Folds", "Epochs")),
-        Column("Training slice accuracy", "%", "percent"),
-        Column("Validation slice accuracy", "%", "percent"),
-        Column("Test slice accuracy", "%", "percent", interval=True),
-        Column("Test subject accuracy", "%", "percent", interval=True),
-        Column("Larger class, of slices / subjects", "%"),
-        Column("Test slice AUC", format="fraction", interval=True),
-        Column("Test subject AUC", format="fraction", interval=True),
-        Column("Test subjects"),
-        Column("Training time", "min:sec", "time"),
-        Column("Marker"),
-    ]
-    rows = [
-        (
-            row["architecture"],
-            regime_text(row["name"], row["regime"]),
-            row["split"],
-            row["seed"],
-            row["folds"] or "",
-            row["epochs"],
-            row["train_slice_accuracy"],
-            row["val_slice_accuracy"],
-            _cell(row, "test_slice_accuracy"),
-            _cell(row, "test_subject_accuracy"),
-            f"{percent(row['slice_majority'])} / {percent(row['subject_majority'])}",
-            _cell(row, "test_slice_auc"),
-            _cell(row, "test_subject_auc"),
-            row["test_subjects"],
-            row["train_seconds"],
-            row["marker"],
-        )
-        for row in table.to_dict("records")
-    ]
-    return Table("Results", columns, rows, [TABLE_NOTE])
+    shares = ("slice_majority", "subject_majority")
+    columns: dict[Column, Callable[[Row], object]] = {
+        Column("Network"): itemgetter("architecture"),
+        Column("Regime"): lambda row: regime_text(row["name"], row["regime"]),
+        Column("Split"): itemgetter("split"),
+        Column("Seeds"): itemgetter("seed"),
+        Column("Folds"): lambda row: row["folds"] or "",
+        Column("Epochs"): itemgetter("epochs"),
+        Column("Training slice accuracy", "%", "percent"): itemgetter("train_slice_accuracy"),
+        Column("Validation slice accuracy", "%", "percent"): itemgetter("val_slice_accuracy"),
+        Column("Test slice accuracy", "%", "percent", True): _bounded("test_slice_accuracy"),
+        Column("Test subject accuracy", "%", "percent", True): _bounded("test_subject_accuracy"),
+        Column("Larger class, of slices / subjects", "%"): lambda row: " / ".join(
+            percent(row[name]) for name in shares
+        ),
+        Column("Test slice AUC", "", "fraction", True): _bounded("test_slice_auc"),
+        Column("Test subject AUC", "", "fraction", True): _bounded("test_subject_auc"),
+        Column("Test subjects"): itemgetter("test_subjects"),
+        Column("Training time", "min:sec", "time"): itemgetter("train_seconds"),
+        Column("Marker"): itemgetter("marker"),
+    }
+    return _table("Results", columns, table, [TABLE_NOTE])
 
 
 def markdown_table(table: pd.DataFrame) -> str:
@@ -172,34 +187,43 @@ def markdown_table(table: pd.DataFrame) -> str:
 
 def short_table(table: pd.DataFrame) -> Table:
     """Return `settings_table` for a terminal: what fits in some hundred columns."""
-    columns = [
-        *map(Column, ("Network", "Regime", "Split", "Runs", "Epochs")),
-        Column("Train %", format="percent"),
-        Column("Val %", format="percent"),
-        Column("Test slice % [95%]", format="percent"),
-        Column("Test subject % [95%]", format="percent"),
-        Column("Larger class %", format="percent"),
-        Column("Subject AUC [95%]", format="fraction"),
-        Column("min:sec", format="time"),
-    ]
-    rows = [
-        (
-            row["architecture"],
-            row["name"],
-            row["split"],
-            row["runs"],
-            row["epochs"],
-            row["train_slice_accuracy"],
-            row["val_slice_accuracy"],
-            _cell(row, "test_slice_accuracy"),
-            _cell(row, "test_subject_accuracy"),
-            row["subject_majority"],
-            _cell(row, "test_subject_auc"),
-            row["train_seconds"],
-        )
-        for row in table.to_dict("records")
-    ]
-    return Table("", columns, rows)
+    columns: dict[Column, Callable[[Row], object]] = {
+        Column("Network"): itemgetter("architecture"),
+        Column("Regime"): itemgetter("name"),
+        Column("Split"): itemgetter("split"),
+        Column("Runs"): itemgetter("runs"),
+        Column("Epochs"): itemgetter("epochs"),
+        Column("Train %", format="percent"): itemgetter("train_slice_accuracy"),
+        Column("Val %", format="percent"): itemgetter("val_slice_accuracy"),
+        Column("Test slice % [95%]", format="percent"): _bounded("test_slice_accuracy"),
+        Column("Test subject % [95%]", format="percent"): _bounded("test_subject_accuracy"),
+        Column("Larger class %", format="percent"): itemgetter("subject_majority"),
+        Column("Subject AUC [95%]", format="fraction"): _bounded("test_subject_auc"),
+        Column("min:sec", format="time"): itemgetter("train_seconds"),
+    }
+    return _table("", columns, table)
+
+
+def _table(
+    title: str,
+    columns: Mapping[Column, Callable[[Row], object]],
+    table: pd.DataFrame,
+    notes: Sequence[str] = (),
+) -> Table:
+    rows = [[cell(row) for cell in columns.values()] for row in table.to_dict("records")]
+    return Table(title, list(columns), rows, notes)
+
+
+def _bounded(name: str) -> Callable[[Row], Cell]:
+    """Return what shows a score with its interval: the bootstrap's, or else Wilson's."""
+
+    def cell(row: Row) -> Cell:
+        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+        if low is None or isnan(low):
+            low, high = (row.get(f"{name}_wilson_{end}") for end in ("low", "high"))
+        return Cell(row[name], low, high)
+
+    return cell
 
 
 def regime_text(name: str, regime: str) -> str:
@@ -219,46 +243,43 @@ def _result(run: Run) -> dict[str, Any]:
         "seed": settings["seed"],
         "fold": run.setting.fold_text,
         "epochs": metrics.get("epochs", settings.get("epochs")),
-        "train_slice_accuracy": _value(metrics, "train", "slice_accuracy"),
-        "val_slice_accuracy": _value(metrics, "val", "slice_accuracy"),
+        "train_slice_accuracy": run.score("train", "slice_accuracy"),
+        "val_slice_accuracy": run.score("val", "slice_accuracy"),
     }
     for name in TESTED:
-        row[f"test_{name}"] = _value(metrics, "test", name)
-        row[f"test_{name}_low"] = _value(metrics, "test", name, "low")
-        row[f"test_{name}_high"] = _value(metrics, "test", name, "high")
-        if name in SHARES:
-            row[f"test_{name}_wilson_low"] = _value(metrics, "test", name, "wilson_low")
-            row[f"test_{name}_wilson_high"] = _value(metrics, "test", name, "wilson_high")
+        row |= score_columns(name, recorded_score(run, name))
     row["positive_class"] = test.get("positive_class") or ""
     row["test_slices"] = test.get("slices", 0)
     row["test_subjects"] = test.get("subjects", 0)
     row["train_seconds"] = float(metrics.get("train_seconds", float("nan")))
     row["shared_subjects"] = shared_subjects(run)
-    nameless = (run.predictions["subject_id"] == NO_ID).any()
-    row["marker"] = NAMELESS if nameless else SHARED if row["shared_subjects"] else ""
+    row["marker"] = SHARED if row["shared_subjects"] else ""
+    if not run.named:
+        row["marker"] = NAMELESS
     return row
 
 
-def _value(metrics: dict[str, Any], subset: str, name: str, part: str = "value") -> float:
-    value = ((metrics.get(subset) or {}).get(name) or {}).get(part)
-    return float("nan") if value is None else float(value)
+def recorded_score(run: Run, name: str) -> Score:
+    """Return a score of the test as `metrics.json` holds it."""
+    parts = ("value", "low", "high", "wilson_low", "wilson_high")
+    return Score(*(run.score("test", name, part) for part in parts))
+
+
+def score_columns(name: str, score: Score) -> dict[str, float]:
+    """Return a score's columns of a table; Wilson's ends of shares of subjects alone."""
+    columns = {f"test_{name}": score.value}
+    columns |= {f"test_{name}_low": score.low, f"test_{name}_high": score.high}
+    if name in SHARES:
+        columns[f"test_{name}_wilson_low"] = score.wilson_low
+        columns[f"test_{name}_wilson_high"] = score.wilson_high
+    return columns
 
 
 def run_rank(run: Run) -> tuple[Any, ...]:
-    """Order by architecture, honest split first, regime from least to most trained, seed, fold."""
-    known = run.settings
-    family = str(known["regime"]).partition(":")[0]
+    """Order by architecture, split, regime from least to most trained, seed and fold."""
+    setting = run.setting
+    family = setting.regime.partition(":")[0]
     regime = REGIMES.index(family) if family in REGIMES else len(REGIMES)
-    split, name = known["split"], run.setting.variant
-    epochs = run.metrics.get("epochs", known.get("epochs")) or 0
-    fit = known["seed"], known.get("fold") or 0, run.name
-    return known["architecture"], split != "subject", split, regime, epochs, name, *fit
-
-
-def _cell(row: dict[Any, Any], name: str) -> Cell:
-    """Return a score with its interval: the bootstrap's, or else Wilson's."""
-    for way in ("", "_wilson"):
-        cell = Cell(row[name], row.get(f"{name}{way}_low"), row.get(f"{name}{way}_high"))
-        if cell.bounded:
-            break
-    return cell
+    split = setting.split
+    fit = setting.variant, setting.seed, setting.fold or 0, run.name
+    return setting.architecture, split != "subject", split, regime, run.epochs, *fit

@@ -47,7 +47,7 @@ def run(regime, cohort, folder, recipe=None, seed=0, built=None, cache=None, **o
         recipe or Recipe(epochs=4, learning_rate=0.05, batch_size=8),
         seed=seed,
         device=CPU,
-        checkpoint=folder / "checkpoint" / "last.pt",
+        resume_path=folder / "checkpoint" / "last.pt",
         cache=cache or folder / "cache",
         slices_key="key",
         title="run",

@@ -2,8 +2,8 @@
 
 After a change that is meant, look at each figure and renew its picture:
 
-    python -m tests.baselines            # all, in tests/baseline/
-    python -m tests.baselines confusion  # one
+    python -m tests.support.baselines            # all, in tests/baseline/
+    python -m tests.support.baselines confusion  # one
 """
 
 import sys
@@ -28,9 +28,9 @@ from headscope.analysis.representation.stages import StageTransfer, TransferAnal
 from headscope.analysis.results.calibration import Calibration, Reliability
 from headscope.analysis.results.table import LogitScatter
 from headscope.figures.style import apply_style
-from tests.leakage_results import dose, gap, identity, permutation_tests
+from tests.support.leakage_results import dose, gap, identity, permutation_tests
 
-FOLDER = Path(__file__).parent / "baseline"
+FOLDER = Path(__file__).parents[1] / "baseline"
 DPI, REDUCTION = 104, 2  # drawn fine and then averaged: versions differ at the edges of letters
 TILE = 6  # pixels: side of the squares that are compared
 VERSION = ".".join(mpl.__version__.split(".")[:2])
@@ -238,7 +238,7 @@ def flattened(accuracy: float, drop: float) -> FlattenAnalysis:
         shuffles=tuple(
             Shuffle(name, accuracy - far * drop + steps, largest_change=1.0, drop=far * drop,
                     drop_sd=0.03, relative_change=3 * far * drop)
-            for far, name in ((1, "one for all slices"), (2, "one a slice"))
+            for far, name in ((1, "one for all slices"), (2, "one per slice"))
         ),
         probes=(Probe("pooled maps", 512, accuracy - 0.1 + steps, accuracy - 0.1, 0.03),
                 Probe("unpooled maps", 25088, np.full(5, nan), nan, nan)),

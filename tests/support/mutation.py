@@ -1,7 +1,7 @@
 """2,000 damaged files by a fixed seed, each read in a process whose memory is limited.
 
-Run as `python -m tests.mutation FOLDER`: it prints, as JSON, how many files of each format gave
-slices, every reason given, the longest time and whatever went wrong.
+Run as `python -m tests.support.mutation FOLDER`: it prints, as JSON, how many files of each format
+gave slices, every reason given, the longest time and whatever went wrong.
 """
 
 import gzip
@@ -21,6 +21,7 @@ from PIL import Image
 from headscope.scans.volume import ScanError, read_scan
 from headscope.slicing.extract import take_slices
 from headscope.slicing.picture import take_picture
+from headscope.slicing.spec import SliceSpec
 
 FILES = 2000
 LIMIT = 2 * 2**30
@@ -97,7 +98,7 @@ def give_slices(path: Path, plane: str):
     if path.suffix in (".png", ".jpg", ".tif"):
         return take_picture(path, SIZE)
     scan = read_scan(path, plane=plane)
-    return take_slices(scan, plane, 1 if path.suffix == ".dcm" else SLICES, SIZE)[0]
+    return take_slices(scan, SliceSpec(plane, 1 if path.suffix == ".dcm" else SLICES, SIZE))[0]
 
 
 def main(folder: Path) -> dict:

@@ -1,0 +1,55 @@
+"""Names of the library and their modules; `__init__.py` imports each when it is first used."""
+
+from . import figures
+from .analysis.final_layer.contributions import logit_contributions, seed_correlation
+from .analysis.final_layer.layer import analyse_head, analyse_pair, head_analysis
+from .analysis.final_layer.pairs import pair_analysis
+from .analysis.leakage.analysis import analyse_leakage
+from .analysis.representation.features import analyse_features, feature_analysis
+from .analysis.results.calibration import analyse_calibration
+from .analysis.results.comparisons import compare_runs
+from .auditing.audit import audit
+from .auditing.inspect import inspect_data as inspect
+from .errors import InputError, RunError
+from .experiment.config import Config
+from .experiment.predict import predict
+from .experiment.run import run
+from .models.checkpoint import read_head
+from .models.listing import list_models
+from .record import Run, read_experiment
+from .reporting.page import write_report as report
+from .simulation.cohort import simulate_cohort as simulate
+from .simulation.oasis_vbm import fetch_oasis_vbm as fetch
+from .slicing.export import slice_data as slice
+
+__version__: str
+RENAMED: dict[str, str]
+__all__ = [
+    "Config",
+    "InputError",
+    "Run",
+    "RunError",
+    "analyse_calibration",
+    "analyse_features",
+    "analyse_head",
+    "analyse_leakage",
+    "analyse_pair",
+    "audit",
+    "compare_runs",
+    "feature_analysis",
+    "fetch",
+    "figures",
+    "head_analysis",
+    "inspect",
+    "list_models",
+    "logit_contributions",
+    "pair_analysis",
+    "predict",
+    "read_experiment",
+    "read_head",
+    "report",
+    "run",
+    "seed_correlation",
+    "simulate",
+    "slice",
+]

@@ -1,0 +1,110 @@
+"""How slices are taken: one value from the command line to the store, `run.toml` and back."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from headscope.errors import InputError
+from headscope.scans.volume import PLANES
+
+GEOMETRY: Final = 2  # raised when the same options come to give other pixels
+AUTO: Final = "vertex:70mm"
+KEYS: Final = {"orientation": "analyze_orientation"}  # names in settings, where they differ
+AXES: Final = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
+
+
+@dataclass(frozen=True)
+class SliceSpec:
+    """Which slices of a scan are taken, and how they are drawn.
+
+    Parameters
+    ----------
+    plane
+        axial, coronal, sagittal, or all: `count` slices of each.
+    count, size
+        Slices of a plane; side of a slice in pixels.
+    centre
+        volume (the middle of the grid, as in the paper), foreground (the middle of what stands out
+        of the background), or vertex:70mm: the point so far below the top of the head, and in the
+        middle of the head above it, in every plane. auto is vertex:70mm.
+    spacing_mm
+        Distance between slices in mm; None for consecutive slices.
+    volume
+        Which volume of a 4-D file, from 0; None where files hold one.
+    orientation
+        The orientation of files that store none (Analyze 7.5), such as LAS.
+
+    Raises
+    ------
+    InputError
+        An option has no meaning.
+    """
+
+    plane: str = "axial"
+    count: int = 30
+    size: int = 224
+    centre: str = "auto"
+    spacing_mm: float | None = None
+    volume: int | None = None
+    orientation: str = "LAS"
+
+    def __post_init__(self) -> None:
+        """Resolve auto, and check every option."""
+        if self.centre == "auto":
+            object.__setattr__(self, "centre", AUTO)
+        planes_of(self.plane)
+        if self.count < 1 or self.size < 1:
+            raise InputError(
+                f"Count {self.count} and size {self.size} of slices must be 1 or more."
+            )
+        if self.spacing_mm is not None and not 0 < self.spacing_mm <= 100:
+            raise InputError(
+                f"Spacing {self.spacing_mm:g} mm of slices must be above 0 and at most 100."
+            )
+        if sorted(AXES.get(letter, -1) for letter in self.orientation) != [0, 1, 2]:
+            raise InputError(
+                f"Unknown orientation {self.orientation!r}: choose three letters, one each of "
+                "L/R, P/A and I/S, such as LAS or RAS."
+            )
+        depth_mm = self.depth_mm
+        if depth_mm is not None and not 0 <= depth_mm <= 1000:  # a NaN fails too
+            raise InputError(
+                f"Unknown centre {self.centre!r}: choose volume, foreground, or a depth below the "
+                "vertex such as vertex:70mm."
+            )
+
+    @property
+    def planes(self) -> tuple[str, ...]:
+        """The planes that are taken, in the order of their slices."""
+        return planes_of(self.plane)
+
+    @property
+    def depth_mm(self) -> float | None:
+        """The depth of the centre below the vertex in mm, or None where it names no vertex."""
+        if self.centre in ("volume", "foreground"):
+            return None
+        kind, _, depth = self.centre.partition(":")
+        try:
+            return float(depth.removesuffix("mm")) if kind == "vertex" else math.nan
+        except ValueError:
+            return math.nan
+
+    def as_settings(self) -> dict[str, Any]:
+        """Return the options by the names that settings, stores and records use."""
+        return {KEYS.get(f.name, f.name): getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> "SliceSpec":
+        """Return the options that are among `settings`, by the names of `as_settings`."""
+        keys = {f.name: KEYS.get(f.name, f.name) for f in fields(cls)}
+        return cls(**{name: settings[key] for name, key in keys.items() if key in settings})
+
+
+def planes_of(plane: str) -> tuple[str, ...]:
+    """Return the planes that a setting names: all is all three."""
+    if plane == "all":
+        return tuple(sorted(PLANES))
+    if plane not in PLANES:
+        raise InputError(f"Unknown plane {plane!r}: choose axial, coronal, sagittal or all.")
+    return (plane,)

@@ -1,0 +1,1 @@
+"""Cohorts, records, results and commands that several test modules share."""
