@@ -53,11 +53,7 @@ def texts_in(tree: ast.AST) -> Iterator[tuple[int, str]]:
     old = set()
     for node in ast.walk(tree):
         target = getattr(node, "target", None) or (getattr(node, "targets", None) or [None])[0]
-        if isinstance(target, ast.Name) and target.id.strip("_") in (
-            "RENAMED",
-            "RENAMED_REGIMES",
-            "OLD_NAMES",
-        ):
+        if isinstance(target, ast.Name) and target.id.strip("_").startswith(("RENAMED", "OLD_")):
             old |= set(map(id, ast.walk(node)))
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in old:

@@ -1,13 +1,8 @@
 """Names of the library and their modules; `__init__.py` imports each when it is first used."""
 
 from . import figures
-from .analysis.final_layer.layer import (
-    analyse_head,
-    analyse_pair,
-    head_analysis,
-    logit_contributions,
-    seed_correlation,
-)
+from .analysis.final_layer.contributions import logit_contributions, seed_correlation
+from .analysis.final_layer.layer import analyse_head, analyse_pair, head_analysis
 from .analysis.final_layer.pairs import pair_analysis
 from .analysis.leakage.analysis import analyse_leakage
 from .analysis.representation.features import analyse_features, feature_analysis

@@ -276,7 +276,7 @@ def _markdown_line(cells: Sequence[str]) -> str:
 def _latex(text: str) -> str:
     signs: dict[str, str | int | None] = {sign: f"\\{sign}" for sign in "&%$#_{}"}
     signs |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
-    text = text.translate(str.maketrans(signs))
+    text = text.translate({ord(sign): command for sign, command in signs.items()})
     powers = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
     text = re.sub(r"× 10([⁻⁰-⁹¹²³]+)", lambda m: rf"$\times 10^{{{m[1].translate(powers)}}}$", text)
     for sign, command in (("−", "$-$"), ("×", r"$\times$"), ("∞", r"$\infty$"), ("²", "$^2$")):

@@ -1,15 +1,17 @@
 """From the record to results: arrays in, small frozen dataclasses and tables out."""
 
+from headscope.analysis.final_layer.contributions import (
+    LogitContribution,
+    logit_contributions,
+    seed_correlation,
+)
 from headscope.analysis.final_layer.fits import PolynomialFit
 from headscope.analysis.final_layer.layer import (
     HeadAnalysis,
-    LogitContribution,
     analyse_head,
     analyse_pair,
     head_analysis,
-    logit_contributions,
     run_shrinkage,
-    seed_correlation,
 )
 from headscope.analysis.final_layer.null import correlation_from_moments, sum_shrinkage
 from headscope.analysis.final_layer.pairs import PairAnalysis, class_pairs, pair_analysis

@@ -111,7 +111,7 @@ def _analyse_features(
     path: Path, layer_read: "Head", head: "HeadAnalysis"
 ) -> "tuple[tuple[FeatureAnalysis, Collapse], tuple[LogitContribution, ...]]":
     """Analyse the features that the layer read: the test slices, where subsets are named."""
-    from headscope.analysis.final_layer.layer import logit_contributions
+    from headscope.analysis.final_layer.contributions import logit_contributions
     from headscope.analysis.representation.collapse import collapse_analysis
     from headscope.analysis.representation.features import feature_analysis
     from headscope.models.checkpoint import read_arrays

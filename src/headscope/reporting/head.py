@@ -8,7 +8,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from headscope.analysis.final_layer.layer import HeadAnalysis, LogitContribution
+from headscope.analysis.final_layer.contributions import LogitContribution
+from headscope.analysis.final_layer.layer import HeadAnalysis
 from headscope.analysis.final_layer.pairs import PairAnalysis
 from headscope.analysis.final_layer.rows import QUANTILES
 from headscope.analysis.representation.collapse import Collapse

@@ -14,7 +14,6 @@ from headscope.analysis.final_layer.null import (
     Array,
     Pair,
     displacement_ratio,
-    pearson,
     predicted_sum,
     row_sum_shrinkage,
     sum_shrinkage,
@@ -27,7 +26,6 @@ from headscope.analysis.final_layer.pairs import (
 )
 from headscope.analysis.final_layer.relation import LearnedNull, learned_null
 from headscope.analysis.final_layer.rows import Geometry, RowSummary, row_geometry, row_summaries
-from headscope.errors import InputError
 from headscope.record import Run
 from headscope.tables import Cell, Column, Shown, Table
 from headscope.text import significant
@@ -100,41 +98,20 @@ class HeadAnalysis(Shown):
         ]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class SeedCorrelation(Shown):
-    """Correlations of the same row between heads of n seeds.
-
-    rows, learned: (K, n, n), of the rows as they are and of their distance from the mean row;
-    NaN where a row is constant. mean_rows, mean_learned: (K,), over pairs of different seeds.
-    Rows can be compared where feature j means the same to every seed: on one frozen backbone.
-    """
-
-    class_names: tuple[str, ...]
-    rows: Array
-    learned: Array
-    mean_rows: tuple[float, ...]
-    mean_learned: tuple[float, ...]
-
-    def tables(self) -> Sequence[Table]:
-        """The mean over pairs of seeds, one row per class."""
-        rows = list(zip(self.class_names, self.mean_rows, self.mean_learned, strict=True))
-        title = f"Correlation of rows between {self.rows.shape[1]} seeds"
-        return [Table(title, ("class", "row", "learned part"), rows)]
-
-
-@dataclass(frozen=True)
-class LogitContribution:
-    """A feature and what it adds to a class's logit, on average over slices of that class."""
-
-    class_name: str
-    feature: int
-    contribution: float
-    weight: float
-    mean_feature: float
-
-
 def analyse_head(run: Run, pairs: Sequence[Pair] | None = None) -> HeadAnalysis:
     """Analyse the final layer of a recorded run, with the null of its training.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    pairs
+        Pairs of class rows; all of up to 10 classes by default, else the first.
+
+    Raises
+    ------
+    InputError
+        A pair names no two classes, or a file of the run is missing or damaged.
 
     Examples
     --------
@@ -147,7 +124,19 @@ def analyse_head(run: Run, pairs: Sequence[Pair] | None = None) -> HeadAnalysis:
 
 
 def analyse_pair(run: Run, pair: Pair = (0, 1)) -> PairAnalysis:
-    """Analyse two rows of a recorded run, with the null of its training.
+    """Analyse two class rows of a recorded run, with the null of its training.
+
+    Parameters
+    ----------
+    run
+        A finished run.
+    pair
+        The classes on the x and the y axis, by their number.
+
+    Raises
+    ------
+    InputError
+        The pair names no two classes, or a file of the run is missing or damaged.
 
     Examples
     --------
@@ -195,9 +184,14 @@ def head_analysis(
     shrinkage: float | None = None,
     learned: LearnedNull | None = None,
 ) -> HeadAnalysis:
-    """Analyse a final layer: parameters as of `pair_analysis`, with `pairs` of rows or None.
+    """Analyse a final layer.
 
-    None takes all pairs of up to 10 classes, and the first of more.
+    Parameters
+    ----------
+    weight, bias, initial, class_names, shrinkage, learned
+        As of `pair_analysis`.
+    pairs
+        Pairs of class rows; all of up to 10 classes by default, else the first.
 
     Examples
     --------
@@ -226,86 +220,6 @@ def head_analysis(
         row_sum_drift=drift,
         pairs=tuple(pair_analysis(W, bias, start, pair=pair, **options) for pair in chosen),
     )
-
-
-def seed_correlation(
-    weights: Sequence[ArrayLike], class_names: Sequence[str] | None = None
-) -> SeedCorrelation:
-    """Correlate each row between heads of several seeds, (K, D) each.
-
-    Raises
-    ------
-    InputError
-        Fewer than two heads, or of different shapes.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> shared = rng.normal(size=(2, 50))
-    >>> heads = [shared + 0.1 * rng.normal(size=(2, 50)) for _ in range(3)]
-    >>> [row > 0.9 for row in hs.seed_correlation(heads).mean_rows]
-    [True, True]
-    """
-    heads = [check_head(weight, None, None, class_names) for weight in weights]
-    shapes = {W.shape for W, _, _ in heads}
-    if len(heads) < 2 or len(shapes) > 1:
-        raise InputError(f"Two heads or more of one shape are needed; got {sorted(shapes)}.")
-    stack = np.stack([W for W, _, _ in heads])  # (n, K, D)
-    learned = stack - stack.mean(axis=1, keepdims=True)
-    both = [_between(part) for part in (stack, learned)]
-    apart = ~np.eye(len(heads), dtype=bool)
-    means = [tuple(float(matrix[apart].mean()) for matrix in part) for part in both]
-    return SeedCorrelation(tuple(heads[0][2]), both[0], both[1], means[0], means[1])
-
-
-def logit_contributions(
-    weight: ArrayLike,
-    features: ArrayLike,
-    labels: ArrayLike | None = None,
-    *,
-    class_names: Sequence[str] | None = None,
-    most: int = 10,
-) -> tuple[LogitContribution, ...]:
-    """Return the `most` features that carry most of each class's logit, largest first.
-
-    The contribution of feature j to logit k is w[k, j] times the mean of f[:, j] over the slices
-    of class k, or over all of them without `labels` (N,); over j, and with the bias, these sum to
-    the class's mean logit. A class without slices has none.
-
-    Raises
-    ------
-    InputError
-        features are not (N, D), or labels not (N,).
-
-    Examples
-    --------
-    >>> weight = np.array([[1.0, 0.0, 3.0], [0.0, 2.0, 0.0]])
-    >>> features = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
-    >>> [(c.class_name, c.feature) for c in hs.logit_contributions(weight, features, most=1)]
-    [('class 0', 2), ('class 1', 1)]
-    """
-    W, _, names = check_head(weight, None, None, class_names)
-    f = np.asarray(features, dtype=np.float64)
-    if f.ndim != 2 or f.shape[1] != W.shape[1]:
-        raise InputError(f"features have shape {f.shape}; the weights need (N, {W.shape[1]}).")
-    label = None if labels is None else np.asarray(labels)
-    if label is not None and label.shape != (len(f),):
-        raise InputError(f"labels have shape {label.shape}; features {f.shape} need ({len(f)},).")
-    contributions = []
-    for k, name in enumerate(names):
-        inside = f if label is None else f[label == k]
-        if len(inside):
-            mean = inside.mean(axis=0)  # (D,)
-            share = W[k] * mean
-            for j in np.argsort(-np.abs(share), kind="stable")[:most].tolist():
-                values = (float(part[j]) for part in (share, W[k], mean))
-                contributions.append(LogitContribution(name, j, *values))
-    return tuple(contributions)
-
-
-def _between(stack: Array) -> Array:
-    """Correlate rows between heads: (n, K, D) → (K, n, n)."""
-    return np.array([[[pearson(a, b) for b in row] for a in row] for row in stack.swapaxes(0, 1)])
 
 
 def _recorded(run: Run) -> dict[str, Any]:

@@ -150,7 +150,16 @@ def analyse_features(
 ) -> FeatureAnalysis:
     """Analyse what a recorded run's final layer read and wrote for one subset.
 
-    reference is the frozen run of the same network, split and seed, or its analysis.
+    Parameters
+    ----------
+    run
+        A finished run.
+    subset
+        train, val or test.
+    reference
+        The frozen run of the same network, split and seed, or its analysis.
+    pair
+        The classes whose logits are the axes of the ellipses.
 
     Raises
     ------

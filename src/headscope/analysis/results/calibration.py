@@ -117,7 +117,12 @@ class Calibration(Shown):
 def analyse_calibration(run: Run, sensitivity: float = 0.9) -> Calibration:
     """Return the calibration of a run's test, with temperature and thresholds from validation.
 
-    sensitivity is what the second operating point asks for on validation.
+    Parameters
+    ----------
+    run
+        A finished run.
+    sensitivity
+        Least sensitivity of the second operating point on validation.
 
     Examples
     --------

@@ -125,6 +125,11 @@ def compare_runs(runs: Iterable[Run]) -> Comparisons:
     was tested once and by one training (McNemar: folds too), else by the bootstrap. Runs without
     subject ids are left out. Source: docs/trust.md, Comparisons.
 
+    Parameters
+    ----------
+    runs
+        Finished runs, as of `read_experiment`.
+
     Examples
     --------
     >>> comparisons = hs.compare_runs(hs.read_experiment("first"))
