@@ -214,7 +214,9 @@ def test_features_that_carry_a_class_are_those_of_the_test_slices(experiment, pa
 
 
 def test_thresholds_name_the_class_and_rows_the_distance(experiment, page):
-    assert "a subject's probability of AD" in words_of(experiment / "report.html", "calibration")
+    assert "a subject&#39;s probability of AD" in words_of(
+        experiment / "report.html", "calibration"
+    )
     for run in read_experiment(experiment):
         for row in analyse_head(run).rows:
             assert page.find(run.name, f"row.{row.class_name}.ks") == [repr(row.ks)]

@@ -224,7 +224,7 @@ def find_config(path: Path) -> Path:
 
     It holds the twelve rows of the paper's Table 2.
     """
-    packaged = Path(__file__).parents[1] / "paper.toml"
+    packaged = Path(__file__).parent / "paper.toml"
     return packaged if path == Path(packaged.name) and not path.exists() else path
 
 

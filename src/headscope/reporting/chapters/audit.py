@@ -271,7 +271,7 @@ def _scan(audit: Audit, pair: Pair, n: int, pixels: Slices | None) -> Markup:
     picture = Markup()
     if pixels is not None:
         picture = say(
-            '<img src="{}" alt="Middle slice of {}" width="{}" height="{}"><br>',
+            '<img src="{}" alt="Middle slice of {}" width="{}" height="{}">',
             picture_source(pixels),
             pair.scans[n],
             WIDTH,
