@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
 
 from headscope.auditing import duplicates, shortcuts
@@ -16,23 +15,13 @@ from headscope.auditing.duplicates import find_matches
 from headscope.auditing.shortcuts import FAMILIES, find_shortcuts, slice_facts
 from headscope.errors import InputError
 from headscope.experiment.run import run
-from headscope.files import NO_ID, write_json, write_table
+from headscope.files import NO_ID, write_table
 from headscope.reporting.chapters.audit import write_audit
 from tests.support.commands import headscope
 from tests.support.experiments import settings, write_cohort
+from tests.support.heads import make_head, write_store
 
-SIDE = 96
 RNG = np.random.default_rng(0)
-
-
-def make_head(rng, slices=1):
-    """A bright ellipse common to all, with folds that are this head's own."""
-    y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
-    shape = (x / 0.72) ** 2 + (y / 0.88) ** 2 < 1
-    folds = gaussian_filter(rng.normal(size=(slices + 8, SIDE, SIDE)), (2.5, 1.6, 1.6))
-    folds = folds[4 : 4 + slices] / folds.std()
-    grey = shape * (150 + 26 * folds + 60 * np.exp(-4 * (x**2 + y**2)))
-    return np.clip(grey, 0, 255).astype(np.uint8)
 
 
 def turned(pictures, rng):
@@ -119,6 +108,7 @@ def test_correlations_are_those_of_numpy():
     assert np.isclose(match.deviation, np.corrcoef(own[4], own[12])[0, 1], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
 def test_oasis2_holds_no_head_twice_and_planted_ones_are_found(real_data, tmp_path, plane):
@@ -143,27 +133,6 @@ def test_nichart_has_two_people_under_two_ids(real_data):
     found = audit(real_data / "nichart_t1", label="Sex", workers=1)
     assert [pair.subjects for pair in found.pairs] == [("Subj15", "Subj16"), ("Subj10", "Subj9")]
     assert {pair.kind for pair in found.pairs} == {"alike"} and found.serious
-
-
-def write_store(folder, *, people=24, sessions=1, alter=None, seed=0):
-    """Write a stored set of slices of synthetic heads, two slices a scan; labels take turns."""
-    rng = np.random.default_rng(seed)
-    rows, pixels = [], []
-    for person in range(people):
-        for session in range(sessions):
-            scan = {"scan": f"s{person}-{session}.nii", "subject_id": f"P{person:02d}"}
-            scan |= {"session_id": str(session), "label": ("AD", "NC")[person % 2]}
-            pixels.append(make_head(rng, 2))
-            rows += [scan | {"plane": "axial", "slice_index": k} for k in range(2)]
-    table, stack = pd.DataFrame(rows), np.concatenate(pixels)
-    if alter is not None:
-        table, stack = alter(table, stack)
-    folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "slices.npy", stack)
-    write_table(folder / "slices.tsv", table)
-    facts = {"class_names": ["AD", "NC"], "sha256": "", "notes": [], "layout": "synthetic"}
-    write_json(folder / "slices.json", facts)
-    return folder
 
 
 def level(found, check):
@@ -292,7 +261,7 @@ def test_a_planted_border_is_raised_and_chance_is_not(tmp_path):
         pixels[rows, :, :2] = 40  # a grey line down the left edge of one class
         return table, pixels
 
-    found = audit(write_store(tmp_path, people=40, alter=alter))
+    found = audit(write_store(tmp_path, subjects=40, alter=alter))
     border = next(each for each in found.shortcuts if each.family == "border")
     assert border.raised and border.serious and border.auc > 0.95
     assert level(found, "Shortcut: border") == "serious" and found.serious
@@ -340,6 +309,7 @@ def test_facts_that_follow_the_label_are_raised(family):
     assert all(found[other].auc is None for other in FAMILIES if other != family)
 
 
+@pytest.mark.slow
 def test_random_facts_raise_no_alarm(monkeypatch):
     monkeypatch.setattr(shortcuts, "DRAWS", 300)
     raised = 0

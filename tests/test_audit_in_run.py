@@ -26,10 +26,8 @@ from headscope.reporting import write_report
 from headscope.reporting.cautions import cautions
 from headscope.slicing.store import open_slices
 from tests.support.experiments import settings, write_cohort
+from tests.support.heads import SIDE, make_head, write_store
 from tests.support.synthetic import write_experiment
-from tests.test_audit import make_head, write_store
-
-SIDE = 96
 
 
 def text_of(page):
@@ -289,14 +287,14 @@ def test_no_id_is_in_the_audit_of_pseudonymised_scans(tmp_path):
 
 
 def test_one_scan_one_class_and_no_test_are_said(tmp_path):
-    store = write_store(tmp_path / "one", people=1)
+    store = write_store(tmp_path / "one", subjects=1)
     result = audit(store)
     assert (result.scans, result.serious) == (1, False)
     label = np.array(["AD"] * 8)
     facts = pd.DataFrame({"grid: x": np.arange(8.0)})
     assert find_shortcuts(facts, label, np.arange(8))[0].note == "not tried: there is one class"
     experiment = tmp_path / "out"
-    write_store(experiment / "slices", people=6)
+    write_store(experiment / "slices", subjects=6)
     subjects = [f"P{n:02d}" for n in range(6)]
     split = pd.DataFrame({"subject_id": subjects, "subset": ["train", "val"] * 3})
     write_table(experiment / "splits" / "subject-seed0.tsv", split)

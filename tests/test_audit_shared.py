@@ -101,6 +101,7 @@ def write_audited(make, folder):
     return audit(folder)
 
 
+@pytest.mark.slow
 def test_a_strip_at_the_edge_is_a_shortcut_and_no_duplicate(tmp_path):
     result = write_audited(cohorts.border_tells, tmp_path)
     (check,) = result.splits
@@ -110,6 +111,7 @@ def test_a_strip_at_the_edge_is_a_shortcut_and_no_duplicate(tmp_path):
     assert border.serious and border.auc == 1.0
 
 
+@pytest.mark.slow
 def test_brightness_tells_no_label_where_every_head_has_two_ids(tmp_path):
     result = write_audited(cohorts.duplicated_subjects, tmp_path)
     (check,) = result.splits

@@ -114,6 +114,7 @@ socket.getaddrinfo = lambda *a, **k: (_ for _ in ()).throw(SystemExit("a name wa
 """
 
 
+@pytest.mark.slow
 def test_the_demo_runs_without_a_network(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(REFUSE_SOCKETS)
     check = subprocess.run(

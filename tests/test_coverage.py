@@ -41,6 +41,7 @@ def rounds(subjects, correlation, naive, count, draws=400):
     return {name: np.mean(each) for name, each in held.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correlation", [0.5])
 def test_intervals_over_subjects_hold_the_truth(correlation):
     """With 300 rounds a true 95% shows as 91.5 to 98.5% in all but one in 100 such tests."""

@@ -23,6 +23,7 @@ from headscope.slicing.write import write_slices
 from tests.support import mutation
 
 
+@pytest.mark.slow
 def test_2000_mutated_files_give_slices_or_a_named_problem(tmp_path):
     """Warnings are errors in that process, and its memory may grow by 2 GiB at most."""
     done = subprocess.run(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import headscope
 from headscope.training.recipe import Recipe
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -37,3 +38,10 @@ def test_the_papers_line_is_printed_by_the_final_layers_document(capsys):
         exec(compile(block, "final-layer.md", "exec"), names)
     assert names["r"] == pytest.approx(-0.924, abs=5e-4)
     assert re.match(r"y = .*\*z\^4 .*, where z = \(x [−+] .*\)/0\.11", capsys.readouterr().out)
+
+
+def test_the_version_is_that_of_changelog_and_citation():
+    root = DOCS.parent
+    assert f"\nversion: {headscope.__version__}\n" in (root / "CITATION.cff").read_text("utf-8")
+    released = re.search(r"^## \[([\d.]+)\]", (root / "CHANGELOG.md").read_text("utf-8"), re.M)
+    assert released and released[1] == headscope.__version__

@@ -15,7 +15,7 @@ from headscope.slicing.spec import SliceSpec
 from headscope.slicing.store import open_slices
 from headscope.slicing.write import write_slices
 from tests.support.commands import headscope
-from tests.test_slices import head, save
+from tests.support.volumes import head, save
 
 
 @pytest.fixture

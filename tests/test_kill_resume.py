@@ -2,9 +2,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import REPOSITORY
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_byte_identical(tmp_path):
     """The short form of bench/kill_resume.py, which has twenty kills and a real network."""
     command = [sys.executable, "bench/kill_resume.py", "--kills", "3", "--epochs", "3"]

@@ -23,16 +23,12 @@ from headscope.models.state import load_pretrained
 from headscope.models.zoo import Architecture, find_architecture
 from headscope.readout import make_tail
 from headscope.record import Run
+from tests.support.networks import TINY, Payload, tiny
 from tests.support.synthetic import write_synthetic_run
 
-TINY = "timm/test_resnet"
 WEIGHTS = (
     Path(__file__).parents[1] / os.environ.get("HEADSCOPE_TEST_WEIGHTS", "../shared/weights")
 ).resolve()
-
-
-def tiny(regime: str = "finetune", weights: str = "random", seed: int = 0):
-    return build_network(TINY, regime, weights, classes=2, size=32, seed=seed)
 
 
 def test_packaged_weights_fill_every_tensor_of_the_backbone():
@@ -115,14 +111,6 @@ def test_a_file_of_weights_is_read_in_every_usual_form(tmp_path, form):
         if not name.startswith("fc."):
             assert tensor.dtype == state[name].dtype
             torch.testing.assert_close(tensor, state[name], rtol=tolerance, atol=tolerance)
-
-
-class Payload:
-    def __init__(self, target):
-        self.target = target
-
-    def __reduce__(self):
-        return (os.mkdir, (self.target,))
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".ckpt", ".safetensors", ""])

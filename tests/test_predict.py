@@ -158,7 +158,7 @@ def test_of_a_volume_only_planes_that_the_run_knows_are_taken(data, record, tmp_
 
 def test_a_folder_of_dicom_is_one_scan(tmp_path):
     pytest.importorskip("SimpleITK", reason="DICOM needs SimpleITK: pip install '.[dicom]'")
-    from tests.test_dicom import volume, write_series
+    from tests.support.dicom import volume, write_series
 
     for number, name in enumerate(f"{label}/sub-{label}{n}" for label in "ab" for n in range(3)):
         write_series(tmp_path / "scans" / name, volume(number), series=f"1.2.{number + 1}")

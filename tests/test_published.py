@@ -13,7 +13,7 @@ from headscope.files import sha256
 from headscope.models.network import build_network
 from headscope.models.state import load_pretrained
 from headscope.models.zoo import find_architecture
-from tests.test_models import TINY, Payload, tiny
+from tests.support.networks import TINY, Payload, tiny
 
 
 @pytest.fixture

@@ -170,7 +170,7 @@ def audit_slices(
     units = _units(scans, scan)
     # 1. one head twice
     plane = pd.factorize(table["plane"])[0]
-    matches = find_matches(slices.pixels, scan, units.person, plane=plane, correlation=correlation)
+    matches = find_matches(slices.pixels, scan, units.subject, plane=plane, correlation=correlation)
     # 2. what crosses each split, and labels
     tables = {file.stem: read_split(file) for file in splits}
     inside = {name: find_subsets(table, split) for name, split in tables.items()}
@@ -179,7 +179,7 @@ def audit_slices(
     ]
     conflicts = _conflicts(scans[named])
     # 3. what tells the label without anatomy, over heads: a duplicate is no second subject
-    shortcuts = _shortcuts(slices, starts, scans, file_of, join_duplicates(matches, units.person))
+    shortcuts = _shortcuts(slices, starts, scans, file_of, join_duplicates(matches, units.subject))
     result = Audit(
         path=path,
         layout=str(slices.settings.get("layout", "slices")),
@@ -238,9 +238,9 @@ def _units(scans: pd.DataFrame, scan: NDArray[np.intp]) -> Units:
     """Number the subjects by their ids; a scan without one is a subject of its own."""
     named = (scans["subject_id"] != NO_ID).to_numpy()
     alone = np.arange(len(scans))
-    person = pd.factorize(scans["subject_id"], sort=True)[0] + len(scans)
-    person = np.where(named, person, alone)
-    return Units(scan, person, person if named.all() else alone)
+    subject = pd.factorize(scans["subject_id"], sort=True)[0] + len(scans)
+    subject = np.where(named, subject, alone)
+    return Units(scan, subject, subject if named.all() else alone)
 
 
 def _class_sizes(scans: pd.DataFrame, class_names: Sequence[str], units: Units) -> dict[str, int]:

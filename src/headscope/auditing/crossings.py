@@ -33,12 +33,12 @@ Flags = NDArray[np.bool_]
 class Units:
     """The S scans of N slices: scan (N,) numbers them, unit (S,) is the subject that each shows.
 
-    Where some name no subject, each scan is a unit of its own; person (S,) keeps the subjects that
+    Where some name no subject, each scan is a unit of its own; subject (S,) keeps the subjects that
     are known.
     """
 
     scan: Index
-    person: Index
+    subject: Index
     unit: Index
 
     @property
@@ -108,14 +108,14 @@ def count_between(groups: Sequence[Sequence[int]], value: NDArray[Any]) -> int:
     return total
 
 
-def join_duplicates(matches: Matches, person: Index) -> Index:
+def join_duplicates(matches: Matches, subject: Index) -> Index:
     """Return a number (S,) for each scan, the same where subjects or duplicates connect two.
 
     Parameters
     ----------
     matches
         Duplicates of every kind, single slices among them.
-    person
+    subject
         Subject (S,) of each scan.
 
     Returns
@@ -123,8 +123,8 @@ def join_duplicates(matches: Matches, person: Index) -> Index:
     ndarray of int
         Scans that are connected, if through others, have one number: they hold no evidence apart.
     """
-    scans = np.arange(len(person))
-    first = np.unique(person, return_index=True, return_inverse=True)[1:]
+    scans = np.arange(len(subject))
+    first = np.unique(subject, return_index=True, return_inverse=True)[1:]
     links = [np.stack([scans, first[0][first[1]]], axis=1), *_pairs(matches).values()]
     links += [np.array([(members[0], scan) for scan in members]) for members in matches.groups]
     a, b = np.concatenate(links).T
@@ -166,15 +166,15 @@ def _count_crossing(of_scan: Flags, matches: Matches) -> dict[str, int]:
 
 def _count_duplicated(of_scan: Flags, units: Units, matches: Matches) -> int:
     """Count the tested units of which a duplicate under another id is in training."""
-    train, test, person = of_scan[:, TRAIN], of_scan[:, TEST], units.person
+    train, test, subject = of_scan[:, TRAIN], of_scan[:, TEST], units.subject
     leaked: set[int] = set()
     for pairs in _pairs(matches).values():
-        pairs = pairs[person[pairs[:, 0]] != person[pairs[:, 1]]]
+        pairs = pairs[subject[pairs[:, 0]] != subject[pairs[:, 1]]]
         for first, second in (pairs.T, pairs.T[::-1]):
             leaked |= set(units.unit[first[test[first] & train[second]]].tolist())
     for group in matches.groups:
         members = np.array(group)
-        trained = set(person[members[train[members]]].tolist())
+        trained = set(subject[members[train[members]]].tolist())
         tested = members[test[members]]
-        leaked |= {int(units.unit[scan]) for scan in tested if trained - {person[scan]}}
+        leaked |= {int(units.unit[scan]) for scan in tested if trained - {subject[scan]}}
     return len(leaked)

@@ -1,14 +1,14 @@
 """Which scans show one head twice: identical, copied with a change, or scanned on another day.
 
-Heads of different people resemble each other, so the search narrows in three steps, each by the
+Heads of different subjects resemble each other, so the search narrows in three steps, each by the
 numbers of docs/audit.md:
 
-    correlation  of slices at 24×24, brightness and contrast taken out; people reach 0.96
+    correlation  of slices at 24×24, without brightness and contrast; subjects reach 0.96
     deviation    the same less the cohort's mean slice at that depth: what is particular to a head
     detail       of up to three slices at 96×96, fine structure alone, laid upon each other within
-                 2° and 3 pixels, without what many pictures share (`detail`): people stay below
-                 0.5, visits of one person lie about 0.85, a copy that was turned, compressed or
-                 brightened above 0.9
+                 2° and 3 pixels, without what many pictures share (`detail`): subjects stay below
+                 0.5, visits of one subject are at about 0.85, a copy that was turned, compressed
+                 or brightened above 0.9
 
 Correlation and deviation only choose what is worth the closer look; detail decides.
 """
@@ -33,7 +33,7 @@ LEAST_SIDE: Final = 48  # pixels; at 32, detail of different subjects of OASIS-2
 FEWEST: Final = 8  # scans from which on their mean stands for a common head
 MOST_PAIRS: Final = 20_000  # that are looked at closely, at a few ms each
 MOST_LISTED: Final = 1000  # pairs that are listed; all are counted
-MOST_VISITS: Final = 300  # likewise of one person's
+MOST_VISITS: Final = 300  # likewise of one subject's
 MOST_SLICES: Final = 60_000  # held shrunk, at 4.6 kB each
 BLOCK: Final = 1024
 
@@ -55,12 +55,12 @@ class Match:
 
 @dataclass(frozen=True)
 class Matches:
-    """What was found, best first.
+    """The matches, best first.
 
-    pairs are of different people, or identical (of these the first 1,000; groups has all: the scans
-    of each group that are equal in every pixel). visits are of one person, up to 300 of them looked
-    at, found or not (kind ""): how well heads are recognised here. shared are pairs of scans that
-    are not identical and have identical slices. cut says that there was more than could be
+    pairs are of different subjects, or identical (of these the first 1,000; groups has all: the
+    scans of each group that are equal in every pixel). visits are of one subject, up to 300 of
+    them, recognised or not (kind ""): how well heads are recognised here. shared are pairs of scans
+    that are not identical and have identical slices. cut says that there was more than could be
     compared. picture (N,) is the same number for slices of equal pixels, negative for those of one
     grey value, which mean nothing. compared is whether heads were compared: slices of fewer than 48
     pixels are too small for it, and equal ones alone are looked for.
@@ -77,13 +77,13 @@ class Matches:
 
 @dataclass(frozen=True)
 class _Heads:
-    """The slices of S scans, shrunk: unit (M, 576), and less the mean at their depth, own.
+    """The slices of S scans, shrunk: unit (M, 576), and centred at their depth.
 
-    Slices of scan s are rows starts[s] to starts[s] + counts[s]; own is None for few scans.
+    Slices of scan s are rows starts[s] to starts[s] + counts[s]; centred is None for few scans.
     """
 
     unit: Floats
-    own: Floats | None
+    centred: Floats | None
     starts: Index
     counts: Index
     plane: Index  # (S,) of the middle slice
@@ -96,7 +96,7 @@ class _Heads:
 def find_matches(
     pixels: NDArray[np.uint8],
     scan: Index,
-    person: ArrayLike,
+    subject: ArrayLike,
     *,
     plane: Index | None = None,
     correlation: float = COPY,
@@ -104,7 +104,7 @@ def find_matches(
     """Compare every scan with every other.
 
     pixels (N, H, W) are the slices, scan (N,) the number of the scan that each shows, from 0;
-    slices of a scan stand together, in order. person (S,) is whose the scans are said to be; plane
+    slices of a scan stand together, in order. subject (S,) numbers the subjects of the scans; plane
     (N,) numbers the planes, where there are several. `correlation` is the least of a copy. Memory
     is bounded whatever the number of scans.
     """
@@ -117,13 +117,13 @@ def find_matches(
     if min(pixels.shape[1:]) < LEAST_SIDE:
         return Matches(pairs, [], shared, False, groups, picture, compared=False)
     heads = _describe(pixels, starts, counts, np.zeros_like(scan) if plane is None else plane)
-    people = np.unique(np.asarray(person), return_inverse=True)[1]
-    likely, cut = _likely(heads, people)
+    subjects = np.unique(np.asarray(subject), return_inverse=True)[1]
+    likely, cut = _likely(heads, subjects)
     group = _group_numbers(groups, len(starts))
-    look = Detail(pixels, starts, counts, people, heads.plane)
+    look = Detail(pixels, starts, counts, subjects, heads.plane)
     close = [_agreement(heads, a, b) for a, b in _tracked(likely) if group[a] != group[b]]
     graded = [_graded(look, agreement, correlation) for agreement in close]
-    visits = [_graded(look, agreement, correlation) for agreement in _some_visits(heads, people)]
+    visits = [_graded(look, agreement, correlation) for agreement in _some_visits(heads, subjects)]
     pairs += sorted((match for match in graded if match.kind), key=lambda match: -match.detail)
     return Matches(pairs, visits, shared, cut, groups, picture, compared=True)
 
@@ -165,7 +165,7 @@ def _identical(
 
 
 def _group_numbers(groups: Sequence[tuple[int, ...]], scans: int) -> Index:
-    """Return the group (S,) of each scan; one that is equal to no other is alone in its own."""
+    """Return the group (S,) of each scan; one that is equal to no other is alone in its group."""
     group = np.arange(scans)
     for members in groups:
         group[list(members)] = members[0]
@@ -174,48 +174,48 @@ def _group_numbers(groups: Sequence[tuple[int, ...]], scans: int) -> Index:
 
 def _describe(pixels: NDArray[np.uint8], starts: Index, counts: Index, plane: Index) -> _Heads:
     """Shrink the slices; of many scans only the middle ones, so that all fit into memory."""
-    kept = np.minimum(counts, max(1, MOST_SLICES // len(starts)))
-    first = np.cumsum(kept) - kept
-    rank = np.arange(kept.sum()) - np.repeat(first, kept)
-    rows = np.repeat(starts + counts // 2 - kept // 2, kept) + rank  # middle stays middle
+    taken = np.minimum(counts, max(1, MOST_SLICES // len(starts)))
+    first = np.cumsum(taken) - taken
+    rank = np.arange(taken.sum()) - np.repeat(first, taken)
+    rows = np.repeat(starts + counts // 2 - taken // 2, taken) + rank  # middle stays middle
     unit = np.empty((len(rows), SIDE * SIDE), dtype=np.float32)
     blocks = range(0, len(rows), BLOCK)
     for start in track(blocks, "Shrinking slices", len(blocks)):
         small = shrink(pixels[rows[start : start + BLOCK]], SIDE)  # (n, 24, 24)
         unit[start : start + BLOCK] = unit_rows(small.reshape(len(small), -1))
-    own = np.empty_like(unit) if len(starts) >= FEWEST else None
-    if own is not None:
+    centred = np.empty_like(unit) if len(starts) >= FEWEST else None
+    if centred is not None:
         depths = rank + plane[rows] * (1 + rank.max())
         for depth in np.unique(depths):
             here = depths == depth
-            own[here] = unit_rows(unit[here] - unit[here].mean(axis=0))
-    return _Heads(unit, own, first, kept, plane[starts + counts // 2])
+            centred[here] = unit_rows(unit[here] - unit[here].mean(axis=0))
+    return _Heads(unit, centred, first, taken, plane[starts + counts // 2])
 
 
-def _likely(heads: _Heads, people: Index) -> tuple[list[tuple[int, int]], bool]:
-    """Return pairs (a, b), a < b, of different people whose middle slices may be of one head.
+def _likely(heads: _Heads, subjects: Index) -> tuple[list[tuple[int, int]], bool]:
+    """Return pairs (a, b), a < b, of different subjects whose middle slices may be of one head.
 
-    Of more than 20,000 those of the highest deviation are kept, and told so. Works by blocks.
+    Of more than 20,000 those of the highest deviation remain; the second value tells whether.
     """
     unit = heads.unit[heads.middles]  # (S, 576)
-    own = unit if heads.own is None else heads.own[heads.middles]
-    found, best = np.empty((0, 2), dtype=np.intp), np.empty(0, dtype=np.float32)
+    centred = unit if heads.centred is None else heads.centred[heads.middles]
+    likely, best = np.empty((0, 2), dtype=np.intp), np.empty(0, dtype=np.float32)
     cut = False
     blocks = range(0, len(unit), BLOCK)
     for start in track(blocks, "Comparing scans", len(blocks)):
         for other in range(start, len(unit), BLOCK):
             rows, columns = slice(start, start + BLOCK), slice(other, other + BLOCK)
-            deviation = own[rows] @ own[columns].T  # (BLOCK, BLOCK)
+            deviation = centred[rows] @ centred[columns].T  # (BLOCK, BLOCK)
             near = (deviation > LEAST[1]) & (unit[rows] @ unit[columns].T > LEAST[0])
-            near &= people[rows, None] != people[columns]
+            near &= subjects[rows, None] != subjects[columns]
             pairs = np.argwhere(near) + np.array([start, other])
             later = pairs[:, 0] < pairs[:, 1]
-            found = np.concatenate([found, pairs[later]])
+            likely = np.concatenate([likely, pairs[later]])
             best = np.concatenate([best, deviation[near][later]])
-            if len(found) > MOST_PAIRS:
-                kept = np.sort(np.argpartition(-best, MOST_PAIRS)[:MOST_PAIRS])
-                found, best, cut = found[kept], best[kept], True
-    return [(int(a), int(b)) for a, b in found], cut
+            if len(likely) > MOST_PAIRS:
+                highest = np.sort(np.argpartition(-best, MOST_PAIRS)[:MOST_PAIRS])
+                likely, best, cut = likely[highest], best[highest], True
+    return [(int(a), int(b)) for a, b in likely], cut
 
 
 Agreement = tuple[int, int, float, float, int]  # two scans, correlation, deviation, depth
@@ -233,19 +233,19 @@ def _agreement(heads: _Heads, a: int, b: int) -> Agreement:
         second = slice(heads.starts[b] + low + shift, heads.starts[b] + high + shift)
         value, deviation = (
             1.0 if rows is None else np.einsum("nd,nd->n", rows[first], rows[second]).mean()
-            for rows in (heads.unit, heads.own)
+            for rows in (heads.unit, heads.centred)
         )
         best = max(best, (float(value), float(deviation), shift))
     return a, b, *best
 
 
-def _some_visits(heads: _Heads, people: Index) -> list[Agreement]:
-    """Return how pairs of neighbouring scans of one person agree, up to 300 spread over all."""
-    order = np.lexsort((heads.plane, people))
+def _some_visits(heads: _Heads, subjects: Index) -> list[Agreement]:
+    """Return how pairs of neighbouring scans of one subject agree, up to 300 spread over all."""
+    order = np.lexsort((heads.plane, subjects))
     pairs = [
         (int(a), int(b))
         for a, b in pairwise(order)
-        if people[a] == people[b] and heads.plane[a] == heads.plane[b]
+        if subjects[a] == subjects[b] and heads.plane[a] == heads.plane[b]
     ]
     step = -(-len(pairs) // MOST_VISITS) or 1
     return [_agreement(heads, a, b) for a, b in pairs[::step]]
@@ -255,8 +255,8 @@ def _tracked(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return pairs if len(pairs) < 100 else list(track(pairs, "Looking closer", len(pairs)))
 
 
-def _graded(look: Detail, found: Agreement, correlation: float) -> Match:
-    a, b, value, deviation, shift = found
+def _graded(look: Detail, agreement: Agreement, correlation: float) -> Match:
+    a, b, value, deviation, shift = agreement
     detail = look(a, b, shift)
     kind = ""
     if detail >= COPY_DETAIL and value >= correlation:

@@ -37,7 +37,7 @@ SUFFIX_NAMES: Final = {
 class Inspection(Shown):
     """What a cohort holds.
 
-    `classes` has a row a class (label, subjects, sessions, scans), `grids` a row for each format,
+    `classes` has one row per class (label, subjects, sessions, scans), `grids` one per format,
     shape and spacing_mm in R, A, S order with its number of scans, `problems` path and reason of
     each scan whose header cannot be used. `slices`, `store_bytes` (their file) and `memory_bytes`
     (each process that slices) say what a run would cost.
@@ -134,9 +134,9 @@ def inspect_cohort(
         grids[
             (facts.kind, shape_text(facts.shape) if facts.shape else UNREAD, spacing or UNREAD)
         ] += 1
-        own = _slices_of(facts, plane, count)
-        slices += own
-        short += own == 0
+        given = _slices_of(facts, plane, count)
+        slices += given
+        short += given == 0
         series += math.prod(facts.shape[3:]) > 1
         largest = max(largest, facts.nbytes)
     if short:

@@ -50,7 +50,7 @@ Floats = NDArray[np.float64]
 
 
 def find_shortcuts(
-    facts: pd.DataFrame, label: NDArray[Any], person: NDArray[Any]
+    facts: pd.DataFrame, label: NDArray[Any], subject: NDArray[Any]
 ) -> list[Shortcut]:
     """Return one `Shortcut` per family of facts.
 
@@ -60,16 +60,16 @@ def find_shortcuts(
         (S, F), one row per scan, in columns "family: fact" of numbers or text.
     label
         (S,) class of each scan.
-    person
-        (S,) whose head each scan shows: subjects of whom one is a duplicate of the other have the
-        same value. Scans of one stay in one fold, and count as one subject.
+    subject
+        (S,) the subject of each scan; subjects that are duplicates of one another have the same
+        value. Scans of one stay in one fold, and count as one subject.
     """
     columns = {
         family: [name for name in facts.columns if name.startswith(f"{family}: ")]
         for family in FAMILIES
     }
     return [
-        _shortcut(family, facts[columns[family]], label, person)
+        _shortcut(family, facts[columns[family]], label, subject)
         for family in track(list(FAMILIES), "Trying shortcuts", len(FAMILIES))
     ]
 
@@ -104,8 +104,8 @@ def _file_facts(path: Path) -> dict[str, Any]:
 
 def _format(path: Path) -> str:
     """Return the suffix where it is a known one: others may be part of an id."""
-    known = SUFFIX.search(path.name)
-    return known[0] if known is not None else "other"
+    suffix = SUFFIX.search(path.name)
+    return suffix[0] if suffix is not None else "other"
 
 
 def _header_facts(path: Path) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def _borders(block: NDArray[np.float32], name: str, box: Box) -> Iterator[tuple[
 
 
 def _shortcut(
-    family: str, facts: pd.DataFrame, label: NDArray[Any], person: NDArray[Any]
+    family: str, facts: pd.DataFrame, label: NDArray[Any], subject: NDArray[Any]
 ) -> Shortcut:
     holds, anatomical = FAMILIES[family]
     numbers = _numbers(facts)
@@ -236,7 +236,7 @@ def _shortcut(
         return untried("unknown", "not known: the files do not say it, or are not at hand")
     if not varying:
         return untried("constant", "the same in every scan")
-    subjects = pd.DataFrame({"label": label, "person": person}).drop_duplicates()
+    subjects = pd.DataFrame({"label": label, "subject": subject}).drop_duplicates()
     sizes = subjects["label"].value_counts()
     if len(sizes) < 2:
         return untried("too few", "not tried: there is one class")
@@ -246,8 +246,8 @@ def _shortcut(
             f"and {FEWEST} are needed"
         )
         return untried("too few", note)
-    probabilities = _cross_validated(numbers.to_numpy(float), label, person)
-    auc, low, high = _auc_of_people(probabilities, label, person)
+    probabilities = _cross_validated(numbers.to_numpy(float), label, subject)
+    auc, low, high = _auc_of_subjects(probabilities, label, subject)
     raised = low > 0.5 + MARGIN
     serious = raised and low > (STRONG if anatomical else 0.0)
     return Shortcut(family, holds, anatomical, varying, auc, low, high, raised, serious, "tried")
@@ -268,12 +268,12 @@ def _numbers(facts: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns, index=facts.index)
 
 
-def _cross_validated(facts: Floats, label: NDArray[Any], person: NDArray[Any]) -> Floats:
+def _cross_validated(facts: Floats, label: NDArray[Any], subject: NDArray[Any]) -> Floats:
     """Return the probability (S, K) of each class by forests that never saw the subject."""
     classes, k = np.unique(label, return_inverse=True)
     probabilities = np.zeros((len(label), len(classes)))
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
-    for train, test in folds.split(facts, k, person):
+    for train, test in folds.split(facts, k, subject):
         forest = RandomForestClassifier(
             100, min_samples_leaf=3, class_weight="balanced", random_state=0
         ).fit(facts[train], k[train])
@@ -281,12 +281,12 @@ def _cross_validated(facts: Floats, label: NDArray[Any], person: NDArray[Any]) -
     return probabilities
 
 
-def _auc_of_people(
-    probabilities: Floats, label: NDArray[Any], person: NDArray[Any]
+def _auc_of_subjects(
+    probabilities: Floats, label: NDArray[Any], subject: NDArray[Any]
 ) -> tuple[float, float, float]:
     """Return the AUC over subjects and its interval, from draws of subjects within class."""
     names, k = np.unique(label, return_inverse=True)
-    table = pd.DataFrame(probabilities).groupby([k, np.asarray(person)]).mean()
+    table = pd.DataFrame(probabilities).groupby([k, np.asarray(subject)]).mean()
     k = table.index.get_level_values(0).to_numpy()  # (P,): a subject with two labels counts twice
     values = table.to_numpy()  # (P, K)
     positives = range(1, 2) if len(names) == 2 else range(len(names))
@@ -294,7 +294,7 @@ def _auc_of_people(
     share = {c: np.flatnonzero(k == c) for c in range(len(names))}
     drawn = np.empty(DRAWS)
     for draw in range(DRAWS):
-        rows = np.concatenate([rng.choice(own, len(own)) for own in share.values()])
+        rows = np.concatenate([rng.choice(members, len(members)) for members in share.values()])
         drawn[draw] = np.mean([_auc(values[rows, c], k[rows] == c) for c in positives])
     auc = float(np.mean([_auc(values[:, c], k == c) for c in positives]))
     tail = LEVEL / len(FAMILIES) / 2

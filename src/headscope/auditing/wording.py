@@ -60,7 +60,7 @@ def _match_finding(
         return Finding(kind, "", check, "fine", f"none among {counted(len(scans), word)}")
     counts = {
         "pairs": pairs,
-        "between_subjects": count_between(groups, units.person),
+        "between_subjects": count_between(groups, units.subject),
         "between_classes": count_between(groups, np.unique(scans["label"], return_inverse=True)[1]),
     }
     between = [] if pictures else [f"{counts['between_subjects']} between subjects"]

@@ -6,43 +6,25 @@ from typing import Annotated
 
 import typer
 
+from headscope.cli import options as opt
 from headscope.cli.app import app, resumable
-from headscope.cli.options import (
-    COHORT,
-    AsJson,
-    Centre,
-    Classes,
-    Count,
-    Data,
-    Label,
-    Plane,
-    PseudonymKey,
-    Size,
-    Spacing,
-    Strict,
-    SubjectPattern,
-    Threshold,
-    Volume,
-    Where,
-    Workers,
-    given,
-)
+from headscope.cli.options import COHORT, given
 from headscope.cli.show import show, show_json
 from headscope.errors import InputError
 
 
 @app.command()
 def inspect(
-    data: Data,
-    label: Label = None,
-    classes: Classes = None,
-    threshold: Threshold = None,
-    where: Where = None,
-    plane: Plane = None,
-    count: Count = None,
-    size: Size = None,
-    subject_pattern: SubjectPattern = None,
-    as_json: AsJson = False,
+    data: opt.Data,
+    label: opt.Label = None,
+    classes: opt.Classes = None,
+    threshold: opt.Threshold = None,
+    where: opt.Where = None,
+    plane: opt.Plane = None,
+    count: opt.Count = None,
+    size: opt.Size = None,
+    subject_pattern: opt.SubjectPattern = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Show what a folder of scans holds: layout, subjects, classes, grids, problems, cost.
 
@@ -60,29 +42,29 @@ def inspect(
 
 @app.command(name="slice")
 def slice_(
-    data: Data,
+    data: opt.Data,
     out: Annotated[Path, typer.Argument(help="Folder to store the slices in.")],
     picture_format: Annotated[
         str,
         typer.Option("--format", help="store, or jpeg or png: OUT/AD/….jpg beside the store."),
     ] = "store",
-    label: Label = None,
-    classes: Classes = None,
-    threshold: Threshold = None,
-    where: Where = None,
-    plane: Plane = None,
-    count: Count = None,
-    size: Size = None,
-    centre: Centre = None,
-    spacing_mm: Spacing = None,
-    volume: Volume = None,
+    label: opt.Label = None,
+    classes: opt.Classes = None,
+    threshold: opt.Threshold = None,
+    where: opt.Where = None,
+    plane: opt.Plane = None,
+    count: opt.Count = None,
+    size: opt.Size = None,
+    centre: opt.Centre = None,
+    spacing_mm: opt.Spacing = None,
+    volume: opt.Volume = None,
     analyze_orientation: Annotated[
         str | None, typer.Option(help="Orientation of files that store none (LAS).")
     ] = None,
-    subject_pattern: SubjectPattern = None,
-    pseudonym_key: PseudonymKey = None,
-    strict: Strict = None,
-    workers: Workers = None,
+    subject_pattern: opt.SubjectPattern = None,
+    pseudonym_key: opt.PseudonymKey = None,
+    strict: opt.Strict = None,
+    workers: opt.Workers = None,
 ) -> None:
     """Take the mid-slices of every scan and store them, as pictures in class folders if asked.
 
@@ -136,12 +118,12 @@ def audit(
         Path | None,
         typer.Option(help="Folder for the page (the experiment, or headscope-audit)."),
     ] = None,
-    label: Label = None,
-    classes: Classes = None,
-    threshold: Threshold = None,
-    where: Where = None,
-    subject_pattern: SubjectPattern = None,
-    plane: Plane = None,
+    label: opt.Label = None,
+    classes: opt.Classes = None,
+    threshold: opt.Threshold = None,
+    where: opt.Where = None,
+    subject_pattern: opt.SubjectPattern = None,
+    plane: opt.Plane = None,
     count: Annotated[int, typer.Option(help="Slices per scan to compare.", min=1)] = 30,
     copy_threshold: Annotated[
         float, typer.Option(help="Least correlation of a copy, at 24 by 24 pixels.")
@@ -149,9 +131,9 @@ def audit(
     permutations: Annotated[
         int, typer.Option(help="Permutations of the labels, of an experiment's frozen runs.", min=1)
     ] = 200,
-    pseudonym_key: PseudonymKey = None,
-    workers: Workers = None,
-    as_json: AsJson = False,
+    pseudonym_key: opt.PseudonymKey = None,
+    workers: opt.Workers = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Look for duplicates, subjects under two ids, leaks between subsets, and shortcuts.
 

@@ -6,25 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headscope.cli import options as opt
 from headscope.cli.app import app, resumable
-from headscope.cli.options import (
-    AsJson,
-    Centre,
-    Classes,
-    Count,
-    Label,
-    Plane,
-    PseudonymKey,
-    Size,
-    Spacing,
-    Strict,
-    SubjectPattern,
-    Threshold,
-    Volume,
-    Where,
-    Workers,
-    given,
-)
+from headscope.cli.options import given
 from headscope.cli.show import conclude, show, show_estimate, show_json
 from headscope.errors import InputError, RunError
 
@@ -64,19 +48,19 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the experiment (headscope-experiment).")
     ] = None,
-    label: Label = None,
-    classes: Classes = None,
-    threshold: Threshold = None,
-    where: Where = None,
-    plane: Plane = None,
-    count: Count = None,
-    size: Size = None,
-    centre: Centre = None,
-    spacing_mm: Spacing = None,
-    subject_pattern: SubjectPattern = None,
-    volume: Volume = None,
-    strict: Strict = None,
-    pseudonym_key: PseudonymKey = None,
+    label: opt.Label = None,
+    classes: opt.Classes = None,
+    threshold: opt.Threshold = None,
+    where: opt.Where = None,
+    plane: opt.Plane = None,
+    count: opt.Count = None,
+    size: opt.Size = None,
+    centre: opt.Centre = None,
+    spacing_mm: opt.Spacing = None,
+    subject_pattern: opt.SubjectPattern = None,
+    volume: opt.Volume = None,
+    strict: opt.Strict = None,
+    pseudonym_key: opt.PseudonymKey = None,
     architectures: Annotated[
         str | None,
         typer.Option(help="Networks, by comma: resnet101,timm/NAME (tf_efficientnet_lite0)."),
@@ -103,7 +87,7 @@ def run(
     learning_rate: Annotated[float | None, typer.Option(help="Initial rate (0.001).")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Slices per batch (32).")] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu or cuda.")] = None,
-    workers: Workers = None,
+    workers: opt.Workers = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any other setting, as key=value.")
     ] = None,
@@ -152,7 +136,7 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A finished run: EXPERIMENT/runs/NAME.")],
     scans: Annotated[list[Path], typer.Argument(metavar="SCAN...", help="Scans, DICOM folders.")],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    as_json: AsJson = False,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Slice new scans as a run did, and print its network's prediction for each slice and scan.
 
