@@ -137,10 +137,10 @@ def _separation(runs: Sequence[Run], features: Mapping[str, FeatureAnalysis]) ->
             alike = Cell(icc.get((of, "subject")), run=run.name, quantity=f"{prefix}.icc")
             spread = cells_of(result, SPREAD, run.name, prefix)
             rows.append([named(run), space, *spread, *ratios, alike])
-        for row in analysis.wrong.itertuples(index=False):
-            key = f"wrong.{row.subject_id}.{row.label}"
-            counts = cells_of(row._asdict(), ("wrong", "total"), run.name, key)
-            wrong.append([named(run), str(row.subject_id), str(row.label), *counts])
+        for row in analysis.wrong.to_dict("records"):
+            key = f"wrong.{row['subject_id']}.{row['label']}"
+            counts = cells_of(row, ("wrong", "total"), run.name, key)
+            wrong.append([named(run), str(row["subject_id"]), str(row["label"]), *counts])
     caption = (
         "Test slices in the space of the logits and in that of the features. Scatter is mean "
         "squared distance; overlap is the area that two classes share along their discriminant, "
