@@ -138,9 +138,9 @@ def _separation(runs: Sequence[Run], features: Mapping[str, FeatureAnalysis]) ->
             spread = cells_of(result, SPREAD, run.name, prefix)
             rows.append([named(run), space, *spread, *ratios, alike])
         for row in analysis.wrong.to_dict("records"):
-            subject, label = str(row["subject_id"]), str(row["label"])
-            counts = cells_of(row, ("wrong", "total"), run.name, f"wrong.{subject}.{label}")
-            wrong.append([named(run), subject, label, *counts])
+            key = f"wrong.{row['subject_id']}.{row['label']}"
+            counts = cells_of(row, ("wrong", "total"), run.name, key)
+            wrong.append([named(run), str(row["subject_id"]), str(row["label"]), *counts])
     caption = (
         "Test slices in the space of the logits and in that of the features. Scatter is mean "
         "squared distance; overlap is the area that two classes share along their discriminant, "
