@@ -26,9 +26,11 @@ from headscope.errors import InputError
 from headscope.figures import plot_history
 from headscope.files import write_json
 from headscope.record import Run, read_experiment, write_failures
-from headscope.reporting import save_figure, write_report
+from headscope.reporting import render, save_figure, write_report
+from headscope.reporting.blocks import ABOVE, Chapter, TableBlock, Text, letter_of, refer
 from headscope.reporting.numbers import number
 from headscope.reporting.verdict import _claimed
+from headscope.tables import Table
 from headscope.text import probability, significant
 from tests.support.synthetic import write_experiment, write_synthetic_run
 
@@ -735,3 +737,35 @@ def test_a_browser_shows_the_page_whole(experiment, width):
     assert overflow <= 0
     assert len(sizes) > 9
     assert all(min(size) > 0 for size in sizes)
+
+
+def test_figures_and_tables_are_numbered_as_they_stand_and_links_name_them(experiment):
+    text = (experiment / "report.html").read_text(encoding="utf-8")
+    ids = re.findall(r' id="((?:figure|table)-[\w-]+)"', text)
+    assert len(ids) == len(set(ids)) > 20
+    for kind in ("Figure", "Table"):
+        labels = re.findall(rf"<b>{kind} (\d+)([a-z]*)\.</b>", text)
+        first = list(dict.fromkeys(int(n) for n, _ in labels))
+        assert first == list(range(1, len(first) + 1))
+        for count in first:
+            letters = [letter for n, letter in labels if int(n) == count]
+            assert letters == ([""] if len(letters) == 1 else list("abcdefgh"[: len(letters)]))
+    links = re.findall(r'<a href="#((?:figure|table)-[\w-]+)">(.*?)</a>', text)
+    assert {"figure-weights", "table-results", "figure-logits"} <= {name for name, _ in links}
+    for name, shown in links:
+        place = text.index(f' id="{name}"')
+        assert re.search(r"<b>((?:Figure|Table) \d+)", text[place:])[1] == shown
+
+
+def test_a_cell_above_reaches_down_and_a_letter_follows_z():
+    table = Table("t", ("Split", "Subset"), [["a", "x"], [ABOVE, "y"], ["b", "z"]])
+    first, second, third = TableBlock("t", table).body
+    assert [cell.rows for cell in first] == [2, 1] and len(second) == 1
+    assert "last" in third[0].style and "last" not in first[0].style
+    assert [letter_of(k) for k in (0, 25, 26, 52)] == ["a", "z", "aa", "ba"]
+
+
+def test_a_reference_to_what_is_not_on_the_page_is_an_error():
+    chapters = [Chapter("c", "C", [Text(refer("table-nowhere"))])]
+    with pytest.raises(KeyError, match="table-nowhere"):
+        render.render_page(render.Page("n", "k", "t", "l", [], chapters, "f"))
