@@ -276,7 +276,7 @@ def test_features_of_a_run_are_analysed_beside_its_head(tmp_path):
     [
         (["--pairs", "0:1"], "--pairs takes class rows as in 0-1,3-7, not '0:1'"),
         (["--pairs", ","], "names no pair"),
-        (["--pairs", "0-9"], "rows of 0 to 2"),
+        (["--pairs", "0-9"], "names no two of 3 classes, 0 to 2"),
         (["--classes", "NC,AD"], "2 class names were given for 3 rows"),
         (["--initial", "nowhere.pth"], "nowhere.pth does not exist"),
     ],
