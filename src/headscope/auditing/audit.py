@@ -50,6 +50,7 @@ from headscope.slicing.spec import SliceSpec
 from headscope.slicing.store import SliceSet, open_slices
 from headscope.slicing.write import write_slices
 from headscope.splits.assign import SUBSETS
+from headscope.threads import one_blas_thread
 
 SIZE: Final = 96  # pixels; what the comparison in detail wants
 MOST_SHOWN: Final = 200  # pairs that keep their pictures
@@ -152,6 +153,7 @@ def with_pictures(result: Audit, pixels: NDArray[np.uint8]) -> Audit:
     return replace(result, pairs=pairs)
 
 
+@one_blas_thread
 def audit_slices(
     slices: SliceSet,
     path: str,

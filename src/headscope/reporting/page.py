@@ -38,6 +38,7 @@ from headscope.reporting.chapters.results import results_chapter
 from headscope.reporting.chapters.weights import weights_chapter
 from headscope.reporting.render import Page, render_page
 from headscope.reporting.verdict import verdict
+from headscope.threads import one_blas_thread
 
 LEDE: Final = (
     "Networks trained on MRI slices, side by side: what they reach on subjects they have never "
@@ -51,6 +52,7 @@ SIMULATED: Final = Markup(
 )
 
 
+@one_blas_thread
 def write_report(experiment: Path | str) -> Path:
     """Write an experiment's tables, figures and page; return the path of `report.html`.
 

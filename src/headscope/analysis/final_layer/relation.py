@@ -19,6 +19,7 @@ from headscope.analysis.permute import permute_labels
 from headscope.analysis.retrain import HeadRecipe, head_recipe, train_heads, trains_again
 from headscope.analysis.units import Samples, read_samples
 from headscope.record import Run
+from headscope.threads import one_blas_thread
 
 ALPHA = 0.05  # over all pairs of a head
 MOST_HEADS, FEWEST_HEADS = 99, 39
@@ -75,6 +76,7 @@ def no_reference(reason: str) -> LearnedNull:
     return LearnedNull(np.empty((0, 0, 0)), reason)
 
 
+@one_blas_thread
 def learned_null(run: Run) -> LearnedNull:
     """Retrain a frozen run's head on labels permuted by subject, up to 99 times.
 

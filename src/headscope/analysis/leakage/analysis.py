@@ -27,6 +27,7 @@ from headscope.errors import InputError
 from headscope.files import encode_nan
 from headscope.record import Run
 from headscope.tables import Shown, Table
+from headscope.threads import one_blas_thread
 
 PERMUTATIONS = 200
 SPLITS = ("subject", "slice")
@@ -64,6 +65,7 @@ class Leakage(Shown):
         return [Table("Leakage", ("check", "outcome", "finding"), rows, self.notes)]
 
 
+@one_blas_thread
 def analyse_leakage(
     runs: Sequence[Run], *, permutations: int = PERMUTATIONS, audit: Audit | None = None
 ) -> Leakage:

@@ -17,6 +17,7 @@ from headscope.metrics import Drawn, way_of
 from headscope.record import Run
 from headscope.tables import Cell, Column, Shown, Table
 from headscope.text import p_value, signed_points
+from headscope.threads import one_blas_thread
 
 SCORES = {
     "subject_accuracy": "Subject accuracy",
@@ -114,6 +115,7 @@ class Comparisons(Shown):
         return pd.DataFrame(rows)
 
 
+@one_blas_thread
 def compare_runs(runs: Iterable[Run]) -> Comparisons:
     """Compare every two settings on the subjects on which both were tested.
 
