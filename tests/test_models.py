@@ -221,6 +221,7 @@ def test_a_layer_whose_output_is_changed_afterwards_is_no_classifier(monkeypatch
 
 
 def test_a_1x1_convolution_becomes_average_and_linear_layer(tmp_path):
+    torch.manual_seed(0)
     donor = find_architecture("squeezenet1_1").build()
     save_file(donor.state_dict(), tmp_path / "w.safetensors")  # with its 1000-class convolution
     network = build_network(

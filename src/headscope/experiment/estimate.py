@@ -121,11 +121,10 @@ def _slices(config: Config, cohort: Cohort) -> tuple[int, float]:
 
     Each scan is assumed to give as many as the first, and to take as long.
     """
-    path, count = cohort.root / cohort.scans["path"].iloc[0], config.count
-    plane = cohort.scans["plane"].iloc[0] if "plane" in cohort.scans else config.plane
+    file, count = cohort.files[0], config.count
     start = time.perf_counter()
     with suppress(ScanError):  # the run reports it
-        count = len(take_file(path, plane, config.slice_spec)[0])
+        count = len(take_file(file, file.plane or config.plane, config.slice_spec)[0])
     seconds = time.perf_counter() - start
     return count * len(cohort.scans), seconds * len(cohort.scans)
 
