@@ -27,6 +27,20 @@ def test_links_of_a_document_lead_to_files(path):
         assert (path.parent / link).exists(), link
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *sorted(DOCS.glob("*.md")),
+        *(DOCS.parent / name for name in ("README.md", "CONTRIBUTING.md")),
+    ],
+    ids=lambda path: path.name,
+)
+def test_modules_that_a_document_names_are_there(path):
+    roots = DOCS.parent, DOCS.parent / "src" / "headscope"
+    for name in re.findall(r"`([\w./-]+/[\w-]+\.py)`", path.read_text("utf-8")):
+        assert any((root / name).is_file() for root in roots), name
+
+
 def test_every_setting_of_a_training_is_told():
     text = (DOCS / "models.md").read_text("utf-8")
     assert [each.name for each in fields(Recipe) if f"`{each.name}`" not in text] == []
