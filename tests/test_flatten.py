@@ -411,7 +411,7 @@ def test_the_page_of_features_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     known = {}
     exec("\n".join(lines), known)
-    assert known["found"].reference == known["runs"]["frozen"].name
+    assert known["analysis"].reference == known["runs"]["frozen"].name
 
 
 @pytest.mark.parametrize(
