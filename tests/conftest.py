@@ -25,6 +25,19 @@ def real_data() -> Path:
     return _real_data()
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Keep figures from being saved, which takes most of a report's time, where words are read."""
+
+    def save(figure, stem):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        path = stem.with_name(f"{stem.name}.svg")
+        path.write_text("<svg/>")
+        return path
+
+    monkeypatch.setattr("headscope.reporting.pictures.save_figure", save)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     folder = _real_data()
     if folder.is_dir():

@@ -55,19 +55,6 @@ def frozen(data, out, **changes):
     return run(settings(data, out, **(usual | changes)))
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Keep figures from being saved, which takes most of a report's time."""
-
-    def save(figure, stem):
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        path = stem.with_name(f"{stem.name}.svg")
-        path.write_text("<svg/>")
-        return path
-
-    monkeypatch.setattr("headscope.reporting.pictures.save_figure", save)
-
-
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clean")

@@ -67,19 +67,6 @@ def experiment(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Keep figures from being saved, which takes most of a report's time, where words are read."""
-
-    def save(figure, stem):
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        path = stem.with_name(f"{stem.name}.svg")
-        path.write_text("<svg/>")
-        return path
-
-    monkeypatch.setattr("headscope.reporting.pictures.save_figure", save)
-
-
 @pytest.fixture(scope="module")
 def page(experiment):
     return Page((experiment / "report.html").read_text(encoding="utf-8"))
@@ -402,7 +389,6 @@ def test_several_classes_are_not_told_that_training_forces_their_correlation(tmp
     assert "along the falling diagonal" not in words and "the sum of all rows is conserved" in words
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.usefixtures("undrawn")
 def test_a_verdict_counts_many_rivals(tmp_path):
     for k in range(5):
