@@ -18,7 +18,7 @@ from headscope.analysis.representation.location import (
     linear_probe,
     shuffle_test,
 )
-from headscope.analysis.representation.readout import make_tail, read_tail
+from headscope.analysis.representation.recorded_tail import make_tail, read_tail
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.models.classifier import tap

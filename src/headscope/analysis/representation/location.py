@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from headscope.analysis.arrays import check_ids, check_labels, check_pair
 from headscope.analysis.probes import ridge_by_gram
 from headscope.analysis.representation.discriminant import subject_folds
-from headscope.analysis.representation.readout import Tail, read_tail
+from headscope.analysis.representation.recorded_tail import Tail, read_tail
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.record import Run
