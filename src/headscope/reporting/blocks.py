@@ -162,11 +162,17 @@ Block = Text | TableBlock | FigureBlock | Fold | Box
 
 @dataclass(frozen=True)
 class Chapter:
-    """A section of the page: key, title, and its blocks in their order."""
+    """A section of the page: key, title, and its blocks in their order.
+
+    One with a `result` is evidence: it is folded, and its summary says that result. `short` is
+    its name in the bar at the top.
+    """
 
     key: str
     title: str
     blocks: Sequence[Block]
+    result: Sentence = ""
+    short: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from markupsafe import Markup
 
 from headscope.analysis import (
     analyse_head,
@@ -20,6 +19,7 @@ from headscope.audit_record import read_audit
 from headscope.console import track
 from headscope.files import write_table, write_text
 from headscope.record import read_experiment, read_failures
+from headscope.reporting.answer import answer
 from headscope.reporting.cautions import cautions
 from headscope.reporting.chapters.audit import audit_chapter
 from headscope.reporting.chapters.calibration import calibration_chapter
@@ -44,11 +44,6 @@ LEDE: Final = (
     "Networks trained on MRI slices, side by side: what they reach on subjects they have never "
     "seen, where they put each slice, and which part of the pattern in their last weights is a "
     "finding at all."
-)
-SIMULATED: Final = Markup(
-    "<b>The cohort is simulated.</b> Its scans were made by a computer from a template brain, with "
-    "an atrophy put in on purpose. The numbers show how the tool works; they say nothing about "
-    "subjects or disease."
 )
 
 
@@ -113,12 +108,12 @@ def write_report(experiment: Path | str) -> Path:
     count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
     page = Page(
         name=experiment.resolve().name,
-        kicker="headscope report",
+        kicker=f"headscope report · {count}",
         title="What the final layer learned, and what its accuracy is worth",
         lede=LEDE,
-        banner=SIMULATED if any(run.settings.get("simulated") for run in runs) else "",
         verdict=[*verdict(results, compared, leakage.gaps), *cautions(audit, runs)],
         chapters=[*chapters, settings_chapter(runs, environment, chapters), cite_chapter()],
+        answer=answer(results, leakage.gaps, audit, failures),
         footer=f"Made by headscope{version} from the record of {count}. This page needs no network "
         "and no other file.",
     )

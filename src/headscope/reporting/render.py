@@ -8,6 +8,7 @@ from typing import Final
 
 import jinja2
 
+from headscope.reporting.answer import Answer
 from headscope.reporting.blocks import Chapter, Sentence, label_blocks
 
 HERE: Final = Path(__file__).parent
@@ -16,7 +17,10 @@ REFERENCE: Final = re.compile(r'(<a href="#((?:figure|table)-[\w-]+)">)(?=</a>)'
 
 @dataclass(frozen=True)
 class Page:
-    """A page: what stands above its chapters, the chapters, and its last line."""
+    """A page: what stands above its chapters, the chapters, and its last line.
+
+    A report has an `answer` in place of title, lede and verdict.
+    """
 
     name: str
     kicker: str
@@ -26,6 +30,7 @@ class Page:
     chapters: Sequence[Chapter]
     footer: str
     banner: Sentence = ""
+    answer: Answer | None = None
 
 
 def render_page(page: Page) -> str:
