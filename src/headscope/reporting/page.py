@@ -34,7 +34,7 @@ from headscope.reporting.chapters.method import (
     read_environment,
     settings_chapter,
 )
-from headscope.reporting.chapters.results import results_chapter
+from headscope.reporting.chapters.results import results_chapter, scores_chapter
 from headscope.reporting.chapters.weights import weights_chapter
 from headscope.reporting.render import Page, render_page
 from headscope.reporting.verdict import verdict
@@ -87,8 +87,9 @@ def write_report(experiment: Path | str) -> Path:
     figures = experiment / "figures"
     failures = read_failures(experiment)
     makers = (
+        lambda: results_chapter(table, results, failures),
+        lambda: scores_chapter(results, compared, figures),
         lambda: cohort_chapter(runs, slices.with_name("slices.json")),
-        lambda: results_chapter(table, results, failures, compared, figures),
         lambda: audit_chapter(audit, pixels),
         lambda: leakage_chapter(leakage, figures),
         lambda: logits_chapter(runs, heads, figures),

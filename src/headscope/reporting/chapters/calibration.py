@@ -8,7 +8,7 @@ from headscope.figures.reliability import plot_reliability
 from headscope.metrics.scores import BINS
 from headscope.record import Run
 from headscope.reporting.blocks import Block, Chapter, FigureBlock, Fold, TableBlock, Text, cells_of
-from headscope.reporting.chapters.runs import named
+from headscope.reporting.chapters.runs import named, spread
 from headscope.reporting.numbers import CONFIDENCE
 from headscope.reporting.pictures import draw
 from headscope.tables import Cell, Column, Table
@@ -39,7 +39,12 @@ def calibration_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
         Fold("Reliability, run by run", diagrams),
     ]
     title = "Calibration and thresholds" if points else "Calibration"
-    return Chapter("calibration", title, blocks)
+    temperatures = [result.temperature for result in results.values()]
+    sure = "too sure" if all(T > 1 for T in temperatures) else "not all too sure"
+    if all(T < 1 for T in temperatures):
+        sure = "too unsure"
+    result_line = f"{sure}: T = {spread(temperatures, 'significant')}"
+    return Chapter("calibration", title, blocks, result_line)
 
 
 def _diagram(run: Run, calibration: Calibration, figures: Path) -> FigureBlock:

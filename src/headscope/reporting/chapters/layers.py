@@ -26,7 +26,7 @@ from headscope.reporting.blocks import (
     Text,
     cells_of,
 )
-from headscope.reporting.chapters.runs import first_of, named, network_figures, twin
+from headscope.reporting.chapters.runs import first_of, named, network_figures, spread, twin
 from headscope.reporting.pictures import draw
 from headscope.tables import Cell, Column, Table
 
@@ -95,7 +95,9 @@ def flattening_chapter(
     for run in first_of(mapped):
         blocks += _surest_slice(run, pixels, figures)
     blocks.append(Text(*dict.fromkeys(notes), style="list"))
-    return Chapter("flattening", "What flattening loses", blocks)
+    drops = [100 * results[run.name].shuffles[0].drop for run in mapped]
+    result = f"shuffling positions costs {spread(drops, 'points')} points of slice accuracy"
+    return Chapter("flattening", "What flattening loses", blocks, result)
 
 
 def _shuffles(runs: Sequence[Run], results: Mapping[str, FlattenAnalysis]) -> TableBlock:
@@ -183,7 +185,11 @@ def collapse_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
     )
     table = Table(caption, ("Run", "Slices", *COLLAPSE.values()), rows)
     fold = Fold("Collapse in numbers", [TableBlock("collapse", table)])
-    return Chapter("collapse", "Neural collapse", [Text(meaning), *drawn, fold])
+    within = {name: [results[run.name][name].nc1 for run in runs] for name in SUBSETS}
+    result = "NC1 " + ", ".join(
+        f"{spread(values, 'significant')} in {SUBSETS[name]}" for name, values in within.items()
+    )
+    return Chapter("collapse", "Neural collapse", [Text(meaning), *drawn, fold], result)
 
 
 def layers_chapter(runs: Sequence[Run], figures: Path) -> Chapter | None:
@@ -229,4 +235,6 @@ def layers_chapter(runs: Sequence[Run], figures: Path) -> Chapter | None:
     )
     table = Table(caption, ("Run", "Stage", *STAGE.values()), rows)
     fold = Fold("The stages in numbers", [TableBlock("stages", table)])
-    return Chapter("layers", "Layer by layer", [Text(meaning), *drawn, fold])
+    likeness = [stage.cka for run in staged for stage in results[run.name].stages]
+    result = f"likeness to the frozen network {spread(likeness, 'fraction')} (CKA)"
+    return Chapter("layers", "Layer by layer", [Text(meaning), *drawn, fold], result)

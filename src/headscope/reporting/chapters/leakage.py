@@ -62,7 +62,9 @@ def leakage_chapter(leakage: Leakage, figures: Path) -> Chapter:
     if leakage.reidentification:
         blocks.append(Fold("The probes in numbers", [_identity_table(leakage.reidentification)]))
     blocks.append(Text(*leakage.notes))
-    return Chapter("leakage", "What the split is worth", blocks)
+    serious = sum(finding.level == "serious" for finding in leakage.findings)
+    result = f"{serious} of {len(leakage.findings)} checks serious"
+    return Chapter("leakage", "What the split is worth", blocks, result)
 
 
 def _gaps(gaps: Sequence[Gap], figures: Path) -> FigureBlock:

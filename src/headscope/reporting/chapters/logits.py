@@ -21,7 +21,7 @@ from headscope.reporting.blocks import (
     cells_of,
     letter_of,
 )
-from headscope.reporting.chapters.runs import group_by, named, twin
+from headscope.reporting.chapters.runs import group_by, named, spread, twin
 from headscope.reporting.numbers import number, say
 from headscope.reporting.pictures import logits_picture, pair_suffix
 from headscope.tables import Cell, Column, Table
@@ -71,7 +71,9 @@ def logits_chapter(
         if others:
             drawn.append(Fold(f"The other {len(others)} pairs of classes, {network}", others))
     blocks: list[Block] = [Text(meaning), Box("scatters", drawn), *_separation(runs, features)]
-    return Chapter("logits", "Logits of the slices", blocks)
+    overlaps = [analysis.logits.overlap for analysis in features.values()]
+    result = f"classes overlap by {spread(overlaps, 'fraction')} of their area"
+    return Chapter("separation", "Logits and features in numbers", blocks, result)
 
 
 def _features(runs: Sequence[Run]) -> dict[str, FeatureAnalysis]:

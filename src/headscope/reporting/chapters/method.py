@@ -19,6 +19,7 @@ from headscope.reporting.blocks import (
     label_blocks,
     refer,
 )
+from headscope.reporting.chapters.runs import spread
 from headscope.reporting.numbers import CONFIDENCE, say
 from headscope.reporting.pictures import history_picture
 from headscope.tables import Cell, Table
@@ -51,7 +52,12 @@ def curves_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
         )
         for run in runs
     ]
-    return Chapter("curves", "Training curves", [Text(meaning), Box("curves", curves)])
+    ends = (
+        f"{name} {spread([run.score(subset, 'slice_accuracy') for run in runs], 'percent')}%"
+        for subset, name in (("train", "training"), ("val", "validation"))
+    )
+    result = f"slice accuracy: {', '.join(ends)}"
+    return Chapter("curves", "Training curves", [Text(meaning), Box("curves", curves)], result)
 
 
 def freeze_chapter(runs: Sequence[Run]) -> Chapter:
@@ -72,7 +78,9 @@ def freeze_chapter(runs: Sequence[Run]) -> Chapter:
         columns = "Run", "Before", "After", "Covers", "Outcome"
         table = Table(caption, columns, list(map(_certificate, frozen)))
         blocks = [Text(meaning), TableBlock("freeze", table)]
-    return Chapter("freeze", "Freeze certificate", blocks)
+    same = sum(bool(run.metrics["freeze_certificate"]["identical"]) for run in frozen)
+    result = f"{same} of {len(frozen)} identical, to the bit" if frozen else "nothing was frozen"
+    return Chapter("freeze", "Freeze certificate", blocks, result)
 
 
 def _certificate(run: Run) -> list[object]:
@@ -118,7 +126,9 @@ def settings_chapter(
     ]
     if environment:
         blocks.append(_facts("Versions and machine", environment))
-    return Chapter("settings", "Method and settings", blocks)
+    epochs = sorted({run.epochs for run in runs})
+    result = f"{len(runs)} run{'s' if len(runs) > 1 else ''}, epochs {', '.join(map(str, epochs))}"
+    return Chapter("settings", "Method and settings", blocks, result)
 
 
 def _facts(summary: str, facts: Mapping[str, Any]) -> Fold:
@@ -158,4 +168,4 @@ def cite_chapter() -> Chapter:
             "Name headscope with its version, and report scores over subjects with their intervals."
         ),
     ]
-    return Chapter("cite", "How to cite", blocks)
+    return Chapter("cite", "How to cite", blocks, "Khagi and Kwon 2022, and headscope")

@@ -84,8 +84,6 @@ def results_chapter(
     table: pd.DataFrame,
     results: Sequence[SettingResult],
     failures: Mapping[str, str],
-    compared: Comparisons,
-    figures: Path,
 ) -> Chapter:
     """Show what each setting reached: `table` is that of `settings_table`, with its markers."""
     runs = [run for result in results for run in result.runs]
@@ -96,12 +94,26 @@ def results_chapter(
         _settings_table(table),
         Text(say(MEANING, aggregate), style="notes"),
         *_failures(failures),
+    ]
+    return Chapter("results", "Table 2. Accuracies", blocks, short="Table 2")
+
+
+def scores_chapter(
+    results: Sequence[SettingResult], compared: Comparisons, figures: Path
+) -> Chapter:
+    """Show each run by itself, its further scores, its classes, and settings side by side."""
+    runs = [run for result in results for run in result.runs]
+    apart = sum(row.distinguishable for row in compared.rows)
+    result = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    if compared.rows:
+        result += f"; {apart or 'none'} of {len(compared.rows)} pairs of settings told apart"
+    blocks = [
+        *_comparisons(compared),
         *_single_runs(results),
         _further_scores(runs),
         *class_blocks(runs, figures),
-        *_comparisons(compared),
     ]
-    return Chapter("results", "Results", blocks)
+    return Chapter("scores", "Scores, classes and comparisons", blocks, result)
 
 
 def _settings_table(table: pd.DataFrame) -> TableBlock:

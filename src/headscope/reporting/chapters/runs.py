@@ -1,6 +1,7 @@
 """Which runs a figure or a row is of, and how they are named."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from headscope.record import Run
 from headscope.reporting.blocks import FigureBlock
 from headscope.reporting.pictures import draw
 from headscope.tables import Cell
+from headscope.text import FORMATS, MISSING
 
 T = TypeVar("T")
 
@@ -48,6 +50,15 @@ def network_figures(
         picture = draw(plot(network, group), stem, f"{alt}; {network}.")
         blocks.append(FigureBlock(key, picture, f"{network}: {caption}"))
     return blocks
+
+
+def spread(values: Iterable[float], form: str) -> str:
+    """Return the least and the largest of some values, as 'T = 1.2 to 4.4', for a summary."""
+    numbers = [value for value in values if not isnan(value)]
+    if not numbers:
+        return MISSING
+    ends = dict.fromkeys(FORMATS[form](value) for value in (min(numbers), max(numbers)))
+    return " to ".join(ends)
 
 
 def named(run: Run) -> Cell:

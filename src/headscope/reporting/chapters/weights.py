@@ -12,6 +12,7 @@ from headscope.analysis.final_layer.pairs import MATERIAL
 from headscope.record import Run
 from headscope.reporting.blocks import Block, Box, Chapter, FigureBlock, Fold, TableBlock, Text
 from headscope.reporting.chapters.rows import row_blocks
+from headscope.reporting.chapters.runs import spread
 from headscope.reporting.forced import forced
 from headscope.reporting.numbers import CONFIDENCE, number, numbers, say
 from headscope.reporting.pictures import pair_suffix, weights_picture
@@ -65,7 +66,13 @@ def weights_chapter(
         *(_run_box(run, heads[run.name], figures) for run in runs),
         *row_blocks(runs, heads, figures),
     ]
-    return Chapter("weights", "Weights of the final layer", blocks)
+    pairs = [heads[run.name].pairs[0] for run in runs]
+    departing = sum(any(pair.departs for pair in heads[run.name].pairs) for run in runs)
+    result = (
+        f"r {spread([pair.r for pair in pairs], 'correlation')}; {departing or 'none'} of "
+        f"{len(runs)} heads departs from what training forces"
+    )
+    return Chapter("rows", "The final layer in numbers", blocks, result)
 
 
 def _judgement(head: HeadAnalysis) -> list[Markup]:
