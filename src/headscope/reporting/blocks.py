@@ -1,5 +1,6 @@
 """What the page is made of: text, tables, figures, folds and boxes, in chapters."""
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -157,7 +158,52 @@ class Box:
     kind: ClassVar[str] = "box"
 
 
-Block = Text | TableBlock | FigureBlock | Fold | Box
+@dataclass(frozen=True)
+class Panel:
+    """A panel of a run: heading, line below it, a still picture as data URI, text in its place."""
+
+    run: str
+    heading: str
+    below: Markup
+    still: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Multiples:
+    """Panels by network, all of one kind ('logits' or 'weights'), as one numbered figure."""
+
+    key: str
+    rows: Sequence[tuple[str, Sequence[Panel]]]
+    caption: str
+    kind: ClassVar[str] = "multiples"
+
+
+@dataclass(frozen=True)
+class MatrixCell:
+    """A subject under a run: the share of its test slices that are predicted wrongly."""
+
+    subject: str
+    column: int
+    share: float
+    words: str
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Subjects in columns, hardest first, runs in rows."""
+
+    subjects: Sequence[str]
+    rows: Sequence[tuple[str, str, Sequence[MatrixCell]]]
+    kind: ClassVar[str] = "matrix"
+
+    @property
+    def names(self) -> str:
+        """The subjects as JSON, for the script."""
+        return json.dumps(list(self.subjects))
+
+
+Block = Text | TableBlock | FigureBlock | Multiples | Matrix | Fold | Box
 
 
 @dataclass(frozen=True)
@@ -209,8 +255,8 @@ def label_blocks(chapters: Iterable[Chapter]) -> tuple[dict[int, Label], dict[st
     groups: dict[tuple[str, str], list[Block]] = {}
     for chapter in chapters:
         for block in _walk(chapter.blocks):
-            if isinstance(block, TableBlock | FigureBlock) and block.key:
-                groups.setdefault((block.kind, block.key), []).append(block)
+            if isinstance(block, TableBlock | FigureBlock | Multiples) and block.key:
+                groups.setdefault((_counted(block), block.key), []).append(block)
     labels, references, counts = {}, {}, {"figure": 0, "table": 0}
     for (kind, key), blocks in groups.items():
         counts[kind] += 1
@@ -259,6 +305,10 @@ def _holds_words(cell: Cell) -> bool:
     """Whether a cell is text; numbers that are set already are none."""
     numeric = (Markup('<span class="num"'), MISSING)
     return isinstance(cell.value, str) and cell is not ABOVE and not cell.value.startswith(numeric)
+
+
+def _counted(block: Block) -> str:
+    return "table" if isinstance(block, TableBlock) else "figure"
 
 
 def _walk(blocks: Iterable[Block]) -> Iterator[Block]:

@@ -20,6 +20,7 @@ from headscope.console import track
 from headscope.files import write_table, write_text
 from headscope.record import read_experiment, read_failures
 from headscope.reporting.answer import answer
+from headscope.reporting.blocks import Chapter
 from headscope.reporting.cautions import cautions
 from headscope.reporting.chapters.audit import audit_chapter
 from headscope.reporting.chapters.calibration import calibration_chapter
@@ -35,8 +36,11 @@ from headscope.reporting.chapters.method import (
     settings_chapter,
 )
 from headscope.reporting.chapters.results import results_chapter, scores_chapter
+from headscope.reporting.chapters.subjects import subjects_chapter
 from headscope.reporting.chapters.weights import weights_chapter
+from headscope.reporting.data import PageData, Thumbnails, page_data
 from headscope.reporting.render import Page, render_page
+from headscope.reporting.scatters import logit_panels, weight_panels
 from headscope.reporting.verdict import verdict
 from headscope.threads import one_blas_thread
 
@@ -48,8 +52,16 @@ LEDE: Final = (
 
 
 @one_blas_thread
-def write_report(experiment: Path | str) -> Path:
+def write_report(experiment: Path | str, thumbnails: Thumbnails | None = None) -> Path:
     """Write an experiment's tables, figures and page; return the path of `report.html`.
+
+    Parameters
+    ----------
+    experiment
+        Its folder.
+    thumbnails
+        Which test slices the page holds as 64-pixel pictures: "test", "errors" or "none". By
+        default all of the test, and none where subjects have pseudonyms.
 
     Raises
     ------
@@ -83,11 +95,19 @@ def write_report(experiment: Path | str) -> Path:
     leakage = stored_leakage(experiment)
     slices = experiment / "slices" / "slices.npy"  # (N, H, W), unless deleted to save room
     pixels = np.load(slices, mmap_mode="r", allow_pickle=False) if slices.is_file() else None
+    if thumbnails is None:
+        hidden = any(run.settings.get("pseudonymised") for run in runs)
+        thumbnails = "none" if hidden else "test"
     # 4. the chapters, and the figures in them
     figures = experiment / "figures"
     failures = read_failures(experiment)
     makers = (
         lambda: results_chapter(table, results, failures),
+        lambda: subjects_chapter(runs),
+        lambda: Chapter("fig2", "Logits of the test slices", [logit_panels(runs)], short="Fig. 2"),
+        lambda: Chapter(
+            "fig3", "Weights of the final layer", [weight_panels(runs, heads)], short="Fig. 3"
+        ),
         lambda: scores_chapter(results, compared, figures),
         lambda: cohort_chapter(runs, slices.with_name("slices.json")),
         lambda: audit_chapter(audit, pixels),
@@ -103,6 +123,7 @@ def write_report(experiment: Path | str) -> Path:
     )
     drawn = (make() for make in track(makers, "Drawing figures", total=len(makers)))
     chapters = [chapter for chapter in drawn if chapter is not None]
+    data = page_data(runs, heads, pixels, thumbnails)
     environment = read_environment(experiment / "environment.json")
     # 5. the page
     version = f" {environment['headscope']}" if "headscope" in environment else ""
@@ -115,8 +136,20 @@ def write_report(experiment: Path | str) -> Path:
         verdict=[*verdict(results, compared, leakage.gaps), *cautions(audit, runs)],
         chapters=[*chapters, settings_chapter(runs, environment, chapters), cite_chapter()],
         answer=answer(results, leakage.gaps, audit, failures),
+        data=data.values,
         footer=f"Made by headscope{version} from the record of {count}. This page needs no network "
-        "and no other file.",
+        f"and no other file. {_shown(data)}",
     )
     write_text(experiment / "report.html", render_page(page))
     return experiment / "report.html"
+
+
+def _shown(data: PageData) -> str:
+    """Say how many slices of how many subjects the page holds."""
+    if not data.thumbnails:
+        return "It holds no slice as a picture."
+    subjects = f" of {data.subjects} subjects" if data.subjects else ""
+    return (
+        f"It holds {data.thumbnails} test slices{subjects} as small pictures: share it as you "
+        "would share scans (--thumbnails none leaves them out)."
+    )
