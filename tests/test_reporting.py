@@ -145,6 +145,10 @@ def test_no_number_of_the_weights_is_left_unchecked(experiment, page):
     run = read_experiment(experiment)[0]
     checked = set(recomputed(run))
     shown = {each["data-quantity"] for each in page.numbers if "data-pair" in each}
+    shown = {quantity.removeprefix("fig3.") for quantity in shown}
+    pair = analyse_head(run).pairs[0]
+    for name in ("r", "r_null", "displacement_ratio"):
+        assert page.find(run.name, f"fig3.{name}") == [repr(getattr(pair, name))]
     assert shown - {"abs_residual"} - checked == {"logits.slice_accuracy", "logits.slices"}
 
 
@@ -253,7 +257,8 @@ def words_of(page_path, section):
     """The words of a section of the page, without the tags."""
     text = page_path.read_text(encoding="utf-8")
     start = text.index(f'id="{section}"')
-    end = text.find("<section", start)
+    ends = [text.find(mark, start) for mark in ("<section", '<details class="chapter"')]
+    end = min((end for end in ends if end > 0), default=len(text))
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", text[start:end]))
 
 
@@ -288,7 +293,9 @@ def test_a_verdict_tells_rivals_apart_only_where_the_subjects_do(tmp_path, signa
 def test_failed_runs_are_named_beside_the_table(tmp_path):
     write_synthetic_run(tmp_path, width=8, epochs=1)
     write_failures(tmp_path, {"vgg19-frozen": "The weights <are> missing."})
-    words = words_of(write_report(tmp_path), "results")
+    path = write_report(tmp_path)
+    words = words_of(path, "results")
+    assert "1 of 2 runs failed" in words_of(path, "top")
     assert "1 of the planned runs failed" in words
     assert "vgg19-frozen: The weights &lt;are&gt; missing." in words
 
@@ -362,6 +369,7 @@ def test_the_page_says_what_makes_a_subject_and_what_lies_between_seeds(tmp_path
     assert "of scans, count 30" in words_of(tmp_path / "report.html", "settings")
     results = words_of(tmp_path / "report.html", "results")
     assert "probability is the mean over its slices" in results
+    results = words_of(tmp_path / "report.html", "scores")
     assert "of the AUC: bootstrap over subjects; both corrected" in results
     assert "DeLong" not in results
     # Frozen rows are compared between seeds, of which feature j is the same; no others are.
@@ -469,7 +477,9 @@ def test_page_loads_nothing(page, experiment):
     assert page.loads
     for load in page.loads:
         assert load.startswith(("data:", "#")), load[:80]
-    assert not [tag for tag, _ in page.tags if tag in {"script", "iframe", "object", "embed"}]
+    assert not [tag for tag, _ in page.tags if tag in {"iframe", "object", "embed"}]
+    scripts = [known for tag, known in page.tags if tag == "script"]
+    assert scripts == [{"type": "application/json", "id": "data"}, {}]  # data, and our own
     text = (experiment / "report.html").read_text(encoding="utf-8")
     css = text[text.index("<style>") : text.index("</style>")]
     assert "url(" not in css and "@import" not in css
@@ -481,7 +491,7 @@ def test_every_picture_has_words(page):
     assert len(pictures) > 1 + 4 + 4
     for known in pictures:
         assert len(known["alt"]) > 40
-        assert known["src"].startswith("data:image/svg+xml,")
+        assert known["src"].startswith(("data:image/svg+xml,", "data:image/png;base64,"))
 
 
 def test_contents_lead_to_sections(page):
@@ -492,7 +502,7 @@ def test_contents_lead_to_sections(page):
 
 @pytest.mark.usefixtures("undrawn")
 def test_simulated_cohorts_are_announced_and_real_ones_are_not(experiment, tmp_path):
-    banner = "The cohort is simulated."
+    banner = "The cohort is simulated:"
     assert banner in (experiment / "report.html").read_text(encoding="utf-8")
     write_synthetic_run(tmp_path, width=8, epochs=1, simulated=False)
     assert banner not in write_report(tmp_path).read_text(encoding="utf-8")
@@ -515,7 +525,8 @@ def test_tables_and_figures_lie_beside_the_page(experiment):
 @pytest.mark.usefixtures("undrawn")
 def test_frozen_runs_show_their_certificate(experiment, tmp_path):
     text = (experiment / "report.html").read_text(encoding="utf-8")
-    assert text.count("identical, to the bit") == 2
+    assert text.count(">identical, to the bit<") == 2
+    assert "2 of 2 identical, to the bit" in text
     run = write_synthetic_run(tmp_path, width=8, epochs=1)
     path = run.path / "metrics.json"
     path.write_text(path.read_text().replace('"identical": true', '"identical": false'))
@@ -530,7 +541,8 @@ def test_hostile_names_stay_text(tmp_path):
     text = write_report(tmp_path).read_text(encoding="utf-8")
     page = Page(text)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
-    assert not [tag for tag, _ in page.tags if tag in ("script", "i")]
+    assert not [tag for tag, _ in page.tags if tag == "i"]
+    assert len([tag for tag, _ in page.tags if tag == "script"]) == 2
     assert not [known for _, known in page.tags if "onerror" in known]
 
 
@@ -584,7 +596,7 @@ def test_fourteen_classes_are_told_from_chance_and_shown_class_by_class(tmp_path
 def test_three_classes_fold_all_pairs_of_logits_but_the_first(tmp_path):
     write_synthetic_run(tmp_path, width=24, epochs=1, class_names=("NC", "MCI", "AD"))
     text = write_report(tmp_path).read_text(encoding="utf-8")
-    logits = text[text.index('<section id="logits">') : text.index('<section id="weights">')]
+    logits = text[text.index('<div id="logits">') : text.index('<div id="weights">')]
     folded = logits[logits.index("The other 2 pairs of classes") :]
     folded = folded[: folded.index("</details>")]
     number = re.search(r'id="figure-logits">.*?<b>Figure (\d+)a\.', logits, re.DOTALL)[1]
@@ -605,7 +617,7 @@ def test_a_class_with_one_tested_subject_or_none_is_named(tmp_path):
         metrics["test"][f"{level}_confusion"][3] = [0] * 5
     write_json(run.path / "metrics.json", metrics)
     path = write_report(tmp_path)
-    words = words_of(path, "results")
+    words = words_of(path, "scores")
     assert "has a single subject of NC, MCI, AD, DLB: how subjects" in words
     assert "has no slices of FTD: no mean" in words
     assert "no better than chance (p = " in verdict_of(path)

@@ -52,7 +52,7 @@ def logit_panels(runs: Sequence[Run]) -> Multiples:
         "misclassified. Slices of one subject lie close together: count subjects before being "
         "impressed by marks."
     )
-    return Multiples("logits", list(rows.items()), caption)
+    return Multiples("fig2", list(rows.items()), caption)
 
 
 def weight_panels(runs: Sequence[Run], heads: Mapping[str, HeadAnalysis]) -> Multiples:
@@ -74,12 +74,12 @@ def weight_panels(runs: Sequence[Run], heads: Mapping[str, HeadAnalysis]) -> Mul
         "line is what training forces on the head (the null). A falling line is no finding: only "
         "what departs from it is."
     )
-    return Multiples("weights", list(rows.items()), caption)
+    return Multiples("fig3", list(rows.items()), caption)
 
 
 def _beside_null(pair: PairAnalysis, run: Run) -> Markup:
     def value(name: str, form: str) -> Markup:
-        return number(getattr(pair, name), run.name, name, form, pair.pair)
+        return number(getattr(pair, name), run.name, f"fig3.{name}", form, pair.pair)
 
     return say(
         "r {} (null {}); moved {} × its start{}",

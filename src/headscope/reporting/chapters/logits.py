@@ -73,7 +73,7 @@ def logits_chapter(
     blocks: list[Block] = [Text(meaning), Box("scatters", drawn), *_separation(runs, features)]
     overlaps = [analysis.logits.overlap for analysis in features.values()]
     result = f"classes overlap by {spread(overlaps, 'fraction')} of their area"
-    return Chapter("separation", "Logits and features in numbers", blocks, result)
+    return Chapter("logits", "Logits and features in numbers", blocks, result)
 
 
 def _features(runs: Sequence[Run]) -> dict[str, FeatureAnalysis]:

@@ -70,9 +70,9 @@ def weights_chapter(
     departing = sum(any(pair.departs for pair in heads[run.name].pairs) for run in runs)
     result = (
         f"r {spread([pair.r for pair in pairs], 'correlation')}; {departing or 'none'} of "
-        f"{len(runs)} heads departs from what training forces"
+        f"{len(runs)} heads depart{'s' if departing < 2 else ''} from what training forces"
     )
-    return Chapter("rows", "The final layer in numbers", blocks, result)
+    return Chapter("weights", "The final layer in numbers", blocks, result)
 
 
 def _judgement(head: HeadAnalysis) -> list[Markup]:
