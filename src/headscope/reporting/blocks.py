@@ -203,7 +203,40 @@ class Matrix:
         return json.dumps(list(self.subjects))
 
 
-Block = Text | TableBlock | FigureBlock | Multiples | Matrix | Fold | Box
+@dataclass(frozen=True)
+class Line:
+    """A named curve: x, y and the ends of its band, between 0 and 1."""
+
+    name: str
+    points: Sequence[tuple[float, float, float, float]]
+
+    @property
+    def path(self) -> str:
+        """The curve as points of an SVG of 100 × 100."""
+        return " ".join(f"{100 * x:.1f},{100 - 100 * y:.1f}" for x, y, _, _ in self.points)
+
+    @property
+    def band(self) -> str:
+        """Its band as points of an SVG; empty without one."""
+        ends = [(x, low, high) for x, _, low, high in self.points if low == low]
+        there = [f"{100 * x:.1f},{100 - 100 * high:.1f}" for x, _, high in ends]
+        back = [f"{100 * x:.1f},{100 - 100 * low:.1f}" for x, low, _ in reversed(ends)]
+        return " ".join(there + back)
+
+
+@dataclass(frozen=True)
+class LinePlot:
+    """Curves between 0 and 1, beside the line of chance."""
+
+    title: str
+    across: str
+    up: str
+    lines: Sequence[Line]
+    chance: tuple[tuple[float, float], tuple[float, float]]
+    kind: ClassVar[str] = "lines"
+
+
+Block = Text | TableBlock | FigureBlock | Multiples | Matrix | LinePlot | Fold | Box
 
 
 @dataclass(frozen=True)

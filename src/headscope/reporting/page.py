@@ -23,10 +23,10 @@ from headscope.reporting.answer import answer
 from headscope.reporting.blocks import Chapter
 from headscope.reporting.cautions import cautions
 from headscope.reporting.chapters.audit import audit_chapter
-from headscope.reporting.chapters.calibration import calibration_chapter
+from headscope.reporting.chapters.calibration import calibration_chapter, ranking_chapter
 from headscope.reporting.chapters.cohort import cohort_chapter
 from headscope.reporting.chapters.layers import collapse_chapter, flattening_chapter, layers_chapter
-from headscope.reporting.chapters.leakage import leakage_chapter
+from headscope.reporting.chapters.leakage import checks_chapter, leakage_chapter
 from headscope.reporting.chapters.logits import logits_chapter
 from headscope.reporting.chapters.method import (
     cite_chapter,
@@ -108,6 +108,8 @@ def write_report(experiment: Path | str, thumbnails: Thumbnails | None = None) -
         lambda: Chapter(
             "fig3", "Weights of the final layer", [weight_panels(runs, heads)], short="Fig. 3"
         ),
+        lambda: checks_chapter(results, leakage, audit),
+        lambda: ranking_chapter(results),
         lambda: scores_chapter(results, compared, figures),
         lambda: cohort_chapter(runs, slices.with_name("slices.json")),
         lambda: audit_chapter(audit, pixels),

@@ -1,13 +1,29 @@
-"""The chapter on calibration: are probabilities right, and where would validation cut them."""
+"""Chapters on probabilities: how they rank subjects, whether they are right, where to cut them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from headscope.analysis.results.calibration import Calibration, analyse_calibration
+from headscope.analysis.results.curves import GRID, Curve, subject_curves
+from headscope.analysis.results.pooled import pool_runs
+from headscope.analysis.results.settings import SettingResult
 from headscope.figures.reliability import plot_reliability
+from headscope.metrics import positive_class
 from headscope.metrics.scores import BINS
 from headscope.record import Run
-from headscope.reporting.blocks import Block, Chapter, FigureBlock, Fold, TableBlock, Text, cells_of
+from headscope.reporting.blocks import (
+    Block,
+    Box,
+    Chapter,
+    FigureBlock,
+    Fold,
+    Line,
+    LinePlot,
+    TableBlock,
+    Text,
+    cells_of,
+)
 from headscope.reporting.chapters.runs import named, spread
 from headscope.reporting.numbers import CONFIDENCE
 from headscope.reporting.pictures import draw
@@ -100,3 +116,51 @@ def _thresholds(runs: Sequence[Run], results: Mapping[str, Calibration]) -> list
     )
     columns = [Column("Run"), Column("Rule on validation"), *POINT.values()]
     return [TableBlock("thresholds", Table(caption, columns, rows))]
+
+
+MOST_CURVES: Final = 6  # lines of a plot that can be told apart
+
+
+def ranking_chapter(results: Sequence[SettingResult]) -> Chapter | None:
+    """Show how settings that keep subjects apart rank subjects; None where none does."""
+    curves = {}
+    for result in results:
+        names = result.runs[0].class_names
+        if result.apart:
+            curve = subject_curves(pool_runs(result.runs), positive_class(names))
+            if curve is not None:
+                curves[f"{result.architecture}, {result.name}"] = curve
+    if not curves:
+        return None
+    shown = dict(list(curves.items())[:MOST_CURVES])
+    names = results[0].runs[0].class_names
+    of = "each class against the rest, on average"
+    if len(names) == 2:
+        of = str(names[positive_class(names)])
+    share = next(iter(shown.values())).prevalence
+    roc = LinePlot(
+        "Receiver operating characteristic",
+        "share of others called positive",
+        "sensitivity",
+        [_line(name, curve.roc) for name, curve in shown.items()],
+        ((0.0, 0.0), (1.0, 1.0)),
+    )
+    precision = LinePlot(
+        "Precision and recall",
+        "recall",
+        "precision",
+        [_line(name, curve.precision) for name, curve in shown.items()],
+        ((0.0, share), (1.0, share)),
+    )
+    left_out = len(curves) - len(shown)
+    more = f" The first {len(shown)} of {len(curves)} settings are drawn." if left_out else ""
+    note = (
+        f"Test subjects ranked for {of}; bands are pointwise {CONFIDENCE} intervals over draws of "
+        f"subjects; dashed is what chance gives.{more}"
+    )
+    blocks = [Box("beside", [roc, precision]), Text(note, style="notes")]
+    return Chapter("ranking", "Ranking of subjects", blocks, short="ROC")
+
+
+def _line(name: str, curve: Curve) -> Line:
+    return Line(name, list(zip(GRID, curve.y, curve.low, curve.high, strict=True)))

@@ -1,14 +1,19 @@
-"""The chapter on leakage: gap, permuted labels, re-identification and dose–response."""
+"""Chapters on leakage: every check of every setting, then each check with its evidence."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import isnan, nan
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
 
 from headscope.analysis.leakage.analysis import Leakage
 from headscope.analysis.leakage.dose_response import DoseResponse
 from headscope.analysis.leakage.permutation import PermutationTest
 from headscope.analysis.leakage.reidentification import Probe, Reidentification
 from headscope.analysis.leakage.split_gap import Gap
+from headscope.analysis.results.settings import SettingResult
+from headscope.audit_record import Audit
 from headscope.figures.leakage import plot_dose, plot_gap, plot_identity, plot_permutations
 from headscope.reporting.blocks import Block, Chapter, FigureBlock, Fold, TableBlock, Text
 from headscope.reporting.chapters.audit import findings_table
@@ -16,6 +21,7 @@ from headscope.reporting.chapters.runs import group_by
 from headscope.reporting.numbers import CONFIDENCE, number
 from headscope.reporting.pictures import draw
 from headscope.tables import Cell, Column, Table
+from headscope.text import MISSING
 
 GAPS: Final = {
     "slice_accuracy": "Slice accuracy",
@@ -64,7 +70,7 @@ def leakage_chapter(leakage: Leakage, figures: Path) -> Chapter:
     blocks.append(Text(*leakage.notes))
     serious = sum(finding.level == "serious" for finding in leakage.findings)
     result = f"{serious} of {len(leakage.findings)} checks serious"
-    return Chapter("leakage", "What the split is worth", blocks, result)
+    return Chapter("leakage", "Leakage, check by check", blocks, result)
 
 
 def _gaps(gaps: Sequence[Gap], figures: Path) -> FigureBlock:
@@ -152,3 +158,100 @@ def _dose(dose: DoseResponse, figures: Path) -> FigureBlock:
         "the slices goes into training, which stays as large as it was; the other half is judged."
     )
     return FigureBlock("dose", draw(plot_dose(dose), stem, alt), caption)
+
+
+CHECKED: Final = (
+    *("Network and regime", "Split"),
+    Column("Test subjects also in training", "", "count"),
+    Column("Test units with a duplicate in training", "", "count"),
+    Column("Nearest training slice is of the same subject", "%", "percent"),
+    Column("Permuted labels: balanced accuracy", "%", "percent"),
+    Column("Subject re-identified", "%", "percent"),
+    Column("Leakage gap", "points", "points"),
+)
+
+
+def checks_chapter(
+    results: Sequence[SettingResult], leakage: Leakage, audit: Audit | None
+) -> Chapter:
+    """Set every setting beside every check that was made of it."""
+    measured = _measured(leakage)
+    rows: list[list[object]] = []
+    tinted = []
+    for result in results:
+        place = result.architecture, result.name, result.split
+        if result.shared_subjects:
+            tinted.append(len(rows))
+        values = [measured[check].get(place, nan) for check in measured]
+        shared = MISSING if result.nameless else _cell(result, "shared", result.shared_subjects)
+        rows.append(
+            [
+                Cell(result.name, detail=result.architecture),
+                result.split,
+                shared,
+                _duplicates(result, audit),
+                *(
+                    _cell(result, f"checks.{name}", value)
+                    for name, value in zip(measured, values, strict=True)
+                ),
+                _gap_cell(result, leakage),
+            ]
+        )
+    caption = (
+        "What the split is worth: one row per setting, means over its runs. With subjects apart "
+        "no nearest slice is of the same subject, and labels permuted by subject lead to chance; "
+        "rows on a tinted ground share subjects between training and test. The gap is slice "
+        "accuracy by slice less by subject."
+    )
+    blocks = [
+        TableBlock("checks", Table(caption, CHECKED, rows), tinted=tinted),
+        Text("Details and intervals are in the evidence below.", style="notes"),
+    ]
+    return Chapter("checks", "What the split is worth", blocks, short="Leakage")
+
+
+def _measured(leakage: Leakage) -> dict[str, dict[tuple[str, str, str], float]]:
+    """Return the mean of each check over the runs of a setting, as shares."""
+    return {
+        "neighbour": _means((one, one.share) for one in leakage.neighbours),
+        "permuted": _means(
+            (one, one.scores["slice_balanced_accuracy"].mean) for one in leakage.permuted
+        ),
+        "identified": _means(
+            (one, one.nearest_subject.accuracy) for one in leakage.reidentification
+        ),
+    }
+
+
+def _means(values: Iterable[tuple[Any, float]]) -> dict[tuple[str, str, str], float]:
+    groups: dict[tuple[str, str, str], list[float]] = {}
+    for one, value in values:
+        groups.setdefault((one.architecture, one.variant, one.split), []).append(value)
+    return {place: float(np.mean(numbers)) for place, numbers in groups.items()}
+
+
+def _cell(result: SettingResult, quantity: str, value: float) -> Cell | str:
+    if isinstance(value, float) and isnan(value):
+        return MISSING
+    return Cell(value, run=result.key, quantity=quantity)
+
+
+def _duplicates(result: SettingResult, audit: Audit | None) -> Cell | str:
+    """Count the tested units with a duplicate in training, in the worst split of the setting."""
+    if audit is None:
+        return MISSING
+    checks = [audit.split(run.settings.get("split_sha256")) for run in result.runs]
+    counts = [check.duplicated for check in checks if check is not None]
+    return _cell(result, "checks.duplicated", max(counts)) if counts else MISSING
+
+
+def _gap_cell(result: SettingResult, leakage: Leakage) -> Cell | str:
+    """Return the gap beside the split that keeps subjects apart; none beside a constant."""
+    for gap in leakage.gaps:
+        if (gap.architecture, gap.variant) == (result.architecture, result.name) and result.apart:
+            if not gap.measurable:
+                return "one class predicted"
+            score = gap.scores["slice_accuracy"]
+            ends = 100 * score.low, 100 * score.high
+            return Cell(100 * score.gap, *ends, run=result.key, quantity="checks.gap")
+    return MISSING
