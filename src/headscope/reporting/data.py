@@ -4,7 +4,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from headscope.errors import InputError
 from headscope.metrics import softmax
 from headscope.record import Run
 
-Thumbnails = Literal["test", "errors", "none"]
+THUMBNAILS: Final = ("test", "errors", "none")
 SIDE: Final = 64  # pixels of a thumbnail
 ACROSS: Final = 64  # thumbnails in a line of the sprite
 MOST_THUMBNAILS: Final = 4096  # a WebP has at most 16,383 lines
@@ -36,7 +36,7 @@ def page_data(
     runs: Sequence[Run],
     heads: Mapping[str, HeadAnalysis],
     pixels: NDArray[np.uint8] | None,
-    thumbnails: Thumbnails,
+    thumbnails: str,
 ) -> PageData:
     """Gather what Fig. 2, Fig. 3 and the film strips show.
 
@@ -159,7 +159,7 @@ def _shown(
     rows: NDArray[np.intp],
     wrong: NDArray[np.bool_],
     pixels: NDArray[np.uint8] | None,
-    thumbnails: Thumbnails,
+    thumbnails: str,
 ) -> NDArray[np.intp]:
     """Return the places of the slices with a thumbnail, errors first where there are too many."""
     if thumbnails == "none" or pixels is None or rows.max(initial=-1) >= len(pixels):

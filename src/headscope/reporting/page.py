@@ -17,6 +17,7 @@ from headscope.analysis.results.comparisons import compare_runs
 from headscope.analysis.results.markers import mark_table
 from headscope.audit_record import read_audit
 from headscope.console import track
+from headscope.errors import InputError
 from headscope.files import write_table, write_text
 from headscope.record import read_experiment, read_failures
 from headscope.reporting.answer import answer
@@ -38,7 +39,7 @@ from headscope.reporting.chapters.method import (
 from headscope.reporting.chapters.results import results_chapter, scores_chapter
 from headscope.reporting.chapters.subjects import subjects_chapter
 from headscope.reporting.chapters.weights import weights_chapter
-from headscope.reporting.data import PageData, Thumbnails, page_data
+from headscope.reporting.data import THUMBNAILS, PageData, page_data
 from headscope.reporting.render import Page, render_page
 from headscope.reporting.scatters import logit_panels, weight_panels
 from headscope.reporting.verdict import verdict
@@ -52,7 +53,7 @@ LEDE: Final = (
 
 
 @one_blas_thread
-def write_report(experiment: Path | str, thumbnails: Thumbnails | None = None) -> Path:
+def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     """Write an experiment's tables, figures and page; return the path of `report.html`.
 
     Parameters
@@ -66,7 +67,7 @@ def write_report(experiment: Path | str, thumbnails: Thumbnails | None = None) -
     Raises
     ------
     InputError
-        The folder is no experiment, or holds no finished run.
+        The folder is no experiment, or holds no finished run; or thumbnails are none of the three.
 
     Examples
     --------
@@ -74,6 +75,8 @@ def write_report(experiment: Path | str, thumbnails: Thumbnails | None = None) -
     first/report.html
     """
     experiment = Path(experiment)
+    if thumbnails not in (None, *THUMBNAILS):
+        raise InputError(f"Unknown thumbnails {thumbnails!r}: choose {', '.join(THUMBNAILS)}.")
     # 1. the finished runs, in the order of the table
     results = setting_results(read_experiment(experiment))
     runs = [run for result in results for run in result.runs]
