@@ -767,3 +767,72 @@ def test_a_reference_to_what_is_not_on_the_page_is_an_error():
     chapters = [Chapter("c", "C", [Text(refer("table-nowhere"))])]
     with pytest.raises(KeyError, match="table-nowhere"):
         render.render_page(render.Page("n", "k", "t", "l", [], chapters, "f"))
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("scheme", "widths"), [("light", (390, 1280)), ("dark", (768, 1920))], ids=["light", "dark"]
+)
+def test_axe_finds_nothing_serious_and_the_page_answers_pointer_and_keys(
+    experiment, scheme, widths
+):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    axe = pytest.importorskip("axe_playwright_python.base").AXE_SCRIPT
+    chromium = os.environ.get("HEADSCOPE_CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no Chromium: install one or name it in HEADSCOPE_CHROMIUM")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+        )
+        context = browser.new_context(bypass_csp=True, color_scheme=scheme)
+        view = context.new_page()
+        view.goto((experiment / "report.html").as_uri())
+        wrong = []
+        for width in widths:
+            view.set_viewport_size({"width": width, "height": 800})
+            for opened in ("false", "true"):
+                view.evaluate(
+                    f"document.querySelectorAll('details').forEach(d => d.open = {opened})"
+                )
+                view.evaluate(axe)
+                found = view.evaluate("axe.run().then(result => result.violations)")
+                wrong += [(rule["id"], rule["nodes"][0]["html"][:100]) for rule in found
+                          if rule["impact"] in ("serious", "critical")]  # fmt: skip
+        figure = view.locator("figure.scatter[data-kind=logits]").first
+        run = Run(experiment / "runs" / str(figure.get_attribute("data-run")))
+        canvas = figure.locator("canvas")
+        canvas.focus()
+        view.keyboard.press("ArrowRight")
+        shown = view.locator(".tip").inner_text()
+        view.keyboard.press("Escape")
+        hidden = view.locator(".tip").is_hidden()
+        view.locator("#results button", has_text="Copy LaTeX").click()
+        view.wait_for_function("document.documentElement.dataset.copied")
+        latex = view.evaluate("document.documentElement.dataset.copied")
+        view.evaluate("document.documentElement.dataset.copied = ''")
+        view.locator("#results button", has_text="Copy TSV").click()
+        view.wait_for_function("document.documentElement.dataset.copied")
+        copied = view.evaluate("document.documentElement.dataset.copied")
+        subject = str(run.predicted("test")["subject_id"].iloc[0])
+        view.goto(f"{(experiment / 'report.html').as_uri()}#subject={subject}")
+        view.reload()
+        strip = view.locator("#strip").inner_text()
+        browser.close()
+    assert wrong == []
+    first = run.features["logits"][run.features["subset"] == "test"]
+    least = first[first[:, 0].argmin()]
+    assert f"logits {least[0]:.2f}, {least[1]:.2f}" in shown and hidden
+    assert strip.startswith(f"{subject}: 12 test slices")
+    table = pd.read_csv(experiment / "table.tsv", sep="\t")
+    rows = [line.split("\t") for line in copied.splitlines()][1:]
+    for row, stored in zip(rows, table.to_dict("records"), strict=True):
+        assert float(row[6]) == stored["test_slice_accuracy"]
+        assert float(row[7]) == stored["test_subject_accuracy"]
+    body = [line for line in latex.splitlines() if line.count(" & ") > 5][1:]
+    for line, stored in zip(body, table.to_dict("records"), strict=True):
+        cells = line.split(" & ")
+        low, high = (f"{100 * stored[f'test_slice_accuracy_{end}']:.1f}" for end in ("low", "high"))
+        value = f"{100 * stored['test_slice_accuracy']:.1f}"
+        assert cells[6] == f"{value} {low}--{high}"

@@ -163,7 +163,6 @@
   for (const box of all(".box")) {
     const numbers = all(".num[data-value]", box);
     if (!numbers.length) continue;
-    box.tabIndex = 0;
     box.setAttribute("role", "group");
     box.ariaLabel = "Table; arrow keys go from number to number";
     let at = -1;
