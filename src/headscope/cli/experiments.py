@@ -58,6 +58,7 @@ def run(
     centre: opt.Centre = None,
     spacing_mm: opt.Spacing = None,
     subject_pattern: opt.SubjectPattern = None,
+    contrast: opt.Contrast = None,
     volume: opt.Volume = None,
     strict: opt.Strict = None,
     pseudonym_key: opt.PseudonymKey = None,

@@ -15,23 +15,31 @@ import pandas as pd
 
 from headscope.cohort.bids import find_bids
 from headscope.cohort.filters import where_holds
-from headscope.cohort.folders import read_class_folders, read_scan_table
+from headscope.cohort.folders import fold_levels, inside, read_class_folders, read_scan_table
 from headscope.cohort.ids import ID
 from headscope.cohort.labels import label_scans, quotes_subjects
 from headscope.cohort.oasis import is_oasis1, is_oasis2, read_oasis1, read_oasis2
 from headscope.cohort.participants import join_participants
 from headscope.cohort.pictures import number_pictures
-from headscope.cohort.tables import counted, listed, read_any_table
+from headscope.cohort.selection import (
+    drop_label_maps,
+    note_contrasts,
+    note_others,
+    select_scans,
+)
+from headscope.cohort.tables import MISSING, counted, listed, read_any_table
 from headscope.cohort.values import Layout, Note
 from headscope.errors import InputError
 from headscope.files import NO_ID
-from headscope.scans.discovery import SUFFIXES, Kind, ScanFile, find_scans, is_picture
+from headscope.scans.discovery import SUFFIXES, Kind, ScanFile, is_picture, survey
 from headscope.scans.volume import PLANES
 
 NO_CLASS: Final = "unlabelled"
 KEY: Final = ["subject_id", "session_id"]
 OURS: Final = ["plane", "slice_index"]  # columns that a table of scans may have for us
+GIVEN: Final = "given"  # the subset that a folder names
 COLUMNS: Final = ["path", *KEY, "label"]
+SUBSETS: Final = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,7 @@ def find_cohort(
     where: str | None = None,
     keep: Sequence[str] = (),
     subject_pattern: str | None = None,
+    contrast: str | None = None,
     need_classes: bool = True,
 ) -> Cohort:
     """Recognise the layout of the scans below `data` and return the labelled ones.
@@ -100,6 +109,8 @@ def find_cohort(
         Columns of the table to keep in `scans`.
     subject_pattern : str, optional
         Regular expression whose first group is the subject id in a path below its class folder.
+    contrast : str, optional
+        Takes the scans whose names hold this contrast: t1 is BraTS's t1n and BIDS's T1w too.
     need_classes : bool
         If false, scans whose classes are unknown are all labelled "unlabelled".
 
@@ -121,14 +132,16 @@ def find_cohort(
     if plane not in (*PLANES, "all"):
         raise InputError(f"Unknown plane {plane!r}: choose axial, coronal, sagittal or all.")
     root = data if data.is_dir() else data.parent
-    layout, kinds = _recognise(data, root, label, plane, subject_pattern)
+    chosen = classes is not None
+    layout, kinds = _recognise(data, root, label, plane, subject_pattern, contrast, chosen)
     if classes is None and label is None and threshold is None:
         classes = layout.classes
     if not need_classes and label is None and layout.label is None:
         layout = _without_classes(layout)
     column = _class_column(data, layout, label)
     scans, left_out = _where(layout.scans, where)
-    scans, class_names, notes = label_scans(scans, column, classes, threshold)
+    missing = () if column == "class folder" else MISSING  # a folder may be called None
+    scans, class_names, notes = label_scans(scans, column, classes, threshold, missing)
     pictures = np.array([kinds[path] == "picture" for path in scans["path"]], dtype=bool)
     if pictures.any() and plane == "all" and "plane" not in scans.columns:
         raise InputError(f"{data} holds ready pictures, whose plane is unknown: name it by plane.")
@@ -136,6 +149,7 @@ def find_cohort(
         scans = number_pictures(scans)
     else:
         scans = scans.drop(columns="slice_index", errors="ignore")
+    notes += [*note_contrasts(scans), *_note_given(scans)]
     scans, doubled = _number_sessions(scans)
     if need_classes:
         _check_classes(data, scans, class_names)
@@ -152,7 +166,13 @@ def find_cohort(
 
 
 def _recognise(
-    data: Path, root: Path, label: str | None, plane: str, pattern: str | None
+    data: Path,
+    root: Path,
+    label: str | None,
+    plane: str,
+    pattern: str | None,
+    contrast: str | None,
+    chosen: bool,
 ) -> tuple[Layout, dict[str, Kind]]:
     """Return the layout of a folder, or of a table of scans, and what each of its paths is."""
     tables = [data]
@@ -167,15 +187,31 @@ def _recognise(
         if path == data or path.stem.lower() == "scans":
             layout = read_scan_table(root, path, plane, pattern)
             return layout, {name: ScanFile.at(root / name).kind for name in layout.scans["path"]}
-    kinds = {file.path.relative_to(data).as_posix(): file.kind for file in find_scans(data)}
+    files = survey(data)
+    kinds = {file.path.relative_to(data).as_posix(): file.kind for file in files.scans}
+    others = note_others(files.others)
     if not kinds:
+        there = " ".join(["", *map(str, others)])
         raise InputError(
             f"{data} holds no scans: none of .nii, .nii.gz, .hdr with .img, .mgh, .mgz or .dcm, "
-            "and no pictures."
+            f"and no pictures.{there}"
         )
-    names = list(kinds)
-    by_table = find_bids(data, names) or _by_tables(data, tables, names, label, plane)
-    return by_table or read_class_folders(data, names, pattern), kinds
+    selection = select_scans(data, list(kinds), contrast)
+    layout = find_bids(data, selection.names)
+    if layout is None:
+        selection = drop_label_maps(data, kinds, selection)
+        names = selection.names
+        layout = _by_tables(data, tables, names, label, plane) or read_class_folders(
+            data, names, plane, pattern, left=selection.left, chosen=chosen
+        )
+    if "given" not in layout.scans:
+        levels = fold_levels(list(layout.scans["path"]))
+        layout = replace(layout, scans=layout.scans.assign(**_pick(levels.facts, "given")))
+    return replace(layout, notes=[*layout.notes, *selection.notes, *others]), kinds
+
+
+def _pick(facts: dict[str, list[str | None]], name: str) -> dict[str, list[str | None]]:
+    return {name: facts[name]} if name in facts else {}
 
 
 def _by_tables(
@@ -203,17 +239,9 @@ def _by_tables(
     if label is not None:
         seen = ", ".join(path.name for path in tables) or "no .csv or .tsv"
         raise InputError(
-            f"{data} has no table with the column {label!r}: it holds {seen}.{_inside(data, names)}"
+            f"{data} has no table with the column {label!r}: it holds {seen}.{inside(data, names)}"
         )
     return None
-
-
-def _inside(data: Path, names: Sequence[str]) -> str:
-    """Say which folder in `data` may be meant, where all scans are deep in one."""
-    folders = {name.split("/", 1)[0] for name in names}
-    if len(folders) > 1 or not all(name.count("/") > 1 for name in names):
-        return ""
-    return f" All its scans are in {data / folders.pop()}: is that the folder to give?"
 
 
 def _without_classes(layout: Layout) -> Layout:
@@ -230,8 +258,11 @@ def _class_column(data: Path, layout: Layout, label: str | None) -> str:
     offered = _offered(layout.scans)
     if column is None and not offered:
         raise InputError(
-            f"{data} holds {counted(len(layout.scans), 'scan')} but neither class folders nor a "
-            "table: put each class in a folder of its own, or add participants.tsv or scans.tsv."
+            f"{data} {layout.hint}"
+            if layout.name == "BIDS"
+            else f"{data} holds {counted(len(layout.scans), 'scan')} but neither class folders nor "
+            "a table: put each class in a folder of its own, or add participants.tsv or scans.tsv."
+            f"{layout.hint and ' '}{layout.hint}"
         )
     if column is None:
         raise InputError(f"Which column of {data} holds the classes? Name it: {listed(offered)}.")
@@ -256,12 +287,13 @@ def _extra_columns(data: Path, scans: pd.DataFrame, keep: Sequence[str]) -> list
     for name in keep:
         if name not in offered:
             raise InputError(f"There is no column {name!r} in {data}: it has {listed(offered)}.")
-    return [*(name for name in OURS if name in scans.columns), *dict.fromkeys(keep)]
+    ours = (name for name in [*OURS, GIVEN] if name in scans.columns)
+    return [*ours, *dict.fromkeys(keep)]
 
 
 def _offered(scans: pd.DataFrame) -> list[str]:
     """Return the columns that a user may name."""
-    return [name for name in scans.columns if name not in ("path", *KEY, *OURS, ID)]
+    return [name for name in scans.columns if name not in ("path", *KEY, *OURS, GIVEN, ID)]
 
 
 def _number_sessions(scans: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
@@ -279,6 +311,28 @@ def _number_sessions(scans: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
         f"the first {first} and {second}."
     )
     return scans.assign(session_id=session), [Note(text, names_ids=True)]
+
+
+def _note_given(scans: pd.DataFrame) -> list[Note]:
+    """Say what a given partition holds, and which subjects are in several of its subsets."""
+    if GIVEN not in scans:
+        return []
+    parts = ", ".join(
+        f"{name} {_scans_of_subjects(group['subject_id'])}"
+        for name in SUBSETS
+        if len(group := scans[scans[GIVEN] == name])
+    )
+    notes = [Note(f"Given partition: {parts}; --splits given uses it.")]
+    named = scans[scans["subject_id"] != NO_ID]
+    shared = int(named.groupby("subject_id")[GIVEN].nunique().gt(1).sum())
+    if shared:
+        are = "is" if shared == 1 else "are"
+        text = (
+            f"{counted(shared, 'subject')} {are} in several of its subsets: its accuracy says "
+            "nothing about new subjects."
+        )
+        notes.append(Note(text))
+    return notes
 
 
 def _case_twins(scans: pd.DataFrame) -> list[Note]:
@@ -302,7 +356,7 @@ def _check_classes(data: Path, scans: pd.DataFrame, class_names: list[str]) -> N
         shown, hint = "none", ""
         if class_names:
             shown = f"only {class_names[0]!r} in {counted(len(scans), 'scan')}"
-            hint = _inside(data, list(scans["path"]))
+            hint = inside(data, list(scans["path"]))
         raise InputError(f"{data} shows {shown}: at least two classes are needed.{hint}")
 
 
