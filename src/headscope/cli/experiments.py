@@ -74,7 +74,9 @@ def run(
     ] = None,
     splits: Annotated[
         str | None,
-        typer.Option(help="subject (default) and, as in the paper, slice; by comma."),
+        typer.Option(
+            help="subject (default); slice, as in the paper; given, by folders train, val, test."
+        ),
     ] = None,
     split_file: Annotated[
         Path | None, typer.Option(help="A split made elsewhere: subject_id and subset.")

@@ -5,6 +5,7 @@ BIDS (sub-*/anat/), OASIS-1 and OASIS-2 (their tables beside their files), a par
 whose ids are in the names of the scans, class folders (DATA/AD/…, DATA/NC/…).
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,7 +190,7 @@ def _recognise(
             return layout, {name: ScanFile.at(root / name).kind for name in layout.scans["path"]}
     files = survey(data)
     kinds = {file.path.relative_to(data).as_posix(): file.kind for file in files.scans}
-    others = note_others(files.others)
+    others = note_others(files.others - Counter(path.suffix.lower() for path in tables))
     if not kinds:
         there = " ".join(["", *map(str, others)])
         raise InputError(
@@ -201,9 +202,12 @@ def _recognise(
     if layout is None:
         selection = drop_label_maps(data, kinds, selection)
         names = selection.names
-        layout = _by_tables(data, tables, names, label, plane) or read_class_folders(
-            data, names, plane, pattern, left=selection.left, chosen=chosen
-        )
+        try:
+            layout = _by_tables(data, tables, names, label, plane) or read_class_folders(
+                data, names, plane, pattern, left=selection.left, chosen=chosen
+            )
+        except InputError as error:  # what else is there may be what was meant
+            raise InputError(" ".join([str(error), *map(str, others)])) from None
     if "given" not in layout.scans:
         levels = fold_levels(list(layout.scans["path"]))
         layout = replace(layout, scans=layout.scans.assign(**_pick(levels.facts, "given")))
@@ -322,8 +326,12 @@ def _note_given(scans: pd.DataFrame) -> list[Note]:
         for name in SUBSETS
         if len(group := scans[scans[GIVEN] == name])
     )
-    notes = [Note(f"Given partition: {parts}; --splits given uses it.")]
     named = scans[scans["subject_id"] != NO_ID]
+    text = f"Given partition: {parts}; --splits given uses it."
+    if "val" not in set(scans[GIVEN]):
+        unit = "subject" if len(named) == len(scans) else "slice"
+        text += f" Validation is then drawn from train, by {unit}."
+    notes = [Note(text)]
     shared = int(named.groupby("subject_id")[GIVEN].nunique().gt(1).sum())
     if shared:
         are = "is" if shared == 1 else "are"

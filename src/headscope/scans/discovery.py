@@ -157,7 +157,7 @@ def _walk(
 def _holds(place: str, name: str) -> bool:
     """Return whether anything is in a folder."""
     try:
-        with os.scandir(os.path.join(place, name)) as entries:
+        with os.scandir(Path(place) / name) as entries:
             return next(entries, None) is not None
     except OSError:
         return True
