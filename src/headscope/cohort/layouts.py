@@ -262,11 +262,11 @@ def _class_column(data: Path, layout: Layout, label: str | None) -> str:
     offered = _offered(layout.scans)
     if column is None and not offered:
         raise InputError(
-            f"{data} {layout.hint}"
+            f"{data}{layout.hint}"
             if layout.name == "BIDS"
             else f"{data} holds {counted(len(layout.scans), 'scan')} but neither class folders nor "
             "a table: put each class in a folder of its own, or add participants.tsv or scans.tsv."
-            f"{layout.hint and ' '}{layout.hint}"
+            f"{layout.hint}"
         )
     if column is None:
         raise InputError(f"Which column of {data} holds the classes? Name it: {listed(offered)}.")
@@ -328,7 +328,9 @@ def _note_given(scans: pd.DataFrame) -> list[Note]:
     )
     named = scans[scans["subject_id"] != NO_ID]
     text = f"Given partition: {parts}; --splits given uses it."
-    if "val" not in set(scans[GIVEN]):
+    if not {"train", "test"} <= set(scans[GIVEN]):
+        text = f"Given partition: {parts}; --splits given needs train and test."
+    elif "val" not in set(scans[GIVEN]):
         unit = "subject" if len(named) == len(scans) else "slice"
         text += f" Validation is then drawn from train, by {unit}."
     notes = [Note(text)]
