@@ -101,8 +101,10 @@ def drop_label_maps(data: Path, kinds: Mapping[str, Kind], selection: Selection)
 
 def note_others(others: Counter[str]) -> list[Note]:
     """Say how many files of other kinds there are: those that may hold scans by themselves."""
-    unread = Counter({kind: count for kind, count in others.items() if kind in UNREAD})
-    notes = []
+    folders = {kind: others[kind] for kind in others if kind.startswith("folders")}
+    others = others - Counter(folders)
+    unread = Counter({kind: others[kind] for kind in others if kind in UNREAD})
+    notes = [Note(f"{kind.capitalize()}: {count}.") for kind, count in folders.items()]
     if unread:
         text = f"Not read, though they may show scans: {_kinds(unread)}. Convert them to NIfTI "
         notes.append(Note(f"{text}(pictures to PNG)."))
