@@ -260,7 +260,7 @@ def inside(data: Path, names: Sequence[str]) -> str:
     rests = list(names)
     while rests and all(rest.count("/") > 1 for rest in rests):
         folders = {rest.split("/", 1)[0] for rest in rests}
-        if len(folders) > 1:
+        if len(folders) > 1 or any(map(SUBJECT.search, folders)):
             break
         data, rests = data / folders.pop(), [rest.split("/", 1)[1] for rest in rests]
     if len(rests) == 0 or rests[0] == names[0]:
@@ -282,8 +282,8 @@ def _check_wrapper(data: Path, names: Sequence[str]) -> None:
 def _note_common(below: Sequence[str], folders: "pd.Series[str]") -> list[Note]:
     """Say where every class folder holds the same folders, which may be the classes."""
     parts = pd.Series([name.split("/", 1)[0] if "/" in name else "" for name in below])
-    inner = parts.groupby(folders.to_numpy()).agg(lambda names: tuple(sorted(set(names))))
-    names = inner.iloc[0]
+    inner = [tuple(sorted(set(group))) for _, group in parts.groupby(folders.to_numpy())]
+    names = inner[0]
     ids = any(SUBJECT.search(name) or SESSION.search(f"{name}.") for name in names) or all(
         name.isdigit() for name in names
     )

@@ -38,7 +38,9 @@ def is_label_map(scan: ScanFile) -> bool:
             header = read_header(scan.path)
             check_header(header)
             return _holds_labels(header)
-    except (Refused, MemoryError, *UNREADABLE):
+    except UNREADABLE:
+        return False
+    except (Refused, MemoryError):
         return False
 
 
