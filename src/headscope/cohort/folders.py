@@ -103,17 +103,8 @@ def read_class_folders(
             "which has the columns ID and CDR, in it."
         )
     levels = fold_levels(names, left, data=data, chosen=chosen)
-    scans = pd.DataFrame({"path": names, "rest": levels.rests, **levels.facts})
-    notes = levels.notes
-    if "plane" in scans:
-        scans, of_others = _of_plane(scans, plane)
-        notes += of_others
-    inner = scans["rest"].str.contains("/", regex=False)
-    nested = bool(inner.any())
-    if nested and not inner.all():
-        outside = counted(int((~inner).sum()), "scan")
-        notes.append(Note(f"Left out, as they are outside class folders: {outside}."))
-        scans = scans[inner]
+    scans, notes = _rows(names, levels, plane)
+    nested = bool(scans["rest"].str.contains("/", regex=False).any())
     folders = scans["rest"].str.split("/", n=1).str[0]
     by_subject = nested and not chosen and _are_subjects(sorted(set(folders)))
     if nested and not (by_subject or chosen) and levels.rests == names:
@@ -123,14 +114,8 @@ def read_class_folders(
     scans = scans.assign(subject_id=subjects, session_id=[session_of(name) for name in below])
     notes = [*origins, *notes]
     if by_subject or not nested:
-        hint = ""
-        if by_subject:
-            first = listed(sorted(set(folders))[:3])
-            hint = (
-                f" Its {counted(folders.nunique(), 'folder')} ({first}, …) are taken for subjects: "
-                "if they are classes, choose with --classes."
-            )
-            notes.append(Note(hint.strip(), names_ids=True))
+        hint = _say_subjects(folders) if by_subject else ""
+        notes += [Note(hint.strip(), names_ids=True)] if hint else []
         return Layout("scans", scans.drop(columns="rest"), notes=notes, hint=hint)
     scans = scans.drop(columns="rest").assign(**{"class folder": folders})
     common = _note_common(below, folders)
@@ -142,6 +127,29 @@ def read_class_folders(
         text = f"Left out, as they hold no scan: {counted(len(empty), 'folder')}, the first "
         notes.append(Note(f"{text}{empty[0]}.", names_ids=True))
     return Layout("class folders", scans, "class folder", notes=notes)
+
+
+def _rows(names: list[str], levels: "Levels", plane: str) -> tuple[pd.DataFrame, list[Note]]:
+    """Return a row per scan of the plane, without those outside folders where some are inside."""
+    scans = pd.DataFrame({"path": names, "rest": levels.rests, **levels.facts})
+    notes = list(levels.notes)
+    if "plane" in scans:
+        scans, of_others = _of_plane(scans, plane)
+        notes += of_others
+    inner = scans["rest"].str.contains("/", regex=False)
+    if not inner.any() or inner.all():
+        return scans, notes
+    outside = counted(int((~inner).sum()), "scan")
+    notes.append(Note(f"Left out, as they are outside class folders: {outside}."))
+    return scans[inner], notes
+
+
+def _say_subjects(folders: "pd.Series[str]") -> str:
+    first = listed(sorted(set(folders))[:3])
+    return (
+        f" Its {counted(folders.nunique(), 'folder')} ({first}, …) are taken for subjects: if they "
+        "are classes, choose with --classes."
+    )
 
 
 @dataclass(frozen=True)
