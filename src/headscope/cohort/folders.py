@@ -1,6 +1,6 @@
 """Scans in class folders, in one folder, or listed in a table with a column `path`."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,9 +28,9 @@ from headscope.scans.discovery import WRITTEN, is_picture
 from headscope.scans.naming import (
     any_structural,
     contrast_of,
-    only_contrast,
     plane_of,
     says_images,
+    split_contrast,
     subset_of,
     without_contrast,
 )
@@ -89,13 +89,13 @@ def read_class_folders(
     pattern: str | None,
     *,
     left: Sequence[str] = (),
-    chosen: bool = False,
+    chosen: Set[str] = frozenset(),
 ) -> Layout:
     """Return the scans by class folder; those of a folder without subfolders have no class.
 
     Folders that name a subset, a plane or a contrast are no classes, nor are those of one subject
-    each. `left` are the paths that were left out; `chosen` is true where the user names the
-    classes.
+    each. `left` are the paths that were left out; `chosen` holds the folders that the user names
+    as classes.
     """
     if any(name.startswith("disc") and OASIS1.search(name) for name in names):
         raise InputError(
@@ -114,8 +114,8 @@ def read_class_folders(
     scans = scans.assign(subject_id=subjects, session_id=[session_of(name) for name in below])
     notes = [*origins, *notes]
     if by_subject or not nested:
-        hint = _say_subjects(folders) if by_subject else ""
-        notes += [Note(hint.strip(), names_ids=True)] if hint else []
+        hint = _say_subjects(folders) if by_subject else _say_levels(levels)
+        notes += [Note(hint.strip(), names_ids=True)] if by_subject else []
         return Layout("scans", scans.drop(columns="rest"), notes=notes, hint=hint)
     scans = scans.drop(columns="rest").assign(**{"class folder": folders})
     common = _note_common(below, folders)
@@ -152,6 +152,11 @@ def _say_subjects(folders: "pd.Series[str]") -> str:
     )
 
 
+def _say_levels(levels: "Levels") -> str:
+    said = " ".join(map(str, levels.notes)).rstrip(".")
+    return f" {said}; if these are the classes, choose with --classes." if said else ""
+
+
 @dataclass(frozen=True)
 class Levels:
     """Paths without the folders that name subsets, planes or contrasts, and what these named."""
@@ -166,7 +171,7 @@ def fold_levels(
     left: Sequence[str] = (),
     *,
     data: Path | None = None,
-    chosen: bool = False,
+    chosen: Set[str] = frozenset(),
 ) -> Levels:
     """Take levels of folders out of paths that say something else than class or subject.
 
@@ -190,7 +195,9 @@ def fold_levels(
         beside = {_part(rest, depth) for rest in others} - {None, *folders}
         inner = depth > 0 or bool(facts)
         kind, values = _meaning(folders, deeper or depth > 0, bool(beside) or inner)
-        if data is not None and kind is None and not chosen:
+        if not chosen.isdisjoint(folders):
+            kind = None
+        elif data is not None and kind is None:
             _check_subsets(data, folders, depth)
         if depth == 0 and kind is None and len(folders) == 1 and deeper:
             break  # a folder around everything
@@ -217,10 +224,11 @@ def _meaning(
     planes = {name: plane_of(name) for name in folders}
     if all(planes.values()) and len(set(planes.values())) > 1:
         return "plane", planes
-    contrasts = {name: only_contrast(name) for name in folders}
-    named = [name for name in contrasts.values() if name]
-    if deeper and any_structural(named) and len(named) == len(folders) > 1:
-        return "contrast", dict(contrasts)
+    contrasts = {name: split_contrast(name) for name in folders}
+    named = [pair[0] for pair in contrasts.values() if pair]
+    one_name = len({pair and pair[1] for pair in contrasts.values()}) == 1
+    if one_name and any_structural(named) and len(set(named)) > 1:
+        return "contrast", {name: pair[0] for name, pair in contrasts.items() if pair}
     says_no_class = [name for name in folders if says_images(name) or named or planes[name]]
     if len(folders) == 1 and deeper and beside and says_no_class:
         return "images", {}
