@@ -32,7 +32,7 @@ def read_scan_table(root: Path, path: Path, plane: str, pattern: str | None) -> 
     if "subject_id" in table.columns:
         check_subjects(path, "subject_id", table["subject_id"])
     else:
-        subjects, origins = _subjects(list(table["path"]), pattern, nested=False)
+        subjects, origins = name_subjects(list(table["path"]), pattern, nested=False)
         table = table.assign(subject_id=subjects)
         notes = [Note(f"{path.name} names no subject_id."), *origins]
     if "plane" in table.columns:
@@ -58,7 +58,7 @@ def read_class_folders(data: Path, names: list[str], pattern: str | None) -> Lay
         )
     inside = [name for name in names if "/" in name]
     below = [name.split("/", 1)[1] for name in inside] or names
-    subjects, notes = _subjects(below, pattern, nested=bool(inside))
+    subjects, notes = name_subjects(below, pattern, nested=bool(inside))
     scans = pd.DataFrame(
         {
             "path": inside or names,
@@ -104,7 +104,7 @@ def _check_numbering(data: Path, scans: pd.DataFrame, below: Sequence[str]) -> N
         )
 
 
-def _subjects(
+def name_subjects(
     names: list[str], pattern: str | None, *, nested: bool
 ) -> tuple[list[str], list[Note]]:
     """Return the subject of each path, and notes on which part of the names it comes from."""

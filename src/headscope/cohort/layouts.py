@@ -174,12 +174,17 @@ def _recognise(
             "and no pictures."
         )
     names = list(kinds)
-    by_table = find_bids(data, names) or _by_tables(data, tables, names, label, plane)
+    by_table = find_bids(data, names) or _by_tables(data, tables, names, label, plane, pattern)
     return by_table or read_class_folders(data, names, pattern), kinds
 
 
 def _by_tables(
-    data: Path, tables: Sequence[Path], names: list[str], label: str | None, plane: str
+    data: Path,
+    tables: Sequence[Path],
+    names: list[str],
+    label: str | None,
+    plane: str,
+    pattern: str | None,
 ) -> Layout | None:
     """Return the layout by the first table that gives one; refuse a label that none has."""
     unreadable: list[InputError] = []
@@ -197,7 +202,7 @@ def _by_tables(
         if is_oasis2(table):
             return read_oasis2(path, table, names, plane)
         if stem == "participants" or (label is not None and label in table.columns):
-            return join_participants(path, table, names)
+            return join_participants(path, table, names, label, pattern)
     if unreadable and (label is not None or not any("/" in name for name in names)):
         raise unreadable[0]
     if label is not None:
