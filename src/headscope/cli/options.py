@@ -67,7 +67,7 @@ def names(text: str) -> list[str]:
 
 
 def class_values(text: str) -> dict[str, list[str]]:
-    """Read 'AD=Demented,NC=Nondemented'; 'AD=Demented|Converted' joins two values."""
+    """Read 'AD=Demented,NC=Nondemented'; 'AD=Demented|Converted' and 'AD=x,AD=y' join two."""
     classes: dict[str, list[str]] = {}
     for part in text.split(","):
         name, equals, values = part.partition("=")
@@ -76,5 +76,6 @@ def class_values(text: str) -> dict[str, list[str]]:
                 f"--classes takes NAME=VALUE by comma, as in AD=Demented,NC=Nondemented, "
                 f"not {part!r}."
             )
-        classes[name.strip()] = [value.strip() for value in values.split("|")]
+        joined = classes.setdefault(name.strip(), [])
+        joined += [v for v in map(str.strip, values.split("|")) if v not in joined]
     return classes

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from headscope.cohort.tables import MISSING, counted, listed, numbers_in
+from headscope.cohort.tables import counted, has_value, listed, numbers_in
 from headscope.cohort.values import Note
 from headscope.errors import InputError
 
@@ -30,13 +30,18 @@ def label_scans(
         The column is numeric and uncut, has too many values, or a threshold is given for text.
     """
     values = scans[column].astype(str)
-    given = ~values.isin(MISSING)
+    given = has_value(values)
+    if classes is not None and threshold is None:  # None may be the class without a tumour
+        given |= values.isin([value for group in classes.values() for value in group])
     without = int((~given).sum())
     notes = []
     if without:
         has, are = ("has", "is") if without == 1 else ("have", "are")
         scans_text = counted(without, "scan")
         notes.append(Note(f"{scans_text} {has} no value of {column} and {are} left out."))
+        spelled = sorted(set(values[~given]) - {"", "n/a"})
+        if spelled:
+            notes.append(Note(f"No value of {column} is what reads {listed(spelled)}."))
     scans, values = scans[given], values[given]
     names_ids = quotes_subjects(values, scans["subject_id"])
     if threshold is not None:
