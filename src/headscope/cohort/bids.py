@@ -18,7 +18,7 @@ from headscope.cohort.values import Layout, Note
 from headscope.errors import InputError
 
 ANAT: Final = re.compile(
-    r"(?P<path>(?P<subject_id>sub-[A-Za-z0-9]+)/(?:(?P<session_id>ses-[A-Za-z0-9]+)/)?anat/"
+    r"(?P<path>(?P<subject_id>sub-[A-Za-z0-9-]+)/(?:(?P<session_id>ses-[A-Za-z0-9-]+)/)?anat/"
     r"(?P<stem>[^/]+)_(?P<suffix>[A-Za-z0-9]+)\.(?:nii|mgh|mgz|hdr)(?:\.gz)?)"
 )
 CLASS_COLUMNS: Final = ("diagnosis", "dx", "group", "label", "class")

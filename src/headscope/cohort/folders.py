@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from headscope.cohort.ids import BY_FILE, BY_FOLDER, BY_NAME, session_of, subject_of
+from headscope.cohort.joining.columns import subject_columns
 from headscope.cohort.oasis import OASIS1
 from headscope.cohort.pictures import NO_IDS, subjects_by_pattern, subjects_in
 from headscope.cohort.tables import MISSING, check_subjects, counted, listed, read_any_table
@@ -29,12 +30,15 @@ def read_scan_table(root: Path, path: Path, plane: str, pattern: str | None) -> 
             f"the first {missing[0]!r}."
         )
     notes = []
-    if "subject_id" in table.columns:
-        check_subjects(path, "subject_id", table["subject_id"])
+    column = next(iter(subject_columns(table)), None)
+    if column is not None and pattern is None:
+        check_subjects(path, column, table[column])
+        notes = [Note(f"Subject ids come from the column {column} of {path.name}, by its name.")]
+        table = table.assign(subject_id=table[column])
     else:
         subjects, origins = name_subjects(list(table["path"]), pattern, nested=False)
         table = table.assign(subject_id=subjects)
-        notes = [Note(f"{path.name} names no subject_id."), *origins]
+        notes = origins if column else [Note(f"{path.name} names no subject_id."), *origins]
     if "plane" in table.columns:
         if not set(table["plane"]) <= set(PLANES):
             raise InputError(f"{path}: column 'plane' may hold axial, coronal and sagittal alone.")

@@ -17,9 +17,10 @@ from headscope.cohort.bids import find_bids
 from headscope.cohort.filters import where_holds
 from headscope.cohort.folders import read_class_folders, read_scan_table
 from headscope.cohort.ids import ID
+from headscope.cohort.joining.subjects import apply_pattern, odd_subjects, suggest_label
 from headscope.cohort.labels import label_scans, quotes_subjects
 from headscope.cohort.oasis import is_oasis1, is_oasis2, read_oasis1, read_oasis2
-from headscope.cohort.participants import join_participants
+from headscope.cohort.joining.participants import join_participants
 from headscope.cohort.pictures import number_pictures
 from headscope.cohort.tables import counted, listed, read_any_table
 from headscope.cohort.values import Layout, Note
@@ -138,14 +139,15 @@ def find_cohort(
         scans = scans.drop(columns="slice_index", errors="ignore")
     scans, doubled = _number_sessions(scans)
     if need_classes:
-        _check_classes(data, scans, class_names)
+        _check_classes(data, scans, class_names, layout.hint)
+    odd = [*odd_subjects(scans, pictures=bool(pictures.all())), *_case_twins(scans)]
     summary = _summarise(layout, scans, class_names)
     return Cohort(
         root=root,
         layout=layout.name,
         scans=scans[[*COLUMNS, *_extra_columns(data, scans, keep)]],
         class_names=class_names,
-        notes=[summary, *layout.notes, *left_out, *notes, *doubled, *_case_twins(scans)],
+        notes=[summary, *layout.notes, *left_out, *notes, *doubled, *odd],
         simulated=(root / "simulation.json").is_file(),
         kinds=kinds,
     )
@@ -174,8 +176,15 @@ def _recognise(
             "and no pictures."
         )
     names = list(kinds)
-    by_table = find_bids(data, names) or _by_tables(data, tables, names, label, plane, pattern)
-    return by_table or read_class_folders(data, names, pattern), kinds
+    if (bids := find_bids(data, names)) is not None:
+        return apply_pattern(bids, pattern), kinds
+    by_table = _by_tables(data, tables, names, label, plane, pattern)
+    if by_table is not None:
+        return by_table, kinds
+    layout = read_class_folders(data, names, pattern)
+    if hint := suggest_label(tables, names):
+        layout = replace(layout, hint=f" {hint}", notes=[*layout.notes, Note(hint)])
+    return layout, kinds
 
 
 def _by_tables(
@@ -188,29 +197,55 @@ def _by_tables(
 ) -> Layout | None:
     """Return the layout by the first table that gives one; refuse a label that none has."""
     unreadable: list[InputError] = []
+    readable: dict[Path, pd.DataFrame] = {}
     for path in tables:
         stem = path.stem.lower()
         try:
-            table = read_any_table(path)
+            readable[path] = table = read_any_table(path)
         except InputError as error:  # a table of something else need not be one for us
             if stem == "participants" or "oasis" in stem:
                 raise
             unreadable.append(error)
             continue
         if is_oasis1(table, names):
-            return read_oasis1(path, table, names)
+            return apply_pattern(read_oasis1(path, table, names), pattern)
         if is_oasis2(table):
-            return read_oasis2(path, table, names, plane)
-        if stem == "participants" or (label is not None and label in table.columns):
-            return join_participants(path, table, names, label, pattern)
+            return apply_pattern(read_oasis2(path, table, names, plane), pattern)
+    with_label = [path for path, table in readable.items() if label in table.columns]
+    fitting = with_label or [path for path in readable if path.stem.lower() == "participants"]
+    if fitting:
+        return _first_joined({path: readable[path] for path in fitting}, names, label, pattern)
     if unreadable and (label is not None or not any("/" in name for name in names)):
         raise unreadable[0]
     if label is not None:
-        seen = ", ".join(path.name for path in tables) or "no .csv or .tsv"
+        seen = "; ".join(f"{path.name} ({listed(readable[path].columns)})" for path in readable)
+        books = [path.name for path in sorted(data.glob("*.xls*"))]
+        saved = f" Save {listed(books)} as CSV, if that is the table." if books else ""
         raise InputError(
-            f"{data} has no table with the column {label!r}: it holds {seen}.{_inside(data, names)}"
+            f"{data} has no table with the column {label!r}: it holds {seen or 'no .csv or .tsv'}."
+            f"{saved}{_inside(data, names)}"
         )
     return None
+
+
+def _first_joined(
+    tables: Mapping[Path, pd.DataFrame],
+    names: list[str],
+    label: str | None,
+    pattern: str | None,
+) -> Layout:
+    """Return the layout of the first table that fits the names, and say which others are unused."""
+    errors: list[InputError] = []
+    for path, table in tables.items():
+        try:
+            layout = join_participants(path, table, names, label, pattern)
+        except InputError as error:
+            errors.append(error)
+            continue
+        others = [other.name for other in tables if other != path]
+        note = Note(f"Only {path.name} is used: {listed(others)} has the column {label} too.")
+        return replace(layout, notes=[*layout.notes, *([note] if others else [])])
+    raise errors[0]
 
 
 def _inside(data: Path, names: Sequence[str]) -> str:
@@ -237,6 +272,7 @@ def _class_column(data: Path, layout: Layout, label: str | None) -> str:
         raise InputError(
             f"{data} holds {counted(len(layout.scans), 'scan')} but neither class folders nor a "
             "table: put each class in a folder of its own, or add participants.tsv or scans.tsv."
+            f"{layout.hint}"
         )
     if column is None:
         raise InputError(f"Which column of {data} holds the classes? Name it: {listed(offered)}.")
@@ -302,13 +338,15 @@ def _case_twins(scans: pd.DataFrame) -> list[Note]:
     return notes
 
 
-def _check_classes(data: Path, scans: pd.DataFrame, class_names: list[str]) -> None:
+def _check_classes(
+    data: Path, scans: pd.DataFrame, class_names: list[str], elsewhere: str
+) -> None:
     if len(class_names) < 2:
         shown, hint = "none", ""
         if class_names:
             shown = f"only {class_names[0]!r} in {counted(len(scans), 'scan')}"
             hint = _inside(data, list(scans["path"]))
-        raise InputError(f"{data} shows {shown}: at least two classes are needed.{hint}")
+        raise InputError(f"{data} shows {shown}: at least two classes are needed.{elsewhere or hint}")
 
 
 def _summarise(layout: Layout, scans: pd.DataFrame, class_names: list[str]) -> Note:

@@ -28,7 +28,8 @@ class Note:
 class Layout:
     """The scans of a recognised layout: one row per scan, with every column that its table offers.
 
-    `label` names the column of classes and `classes` the values of each, where the layout has them.
+    `label` names the column of classes and `classes` the values of each, where the layout has them;
+    `hint` says where else classes may be.
     """
 
     name: str
@@ -36,3 +37,4 @@ class Layout:
     label: str | None = None
     classes: Mapping[str, Sequence[str]] | None = None
     notes: list[Note] = field(default_factory=list)
+    hint: str = ""

@@ -9,7 +9,7 @@ import pandas as pd
 
 from headscope.cohort.ids import SUBJECT
 from headscope.cohort.labels import MOST_CLASSES
-from headscope.cohort.matching import FILE_SUFFIX, Matches
+from headscope.cohort.joining.matching import FILE_SUFFIX, Matches
 from headscope.cohort.tables import MISSING, counted, listed, numbers_in
 from headscope.cohort.values import Note
 from headscope.errors import InputError
@@ -18,7 +18,7 @@ from headscope.scans.discovery import is_picture
 Role = Literal["subject", "scan", "session", "class", "id", ""]
 NAMES: Final[dict[Role, str]] = {  # without case, spaces and signs; better names first
     "subject": "subjectid subject participantid participant patientid patient ptid rid subjectlabel "
-    "subjid subj sub personid person pid oasisid naccid srcsubjectid subjectkey probandid proband "
+    "subjid subj sub pid oasisid naccid srcsubjectid subjectkey probandid proband "
     "volunteerid caseid eid anonid",
     "scan": "image imageid imagedataid imageuid imagename loniuid img imgid file filename filepath "
     "path scan scanid scanname slice sliceid picture pictureid seriesid seriesuid "
@@ -30,7 +30,10 @@ NAMES: Final[dict[Role, str]] = {  # without case, spaces and signs; better name
 }
 ROLES: Final[dict[str, Role]] = {name: role for role, text in NAMES.items() for name in text.split()}
 RANKS: Final = {name: rank for rank, name in enumerate(ROLES)}
-LIKE_SUBJECT: Final = ("subjectid", "participantid", "patientid")
+LIKE_SUBJECT: Final = re.compile(  # BraTS_2020_subject_ID, Patient No
+    r".*(subject|participant|patient)id|(subject|participant|patient|pers[o]n)(id|no|nr|number|code)?"
+)
+YES_NO: Final = {*MISSING, "yes", "no", "y", "n", "true", "false", "0", "1", "patient", "control"}
 CONSTANT: Final = re.compile(r"sex|gender|m/f|dob|birth|hand|race|ethnic|educ", re.IGNORECASE)
 
 
@@ -41,12 +44,16 @@ def _plain(column: str) -> str:
 def role_of(column: str) -> Role:
     """Return what a column holds by its name alone."""
     name = _plain(column)
-    return ROLES.get(name, "subject" if name.endswith(LIKE_SUBJECT) else "")
+    return ROLES.get(name, "subject" if LIKE_SUBJECT.fullmatch(name) else "")
 
 
-def subject_columns(columns: Sequence[str]) -> list[str]:
-    """Return the columns that are named as subjects are, the best names first."""
-    named = [name for name in columns if role_of(name) == "subject"]
+def subject_columns(table: pd.DataFrame) -> list[str]:
+    """Return the columns that are named as subjects are, the best names first.
+
+    A column `patient` that says yes or no is none.
+    """
+    named = [name for name in table.columns if role_of(name) == "subject"]
+    named = [name for name in named if not set(table[name].str.casefold()) <= YES_NO]
     return sorted(named, key=lambda name: RANKS.get(_plain(name), len(RANKS)))
 
 
@@ -78,8 +85,7 @@ def choose_subject(
         Several columns may be it, or its ids are at several places of the names.
     """
     forms = [match and match[0] for match in map(SUBJECT.search, names)]
-    named = [name for name in subject_columns([*table.columns]) if name in matches]
-    named = [name for name in named if matches[name].count or table[name].nunique() > 2]
+    named = [name for name in subject_columns(table) if name in matches]
     named = [name for name in named if not _holds_more(matches[name].values, forms)]
     if named:
         column: str | None = min(named, key=lambda n: (-matches[n].count, matches[n].distinct))

@@ -18,7 +18,7 @@ WHOLE: Final = re.compile(r"(\d+)[.,]0+")  # a number that a program wrote as 12
 # what SPM and CAT put before a name: smwP01, mwp1sub-01, c1P01
 PREFIX: Final = re.compile(r"(?:s\d{0,2}|m0?|w|r|n|u|a|i?y_|r?[cp]\d)+(?=[A-Z]|sub)")
 SUBJECT_WORDS: Final = frozenset(
-    "sub subj subject participant patient pat ptid person pid case id".split()
+    "sub subj subject participant patient pat ptid pid case id".split()
 )
 ENTITIES: Final = frozenset(  # a number behind one of these counts something within a subject
     "run ses sess session visit echo acq rec rep repeat slice slc sl frame part chunk tp timepoint "

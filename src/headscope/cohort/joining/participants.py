@@ -1,4 +1,4 @@
-"""A table of participants joined with the scans: which row is a scan's, and whom it shows."""
+"""A table of participants joined with the scans: which row is a scan's, and which subject it shows."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,10 +8,10 @@ from typing import Final
 
 import pandas as pd
 
-from headscope.cohort.columns import choose_subject, may_be_ids, name_files, role_of
+from headscope.cohort.joining.columns import choose_subject, may_be_ids, name_files, role_of
 from headscope.cohort.folders import name_subjects
 from headscope.cohort.ids import SESSION, session_of
-from headscope.cohort.matching import Matches, Names, match_files, match_sessions, match_values
+from headscope.cohort.joining.matching import Matches, Names, match_files, match_sessions, match_values
 from headscope.cohort.pictures import subjects_by_pattern
 from headscope.cohort.tables import MISSING, check_subjects, counted, listed
 from headscope.cohort.values import Layout, Note
@@ -41,7 +41,7 @@ def join_participants(
 ) -> Layout:
     """Join a table of participants with the scans whose names contain its ids.
 
-    Whom a scan shows and which row is the scan's are two questions. The subject is in the column
+    Which subject a scan shows and which row is the scan's are two questions. The subject is in the column
     that is named as subjects are, else in that of the fewest ids among those in most names, else
     in the names; never in the label, nor in names of files. The row is that of the subject; where
     a subject has several, a further column in the names decides, as an image or a session.

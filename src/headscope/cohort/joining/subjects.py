@@ -1,0 +1,74 @@
+"""Subjects by a pattern where a table has others, and what is odd about a cohort's subjects."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from headscope.cohort.joining.participants import join_participants
+from headscope.cohort.labels import MOST_CLASSES
+from headscope.cohort.pictures import subjects_by_pattern
+from headscope.cohort.tables import counted, has_value, listed, read_any_table
+from headscope.cohort.values import Layout, Note
+from headscope.errors import InputError
+from headscope.files import NO_ID
+
+MANY_SCANS: Final = 20  # of one subject: more is rare, and more likely an id that is too short
+MANY_PICTURES: Final = 1000
+
+
+def apply_pattern(layout: Layout, pattern: str | None) -> Layout:
+    """Return a layout with the subjects that a pattern finds in the paths, where one is given."""
+    if pattern is None:
+        return layout
+    subjects = subjects_by_pattern(list(layout.scans["path"]), pattern)
+    note = Note("Subject ids come from the pattern in the names, not from the layout.")
+    scans = layout.scans.assign(subject_id=subjects)
+    return replace(layout, scans=scans, notes=[*layout.notes, note])
+
+
+def odd_subjects(scans: pd.DataFrame, *, pictures: bool) -> list[Note]:
+    """Say which subjects are in several classes, have very many files, or one picture each."""
+    scans = scans[scans["subject_id"] != NO_ID]
+    classes = scans.groupby("subject_id")["label"].nunique()
+    sizes = scans["subject_id"].value_counts()
+    notes = []
+    if several := int((classes > 1).sum()):
+        subject = classes.index[classes > 1][0]
+        names = sorted(scans.loc[scans["subject_id"] == subject, "label"].unique())
+        text = f"{several} of {counted(len(classes), 'subject')} are in several classes."
+        notes.append(Note(text if len(classes) > 1 else "The subject is in several classes."))
+        text = f"The first of them is {subject}, in {listed(names)}. If numbers begin again in "
+        text += "each class, the id needs more of the name: --subject-pattern."
+        notes.append(Note(text, names_ids=True))
+    many = sizes[sizes > (MANY_PICTURES if pictures else MANY_SCANS)]
+    what = "picture" if pictures else "scan"
+    if len(many):
+        verb = "has" if len(many) == 1 else "have"
+        text = f"{counted(len(many), 'subject')} {verb} up to {counted(int(many.max()), what)}"
+        notes.append(Note(f"{text}: is the id in the names longer (--subject-pattern)?"))
+    if pictures and len(sizes) == len(scans) > 1:
+        notes.append(Note(f"Each of the {len(scans)} pictures is of a subject of its own."))
+    return notes
+
+
+def suggest_label(tables: Sequence[Path], names: list[str]) -> str:
+    """Return which columns of tables beside the scans may hold classes, "" without any."""
+    hints = []
+    for path in tables:
+        try:
+            scans = join_participants(path, read_any_table(path), names).scans
+        except InputError:  # a table of something else
+            continue
+        offered = [name for name in scans.columns if name not in ("path", "subject_id")]
+        counts = {name: scans.loc[has_value(scans[name]), name].nunique() for name in offered}
+        columns = [name for name, count in counts.items() if 2 <= count <= MOST_CLASSES]
+        columns = [name for name in columns if name != "session_id"]
+        if columns:
+            hints.append(
+                f"{path.name} fits the names of the scans: --label takes the classes from one of "
+                f"its columns ({listed(columns)})."
+            )
+    return " ".join(hints)
