@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from headscope.cohort.tables import counted, has_value, listed, numbers_in
+from headscope.cohort.tables import MISSING, counted, listed, numbers_in
 from headscope.cohort.values import Note
 from headscope.errors import InputError
 
@@ -18,6 +18,7 @@ def label_scans(
     column: str,
     classes: Mapping[str, Sequence[str]] | None = None,
     threshold: float | None = None,
+    missing: Sequence[str] = MISSING,
 ) -> tuple[pd.DataFrame, list[str], list[Note]]:
     """Return the scans that show a class, with `label`; the classes in order; notes on the rest.
 
@@ -30,7 +31,7 @@ def label_scans(
         The column is numeric and uncut, has too many values, or a threshold is given for text.
     """
     values = scans[column].astype(str)
-    given = has_value(values)
+    given = ~values.isin(missing)
     if classes is not None and threshold is None:  # None may be the class without a tumour
         given |= values.isin([value for group in classes.values() for value in group])
     without = int((~given).sum())

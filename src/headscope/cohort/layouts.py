@@ -5,6 +5,7 @@ BIDS (sub-*/anat/), OASIS-1 and OASIS-2 (their tables beside their files), a par
 whose ids are in the names of the scans, class folders (DATA/AD/…, DATA/NC/…).
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,24 +16,31 @@ import pandas as pd
 
 from headscope.cohort.bids import find_bids
 from headscope.cohort.filters import where_holds
-from headscope.cohort.folders import read_class_folders, read_scan_table
+from headscope.cohort.folders import fold_levels, inside, read_class_folders, read_scan_table
 from headscope.cohort.ids import ID
-from headscope.cohort.joining.subjects import apply_pattern, odd_subjects, suggest_label
+from headscope.cohort.joining.beside import read_by_tables, suggest_label
+from headscope.cohort.joining.subjects import apply_pattern, odd_subjects
 from headscope.cohort.labels import label_scans, quotes_subjects
-from headscope.cohort.oasis import is_oasis1, is_oasis2, read_oasis1, read_oasis2
-from headscope.cohort.joining.participants import join_participants
 from headscope.cohort.pictures import number_pictures
-from headscope.cohort.tables import counted, listed, read_any_table
+from headscope.cohort.selection import (
+    drop_label_maps,
+    note_contrasts,
+    note_others,
+    select_scans,
+)
+from headscope.cohort.tables import MISSING, counted, listed
 from headscope.cohort.values import Layout, Note
 from headscope.errors import InputError
 from headscope.files import NO_ID
-from headscope.scans.discovery import SUFFIXES, Kind, ScanFile, find_scans, is_picture
+from headscope.scans.discovery import SUFFIXES, Kind, ScanFile, is_picture, survey
 from headscope.scans.volume import PLANES
 
 NO_CLASS: Final = "unlabelled"
 KEY: Final = ["subject_id", "session_id"]
 OURS: Final = ["plane", "slice_index"]  # columns that a table of scans may have for us
+GIVEN: Final = "given"  # the subset that a folder names
 COLUMNS: Final = ["path", *KEY, "label"]
+SUBSETS: Final = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,7 @@ def find_cohort(
     where: str | None = None,
     keep: Sequence[str] = (),
     subject_pattern: str | None = None,
+    contrast: str | None = None,
     need_classes: bool = True,
 ) -> Cohort:
     """Recognise the layout of the scans below `data` and return the labelled ones.
@@ -101,6 +110,8 @@ def find_cohort(
         Columns of the table to keep in `scans`.
     subject_pattern : str, optional
         Regular expression whose first group is the subject id in a path below its class folder.
+    contrast : str, optional
+        Takes the scans whose names hold this contrast: t1 is BraTS's t1n and BIDS's T1w too.
     need_classes : bool
         If false, scans whose classes are unknown are all labelled "unlabelled".
 
@@ -122,14 +133,16 @@ def find_cohort(
     if plane not in (*PLANES, "all"):
         raise InputError(f"Unknown plane {plane!r}: choose axial, coronal, sagittal or all.")
     root = data if data.is_dir() else data.parent
-    layout, kinds = _recognise(data, root, label, plane, subject_pattern)
+    chosen = classes is not None
+    layout, kinds = _recognise(data, root, label, plane, subject_pattern, contrast, chosen)
     if classes is None and label is None and threshold is None:
         classes = layout.classes
     if not need_classes and label is None and layout.label is None:
         layout = _without_classes(layout)
     column = _class_column(data, layout, label)
     scans, left_out = _where(layout.scans, where)
-    scans, class_names, notes = label_scans(scans, column, classes, threshold)
+    missing = () if column == "class folder" else MISSING  # a folder may be called None
+    scans, class_names, notes = label_scans(scans, column, classes, threshold, missing)
     pictures = np.array([kinds[path] == "picture" for path in scans["path"]], dtype=bool)
     if pictures.any() and plane == "all" and "plane" not in scans.columns:
         raise InputError(f"{data} holds ready pictures, whose plane is unknown: name it by plane.")
@@ -137,6 +150,7 @@ def find_cohort(
         scans = number_pictures(scans)
     else:
         scans = scans.drop(columns="slice_index", errors="ignore")
+    notes += [*note_contrasts(scans), *_note_given(scans)]
     scans, doubled = _number_sessions(scans)
     if need_classes:
         _check_classes(data, scans, class_names, layout.hint)
@@ -154,7 +168,13 @@ def find_cohort(
 
 
 def _recognise(
-    data: Path, root: Path, label: str | None, plane: str, pattern: str | None
+    data: Path,
+    root: Path,
+    label: str | None,
+    plane: str,
+    pattern: str | None,
+    contrast: str | None,
+    chosen: bool,
 ) -> tuple[Layout, dict[str, Kind]]:
     """Return the layout of a folder, or of a table of scans, and what each of its paths is."""
     tables = [data]
@@ -169,91 +189,41 @@ def _recognise(
         if path == data or path.stem.lower() == "scans":
             layout = read_scan_table(root, path, plane, pattern)
             return layout, {name: ScanFile.at(root / name).kind for name in layout.scans["path"]}
-    kinds = {file.path.relative_to(data).as_posix(): file.kind for file in find_scans(data)}
+    files = survey(data)
+    kinds = {file.path.relative_to(data).as_posix(): file.kind for file in files.scans}
+    others = note_others(files.others - Counter(path.suffix.lower() for path in tables))
     if not kinds:
+        there = " ".join(["", *map(str, others)])
         raise InputError(
             f"{data} holds no scans: none of .nii, .nii.gz, .hdr with .img, .mgh, .mgz or .dcm, "
-            "and no pictures."
+            f"and no pictures.{there}"
         )
-    names = list(kinds)
-    if (bids := find_bids(data, names)) is not None:
-        return apply_pattern(bids, pattern), kinds
-    by_table = _by_tables(data, tables, names, label, plane, pattern)
-    if by_table is not None:
-        return by_table, kinds
-    layout = read_class_folders(data, names, pattern)
-    if hint := suggest_label(tables, names):
-        layout = replace(layout, hint=f" {hint}", notes=[*layout.notes, Note(hint)])
-    return layout, kinds
-
-
-def _by_tables(
-    data: Path,
-    tables: Sequence[Path],
-    names: list[str],
-    label: str | None,
-    plane: str,
-    pattern: str | None,
-) -> Layout | None:
-    """Return the layout by the first table that gives one; refuse a label that none has."""
-    unreadable: list[InputError] = []
-    readable: dict[Path, pd.DataFrame] = {}
-    for path in tables:
-        stem = path.stem.lower()
+    selection = select_scans(data, list(kinds), contrast)
+    layout = find_bids(data, selection.names)
+    if layout is None:
+        selection = drop_label_maps(data, kinds, selection)
+        names, hint = selection.names, ""
         try:
-            readable[path] = table = read_any_table(path)
-        except InputError as error:  # a table of something else need not be one for us
-            if stem == "participants" or "oasis" in stem:
-                raise
-            unreadable.append(error)
-            continue
-        if is_oasis1(table, names):
-            return apply_pattern(read_oasis1(path, table, names), pattern)
-        if is_oasis2(table):
-            return apply_pattern(read_oasis2(path, table, names, plane), pattern)
-    with_label = [path for path, table in readable.items() if label in table.columns]
-    fitting = with_label or [path for path in readable if path.stem.lower() == "participants"]
-    if fitting:
-        return _first_joined({path: readable[path] for path in fitting}, names, label, pattern)
-    if unreadable and (label is not None or not any("/" in name for name in names)):
-        raise unreadable[0]
-    if label is not None:
-        seen = "; ".join(f"{path.name} ({listed(readable[path].columns)})" for path in readable)
-        books = [path.name for path in sorted(data.glob("*.xls*"))]
-        saved = f" Save {listed(books)} as CSV, if that is the table." if books else ""
-        raise InputError(
-            f"{data} has no table with the column {label!r}: it holds {seen or 'no .csv or .tsv'}."
-            f"{saved}{_inside(data, names)}"
-        )
-    return None
+            layout = read_by_tables(data, tables, names, label, plane, pattern)
+            if layout is None:
+                hint = suggest_label(tables, names)
+                layout = read_class_folders(
+                    data, names, plane, pattern, left=selection.left, chosen=chosen
+                )
+                said = [Note(hint.strip())] if hint else []
+                layout = replace(layout, hint=layout.hint + hint, notes=[*layout.notes, *said])
+        except InputError as error:  # what else is there may be what was meant
+            raise InputError(f"{error}{hint}{''.join(f' {note}' for note in others)}") from None
+    else:
+        layout = apply_pattern(layout, pattern)
+    if "given" not in layout.scans:
+        levels = fold_levels(list(layout.scans["path"]))
+        layout = replace(layout, scans=layout.scans.assign(**_pick(levels.facts, "given")))
+    return replace(layout, notes=[*layout.notes, *selection.notes, *others]), kinds
 
 
-def _first_joined(
-    tables: Mapping[Path, pd.DataFrame],
-    names: list[str],
-    label: str | None,
-    pattern: str | None,
-) -> Layout:
-    """Return the layout of the first table that fits the names, and say which others are unused."""
-    errors: list[InputError] = []
-    for path, table in tables.items():
-        try:
-            layout = join_participants(path, table, names, label, pattern)
-        except InputError as error:
-            errors.append(error)
-            continue
-        others = [other.name for other in tables if other != path]
-        note = Note(f"Only {path.name} is used: {listed(others)} has the column {label} too.")
-        return replace(layout, notes=[*layout.notes, *([note] if others else [])])
-    raise errors[0]
-
-
-def _inside(data: Path, names: Sequence[str]) -> str:
-    """Say which folder in `data` may be meant, where all scans are deep in one."""
-    folders = {name.split("/", 1)[0] for name in names}
-    if len(folders) > 1 or not all(name.count("/") > 1 for name in names):
-        return ""
-    return f" All its scans are in {data / folders.pop()}: is that the folder to give?"
+def _pick(facts: dict[str, list[str | None]], name: str) -> dict[str, list[str | None]]:
+    return {name: facts[name]} if name in facts else {}
 
 
 def _without_classes(layout: Layout) -> Layout:
@@ -270,9 +240,11 @@ def _class_column(data: Path, layout: Layout, label: str | None) -> str:
     offered = _offered(layout.scans)
     if column is None and not offered:
         raise InputError(
-            f"{data} holds {counted(len(layout.scans), 'scan')} but neither class folders nor a "
-            "table: put each class in a folder of its own, or add participants.tsv or scans.tsv."
-            f"{layout.hint}"
+            f"{data} {layout.hint}"
+            if layout.name == "BIDS"
+            else f"{data} holds {counted(len(layout.scans), 'scan')} but neither class folders nor "
+            "a table: put each class in a folder of its own, or add participants.tsv or scans.tsv."
+            f"{layout.hint and ' '}{layout.hint}"
         )
     if column is None:
         raise InputError(f"Which column of {data} holds the classes? Name it: {listed(offered)}.")
@@ -297,12 +269,13 @@ def _extra_columns(data: Path, scans: pd.DataFrame, keep: Sequence[str]) -> list
     for name in keep:
         if name not in offered:
             raise InputError(f"There is no column {name!r} in {data}: it has {listed(offered)}.")
-    return [*(name for name in OURS if name in scans.columns), *dict.fromkeys(keep)]
+    ours = (name for name in [*OURS, GIVEN] if name in scans.columns)
+    return [*ours, *dict.fromkeys(keep)]
 
 
 def _offered(scans: pd.DataFrame) -> list[str]:
     """Return the columns that a user may name."""
-    return [name for name in scans.columns if name not in ("path", *KEY, *OURS, ID)]
+    return [name for name in scans.columns if name not in ("path", *KEY, *OURS, GIVEN, ID)]
 
 
 def _number_sessions(scans: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
@@ -322,6 +295,32 @@ def _number_sessions(scans: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
     return scans.assign(session_id=session), [Note(text, names_ids=True)]
 
 
+def _note_given(scans: pd.DataFrame) -> list[Note]:
+    """Say what a given partition holds, and which subjects are in several of its subsets."""
+    if GIVEN not in scans:
+        return []
+    parts = ", ".join(
+        f"{name} {_scans_of_subjects(group['subject_id'])}"
+        for name in SUBSETS
+        if len(group := scans[scans[GIVEN] == name])
+    )
+    named = scans[scans["subject_id"] != NO_ID]
+    text = f"Given partition: {parts}; --splits given uses it."
+    if "val" not in set(scans[GIVEN]):
+        unit = "subject" if len(named) == len(scans) else "slice"
+        text += f" Validation is then drawn from train, by {unit}."
+    notes = [Note(text)]
+    shared = int(named.groupby("subject_id")[GIVEN].nunique().gt(1).sum())
+    if shared:
+        are = "is" if shared == 1 else "are"
+        text = (
+            f"{counted(shared, 'subject')} {are} in several of its subsets: its accuracy says "
+            "nothing about new subjects."
+        )
+        notes.append(Note(text))
+    return notes
+
+
 def _case_twins(scans: pd.DataFrame) -> list[Note]:
     """Say which ids and classes differ only in case: one subject or class perhaps."""
     notes = []
@@ -338,15 +337,13 @@ def _case_twins(scans: pd.DataFrame) -> list[Note]:
     return notes
 
 
-def _check_classes(
-    data: Path, scans: pd.DataFrame, class_names: list[str], elsewhere: str
-) -> None:
+def _check_classes(data: Path, scans: pd.DataFrame, class_names: list[str], elsewhere: str) -> None:
     if len(class_names) < 2:
         shown, hint = "none", ""
         if class_names:
             shown = f"only {class_names[0]!r} in {counted(len(scans), 'scan')}"
-            hint = _inside(data, list(scans["path"]))
-        raise InputError(f"{data} shows {shown}: at least two classes are needed.{elsewhere or hint}")
+            hint = elsewhere or inside(data, list(scans["path"]))
+        raise InputError(f"{data} shows {shown}: at least two classes are needed.{hint}")
 
 
 def _summarise(layout: Layout, scans: pd.DataFrame, class_names: list[str]) -> Note:

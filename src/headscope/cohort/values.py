@@ -28,8 +28,9 @@ class Note:
 class Layout:
     """The scans of a recognised layout: one row per scan, with every column that its table offers.
 
-    `label` names the column of classes and `classes` the values of each, where the layout has them;
-    `hint` says where else classes may be.
+    `label` names the column of classes and `classes` the values of each, where the layout has them.
+    `hint` says what is missing where it has none. A column `given` names the subset (train, val or
+    test) of each scan where folders divide them.
     """
 
     name: str

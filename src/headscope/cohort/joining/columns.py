@@ -8,8 +8,8 @@ from typing import Final, Literal
 import pandas as pd
 
 from headscope.cohort.ids import SUBJECT
-from headscope.cohort.labels import MOST_CLASSES
 from headscope.cohort.joining.matching import FILE_SUFFIX, Matches
+from headscope.cohort.labels import MOST_CLASSES
 from headscope.cohort.tables import MISSING, counted, listed, numbers_in
 from headscope.cohort.values import Note
 from headscope.errors import InputError
@@ -17,8 +17,8 @@ from headscope.scans.discovery import is_picture
 
 Role = Literal["subject", "scan", "session", "class", "id", ""]
 NAMES: Final[dict[Role, str]] = {  # without case, spaces and signs; better names first
-    "subject": "subjectid subject participantid participant patientid patient ptid rid subjectlabel "
-    "subjid subj sub pid oasisid naccid srcsubjectid subjectkey probandid proband "
+    "subject": "subjectid subject participantid participant patientid patient ptid rid "
+    "subjectlabel subjid subj sub pid oasisid naccid srcsubjectid subjectkey probandid proband "
     "volunteerid caseid eid anonid",
     "scan": "image imageid imagedataid imageuid imagename loniuid img imgid file filename filepath "
     "path scan scanid scanname slice sliceid picture pictureid seriesid seriesuid "
@@ -28,7 +28,9 @@ NAMES: Final[dict[Role, str]] = {  # without case, spaces and signs; better name
     "class": "diagnosis dx group label class target category outcome researchgroup",
     "id": "id ids code no nr num number index key identifier mrid mriid",
 }
-ROLES: Final[dict[str, Role]] = {name: role for role, text in NAMES.items() for name in text.split()}
+ROLES: Final[dict[str, Role]] = {
+    name: role for role, text in NAMES.items() for name in text.split()
+}
 RANKS: Final = {name: rank for rank, name in enumerate(ROLES)}
 LIKE_SUBJECT: Final = re.compile(  # BraTS_2020_subject_ID, Patient No
     r".*(subject|participant|patient)id|(subject|participant|patient|pers[o]n)(id|no|nr|number|code)?"
@@ -86,7 +88,7 @@ def choose_subject(
     """
     forms = [match and match[0] for match in map(SUBJECT.search, names)]
     named = [name for name in subject_columns(table) if name in matches]
-    named = [name for name in named if not _holds_more(matches[name].values, forms)]
+    named = [name for name in named if not _holds_more(matches[name].in_names, forms)]
     if named:
         column: str | None = min(named, key=lambda n: (-matches[n].count, matches[n].distinct))
         why = "by its name"
@@ -120,17 +122,17 @@ def _unnamed_column(
         for name, match in matches.items()
         if 0 < match.count == most
         and role_of(name) not in ("scan", "session")
-        and not _name_pictures(match.values, names)
+        and not _name_pictures(match.in_names, names)
         and not _like_classes(table, name)
     ]
     if None not in forms:
-        rivals = [name for name in rivals if one_to_one(matches[name].values, forms)]
+        rivals = [name for name in rivals if one_to_one(matches[name].in_names, forms)]
         return (rivals[0], "as in the ids of known form in the names") if rivals else (None, "")
     if not rivals:
         return None, ""
     fewest = min(rivals, key=lambda name: matches[name].distinct)
-    values = matches[fewest].values
-    others = [name for name in rivals if not one_to_one(matches[name].values, values)]
+    values = matches[fewest].in_names
+    others = [name for name in rivals if not one_to_one(matches[name].in_names, values)]
     if others and matches[fewest].distinct <= MOST_CLASSES:
         choices = [f"{name} ({counted(matches[name].distinct, 'id')})" for name in rivals]
         raise InputError(
@@ -170,5 +172,5 @@ def _like_classes(table: pd.DataFrame, column: str) -> bool:
     few = values.nunique() <= MOST_CLASSES and values.duplicated().any()
     words = role_of(column) != "id" and not values.str.contains(r"\d").any()
     traits = [name for name in table.columns if name != column and CONSTANT.search(name)]
-    varies = any((table.groupby(column)[name].nunique() > 1).any() for name in traits)
+    varies = bool(traits) and bool((table.groupby(column)[traits].nunique() > 1).to_numpy().any())
     return (few and words) or varies

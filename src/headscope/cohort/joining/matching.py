@@ -17,13 +17,13 @@ FILE_SUFFIX: Final = re.compile(
 WHOLE: Final = re.compile(r"(\d+)[.,]0+")  # a number that a program wrote as 12.0
 # what SPM and CAT put before a name: smwP01, mwp1sub-01, c1P01
 PREFIX: Final = re.compile(r"(?:s\d{0,2}|m0?|w|r|n|u|a|i?y_|r?[cp]\d)+(?=[A-Z]|sub)")
-SUBJECT_WORDS: Final = frozenset(
-    "sub subj subject participant patient pat ptid pid case id".split()
-)
-ENTITIES: Final = frozenset(  # a number behind one of these counts something within a subject
+BEFORE_IDS: Final = "sub subj subject participant patient pat ptid pid case id"
+SUBJECT_WORDS: Final = frozenset(BEFORE_IDS.split())
+COUNTERS: Final = (
     "run ses sess session visit echo acq rec rep repeat slice slc sl frame part chunk tp timepoint "
-    "wave week month year day t te tr inv dir split fold space res den".split()
+    "wave week month year day t te tr inv dir split fold space res den"
 )
+ENTITIES: Final = frozenset(COUNTERS.split())  # a number behind one counts within a subject
 Key = tuple[str, ...]
 Place = tuple[int, int]  # folders above the file, and which run of letters or digits there
 BEHIND_WORD: Final = (-1, 0)  # wherever a word for subjects stands before the id
@@ -32,25 +32,25 @@ Spellings = dict[int, tuple[str, str]]  # which value a row's name holds, and th
 
 @dataclass(frozen=True)
 class Matches:
-    """The value in each name, None where it holds none.
+    """Which value of a column each name holds, None where it holds none.
 
     `problem` says why it cannot be told where the values are in the names; `loose` is an example
     of a value and a name's spelling of it that differ in case or leading zeros.
     """
 
-    values: list[str | None]
+    in_names: list[str | None]
     problem: str = ""
     loose: tuple[str, str] | None = None
 
     @property
     def count(self) -> int:
         """The number of names that hold a value."""
-        return sum(value is not None for value in self.values)
+        return sum(value is not None for value in self.in_names)
 
     @property
     def distinct(self) -> int:
         """The number of values that are in names."""
-        return len(set(self.values) - {None})
+        return len(set(self.in_names) - {None})
 
 
 class Token(NamedTuple):
@@ -85,19 +85,21 @@ def match_values(values: Iterable[str], names: Names) -> Matches:
     """
     keys = _keys(values)
     matches = _match(keys, names.read)
-    rest = [row for row in names.bare if matches.values[row] is None]
+    rest = [row for row in names.bare if matches.in_names[row] is None]
     if rest:
         again = _match(keys, [names.bare[row] for row in rest])
-        for row, value in zip(rest, again.values, strict=True):
-            matches.values[row] = value
+        for row, value in zip(rest, again.in_names, strict=True):
+            matches.in_names[row] = value
         problem, loose = matches.problem or again.problem, matches.loose or again.loose
-        return Matches(matches.values, problem, loose)
+        return Matches(matches.in_names, problem, loose)
     return matches
 
 
 def match_files(values: Iterable[str], names: Names) -> Matches:
     """Return which of a column's files each path is: by its whole path, else by its file name."""
-    files = {value: FILE_SUFFIX.sub("", value.replace("\\", "/")).casefold() for value in set(values)}
+    files = {
+        value: FILE_SUFFIX.sub("", value.replace("\\", "/")).casefold() for value in set(values)
+    }
     paths = [FILE_SUFFIX.sub("", path).casefold() for path in names.paths]
     for depth in (0, 1):
         ends = {value: file.rsplit("/", 1)[-1] if depth else file for value, file in files.items()}
@@ -106,6 +108,10 @@ def match_files(values: Iterable[str], names: Names) -> Matches:
         if len(of_end) == len(ends) and any(path in of_end for path in asked):
             return Matches([of_end.get(path) for path in asked])
     return Matches([None] * len(paths))
+
+
+def _stem(path: str) -> str:
+    return FILE_SUFFIX.sub("", path).casefold()
 
 
 def match_sessions(values: Iterable[str], names: Names) -> Matches:

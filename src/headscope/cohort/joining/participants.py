@@ -1,4 +1,4 @@
-"""A table of participants joined with the scans: which row is a scan's, and which subject it shows."""
+"""A table of participants joined with the scans: the row and the subject of each."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,10 +8,16 @@ from typing import Final
 
 import pandas as pd
 
-from headscope.cohort.joining.columns import choose_subject, may_be_ids, name_files, role_of
 from headscope.cohort.folders import name_subjects
 from headscope.cohort.ids import SESSION, session_of
-from headscope.cohort.joining.matching import Matches, Names, match_files, match_sessions, match_values
+from headscope.cohort.joining.columns import choose_subject, may_be_ids, name_files, role_of
+from headscope.cohort.joining.matching import (
+    Matches,
+    Names,
+    match_files,
+    match_sessions,
+    match_values,
+)
 from headscope.cohort.pictures import subjects_by_pattern
 from headscope.cohort.tables import MISSING, check_subjects, counted, listed
 from headscope.cohort.values import Layout, Note
@@ -41,10 +47,10 @@ def join_participants(
 ) -> Layout:
     """Join a table of participants with the scans whose names contain its ids.
 
-    Which subject a scan shows and which row is the scan's are two questions. The subject is in the column
-    that is named as subjects are, else in that of the fewest ids among those in most names, else
-    in the names; never in the label, nor in names of files. The row is that of the subject; where
-    a subject has several, a further column in the names decides, as an image or a session.
+    The subject of a scan and its row are two questions. The subject is in the column that is named
+    as subjects are, else in that of the fewest ids among those in most names, else in the names;
+    never in the label, nor in names of files. The row is that of the subject; where a subject has
+    several, a further column in the names decides, as an image or a session.
 
     Raises
     ------
@@ -61,9 +67,9 @@ def join_participants(
     key = _best_key(table, matches, column)
     if column is not None and matches[column].count >= (matches[key].count if key else 1):
         join = _join_by_subject(path, table, column, matches, label)
-        subjects: Values = matches[column].values
+        subjects: Values = matches[column].in_names
     elif key is not None:
-        join = Join(table, _look_up(table, {key: matches[key].values}), key)
+        join = Join(table, _look_up(table, {key: matches[key].in_names}), key)
         subjects, origin = _subjects_of_rows(path, join, column, names)
         notes = [*notes, *origin]
     else:
@@ -109,7 +115,7 @@ def _best_key(
     """Return the column beside the subjects' that is in most names and finds one row for each."""
 
     def finds_one(name: str, match: Matches) -> bool:
-        values = table.loc[table[name].isin(set(match.values) - {None}), name]
+        values = table.loc[table[name].isin(set(match.in_names) - {None}), name]
         return match.count > 0 and not match.problem and not values.duplicated().any()
 
     keys = [
@@ -130,14 +136,14 @@ def _join_by_subject(
     """Find the row of each scan by its subject, and by a key where a subject has several."""
     check_subjects(path, column, table[column])
     table = table.drop_duplicates(ignore_index=True)
-    subjects = matches[column].values
+    subjects = matches[column].in_names
     counts = Counter(table[column])
     needed = [at for at, subject in enumerate(subjects) if subject and counts[subject] > 1]
     if not needed:
         return Join(table, _look_up(table, {column: subjects}))
     joins = []
     for key, match in matches.items():
-        rows = _look_up(table, {column: subjects, key: match.values})
+        rows = _look_up(table, {column: subjects, key: match.in_names})
         count = sum(rows[at] is not None for at in needed)
         if key != column and (count == len(needed) or (count and role_of(key) in KEYS)):
             joins.append((count, role_of(key) == "scan", Join(table, rows, key)))
@@ -165,7 +171,7 @@ def _check_agree(
     key = join.key or ""
     if role_of(key) != "scan":
         return
-    of_key = _look_up(join.table, {key: matches[key].values})
+    of_key = _look_up(join.table, {key: matches[key].in_names})
     for subject, row in zip(subjects, of_key, strict=True):
         if row is not None and subject not in (None, join.table.loc[row, column]):
             raise InputError(

@@ -1,18 +1,13 @@
 """Subjects by a pattern where a table has others, and what is odd about a cohort's subjects."""
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 import pandas as pd
 
-from headscope.cohort.joining.participants import join_participants
-from headscope.cohort.labels import MOST_CLASSES
 from headscope.cohort.pictures import subjects_by_pattern
-from headscope.cohort.tables import counted, has_value, listed, read_any_table
+from headscope.cohort.tables import counted, listed
 from headscope.cohort.values import Layout, Note
-from headscope.errors import InputError
 from headscope.files import NO_ID
 
 MANY_SCANS: Final = 20  # of one subject: more is rare, and more likely an id that is too short
@@ -52,23 +47,3 @@ def odd_subjects(scans: pd.DataFrame, *, pictures: bool) -> list[Note]:
     if pictures and len(sizes) == len(scans) > 1:
         notes.append(Note(f"Each of the {len(scans)} pictures is of a subject of its own."))
     return notes
-
-
-def suggest_label(tables: Sequence[Path], names: list[str]) -> str:
-    """Return which columns of tables beside the scans may hold classes, "" without any."""
-    hints = []
-    for path in tables:
-        try:
-            scans = join_participants(path, read_any_table(path), names).scans
-        except InputError:  # a table of something else
-            continue
-        offered = [name for name in scans.columns if name not in ("path", "subject_id")]
-        counts = {name: scans.loc[has_value(scans[name]), name].nunique() for name in offered}
-        columns = [name for name, count in counts.items() if 2 <= count <= MOST_CLASSES]
-        columns = [name for name in columns if name != "session_id"]
-        if columns:
-            hints.append(
-                f"{path.name} fits the names of the scans: --label takes the classes from one of "
-                f"its columns ({listed(columns)})."
-            )
-    return " ".join(hints)
