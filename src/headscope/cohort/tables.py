@@ -122,11 +122,10 @@ def check_subjects(path: Path, column: str, ids: pd.Series) -> None:
             )
 
 
-def rows_by_subject(path: Path, table: pd.DataFrame, column: str, prefix: str = "") -> pd.DataFrame:
+def rows_by_subject(path: Path, table: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return a table of one row per subject with its ids in `ID`, without columns of scans."""
-    check_subjects(path, column, table[column])
     table = table.drop_duplicates()
-    ids = with_prefix(prefix, table[column])
+    ids = table[column]
     repeated = ids[ids.duplicated()]
     if len(repeated):
         raise InputError(
@@ -135,11 +134,6 @@ def rows_by_subject(path: Path, table: pd.DataFrame, column: str, prefix: str = 
         )
     ours = [column, "path", "subject_id", "session_id"]
     return table.drop(columns=ours, errors="ignore").assign(**{ID: ids})
-
-
-def with_prefix(prefix: str, ids: pd.Series) -> pd.Series:
-    """Return ids that begin with sub- or the like, whether or not they did."""
-    return ids.where(ids.str.startswith(prefix), prefix + ids)
 
 
 def _decode(raw: bytes) -> str:

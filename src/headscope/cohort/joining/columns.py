@@ -79,7 +79,7 @@ def name_files(values: pd.Series) -> bool:
 def choose_subject(
     path: Path, table: pd.DataFrame, matches: Mapping[str, Matches], names: Sequence[str]
 ) -> tuple[str | None, list[Note]]:
-    """Return the column that says whom a scan shows, None where none does, with the rule in words.
+    """Return the column of the subjects, None where there is none, and the rule in words.
 
     Raises
     ------
@@ -172,5 +172,5 @@ def _like_classes(table: pd.DataFrame, column: str) -> bool:
     few = values.nunique() <= MOST_CLASSES and values.duplicated().any()
     words = role_of(column) != "id" and not values.str.contains(r"\d").any()
     traits = [name for name in table.columns if name != column and CONSTANT.search(name)]
-    varies = bool(traits) and bool((table.groupby(column)[traits].nunique() > 1).to_numpy().any())
+    varies = bool(traits) and bool(table.groupby(column)[traits].nunique().gt(1).to_numpy().any())
     return (few and words) or varies

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+import pandas as pd
+
 from headscope.cohort.ids import SESSION, session_of
 from headscope.cohort.tables import MISSING
 
@@ -121,6 +123,18 @@ def match_sessions(values: Iterable[str], names: Names) -> Matches:
         return match_values(values, names)
     by_key = {_bare_session(value): value for value in set(values) - set(MISSING)}
     return Matches([by_key.get(_bare_session(text)) if text else None for text in sessions])
+
+
+def rename_ids(values: pd.Series, folders: Sequence[str], prefix: str) -> pd.Series:
+    """Return a table's ids as the folders spell them (sub-1 and SUB-01 are sub-01), else as given.
+
+    prefix is sub- or ses-, which a table may leave out.
+    """
+    match = match_sessions if prefix == "ses-" else match_values
+    in_folders = match(values, Names(folders)).in_names
+    pairs = zip(in_folders, folders, strict=True)
+    spelled = {value: folder for value, folder in pairs if value is not None}
+    return values.map(lambda value: spelled.get(value) or prefix + value.removeprefix(prefix))
 
 
 def _bare_session(text: str) -> Key:
