@@ -96,16 +96,21 @@ def choose_subject(
         column, why = _unnamed_column(path, table, matches, names, forms)
     if column is None:
         return None, []
-    if matches[column].problem:
-        raise InputError(
-            f"Column {column!r} of {path} has ids that the names of the scans hold, but "
-            f"{matches[column].problem}: say where the id is with --subject-pattern."
-        )
+    check_place(path, column, matches[column])
     notes = [Note(f"Subject ids come from the column {column} of {path.name}, {why}.")]
     if (loose := matches[column].loose) is not None:
         text = "Ids are the same in upper and lower case, with and without leading zeros: "
         notes.append(Note(f"{text}{loose[0]} is {loose[1]} in a name.", names_ids=True))
     return column, notes
+
+
+def check_place(path: Path, column: str, match: Matches) -> None:
+    """Refuse a column whose values are at several places of the names (InputError)."""
+    if match.problem:
+        raise InputError(
+            f"The names of the scans hold the values of the column {column!r} of {path}, but "
+            f"{match.problem}: say where the id is with --subject-pattern."
+        )
 
 
 def _unnamed_column(
@@ -129,6 +134,9 @@ def _unnamed_column(
         rivals = [name for name in rivals if one_to_one(matches[name].in_names, forms)]
         return (rivals[0], "as in the ids of known form in the names") if rivals else (None, "")
     if not rivals:
+        for name, match in matches.items():
+            if role_of(name) not in ("scan", "session"):
+                check_place(path, name, match)
         return None, ""
     fewest = min(rivals, key=lambda name: matches[name].distinct)
     values = matches[fewest].in_names

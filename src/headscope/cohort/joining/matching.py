@@ -73,9 +73,17 @@ class Names:
     def __init__(self, paths: Sequence[str]) -> None:
         """Read the paths, and those that a program's prefix begins without it."""
         self.paths = paths
-        self.read = [_read(path) for path in paths]
+        self._tokens: dict[str, list[Token]] = {}  # of each part of a path: folders repeat
+        self.read = [self._read(path) for path in paths]
         bare = ((row, _without_prefix(path)) for row, path in enumerate(paths))
-        self.bare = {row: _read(path) for row, path in bare if path is not None}
+        self.bare = {row: self._read(path) for row, path in bare if path is not None}
+
+    def _read(self, path: str) -> Name:
+        parts = FILE_SUFFIX.sub("", path).split("/")
+        for part in parts:
+            if part not in self._tokens:
+                self._tokens[part] = list(_tokens(part))
+        return [(part, self._tokens[part]) for part in reversed(parts)]
 
 
 def match_values(values: Iterable[str], names: Names) -> Matches:
@@ -160,11 +168,6 @@ def _normal(token: str) -> str:
     return token.casefold().lstrip("0") or "0"
 
 
-def _read(name: str) -> Name:
-    parts = FILE_SUFFIX.sub("", name).split("/")
-    return [(part, list(_tokens(part))) for part in reversed(parts)]
-
-
 def _tokens(part: str) -> Iterator[Token]:
     for match in TOKEN.finditer(part):
         start, end = match.span()
@@ -190,8 +193,9 @@ def _match(keys: dict[Key, set[str]], names: Sequence[Name]) -> Matches:
     lengths: dict[str, set[int]] = defaultdict(set)
     for key in keys:
         lengths[key[0]].add(len(key))
+    longest_first = {text: sorted(counts, reverse=True) for text, counts in lengths.items()}
     for row, name in enumerate(names):
-        for place, key, text in _runs(name, lengths, keys):
+        for place, key, text in _runs(name, longest_first, keys):
             ids = keys[key] if len(keys[key]) == 1 else keys[key] & {text}
             if ids:
                 (weak if _weak(key) else strong)[place].setdefault(row, (next(iter(ids)), text))
@@ -211,12 +215,12 @@ def _match(keys: dict[Key, set[str]], names: Sequence[Name]) -> Matches:
 
 
 def _runs(
-    name: Name, lengths: dict[str, set[int]], keys: dict[Key, set[str]]
+    name: Name, lengths: dict[str, list[int]], keys: dict[Key, set[str]]
 ) -> Iterator[tuple[Place, Key, str]]:
     """Yield the values in a name: where each is, what it compares by, and its text."""
     for depth, (part, tokens) in enumerate(name):
         for at, token in enumerate(tokens):
-            for length in sorted(lengths.get(token.text, ()), reverse=True):
+            for length in lengths.get(token.text, ()):
                 run = tokens[at : at + length]
                 key = tuple(token.text for token in run)
                 glued = run[-1].glued[1] or (token.glued[0] and not token.text.isdigit())

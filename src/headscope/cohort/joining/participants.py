@@ -66,6 +66,8 @@ def join_participants(
         column, notes = _column_of(table, matches, given)
     key = _best_key(table, matches, column)
     if column is not None and matches[column].count >= (matches[key].count if key else 1):
+        if key is not None and role_of(key) == "scan":
+            _check_agree(path, table, (column, key), matches)
         join = _join_by_subject(path, table, column, matches, label)
         subjects: Values = matches[column].in_names
     elif key is not None:
@@ -150,7 +152,6 @@ def _join_by_subject(
     if not joins:
         return _join_by_common(path, table, column, subjects, label)
     join = max(joins, key=lambda item: item[:2])[2]
-    _check_agree(path, join, column, subjects, matches)
     alone = _look_up(table, {column: subjects})  # the row of a subject that has but one
     join.rows = [only if row is None else row for row, only in zip(join.rows, alone, strict=True)]
     return join
@@ -165,19 +166,17 @@ def _look_up(table: pd.DataFrame, values: Mapping[str, Values]) -> list[int | No
 
 
 def _check_agree(
-    path: Path, join: Join, column: str, subjects: Values, matches: Mapping[str, Matches]
+    path: Path, table: pd.DataFrame, columns: tuple[str, str], matches: Mapping[str, Matches]
 ) -> None:
     """Refuse a name that holds a subject and the key of another subject's row."""
-    key = join.key or ""
-    if role_of(key) != "scan":
-        return
-    of_key = _look_up(join.table, {key: matches[key].in_names})
-    for subject, row in zip(subjects, of_key, strict=True):
-        if row is not None and subject not in (None, join.table.loc[row, column]):
+    column, key = columns
+    join = Join(table, _look_up(table, {key: matches[key].in_names}))
+    pairs = zip(matches[column].in_names, _values_of(join, column), strict=True)
+    for at, (subject, other) in enumerate(pairs):
+        if None not in (subject, other) and subject != other:
             raise InputError(
-                f"The name of a scan holds {subject} and {join.table.loc[row, key]}, which {path} "
-                f"gives to {join.table.loc[row, column]}: correct the table, the name, or the "
-                f"column {column}."
+                f"The name of a scan holds {subject} and {matches[key].in_names[at]}, which {path} "
+                f"gives to {other}: correct the table, the name, or the column {column}."
             )
 
 
@@ -209,7 +208,7 @@ def _subjects_of_rows(
         return name_subjects(names, None, nested=False)
     rows = [row for row in join.rows if row is not None]
     check_subjects(path, column, join.table[column].loc[sorted(set(rows))])
-    return [None if row is None else join.table.loc[row, column] for row in join.rows], []
+    return _values_of(join, column), []
 
 
 def _layout(
@@ -249,5 +248,11 @@ def _sessions(names: list[str], join: Join) -> tuple[list[str], str]:
     column = next((name for name in join.table.columns if role_of(name) == "session"), "")
     if not column or join.key is None or any(map(SESSION.search, names)):
         return [session_of(name) for name in names], ""
-    values = ["" if row is None else join.table.loc[row, column] for row in join.rows]
-    return ["1" if value in MISSING else value for value in values], column
+    values = _values_of(join, column)
+    return ["1" if value is None or value in MISSING else value for value in values], column
+
+
+def _values_of(join: Join, column: str) -> list[str | None]:
+    """Return the value of a column for each scan."""
+    values = list(join.table[column])
+    return [None if row is None else values[row] for row in join.rows]
