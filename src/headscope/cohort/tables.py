@@ -18,8 +18,8 @@ from headscope.files import NO_ID
 WORDS: Final = ("n/a", "na", "nan", "none", "null", "nil", "<na>", "missing")
 ERRORS: Final = ("#N/A", "#N/A N/A", "#NA", "#NV", "#VALUE!", "#REF!", "#DIV/0!", "#NAME?", "#NUM!")
 SIGNS: Final = ("-", "--", "–", "?", ".", "#NULL!")
-SPELLINGS: Final = (*WORDS, *(form(word) for word in WORDS for form in (str.upper, str.title)))
-MISSING: Final = ("", *SPELLINGS, "NaN", *ERRORS, *SIGNS)
+SPELLINGS: Final = [form(word) for word in WORDS for form in (str.lower, str.upper, str.title)]
+MISSING: Final = tuple(dict.fromkeys(["", *SPELLINGS, "NaN", *ERRORS, *SIGNS]))
 CLASS_FOLDER: Final = "class folder"  # the column of folders, whose names are never missing
 SEPARATORS: Final = "\t;,|"
 MOST_BYTES: Final = 2**28

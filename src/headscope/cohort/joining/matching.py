@@ -155,13 +155,18 @@ def _keys(values: Iterable[str]) -> dict[Key, set[str]]:
     keys: dict[Key, set[str]] = defaultdict(set)
     short: dict[Key, set[str]] = defaultdict(set)
     for value in set(values) - set(MISSING):
-        whole = WHOLE.fullmatch(value)
-        key = tuple(map(_normal, TOKEN.findall(whole[1] if whole else value)))
+        key = match_key(value)
         if key:
             keys[key].add(value)
             if key[0] in SUBJECT_WORDS and len(key) > 1:
                 short[key[1:]].add(value)
     return keys | {key: ids for key, ids in short.items() if key not in keys}
+
+
+def match_key(value: str | None) -> Key:
+    """Return what a value compares by: its runs of letters and of digits."""
+    whole = WHOLE.fullmatch(value or "")
+    return tuple(map(_normal, TOKEN.findall(whole[1] if whole else value or "")))
 
 
 def _normal(token: str) -> str:
@@ -199,15 +204,15 @@ def _match(keys: dict[Key, set[str]], names: Sequence[Name]) -> Matches:
             ids = keys[key] if len(keys[key]) == 1 else keys[key] & {text}
             if ids:
                 (weak if _weak(key) else strong)[place].setdefault(row, (next(iter(ids)), text))
-    place, problem = _one_place(weak, len(set().union(*keys.values())))
+    chosen, problem = _one_place(weak, len(set().union(*keys.values())))
     spellings: Spellings = {}
     for rows in sorted(strong.values(), key=len, reverse=True):
         for row, spelling in rows.items():
             if spellings.setdefault(row, spelling)[0] != spelling[0]:
                 texts = f"{spellings[row][1]!r} and {spelling[1]!r}"
                 problem = problem or f"one name holds two of its values, {texts}"
-    if place is not None:
-        spellings = weak[place] | spellings
+    if chosen is not None:
+        spellings = weak[chosen] | spellings
     spellings = _of_one_spelling(spellings)
     loose = next((pair for pair in spellings.values() if _differ(*pair)), None)
     values = [spellings[row][0] if row in spellings else None for row in range(len(names))]

@@ -15,6 +15,7 @@ from headscope.cohort.joining.matching import (
     Matches,
     Names,
     match_files,
+    match_key,
     match_sessions,
     match_values,
 )
@@ -24,7 +25,6 @@ from headscope.cohort.values import Layout, Note
 from headscope.errors import InputError
 
 OURS: Final = ("path", "subject_id", "session_id")
-KEYS: Final = ("scan", "session")  # roles of columns that tell a subject's rows apart, best first
 Values = Sequence[str | None]  # of a column, in the names of the scans
 
 
@@ -68,7 +68,8 @@ def join_participants(
     if column is not None and matches[column].count >= (matches[key].count if key else 1):
         if key is not None and role_of(key) == "scan":
             _check_agree(path, table, (column, key), matches)
-        join = _join_by_subject(path, table, column, matches, label)
+        in_sessions = any(map(SESSION.search, names))
+        join = _join_by_subject(path, table, column, matches, label, in_sessions=in_sessions)
         subjects: Values = matches[column].in_names
     elif key is not None:
         join = Join(table, _look_up(table, {key: matches[key].in_names}), key)
@@ -134,6 +135,8 @@ def _join_by_subject(
     column: str,
     matches: Mapping[str, Matches],
     label: str | None,
+    *,
+    in_sessions: bool,
 ) -> Join:
     """Find the row of each scan by its subject, and by a key where a subject has several."""
     check_subjects(path, column, table[column])
@@ -147,7 +150,9 @@ def _join_by_subject(
     for key, match in matches.items():
         rows = _look_up(table, {column: subjects, key: match.in_names})
         count = sum(rows[at] is not None for at in needed)
-        if key != column and (count == len(needed) or (count and role_of(key) in KEYS)):
+        sure = role_of(key) == "scan" or (role_of(key) == "session" and in_sessions)
+        enough = count == len(needed) or (count > 0 and sure)
+        if key != column and enough and not _follows(needed, subjects, match.in_names, rows):
             joins.append((count, role_of(key) == "scan", Join(table, rows, key)))
     if not joins:
         return _join_by_common(path, table, column, subjects, label)
@@ -155,6 +160,14 @@ def _join_by_subject(
     alone = _look_up(table, {column: subjects})  # the row of a subject that has but one
     join.rows = [only if row is None else row for row, only in zip(join.rows, alone, strict=True)]
     return join
+
+
+def _follows(needed: list[int], subjects: Values, values: Values, rows: list[int | None]) -> bool:
+    """Return whether a key may be the subject's own number: equal to it, or one row per subject."""
+    equal = all(match_key(subjects[at]) == match_key(values[at]) for at in needed)
+    count = len({subjects[at] for at in needed})
+    used = {rows[at] for at in needed if rows[at] is not None}
+    return equal or (len(needed) > count >= len(used))
 
 
 def _look_up(table: pd.DataFrame, values: Mapping[str, Values]) -> list[int | None]:
