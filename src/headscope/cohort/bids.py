@@ -24,7 +24,7 @@ ANAT: Final = re.compile(
     r"(?P<stem>[^/]+)_(?P<suffix>[A-Za-z0-9]+)\.(?:nii|mgh|mgz|hdr)(?:\.gz)?)"
 )
 HINT: Final = (
-    "is laid out as BIDS but has neither participants.tsv nor sessions.tsv: one of them must hold "
+    " is laid out as BIDS but has neither participants.tsv nor sessions.tsv: one of them must hold "
     "the classes, in a column beside participant_id or session_id."
 )
 ANATOMY: Final = ("T1w", "UNIT1", "T2w", "FLAIR", "PDw", "PDT2", "T2starw", "inplaneT1", "MP2RAGE")

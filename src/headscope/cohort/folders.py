@@ -119,26 +119,28 @@ def read_class_folders(
         scans = scans[inner]
     folders = scans["rest"].str.split("/", n=1).str[0]
     by_subject = nested and not chosen and _are_subjects(sorted(set(folders)))
-    if nested and not (by_subject or levels.facts or chosen):
-        _check_wrapper(data, scans)
+    if nested and not (by_subject or chosen) and levels.rests == names:
+        _check_wrapper(data, names)
     below = list(scans["rest"] if by_subject else scans["rest"].str.split("/", n=1).str[-1])
-    subjects, origins = name_subjects(below, pattern, nested=nested)
+    subjects, origins = name_subjects(below, pattern, nested=nested, by_subject=by_subject)
     scans = scans.assign(subject_id=subjects, session_id=[session_of(name) for name in below])
     notes = [*origins, *notes]
     if by_subject or not nested:
         hint = ""
         if by_subject:
+            first = listed(sorted(set(folders))[:3])
             hint = (
-                f"Its {counted(folders.nunique(), 'folder')}, {listed(sorted(set(folders))[:3])}, "
-                "…, are taken for subjects: if they are classes, choose with --classes."
+                f" Its {counted(folders.nunique(), 'folder')} ({first}, …) are taken for subjects: "
+                "if they are classes, choose with --classes."
             )
-            notes.append(Note(hint, names_ids=True))
+            notes.append(Note(hint.strip(), names_ids=True))
         return Layout("scans", scans.drop(columns="rest"), notes=notes, hint=hint)
     scans = scans.drop(columns="rest").assign(**{"class folder": folders})
+    common = _note_common(below, folders)
     if pattern is None:
-        _check_numbering(data, scans, below)
-    notes += _note_common(below, folders)
-    empty = [] if levels.facts else _empty_folders(data, set(folders), left)
+        _check_numbering(data, scans, below, common)
+    notes += common
+    empty = _empty_folders(data, [*names, *left])
     if empty:
         text = f"Left out, as they hold no scan: {counted(len(empty), 'folder')}, the first "
         notes.append(Note(f"{text}{empty[0]}.", names_ids=True))
@@ -184,6 +186,8 @@ def fold_levels(
         kind, values = _meaning(folders, deeper or depth > 0, bool(beside) or depth > 0)
         if data is not None and kind is None and not chosen:
             _check_subsets(data, folders, depth)
+        if depth == 0 and kind is None and len(folders) == 1 and deeper:
+            break  # a folder around everything
         if kind is None or kind in facts:
             depth += 1
             continue
@@ -230,7 +234,7 @@ def _check_subsets(data: Path, folders: list[str], depth: int) -> None:
             f"In {data} {listed(list(subsets))} {'is' if len(subsets) == 1 else 'are'} named as a "
             f"part of a split, beside {listed(others)}: put the class folders into folders train, "
             "val and test, or, if they are classes themselves, choose with --classes, as in "
-            f"--classes {','.join(f'{name}={name}' for name in [*others[:1], *subsets][:2])}."
+            f"--classes {','.join(f'{name}={name}' for name in [*others, *subsets][:2])}."
         )
     if len(distinct) > 1 and depth == 0:
         raise InputError(
@@ -260,7 +264,7 @@ def inside(data: Path, names: Sequence[str]) -> str:
     rests = list(names)
     while rests and all(rest.count("/") > 1 for rest in rests):
         folders = {rest.split("/", 1)[0] for rest in rests}
-        if len(folders) > 1:
+        if len(folders) > 1 or any(map(SUBJECT.search, folders)):
             break
         data, rests = data / folders.pop(), [rest.split("/", 1)[1] for rest in rests]
     if len(rests) == 0 or rests[0] == names[0]:
@@ -268,13 +272,13 @@ def inside(data: Path, names: Sequence[str]) -> str:
     return f" All its scans are in {data}: is that the folder to give?"
 
 
-def _check_wrapper(data: Path, scans: pd.DataFrame) -> None:
+def _check_wrapper(data: Path, names: Sequence[str]) -> None:
     """Refuse one folder around everything, whether or not classes are needed."""
-    hint = inside(data, list(scans["path"]))
+    hint = inside(data, names)
     if hint:
-        name = scans["path"].iloc[0].split("/", 1)[0]
+        name = names[0].split("/", 1)[0]
         raise InputError(
-            f"{data} shows only {name!r} in {counted(len(scans), 'scan')}: at least two classes "
+            f"{data} shows only {name!r} in {counted(len(names), 'scan')}: at least two classes "
             f"are needed.{hint}"
         )
 
@@ -282,9 +286,11 @@ def _check_wrapper(data: Path, scans: pd.DataFrame) -> None:
 def _note_common(below: Sequence[str], folders: "pd.Series[str]") -> list[Note]:
     """Say where every class folder holds the same folders, which may be the classes."""
     parts = pd.Series([name.split("/", 1)[0] if "/" in name else "" for name in below])
-    inner = parts.groupby(folders.to_numpy()).agg(lambda names: tuple(sorted(set(names))))
-    names = inner.iloc[0]
-    ids = any(SUBJECT.search(name) or SESSION.search(f"{name}.") for name in names)
+    inner = [tuple(sorted(set(group))) for _, group in parts.groupby(folders.to_numpy())]
+    names = inner[0]
+    ids = any(SUBJECT.search(name) or SESSION.search(f"{name}.") for name in names) or all(
+        name.isdigit() for name in names
+    )
     if len(inner) < 2 or len(set(inner)) > 1 or len(names) < 2 or ids or "" in names:
         return []
     text = (
@@ -294,16 +300,17 @@ def _note_common(below: Sequence[str], folders: "pd.Series[str]") -> list[Note]:
     return [Note(text, names_ids=True)]
 
 
-def _empty_folders(data: Path, class_folders: set[str], left: Sequence[str]) -> list[str]:
-    """Return the folders beside the classes that hold no scan, but for those that we wrote."""
-    class_folders = class_folders | {name.split("/", 1)[0] for name in left}
+def _empty_folders(data: Path, names: Sequence[str]) -> list[str]:
+    """Return the folders in `data` that hold no scan, but for those that we wrote."""
     others = [place for place in data.iterdir() if place.is_dir()]
     empty = (place for place in others if not any((place / name).exists() for name in WRITTEN))
-    names = {place.name for place in empty} - class_folders
-    return sorted(name for name in names if not name.startswith("."))
+    without = {place.name for place in empty} - {name.split("/", 1)[0] for name in names}
+    return sorted(name for name in without if not name.startswith("."))
 
 
-def _check_numbering(data: Path, scans: pd.DataFrame, below: Sequence[str]) -> None:
+def _check_numbering(
+    data: Path, scans: pd.DataFrame, below: Sequence[str], common: Sequence[Note]
+) -> None:
     """Refuse plain names that occur in two classes: AD/001 and NC/001 are likely two subjects."""
     plain = np.isin([subject_of(name, nested=True)[1] for name in below], (BY_FILE, BY_FOLDER))
     rows = scans[plain & (scans["subject_id"] != NO_ID)].sort_values(["subject_id", "path"])
@@ -315,11 +322,12 @@ def _check_numbering(data: Path, scans: pd.DataFrame, below: Sequence[str]) -> N
             f"In {data} the id {several.index[0]!r} occurs in several classes, as "
             f"{' and '.join(rows['path'][:2])}: if they show one subject, say where the id is "
             "with --subject-pattern; if not, give a scans.tsv with path, subject_id and label."
+            f"{''.join(f' {note}' for note in common)}"
         )
 
 
 def name_subjects(
-    names: list[str], pattern: str | None, *, nested: bool
+    names: list[str], pattern: str | None, *, nested: bool, by_subject: bool = False
 ) -> tuple[list[str], list[Note]]:
     """Return the subject of each path, and notes on which part of the names it comes from."""
     origins, known_forms = {BY_NAME}, True
@@ -337,6 +345,8 @@ def name_subjects(
         ids = [subject_of(name, nested=nested) for name in names]
         subjects, origins = [subject for subject, _ in ids], {origin for _, origin in ids}
         known_forms = BY_FILE not in origins
+        if by_subject:
+            origins = {"the folders" if origin == BY_FOLDER else origin for origin in origins}
     notes = [Note(f"Subject ids come from {' and '.join(sorted(origins))}.")]
     if not known_forms:
         text = (

@@ -16,31 +16,32 @@ import pandas as pd
 
 from headscope.cohort.bids import find_bids
 from headscope.cohort.filters import where_holds
-from headscope.cohort.folders import fold_levels, inside, read_class_folders, read_scan_table
+from headscope.cohort.folders import inside, read_class_folders, read_scan_table
 from headscope.cohort.ids import ID
 from headscope.cohort.joining.beside import read_by_tables, suggest_label
 from headscope.cohort.joining.subjects import apply_pattern, odd_subjects
 from headscope.cohort.labels import label_scans, quotes_subjects
 from headscope.cohort.pictures import number_pictures
 from headscope.cohort.selection import (
+    GIVEN,
     drop_label_maps,
     note_contrasts,
+    note_given,
     note_others,
+    scans_of_subjects,
     select_scans,
+    with_given,
 )
 from headscope.cohort.tables import MISSING, counted, listed
 from headscope.cohort.values import Layout, Note
 from headscope.errors import InputError
-from headscope.files import NO_ID
 from headscope.scans.discovery import SUFFIXES, Kind, ScanFile, is_picture, survey
 from headscope.scans.volume import PLANES
 
 NO_CLASS: Final = "unlabelled"
 KEY: Final = ["subject_id", "session_id"]
 OURS: Final = ["plane", "slice_index"]  # columns that a table of scans may have for us
-GIVEN: Final = "given"  # the subset that a folder names
 COLUMNS: Final = ["path", *KEY, "label"]
-SUBSETS: Final = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def find_cohort(
         scans = number_pictures(scans)
     else:
         scans = scans.drop(columns="slice_index", errors="ignore")
-    notes += [*note_contrasts(scans), *_note_given(scans)]
+    notes += [*note_contrasts(scans), *note_given(scans)]
     scans, doubled = _number_sessions(scans)
     if need_classes:
         _check_classes(data, scans, class_names, layout.hint)
@@ -187,11 +188,11 @@ def _recognise(
         )
     for path in tables:
         if path == data or path.stem.lower() == "scans":
-            layout = read_scan_table(root, path, plane, pattern)
+            layout = with_given(read_scan_table(root, path, plane, pattern))
             return layout, {name: ScanFile.at(root / name).kind for name in layout.scans["path"]}
-    files = survey(data)
-    kinds = {file.path.relative_to(data).as_posix(): file.kind for file in files.scans}
-    others = note_others(files.others - Counter(path.suffix.lower() for path in tables))
+    below = survey(data)
+    kinds = {file.path.relative_to(data).as_posix(): file.kind for file in below.scans}
+    others = note_others(below.others - Counter(path.suffix.lower() for path in tables))
     if not kinds:
         there = " ".join(["", *map(str, others)])
         raise InputError(
@@ -199,31 +200,24 @@ def _recognise(
             f"and no pictures.{there}"
         )
     selection = select_scans(data, list(kinds), contrast)
-    layout = find_bids(data, selection.names)
-    if layout is None:
+    bids = find_bids(data, selection.names)
+    if bids is not None:
+        layout = apply_pattern(bids, pattern)
+    else:
         selection = drop_label_maps(data, kinds, selection)
         names, hint = selection.names, ""
         try:
-            layout = read_by_tables(data, tables, names, label, plane, pattern)
-            if layout is None:
-                hint = suggest_label(tables, names)
-                layout = read_class_folders(
-                    data, names, plane, pattern, left=selection.left, chosen=chosen
-                )
-                said = [Note(hint.strip())] if hint else []
-                layout = replace(layout, hint=layout.hint + hint, notes=[*layout.notes, *said])
+            by_table = read_by_tables(data, tables, names, label, plane, pattern)
+            hint = suggest_label(tables, names) if by_table is None else ""
+            layout = by_table or read_class_folders(
+                data, names, plane, pattern, left=selection.left, chosen=chosen
+            )
+            said = [Note(hint.strip())] if hint else []
+            layout = replace(layout, hint=layout.hint + hint, notes=[*layout.notes, *said])
         except InputError as error:  # what else is there may be what was meant
             raise InputError(f"{error}{hint}{''.join(f' {note}' for note in others)}") from None
-    else:
-        layout = apply_pattern(layout, pattern)
-    if "given" not in layout.scans:
-        levels = fold_levels(list(layout.scans["path"]))
-        layout = replace(layout, scans=layout.scans.assign(**_pick(levels.facts, "given")))
+    layout = with_given(layout)
     return replace(layout, notes=[*layout.notes, *selection.notes, *others]), kinds
-
-
-def _pick(facts: dict[str, list[str | None]], name: str) -> dict[str, list[str | None]]:
-    return {name: facts[name]} if name in facts else {}
 
 
 def _without_classes(layout: Layout) -> Layout:
@@ -240,11 +234,11 @@ def _class_column(data: Path, layout: Layout, label: str | None) -> str:
     offered = _offered(layout.scans)
     if column is None and not offered:
         raise InputError(
-            f"{data} {layout.hint}"
+            f"{data}{layout.hint}"
             if layout.name == "BIDS"
             else f"{data} holds {counted(len(layout.scans), 'scan')} but neither class folders nor "
             "a table: put each class in a folder of its own, or add participants.tsv or scans.tsv."
-            f"{layout.hint and ' '}{layout.hint}"
+            f"{layout.hint}"
         )
     if column is None:
         raise InputError(f"Which column of {data} holds the classes? Name it: {listed(offered)}.")
@@ -295,32 +289,6 @@ def _number_sessions(scans: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
     return scans.assign(session_id=session), [Note(text, names_ids=True)]
 
 
-def _note_given(scans: pd.DataFrame) -> list[Note]:
-    """Say what a given partition holds, and which subjects are in several of its subsets."""
-    if GIVEN not in scans:
-        return []
-    parts = ", ".join(
-        f"{name} {_scans_of_subjects(group['subject_id'])}"
-        for name in SUBSETS
-        if len(group := scans[scans[GIVEN] == name])
-    )
-    named = scans[scans["subject_id"] != NO_ID]
-    text = f"Given partition: {parts}; --splits given uses it."
-    if "val" not in set(scans[GIVEN]):
-        unit = "subject" if len(named) == len(scans) else "slice"
-        text += f" Validation is then drawn from train, by {unit}."
-    notes = [Note(text)]
-    shared = int(named.groupby("subject_id")[GIVEN].nunique().gt(1).sum())
-    if shared:
-        are = "is" if shared == 1 else "are"
-        text = (
-            f"{counted(shared, 'subject')} {are} in several of its subsets: its accuracy says "
-            "nothing about new subjects."
-        )
-        notes.append(Note(text))
-    return notes
-
-
 def _case_twins(scans: pd.DataFrame) -> list[Note]:
     """Say which ids and classes differ only in case: one subject or class perhaps."""
     notes = []
@@ -348,12 +316,6 @@ def _check_classes(data: Path, scans: pd.DataFrame, class_names: list[str], else
 
 def _summarise(layout: Layout, scans: pd.DataFrame, class_names: list[str]) -> Note:
     subjects, labels = scans["subject_id"], scans["label"]
-    classes = [f"{name}: {_scans_of_subjects(subjects[labels == name])}" for name in class_names]
-    text = f"{layout.name}: {_scans_of_subjects(subjects)} ({', '.join(classes)})."
+    classes = [f"{name}: {scans_of_subjects(subjects[labels == name])}" for name in class_names]
+    text = f"{layout.name}: {scans_of_subjects(subjects)} ({', '.join(classes)})."
     return Note(text, names_ids=quotes_subjects(labels, subjects))
-
-
-def _scans_of_subjects(subjects: pd.Series) -> str:
-    if len(subjects) and (subjects == NO_ID).all():
-        return f"{counted(len(subjects), 'picture')} without subject ids"
-    return f"{counted(len(subjects), 'scan')} of {counted(subjects.nunique(), 'subject')}"

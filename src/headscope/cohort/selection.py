@@ -2,16 +2,19 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
+from headscope.cohort.folders import fold_levels
 from headscope.cohort.tables import counted, listed
-from headscope.cohort.values import Note
+from headscope.cohort.values import Layout, Note
 from headscope.console import track
 from headscope.errors import InputError
 from headscope.files import NO_ID
-from headscope.scans.discovery import UNREAD, Kind, ScanFile
+from headscope.scans.discovery import UNREAD, Kind, ScanFile, plane_named
 from headscope.scans.labelmaps import is_label_map
 from headscope.scans.naming import (
     AUGMENTED,
@@ -23,11 +26,15 @@ from headscope.scans.naming import (
     contrast_of,
     is_contrast,
     reason_left_out,
+    subset_of,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
 
+GIVEN: Final = "given"  # the column of subsets that a folder or a column names
+SUBSETS: Final = ("train", "val", "test")
+SUBSET_COLUMNS: Final = ("subset", "split", "partition", "set")
 FALLBACKS: Final = (DERIVATIVES, OTHER_DATA, MAPS, AUGMENTED)  # used where there is nothing else
 MOST_KINDS: Final = 12  # of other files that a note names
 MANY: Final = 500  # scans, of which looking takes a second
@@ -74,14 +81,16 @@ def select_scans(data: Path, names: Sequence[str], contrast: str | None) -> Sele
         order = ", ".join(FREESURFER[:5])
         text = f"Of FreeSurfer's volumes of a scan the first of {order}, … is taken, not {left}."
         notes.append(Note(text))
-    taken, of_contrast = _of_contrast(data, best, contrast)
+    taken, of_contrast = take_contrast(data, best, contrast)
     left_out = sorted(set(names) - set(taken))
     return Selection(taken, left_out, [*notes, *of_contrast])
 
 
 def drop_label_maps(data: Path, kinds: Mapping[str, Kind], selection: Selection) -> Selection:
     """Leave out what is a label map by its voxels, where names are silent and scans remain."""
-    volumes = [name for name in selection.names if kinds[name] == "volume"]
+    volumes = [
+        name for name in selection.names if kinds[name] == "volume" and not plane_named(name)
+    ]
     many = len(volumes) > MANY
     looked = track(volumes, "Looking for label maps", len(volumes)) if many else volumes
     flat = {name for name in looked if is_label_map(ScanFile(data / name, "volume"))}
@@ -101,8 +110,10 @@ def drop_label_maps(data: Path, kinds: Mapping[str, Kind], selection: Selection)
 
 def note_others(others: Counter[str]) -> list[Note]:
     """Say how many files of other kinds there are: those that may hold scans by themselves."""
-    unread = Counter({kind: count for kind, count in others.items() if kind in UNREAD})
-    notes = []
+    folders = {kind: others[kind] for kind in others if kind.startswith("folders")}
+    others = others - Counter(folders)
+    unread = Counter({kind: others[kind] for kind in others if kind in UNREAD})
+    notes = [Note(f"{kind.capitalize()}: {count}.") for kind, count in folders.items()]
     if unread:
         text = f"Not read, though they may show scans: {_kinds(unread)}. Convert them to NIfTI "
         notes.append(Note(f"{text}(pictures to PNG)."))
@@ -123,6 +134,58 @@ def note_contrasts(scans: "pd.DataFrame") -> list[Note]:
     listing = ", ".join(f"{name} ({counted(count, 'scan')})" for name, count in counts.items())
     where = f", several in {counted(several, 'session')}" if several else ""
     return [Note(f"Contrasts by the names: {listing}{where}; --contrast chooses one.")]
+
+
+def with_given(layout: Layout) -> Layout:
+    """Add the column `given` where a column or folders name the subset of every scan."""
+    scans = layout.scans
+    if GIVEN in scans:
+        return layout
+    for column in (name for name in scans.columns if name.lower() in SUBSET_COLUMNS):
+        subsets = scans[column].map(subset_of)
+        if {"train", "test"} <= {subset[0] for subset in subsets if subset} and subsets.all():
+            note = Note(f"The column {column} names the subsets of a given partition.")
+            notes = [*layout.notes, note]
+            return replace(layout, scans=scans.assign(given=subsets.str[0]), notes=notes)
+    facts = fold_levels(list(scans["path"])).facts
+    if GIVEN not in facts:
+        return layout
+    return replace(layout, scans=scans.assign(given=np.array(facts[GIVEN], dtype=object)))
+
+
+def note_given(scans: "pd.DataFrame") -> list[Note]:
+    """Say what a given partition holds, and which subjects are in several of its subsets."""
+    if GIVEN not in scans:
+        return []
+    parts = ", ".join(
+        f"{name} {scans_of_subjects(group['subject_id'])}"
+        for name in SUBSETS
+        if len(group := scans[scans[GIVEN] == name])
+    )
+    named = scans[scans["subject_id"] != NO_ID]
+    text = f"Given partition: {parts}; --splits given uses it."
+    if not {"train", "test"} <= set(scans[GIVEN]):
+        text = f"Given partition: {parts}; --splits given needs train and test."
+    elif "val" not in set(scans[GIVEN]):
+        unit = "subject" if len(named) == len(scans) else "slice"
+        text += f" Validation is then drawn from train, by {unit}."
+    notes = [Note(text)]
+    shared = int(named.groupby("subject_id")[GIVEN].nunique().gt(1).sum())
+    if shared:
+        are = "is" if shared == 1 else "are"
+        text = (
+            f"{counted(shared, 'subject')} {are} in several of its subsets: its accuracy says "
+            "nothing about new subjects."
+        )
+        notes.append(Note(text))
+    return notes
+
+
+def scans_of_subjects(subjects: "pd.Series[str]") -> str:
+    """Say how many scans of how many subjects there are: one id per scan."""
+    if len(subjects) and (subjects == NO_ID).all():
+        return f"{counted(len(subjects), 'picture')} without subject ids"
+    return f"{counted(len(subjects), 'scan')} of {counted(subjects.nunique(), 'subject')}"
 
 
 def _kinds(counts: Counter[str]) -> str:
@@ -152,7 +215,7 @@ def _freesurfer_rank(name: str) -> tuple[int, str] | None:
     return FREESURFER.index(stem) if stem in FREESURFER else len(FREESURFER), name
 
 
-def _of_contrast(data: Path, names: list[str], wanted: str | None) -> tuple[list[str], list[Note]]:
+def take_contrast(data: Path, names: list[str], wanted: str | None) -> tuple[list[str], list[Note]]:
     """Return the names of one contrast, or all where none is wanted."""
     if wanted is None:
         return names, []

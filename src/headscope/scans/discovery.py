@@ -25,6 +25,8 @@ SUFFIX: Final = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,7}(\.(gz|bz2|xz|zst|zip))?$
 HIDDEN: Final = "hidden"
 WRITTEN_BY_US: Final = "folders that headscope wrote"
 LOCKED: Final = "folders that cannot be read"
+DEEPEST: Final = 100  # folders in one another, of which no data set has as many
+TOO_DEEP: Final = f"folders deeper than {DEEPEST} levels, which are not looked into"
 Kind = Literal["volume", "slice", "series", "picture"]
 
 
@@ -148,6 +150,9 @@ def _walk(
             folders.clear()
             continue
         seen.add(real)
+        if place.count(os.sep) - str(folder).count(os.sep) >= DEEPEST:
+            others[TOO_DEEP] += len(folders)
+            folders.clear()
         others[HIDDEN] += sum(name.startswith(".") for name in names)
         others[HIDDEN] += sum(name.startswith(".") and _holds(place, name) for name in folders)
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -1,9 +1,10 @@
 """Whether a volume is a mask or a label map: few whole numbers in patches of one value."""
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headscope.scans.discovery import ScanFile
 from headscope.scans.header import (
@@ -20,15 +21,15 @@ from headscope.scans.header import (
 PACKED_SHARE: Final = 0.15  # of its voxels' bytes: no scan is packed to less, but for its air
 FEW_LEVELS: Final = 64
 FLAT_SHARE: Final = 0.8  # of neighbours inside: those of a scan differ by noise
-LARGEST_CHECKED: Final = 2**27  # bytes
+LARGEST_CHECKED: Final = 2**26  # bytes
 
 
 def is_label_map(scan: ScanFile) -> bool:
-    """Return whether a volume holds few whole numbers, which lie in patches of one value.
+    """Return whether a volume holds few whole numbers, in patches of one value.
 
-    The header and the size of the packed file tell most scans from label maps without a voxel;
-    of a plain file the middle is read. A file that cannot be read is no label map: slicing it will
-    say what is wrong.
+    The size of a packed file tells most scans from label maps without a voxel; of a plain file the
+    middle is read, and the rest where that does not tell. A file that cannot be read is no label
+    map: slicing it will say what is wrong.
     """
     if scan.kind != "volume":
         return False
@@ -36,43 +37,54 @@ def is_label_map(scan: ScanFile) -> bool:
         with np.errstate(all="ignore"):
             header = read_header(scan.path)
             check_header(header)
-            voxels = _middle(header)
-    except (Refused, MemoryError, *UNREADABLE):
+            return _holds_labels(header)
+    except UNREADABLE:
         return False
-    return voxels is not None and _is_flat(voxels)
+    except (Refused, MemoryError):
+        return False
 
 
-def _middle(header: Header) -> np.ndarray | None:
-    """Return the middle (I, J, n) of a volume, or None where its packed size shows a scan."""
+def _holds_labels(header: Header) -> bool:
     shape = squeeze_shape(header.shape)[:3]
-    if len(shape) < 3:
-        return None
-    plane, depth = shape[0] * shape[1], shape[2]
     size = math.prod(shape) * header.dtype.itemsize
     with header.data.open("rb") as file:
         packed = file.read(2) == GZIPPED
         stored = file.seek(0, 2)
-    if size > LARGEST_CHECKED or (packed and stored > PACKED_SHARE * size):
-        return None
-    first, last = (depth // 3, math.ceil(2 * depth / 3)) if not packed else (0, depth)
-    step = plane * header.dtype.itemsize
-    raw = read_bytes(header.data, header.offset + first * step, (last - first) * step)
-    voxels = np.frombuffer(raw, header.dtype, plane * (last - first))
-    return voxels.reshape((shape[0], shape[1], last - first), order="F")
+    if len(shape) < 3 or size > LARGEST_CHECKED or (packed and stored > PACKED_SHARE * size):
+        return False
+    middle = range(shape[2] // 3, math.ceil(2 * shape[2] / 3))
+    return (packed or _few(_voxels(header, middle))) and _is_flat(_voxels(header, range(shape[2])))
 
 
-def _is_flat(voxels: np.ndarray) -> bool:
-    """Return whether voxels (I, J, K) are few whole numbers in patches of one value."""
-    whole = voxels.astype(np.float32)
-    sample = whole.ravel()[:: max(whole.size // 20_000, 1)]
-    if not np.isfinite(sample).all() or (sample != np.round(sample)).any():
+def _voxels(header: Header, depths: range) -> NDArray[Any]:
+    """Return voxels (I, J, n) as stored."""
+    rows, columns = header.shape[:2]
+    step = rows * columns * header.dtype.itemsize
+    raw = read_bytes(header.data, header.offset + depths[0] * step, len(depths) * step)
+    voxels = np.frombuffer(raw, header.dtype, rows * columns * len(depths))
+    return voxels.reshape((rows, columns, len(depths)), order="F")
+
+
+def _few(voxels: NDArray[Any]) -> bool:
+    """Return whether voxels are few whole numbers: of some first, then of an eighth."""
+    parts = (voxels[::5, ::5, ::5], voxels[::2, ::2, ::2]) if voxels.size > 1000 else (voxels,)
+    return all(
+        len(levels := np.unique(part)) <= FEW_LEVELS and bool((levels == np.round(levels)).all())
+        for part in parts
+    )
+
+
+def _is_flat(voxels: NDArray[Any]) -> bool:
+    """Return whether voxels (I, J, K) are few whole numbers in patches of one value.
+
+    Of up to eight values half of the neighbours may differ, as those of small lesions do.
+    """
+    if not _few(voxels):
         return False
-    levels = np.unique(voxels)
-    if not 2 <= len(levels) <= FEW_LEVELS or (levels != np.round(levels)).any():
-        return False
-    inside = whole != 0
-    pairs = [(inside[1:] & inside[:-1]), (inside[:, 1:] & inside[:, :-1])]
-    equal = [whole[1:] == whole[:-1], whole[:, 1:] == whole[:, :-1]]
-    count = sum(int(pair.sum()) for pair in pairs)
-    same = sum(int((pair & match).sum()) for pair, match in zip(pairs, equal, strict=True))
-    return count > 0 and same >= FLAT_SHARE * count
+    planes = voxels[:, :, ::2]
+    levels, count, same = len(np.unique(planes)), 0, 0
+    for first, second in ((planes[1:], planes[:-1]), (planes[:, 1:], planes[:, :-1])):
+        inside = (first != 0) & (second != 0)
+        count += int(inside.sum())
+        same += int((inside & (first == second)).sum())
+    return levels >= 2 and count > 0 and same >= (0.5 if levels <= 8 else FLAT_SHARE) * count
