@@ -1,5 +1,8 @@
 """Whose scan is it, and which row: ids in tables, names and patterns, as public data have them."""
 
+from unicodedata import normalize
+
+import pandas as pd
 import pytest
 
 from headscope.cli.options import class_values
@@ -171,6 +174,30 @@ def test_numbers_at_no_one_place_are_refused(tmp_path):
         cohort(tmp_path / "run", [f"ann_run-{n}.nii" for n in range(1, 9)], rows, label="dx")
 
 
+def test_two_groups_that_are_numbered_apart_are_not_one(tmp_path):
+    names = [f"{letter}{n:03d}.nii" for letter in "PC" for n in range(1, 5)]
+    rows = [["id", "dx"], *([str(n), group(n)] for n in range(1, 9))]
+    with pytest.raises(InputError, match="the same value is in several, as C001 and P001: say"):
+        cohort(tmp_path, names, rows, label="dx")
+    folders = [f"{dx}/S{n:02d}.nii" for dx in ("AD", "CN") for n in range(4)]
+    rows = [["id", "dx"], *([f"S{n:02d}", group(n)] for n in range(4))]
+    said = texts(cohort(tmp_path / "folders", folders, rows, label="dx"))
+    assert "4 scans are in a folder that has the name of another class." in said
+    assert "The first of them is AD/S00.nii." in said
+
+
+def test_composed_and_decomposed_letters_are_the_same(tmp_path):
+    names = [normalize("NFD", f"Müller{n}_T1.nii") for n in range(4)]
+    rows = [["name", "dx"], *([f"Müller{n}", group(n)] for n in range(4))]
+    assert len(set(subjects(cohort(tmp_path, names, rows, label="dx")).values())) == 4
+
+
+def test_the_columns_of_oasis2_with_other_ids_are_a_table_of_participants(tmp_path):
+    rows = [["MRI ID", "Group"], *([f"M{n:03d}", group(n)] for n in range(4))]
+    scans = cohort(tmp_path, [f"M{n:03d}.nii" for n in range(4)], rows, label="Group")
+    assert (scans.layout, len(scans.scans)) == ("participants table", 4)
+
+
 def test_the_label_and_ages_are_no_ids(tmp_path):
     spm = [f"ADNI_{group(n)}/smw{n + 2:03d}_S_{5000 + n}_20121114.nii" for n in range(8)]
     text = "Subject;Group;Sex;Age\n" + "".join(
@@ -319,8 +346,6 @@ def test_bids_subjects_that_no_row_fits_are_said(tmp_path):
 
 
 def test_both_spellings_among_the_folders_are_two_subjects():
-    import pandas as pd
-
     ids = rename_ids(pd.Series(["sub-1", "sub-01", "sub-2"]), ["sub-01", "sub-1", "sub-02"], "sub-")
     assert ids.tolist() == ["sub-1", "sub-01", "sub-02"]
 
@@ -418,6 +443,9 @@ def test_a_table_of_scans_may_call_its_subjects_patients(tmp_path):
     rows = "path,Patient,label\na/1.png,x,AD\na/2.png,x,AD\nb/3.png,y,NC\n"
     scans = cohort(tmp_path, ["a/1.png", "a/2.png", "b/3.png"], rows, "scans.csv")
     assert subjects(scans) == {"a/1.png": "x", "a/2.png": "x", "b/3.png": "y"}
+    assert len(cohort(tmp_path, [], rows + "b/3.png,y,NC\n", "scans.csv").scans) == 3
+    with pytest.raises(InputError, match=r"different rows for one path, the first 'b/3.png'"):
+        cohort(tmp_path, [], rows + "b/3.png,z,NC\n", "scans.csv")
 
 
 def test_ids_with_hyphens_are_whole_and_slices_are_not_part_of_them(tmp_path):

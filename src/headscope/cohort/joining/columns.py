@@ -18,8 +18,8 @@ from headscope.scans.discovery import is_picture
 Role = Literal["subject", "scan", "session", "class", "id", ""]
 NAMES: Final[dict[Role, str]] = {  # without case, spaces and signs; better names first
     "subject": "subjectid subject participantid participant patientid patient ptid rid "
-    "subjectlabel subjid subj sub pid oasisid naccid srcsubjectid subjectkey probandid proband "
-    "volunteerid caseid eid anonid",
+    "subjectlabel subjid subid subj sub pid ptno patno bidsid oasisid naccid srcsubjectid "
+    "subjectkey probandid proband volunteerid caseid animalid mouseid eid anonid",
     "scan": "image imageid imagedataid imageuid imagename loniuid img imgid file filename filepath "
     "path scan scanid scanname slice sliceid picture pictureid seriesid seriesuid "
     "seriesinstanceuid sopinstanceuid uid accession accessionnumber volume",

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
+from unicodedata import normalize
 
 import pandas as pd
 
@@ -79,7 +80,7 @@ class Names:
         self.bare = {row: self._read(path) for row, path in bare if path is not None}
 
     def _read(self, path: str) -> Name:
-        parts = FILE_SUFFIX.sub("", path).split("/")
+        parts = normalize("NFC", FILE_SUFFIX.sub("", path)).split("/")  # macOS writes NFD
         for part in parts:
             if part not in self._tokens:
                 self._tokens[part] = list(_tokens(part))
@@ -165,8 +166,9 @@ def _keys(values: Iterable[str]) -> dict[Key, set[str]]:
 
 def match_key(value: str | None) -> Key:
     """Return what a value compares by: its runs of letters and of digits."""
-    whole = WHOLE.fullmatch(value or "")
-    return tuple(map(_normal, TOKEN.findall(whole[1] if whole else value or "")))
+    text = normalize("NFC", value or "")
+    whole = WHOLE.fullmatch(text)
+    return tuple(map(_normal, TOKEN.findall(whole[1] if whole else text)))
 
 
 def _normal(token: str) -> str:
@@ -234,11 +236,10 @@ def _runs(
                 word = tokens[at - 1].text if at else ""
                 if _weak(key) and word in ENTITIES:
                     continue
-                yield (
-                    BEHIND_WORD if word in SUBJECT_WORDS else (depth, at),
-                    key,
-                    part[token.start : run[-1].end],
-                )
+                lettered = _weak(key) and token.glued[0] and len(keys[key]) == 1
+                start = tokens[at - 1].start if lettered else token.start  # P001 beside C001
+                place = BEHIND_WORD if word in SUBJECT_WORDS else (depth, at)
+                yield place, key, part[start : run[-1].end]
                 break
 
 
@@ -267,19 +268,28 @@ def _one_place(places: dict[Place, Spellings], ids: int) -> tuple[Place | None, 
         if differ and (tied or size[1] > distinct):
             texts = f"{here[differ[0]][1]!r} and {there[differ[0]][1]!r}"
             return None, f"its values are at several places of the names, as {texts} in one of them"
+    several = [text for text in _texts_of(places[best]).values() if len(text) > 1]
+    if several and not all(map(str.isdigit, several[0])):
+        return None, f"the same value is in several, as {' and '.join(sorted(several[0]))}"
     return best, ""
 
 
 def _of_one_spelling(spellings: Spellings) -> Spellings:
     """Where several names spell a value differently (P1, p1), only its exact spelling counts."""
-    texts: dict[str, set[str]] = defaultdict(set)
-    for value, text in spellings.values():
-        texts[value].add(_plain(text))
+    texts = _texts_of(spellings)
     return {
         row: (value, text)
         for row, (value, text) in spellings.items()
         if len(texts[value]) == 1 or not _differ(value, text)
     }
+
+
+def _texts_of(spellings: Spellings) -> dict[str, set[str]]:
+    """Return how names spell each value, separators aside."""
+    texts: dict[str, set[str]] = defaultdict(set)
+    for value, text in spellings.values():
+        texts[value].add(_plain(text))
+    return texts
 
 
 def _plain(text: str) -> str:

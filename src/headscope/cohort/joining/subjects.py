@@ -25,11 +25,19 @@ def apply_pattern(layout: Layout, pattern: str | None) -> Layout:
 
 
 def odd_subjects(scans: pd.DataFrame, *, pictures: bool) -> list[Note]:
-    """Say which subjects are in several classes, have very many files, or one picture each."""
+    """Say what is odd: subjects in several classes or of very many files, scans in wrong folders."""
+    notes: list[Note] = []
+    values = set(scans["label"])
+    folders = [values.intersection(path.split("/")[:-1]) for path in scans["path"]]
+    pairs = zip(folders, scans["label"], scans["path"], strict=True)
+    astray = [path for names, label, path in pairs if names and label not in names]
+    if astray:
+        verb = "is" if len(astray) == 1 else "are"
+        text = f"{counted(len(astray), 'scan')} {verb} in a folder that has the name of another "
+        notes += [Note(f"{text}class."), Note(f"The first of them is {astray[0]}.", names_ids=True)]
     scans = scans[scans["subject_id"] != NO_ID]
     classes = scans.groupby("subject_id")["label"].nunique()
     sizes = scans["subject_id"].value_counts()
-    notes = []
     if several := int((classes > 1).sum()):
         subject = classes.index[classes > 1][0]
         names = sorted(scans.loc[scans["subject_id"] == subject, "label"].unique())
