@@ -25,7 +25,7 @@ def apply_pattern(layout: Layout, pattern: str | None) -> Layout:
 
 
 def odd_subjects(scans: pd.DataFrame, *, pictures: bool) -> list[Note]:
-    """Say what is odd: subjects in several classes or of very many files, scans in wrong folders."""
+    """Say which subjects are in several classes or have very many files, and what else is odd."""
     notes: list[Note] = []
     values = set(scans["label"])
     folders = [values.intersection(path.split("/")[:-1]) for path in scans["path"]]
