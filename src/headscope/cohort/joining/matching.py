@@ -24,7 +24,7 @@ BEFORE_IDS: Final = "sub subj subject participant patient pat ptid pid case id"
 SUBJECT_WORDS: Final = frozenset(BEFORE_IDS.split())
 COUNTERS: Final = (
     "run ses sess session visit echo acq rec rep repeat slice slc sl frame part chunk tp timepoint "
-    "wave week month year day t te tr inv dir split fold space res den"
+    "wave week month year day t tr inv dir split fold space res den"
 )
 ENTITIES: Final = frozenset(COUNTERS.split())  # a number behind one counts within a subject
 Key = tuple[str, ...]
