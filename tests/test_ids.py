@@ -299,6 +299,30 @@ def test_sessions_tell_the_rows_of_a_subject_apart(tmp_path):
     )
 
 
+def test_visits_in_words_tell_rows_apart_too(tmp_path):
+    names = [f"{n:03d}_S_{4000 + n}_{visit}.nii" for n in range(4) for visit in ("bl", "m06")]
+    rows = [["RID", "PTID", "VISCODE", "DX"]]
+    for n in range(4):
+        ids = [str(4000 + n), f"{n:03d}_S_{4000 + n}"]
+        rows += [[*ids, "bl", "CN"], [*ids, "m06", "AD"], [*ids, "m12", "AD"]]
+    scans = cohort(tmp_path, names, rows, label="DX")
+    assert {path[11:-4]: label for path, label in labels(scans).items()} == {
+        "bl": "CN",
+        "m06": "AD",
+    }
+    assert set(scans.scans["session_id"]) == {"bl", "m06"}
+    assert "4 of 4 subjects are in several classes." in texts(scans)
+
+
+def test_a_table_that_lists_the_pictures_knows_their_patients_best(tmp_path):
+    names = [f"{dx}/{dx}_{n:02d}.png" for dx in ("AD", "CN") for n in range(6)]
+    rows = [["image", "patient", "label"]]
+    rows += [[f"{dx}_{n:02d}", f"{dx}{n // 2}", dx] for dx in ("AD", "CN") for n in range(6)]
+    scans = cohort(tmp_path, names, rows, label="label")  # AD1 is not the patient of AD_01
+    assert subjects(scans)["AD/AD_01.png"] == "AD0"
+    assert len(set(subjects(scans).values())) == 6
+
+
 def test_spellings_of_an_id():
     names = Names(["sub-01_T1", "HC10/x", "P1_a", "p1_b", "Subj10", "X-7b"])
     assert match_values(["SUB-1", "HC-010", "P1", "Subj1", "X7"], names).in_names == [
@@ -343,6 +367,14 @@ def test_bids_subjects_that_no_row_fits_are_said(tmp_path):
     said = texts(find_cohort(tmp_path))
     assert "Without a row in the table of participants: 1 subject of 1 scan." in said
     assert "The first of them is sub-b1, the first row sub-a1." in said
+
+
+def test_bids_folders_that_no_row_fits_at_all_are_refused_with_a_label(tmp_path):
+    bids(tmp_path, *(f"sub-{n}/anat/sub-{n}_T1w" for n in ("a1", "a2")), participants="")
+    (tmp_path / "participants.tsv").write_text("participant_id\tdx\nX1\tAD\nX2\tNC\n")
+    with pytest.raises(InputError, match=r"has a value of 'dx'. None of its folders .* sub-a1.*X1"):
+        find_cohort(tmp_path, label="dx")
+    assert len(find_cohort(tmp_path, need_classes=False).scans) == 2
 
 
 def test_both_spellings_among_the_folders_are_two_subjects():

@@ -49,7 +49,7 @@ def find_bids(data: Path, names: list[str]) -> Layout | None:
     if outside:
         notes.append(Note(f"Left out, as they are outside sub-*/anat: {counted(outside, 'scan')}."))
     participants, origins = _participants(data, sorted(set(files["subject_id"])))
-    notes = [*origins, *notes]
+    notes, hint = [*origins, *notes], HINT
     if participants is not None:
         scans = scans.merge(participants, left_on="subject_id", right_on=ID, how="left")
         unlisted = scans.loc[scans[ID].isna(), "subject_id"]
@@ -60,6 +60,8 @@ def find_bids(data: Path, names: list[str]) -> Layout | None:
                 f"The first of them is {unlisted.iloc[0]}, the first row {participants[ID].iloc[0]}"
             )
             notes.append(Note(f"{text}.", names_ids=True))
+            if len(unlisted) == len(scans):
+                hint = f" None of its folders sub-* is in the table of participants. {text}."
         absent = set(participants[ID]) - set(files["subject_id"])
         if absent:
             notes.append(Note(f"Rows of participants.tsv without a scan: {len(absent)}."))
@@ -69,9 +71,10 @@ def find_bids(data: Path, names: list[str]) -> Layout | None:
         notes.append(Note(f"Labels of sessions come from sessions.tsv: {columns}."))
     scans = scans.fillna("n/a")  # where no table has a row for the subject
     likely = [name for name in scans.columns if name.lower() in CLASS_COLUMNS]
+    likely = [name for name in likely if not scans[name].isin(MISSING).all()]
     if participants is None and not from_sessions:
         notes.append(Note("There is neither participants.tsv nor sessions.tsv: no class is known."))
-    return Layout("BIDS", scans, likely[0] if len(likely) == 1 else None, notes=notes, hint=HINT)
+    return Layout("BIDS", scans, likely[0] if len(likely) == 1 else None, notes=notes, hint=hint)
 
 
 def _one_per_session(files: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:

@@ -55,7 +55,7 @@ def read_scan_table(root: Path, path: Path, plane: str, pattern: str | None) -> 
             f"{path} lists {len(missing)} of {len(table)} scans that do not exist, "
             f"the first {missing[0]!r}."
         )
-    table = table.drop_duplicates(ignore_index=True)
+    table = table.drop_duplicates()
     twice = table.loc[table["path"].duplicated(), "path"]
     if len(twice):
         raise InputError(f"{path} has different rows for one path, the first {twice.iloc[0]!r}.")

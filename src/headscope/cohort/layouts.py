@@ -143,6 +143,8 @@ def find_cohort(
     column = _class_column(data, layout, label)
     scans, left_out = _where(layout.scans, where)
     missing = () if column == "class folder" else MISSING  # a folder may be called None
+    if classes is None and len(scans) and scans[column].isin(missing).all():
+        raise InputError(f"No scan of {data} has a value of {column!r}.{layout.hint}")
     scans, class_names, notes = label_scans(scans, column, classes, threshold, missing)
     pictures = np.array([kinds[path] == "picture" for path in scans["path"]], dtype=bool)
     if pictures.any() and plane == "all" and "plane" not in scans.columns:

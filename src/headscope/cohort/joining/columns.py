@@ -26,7 +26,7 @@ NAMES: Final[dict[Role, str]] = {  # without case, spaces and signs; better name
     "session": "session sessionid ses visit visitid viscode viscode2 visitcode timepoint tp wave "
     "date acqdate scandate examdate studydate daystovisit",
     "class": "diagnosis dx group label class target category outcome researchgroup",
-    "id": "id ids code no nr num number index key identifier mrid mriid",
+    "id": "id ids code no nr num number index key identifier name mrid mriid",
 }
 ROLES: Final[dict[str, Role]] = {
     name: role for role, text in NAMES.items() for name in text.split()

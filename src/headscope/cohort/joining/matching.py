@@ -87,18 +87,19 @@ class Names:
         return [(part, self._tokens[part]) for part in reversed(parts)]
 
 
-def match_values(values: Iterable[str], names: Names) -> Matches:
+def match_values(values: Iterable[str], names: Names, *, letters: bool = True) -> Matches:
     """Return which of the values each name holds.
 
     A value is compared by its runs of letters and of digits, without separators, case and leading
-    zeros: sub-01 is sub_1, but Subj1 is no part of Subj10. Values that are one number or at most
-    two letters count at one fixed place of the names, and never behind a word as run or ses.
+    zeros: sub-01 is sub_1, but Subj1 is no part of Subj10. Values that are one number (with
+    `letters`, or at most two letters) count at one fixed place of the names, and never behind a
+    word as run or ses.
     """
     keys = _keys(values)
-    matches = _match(keys, names.read)
+    matches = _match(keys, names.read, letters)
     rest = [row for row in names.bare if matches.in_names[row] is None]
     if rest:
-        again = _match(keys, [names.bare[row] for row in rest])
+        again = _match(keys, [names.bare[row] for row in rest], letters)
         for row, value in zip(rest, again.in_names, strict=True):
             matches.in_names[row] = value
         problem, loose = matches.problem or again.problem, matches.loose or again.loose
@@ -129,7 +130,7 @@ def match_sessions(values: Iterable[str], names: Names) -> Matches:
     """Return which of a column's sessions each name holds: ses-02, visit 2 and 2 are the same."""
     sessions = [session_of(path) if SESSION.search(path) else "" for path in names.paths]
     if not any(sessions):
-        return match_values(values, names)
+        return match_values(values, names, letters=False)  # bl and sc are visits
     by_key = {_bare_session(value): value for value in set(values) - set(MISSING)}
     return Matches([by_key.get(_bare_session(text)) if text else None for text in sessions])
 
@@ -188,12 +189,12 @@ def _without_prefix(name: str) -> str | None:
     return folder + slash + stem[prefix.end() :] if prefix else None
 
 
-def _weak(key: Key) -> bool:
+def _weak(key: Key, letters: bool) -> bool:
     """Return whether a value is too common in names to count wherever it is."""
-    return len(key) == 1 and (key[0].isdigit() or len(key[0]) <= 2)
+    return len(key) == 1 and (key[0].isdigit() or (letters and len(key[0]) <= 2))
 
 
-def _match(keys: dict[Key, set[str]], names: Sequence[Name]) -> Matches:
+def _match(keys: dict[Key, set[str]], names: Sequence[Name], letters: bool) -> Matches:
     """Find the values in the names, strong ones wherever they are, weak ones at one place."""
     strong: dict[Place, Spellings] = defaultdict(dict)
     weak: dict[Place, Spellings] = defaultdict(dict)
@@ -201,11 +202,12 @@ def _match(keys: dict[Key, set[str]], names: Sequence[Name]) -> Matches:
     for key in keys:
         lengths[key[0]].add(len(key))
     longest_first = {text: sorted(counts, reverse=True) for text, counts in lengths.items()}
+    common = {key for key in keys if _weak(key, letters)}
     for row, name in enumerate(names):
-        for place, key, text in _runs(name, longest_first, keys):
+        for place, key, text in _runs(name, longest_first, keys, common):
             ids = keys[key] if len(keys[key]) == 1 else keys[key] & {text}
             if ids:
-                (weak if _weak(key) else strong)[place].setdefault(row, (next(iter(ids)), text))
+                (weak if key in common else strong)[place].setdefault(row, (next(iter(ids)), text))
     chosen, problem = _one_place(weak, len(set().union(*keys.values())))
     spellings: Spellings = {}
     for rows in sorted(strong.values(), key=len, reverse=True):
@@ -222,7 +224,7 @@ def _match(keys: dict[Key, set[str]], names: Sequence[Name]) -> Matches:
 
 
 def _runs(
-    name: Name, lengths: dict[str, list[int]], keys: dict[Key, set[str]]
+    name: Name, lengths: dict[str, list[int]], keys: dict[Key, set[str]], common: set[Key]
 ) -> Iterator[tuple[Place, Key, str]]:
     """Yield the values in a name: where each is, what it compares by, and its text."""
     for depth, (part, tokens) in enumerate(name):
@@ -234,9 +236,9 @@ def _runs(
                 if key not in keys or glued:
                     continue
                 word = tokens[at - 1].text if at else ""
-                if _weak(key) and word in ENTITIES:
+                if key in common and word in ENTITIES:
                     continue
-                lettered = _weak(key) and token.glued[0] and len(keys[key]) == 1
+                lettered = key in common and token.glued[0] and len(keys[key]) == 1
                 start = tokens[at - 1].start if lettered else token.start  # P001 beside C001
                 place = BEHIND_WORD if word in SUBJECT_WORDS else (depth, at)
                 yield place, key, part[start : run[-1].end]

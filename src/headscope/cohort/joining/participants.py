@@ -58,6 +58,7 @@ def join_participants(
         No column's values are in the names, several columns may be the subjects, an id is at
         several places of the names, or the rows of a subject differ in the label.
     """
+    table = table.drop_duplicates(ignore_index=True)
     matches = _match_columns(table, names, label)
     given = None if pattern is None else subjects_by_pattern(names, pattern)
     if given is None:
@@ -65,20 +66,23 @@ def join_participants(
     else:
         column, notes = _column_of(table, matches, given)
     key = _best_key(table, matches, column)
-    if column is not None and matches[column].count >= (matches[key].count if key else 1):
-        if key is not None and role_of(key) == "scan":
-            _check_agree(path, table, (column, key), matches)
+    count = 0 if column is None else matches[column].count
+    by_scan = key is not None and role_of(key) == "scan" and matches[key].count >= count
+    if column is not None and count and not (by_scan or (key and matches[key].count > count)):
         in_sessions = any(map(SESSION.search, names))
         join = _join_by_subject(path, table, column, matches, label, in_sessions=in_sessions)
         subjects: Values = matches[column].in_names
     elif key is not None:
+        if column is not None and not matches[column].loose:
+            _check_agree(path, table, (column, key), matches)
         join = Join(table, _look_up(table, {key: matches[key].in_names}), key)
         subjects, origin = _subjects_of_rows(path, join, column, names)
         notes = [*notes, *origin]
     else:
         raise InputError(
             f"No column of {path} holds ids that the names of the scans contain, such as "
-            f"{names[0]!r}: it has {listed(table.columns)}."
+            f"{names[0]!r}: it has {listed(table.columns)}. If one holds the subjects, call it "
+            "subject_id."
         )
     if given is not None:
         subjects, notes = given, [Note("Subject ids come from the pattern in the names.")]
@@ -140,7 +144,6 @@ def _join_by_subject(
 ) -> Join:
     """Find the row of each scan by its subject, and by a key where a subject has several."""
     check_subjects(path, column, table[column])
-    table = table.drop_duplicates(ignore_index=True)
     subjects = matches[column].in_names
     counts = Counter(table[column])
     needed = [at for at, subject in enumerate(subjects) if subject and counts[subject] > 1]

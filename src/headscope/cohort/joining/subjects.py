@@ -41,7 +41,8 @@ def odd_subjects(scans: pd.DataFrame, *, pictures: bool) -> list[Note]:
     if several := int((classes > 1).sum()):
         subject = classes.index[classes > 1][0]
         names = sorted(scans.loc[scans["subject_id"] == subject, "label"].unique())
-        text = f"{several} of {counted(len(classes), 'subject')} are in several classes."
+        verb = "is" if several == 1 else "are"
+        text = f"{several} of {counted(len(classes), 'subject')} {verb} in several classes."
         notes.append(Note(text if len(classes) > 1 else "The subject is in several classes."))
         text = f"The first of them is {subject}, in {listed(names)}. If numbers begin again in "
         text += "each class, the id needs more of the name: --subject-pattern."
