@@ -174,6 +174,13 @@ def test_numbers_at_no_one_place_are_refused(tmp_path):
         cohort(tmp_path / "run", [f"ann_run-{n}.nii" for n in range(1, 9)], rows, label="dx")
 
 
+@pytest.mark.parametrize("header", ["", "Unnamed: 0", "index", "no"])
+def test_numbers_of_rows_are_no_ids(tmp_path, header):
+    rows = [[header, "subject", "dx"], *([str(n), f"A{17 * n}", group(n)] for n in range(8))]
+    with pytest.raises(InputError, match="No column of"):
+        cohort(tmp_path, [f"{n:04d}_T1.nii" for n in range(1, 9)], rows, label="dx")
+
+
 def test_two_groups_that_are_numbered_apart_are_not_one(tmp_path):
     names = [f"{letter}{n:03d}.nii" for letter in "PC" for n in range(1, 5)]
     rows = [["id", "dx"], *([str(n), group(n)] for n in range(1, 9))]

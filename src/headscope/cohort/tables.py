@@ -118,7 +118,7 @@ def check_subjects(path: Path, column: str, ids: pd.Series) -> None:
         if bad.any():
             raise InputError(
                 f"{path} has {what} subject id in {counted(int(bad.sum()), 'row')}, column "
-                f"{column!r}, the first in row {int(bad.idxmax()) + 2}."
+                f"{column!r}, the first in row {bad.index.to_numpy()[bad.to_numpy().argmax()] + 2}."
             )
 
 

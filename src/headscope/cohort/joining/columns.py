@@ -26,12 +26,13 @@ NAMES: Final[dict[Role, str]] = {  # without case, spaces and signs; better name
     "session": "session sessionid ses visit visitid viscode viscode2 visitcode timepoint tp wave "
     "date acqdate scandate examdate studydate daystovisit",
     "class": "diagnosis dx group label class target category outcome researchgroup",
-    "id": "id ids code no nr num number index key identifier name mrid mriid",
+    "id": "id ids code no nr num number key identifier name mrid mriid",
 }
 ROLES: Final[dict[str, Role]] = {
     name: role for role, text in NAMES.items() for name in text.split()
 }
 RANKS: Final = {name: rank for rank, name in enumerate(ROLES)}
+ROW_NUMBERS: Final = re.compile(r"column1|unnamed\w*|index|x|v1|rownames?|")  # of pandas and R
 LIKE_SUBJECT: Final = re.compile(  # BraTS_2020_subject_ID, Patient No
     r".*(subject|participant|patient)id|(subject|participant|patient|pers[o]n)(id|no|nr|number|code)?"
 )
@@ -68,7 +69,16 @@ def may_be_ids(table: pd.DataFrame, column: str) -> bool:
     values = table[column][~table[column].isin(MISSING)]
     if role == "class" or values.empty or CONSTANT.search(column):
         return False
-    return role != "" or column == table.columns[0] or not numbers_in(values).notna().all()
+    if not all_numbers(values):
+        return True
+    counts_rows = set(numbers_in(values).diff().dropna()) <= {1.0}
+    named_so = ROW_NUMBERS.fullmatch(_plain(column)) is not None
+    return role != "" or (column == table.columns[0] and not (counts_rows and named_so))
+
+
+def all_numbers(values: pd.Series) -> bool:
+    """Return whether every value of a column is a number."""
+    return bool(numbers_in(values[~values.isin(MISSING)]).notna().all())
 
 
 def name_files(values: pd.Series) -> bool:

@@ -65,26 +65,30 @@ class Token(NamedTuple):
     glued: tuple[bool, bool]
 
 
-Name = list[tuple[str, list[Token]]]  # the parts of a path, the file first
-
-
 class Names:
-    """The paths of scans, read once for all columns of a table."""
+    """The paths of scans, read once for all columns of a table.
+
+    `tokens` has those of each part of a path (folders repeat), `places` the row and the depth of
+    each part, 0 for the file, and `parts` the parts and positions where a token is. `bare` has the
+    paths that a program's prefix begins, by row, without it.
+    """
 
     def __init__(self, paths: Sequence[str]) -> None:
-        """Read the paths, and those that a program's prefix begins without it."""
+        """Read the paths."""
         self.paths = paths
-        self._tokens: dict[str, list[Token]] = {}  # of each part of a path: folders repeat
-        self.read = [self._read(path) for path in paths]
-        bare = ((row, _without_prefix(path)) for row, path in enumerate(paths))
-        self.bare = {row: self._read(path) for row, path in bare if path is not None}
-
-    def _read(self, path: str) -> Name:
-        parts = normalize("NFC", FILE_SUFFIX.sub("", path)).split("/")  # macOS writes NFD
-        for part in parts:
-            if part not in self._tokens:
-                self._tokens[part] = list(_tokens(part))
-        return [(part, self._tokens[part]) for part in reversed(parts)]
+        self.tokens: dict[str, list[Token]] = {}
+        self.places: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        self.parts: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        for row, path in enumerate(paths):
+            whole = normalize("NFC", FILE_SUFFIX.sub("", path))  # macOS writes NFD
+            for depth, part in enumerate(reversed(whole.split("/"))):
+                self.places[part].append((row, depth))
+                if part not in self.tokens:
+                    self.tokens[part] = list(_tokens(part))
+                    for at, token in enumerate(self.tokens[part]):
+                        self.parts[token.text].append((part, at))
+        bare = {row: _without_prefix(path) for row, path in enumerate(paths)}
+        self.bare = {row: path for row, path in bare.items() if path is not None}
 
 
 def match_values(values: Iterable[str], names: Names, *, letters: bool = True) -> Matches:
@@ -96,10 +100,10 @@ def match_values(values: Iterable[str], names: Names, *, letters: bool = True) -
     word as run or ses.
     """
     keys = _keys(values)
-    matches = _match(keys, names.read, letters)
+    matches = _match(keys, names, letters)
     rest = [row for row in names.bare if matches.in_names[row] is None]
     if rest:
-        again = _match(keys, [names.bare[row] for row in rest], letters)
+        again = _match(keys, Names([names.bare[row] for row in rest]), letters)
         for row, value in zip(rest, again.in_names, strict=True):
             matches.in_names[row] = value
         problem, loose = matches.problem or again.problem, matches.loose or again.loose
@@ -194,7 +198,7 @@ def _weak(key: Key, letters: bool) -> bool:
     return len(key) == 1 and (key[0].isdigit() or (letters and len(key[0]) <= 2))
 
 
-def _match(keys: dict[Key, set[str]], names: Sequence[Name], letters: bool) -> Matches:
+def _match(keys: dict[Key, set[str]], names: Names, letters: bool) -> Matches:
     """Find the values in the names, strong ones wherever they are, weak ones at one place."""
     strong: dict[Place, Spellings] = defaultdict(dict)
     weak: dict[Place, Spellings] = defaultdict(dict)
@@ -203,11 +207,10 @@ def _match(keys: dict[Key, set[str]], names: Sequence[Name], letters: bool) -> M
         lengths[key[0]].add(len(key))
     longest_first = {text: sorted(counts, reverse=True) for text, counts in lengths.items()}
     common = {key for key in keys if _weak(key, letters)}
-    for row, name in enumerate(names):
-        for place, key, text in _runs(name, longest_first, keys, common):
-            ids = keys[key] if len(keys[key]) == 1 else keys[key] & {text}
-            if ids:
-                (weak if key in common else strong)[place].setdefault(row, (next(iter(ids)), text))
+    for row, place, key, text in _runs(names, longest_first, keys, common):
+        ids = keys[key] if len(keys[key]) == 1 else keys[key] & {text}
+        if ids:
+            (weak if key in common else strong)[place].setdefault(row, (next(iter(ids)), text))
     chosen, problem = _one_place(weak, len(set().union(*keys.values())))
     spellings: Spellings = {}
     for rows in sorted(strong.values(), key=len, reverse=True):
@@ -218,30 +221,31 @@ def _match(keys: dict[Key, set[str]], names: Sequence[Name], letters: bool) -> M
     if chosen is not None:
         spellings = weak[chosen] | spellings
     spellings = _of_one_spelling(spellings)
-    loose = next((pair for pair in spellings.values() if _differ(*pair)), None)
-    values = [spellings[row][0] if row in spellings else None for row in range(len(names))]
+    in_order = (spellings[row] for row in sorted(spellings))
+    loose = next((pair for pair in in_order if _differ(*pair)), None)
+    values = [spellings[row][0] if row in spellings else None for row in range(len(names.paths))]
     return Matches(values, problem, loose)
 
 
 def _runs(
-    name: Name, lengths: dict[str, list[int]], keys: dict[Key, set[str]], common: set[Key]
-) -> Iterator[tuple[Place, Key, str]]:
-    """Yield the values in a name: where each is, what it compares by, and its text."""
-    for depth, (part, tokens) in enumerate(name):
-        for at, token in enumerate(tokens):
-            for length in lengths.get(token.text, ()):
-                run = tokens[at : at + length]
+    names: Names, lengths: dict[str, list[int]], keys: dict[Key, set[str]], common: set[Key]
+) -> Iterator[tuple[int, Place, Key, str]]:
+    """Yield the values in the names: row, place, what each compares by, and its text."""
+    for first in sorted(lengths):
+        for part, at in names.parts.get(first, ()):
+            tokens = names.tokens[part]
+            runs = (tokens[at : at + length] for length in lengths[first])
+            for run in runs:
                 key = tuple(token.text for token in run)
-                glued = run[-1].glued[1] or (token.glued[0] and not token.text.isdigit())
-                if key not in keys or glued:
-                    continue
+                glued = run[-1].glued[1] or (run[0].glued[0] and not first.isdigit())
                 word = tokens[at - 1].text if at else ""
-                if key in common and word in ENTITIES:
+                if key not in keys or glued or (key in common and word in ENTITIES):
                     continue
-                lettered = key in common and token.glued[0] and len(keys[key]) == 1
-                start = tokens[at - 1].start if lettered else token.start  # P001 beside C001
-                place = BEHIND_WORD if word in SUBJECT_WORDS else (depth, at)
-                yield place, key, part[start : run[-1].end]
+                lettered = key in common and run[0].glued[0] and len(keys[key]) == 1
+                start = tokens[at - 1].start if lettered else run[0].start  # P001 beside C001
+                for row, depth in names.places[part]:
+                    place = BEHIND_WORD if word in SUBJECT_WORDS else (depth, at)
+                    yield row, place, key, part[start : run[-1].end]
                 break
 
 

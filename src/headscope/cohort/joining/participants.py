@@ -10,7 +10,13 @@ import pandas as pd
 
 from headscope.cohort.folders import name_subjects
 from headscope.cohort.ids import SESSION, session_of
-from headscope.cohort.joining.columns import choose_subject, may_be_ids, name_files, role_of
+from headscope.cohort.joining.columns import (
+    all_numbers,
+    choose_subject,
+    may_be_ids,
+    name_files,
+    role_of,
+)
 from headscope.cohort.joining.matching import (
     Matches,
     Names,
@@ -119,9 +125,14 @@ def _column_of(
 def _best_key(
     table: pd.DataFrame, matches: Mapping[str, Matches], column: str | None
 ) -> str | None:
-    """Return the column beside the subjects' that is in most names and finds one row for each."""
+    """Return the column beside the subjects' that is in most names and finds one row for each.
+
+    Numbers beside a column of subjects are none, but for those of images: they may count rows.
+    """
 
     def finds_one(name: str, match: Matches) -> bool:
+        if column is not None and role_of(name) != "scan" and all_numbers(table[name]):
+            return False
         values = table.loc[table[name].isin(set(match.in_names) - {None}), name]
         return match.count > 0 and not match.problem and not values.duplicated().any()
 
