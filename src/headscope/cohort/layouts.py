@@ -249,7 +249,7 @@ def _without_classes(layout: Layout) -> Layout:
 def _class_column(data: Path, layout: Layout, label: str | None) -> str:
     column = label or layout.label
     offered = _offered(layout.scans)
-    if column is None and not offered:
+    if not offered and column not in layout.scans.columns:
         raise InputError(
             f"{data}{layout.hint}"
             if layout.name == "BIDS"
