@@ -27,6 +27,7 @@ from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.scans.discovery import WRITTEN, is_picture
 from headscope.scans.naming import (
+    any_structural,
     contrast_of,
     only_contrast,
     plane_of,
@@ -218,8 +219,7 @@ def _meaning(
         return "plane", planes
     contrasts = {name: only_contrast(name) for name in folders}
     named = [name for name in contrasts.values() if name]
-    structural = any(name.startswith(("t1", "t2", "flair")) for name in named)
-    if deeper and structural and len(named) == len(folders) > 1:
+    if deeper and any_structural(named) and len(named) == len(folders) > 1:
         return "contrast", dict(contrasts)
     says_no_class = [name for name in folders if says_images(name) or named or planes[name]]
     if len(folders) == 1 and deeper and beside and says_no_class:
@@ -336,8 +336,10 @@ def name_subjects(
 ) -> tuple[list[str], list[Note]]:
     """Return the subject of each path, and notes on which part of the names it comes from."""
     origins, known_forms = {BY_NAME}, True
-    contrasts = {contrast_of(name) for name in names} - {None}
-    if pattern is None and len(contrasts) > 1:  # X_t1 and X_t2 show one subject
+    contrasts = {contrast_of(name) for name in names}
+    if (
+        pattern is None and len(contrasts) > 1 and any_structural(contrasts)
+    ):  # X_t1 and X_t2 show one subject
         names = [without_contrast(name) for name in names]
     if pattern is not None:
         subjects, origins = subjects_by_pattern(names, pattern), {"the pattern in the names"}
