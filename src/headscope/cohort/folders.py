@@ -17,6 +17,7 @@ from headscope.cohort.ids import (
     session_of,
     subject_of,
 )
+from headscope.cohort.joining.columns import subject_columns
 from headscope.cohort.labels import MOST_CLASSES
 from headscope.cohort.oasis import OASIS1
 from headscope.cohort.pictures import NO_IDS, subjects_by_pattern, subjects_in
@@ -55,13 +56,20 @@ def read_scan_table(root: Path, path: Path, plane: str, pattern: str | None) -> 
             f"{path} lists {len(missing)} of {len(table)} scans that do not exist, "
             f"the first {missing[0]!r}."
         )
+    table = table.drop_duplicates()
+    twice = table.loc[table["path"].duplicated(), "path"]
+    if len(twice):
+        raise InputError(f"{path} has different rows for one path, the first {twice.iloc[0]!r}.")
     notes = []
-    if "subject_id" in table.columns:
-        check_subjects(path, "subject_id", table["subject_id"])
+    column = next(iter(subject_columns(table)), None)
+    if column is not None and pattern is None:
+        check_subjects(path, column, table[column])
+        notes = [Note(f"Subject ids come from the column {column} of {path.name}, by its name.")]
+        table = table.assign(subject_id=table[column])
     else:
-        subjects, origins = _subjects(list(table["path"]), pattern, nested=False)
+        subjects, origins = name_subjects(list(table["path"]), pattern, nested=False)
         table = table.assign(subject_id=subjects)
-        notes = [Note(f"{path.name} names no subject_id."), *origins]
+        notes = origins if column else [Note(f"{path.name} names no subject_id."), *origins]
     if "plane" in table.columns:
         if not set(table["plane"]) <= set(PLANES):
             raise InputError(f"{path}: column 'plane' may hold axial, coronal and sagittal alone.")
@@ -110,7 +118,7 @@ def read_class_folders(
     if nested and not (by_subject or chosen) and levels.rests == names:
         _check_wrapper(data, names)
     below = list(scans["rest"] if by_subject else scans["rest"].str.split("/", n=1).str[-1])
-    subjects, origins = _subjects(below, pattern, nested=nested, by_subject=by_subject)
+    subjects, origins = name_subjects(below, pattern, nested=nested, by_subject=by_subject)
     scans = scans.assign(subject_id=subjects, session_id=[session_of(name) for name in below])
     notes = [*origins, *notes]
     if by_subject or not nested:
@@ -339,7 +347,7 @@ def _check_numbering(
         )
 
 
-def _subjects(
+def name_subjects(
     names: list[str], pattern: str | None, *, nested: bool, by_subject: bool = False
 ) -> tuple[list[str], list[Note]]:
     """Return the subject of each path, and notes on which part of the names it comes from."""
