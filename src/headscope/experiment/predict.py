@@ -255,7 +255,7 @@ def _take_file(
     named = None if picture and file.plane not in planes else file.plane
     silent = named is None and file.kind in ("slice", "picture")
     plane = named or (planes[0] if silent and len(planes) == 1 else spec.plane)
-    pixels, taken = take_file(replace(file, plane=named), plane, spec)
+    pixels, taken, _ = take_file(replace(file, plane=named), plane, spec)
     rows = [(plane, int(index)) for plane, indices in taken.items() for index in indices]
     chosen = [n for n, (plane, _) in enumerate(rows) if silent or plane in planes]
     if not chosen:

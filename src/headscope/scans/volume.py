@@ -74,6 +74,7 @@ class Scan:
     slope: float = 1.0
     intercept: float = 0.0
     path: Path = Path("scan")
+    notes: tuple[str, ...] = ()  # sentences without a dot or a name: what was assumed or repaired
 
 
 def read_scan(

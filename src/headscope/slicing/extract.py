@@ -21,11 +21,13 @@ HEAD_MM: Final = 100.0  # depth below the vertex over which the window is found:
 SAMPLE_MM: Final = 2.0  # spacing of the grid on which foreground and window are searched
 SAMPLES: Final = 2**19  # voxels of that grid that are enough
 FAINTEST: Final = 1e-30  # span of a window; of a smaller one float32 cannot hold the factor
+FAINT: Final = 8  # greys above a slice's darkest that nobody sees
+EMPTY_SHARE: Final = 0.005  # of a slice's pixels; one with fewer above that shows nothing
 TOGETHER: Final = 6  # slices drawn at once: few enough for a processor's cache
 
 
 def take_slices(
-    scan: Scan, spec: SliceSpec
+    scan: Scan, spec: SliceSpec, notes: list[str] | None = None
 ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]:
     """Take the slices of a scan, plane after plane, and from low to high within each.
 
@@ -42,6 +44,8 @@ def take_slices(
         A volume in canonical RAS.
     spec
         Which slices are taken.
+    notes
+        Gets a sentence for each thing that was assumed of the scan.
 
     Returns
     -------
@@ -83,6 +87,13 @@ def draw_picture(
     pictures = np.zeros((1, size, size), dtype=np.uint8)
     _draw(pictures, scan, PLANES["axial"], np.zeros(1, dtype=np.int64), window)
     return pictures[0]
+
+
+def count_empty(pixels: NDArray[np.uint8]) -> int:
+    """Return how many slices (n, H, W) show nothing: nearly all of their pixels are one grey."""
+    darkest = pixels.min(axis=(1, 2), keepdims=True)
+    lit = (pixels > np.minimum(darkest, 255 - FAINT) + FAINT).mean(axis=(1, 2))  # (n,)
+    return int(np.count_nonzero(lit < EMPTY_SHARE))
 
 
 def _planes(scan: Scan, spec: SliceSpec) -> tuple[str, ...]:

@@ -24,11 +24,15 @@ from headscope.slicing.extract import WINDOW
 from headscope.slicing.parallel import Part, open_part, read_part, take_parts
 from headscope.slicing.spec import GEOMETRY, SliceSpec
 from headscope.slicing.store import CHECKED, SliceSet, open_slices
+from headscope.text import printable_name
 
 if TYPE_CHECKING:
     from headscope.cohort.layouts import Cohort
 
 FAILED_SHARE: Final = 0.2
+EMPTY_HINT: Final = (
+    "a mask or label map, a CT without --window, or no head of that size and orientation"
+)
 COLUMNS: Final = ("scan", "subject_id", "session_id", "label", "plane", "slice_index")
 
 
@@ -200,21 +204,54 @@ def _finish(
         )
     hashes = {name: sha256(out / name) for name in CHECKED}
     whole = "".join([pixels_sha256, *hashes.values()])
-    note = f"{len(problems)} of {len(parts)} scans could not be used; problems.tsv says why."
-    if any(part.transient for part in parts):
-        note += f" Some may succeed at another try: delete {out.name} and take the slices again."
+    notes = [printable_name(note.text) for note in cohort.notes] + _note_scans(out, cohort, parts)
+    if problems:
+        notes.append(_problems_note(out, parts))
     (folder / "slices.npy").replace(out / "slices.npy")
     written = settings | {
         "slices": len(table),
         "layout": cohort.layout,
         "simulated": cohort.simulated,
-        "notes": [*(note.text for note in cohort.notes), *([note] if problems else [])],
+        "notes": notes,
         "files": hashes,
         "sha256": hashlib.sha256(whole.encode()).hexdigest(),
     }
     write_json(out / "slices.json", written)
     shutil.rmtree(folder, ignore_errors=True)
     return open_slices(out)
+
+
+def _problems_note(out: Path, parts: list[Part]) -> str:
+    """Return the sentence on the scans that gave no slices."""
+    failed = sum(bool(part.problem) for part in parts)
+    note = f"{failed} of {len(parts)} scans could not be used; problems.tsv says why."
+    if any(part.transient for part in parts):
+        note += f" Some may succeed at another try: delete {out.name} and take the slices again."
+    return note
+
+
+def _note_scans(out: Path, cohort: "Cohort", parts: list[Part]) -> list[str]:
+    """Return a sentence for each kind of note on scans; notes.tsv lists the scans of each."""
+    named = list(zip(cohort.names, parts, strict=True))
+    rows = [(name, note) for name, part in named for note in part.notes]
+    empty = [(name, part) for name, part in named if part.empty]
+    scans = pd.DataFrame(rows, columns=["path", "note"]).groupby("note", sort=False)["path"]
+    notes = [
+        f"{note}: {len(paths)} of {len(parts)} scans, the first {paths.iloc[0]}."
+        for note, paths in scans
+    ]
+    if empty:
+        slices, total = sum(part.empty for _, part in empty), sum(part.slices for part in parts)
+        notes.append(
+            f"{slices} of {total} slices show nothing but one grey, in {len(empty)} of "
+            f"{len(parts)} scans, the first {empty[0][0]}: {EMPTY_HINT}."
+        )
+        rows += [
+            (name, f"{part.empty} of {part.slices} slices show nothing") for name, part in empty
+        ]
+    if rows:
+        write_table(out / "notes.tsv", pd.DataFrame(rows, columns=["path", "note"]))
+    return notes
 
 
 def _join(folder: Path, parts: list[Part], size: int) -> str:
