@@ -40,6 +40,11 @@ from headscope.scans.header import (
 
 PLANES: Final = {"sagittal": 0, "coronal": 1, "axial": 2}
 AXES: Final = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
+FAR: Final = 1e3  # ranges of all other intensities by which a broken one is away from them
+SAMPLED: Final = 32  # voxels an axis, enough to see that range
+NOT_A_NUMBER: Final = "Voxels that are no number (NaN) count as 0"
+INFINITE: Final = "Infinite voxels count as the darkest or brightest of the others"
+OUTLIERS: Final = "Voxels a thousand times brighter or darker than all others were brought near"
 TRANSIENT: Final = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT)
 
 
@@ -100,7 +105,7 @@ def read_scan(
     Returns
     -------
     Scan
-        Its NaN, which SPM writes outside the brain, are 0.
+        Its NaN, which SPM writes outside the brain, are 0. `notes` say what was repaired.
 
     Raises
     ------
@@ -213,17 +218,42 @@ def _canonical(header: Header, voxels: NDArray[Any], plane: str, assumed: str) -
     return _with_contrast(scan)
 
 
+def with_finite(values: NDArray[Any]) -> tuple[NDArray[Any], list[str]]:
+    """Return intensities of which a few broken ones do not decide, and notes on what was repaired.
+
+    NaN become 0, infinite ones the least and greatest of the others; what is a thousand times the
+    range of the others away from them is drawn nearer.
+
+    Raises
+    ------
+    Refused
+        None is finite.
+    """
+    if values.dtype.kind != "f":
+        return values, []
+    notes, low, high = [], values.min(), values.max()
+    if not np.isfinite(low + high):
+        finite = np.isfinite(values)
+        if not finite.any():
+            raise Refused("holds infinite intensities, or none: every voxel is NaN or infinite")
+        notes += [NOT_A_NUMBER] if np.isnan(values).any() else []
+        notes += [INFINITE] if np.isinf(values).any() else []
+        low = values.min(where=finite, initial=np.inf)
+        high = values.max(where=finite, initial=-np.inf)
+        values = np.nan_to_num(values, nan=0.0, posinf=high, neginf=low)
+    sample = values[tuple(slice(None, None, max(1, n // SAMPLED)) for n in values.shape)]
+    least, most = np.percentile(sample, (0.1, 99.9)).tolist()
+    far = FAR * (most - least)
+    if far > 0 and (high > most + far or low < least - far):
+        notes.append(OUTLIERS)
+        values = np.clip(values, least - far, most + far)
+    return values, notes
+
+
 def _with_contrast(scan: Scan) -> Scan:
     """Refuse a volume that shows nothing; keep the slope positive and every voxel finite."""
-    volume = scan.volume
-    if volume.dtype.kind == "f":
-        finite = np.isfinite(volume)
-        if np.isinf(volume).any():
-            raise Refused("holds infinite intensities")
-        if not finite.any():
-            raise Refused("holds no intensities: every voxel is NaN")
-        if not finite.all():
-            volume = np.where(finite, volume, volume.dtype.type(0))
+    volume, notes = with_finite(scan.volume)
+    scan = replace(scan, notes=(*scan.notes, *notes))
     few = volume[::5, ::5, ::5]  # enough to see a contrast in most scans
     if few.min() == few.max() and volume.min() == volume.max():
         raise Refused(f"shows nothing: every voxel is {volume.min()}")

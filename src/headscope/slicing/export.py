@@ -92,7 +92,7 @@ def slice_data(
         As of `write_slices`.
     **options
         Those of `SliceSpec` by the names of settings: plane, count, size, centre, spacing_mm,
-        volume, analyze_orientation.
+        volume, analyze_orientation, window.
 
     Raises
     ------

@@ -164,8 +164,9 @@ def take_file(file: ScanFile, plane: str, spec: SliceSpec) -> Taken:
     """
     try:
         if file.kind == "picture":
-            pixels = take_picture(file.path, spec.size)
-            return Taken(pixels, {plane: np.zeros(1, dtype=np.int64)})
+            pictured: list[str] = []
+            pixels = take_picture(file.path, spec.size, spec.window, pictured)
+            return Taken(pixels, {plane: np.zeros(1, dtype=np.int64)}, pictured)
         scan = read_scan(
             file,
             plane="axial" if plane == "all" else plane,

@@ -74,7 +74,7 @@ def write_slices(
     spec = spec or SliceSpec()
     settings = spec.as_settings() | {
         "version": GEOMETRY,
-        "window": list(WINDOW),
+        "percentiles": list(WINDOW),  # of the foreground, where no window is given
         "class_names": cohort.class_names,
         "scans": len(cohort.scans),
         "fingerprint": _fingerprint(cohort),
