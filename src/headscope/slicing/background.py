@@ -35,7 +35,7 @@ def darken_background(scan: Scan, notes: list[str]) -> Scan:
     leaves there.
     """
     sample, border = _sample(scan.volume)
-    edge, face = sample[border == border.max()], sample[border > 0]
+    edge, face = sample[border >= _sides(scan.volume)], sample[border > 0]
     values, counts = np.unique(edge, return_counts=True)
     constant = counts.max() >= COMMON * edge.size
     level = float(values[counts.argmax()] if constant else np.median(edge))
@@ -77,6 +77,11 @@ def _sample(volume: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int8]]:
             for end in ends:
                 border[(slice(None),) * axis + (end,)] += 1
     return sample, border
+
+
+def _sides(volume: NDArray[Any]) -> int:
+    """Return how many sides of a volume meet where no head is: a picture has one-sided edges."""
+    return 2 if min(volume.shape) >= THIN else 1
 
 
 def _air(values: NDArray[Any], size: int, low: float, high: float) -> float | None:
