@@ -27,6 +27,7 @@ MGH_OFFSET: Final = 284  # bytes before the voxels of an MGH file
 DEFLATE_RATIO: Final = 1032  # deflate packs at most so many bytes into one
 SPACING_RANGE_MM: Final = (1e-3, 1e2)
 LARGEST_VOLUME: Final = 2**30  # bytes of one stored volume; 512³ voxels of 8 bytes
+LARGEST_SIDE: Final = 2**15  # voxels along an axis, as many as NIfTI-1 can claim
 LARGEST_OFFSET: Final = 2**26  # bytes before the voxels: a header and its extensions
 NIFTI: Final = {
     b"n+1\0": nib.Nifti1Header,
@@ -168,6 +169,8 @@ def check_header(header: Header) -> None:
     """Refuse what no scan can be, before anything of that size is allocated."""
     if not header.shape or min(header.shape) < 1 or len(squeeze_shape(header.shape)) < 2:
         raise Refused(f"is no volume: its shape is {shape_text(header.shape)}")
+    if max(header.shape) > LARGEST_SIDE:
+        raise Refused(f"is no volume: its header claims {shape_text(header.shape)} voxels")
     if header.dtype.kind not in "iuf":
         raise Refused(f"holds no intensities: its voxels are of type {header.dtype}")
     linear = header.affine[:3, :3]

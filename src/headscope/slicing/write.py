@@ -21,6 +21,7 @@ from headscope.errors import InputError
 from headscope.files import atomic_path, locked, sha256, write_json, write_table
 from headscope.scans.volume import ScanError
 from headscope.slicing.extract import WINDOW
+from headscope.slicing.notes import Remarks, summarise_remarks
 from headscope.slicing.parallel import Part, open_part, read_part, take_parts
 from headscope.slicing.spec import GEOMETRY, SliceSpec
 from headscope.slicing.store import CHECKED, SliceSet, open_slices
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from headscope.cohort.layouts import Cohort
 
 FAILED_SHARE: Final = 0.2
-EMPTY_HINT: Final = (
-    "a mask or label map, a CT without --window, or no head of that size and orientation"
-)
 COLUMNS: Final = ("scan", "subject_id", "session_id", "label", "plane", "slice_index")
 
 
@@ -232,26 +230,14 @@ def _problems_note(out: Path, parts: list[Part]) -> str:
 
 def _note_scans(out: Path, cohort: "Cohort", parts: list[Part]) -> list[str]:
     """Return a sentence for each kind of note on scans; notes.tsv lists the scans of each."""
-    named = list(zip(cohort.names, parts, strict=True))
-    rows = [(name, note) for name, part in named for note in part.notes]
-    empty = [(name, part) for name, part in named if part.empty]
-    scans = pd.DataFrame(rows, columns=["path", "note"]).groupby("note", sort=False)["path"]
-    notes = [
-        f"{note}: {len(paths)} of {len(parts)} scans, the first {paths.iloc[0]}."
-        for note, paths in scans
+    remarks = [
+        Remarks(name, part.notes, part.empty, part.slices)
+        for name, part in zip(cohort.names, parts, strict=True)
     ]
-    if empty:
-        slices, total = sum(part.empty for _, part in empty), sum(part.slices for part in parts)
-        notes.append(
-            f"{slices} of {total} slices show nothing but one grey, in {len(empty)} of "
-            f"{len(parts)} scans, the first {empty[0][0]}: {EMPTY_HINT}."
-        )
-        rows += [
-            (name, f"{part.empty} of {part.slices} slices show nothing") for name, part in empty
-        ]
+    rows = [(scan.scan, line) for scan in remarks for line in scan.lines]
     if rows:
         write_table(out / "notes.tsv", pd.DataFrame(rows, columns=["path", "note"]))
-    return notes
+    return summarise_remarks(remarks)
 
 
 def _join(folder: Path, parts: list[Part], size: int) -> str:
