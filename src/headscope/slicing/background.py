@@ -4,6 +4,7 @@ Intensities that were z-scored within the head leave a background of 0 in the mi
 negative has a bright one; NaN, a fill value or the corners of a turned grid may lie anywhere.
 """
 
+import math
 from dataclasses import replace
 from typing import Any, Final
 
@@ -54,13 +55,12 @@ def darken_background(scan: Scan, notes: list[str]) -> Scan:
         notes.append(UNCLEAR)
         return scan
     spread = 0.0 if constant else 1.5 * (upper - lower)
-    background = _from_border(np.abs(scan.volume - np.float64(level)) <= spread)
+    background = _from_border(_near(scan.volume, level, spread))
     if background.mean() < LEAST:
         notes.append(UNCLEAR)
         return scan
     notes.append(REPAIRED)
-    outside = face[np.abs(face - np.float64(level)) > spread]
-    air = _air(outside, face.size, low, high)
+    air = _air(face[~_near(face, level, spread)], face.size, low, high)
     return _fill(scan, background, air)
 
 
@@ -93,27 +93,36 @@ def _air(values: NDArray[Any], size: int, low: float, high: float) -> float | No
     return middle if even and middle <= low + FAINT * (high - low) else None
 
 
+def _near(values: NDArray[Any], level: float, spread: float) -> NDArray[np.bool_]:
+    """Return which values are at most `spread` from `level`."""
+    if spread == 0:
+        return values == values.dtype.type(level)
+    return (values >= level - spread) & (values <= level + spread)
+
+
 def _from_border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the parts of a mask that touch the border of the volume."""
     from scipy.ndimage import label  # rarely needed, and slow to load
 
-    parts, count = label(mask)
+    parts, count = label(np.ascontiguousarray(mask.T))  # scans are stored with i fastest
+    parts = parts.T
     touching = np.zeros(count + 1, dtype=bool)
     for axis in range(3):
         if mask.shape[axis] > 1:
-            touching[parts.take((0, -1), axis=axis)] = True
+            ends = np.moveaxis(parts, axis, 0)
+            touching[ends[0]] = touching[ends[-1]] = True
     touching[0] = False
     return touching[parts]
 
 
 def _fill(scan: Scan, background: NDArray[np.bool_], air: float | None) -> Scan:
     """Return the scan with air in its background, or what is so dark that all else stands out."""
-    volume = scan.volume
+    volume, head = scan.volume, ~background
+    if air is None:
+        darkest = float(volume.min(where=head, initial=volume.max()))
+        brightest = float(volume.max(where=head, initial=volume.min()))
+        air = math.floor(darkest - (FAINT + 0.02) * (brightest - darkest))
     single = volume.dtype.itemsize <= 2 or volume.dtype == np.float32
     volume = volume.astype(np.float32 if single else np.float64)
-    if air is None:
-        darkest = volume.min(where=~background, initial=np.inf)
-        brightest = volume.max(where=~background, initial=-np.inf)
-        air = float(darkest - (FAINT + 0.02) * (brightest - darkest))
     volume[background] = air
     return replace(scan, volume=volume)

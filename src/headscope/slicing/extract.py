@@ -25,6 +25,7 @@ TINIEST: Final = 1e-30  # span of a window; of a smaller one float32 cannot hold
 UNSEEN: Final = 8  # greys above a slice's darkest that nobody sees
 EMPTY_SHARE: Final = 0.005  # of a slice's pixels; one with fewer above that shows nothing
 TOGETHER: Final = 6  # slices drawn at once: few enough for a processor's cache
+AREA: Final = 2**22  # pixels drawn at once, where a slice is large
 
 
 def take_slices(
@@ -254,8 +255,9 @@ def _draw(
     box = _lit(volume, indices, window[0])
     if box is None:
         return
-    for start in range(0, len(indices), TOGETHER):
-        some = slice(start, start + TOGETHER)
+    together = max(1, min(TOGETHER, AREA // (height_voxels * width_voxels)))
+    for start in range(0, len(indices), together):
+        some = slice(start, start + together)
         part = volume[_run(indices[some])][:, box[0], box[1]].transpose(2, 0, 1)
         shape = height_voxels, width_voxels
         resample(_windowed(part, window), upright[some], shape, (box[1], box[0]))
