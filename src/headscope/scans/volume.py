@@ -41,9 +41,10 @@ from headscope.scans.header import (
 PLANES: Final = {"sagittal": 0, "coronal": 1, "axial": 2}
 AXES: Final = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
 FAR: Final = 1e3  # ranges of all other intensities by which a broken one is away from them
+BEYOND: Final = 0.15  # ranges; a background of -inf is dark enough for the head to stand out
 SAMPLED: Final = 32  # voxels an axis, enough to see that range
 NOT_A_NUMBER: Final = "Voxels that are no number (NaN) count as 0"
-INFINITE: Final = "Infinite voxels count as the darkest or brightest of the others"
+INFINITE: Final = "Infinite voxels count as a little darker or brighter than all others"
 OUTLIERS: Final = "Voxels a thousand times brighter or darker than all others were brought near"
 TRANSIENT: Final = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT)
 
@@ -221,8 +222,8 @@ def _canonical(header: Header, voxels: NDArray[Any], plane: str, assumed: str) -
 def with_finite(values: NDArray[Any]) -> tuple[NDArray[Any], list[str]]:
     """Return intensities of which a few broken ones do not decide, and notes on what was repaired.
 
-    NaN become 0, infinite ones the least and greatest of the others; what is a thousand times the
-    range of the others away from them is drawn nearer.
+    NaN become 0, infinite ones a seventh of the range darker or brighter than the others; what is
+    a thousand times that range away from the others is drawn nearer.
 
     Raises
     ------
@@ -240,7 +241,8 @@ def with_finite(values: NDArray[Any]) -> tuple[NDArray[Any], list[str]]:
         notes += [INFINITE] if np.isinf(values).any() else []
         low = values.min(where=finite, initial=np.inf)
         high = values.max(where=finite, initial=-np.inf)
-        values = np.nan_to_num(values, nan=0.0, posinf=high, neginf=low)
+        beyond = BEYOND * (high - low)  # what was infinite stays apart from the others
+        values = np.nan_to_num(values, nan=0.0, posinf=high + beyond, neginf=low - beyond)
     sample = values[tuple(slice(None, None, max(1, n // SAMPLED)) for n in values.shape)]
     least, most = np.percentile(sample, (0.1, 99.9)).tolist()
     far = FAR * (most - least)

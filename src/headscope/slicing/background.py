@@ -55,7 +55,8 @@ def darken_background(scan: Scan, notes: list[str]) -> Scan:
         notes.append(UNCLEAR)
         return scan
     spread = 0.0 if constant else 1.5 * (upper - lower)
-    background = _from_border(_near(scan.volume, level, spread))
+    near = _near(scan.volume, level, spread)
+    background = _from_border(near) if constant else _from_border_widely(near)
     if background.mean() < LEAST:
         notes.append(UNCLEAR)
         return scan
@@ -66,8 +67,8 @@ def darken_background(scan: Scan, notes: list[str]) -> Scan:
 
 def _sample(volume: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int8]]:
     """Return voxels of the volume, its ends among them, and at how many borders each of them is."""
-    ends = [np.linspace(0, n - 1, min(n, SIDE)) for n in volume.shape]
-    places = [np.rint(steps).astype(np.intp) for steps in ends]
+    steps = [np.linspace(0, n - 1, min(n, SIDE)) for n in volume.shape]
+    places = [np.rint(positions).astype(np.intp) for positions in steps]
     sample = volume[np.ix_(*places)]
     border = np.zeros(sample.shape, dtype=np.int8)
     wide = [axis for axis, n in enumerate(volume.shape) if n >= THIN]
@@ -113,6 +114,17 @@ def _from_border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
             touching[ends[0]] = touching[ends[-1]] = True
     touching[0] = False
     return touching[parts]
+
+
+def _from_border_widely(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the parts of a mask that touch the border, without paths of a voxel or two.
+
+    Of a head some voxels are as grey as a noisy background, which must not be followed inside.
+    """
+    from scipy.ndimage import binary_dilation, binary_opening
+
+    wide = binary_opening(np.pad(mask, 1, mode="edge"))[1:-1, 1:-1, 1:-1]
+    return binary_dilation(_from_border(wide)) & mask
 
 
 def _fill(scan: Scan, background: NDArray[np.bool_], air: float | None) -> Scan:
