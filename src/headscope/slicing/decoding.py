@@ -22,7 +22,8 @@ from headscope.scans.header import Refused
 DEEP: Final = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of more than 8 bits
 ALPHA: Final = ("RGBA", "LA", "PA", "La", "RGBa")
 PHOTOMETRIC, COMPRESSION, BITS, PLANAR, BYTE_COUNTS = 262, 259, 258, 284, (279, 325)  # TIFF's tags
-MORE_KINDS: Final[
+# what Pillow lacks: deep greys with the big end first and white as 0, or with transparency
+MORE_KINDS: Final[dict[Any, tuple[str, str]]] = {
     dict[Any, tuple[str, str]]
 ] = {  # that Pillow lacks: deep greys of big-endian white 0, or with transparency
     (b"MM", 0, (1,), 1, (16,), ()): ("I;16B", "I;16B"),
@@ -97,17 +98,20 @@ def _deep_colours(image: ImageFile.ImageFile, path: Path, raw: str) -> NDArray[n
         order = sys.byteorder[0].upper() if order == "N" else order
         bands = 256 * _decode(path, f"{kind};16{order}").astype(np.uint16)
         bands += _decode(path, f"{kind};16{'B' if order == 'L' else 'L'}")
-    return _luminance(bands / 65535, kind)
+    return _luminance(bands, kind)
 
 
-def _luminance(bands: NDArray[np.float64], kind: str) -> NDArray[np.uint16]:
-    """Return the luminance (H, W) by BT.601 of bands (H, W, n) from 0 to 1, in 65535 steps."""
-    if kind == "CMYK":
-        bands = (1 - bands[..., :3]) * (1 - bands[..., 3:])
-    grey = bands[..., 0] if kind == "LA" else bands[..., :3] @ [0.299, 0.587, 0.114]
-    if kind in ("LA", "RGBA"):
-        grey = grey * bands[..., -1]
-    return np.rint(grey * 65535).astype(np.uint16)
+def _luminance(bands: NDArray[np.uint16], kind: str) -> NDArray[np.uint16]:
+    """Return the luminance (H, W) by BT.601 of bands (H, W, n), band by band to save memory."""
+    weights = (1.0,) if kind == "LA" else (0.299, 0.587, 0.114)
+    grey = np.zeros(bands.shape[:2], dtype=np.float32)
+    for band, weight in enumerate(weights):
+        light = 65535 - bands[..., band] if kind == "CMYK" else bands[..., band]
+        grey += light * np.float32(weight)
+    if kind in ("LA", "RGBA", "CMYK"):
+        share = 65535 - bands[..., -1] if kind == "CMYK" else bands[..., -1]
+        grey *= share / np.float32(65535)
+    return np.rint(grey).astype(np.uint16)
 
 
 def _decode(path: Path, raw: str) -> NDArray[np.uint8]:
@@ -147,8 +151,11 @@ def _tag(image: ImageFile.ImageFile, number: int) -> tuple[Any, ...]:
 
 def _check_strips(image: ImageFile.ImageFile) -> None:
     """Refuse a TIFF whose strips or tiles do not cover the picture that its header claims."""
-    (width, height), boxes = image.size, [tile.extents for tile in image.tile]
-    covered = sum((right - left) * (low - top) for left, top, right, low in boxes if left < right)
+    width, height = image.size
+    covered = 0
+    for tile in image.tile:
+        left, above, right, below = tile.extents or (0, 0, width, height)
+        covered += (right - left) * (below - above)
     stored = max((sum(_tag(image, number)) for number in BYTE_COUNTS), default=0)
     bits = sum(_tag(image, BITS) or (1,))
     short = _tag(image, COMPRESSION) == (1,) and 0 < stored < height * math.ceil(width * bits / 8)
