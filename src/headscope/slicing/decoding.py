@@ -24,8 +24,6 @@ ALPHA: Final = ("RGBA", "LA", "PA", "La", "RGBa")
 PHOTOMETRIC, COMPRESSION, BITS, PLANAR, BYTE_COUNTS = 262, 259, 258, 284, (279, 325)  # TIFF's tags
 # what Pillow lacks: deep greys with the big end first and white as 0, or with transparency
 MORE_KINDS: Final[dict[Any, tuple[str, str]]] = {
-    dict[Any, tuple[str, str]]
-] = {  # that Pillow lacks: deep greys of big-endian white 0, or with transparency
     (b"MM", 0, (1,), 1, (16,), ()): ("I;16B", "I;16B"),
     **{
         (end, 1, (1,), 1, (16, 16), (extra,)): ("RGBA", "RGBA")  # grey's two bytes, then alpha's
