@@ -10,6 +10,7 @@ import pytest
 from headscope.errors import InputError
 from headscope.experiment.config import make_config, parse_change, read_config
 from headscope.scans.volume import Scan
+from headscope.slicing.background import CT
 from headscope.slicing.export import slice_data
 from headscope.slicing.extract import count_empty, take_slices
 from headscope.slicing.notes import Remarks, summarise_remarks
@@ -98,8 +99,10 @@ def test_a_window_shows_a_brain_in_a_ct(tmp_path, stored):
     volume = brain_in_a_skull()
     slope, intercept = {"as it is": (1, 0), "shifted": (1, -1024), "scaled": (0.5, -1024)}[stored]
     scan = Scan(((volume - intercept) / slope).astype(np.int16), (3.5,) * 3, slope, intercept)
-    without, _ = take_slices(scan, SliceSpec(count=3, size=40))
-    with_window, _ = take_slices(scan, SliceSpec(count=3, size=40, window=(0, 80)))
+    notes, none = [], []
+    without, _ = take_slices(scan, SliceSpec(count=3, size=40), notes)
+    with_window, _ = take_slices(scan, SliceSpec(count=3, size=40, window=(0, 80)), none)
+    assert notes == [CT] and none == []
     assert contrast(without) < 20 and contrast(with_window) > 80
     assert (with_window[:, 0] == 0).all()
 
