@@ -177,3 +177,17 @@ def test_a_deep_picture_may_have_a_grey_background(tmp_path):
     pixels = slices.pixels.astype(int)
     assert np.abs(pixels[:2] - pixels[2:]).max() <= 1
     assert any(note.startswith(f"{REPAIRED}: 2 of 4 scans") for note in slices.notes)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_every_range_that_a_type_holds_is_repaired_without_overflow(dtype):
+    largest = np.finfo(dtype).max
+    values = np.linspace(0, 1, 6000, dtype=dtype).reshape(20, 20, 15)
+    values[3, 3, :4] = largest, -largest, np.inf, np.nan
+    repaired, notes = with_finite(values)
+    assert notes == [NOT_A_NUMBER, INFINITE, OUTLIERS]
+    assert repaired.dtype == dtype and np.isfinite(repaired).all()
+    assert np.array_equal(repaired[4:], values[4:])
+    wide = np.linspace(-1, 1, 6000).reshape(20, 20, 15).astype(dtype) * largest
+    wide[0, 0, 0] = -np.inf
+    assert np.isfinite(with_finite(wide)[0]).all()
