@@ -121,7 +121,7 @@ def test_a_border_that_says_nothing_is_noted(tmp_path):
 
 def test_a_store_says_which_backgrounds_were_repaired(tmp_path):
     for number in range(4):
-        save(tmp_path / "scans" / "raw" / f"sub-r{number}.nii.gz", RAW + number)
+        save(tmp_path / "scans" / "raw" / f"sub-r{number}.nii.gz", RAW * 1.003)
         save(tmp_path / "scans" / "z" / f"sub-z{number}.nii.gz", Z)
     out = tmp_path / "out"
     slices = slice_data(tmp_path / "scans", out, count=4, size=32, workers=1)
