@@ -226,13 +226,18 @@ class Line:
 
 @dataclass(frozen=True)
 class LinePlot:
-    """Curves between 0 and 1, beside the line of chance."""
+    """Curves between 0 and 1, in per cent, beside the line of chance if there is one.
+
+    x_end is what the right end of the axis stands for, where that is not 100%.
+    """
 
     title: str
     across: str
     up: str
     lines: Sequence[Line]
-    chance: tuple[tuple[float, float], tuple[float, float]]
+    chance: tuple[tuple[float, float], tuple[float, float]] | None = None
+    x_end: float = 100.0
+    below: str = ""
     kind: ClassVar[str] = "lines"
 
 

@@ -1,4 +1,4 @@
-"""`write_report`: an experiment's runs → table.tsv, runs.tsv, table.md, figures/, report.html."""
+"""`write_report`: an experiment's runs → table.tsv, runs.tsv, table.md, report.html."""
 
 from pathlib import Path
 from typing import Final
@@ -54,7 +54,7 @@ LEDE: Final = (
 
 @one_blas_thread
 def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
-    """Write an experiment's tables, figures and page; return the path of `report.html`.
+    """Write an experiment's tables and page; return the path of `report.html`.
 
     Parameters
     ----------
@@ -101,8 +101,7 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     if thumbnails is None:
         hidden = any(run.settings.get("pseudonymised") for run in runs)
         thumbnails = "none" if hidden else "test"
-    # 4. the chapters, and the figures in them
-    figures = experiment / "figures"
+    # 4. the chapters
     failures = read_failures(experiment)
     makers = (
         lambda: results_chapter(table, results, failures),
@@ -113,17 +112,17 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         ),
         lambda: checks_chapter(results, leakage, audit),
         lambda: ranking_chapter(results),
-        lambda: scores_chapter(results, compared, figures),
+        lambda: scores_chapter(results, compared),
         lambda: cohort_chapter(runs, slices.with_name("slices.json")),
         lambda: audit_chapter(audit, pixels),
-        lambda: leakage_chapter(leakage, figures),
-        lambda: logits_chapter(runs, heads, figures),
-        lambda: weights_chapter(runs, heads, figures),
-        lambda: flattening_chapter(runs, pixels, figures),
-        lambda: collapse_chapter(runs, figures),
-        lambda: layers_chapter(runs, figures),
-        lambda: calibration_chapter(runs, figures),
-        lambda: curves_chapter(runs, figures),
+        lambda: leakage_chapter(leakage),
+        lambda: logits_chapter(runs),
+        lambda: weights_chapter(runs, heads),
+        lambda: flattening_chapter(runs, pixels),
+        lambda: collapse_chapter(runs),
+        lambda: layers_chapter(runs),
+        lambda: calibration_chapter(runs),
+        lambda: curves_chapter(runs),
         lambda: freeze_chapter(runs),
     )
     drawn = (make() for make in track(makers, "Drawing figures", total=len(makers)))

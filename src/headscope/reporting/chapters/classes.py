@@ -1,7 +1,6 @@
 """Class by class: confusion matrices, and how each class differs from the rest."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -30,13 +29,13 @@ SHARE: Final = Column("Share", "%", "percent")
 SLICES: Final = Column("Slices", "", "count")
 
 
-def class_blocks(runs: Sequence[Run], figures: Path) -> list[Block]:
+def class_blocks(runs: Sequence[Run]) -> list[Block]:
     """Return confusion matrices of each run's test and, of three classes and more, tables."""
     tested = [run for run in runs if "slice_confusion" in (run.metrics.get("test") or {})]
     if not tested:
         return []
     notes = list(dict.fromkeys(note for run in tested for note in _notes(run)))
-    matrices = [_matrices(run, figures) for run in tested]
+    matrices = [_matrices(run) for run in tested]
     blocks: list[Block] = [Text(*notes), Fold("Confusion matrices", matrices)]
     K = max(len(run.class_names) for run in tested)
     if K > NARROW:
@@ -46,7 +45,7 @@ def class_blocks(runs: Sequence[Run], figures: Path) -> list[Block]:
     return blocks
 
 
-def _matrices(run: Run, figures: Path) -> FigureBlock:
+def _matrices(run: Run) -> FigureBlock:
     title, network = run.setting.title, run.setting.network
     figure = plot_confusion(
         _table(run, "slice"),
@@ -63,9 +62,7 @@ def _matrices(run: Run, figures: Path) -> FigureBlock:
         network,
     )
     width = "wide" if len(run.class_names) > NARROW else "half"
-    return FigureBlock(
-        "confusion", draw(figure, figures / f"confusion-{run.name}", alt), caption, width
-    )
+    return FigureBlock("confusion", draw(figure, alt), caption, width)
 
 
 def _confusions(runs: Sequence[Run]) -> TableBlock:

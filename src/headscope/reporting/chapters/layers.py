@@ -1,7 +1,6 @@
 """Chapters on maps, collapse and stages: what location gives, how far classes fell together."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -58,9 +57,7 @@ SHUFFLE: Final = (
 )
 
 
-def flattening_chapter(
-    runs: Sequence[Run], pixels: NDArray[np.uint8] | None, figures: Path
-) -> Chapter | None:
+def flattening_chapter(runs: Sequence[Run], pixels: NDArray[np.uint8] | None) -> Chapter | None:
     """Say what location in the last feature map gives the decision; None without any maps."""
     results: dict[str, FlattenAnalysis] = {}
     notes = []
@@ -82,7 +79,6 @@ def flattening_chapter(
         *network_figures(
             "shuffle",
             mapped,
-            figures,
             lambda network, group: plot_shuffle(
                 {run.setting.title: results[run.name] for run in group}, network=network
             ),
@@ -93,7 +89,7 @@ def flattening_chapter(
         _shuffles(mapped, results),
     ]
     for run in first_of(mapped):
-        blocks += _surest_slice(run, pixels, figures)
+        blocks += _surest_slice(run, pixels)
     blocks.append(Text(*dict.fromkeys(notes), style="list"))
     drops = [100 * results[run.name].shuffles[0].drop for run in mapped]
     result = f"shuffling positions costs {spread(drops, 'points')} points of slice accuracy"
@@ -119,7 +115,7 @@ def _shuffles(runs: Sequence[Run], results: Mapping[str, FlattenAnalysis]) -> Ta
     return TableBlock("shuffle", Table(caption, SHUFFLE, rows))
 
 
-def _surest_slice(run: Run, pixels: NDArray[np.uint8] | None, figures: Path) -> list[Block]:
+def _surest_slice(run: Run, pixels: NDArray[np.uint8] | None) -> list[Block]:
     """Draw Fig. 1 for the recorded slice of the largest margin, among the correct ones if any."""
     stored = run.maps
     rows = stored["slice"]
@@ -148,11 +144,11 @@ def _surest_slice(run: Run, pixels: NDArray[np.uint8] | None, figures: Path) -> 
         f"{names[predicted]}; what each position adds to its logit less that of {names[against]}; "
         "and the strongest channels of the last feature map."
     )
-    picture = draw(figure, figures / f"fig1-flattening-{run.name}", alt)
+    picture = draw(figure, alt)
     return [FigureBlock("flattening", picture, caption)]
 
 
-def collapse_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
+def collapse_chapter(runs: Sequence[Run]) -> Chapter:
     """Measure how far each network has collapsed, on training and on held-out subjects."""
     results = {
         run.name: {subset: analyse_collapse(run, subset) for subset in SUBSETS} for run in runs
@@ -165,7 +161,6 @@ def collapse_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
     drawn = network_figures(
         "collapse",
         runs,
-        figures,
         lambda _, group: plot_collapse(
             {run.setting.title: [*results[run.name].values()] for run in group}
         ),
@@ -192,7 +187,7 @@ def collapse_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
     return Chapter("collapse", "Neural collapse", [Text(meaning), *drawn, fold], result)
 
 
-def layers_chapter(runs: Sequence[Run], figures: Path) -> Chapter | None:
+def layers_chapter(runs: Sequence[Run]) -> Chapter | None:
     """Compare regimes stage by stage with the frozen network; None without recorded stages."""
     results: dict[str, TransferAnalysis] = {}
     for run in runs:
@@ -211,7 +206,6 @@ def layers_chapter(runs: Sequence[Run], figures: Path) -> Chapter | None:
     drawn = network_figures(
         "stages",
         first_of(staged),
-        figures,
         lambda network, group: plot_transfer(
             {
                 run.setting.title: results[run.name]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from math import isnan, nan
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -46,7 +45,7 @@ PROBES: Final = {
 }
 
 
-def leakage_chapter(leakage: Leakage, figures: Path) -> Chapter:
+def leakage_chapter(leakage: Leakage) -> Chapter:
     """Say what the split is worth."""
     meaning = (
         "The paper splits slices, so neighbours of one scan are in training and in test. Here is "
@@ -58,11 +57,11 @@ def leakage_chapter(leakage: Leakage, figures: Path) -> Chapter:
     by_network = group_by(leakage.permuted, lambda test: (test.architecture, test.variant))
     blocks: list[Block] = [Text(meaning), findings]
     if leakage.gaps:
-        blocks.append(_gaps(leakage.gaps, figures))
-    blocks += [_permutations(tests, figures) for _, tests in by_network]
+        blocks.append(_gaps(leakage.gaps))
+    blocks += [_permutations(tests) for _, tests in by_network]
     if leakage.reidentification:
-        blocks.append(_identity(leakage.reidentification, figures))
-    blocks += [_dose(dose, figures) for dose in leakage.dose_responses]
+        blocks.append(_identity(leakage.reidentification))
+    blocks += [_dose(dose) for dose in leakage.dose_responses]
     if leakage.gaps:
         blocks.append(Fold("The gap in numbers", [_gap_table(leakage.gaps)]))
     if leakage.reidentification:
@@ -73,9 +72,9 @@ def leakage_chapter(leakage: Leakage, figures: Path) -> Chapter:
     return Chapter("leakage", "Leakage, check by check", blocks, result)
 
 
-def _gaps(gaps: Sequence[Gap], figures: Path) -> FigureBlock:
+def _gaps(gaps: Sequence[Gap]) -> FigureBlock:
     alt = "Accuracy under both splits, joined by the gap, one row per network and regime."
-    picture = draw(plot_gap(gaps), figures / "leakage-gap", alt)
+    picture = draw(plot_gap(gaps), alt)
     caption = (
         "The same networks under both splits: accuracy of slices and of subjects, joined by the "
         "gap."
@@ -109,22 +108,21 @@ def _gap_table(gaps: Sequence[Gap]) -> TableBlock:
     return TableBlock("gap", Table(caption, GAP, rows))
 
 
-def _permutations(tests: Sequence[PermutationTest], figures: Path) -> FigureBlock:
+def _permutations(tests: Sequence[PermutationTest]) -> FigureBlock:
     """Draw the permutations of one network's runs."""
     network = tests[0].architecture, tests[0].variant
     alt = f"Distribution of test accuracy under permuted labels, by split; {', '.join(network)}."
-    stem = figures / f"permuted-{'-'.join(network).replace('/', '-')}"
     caption = (
         f"{', '.join(network)}: balanced slice accuracy of the test with labels permuted by "
         f"subject ({tests[0].draws} draws per run, {tests[0].source}), and as observed. With a "
         "leak-free split the distribution is centred on chance."
     )
-    return FigureBlock("permutations", draw(plot_permutations(tests), stem, alt), caption)
+    return FigureBlock("permutations", draw(plot_permutations(tests), alt), caption)
 
 
-def _identity(results: Sequence[Reidentification], figures: Path) -> FigureBlock:
+def _identity(results: Sequence[Reidentification]) -> FigureBlock:
     alt = "How well features tell subjects and classes apart, one row per regime, with chance."
-    picture = draw(plot_identity(results), figures / "identity", alt)
+    picture = draw(plot_identity(results), alt)
     caption = "Do the features tell subjects apart, or diagnoses? Test slices; chance in grey."
     return FigureBlock("identity", picture, caption)
 
@@ -149,15 +147,14 @@ def _probe(probe: Probe, run: str, name: str) -> Cell:
     return Cell(probe.accuracy, detail=chance, run=run, quantity=f"{name}.accuracy")
 
 
-def _dose(dose: DoseResponse, figures: Path) -> FigureBlock:
+def _dose(dose: DoseResponse) -> FigureBlock:
     title = f"{dose.architecture}, {dose.variant}"
-    stem = figures / f"dose-{dose.architecture}-{dose.variant}".replace("/", "-")
     alt = f"Slice accuracy by the share of test subjects let into training; {title}."
     caption = (
         f"{title}: dose–response of leakage. Of a growing share of the test subjects one half of "
         "the slices goes into training, which stays as large as it was; the other half is judged."
     )
-    return FigureBlock("dose", draw(plot_dose(dose), stem, alt), caption)
+    return FigureBlock("dose", draw(plot_dose(dose), alt), caption)
 
 
 CHECKED: Final = (
@@ -203,7 +200,7 @@ def checks_chapter(
         "rows on a tinted ground share subjects between training and test. The gap is slice "
         "accuracy by slice less by subject."
     )
-    blocks = [
+    blocks: list[Block] = [
         TableBlock("checks", Table(caption, CHECKED, rows), tinted=tinted),
         Text("Details and intervals are in the evidence below.", style="notes"),
     ]

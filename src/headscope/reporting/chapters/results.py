@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from math import isnan, nan
-from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
@@ -98,9 +97,7 @@ def results_chapter(
     return Chapter("results", "Table 2. Accuracies", blocks, short="Table 2")
 
 
-def scores_chapter(
-    results: Sequence[SettingResult], compared: Comparisons, figures: Path
-) -> Chapter:
+def scores_chapter(results: Sequence[SettingResult], compared: Comparisons) -> Chapter:
     """Show each run by itself, its further scores, its classes, and settings side by side."""
     runs = [run for result in results for run in result.runs]
     apart = sum(row.distinguishable for row in compared.rows)
@@ -111,7 +108,7 @@ def scores_chapter(
         *_comparisons(compared),
         *_single_runs(results),
         _further_scores(runs),
-        *class_blocks(runs, figures),
+        *class_blocks(runs),
     ]
     return Chapter("scores", "Scores, classes and comparisons", blocks, result)
 

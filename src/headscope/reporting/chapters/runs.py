@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isnan
-from pathlib import Path
 from typing import Any, TypeVar
 
 from matplotlib.figure import Figure
@@ -38,7 +37,6 @@ def by_network(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
 def network_figures(
     key: str,
     runs: Sequence[Run],
-    figures: Path,
     plot: Callable[[str, list[Run]], Figure],
     alt: str,
     caption: str,
@@ -46,8 +44,7 @@ def network_figures(
     """Draw a figure of the first seed's runs for each architecture; `key` names its file too."""
     blocks = []
     for network, group in by_network(runs):
-        stem = figures / f"{key}-{network.replace('/', '-')}"
-        picture = draw(plot(network, group), stem, f"{alt}; {network}.")
+        picture = draw(plot(network, group), f"{alt}; {network}.")
         blocks.append(FigureBlock(key, picture, f"{network}: {caption}"))
     return blocks
 
