@@ -59,7 +59,7 @@ def slice_(
     spacing_mm: opt.Spacing = None,
     volume: opt.Volume = None,
     analyze_orientation: Annotated[
-        str | None, typer.Option(help="Orientation of files that store none (LAS).")
+        str | None, typer.Option(help="Orientation of files that store none (auto).")
     ] = None,
     subject_pattern: opt.SubjectPattern = None,
     pseudonym_key: opt.PseudonymKey = None,

@@ -84,7 +84,7 @@ class Config(BaseModel):
     centre: str = "auto"
     spacing_mm: Annotated[Number, Field(gt=0, le=100)] | None = None
     volume: Annotated[Whole, Field(ge=0)] | None = None
-    analyze_orientation: str = "LAS"
+    analyze_orientation: str = "auto"
     strict: bool = False
     # splits
     splits: tuple[SplitKind, ...] = ("subject",)

@@ -14,6 +14,7 @@ WRITTEN: Final = {"experiment.toml", "slices.json", "pictures.json"}  # mark fol
 SUFFIXES: Final = (".nii", ".nii.gz", ".mgh", ".mgz", ".hdr", ".hdr.gz")
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 READY_SLICE: Final = re.compile(r"_(?:(axl|cor|sag)\.|(axial|coronal|sagittal)_slice-)")
+OASIS1_SPACE: Final = re.compile(r"OAS1_\d{4}_MR\d_mpr(?:-\d|_n\d)_anon(_111_t88|_sbj)?")
 PLANE_MARKS: Final = {"axl": "axial", "cor": "coronal", "sag": "sagittal"}
 Kind = Literal["volume", "slice", "series", "picture"]
 
@@ -82,6 +83,19 @@ def plane_named(name: str) -> str | None:
     """
     match = READY_SLICE.search(name)
     return match and (match[2] or PLANE_MARKS[match[1]])
+
+
+def orientation_named(name: str) -> str | None:
+    """Return the orientation of a scan of OASIS-1 by its name, None of any other.
+
+    Its Analyze files store none. Raw scans (mpr-1_anon) and the subject's own space (sbj_111) are
+    sagittal, from back to front, up and to the left, as Clinica's converter has it; atlas space
+    (t88) is transverse.
+    """
+    match = OASIS1_SPACE.search(name)
+    if match is None:
+        return None
+    return "LAS" if match[1] == "_111_t88" else "ASL"
 
 
 def _walk(folder: Path, locked: list[Path]) -> Iterator[tuple[Path, list[str]]]:

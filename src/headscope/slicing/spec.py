@@ -32,7 +32,8 @@ class SliceSpec:
     volume
         Which volume of a 4-D file, from 0; None where files hold one.
     orientation
-        The orientation of files that store none (Analyze 7.5), such as LAS.
+        The orientation of files that store none (Analyze 7.5), such as LAS; auto is that of the
+        layout (OASIS-1), of the header's orient field, or LAS.
 
     Raises
     ------
@@ -46,7 +47,7 @@ class SliceSpec:
     centre: str = "auto"
     spacing_mm: float | None = None
     volume: int | None = None
-    orientation: str = "LAS"
+    orientation: str = "auto"
 
     def __post_init__(self) -> None:
         """Resolve auto, and check every option."""
