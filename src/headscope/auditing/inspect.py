@@ -14,7 +14,9 @@ from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.tables import counted
 from headscope.console import track
 from headscope.files import NO_ID
+from headscope.scans.dicom import read_series_header
 from headscope.scans.discovery import ScanFile, plane_named
+from headscope.scans.frames import is_installed
 from headscope.scans.header import check_header, read_header, shape_text, squeeze_shape
 from headscope.scans.volume import AUTO, PLANES, ScanError, assume_orientation, refusing
 from headscope.slicing.spec import SliceSpec, planes_of
@@ -173,13 +175,16 @@ def scan_facts(scan: ScanFile, plane: str) -> Facts:
         It is missing, damaged, or of what is no scan.
     """
     path = scan.path
+    kind = "picture"
     if scan.kind in ("picture", "series"):
         with refusing(path):
             files = scan.stored()
-            kind = "picture" if scan.kind == "picture" else f"DICOM, {counted(len(files), 'file')}"
-            return Facts(kind, (), (), sum(file.stat().st_size for file in files))
+            if scan.kind == "series":
+                kind = f"DICOM, {counted(len(files), 'file')}"
+            if scan.kind == "picture" or not is_installed():
+                return Facts(kind, (), (), sum(file.stat().st_size for file in files))
     with refusing(path), np.errstate(all="ignore"):
-        header = read_header(path)
+        header = read_series_header(path)[0] if scan.kind == "series" else read_header(path)
         check_header(header)
         shape = squeeze_shape(header.shape)
         spacing = header.spacing_mm[: len(shape)]
@@ -192,9 +197,11 @@ def scan_facts(scan: ScanFile, plane: str) -> Facts:
         if len(axes) == 3:
             axes = np.argsort(orientation[:, 0]).tolist()
         in_order = [*axes, *range(3, len(shape))]
-    suffix = "".join(Path(path.name.lower()).suffixes[-2:])
+    if scan.kind != "series":
+        suffix = "".join(Path(path.name.lower()).suffixes[-2:])
+        kind = SUFFIX_NAMES.get(suffix) or SUFFIX_NAMES[Path(suffix).suffix]
     return Facts(
-        SUFFIX_NAMES.get(suffix) or SUFFIX_NAMES[Path(suffix).suffix],
+        kind,
         tuple(shape[axis] for axis in in_order),
         tuple(float(spacing[axis]) for axis in axes if axis < len(spacing)),
         math.prod(shape[:3]) * header.dtype.itemsize,

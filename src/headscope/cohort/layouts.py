@@ -5,6 +5,7 @@ BIDS (sub-*/anat/), OASIS-1 and OASIS-2 (their tables beside their files), a par
 whose ids are in the names of the scans, class folders (DATA/AD/…, DATA/NC/…).
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from headscope.cohort.tables import counted, listed, read_any_table
 from headscope.cohort.values import Layout, Note
 from headscope.errors import InputError
 from headscope.files import NO_ID
+from headscope.scans.dicom import Series
 from headscope.scans.discovery import SUFFIXES, Kind, ScanFile, find_scans, is_picture
 from headscope.scans.volume import PLANES
 
@@ -167,15 +169,29 @@ def _recognise(
         if path == data or path.stem.lower() == "scans":
             layout = read_scan_table(root, path, plane, pattern)
             return layout, {name: ScanFile.at(root / name).kind for name in layout.scans["path"]}
-    kinds = {file.path.relative_to(data).as_posix(): file.kind for file in find_scans(data)}
+    left_out: list[Series] = []
+    files = find_scans(data, left_out)
+    kinds = {file.path.relative_to(data).as_posix(): file.kind for file in files}
     if not kinds:
         raise InputError(
             f"{data} holds no scans: none of .nii, .nii.gz, .hdr with .img, .mgh, .mgz or .dcm, "
             "and no pictures."
         )
     names = list(kinds)
-    by_table = find_bids(data, names) or _by_tables(data, tables, names, label, plane)
-    return by_table or read_class_folders(data, names, pattern), kinds
+    layout = find_bids(data, names) or _by_tables(data, tables, names, label, plane)
+    layout = layout or read_class_folders(data, names, pattern)
+    return replace(layout, notes=[*layout.notes, *_series_notes(data, left_out)]), kinds
+
+
+def _series_notes(data: Path, left_out: Sequence[Series]) -> list[Note]:
+    """Count what lies beside the DICOM series that are taken, by kind, and name the first."""
+    notes = []
+    for kind, number in Counter(one.kind for one in left_out).most_common():
+        paths = [one.path for one in left_out if one.kind == kind]
+        files = counted(sum(one.files for one in left_out if one.kind == kind), "file")
+        text = f"Left out beside the DICOM series taken: {number} × {kind} ({files})"
+        notes += [Note(f"{text}."), Note(f"The first: {min(paths).relative_to(data)}.", True)]
+    return notes
 
 
 def _by_tables(

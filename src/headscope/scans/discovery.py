@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from headscope.scans.dicom import dicom_files, find_series, is_dicom
+from headscope.scans.dicom import Series, choose_series, dicom_files, find_series, is_dicom
 from headscope.scans.header import matrix_of, scan_files
 
 WRITTEN: Final = {"experiment.toml", "slices.json", "pictures.json"}  # mark folders of our results
@@ -49,25 +49,30 @@ class ScanFile:
         return list(dict.fromkeys([header, data, *(file for file in matrix if file.is_file())]))
 
 
-def find_scans(folder: Path) -> list[ScanFile]:
+def find_scans(folder: Path, left_out: list[Series] | None = None) -> list[ScanFile]:
     """Return the scans below a folder, or its pictures where it holds no scans, sorted by path.
 
     One entry, the header, stands for a .hdr/.img pair, and the folder for the DICOM series in it
     (the first file of each, where it holds several). Hidden files and folders are passed over, and
     so are folders in `folder` that headscope wrote. Linked folders are followed, each real folder
     once; one that may not be read counts as a scan, so that it is named among the problems.
+
+    Localizers, reports, screenshots and smaller series beside a DICOM series go to `left_out`.
     """
     scans: list[ScanFile] = []
     pictures: list[ScanFile] = []
     locked: list[Path] = []
+    series: list[Series] = []
     for place, names in _walk(folder, locked):
         dicom = [place / name for name in names if is_dicom(place / name)]
-        series = find_series(place, dicom) if dicom else []
-        scans += [ScanFile(path, "series") for path in series]
+        series += find_series(place, dicom) if dicom else []
         volumes = [place / name for name in names if name.lower().endswith(SUFFIXES)]
         scans += [ScanFile(path, "volume") for path in volumes]
         pictures += [ScanFile(place / name, "picture") for name in names if is_picture(name)]
-    scans += [ScanFile(path, "series") for path in locked]
+    taken, others = choose_series(series, besides=bool(scans))
+    if left_out is not None:
+        left_out += others
+    scans += [ScanFile(path, "series") for path in [*(one.path for one in taken), *locked]]
     return sorted(scans or pictures, key=lambda file: file.path)
 
 
