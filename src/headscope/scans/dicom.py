@@ -6,7 +6,7 @@ study the series with most slices is taken.
 """
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,7 +206,8 @@ def read_series_header(path: Path) -> tuple[Header, list[list[Frame]]]:
 def read_series(path: Path, volume: int | None) -> tuple[Header, NDArray[Any]]:
     """Return the header of a series and its voxels (I, J, K) in stored order.
 
-    `volume` chooses one of several volumes at the same positions, from 0. Raises as `read_series_header`.
+    `volume` chooses one of several volumes at the same positions, from 0. What `read_series_header`
+    raises is raised.
     """
     header, depths = read_series_header(path)
     number = choose_volume(len(depths[0]), volume)
@@ -308,14 +309,27 @@ def _affine(frames: list[Frame]) -> NDArray[np.float64]:
 
 
 def _read_voxels(frames: list[Frame]) -> NDArray[Any]:
-    """Return the voxels (I, J, K) of frames; each file is decoded once."""
-    if len({frame.scaling for frame in frames} - {None}) > 1:
-        raise Refused("scales each of its frames differently: convert it to NIfTI first")
-    files = list(dict.fromkeys(frame.path for frame in frames))
-    if len(files) == len(frames):
-        return np.concatenate([read_voxels(frame.path) for frame in frames], axis=2)
-    blocks = {path: read_voxels(path) for path in files}  # (I, J, frames) of each file
-    counts = Counter(frame.path for frame in frames)
-    if any(blocks[path].shape[2] < count for path, count in counts.items()):
-        raise Refused("is damaged: one of its files holds fewer frames than its header claims")
-    return np.stack([blocks[frame.path][:, :, frame.frame] for frame in frames], axis=2)
+    """Return the voxels (I, J, K) of frames, scaled; each file is decoded once."""
+    scalings = {frame.scaling for frame in frames}
+    blocks: dict[Path, NDArray[Any]] = {}
+    slices = []
+    for frame in frames:
+        if frame.path not in blocks:
+            blocks[frame.path] = read_voxels(frame.path)  # (I, J, frames)
+        block = blocks[frame.path]
+        if block.shape[:2] != frame.size[:2] or block.shape[2] <= frame.frame:
+            raise Refused("is damaged: one of its files holds other slices than its header claims")
+        slices.append(_scaled(block[:, :, frame.frame], *frame.scaling, alone=len(scalings) == 1))
+        if block.shape[2] == 1:
+            del blocks[frame.path]
+    return np.stack(slices, axis=2)
+
+
+def _scaled(stored: NDArray[Any], slope: float, intercept: float, *, alone: bool) -> NDArray[Any]:
+    """Return intensities; whole numbers where slope and intercept are."""
+    if (slope, intercept) == (1.0, 0.0) and alone:
+        return stored
+    whole = slope.is_integer() and intercept.is_integer() and stored.dtype.itemsize < 4
+    if whole and alone and abs(slope) <= 2**14 and abs(intercept) <= 2**30:  # fits 32 bits
+        return stored * np.int32(slope) + np.int32(intercept)
+    return (stored * slope + intercept).astype(np.float32)

@@ -10,8 +10,9 @@ import importlib.util
 import math
 import re
 import struct
+import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,8 +29,15 @@ IMAGE: Final = re.compile(STORAGE + r"(?!4\.2$)([1-467]|12|13|20|30|128|130)(\.|
 SEGMENTATION_CLASS: Final = re.compile(STORAGE + r"66\.4$")
 DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
 UNPACKED: Final = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
-FAILURES: Final = (*UNREADABLE, AttributeError, NotImplementedError, RecursionError, struct.error)
+FAILURES: Final = (*UNREADABLE, AttributeError, RuntimeError, struct.error, StopIteration)
 UNDEFINED: Final = 0xFFFFFFFF
+PIXELS: Final = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+COPIED: Final = (
+    *("Rows", "Columns", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit"),
+    *("PixelRepresentation", "PixelData"),
+)
+SINGLE_SLICES: Final = "1.2.840.10008.5.1.4.1.1.7.3"  # many grey slices without a place
+NO_VOXELS: Final = "is damaged: the voxels of one of its files cannot be read"
 MOST_FRAMES: Final = 2**16
 NO_SLICE: Final = "is damaged: SimpleITK finds no DICOM slice in one of its files"
 
@@ -68,7 +76,7 @@ class Frame:
     kind: str = ""
     placed: bool = True
     turned: bool = True
-    scaling: tuple[float, float] | None = None  # slope and intercept of this frame alone
+    scaling: tuple[float, float] = (1.0, 0.0)  # slope and intercept
     localizer: bool = False
     inverted: bool = False  # white is 0
 
@@ -88,9 +96,17 @@ def read_frames(path: Path) -> list[Frame]:
     InputError
         pydicom or SimpleITK is not installed.
     """
-    pydicom = load("pydicom")
     if not path.is_file():
         raise Refused("cannot be read: one of its files is missing or no file")
+    return _parse(path, lambda dataset: _frames(path, dataset, path.stat().st_size), NO_SLICE)
+
+
+def _parse(path: Path, use: Callable[[Any], Any], reason: str) -> Any:
+    """Return what `use` makes of a file's fields; pydicom reads long ones when they are asked for.
+
+    Whatever damaged fields raise becomes a refusal for this reason.
+    """
+    pydicom = load("pydicom")
     stored = path.stat().st_size
     with path.open("rb") as file:
         deflated = DEFLATED in file.read(1024)
@@ -100,29 +116,14 @@ def read_frames(path: Path) -> list[Frame]:
         warnings.simplefilter("ignore")  # our own messages say what is wrong with a file
         try:
             dataset = pydicom.dcmread(path, force=True, defer_size=2**12)
-            _check_lengths(dataset, stored * DEFLATE_RATIO if deflated else stored)
-            return _frames(path, dataset, stored)
+            longest = max(getattr(field, "length", 0) % UNDEFINED for field in dataset.values())
+            if longest > stored * (DEFLATE_RATIO if deflated else 1):
+                raise Refused(f"is damaged: one of its fields claims {longest} bytes")
+            return use(dataset)
         except PermissionError:
             raise
-        except FAILURES as error:
-            raise Refused(NO_SLICE) from error
-
-
-def _check_lengths(dataset: Any, stored: int) -> None:
-    """Refuse a field that claims to be longer than the file: decoding would allocate its claim."""
-    for element in list(dataset.values()):
-        length = getattr(element, "length", 0)
-        if length != UNDEFINED and length > stored:
-            raise Refused(f"is damaged: one of its fields claims {length} bytes")
-        if (element.VR or _vr(element.tag)) == "SQ":
-            for item in dataset[element.tag].value:
-                _check_lengths(item, stored)
-
-
-def _vr(tag: Any) -> str:
-    """Return the type of a field in a file that states none."""
-    datadict = load("pydicom").datadict
-    return str(datadict.dictionary_VR(tag)) if datadict.dictionary_has_tag(tag) else ""
+        except (*FAILURES, pydicom.errors.BytesLengthException) as error:
+            raise Refused(reason) from error
 
 
 def _frames(path: Path, dataset: Any, stored: int) -> list[Frame]:
@@ -163,16 +164,14 @@ def _frames(path: Path, dataset: Any, stored: int) -> list[Frame]:
 
 
 def _has_pixels(dataset: Any) -> bool:
-    names = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-    return any(name in dataset for name in names)
+    return any(name in dataset for name in PIXELS)
 
 
 def _check_claim(dataset: Any, pixels: int, count: int, stored: int) -> int:
     """Refuse a file that claims more pixels than it can hold; return the bytes of a decoded one."""
     bits = max(8, int(dataset.get("BitsAllocated") or 16))
     claimed = pixels * count * bits // 8
-    syntax = getattr(dataset.file_meta, "TransferSyntaxUID", None)
-    packed = syntax is not None and syntax not in UNPACKED
+    packed = dataset.file_meta.get("TransferSyntaxUID", UNPACKED[0]) not in UNPACKED
     most = stored * DEFLATE_RATIO if packed else stored
     if claimed > most:
         raise Refused(
@@ -195,7 +194,7 @@ def _place(places: Sequence[Any], number: int) -> dict[str, Any]:
     if depth is None or not depth[0]:
         depth = _numbers(places, measures, "SliceThickness", 1)
     slope, intercept = (
-        _numbers(places[:-1], "PixelValueTransformationSequence", name, 1)
+        _numbers(places, "PixelValueTransformationSequence", name, 1)
         for name in ("RescaleSlope", "RescaleIntercept")
     )
     along, down = np.eye(3)[:2] if turn is None else turn.reshape(2, 3)
@@ -207,7 +206,10 @@ def _place(places: Sequence[Any], number: int) -> dict[str, Any]:
     depth_mm = abs(float(depth[0])) if depth is not None and depth[0] else 1.0
     direction = direction / lengths
     origin = direction[:, 2] * depth_mm * number if position is None else position
-    scaling = None if slope is None or intercept is None else (float(slope[0]), float(intercept[0]))
+    scaling = (
+        1.0 if slope is None or not slope[0] else float(slope[0]),
+        0.0 if intercept is None else float(intercept[0]),
+    )
     return {
         "spacing": np.array([along_mm, down_mm, depth_mm]),
         "origin": origin,
@@ -244,23 +246,63 @@ def _whole(value: Any) -> int:
 
 
 def read_voxels(path: Path) -> NDArray[Any]:
-    """Return the voxels of one file, (I, J, frames), rescaled as its header says."""
-    try:
-        stored = load("SimpleITK").GetArrayFromImage(_open(path).Execute())  # (K, J, I)
-    except RuntimeError:
-        raise Refused("is damaged: the voxels of one of its files cannot be read") from None
-    if stored.ndim != 3:
-        raise Refused(WHY[COLOUR])
+    """Return the voxels of one file, (I, J, frames), as stored."""
+    stored: NDArray[Any] = _parse(path, _decode, NO_VOXELS)  # (K, J, I)
     return stored.transpose(2, 1, 0)
 
 
-def _open(path: Path) -> Any:
-    """Return SimpleITK's reader of a file, without private fields."""
-    reader = load("SimpleITK").ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.LoadPrivateTagsOff()
-    reader.SetFileName(str(path))
-    return reader
+def _decode(dataset: Any) -> NDArray[Any]:
+    """Return the pixels (frames, rows, columns) of a file."""
+    pixel = next(name for name in PIXELS if name in dataset)
+    bits, syntax = int(dataset.get("BitsAllocated") or 16), _syntax(dataset)
+    if pixel == "PixelData" and (bits not in (8, 16, 32) or syntax not in UNPACKED):
+        return _decode_packed(dataset)
+    kind = "f" if pixel != "PixelData" else "ui"[int(dataset.get("PixelRepresentation") or 0) == 1]
+    order = ">" if syntax == UNPACKED[2] else "<"
+    shape = (max(1, _whole(dataset.get("NumberOfFrames"))), dataset.Rows, dataset.Columns)
+    values = np.frombuffer(dataset[pixel].value, f"{order}{kind}{bits // 8}", math.prod(shape))
+    values = values.reshape(shape)
+    used = int(dataset.get("BitsStored") or bits)
+    high = int(dataset.get("HighBit") or used - 1)
+    if kind == "f" or used == bits:
+        return values
+    if not 0 < used <= high + 1 <= bits:
+        raise Refused("is damaged: its header claims impossible bits")
+    return (values << (bits - 1 - high)) >> (bits - used)  # drops what others stored beside it
+
+
+def _decode_packed(dataset: Any) -> NDArray[Any]:
+    """Return the pixels of a compressed file by SimpleITK, which sees these and no other field.
+
+    Lengths in damaged fields can make it allocate gigabytes.
+    """
+    pydicom, sitk = load("pydicom"), load("SimpleITK")
+    clean = pydicom.Dataset()
+    clean.file_meta = pydicom.dataset.FileMetaDataset()
+    clean.file_meta.TransferSyntaxUID = _syntax(dataset)
+    clean.SOPClassUID = clean.file_meta.MediaStorageSOPClassUID = SINGLE_SLICES
+    clean.SOPInstanceUID = clean.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    for name in COPIED:
+        if name in dataset:
+            setattr(clean, name, dataset[name].value)
+    clean.SamplesPerPixel, clean.PhotometricInterpretation = 1, "MONOCHROME2"
+    clean["PixelData"].is_undefined_length = True
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "slice.dcm")
+        pydicom.dcmwrite(path, clean, enforce_file_format=True)
+        reader = sitk.ImageFileReader()
+        reader.SetImageIO("GDCMImageIO")
+        reader.SetFileName(path)
+        stored: NDArray[Any] = sitk.GetArrayFromImage(reader.Execute())
+    if stored.ndim != 3:
+        raise Refused(WHY[COLOUR])
+    return stored
+
+
+def _syntax(dataset: Any) -> str:
+    """Return how the pixels are stored; deflated fields are unpacked when they are read."""
+    syntax = str(getattr(dataset.file_meta, "TransferSyntaxUID", "") or UNPACKED[0])
+    return UNPACKED[1] if syntax == DEFLATED.decode() else syntax
 
 
 def is_installed() -> bool:
