@@ -59,6 +59,7 @@ def run(
     spacing_mm: opt.Spacing = None,
     subject_pattern: opt.SubjectPattern = None,
     volume: opt.Volume = None,
+    window: opt.Window = None,
     strict: opt.Strict = None,
     pseudonym_key: opt.PseudonymKey = None,
     architectures: Annotated[

@@ -29,6 +29,7 @@ from headscope.files import NO_ID
 from headscope.scans.dicom import Series
 from headscope.scans.discovery import SUFFIXES, Kind, ScanFile, find_scans, is_picture
 from headscope.scans.volume import PLANES
+from headscope.text import printable_name
 
 NO_CLASS: Final = "unlabelled"
 KEY: Final = ["subject_id", "session_id"]
@@ -54,8 +55,9 @@ class Cohort:
 
     @property
     def names(self) -> "pd.Series[str]":
-        """The name of each scan in results: its path, or its pseudonym where it has one."""
-        return self.scans["name" if "name" in self.scans.columns else "path"]
+        """The name of each scan in results, as text: its path, or its pseudonym if it has one."""
+        column = "name" if "name" in self.scans.columns else "path"
+        return self.scans[column].map(printable_name)
 
     @property
     def files(self) -> list[ScanFile]:
@@ -141,6 +143,8 @@ def find_cohort(
     scans, doubled = _number_sessions(scans)
     if need_classes:
         _check_classes(data, scans, class_names)
+    scans = scans.assign(**{name: scans[name].map(printable_name) for name in (*KEY, "label")})
+    class_names = [printable_name(name) for name in class_names]
     summary = _summarise(layout, scans, class_names)
     return Cohort(
         root=root,

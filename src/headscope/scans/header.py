@@ -35,6 +35,8 @@ DEFLATE_RATIO: Final = 1032  # deflate packs at most so many bytes into one
 SPACING_RANGE_MM: Final = (1e-3, 1e2)
 EXTENT_RANGE_MM: Final = (4.0, 2000.0)  # longest side of a grid: a mouse's brain to a whole body
 LARGEST_VOLUME: Final = 2**30  # bytes of one stored volume; 512³ voxels of 8 bytes
+LARGEST_SIDE: Final = 2**15  # voxels along an axis, as many as NIfTI-1 can claim
+LARGEST_SLICE: Final = 2**25  # voxels in a plane
 LARGEST_OFFSET: Final = 2**26  # bytes before the voxels: a header and its extensions
 NIFTI: Final = {
     b"n+1\0": nib.Nifti1Header,
@@ -177,6 +179,9 @@ def check_header(header: Header) -> None:
     """Refuse what no scan can be, before anything of that size is allocated."""
     if not header.shape or min(header.shape) < 1 or len(squeeze_shape(header.shape)) < 2:
         raise Refused(f"is no volume: its shape is {shape_text(header.shape)}")
+    sides = sorted(header.shape[:3])
+    if max(header.shape) > LARGEST_SIDE or math.prod(sides[-2:]) > LARGEST_SLICE:
+        raise Refused(f"is no volume: its header claims {shape_text(header.shape)} voxels")
     if header.dtype.kind not in "iuf":
         raise Refused(f"holds no intensities: its voxels are of type {header.dtype}")
     spatial = squeeze_shape(header.shape)[:3]

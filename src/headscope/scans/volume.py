@@ -42,7 +42,12 @@ PLANES: Final = {"sagittal": 0, "coronal": 1, "axial": 2}
 AXES: Final = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
 AUTO: Final = "auto"  # orientation by name, by header, or the convention of Analyze
 ANALYZE: Final = "LAS"
-INFINITE_SHARE: Final = 0.01  # of the voxels that may be infinite and count as 0
+FAR: Final = 1e3  # ranges of all other intensities by which a broken one is away from them
+BEYOND: Final = 0.15  # ranges; a background of -inf is dark enough for the head to stand out
+SAMPLED: Final = 32  # voxels an axis, enough to see that range
+NOT_A_NUMBER: Final = "Voxels that are no number (NaN) count as 0"
+INFINITE: Final = "Infinite voxels count as a little darker or brighter than all others"
+OUTLIERS: Final = "Voxels a thousand times brighter or darker than all others were brought near"
 TRANSIENT: Final = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT)
 
 
@@ -77,7 +82,7 @@ class Scan:
     slope: float = 1.0
     intercept: float = 0.0
     path: Path = Path("scan")
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # sentences without a dot or a name: what was assumed or repaired
 
 
 def read_scan(
@@ -103,7 +108,7 @@ def read_scan(
     Returns
     -------
     Scan
-        Its NaN, which SPM writes outside the brain, are 0, and so are a few infinite voxels.
+        Its NaN, which SPM writes outside the brain, are 0. `notes` say what was repaired.
 
     Raises
     ------
@@ -233,20 +238,43 @@ def _canonical(header: Header, voxels: NDArray[Any], plane: str, assumed: str) -
     )
 
 
+def with_finite(values: NDArray[Any]) -> tuple[NDArray[Any], list[str]]:
+    """Return intensities of which a few broken ones do not decide, and notes on what was repaired.
+
+    NaN become 0, infinite ones a seventh of the range darker or brighter than the others; what is
+    a thousand times that range away from the others is drawn nearer.
+
+    Raises
+    ------
+    Refused
+        None is finite.
+    """
+    if values.dtype.kind != "f":
+        return values, []
+    notes, low, high = [], values.min(), values.max()
+    if not np.isfinite(low + high):
+        finite = np.isfinite(values)
+        if not finite.any():
+            raise Refused("holds infinite intensities, or none: every voxel is NaN or infinite")
+        notes += [NOT_A_NUMBER] if np.isnan(values).any() else []
+        notes += [INFINITE] if np.isinf(values).any() else []
+        low = values.min(where=finite, initial=np.inf)
+        high = values.max(where=finite, initial=-np.inf)
+        beyond = BEYOND * (high - low)  # what was infinite stays apart from the others
+        values = np.nan_to_num(values, nan=0.0, posinf=high + beyond, neginf=low - beyond)
+    sample = values[tuple(slice(None, None, max(1, n // SAMPLED)) for n in values.shape)]
+    least, most = np.percentile(sample, (0.1, 99.9)).tolist()
+    far = FAR * (most - least)
+    if far > 0 and (high > most + far or low < least - far):
+        notes.append(OUTLIERS)
+        values = np.clip(values, least - far, most + far)
+    return values, notes
+
+
 def _with_contrast(scan: Scan) -> Scan:
     """Refuse a volume that shows nothing; keep the slope positive and every voxel finite."""
-    volume = scan.volume
-    if volume.dtype.kind == "f":
-        finite = np.isfinite(volume)
-        infinite = np.count_nonzero(np.isinf(volume))
-        if infinite > INFINITE_SHARE * volume.size:
-            raise Refused(f"holds infinite intensities: {infinite} of {volume.size} voxels")
-        if infinite:
-            scan = replace(scan, notes=(*scan.notes, "A few infinite voxels count as 0"))
-        if not finite.any():
-            raise Refused("holds no intensities: every voxel is NaN")
-        if not finite.all():
-            volume = np.where(finite, volume, volume.dtype.type(0))
+    volume, notes = with_finite(scan.volume)
+    scan = replace(scan, notes=(*scan.notes, *notes))
     few = volume[::5, ::5, ::5]  # enough to see a contrast in most scans
     if few.min() == few.max() and volume.min() == volume.max():
         raise Refused(f"shows nothing: every voxel is {volume.min()}")
