@@ -21,6 +21,11 @@ ANAT: Final = re.compile(
     r"(?P<path>(?P<subject_id>sub-[A-Za-z0-9]+)/(?:(?P<session_id>ses-[A-Za-z0-9]+)/)?anat/"
     r"(?P<stem>[^/]+)_(?P<suffix>[A-Za-z0-9]+)\.(?:nii|mgh|mgz|hdr)(?:\.gz)?)"
 )
+HINT: Final = (
+    " is laid out as BIDS but has neither participants.tsv nor sessions.tsv: one of them must hold "
+    "the classes, in a column beside participant_id or session_id."
+)
+ANATOMY: Final = ("T1w", "UNIT1", "T2w", "FLAIR", "PDw", "PDT2", "T2starw", "inplaneT1", "MP2RAGE")
 CLASS_COLUMNS: Final = ("diagnosis", "dx", "group", "label", "class")
 KEY: Final = ["subject_id", "session_id"]
 
@@ -28,8 +33,9 @@ KEY: Final = ["subject_id", "session_id"]
 def find_bids(data: Path, names: list[str]) -> Layout | None:
     """Return one scan per session, with the columns of participants.tsv and sessions.tsv.
 
-    T1w is taken where there is any, else the most frequent suffix. Of several scans in a session,
-    that of the fewest entities (acq, rec, run) is taken, then the first by name. Columns of a
+    T1w is taken where there is any, then UNIT1, else the most frequent suffix that shows anatomy.
+    Of several scans in a session, magnitude comes before phase, then the fewest entities (acq,
+    rec, run), then the first by name. Columns of a
     sessions.tsv hold for the session and replace those of participants.tsv. None if it is no BIDS.
     """
     matches = [match for name in names if (match := ANAT.fullmatch(name))]
@@ -37,6 +43,9 @@ def find_bids(data: Path, names: list[str]) -> Layout | None:
         return None
     files = pd.DataFrame([match.groupdict("1") for match in matches])
     scans, notes = _one_per_session(files)
+    outside = len(names) - len(matches)
+    if outside:
+        notes.append(Note(f"Left out, as they are outside sub-*/anat: {counted(outside, 'scan')}."))
     participants = _participants(data)
     if participants is not None:
         scans = scans.merge(participants, left_on="subject_id", right_on=ID, how="left")
@@ -44,23 +53,20 @@ def find_bids(data: Path, names: list[str]) -> Layout | None:
         if absent:
             notes.append(Note(f"Rows of participants.tsv without a scan: {len(absent)}."))
     scans, from_sessions = _with_sessions(data, scans)
-    if participants is None and not from_sessions:
-        raise InputError(
-            f"{data} is laid out as BIDS but has neither participants.tsv nor sessions.tsv: one of "
-            "them must hold the classes, in a column beside participant_id or session_id."
-        )
     if from_sessions:
         columns = ", ".join(from_sessions)
         notes.append(Note(f"Labels of sessions come from sessions.tsv: {columns}."))
     scans = scans.fillna("n/a")  # where no table has a row for the subject
     likely = [name for name in scans.columns if name.lower() in CLASS_COLUMNS]
-    return Layout("BIDS", scans, likely[0] if len(likely) == 1 else None, notes=notes)
+    if participants is None and not from_sessions:
+        notes.append(Note("There is neither participants.tsv nor sessions.tsv: no class is known."))
+    return Layout("BIDS", scans, likely[0] if len(likely) == 1 else None, notes=notes, hint=HINT)
 
 
 def _one_per_session(files: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
     """Choose the suffix and then one scan of each session, with notes that say so."""
     counts = files["suffix"].value_counts().sort_index()
-    suffix = "T1w" if "T1w" in counts else counts.idxmax()
+    suffix = _anatomical(counts)
     of_suffix = files[files["suffix"] == suffix]
     notes = []
     if len(counts) > 1:
@@ -69,8 +75,9 @@ def _one_per_session(files: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
     without = len(files.drop_duplicates(KEY)) - len(of_suffix.drop_duplicates(KEY))
     if without:
         notes.append(Note(f"Sessions without a {suffix}, left out: {without}."))
-    ordered = of_suffix.assign(entities=of_suffix["stem"].str.count("_")).sort_values(
-        [*KEY, "entities", "path"]
+    phase = of_suffix["stem"].str.contains(r"_part-(?:phase|real|imag)")
+    ordered = of_suffix.assign(phase=phase, entities=of_suffix["stem"].str.count("_")).sort_values(
+        [*KEY, "phase", "entities", "path"]
     )
     several = int((ordered.groupby(KEY).size() > 1).sum())
     if several:
@@ -82,6 +89,13 @@ def _one_per_session(files: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
             )
         )
     return ordered.drop_duplicates(KEY)[["path", *KEY]].reset_index(drop=True), notes
+
+
+def _anatomical(counts: "pd.Series[int]") -> str:
+    """Return the suffix that shows anatomy: T1w, UNIT1, else the most frequent such."""
+    anatomy = counts[counts.index.isin(ANATOMY)]
+    first = [name for name in ANATOMY[:2] if name in anatomy]
+    return first[0] if first else str((anatomy if len(anatomy) else counts).idxmax())
 
 
 def _participants(data: Path) -> pd.DataFrame | None:

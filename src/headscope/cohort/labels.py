@@ -18,6 +18,7 @@ def label_scans(
     column: str,
     classes: Mapping[str, Sequence[str]] | None = None,
     threshold: float | None = None,
+    missing: Sequence[str] = MISSING,
 ) -> tuple[pd.DataFrame, list[str], list[Note]]:
     """Return the scans that show a class, with `label`; the classes in order; notes on the rest.
 
@@ -30,7 +31,7 @@ def label_scans(
         The column is numeric and uncut, has too many values, or a threshold is given for text.
     """
     values = scans[column].astype(str)
-    given = ~values.isin(MISSING)
+    given = ~values.isin(missing)
     without = int((~given).sum())
     notes = []
     if without:

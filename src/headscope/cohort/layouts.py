@@ -16,18 +16,27 @@ import pandas as pd
 
 from headscope.cohort.bids import find_bids
 from headscope.cohort.filters import where_holds
-from headscope.cohort.folders import read_class_folders, read_scan_table
+from headscope.cohort.folders import inside, read_class_folders, read_scan_table
 from headscope.cohort.ids import ID
 from headscope.cohort.labels import label_scans, quotes_subjects
 from headscope.cohort.oasis import is_oasis1, is_oasis2, read_oasis1, read_oasis2
 from headscope.cohort.participants import join_participants
 from headscope.cohort.pictures import number_pictures
-from headscope.cohort.tables import counted, listed, read_any_table
+from headscope.cohort.selection import (
+    GIVEN,
+    drop_label_maps,
+    note_contrasts,
+    note_given,
+    note_others,
+    note_series,
+    scans_of_subjects,
+    select_scans,
+    with_given,
+)
+from headscope.cohort.tables import MISSING, counted, listed, read_any_table
 from headscope.cohort.values import Layout, Note
 from headscope.errors import InputError
-from headscope.files import NO_ID
-from headscope.scans.dicom import Series
-from headscope.scans.discovery import SUFFIXES, Kind, ScanFile, find_scans, is_picture
+from headscope.scans.discovery import SUFFIXES, Kind, ScanFile, is_picture, survey
 from headscope.scans.volume import PLANES
 from headscope.text import printable_name
 
@@ -79,6 +88,7 @@ def find_cohort(
     where: str | None = None,
     keep: Sequence[str] = (),
     subject_pattern: str | None = None,
+    contrast: str | None = None,
     need_classes: bool = True,
 ) -> Cohort:
     """Recognise the layout of the scans below `data` and return the labelled ones.
@@ -104,6 +114,8 @@ def find_cohort(
         Columns of the table to keep in `scans`.
     subject_pattern : str, optional
         Regular expression whose first group is the subject id in a path below its class folder.
+    contrast : str, optional
+        Takes the scans whose names hold this contrast: t1 is BraTS's t1n and BIDS's T1w too.
     need_classes : bool
         If false, scans whose classes are unknown are all labelled "unlabelled".
 
@@ -125,14 +137,16 @@ def find_cohort(
     if plane not in (*PLANES, "all"):
         raise InputError(f"Unknown plane {plane!r}: choose axial, coronal, sagittal or all.")
     root = data if data.is_dir() else data.parent
-    layout, kinds = _recognise(data, root, label, plane, subject_pattern)
+    chosen = classes is not None
+    layout, kinds = _recognise(data, root, label, plane, subject_pattern, contrast, chosen)
     if classes is None and label is None and threshold is None:
         classes = layout.classes
     if not need_classes and label is None and layout.label is None:
         layout = _without_classes(layout)
     column = _class_column(data, layout, label)
     scans, left_out = _where(layout.scans, where)
-    scans, class_names, notes = label_scans(scans, column, classes, threshold)
+    missing = () if column == "class folder" else MISSING  # a folder may be called None
+    scans, class_names, notes = label_scans(scans, column, classes, threshold, missing)
     pictures = np.array([kinds[path] == "picture" for path in scans["path"]], dtype=bool)
     if pictures.any() and plane == "all" and "plane" not in scans.columns:
         raise InputError(f"{data} holds ready pictures, whose plane is unknown: name it by plane.")
@@ -140,6 +154,7 @@ def find_cohort(
         scans = number_pictures(scans)
     else:
         scans = scans.drop(columns="slice_index", errors="ignore")
+    notes += [*note_contrasts(scans), *note_given(scans)]
     scans, doubled = _number_sessions(scans)
     if need_classes:
         _check_classes(data, scans, class_names)
@@ -158,7 +173,13 @@ def find_cohort(
 
 
 def _recognise(
-    data: Path, root: Path, label: str | None, plane: str, pattern: str | None
+    data: Path,
+    root: Path,
+    label: str | None,
+    plane: str,
+    pattern: str | None,
+    contrast: str | None,
+    chosen: bool,
 ) -> tuple[Layout, dict[str, Kind]]:
     """Return the layout of a folder, or of a table of scans, and what each of its paths is."""
     tables = [data]
@@ -171,31 +192,33 @@ def _recognise(
         )
     for path in tables:
         if path == data or path.stem.lower() == "scans":
-            layout = read_scan_table(root, path, plane, pattern)
+            layout = with_given(read_scan_table(root, path, plane, pattern))
             return layout, {name: ScanFile.at(root / name).kind for name in layout.scans["path"]}
-    left_out: list[Series] = []
-    files = find_scans(data, left_out)
-    kinds = {file.path.relative_to(data).as_posix(): file.kind for file in files}
+    below = survey(data)
+    kinds = {file.path.relative_to(data).as_posix(): file.kind for file in below.scans}
+    others = note_others(below.others - Counter(path.suffix.lower() for path in tables))
+    others += note_series(data, below.left_out)
     if not kinds:
+        there = " ".join(["", *map(str, others)])
         raise InputError(
             f"{data} holds no scans: none of .nii, .nii.gz, .hdr with .img, .mgh, .mgz or .dcm, "
-            "and no pictures."
+            f"and no pictures.{there}"
         )
-    names = list(kinds)
-    layout = find_bids(data, names) or _by_tables(data, tables, names, label, plane)
-    layout = layout or read_class_folders(data, names, pattern)
-    return replace(layout, notes=[*layout.notes, *_series_notes(data, left_out)]), kinds
-
-
-def _series_notes(data: Path, left_out: Sequence[Series]) -> list[Note]:
-    """Count what lies beside the DICOM series that are taken, by kind, and name the first."""
-    notes = []
-    for kind, number in Counter(one.kind for one in left_out).most_common():
-        paths = [one.path for one in left_out if one.kind == kind]
-        files = counted(sum(one.files for one in left_out if one.kind == kind), "file")
-        text = f"Left out beside the DICOM series taken: {number} × {kind} ({files})"
-        notes += [Note(f"{text}."), Note(f"The first: {min(paths).relative_to(data)}.", True)]
-    return notes
+    selection = select_scans(data, list(kinds), contrast)
+    bids = find_bids(data, selection.names)
+    if bids is not None:
+        layout = bids
+    else:
+        selection = drop_label_maps(data, kinds, selection)
+        names = selection.names
+        try:
+            layout = _by_tables(data, tables, names, label, plane) or read_class_folders(
+                data, names, plane, pattern, left=selection.left, chosen=chosen
+            )
+        except InputError as error:  # what else is there may be what was meant
+            raise InputError(" ".join([str(error), *map(str, others)])) from None
+    layout = with_given(layout)
+    return replace(layout, notes=[*layout.notes, *selection.notes, *others]), kinds
 
 
 def _by_tables(
@@ -223,17 +246,9 @@ def _by_tables(
     if label is not None:
         seen = ", ".join(path.name for path in tables) or "no .csv or .tsv"
         raise InputError(
-            f"{data} has no table with the column {label!r}: it holds {seen}.{_inside(data, names)}"
+            f"{data} has no table with the column {label!r}: it holds {seen}.{inside(data, names)}"
         )
     return None
-
-
-def _inside(data: Path, names: Sequence[str]) -> str:
-    """Say which folder in `data` may be meant, where all scans are deep in one."""
-    folders = {name.split("/", 1)[0] for name in names}
-    if len(folders) > 1 or not all(name.count("/") > 1 for name in names):
-        return ""
-    return f" All its scans are in {data / folders.pop()}: is that the folder to give?"
 
 
 def _without_classes(layout: Layout) -> Layout:
@@ -250,8 +265,11 @@ def _class_column(data: Path, layout: Layout, label: str | None) -> str:
     offered = _offered(layout.scans)
     if column is None and not offered:
         raise InputError(
-            f"{data} holds {counted(len(layout.scans), 'scan')} but neither class folders nor a "
-            "table: put each class in a folder of its own, or add participants.tsv or scans.tsv."
+            f"{data}{layout.hint}"
+            if layout.name == "BIDS"
+            else f"{data} holds {counted(len(layout.scans), 'scan')} but neither class folders nor "
+            "a table: put each class in a folder of its own, or add participants.tsv or scans.tsv."
+            f"{layout.hint}"
         )
     if column is None:
         raise InputError(f"Which column of {data} holds the classes? Name it: {listed(offered)}.")
@@ -276,12 +294,13 @@ def _extra_columns(data: Path, scans: pd.DataFrame, keep: Sequence[str]) -> list
     for name in keep:
         if name not in offered:
             raise InputError(f"There is no column {name!r} in {data}: it has {listed(offered)}.")
-    return [*(name for name in OURS if name in scans.columns), *dict.fromkeys(keep)]
+    ours = (name for name in [*OURS, GIVEN] if name in scans.columns)
+    return [*ours, *dict.fromkeys(keep)]
 
 
 def _offered(scans: pd.DataFrame) -> list[str]:
     """Return the columns that a user may name."""
-    return [name for name in scans.columns if name not in ("path", *KEY, *OURS, ID)]
+    return [name for name in scans.columns if name not in ("path", *KEY, *OURS, GIVEN, ID)]
 
 
 def _number_sessions(scans: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
@@ -322,18 +341,12 @@ def _check_classes(data: Path, scans: pd.DataFrame, class_names: list[str]) -> N
         shown, hint = "none", ""
         if class_names:
             shown = f"only {class_names[0]!r} in {counted(len(scans), 'scan')}"
-            hint = _inside(data, list(scans["path"]))
+            hint = inside(data, list(scans["path"]))
         raise InputError(f"{data} shows {shown}: at least two classes are needed.{hint}")
 
 
 def _summarise(layout: Layout, scans: pd.DataFrame, class_names: list[str]) -> Note:
     subjects, labels = scans["subject_id"], scans["label"]
-    classes = [f"{name}: {_scans_of_subjects(subjects[labels == name])}" for name in class_names]
-    text = f"{layout.name}: {_scans_of_subjects(subjects)} ({', '.join(classes)})."
+    classes = [f"{name}: {scans_of_subjects(subjects[labels == name])}" for name in class_names]
+    text = f"{layout.name}: {scans_of_subjects(subjects)} ({', '.join(classes)})."
     return Note(text, names_ids=quotes_subjects(labels, subjects))
-
-
-def _scans_of_subjects(subjects: pd.Series) -> str:
-    if len(subjects) and (subjects == NO_ID).all():
-        return f"{counted(len(subjects), 'picture')} without subject ids"
-    return f"{counted(len(subjects), 'scan')} of {counted(subjects.nunique(), 'subject')}"
