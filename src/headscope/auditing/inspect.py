@@ -175,16 +175,20 @@ def scan_facts(scan: ScanFile, plane: str) -> Facts:
         It is missing, damaged, or of what is no scan.
     """
     path = scan.path
-    kind = "picture"
-    if scan.kind in ("picture", "series"):
+    if scan.kind == "picture" or (scan.kind == "series" and not is_installed()):
         with refusing(path):
             files = scan.stored()
-            if scan.kind == "series":
-                kind = f"DICOM, {counted(len(files), 'file')}"
-            if scan.kind == "picture" or not is_installed():
-                return Facts(kind, (), (), sum(file.stat().st_size for file in files))
+            kind = "picture" if scan.kind == "picture" else f"DICOM, {counted(len(files), 'file')}"
+            return Facts(kind, (), (), sum(file.stat().st_size for file in files))
     with refusing(path), np.errstate(all="ignore"):
-        header = read_series_header(path)[0] if scan.kind == "series" else read_header(path)
+        if scan.kind == "series":
+            header, depths = read_series_header(path)
+            paths = {frame.path for same in depths for frame in same}
+            kind = f"DICOM, {counted(len(paths), 'file')}"
+        else:
+            header = read_header(path)
+            suffix = "".join(Path(path.name.lower()).suffixes[-2:])
+            kind = SUFFIX_NAMES.get(suffix) or SUFFIX_NAMES[Path(suffix).suffix]
         check_header(header)
         shape = squeeze_shape(header.shape)
         spacing = header.spacing_mm[: len(shape)]
@@ -197,9 +201,6 @@ def scan_facts(scan: ScanFile, plane: str) -> Facts:
         if len(axes) == 3:
             axes = np.argsort(orientation[:, 0]).tolist()
         in_order = [*axes, *range(3, len(shape))]
-    if scan.kind != "series":
-        suffix = "".join(Path(path.name.lower()).suffixes[-2:])
-        kind = SUFFIX_NAMES.get(suffix) or SUFFIX_NAMES[Path(suffix).suffix]
     return Facts(
         kind,
         tuple(shape[axis] for axis in in_order),

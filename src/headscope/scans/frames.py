@@ -34,7 +34,7 @@ UNDEFINED: Final = 0xFFFFFFFF
 PIXELS: Final = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 COPIED: Final = (
     *("Rows", "Columns", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit"),
-    *("PixelRepresentation", "PixelData"),
+    "PixelRepresentation",
 )
 SINGLE_SLICES: Final = "1.2.840.10008.5.1.4.1.1.7.3"  # many grey slices without a place
 NO_VOXELS: Final = "is damaged: the voxels of one of its files cannot be read"
@@ -286,6 +286,10 @@ def _decode_packed(dataset: Any) -> NDArray[Any]:
         if name in dataset:
             setattr(clean, name, dataset[name].value)
     clean.SamplesPerPixel, clean.PhotometricInterpretation = 1, "MONOCHROME2"
+    count = max(1, _whole(dataset.get("NumberOfFrames")))
+    encaps = importlib.import_module("pydicom.encaps")
+    packed = list(encaps.generate_frames(dataset.PixelData, number_of_frames=count))
+    clean.PixelData = encaps.encapsulate(packed)
     clean["PixelData"].is_undefined_length = True
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "slice.dcm")
