@@ -1,4 +1,4 @@
-"""DICOM objects of every kind that an export holds; importing this skips where pydicom is absent."""
+"""DICOM objects of every kind that an export holds; importing this skips without pydicom."""
 
 import numpy as np
 import pytest
