@@ -161,7 +161,7 @@ def test_a_slice_whose_sform_lacks_an_axis_does_not_stop_the_cohort(tmp_path):
     assert inspection.slices == 4 and not len(inspection.problems)
     path.write_bytes(nifti(affine=np.diag([9.0, 0, 0, 1]), volume=RAS[:, :, 0]))
     assert len(inspect_data(tmp_path / "data", count=1).problems) == 1
-    with pytest.raises(ScanError, match="spacing of 9 × 0|singular"):
+    with pytest.raises(ScanError, match=r"spacing of 9 × 0|singular"):
         read_scan(path)
 
 
@@ -170,7 +170,7 @@ def test_a_packed_file_whose_claim_is_beyond_its_bytes_is_refused_unread(tmp_pat
     zeros = gzip.compress(nifti((DIM, "<4h", 3, 820, 820, 820)) + bytes(13_000_000))
     (tmp_path / "a.nii.gz").write_bytes(zeros)
     assert len(zeros) < 20_000
-    with pytest.raises(ScanError, match="is truncated: .* packed bytes cannot hold|too large|head"):
+    with pytest.raises(ScanError, match=r"is truncated: .* packed bytes cannot hold|too large"):
         read_scan(tmp_path / "a.nii.gz")
 
 

@@ -21,7 +21,6 @@ OBLIQUE: Final = 0.87  # cosine of an axis to the nearest of the body, below whi
 UNLIKE: Final = 0.1  # share by which the spacings of sform and pixdim may differ without a word
 HEAD_RANGE_MM: Final = (80.0, 700.0)  # longest side of what is likely the grid of a human head
 UNITS: Final = {1: ("metre", 1e3), 3: ("micron", 1e-3)}  # NIfTI xyzt_units; the rest is mm
-FREESURFER: Final = np.array([[-1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])  # LIA
 LARGEST_MATRIX: Final = 2**18  # bytes of a .mat file, which for one volume takes a few hundred
 
 
@@ -34,9 +33,6 @@ def read_affine(
 ) -> tuple[NDArray[np.float64], bool]:
     """Return the affine (4, 4) in mm, and whether it is stored or made of the spacing alone."""
     if isinstance(header, MGHHeader):
-        if int(header["goodRASFlag"]) < 1:
-            notes.append("No orientation is stored; it is taken as LIA of 1 mm, as by FreeSurfer")
-            return FREESURFER.copy(), True
         return header.get_affine(), True
     if isinstance(header, Spm2AnalyzeHeader):
         matrix = matrix_of(path)

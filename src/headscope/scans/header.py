@@ -37,6 +37,7 @@ EXTENT_RANGE_MM: Final = (4.0, 2000.0)  # longest side of a grid: a mouse's brai
 LARGEST_VOLUME: Final = 2**30  # bytes of one stored volume; 512³ voxels of 8 bytes
 LARGEST_SIDE: Final = 2**15  # voxels along an axis, as many as NIfTI-1 can claim
 LARGEST_SLICE: Final = 2**25  # voxels in a plane
+FREESURFER: Final = np.array([[-1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])  # LIA
 LARGEST_OFFSET: Final = 2**26  # bytes before the voxels: a header and its extensions
 NIFTI: Final = {
     b"n+1\0": nib.Nifti1Header,
@@ -114,6 +115,9 @@ def read_header(path: Path) -> Header:
     notes: list[str] = []
     shape = _shape(header, notes)
     affine, oriented = read_affine(header, header_path, shape, notes)
+    if kind is MGHHeader and int.from_bytes(head[28:30], signed=True) < 1:  # its goodRASFlag
+        affine = FREESURFER.copy()  # nibabel would take LSP
+        notes.append("No orientation is stored; it is taken as LIA of 1 mm, as by FreeSurfer")
     slope, intercept = _scaling(header, notes)
     orient = header["orient"].item()[:1] if kind is Spm2AnalyzeHeader else b""
     unit = "mm" if kind not in NIFTI.values() else UNITS.get(unit_code(header), ("mm", 1.0))[0]
