@@ -60,7 +60,9 @@ def test_frames_without_positions_are_read_as_axial_with_a_note(tmp_path):
     save(with_pixels(dataset(NumberOfFrames=COUNT), stack), tmp_path / "a.dcm")
     scan = read_scan(tmp_path / "a.dcm")
     np.testing.assert_array_equal(scan.volume, volume())
-    assert any("stores no position or orientation" in note for note in scan.notes)
+    assert any(
+        "stores no position and no orientation and no spacing" in note for note in scan.notes
+    )
     for k in range(COUNT):
         save(with_pixels(dataset(number=k), stack[k]), tmp_path / "b" / f"{k}.dcm")
     with pytest.raises(ScanError, match="stores no positions of its slices"):
@@ -159,6 +161,15 @@ def test_series_of_several_studies_in_one_folder_all_stay(tmp_path):
             tmp_path, volume()[:, :, :count], f"{study}.1", f"{study}-{{}}.dcm", study=study
         )
     assert [file.path.name for file in find_scans(tmp_path)] == ["1.1-0.dcm", "1.2-0.dcm"]
+
+
+@pytest.mark.parametrize("fields", [{"study": ""}, {"study": "1.1"}])
+def test_subjects_side_by_side_all_stay_though_their_studies_have_one_number(tmp_path, fields):
+    for number, count in enumerate((8, 6)):
+        data = {} if fields["study"] == "" else {"PatientID": f"P{number}"}
+        folder = tmp_path / "AD" / f"P{number}"
+        objects.write_axial(folder, volume()[:, :, :count], f"1.{number}", **fields, **data)
+    assert [file.path.name for file in find_scans(tmp_path)] == ["P0", "P1"]
 
 
 def test_strays_and_copies_within_a_series_are_left_out_with_a_note(tmp_path):

@@ -8,7 +8,7 @@ study the series with most slices is taken.
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,7 +85,7 @@ def find_series(folder: Path, files: Sequence[Path]) -> list[Series]:
     if len(volumes) + len(unread) < 2 or len(series) < 2:
         count = len(files) - sum(one.files for one in left_out)
         first = volumes[0] if volumes else Series(folder, "", "", True, 0, 0)
-        whole = Series(folder, first.study, first.kind, first.single, first.slices, count)
+        whole = replace(first, path=folder, files=count)
         return [whole, *left_out]
     return [*series, *(Series(path, "", "", True, 0, 1) for path in unread)]
 
@@ -98,7 +98,8 @@ def choose_series(
     `besides` says that there are scans of other formats.
 
     Of the volumes of a study in one folder, or in folders side by side, that with most slices is
-    taken, or all with as many; one volume goes before several at the same positions.
+    taken, or all with as many; one volume goes before several at the same positions. Folders whose
+    files name no study are apart.
     """
     series = list(series)
     volumes = [one for one in series if not one.kind]
@@ -106,15 +107,14 @@ def choose_series(
         return series, []
     groups: dict[tuple[str, Path], list[Series]] = defaultdict(list)
     for one in volumes:
-        groups[one.study, one.path.parent].append(one)
+        alone = not one.study.strip() and one.path.is_dir()
+        groups[one.study, one.path if alone else one.path.parent].append(one)
     taken = []
     for group in groups.values():
         best = max((one.single, one.slices) for one in group)
         taken += [one for one in group if one.slices == 0 or (one.single, one.slices) == best]
     left_out = [
-        one if one.kind else Series(one.path, one.study, SMALLER, one.single, one.slices, one.files)
-        for one in series
-        if one not in taken
+        one if one.kind else replace(one, kind=SMALLER) for one in series if one not in taken
     ]
     return taken, left_out
 
@@ -127,7 +127,7 @@ def _by_series(frames: Sequence[Frame]) -> dict[str, list[Frame]]:
 
 
 def _describe(frames: Sequence[Frame]) -> Series:
-    """Return what a series shows; slices in several planes, or so few that none is a volume."""
+    """Return what a series shows: slices in several planes are a localizer."""
     kinds = {frame.kind for frame in frames} - {""}
     planes = _planes(frames)
     kind = next(iter(sorted(kinds)), "")
@@ -185,10 +185,11 @@ def read_series_header(path: Path) -> tuple[Header, list[list[Frame]]]:
     bytes_claimed = len(frames) * math.prod(first.size) * first.item_bytes
     if bytes_claimed > LARGEST_VOLUME:
         raise Refused(f"is too large: it claims {bytes_claimed / 2**30:.3g} GiB of voxels")
-    if len({frame.path for frame in frames}) > 1 and not all(frame.placed for frame in frames):
+    if "position" in first.lacks and len({frame.path for frame in frames}) > 1:
         raise Refused("stores no positions of its slices, so that their order is unknown")
-    if not all(frame.placed and frame.turned for frame in frames):
-        notes.append("The DICOM file stores no position or orientation; it is taken as axial")
+    if first.lacks:
+        what = " and no ".join(first.lacks)
+        notes.append(f"The DICOM file stores no {what}; it is taken as axial, of pixels of 1 mm")
     stored = [frame.depth_mm for frame in sorted(frames, key=lambda frame: frame.frame)]
     if first.path == frames[-1].path and not _is_sorted(stored):
         notes.append("The frames of the DICOM file are out of order and are sorted by position")
@@ -199,8 +200,7 @@ def read_series_header(path: Path) -> tuple[Header, list[list[Frame]]]:
     shape = (*first.size[:2], len(depths), len(depths[0]))
     notes += geometry_notes(affine, shape, oriented=True)
     numbers = np.dtype(np.float64 if first.item_bytes == 8 else np.float32)
-    header = Header(path, shape, numbers, 0, affine, True, 1.0, 0.0, notes=tuple(notes))
-    return header, depths
+    return Header(path, shape, numbers, 0, affine, True, 1.0, 0.0, notes=tuple(notes)), depths
 
 
 def read_series(path: Path, volume: int | None) -> tuple[Header, NDArray[Any]]:
@@ -214,11 +214,7 @@ def read_series(path: Path, volume: int | None) -> tuple[Header, NDArray[Any]]:
     voxels = _read_voxels([same[number] for same in depths])  # (I, J, K)
     if depths[0][0].inverted:
         voxels = voxels.max() - voxels
-    return (
-        Header(path, voxels.shape, voxels.dtype, 0, header.affine, True, 1.0, 0.0,
-               notes=header.notes),
-        voxels,
-    )  # fmt: skip
+    return replace(header, shape=voxels.shape, dtype=voxels.dtype), voxels
 
 
 def _series_at(path: Path) -> list[Frame]:
@@ -248,9 +244,12 @@ def _without_copies(frames: list[Frame], notes: list[str]) -> list[Frame]:
         by_uid[uid].append(path)
     copies: set[Path] = set()
     for uid, paths in by_uid.items():
-        contents = [path.read_bytes() for path in paths] if uid and len(paths) > 1 else []
-        copies |= {path for n, path in enumerate(paths[1:], 1) if contents[n:n + 1] in
-                   [[earlier] for earlier in contents[:n]]}  # fmt: skip
+        if uid and len(paths) > 1:
+            contents: set[bytes] = set()
+            for path in paths:
+                content = path.read_bytes()
+                copies |= {path} if content in contents else set()
+                contents.add(content)
     if copies:
         notes.append("Some DICOM files are stored twice and count once")
     return [frame for frame in frames if frame.path not in copies]
@@ -260,8 +259,8 @@ def _one_plane(frames: list[Frame], notes: list[str]) -> list[Frame]:
     """Return the frames without a few strays of another size or orientation, by depth."""
     planes = _planes(frames)
     if len(planes[0]) < len(frames) * (1 - STRAY):
-        same_size = {frame.size for frame in frames} == {frames[0].size}
-        raise Refused(f"mixes slices of different {'orientation' if same_size else 'size'}")
+        turned = not all(np.allclose(one[0].direction, planes[0][0].direction) for one in planes)
+        raise Refused(f"mixes slices of different {'orientation' if turned else 'size'}")
     if len(planes) > 1:
         notes.append("A few slices of the series have another size or orientation and are left out")
     return sorted(planes[0], key=lambda frame: (frame.depth_mm, *_number(frame)))

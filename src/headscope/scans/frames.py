@@ -1,8 +1,8 @@
 """A DICOM file → its frames: where each is, what it shows, and what it takes to decode it.
 
 pydicom reads the headers, SimpleITK the voxels (the extra `dicom`). Only size, spacing, position
-and orientation are read, the kind of object, and the numbers that tell files, series and studies
-from one another; no other field of a header is, and none leaves `scans`.
+and orientation are read, the kind of object, and the numbers that tell files, series, studies and
+subjects from one another; no other field of a header is, and none leaves `scans`.
 """
 
 import importlib
@@ -13,7 +13,7 @@ import struct
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +31,7 @@ DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
 UNPACKED: Final = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 FAILURES: Final = (*UNREADABLE, AttributeError, RuntimeError, struct.error, StopIteration)
 UNDEFINED: Final = 0xFFFFFFFF
+STUDY: Final = ("StudyInstanceUID", "PatientID")  # compared, and not kept
 PIXELS: Final = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 COPIED: Final = (
     *("Rows", "Columns", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit"),
@@ -58,8 +59,7 @@ WHY: Final = {
 class Frame:
     """One slice of a file, in DICOM's own axes: left, posterior, superior.
 
-    `frame` counts within the file. `kind` is empty for a slice of a volume. `placed` says whether
-    its position is stored, `turned` whether its orientation is.
+    `frame` counts within the file. `kind` is empty for a slice of a volume.
     """
 
     path: Path
@@ -74,8 +74,7 @@ class Frame:
     study: str = ""
     uid: str = ""
     kind: str = ""
-    placed: bool = True
-    turned: bool = True
+    lacks: tuple[str, ...] = ()  # which of position, orientation and spacing are not stored
     scaling: tuple[float, float] = (1.0, 0.0)  # slope and intercept
     localizer: bool = False
     inverted: bool = False  # white is 0
@@ -129,38 +128,43 @@ def _parse(path: Path, use: Callable[[Any], Any], reason: str) -> Any:
 def _frames(path: Path, dataset: Any, stored: int) -> list[Frame]:
     rows, columns = (int(dataset.get(name) or 0) for name in ("Rows", "Columns"))
     sop_class = str(dataset.get("SOPClassUID") or "")
-    numbers = {
-        "series": str(dataset.get("SeriesInstanceUID") or ""),
-        "study": str(dataset.get("StudyInstanceUID") or ""),
-        "uid": str(dataset.get("SOPInstanceUID") or ""),
-        "instance": _whole(dataset.get("InstanceNumber")),
-    }
+    image_type = {str(word).upper() for word in dataset.get("ImageType") or ()}
+    base = Frame(
+        path=path,
+        series=str(dataset.get("SeriesInstanceUID") or ""),
+        instance=_whole(dataset.get("InstanceNumber")),
+        size=(columns, rows),
+        item_bytes=0,
+        spacing=np.ones(3),
+        origin=np.zeros(3),
+        direction=np.eye(3),
+        study="\n".join(str(dataset.get(name) or "") for name in STUDY),
+        uid=str(dataset.get("SOPInstanceUID") or ""),
+        kind=_kind(sop_class, image_type, dataset),
+        localizer=bool(image_type & {"LOCALIZER", "SCOUT"}),
+        inverted=str(dataset.get("PhotometricInterpretation")) == "MONOCHROME1",
+    )
     if not (rows and columns) or not _has_pixels(dataset):
         if not sop_class or IMAGE.match(sop_class):
             raise Refused(NO_SLICE)
-        zeros = np.zeros(3)
-        return [Frame(path, size=(0, 0), item_bytes=0, spacing=zeros + 1, origin=zeros,
-                      direction=np.eye(3), kind=REPORT, **numbers)]  # fmt: skip
-    image_type = {str(word).upper() for word in dataset.get("ImageType") or ()}
-    kind = ""
-    if SEGMENTATION_CLASS.match(sop_class):
-        kind = SEGMENTATION
-    elif int(dataset.get("SamplesPerPixel") or 1) > 1:
-        kind = COLOUR
-    elif "MOSAIC" in image_type:
-        kind = MOSAIC
+        return [replace(base, kind=REPORT)]
     count = max(1, _whole(dataset.get("NumberOfFrames")))
-    item_bytes = _check_claim(dataset, rows * columns, count, stored)
-    localizer = bool(image_type & {"LOCALIZER", "SCOUT"})
-    inverted = str(dataset.get("PhotometricInterpretation")) == "MONOCHROME1"
+    base = replace(base, item_bytes=_check_claim(dataset, rows * columns, count, stored))
     shared = _first(dataset.get("SharedFunctionalGroupsSequence"))
     groups = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])
     return [
-        Frame(path, size=(columns, rows), item_bytes=item_bytes, frame=number, kind=kind,
-              localizer=localizer, inverted=inverted, **numbers, **_place(places, number))
-        for number in range(count)
-        for places in [[*groups[number : number + 1], *shared, dataset]]
-    ]  # fmt: skip
+        replace(base, frame=n, **_place([*groups[n : n + 1], *shared, dataset], n))
+        for n in range(count)
+    ]
+
+
+def _kind(sop_class: str, image_type: set[str], dataset: Any) -> str:
+    """Return what an object with pixels is, empty for a slice of a volume."""
+    if SEGMENTATION_CLASS.match(sop_class):
+        return SEGMENTATION
+    if int(dataset.get("SamplesPerPixel") or 1) > 1:
+        return COLOUR
+    return MOSAIC if "MOSAIC" in image_type else ""
 
 
 def _has_pixels(dataset: Any) -> bool:
@@ -202,6 +206,8 @@ def _place(places: Sequence[Any], number: int) -> dict[str, Any]:
     lengths = np.sqrt((direction**2).sum(axis=0))
     if lengths.min() < 0.5:
         raise Refused("is damaged: the axes of its slices coincide")
+    stored = {"position": position, "orientation": turn, "spacing": pixel}
+    lacks = tuple(name for name, value in stored.items() if value is None)
     down_mm, along_mm = (1.0, 1.0) if pixel is None else pixel  # rows first
     depth_mm = abs(float(depth[0])) if depth is not None and depth[0] else 1.0
     direction = direction / lengths
@@ -214,8 +220,7 @@ def _place(places: Sequence[Any], number: int) -> dict[str, Any]:
         "spacing": np.array([along_mm, down_mm, depth_mm]),
         "origin": origin,
         "direction": direction,
-        "placed": position is not None,
-        "turned": turn is not None,
+        "lacks": lacks,
         "scaling": scaling,
     }
 

@@ -119,7 +119,7 @@ def read_header(path: Path) -> Header:
         affine = FREESURFER.copy()  # nibabel would take LSP
         notes.append("No orientation is stored; it is taken as LIA of 1 mm, as by FreeSurfer")
     slope, intercept = _scaling(header, notes)
-    orient = header["orient"].item()[:1] if kind is Spm2AnalyzeHeader else b""
+    orient = head[252] if kind is Spm2AnalyzeHeader else 0
     unit = "mm" if kind not in NIFTI.values() else UNITS.get(unit_code(header), ("mm", 1.0))[0]
     return Header(
         data=data,
@@ -131,7 +131,7 @@ def read_header(path: Path) -> Header:
         slope=slope,
         intercept=intercept,
         unit=unit,
-        orientation=None if oriented else ORIENT.get(int.from_bytes(orient)),
+        orientation=None if oriented else ORIENT.get(orient),
         notes=(*notes, *geometry_notes(affine, shape, oriented)),
     )
 
