@@ -107,7 +107,7 @@ def choose_series(
         return series, []
     groups: dict[tuple[str, Path], list[Series]] = defaultdict(list)
     for one in volumes:
-        alone = not one.study.strip() and one.path.is_dir()
+        alone = one.study[:1] in ("", "\n") and one.path.is_dir()  # no number of a study
         groups[one.study, one.path if alone else one.path.parent].append(one)
     taken = []
     for group in groups.values():
