@@ -179,7 +179,8 @@ def fold_levels(
         folders = sorted({part for part in parts if part is not None})
         deeper = all(rest.count("/") > depth + 1 for rest in rests)
         beside = {_part(rest, depth) for rest in others} - {None, *folders}
-        kind, values = _meaning(folders, deeper or depth > 0, bool(beside) or depth > 0)
+        inner = depth > 0 or bool(facts)
+        kind, values = _meaning(folders, deeper or depth > 0, bool(beside) or inner)
         if data is not None and kind is None and not chosen:
             _check_subsets(data, folders, depth)
         if depth == 0 and kind is None and len(folders) == 1 and deeper:

@@ -31,6 +31,7 @@ from headscope.cohort.selection import (
     note_series,
     scans_of_subjects,
     select_scans,
+    take_contrast,
     with_given,
 )
 from headscope.cohort.tables import MISSING, counted, listed, read_any_table
@@ -193,6 +194,7 @@ def _recognise(
     for path in tables:
         if path == data or path.stem.lower() == "scans":
             layout = with_given(read_scan_table(root, path, plane, pattern))
+            layout = _listed_scans(data, layout, contrast)
             return layout, {name: ScanFile.at(root / name).kind for name in layout.scans["path"]}
     below = survey(data)
     kinds = {file.path.relative_to(data).as_posix(): file.kind for file in below.scans}
@@ -219,6 +221,19 @@ def _recognise(
             raise InputError(" ".join([str(error), *map(str, others)])) from None
     layout = with_given(layout)
     return replace(layout, notes=[*layout.notes, *selection.notes, *others]), kinds
+
+
+def _listed_scans(data: Path, layout: Layout, contrast: str | None) -> Layout:
+    """Take one contrast of the listed scans if asked; count those of the folder without a row."""
+    rows = list(layout.scans["path"])
+    names, notes = take_contrast(data, rows, contrast)
+    if data.is_dir() and "plane" not in layout.scans:  # rows of other planes are no longer there
+        below = {file.path.relative_to(data).as_posix() for file in survey(data).scans}
+        unlisted = len(below - {Path(name).as_posix() for name in rows})
+        if unlisted:
+            notes.append(Note(f"Not in the table, and left out: {counted(unlisted, 'scan')}."))
+    scans = layout.scans[layout.scans["path"].isin(names)]
+    return replace(layout, scans=scans, notes=[*layout.notes, *notes])
 
 
 def _by_tables(

@@ -231,7 +231,13 @@ def _freesurfer_rank(name: str) -> tuple[int, str] | None:
 
 
 def take_contrast(data: Path, names: list[str], wanted: str | None) -> tuple[list[str], list[Note]]:
-    """Return the names of one contrast, or all where none is wanted."""
+    """Return the names of one contrast, or all where none is wanted.
+
+    Raises
+    ------
+    InputError
+        No name holds the contrast.
+    """
     if wanted is None:
         return names, []
     contrasts = {name: contrast_of(name) for name in names}
