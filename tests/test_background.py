@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from headscope.scans.volume import INFINITE, NOT_A_NUMBER, OUTLIERS, Scan, read_scan, with_finite
-from headscope.slicing.background import PADDED, REPAIRED, UNCLEAR, darken_background
+from headscope.slicing.background import CT, PADDED, REPAIRED, UNCLEAR, darken_background
 from headscope.slicing.export import slice_data
 from headscope.slicing.extract import take_slices
 from headscope.slicing.spec import SliceSpec
@@ -19,7 +19,7 @@ Z = np.where(HEAD, (RAW - RAW[HEAD].mean()) / RAW[HEAD].std(), 0).astype(np.floa
 ACROSS, ALONG, _ = np.indices(RAW.shape)
 ROUND = np.hypot(ACROSS - 19.5, ALONG - 24.5) < 20  # the field of view of a CT
 AIR = np.random.default_rng(0).normal(-1000, 6, RAW.shape)
-CT = np.where(HEAD, RAW, AIR)
+HOUNSFIELD = np.where(HEAD, RAW, AIR)
 
 
 def noise(deviation, seed=0):
@@ -52,7 +52,7 @@ SAME = {  # what shows the same head, by how its background is written
     "brightest": (np.where(HEAD, RAW, 1000), [REPAIRED]),
     "brightest of 8 bits": (np.where(HEAD, RAW, 255).astype(np.uint8), [REPAIRED]),
     "infinitely bright": (np.where(HEAD, RAW, np.inf), [INFINITE, REPAIRED]),
-    "-1024": (np.where(HEAD, RAW, -1024), []),
+    "-1024": (np.where(HEAD, RAW, -1024), [CT]),
     "-32768": (np.where(HEAD, RAW, -32768).astype(np.int16), []),
     "far below": (np.where(HEAD, Z, -5), []),
 }
@@ -79,12 +79,12 @@ def test_a_noisy_background_in_the_middle_is_found(seed):
 
 @pytest.mark.parametrize("fill", [-3024, -2000, 0, 3000, np.nan])
 def test_a_fill_value_about_a_field_of_view_is_no_background(fill):
-    whole, positions, notes = taken(CT)
-    assert notes == []
-    pixels, indices, notes = taken(np.where(ROUND, CT, fill))
+    whole, positions, notes = taken(HOUNSFIELD)
+    assert notes == [CT]
+    pixels, indices, notes = taken(np.where(ROUND, HOUNSFIELD, fill))
     assert indices == positions
     assert np.abs(pixels - whole).mean() < 2
-    assert notes[-1] == (PADDED if fill < -1000 else REPAIRED)
+    assert notes[-2:] == [PADDED if fill < -1000 else REPAIRED, CT]
 
 
 def test_a_small_head_in_a_wide_field_is_found():
@@ -97,7 +97,7 @@ def test_a_small_head_in_a_wide_field_is_found():
 
 
 def test_what_is_darkest_already_stays_as_it_is():
-    for volume in (RAW, head(), RAW + np.abs(noise(8)).astype(np.float32), CT):
+    for volume in (RAW, head(), RAW + np.abs(noise(8)).astype(np.float32), HOUNSFIELD):
         scan, notes = Scan(volume, (3.5, 3.5, 3.5)), []
         assert darken_background(scan, notes) is scan and notes == []
 

@@ -22,6 +22,11 @@ SECOND: Final = 0.1  # share of the border at which air shows beside a fill valu
 LEAST: Final = 0.02  # share of the volume
 REPAIRED: Final = "A background that is not the darkest grey was found at the border and made black"
 PADDED: Final = "A fill value below the air around the head was set to that of air"
+CT_AIR: Final = (-1050.0, -950.0)  # Hounsfield units
+CT: Final = (
+    "A background near -1000 is that of a CT, of which percentiles leave a brain few greys; "
+    "--window 0,80 would show it"
+)
 UNCLEAR: Final = (
     "The background cannot be told by the border, so that slices may have another height or "
     "brightness than those of other scans"
@@ -63,6 +68,13 @@ def darken_background(scan: Scan, notes: list[str]) -> Scan:
     notes.append(REPAIRED)
     air = _air(face[~_near(face, level, spread)], face.size, low, high)
     return _fill(scan, background, air)
+
+
+def looks_like_ct(scan: Scan) -> bool:
+    """Return whether a volume whose background is darkest has air in Hounsfield units there."""
+    sample, border = _sample(scan.volume)
+    air = np.median(sample[border >= _sides(scan.volume)]) * scan.slope + scan.intercept
+    return bool(CT_AIR[0] <= air <= CT_AIR[1])
 
 
 def _sample(volume: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int8]]:

@@ -15,14 +15,15 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 
 from headscope.scans.header import Refused
 
 DEEP: Final = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of more than 8 bits
 ALPHA: Final = ("RGBA", "LA", "PA", "La", "RGBa")
 PHOTOMETRIC, COMPRESSION, BITS, PLANAR, BYTE_COUNTS = 262, 259, 258, 284, (279, 325)  # TIFF's tags
-MORE_KINDS: Final = {  # that Pillow lacks: deep greys of big-endian white 0, or with transparency
+# what Pillow lacks: deep greys with the big end first and white as 0, or with transparency
+MORE_KINDS: Final[dict[Any, tuple[str, str]]] = {
     (b"MM", 0, (1,), 1, (16,), ()): ("I;16B", "I;16B"),
     **{
         (end, 1, (1,), 1, (16, 16), (extra,)): ("RGBA", "RGBA")  # grey's two bytes, then alpha's
@@ -57,7 +58,7 @@ def more_kinds() -> Iterator[None]:
             del kinds[key]
 
 
-def read_grey(image: Image.Image, path: Path) -> NDArray[Any]:
+def read_grey(image: ImageFile.ImageFile, path: Path) -> NDArray[Any]:
     """Return the grey values (H, W) of an open picture: uint8, or deeper where it is."""
     if image.format == "TIFF":
         _check_strips(image)
@@ -79,7 +80,7 @@ def read_grey(image: Image.Image, path: Path) -> NDArray[Any]:
     return np.asarray(turned.getchannel(0) if turned.mode == "LAB" else turned.convert("L"))
 
 
-def _deep_colours(image: Image.Image, path: Path, raw: str) -> NDArray[np.uint16]:
+def _deep_colours(image: ImageFile.ImageFile, path: Path, raw: str) -> NDArray[np.uint16]:
     """Return the luminance of colours of 16 bits, 0 to 65535, transparency black.
 
     The file is decoded twice: as numbers whose first byte is the upper one, and the other way.
@@ -95,40 +96,43 @@ def _deep_colours(image: Image.Image, path: Path, raw: str) -> NDArray[np.uint16
         order = sys.byteorder[0].upper() if order == "N" else order
         bands = 256 * _decode(path, f"{kind};16{order}").astype(np.uint16)
         bands += _decode(path, f"{kind};16{'B' if order == 'L' else 'L'}")
-    return _luminance(bands / 65535, kind)
+    return _luminance(bands, kind)
 
 
-def _luminance(bands: NDArray[np.float64], kind: str) -> NDArray[np.uint16]:
-    """Return the luminance (H, W) by BT.601 of bands (H, W, n) from 0 to 1, in 65535 steps."""
-    if kind == "CMYK":
-        bands = (1 - bands[..., :3]) * (1 - bands[..., 3:])
-    grey = bands[..., 0] if kind == "LA" else bands[..., :3] @ [0.299, 0.587, 0.114]
-    if kind in ("LA", "RGBA"):
-        grey = grey * bands[..., -1]
-    return np.rint(grey * 65535).astype(np.uint16)
+def _luminance(bands: NDArray[np.uint16], kind: str) -> NDArray[np.uint16]:
+    """Return the luminance (H, W) by BT.601 of bands (H, W, n), band by band to save memory."""
+    weights = (1.0,) if kind == "LA" else (0.299, 0.587, 0.114)
+    grey = np.zeros(bands.shape[:2], dtype=np.float32)
+    for band, weight in enumerate(weights):
+        light = 65535 - bands[..., band] if kind == "CMYK" else bands[..., band]
+        grey += light * np.float32(weight)
+    if kind in ("LA", "RGBA", "CMYK"):
+        share = 65535 - bands[..., -1] if kind == "CMYK" else bands[..., -1]
+        grey *= share / np.float32(65535)
+    return np.rint(grey).astype(np.uint16)
 
 
 def _decode(path: Path, raw: str) -> NDArray[np.uint8]:
     """Return the bands (H, W, n) of a picture, decoded as if its raw mode were another."""
     with Image.open(path, formats=("PNG", "TIFF")) as image:
         image.tile = [
-            tile._replace(args=raw if isinstance(tile.args, str) else (raw, *tile.args[1:]))
+            tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw)
             for tile in image.tile
         ]
         return np.asarray(ImageOps.exif_transpose(image))
 
 
-def _raw_mode(image: Image.Image) -> str:
+def _raw_mode(image: ImageFile.ImageFile) -> str:
     """Return Pillow's name of how the pixels are stored."""
-    args = image.tile[0].args if image.tile else ""
-    return str(args if isinstance(args, str) else args[0])
+    args = image.tile[0].args if image.tile else None
+    return str(args[0] if isinstance(args, tuple) else args)
 
 
-def _is_deep_grey_alpha(image: Image.Image) -> bool:
+def _is_deep_grey_alpha(image: ImageFile.ImageFile) -> bool:
     return image.format == "TIFF" and _tag(image, BITS) == (16, 16)
 
 
-def _is_little(image: Image.Image) -> bool:
+def _is_little(image: ImageFile.ImageFile) -> bool:
     """Return whether the lower byte of a number comes first as decoded."""
     if image.format == "PNG":
         return False
@@ -137,16 +141,19 @@ def _is_little(image: Image.Image) -> bool:
     return bool(image.tag_v2.prefix == b"II")  # type: ignore[attr-defined]
 
 
-def _tag(image: Image.Image, number: int) -> tuple[Any, ...]:
+def _tag(image: ImageFile.ImageFile, number: int) -> tuple[Any, ...]:
     """Return the values of a tag of a TIFF."""
     value = getattr(image, "tag_v2", {}).get(number, ())
     return value if isinstance(value, tuple) else (value,)
 
 
-def _check_strips(image: Image.Image) -> None:
+def _check_strips(image: ImageFile.ImageFile) -> None:
     """Refuse a TIFF whose strips or tiles do not cover the picture that its header claims."""
-    (width, height), boxes = image.size, [tile.extents for tile in image.tile]
-    covered = sum((right - left) * (low - top) for left, top, right, low in boxes if left < right)
+    width, height = image.size
+    covered = 0
+    for tile in image.tile:
+        left, above, right, below = tile.extents or (0, 0, width, height)
+        covered += (right - left) * (below - above)
     stored = max((sum(_tag(image, number)) for number in BYTE_COUNTS), default=0)
     bits = sum(_tag(image, BITS) or (1,))
     short = _tag(image, COMPRESSION) == (1,) and 0 < stored < height * math.ceil(width * bits / 8)
@@ -154,7 +161,7 @@ def _check_strips(image: Image.Image) -> None:
         raise Refused(SHORT.format(height))
 
 
-def _check_rows(image: Image.Image, path: Path) -> None:
+def _check_rows(image: ImageFile.ImageFile, path: Path) -> None:
     """Refuse a PNG whose compressed rows end before those that its header claims."""
     content = path.read_bytes()
     wanted = _unpacked_size(*image.size, *struct.unpack(">BBxxB", content[24:29]))

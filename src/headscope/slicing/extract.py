@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headscope.scans.volume import PLANES, Scan, ScanError
-from headscope.slicing.background import FAINT, darken_background
+from headscope.slicing.background import CT, FAINT, darken_background, looks_like_ct
 from headscope.slicing.resampling import FINE, resample
 from headscope.slicing.spec import SliceSpec
 
@@ -64,7 +64,10 @@ def take_slices(
     planes = _planes(scan, spec)
     for plane in planes:
         _check_depth(scan, plane, spec)
-    scan = darken_background(scan, notes if notes is not None else [])
+    notes = [] if notes is None else notes
+    scan = darken_background(scan, notes)
+    if spec.window is None and looks_like_ct(scan):
+        notes.append(CT)
     head = _find_head(scan)
     indices = {plane: _indices(scan, head, plane, spec) for plane in planes}
     pixels = np.zeros((sum(map(len, indices.values())), spec.size, spec.size), dtype=np.uint8)

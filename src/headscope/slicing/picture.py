@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from headscope.scans.header import Refused
 from headscope.scans.volume import refusing, with_finite
@@ -80,7 +80,7 @@ def _read(path: Path, size: int) -> NDArray[Any]:
             raise Refused(f"is damaged ({str(error) or type(error).__name__})") from None
 
 
-def _check_size(image: Image.Image) -> None:
+def _check_size(image: ImageFile.ImageFile) -> None:
     """Refuse what no slice can be, before anything is decoded."""
     width, height = image.size
     if width * height > LARGEST_PICTURE or max(width, height) > LARGEST_SIDE:
@@ -89,7 +89,7 @@ def _check_size(image: Image.Image) -> None:
         raise Refused("holds several pages: give each slice a file of its own")
 
 
-def _has_pages(image: Image.Image) -> bool:
+def _has_pages(image: ImageFile.ImageFile) -> bool:
     try:
         image.seek(1)
     except EOFError:
