@@ -163,12 +163,15 @@ def test_series_of_several_studies_in_one_folder_all_stay(tmp_path):
     assert [file.path.name for file in find_scans(tmp_path)] == ["1.1-0.dcm", "1.2-0.dcm"]
 
 
-@pytest.mark.parametrize("fields", [{"study": ""}, {"study": "1.1"}])
-def test_subjects_side_by_side_all_stay_though_their_studies_have_one_number(tmp_path, fields):
-    for number, count in enumerate((8, 6)):
-        data = {} if fields["study"] == "" else {"PatientID": f"P{number}"}
-        folder = tmp_path / "AD" / f"P{number}"
-        objects.write_axial(folder, volume()[:, :, :count], f"1.{number}", **fields, **data)
+@pytest.mark.parametrize("numbers", ["no study", "one study", "one series"])
+def test_subjects_side_by_side_all_stay_whatever_is_left_of_their_numbers(tmp_path, numbers):
+    for subject, count in enumerate((8, 6)):
+        fields = {"study": "" if numbers == "no study" else "1.1", "PatientID": "anonymous"}
+        if numbers == "one study":
+            fields["PatientID"] = f"P{subject}"
+        series = "1.1.1" if numbers == "one series" else f"1.1.{subject}"
+        folder = tmp_path / "AD" / f"P{subject}"
+        objects.write_axial(folder, volume()[:, :, :count], series, **fields)
     assert [file.path.name for file in find_scans(tmp_path)] == ["P0", "P1"]
 
 

@@ -36,6 +36,7 @@ class Series:
     """A series on disk: `path` names it, `kind` is empty where it shows a volume."""
 
     path: Path
+    number: str
     study: str
     kind: str
     single: bool  # one volume, not several at the same positions
@@ -72,7 +73,7 @@ def find_series(folder: Path, files: Sequence[Path]) -> list[Series]:
     one series; reading it then names what is missing.
     """
     if not is_installed():
-        return [Series(folder, "", "", True, 0, len(files))]
+        return [Series(folder, "", "", "", True, 0, len(files))]
     frames: list[Frame] = []
     unread: list[Path] = []
     for path in sorted(files):
@@ -84,10 +85,10 @@ def find_series(folder: Path, files: Sequence[Path]) -> list[Series]:
     volumes, left_out = choose_series(series)
     if len(volumes) + len(unread) < 2 or len(series) < 2:
         count = len(files) - sum(one.files for one in left_out)
-        first = volumes[0] if volumes else Series(folder, "", "", True, 0, 0)
+        first = volumes[0] if volumes else Series(folder, "", "", "", True, 0, 0)
         whole = replace(first, path=folder, files=count)
         return [whole, *left_out]
-    return [*series, *(Series(path, "", "", True, 0, 1) for path in unread)]
+    return [*series, *(Series(path, "", "", "", True, 0, 1) for path in unread)]
 
 
 def choose_series(
@@ -99,7 +100,7 @@ def choose_series(
 
     Of the volumes of a study in one folder, or in folders side by side, that with most slices is
     taken, or all with as many; one volume goes before several at the same positions. Folders whose
-    files name no study are apart.
+    files name no study, or the same series, are apart.
     """
     series = list(series)
     volumes = [one for one in series if not one.kind]
@@ -112,7 +113,10 @@ def choose_series(
     taken = []
     for group in groups.values():
         best = max((one.single, one.slices) for one in group)
-        taken += [one for one in group if one.slices == 0 or (one.single, one.slices) == best]
+        alike = len({one.number for one in group}) < len(group)  # of several subjects after all
+        taken += [
+            one for one in group if alike or not one.slices or (one.single, one.slices) == best
+        ]
     left_out = [
         one if one.kind else replace(one, kind=SMALLER) for one in series if one not in taken
     ]
@@ -136,6 +140,7 @@ def _describe(frames: Sequence[Frame]) -> Series:
     depths = {round(frame.depth_mm, 2) for frame in planes[0]}
     return Series(
         path=min(frame.path for frame in frames),
+        number=frames[0].series,
         study=frames[0].study,
         kind=kind,
         single=len(depths) == len(planes[0]),

@@ -146,7 +146,7 @@ def _shape(header: Any, notes: list[str]) -> tuple[int, ...]:
 
 def _scaling(header: Any, notes: list[str]) -> tuple[float, float]:
     """Return slope and intercept; a slope of 0 or NaN means none, as the NIfTI standard has it."""
-    if isinstance(header, tuple(NIFTI.values())):
+    if isinstance(header, nib.Nifti1Header):
         slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
         if slope and np.isfinite(slope) and not np.isfinite(intercept):
             notes.append("The intercept of the intensities is not finite and counts as 0")
