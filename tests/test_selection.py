@@ -104,6 +104,16 @@ def test_contrasts_match_by_letters_before_families():
     assert is_contrast("FLAIR", {"t2", "t2_flair"}) == {"t2_flair"}
     assert without_contrast("a/x_t1ce.nii.gz") == "a/x.nii.gz"
     assert without_contrast("a/t1.nii") == "a/t1.nii"
+    assert without_contrast("a/T1_x.nii") == "a/x.nii"
+    assert without_contrast("a/PD_001.nii") == "a/PD_001.nii"
+    assert without_contrast("a/x_PD.nii") == "a/x.nii"
+
+
+def test_words_that_may_be_classes_do_not_join_subjects(tmp_path):
+    touch(tmp_path, "PD/PD_001.nii", "PD/PD_002.nii", "CT/CT_001.nii", "CT/CT_002.nii")
+    assert find_cohort(tmp_path).scans["subject_id"].nunique() == 4
+    touch(tmp_path / "b", "A/T1_a.nii", "A/T2_a.nii", "B/T1_b.nii", "B/b_T2_1.nii", "B/b_T1_1.nii")
+    assert sorted(set(find_cohort(tmp_path / "b").scans["subject_id"])) == ["a", "b", "b_1"]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from headscope.cohort.ids import (
     session_of,
     subject_of,
 )
+from headscope.cohort.joining.columns import subject_columns
 from headscope.cohort.labels import MOST_CLASSES
 from headscope.cohort.oasis import OASIS1
 from headscope.cohort.pictures import NO_IDS, subjects_by_pattern, subjects_in
@@ -26,6 +27,7 @@ from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.scans.discovery import WRITTEN, is_picture
 from headscope.scans.naming import (
+    any_structural,
     contrast_of,
     only_contrast,
     plane_of,
@@ -54,13 +56,20 @@ def read_scan_table(root: Path, path: Path, plane: str, pattern: str | None) -> 
             f"{path} lists {len(missing)} of {len(table)} scans that do not exist, "
             f"the first {missing[0]!r}."
         )
+    table = table.drop_duplicates()
+    twice = table.loc[table["path"].duplicated(), "path"]
+    if len(twice):
+        raise InputError(f"{path} has different rows for one path, the first {twice.iloc[0]!r}.")
     notes = []
-    if "subject_id" in table.columns:
-        check_subjects(path, "subject_id", table["subject_id"])
+    column = next(iter(subject_columns(table)), None)
+    if column is not None and pattern is None:
+        check_subjects(path, column, table[column])
+        notes = [Note(f"Subject ids come from the column {column} of {path.name}, by its name.")]
+        table = table.assign(subject_id=table[column])
     else:
-        subjects, origins = _subjects(list(table["path"]), pattern, nested=False)
+        subjects, origins = name_subjects(list(table["path"]), pattern, nested=False)
         table = table.assign(subject_id=subjects)
-        notes = [Note(f"{path.name} names no subject_id."), *origins]
+        notes = origins if column else [Note(f"{path.name} names no subject_id."), *origins]
     if "plane" in table.columns:
         if not set(table["plane"]) <= set(PLANES):
             raise InputError(f"{path}: column 'plane' may hold axial, coronal and sagittal alone.")
@@ -118,7 +127,7 @@ def read_class_folders(
     if nested and not (by_subject or chosen) and levels.rests == names:
         _check_wrapper(data, names)
     below = list(scans["rest"] if by_subject else scans["rest"].str.split("/", n=1).str[-1])
-    subjects, origins = _subjects(below, pattern, nested=nested, by_subject=by_subject)
+    subjects, origins = name_subjects(below, pattern, nested=nested, by_subject=by_subject)
     scans = scans.assign(subject_id=subjects, session_id=[session_of(name) for name in below])
     notes = [*origins, *notes]
     if by_subject or not nested:
@@ -210,8 +219,7 @@ def _meaning(
         return "plane", planes
     contrasts = {name: only_contrast(name) for name in folders}
     named = [name for name in contrasts.values() if name]
-    structural = any(name.startswith(("t1", "t2", "flair")) for name in named)
-    if deeper and structural and len(named) == len(folders) > 1:
+    if deeper and any_structural(named) and len(named) == len(folders) > 1:
         return "contrast", dict(contrasts)
     says_no_class = [name for name in folders if says_images(name) or named or planes[name]]
     if len(folders) == 1 and deeper and beside and says_no_class:
@@ -323,13 +331,15 @@ def _check_numbering(
         )
 
 
-def _subjects(
+def name_subjects(
     names: list[str], pattern: str | None, *, nested: bool, by_subject: bool = False
 ) -> tuple[list[str], list[Note]]:
     """Return the subject of each path, and notes on which part of the names it comes from."""
     origins, known_forms = {BY_NAME}, True
-    contrasts = {contrast_of(name) for name in names} - {None}
-    if pattern is None and len(contrasts) > 1:  # X_t1 and X_t2 show one subject
+    contrasts = {contrast_of(name) for name in names}
+    if (
+        pattern is None and len(contrasts) > 1 and any_structural(contrasts)
+    ):  # X_t1 and X_t2 show one subject
         names = [without_contrast(name) for name in names]
     if pattern is not None:
         subjects, origins = subjects_by_pattern(names, pattern), {"the pattern in the names"}

@@ -18,9 +18,9 @@ from headscope.cohort.bids import find_bids
 from headscope.cohort.filters import where_holds
 from headscope.cohort.folders import inside, read_class_folders, read_scan_table
 from headscope.cohort.ids import ID
+from headscope.cohort.joining.beside import read_by_tables, suggest_label
+from headscope.cohort.joining.subjects import apply_pattern, odd_subjects
 from headscope.cohort.labels import label_scans, quotes_subjects
-from headscope.cohort.oasis import is_oasis1, is_oasis2, read_oasis1, read_oasis2
-from headscope.cohort.participants import join_participants
 from headscope.cohort.pictures import number_pictures
 from headscope.cohort.selection import (
     GIVEN,
@@ -34,7 +34,7 @@ from headscope.cohort.selection import (
     take_contrast,
     with_given,
 )
-from headscope.cohort.tables import MISSING, counted, listed, read_any_table
+from headscope.cohort.tables import MISSING, counted, listed
 from headscope.cohort.values import Layout, Note
 from headscope.errors import InputError
 from headscope.scans.discovery import SUFFIXES, Kind, ScanFile, is_picture, survey
@@ -147,6 +147,8 @@ def find_cohort(
     column = _class_column(data, layout, label)
     scans, left_out = _where(layout.scans, where)
     missing = () if column == "class folder" else MISSING  # a folder may be called None
+    if classes is None and len(scans) and scans[column].isin(missing).all():
+        raise InputError(f"No scan of {data} has a value of {column!r}.{layout.hint}")
     scans, class_names, notes = label_scans(scans, column, classes, threshold, missing)
     pictures = np.array([kinds[path] == "picture" for path in scans["path"]], dtype=bool)
     if pictures.any() and plane == "all" and "plane" not in scans.columns:
@@ -158,16 +160,21 @@ def find_cohort(
     notes += [*note_contrasts(scans), *note_given(scans)]
     scans, doubled = _number_sessions(scans)
     if need_classes:
+<<<<<<< HEAD
         _check_classes(data, scans, class_names)
     scans = scans.assign(**{name: scans[name].map(printable_name) for name in (*KEY, "label")})
     class_names = [printable_name(name) for name in class_names]
+=======
+        _check_classes(data, scans, class_names, layout.hint)
+    odd = [*odd_subjects(scans, pictures=bool(pictures.all())), *_case_twins(scans)]
+>>>>>>> main
     summary = _summarise(layout, scans, class_names)
     return Cohort(
         root=root,
         layout=layout.name,
         scans=scans[[*COLUMNS, *_extra_columns(data, scans, keep)]],
         class_names=class_names,
-        notes=[summary, *layout.notes, *left_out, *notes, *doubled, *_case_twins(scans)],
+        notes=[summary, *layout.notes, *left_out, *notes, *doubled, *odd],
         simulated=(root / "simulation.json").is_file(),
         kinds=kinds,
     )
@@ -209,16 +216,20 @@ def _recognise(
     selection = select_scans(data, list(kinds), contrast)
     bids = find_bids(data, selection.names)
     if bids is not None:
-        layout = bids
+        layout = apply_pattern(bids, pattern)
     else:
         selection = drop_label_maps(data, kinds, selection)
-        names = selection.names
+        names, hint = selection.names, ""
         try:
-            layout = _by_tables(data, tables, names, label, plane) or read_class_folders(
+            by_table = read_by_tables(data, tables, names, label, plane, pattern)
+            hint = suggest_label(tables, names) if by_table is None else ""
+            layout = by_table or read_class_folders(
                 data, names, plane, pattern, left=selection.left, chosen=chosen
             )
+            said = [Note(hint.strip())] if hint else []
+            layout = replace(layout, hint=layout.hint + hint, notes=[*layout.notes, *said])
         except InputError as error:  # what else is there may be what was meant
-            raise InputError(" ".join([str(error), *map(str, others)])) from None
+            raise InputError(f"{error}{hint}{''.join(f' {note}' for note in others)}") from None
     layout = with_given(layout)
     return replace(layout, notes=[*layout.notes, *selection.notes, *others]), kinds
 
@@ -236,36 +247,6 @@ def _listed_scans(data: Path, layout: Layout, contrast: str | None) -> Layout:
     return replace(layout, scans=scans, notes=[*layout.notes, *notes])
 
 
-def _by_tables(
-    data: Path, tables: Sequence[Path], names: list[str], label: str | None, plane: str
-) -> Layout | None:
-    """Return the layout by the first table that gives one; refuse a label that none has."""
-    unreadable: list[InputError] = []
-    for path in tables:
-        stem = path.stem.lower()
-        try:
-            table = read_any_table(path)
-        except InputError as error:  # a table of something else need not be one for us
-            if stem == "participants" or "oasis" in stem:
-                raise
-            unreadable.append(error)
-            continue
-        if is_oasis1(table, names):
-            return read_oasis1(path, table, names)
-        if is_oasis2(table):
-            return read_oasis2(path, table, names, plane)
-        if stem == "participants" or (label is not None and label in table.columns):
-            return join_participants(path, table, names)
-    if unreadable and (label is not None or not any("/" in name for name in names)):
-        raise unreadable[0]
-    if label is not None:
-        seen = ", ".join(path.name for path in tables) or "no .csv or .tsv"
-        raise InputError(
-            f"{data} has no table with the column {label!r}: it holds {seen}.{inside(data, names)}"
-        )
-    return None
-
-
 def _without_classes(layout: Layout) -> Layout:
     """Let a cohort without classes be inspected and sliced."""
     offered = _offered(layout.scans)
@@ -278,7 +259,7 @@ def _without_classes(layout: Layout) -> Layout:
 def _class_column(data: Path, layout: Layout, label: str | None) -> str:
     column = label or layout.label
     offered = _offered(layout.scans)
-    if column is None and not offered:
+    if not offered and column not in layout.scans.columns:
         raise InputError(
             f"{data}{layout.hint}"
             if layout.name == "BIDS"
@@ -351,12 +332,12 @@ def _case_twins(scans: pd.DataFrame) -> list[Note]:
     return notes
 
 
-def _check_classes(data: Path, scans: pd.DataFrame, class_names: list[str]) -> None:
+def _check_classes(data: Path, scans: pd.DataFrame, class_names: list[str], elsewhere: str) -> None:
     if len(class_names) < 2:
         shown, hint = "none", ""
         if class_names:
             shown = f"only {class_names[0]!r} in {counted(len(scans), 'scan')}"
-            hint = inside(data, list(scans["path"]))
+            hint = elsewhere or inside(data, list(scans["path"]))
         raise InputError(f"{data} shows {shown}: at least two classes are needed.{hint}")
 
 

@@ -25,7 +25,8 @@ def is_oasis1(table: pd.DataFrame, names: list[str]) -> bool:
 
 def is_oasis2(table: pd.DataFrame) -> bool:
     """Return whether a table is the demographic table of OASIS-2."""
-    return {"MRI ID", "Group"} <= set(table.columns)
+    columns = {"MRI ID", "Group"} <= set(table.columns)
+    return columns and any(OASIS2.search(value) for value in table["MRI ID"])
 
 
 def read_oasis1(path: Path, table: pd.DataFrame, names: list[str]) -> Layout:

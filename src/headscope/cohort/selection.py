@@ -24,6 +24,7 @@ from headscope.scans.naming import (
     MAPS,
     OTHER_DATA,
     STEM,
+    any_structural,
     contrast_of,
     is_contrast,
     reason_left_out,
@@ -141,7 +142,7 @@ def note_contrasts(scans: "pd.DataFrame") -> list[Note]:
     """Say which contrasts the names of scans hold, where there are several."""
     contrasts = scans["path"].map(contrast_of)
     counts = contrasts.value_counts().sort_index()
-    if len(counts) < 2 or not any(name.startswith(("t1", "t2", "flair")) for name in counts.index):
+    if len(counts) < 2 or not any_structural(list(counts.index)):
         return []
     named = scans["subject_id"] != NO_ID
     keys = [scans.loc[named, name] for name in ("subject_id", "session_id")]

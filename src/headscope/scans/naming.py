@@ -16,10 +16,10 @@ STEM: Final = re.compile(r"\.(nii|hdr|img|mgh|mgz|dcm|ima|jpe?g|png|tiff?)(\.gz)
 WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 LABEL_TOKEN: Final = re.compile(
     r"[a-z0-9]*(masks?|msk|seg|segs|segm|segmentations?|labelmaps?|parcellations?)\d*"
-    r"|aparc\w*|aseg\w*|wmparc\w*|ribbon|ground_?truth|atlas|[a-z]{2,}labels"
+    r"|aparc\w*|aseg\w*|wmparc\w*|ribbon|ground_?truth|[a-z]{2,}labels"
 )
 LABEL_ENDS: Final = {
-    *("gt", "truth", "roi", "rois", "label", "labels", "parc", "lesion", "annotation"),
+    *("gt", "truth", "label", "labels", "parc", "lesion", "annotation"),
 }
 MAP_TOKEN: Final = re.compile(
     r"prob(s|seg|maps?|ability)?|probtissue|posteriors?\d*|\w*posteriors\d*|pve|mixeltype|jacobian"
@@ -101,7 +101,7 @@ def _by_stem(stem: str, stems: Collection[str]) -> str | None:
     spm_label, spm_map = SPM_LABEL.match(stem), SPM_MAP.match(stem)
     if spm_label and stem[spm_label.end() :] in stems:
         return LABELS
-    if any(map(MAP_TOKEN.fullmatch, tokens)) or MAP_ENDS.intersection(tokens[-1:]):
+    if any(map(MAP_TOKEN.fullmatch, tokens)) or MAP_ENDS.intersection(tokens[1:][-1:]):
         return MAPS
     if spm_map and stem[spm_map.end() :] in stems:
         return MAPS
@@ -159,13 +159,29 @@ def _ends(run: list[str]) -> bool:
 
 
 def without_contrast(name: str) -> str:
-    """Return a path without the contrast that its file names: the rest may name the subject."""
+    """Return a path without the contrast that its file names: the rest may name the subject.
+
+    Words that may be something else (PD, CT) count as contrasts at the end of a name alone.
+    """
     folder, slash, file = name.rpartition("/")
     tail = STEM.search(file)
     stem, suffix = (file[: tail.start()], tail[0]) if tail else (file, "")
-    run = _last_run(tokens_of(stem))
-    shorter = re.sub(r"(?i)[^a-z0-9]*" + r"[^a-z0-9]+".join(run) + r"(?![a-z0-9])", "", stem)
-    return f"{folder}{slash}{shorter}{suffix}" if run and shorter else name
+    tokens = tokens_of(stem)
+    run = _last_run(tokens)
+    if not run or (tokens[-len(run) :] != run and not _is_structural(run)):
+        return name
+    words = r"(?i)(?:^|[^a-z0-9]+)" + r"[^a-z0-9]+".join(run) + r"(?![a-z0-9])"
+    shorter = re.sub(words, "", stem).lstrip("_.-")
+    return f"{folder}{slash}{shorter}{suffix}" if shorter else name
+
+
+def any_structural(contrasts: Collection[str | None]) -> bool:
+    """Return whether some contrasts are T1, T2 or FLAIR, which words hardly are by chance."""
+    return any(_is_structural(contrast.split("_")) for contrast in contrasts if contrast)
+
+
+def _is_structural(run: list[str]) -> bool:
+    return any(token.startswith(("t1", "t2", "flair")) for token in run)
 
 
 def is_contrast(wanted: str, contrasts: Collection[str]) -> set[str]:
