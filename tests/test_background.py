@@ -121,7 +121,7 @@ def test_a_border_that_says_nothing_is_noted(tmp_path):
 
 def test_a_store_says_which_backgrounds_were_repaired(tmp_path):
     for number in range(4):
-        save(tmp_path / "scans" / "raw" / f"sub-r{number}.nii.gz", RAW + number)
+        save(tmp_path / "scans" / "raw" / f"sub-r{number}.nii.gz", RAW * 1.003)
         save(tmp_path / "scans" / "z" / f"sub-z{number}.nii.gz", Z)
     out = tmp_path / "out"
     slices = slice_data(tmp_path / "scans", out, count=4, size=32, workers=1)
@@ -177,3 +177,17 @@ def test_a_deep_picture_may_have_a_grey_background(tmp_path):
     pixels = slices.pixels.astype(int)
     assert np.abs(pixels[:2] - pixels[2:]).max() <= 1
     assert any(note.startswith(f"{REPAIRED}: 2 of 4 scans") for note in slices.notes)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_every_range_that_a_type_holds_is_repaired_without_overflow(dtype):
+    largest = np.finfo(dtype).max
+    values = np.linspace(0, 1, 6000, dtype=dtype).reshape(20, 20, 15)
+    values[3, 3, :4] = largest, -largest, np.inf, np.nan
+    repaired, notes = with_finite(values)
+    assert notes == [NOT_A_NUMBER, INFINITE, OUTLIERS]
+    assert repaired.dtype == dtype and np.isfinite(repaired).all()
+    assert np.array_equal(repaired[4:], values[4:])
+    wide = np.linspace(-1, 1, 6000).reshape(20, 20, 15).astype(dtype) * largest
+    wide[0, 0, 0] = -np.inf
+    assert np.isfinite(with_finite(wide)[0]).all()

@@ -46,17 +46,24 @@ def contrast(pixels):
     return int(pixels[:, 20, 20].mean()) - int(pixels[:, 20, 14].mean())
 
 
-def test_a_store_of_masks_says_so(tmp_path):
-    data = cohort(tmp_path / "data", {"mask": HEAD.astype(np.uint8), "scan": RAW})
+def animal(seed=0):
+    """A small body at the top of a tall grid: 70 mm below its top there is nothing."""
+    volume = np.zeros((40, 40, 90), np.int16)
+    volume[10:30, 10:30, 70:85] = np.random.default_rng(seed).integers(100, 200, (20, 20, 15))
+    return volume
+
+
+def test_a_store_of_black_slices_says_so(tmp_path):
+    data = cohort(tmp_path / "data", {"animal": animal(), "scan": RAW})
     slices = slice_data(data, tmp_path / "out", count=3, size=32, workers=1)
     (note,) = [note for note in slices.notes if "show nothing" in note]
     assert note.startswith(
-        "6 of 12 slices show nothing but one grey, in 2 of 4 scans (mask/sub-00.nii.gz: 3 of 3, "
-        "mask/sub-01.nii.gz: 3 of 3): a mask or label map, a CT without --window"
+        "6 of 12 slices show nothing but one grey, in 2 of 4 scans (animal/sub-00.nii.gz: 3 of 3, "
+        "animal/sub-01.nii.gz: 3 of 3): a mask or label map, a CT without --window"
     )
     listed = pd.read_csv(tmp_path / "out" / "notes.tsv", sep="\t")
     assert listed.to_numpy().tolist() == [
-        [f"mask/sub-0{number}.nii.gz", "3 of 3 slices show nothing"] for number in range(2)
+        [f"animal/sub-0{number}.nii.gz", "3 of 3 slices show nothing"] for number in range(2)
     ]
 
 
@@ -67,10 +74,8 @@ def test_a_store_whose_slices_show_something_has_no_such_note(tmp_path):
     assert not (tmp_path / "out" / "notes.tsv").exists()
 
 
-def test_an_animal_below_which_slices_lie_is_noticed():
-    volume = np.zeros((40, 40, 90), np.int16)
-    volume[10:30, 10:30, 70:85] = np.random.default_rng(0).integers(100, 200, (20, 20, 15))
-    pixels, _ = take_slices(Scan(volume, (1.0, 1.0, 1.0)), SliceSpec(count=4, size=32))
+def test_a_mask_shows_nothing():
+    pixels, _ = take_slices(Scan(HEAD.astype(np.uint8), (3.5,) * 3), SliceSpec(count=4, size=32))
     assert count_empty(pixels) == 4
 
 

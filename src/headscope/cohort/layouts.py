@@ -160,14 +160,10 @@ def find_cohort(
     notes += [*note_contrasts(scans), *note_given(scans)]
     scans, doubled = _number_sessions(scans)
     if need_classes:
-<<<<<<< HEAD
-        _check_classes(data, scans, class_names)
-    scans = scans.assign(**{name: scans[name].map(printable_name) for name in (*KEY, "label")})
-    class_names = [printable_name(name) for name in class_names]
-=======
         _check_classes(data, scans, class_names, layout.hint)
     odd = [*odd_subjects(scans, pictures=bool(pictures.all())), *_case_twins(scans)]
->>>>>>> main
+    scans = scans.assign(**{name: scans[name].map(printable_name) for name in (*KEY, "label")})
+    class_names = [printable_name(name) for name in class_names]
     summary = _summarise(layout, scans, class_names)
     return Cohort(
         root=root,

@@ -184,14 +184,11 @@ def check_header(header: Header) -> None:
     if not header.shape or min(header.shape) < 1 or len(squeeze_shape(header.shape)) < 2:
         raise Refused(f"is no volume: its shape is {shape_text(header.shape)}")
     spatial = squeeze_shape(header.shape)[:3]
+    plane = math.prod(sorted(spatial)[-2:])
     size = math.prod(spatial) * header.dtype.itemsize
-    if size > LARGEST_VOLUME:
-        raise Refused(
-            f"is too large: its header claims {shape_text(spatial)} voxels, {size / 2**30:.3g} GiB"
-        )
-    sides = sorted(header.shape[:3])
-    if max(header.shape) > LARGEST_SIDE or math.prod(sides[-2:]) > LARGEST_SLICE:
-        raise Refused(f"is no volume: its header claims {shape_text(header.shape)} voxels")
+    if max(header.shape) > LARGEST_SIDE or plane > LARGEST_SLICE or size > LARGEST_VOLUME:
+        gib = f"{size / 2**30:.3g} GiB"
+        raise Refused(f"is too large: its header claims {shape_text(spatial)} voxels, {gib}")
     if header.dtype.kind not in "iuf":
         raise Refused(f"holds no intensities: its voxels are of type {header.dtype}")
     linear = header.affine[:3, :3]

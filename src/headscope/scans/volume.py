@@ -251,23 +251,28 @@ def with_finite(values: NDArray[Any]) -> tuple[NDArray[Any], list[str]]:
     """
     if values.dtype.kind != "f":
         return values, []
-    notes, low, high = [], values.min(), values.max()
-    if not np.isfinite(low + high):
+    notes: list[str] = []
+    low, high = float(values.min()), float(values.max())
+    sample = values[tuple(slice(None, None, max(1, n // SAMPLED)) for n in values.shape)]
+    if not math.isfinite(low + high):
         finite = np.isfinite(values)
         if not finite.any():
             raise Refused("holds infinite intensities, or none: every voxel is NaN or infinite")
         notes += [NOT_A_NUMBER] if np.isnan(values).any() else []
         notes += [INFINITE] if np.isinf(values).any() else []
-        low = values.min(where=finite, initial=np.inf)
-        high = values.max(where=finite, initial=-np.inf)
-        beyond = BEYOND * (high - low)  # what was infinite stays apart from the others
-        values = np.nan_to_num(values, nan=0.0, posinf=high + beyond, neginf=low - beyond)
-    sample = values[tuple(slice(None, None, max(1, n // SAMPLED)) for n in values.shape)]
-    least, most = np.percentile(sample, (0.1, 99.9)).tolist()
-    far = FAR * (most - least)
-    if far > 0 and (high > most + far or low < least - far):
+        low = float(values.min(where=finite, initial=np.inf))
+        high = float(values.max(where=finite, initial=-np.inf))
+        sample = sample[np.isfinite(sample)]
+    least, most = np.percentile(sample, (0.1, 99.9)).tolist() if sample.size else (low, high)
+    far = FAR * (most - least) or math.inf
+    if high > most + far or low < least - far:
         notes.append(OUTLIERS)
-        values = np.clip(values, least - far, most + far)
+        low, high = max(low, least - far), min(high, most + far)
+    if notes:
+        largest = float(np.finfo(values.dtype).max)
+        beyond = BEYOND * (high - low)  # what was infinite stays apart from the others
+        ends = max(low - beyond, -largest), min(high + beyond, largest)
+        values = np.nan_to_num(values, nan=0.0, neginf=ends[0], posinf=ends[1]).clip(*ends)
     return values, notes
 
 
