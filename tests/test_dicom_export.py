@@ -323,3 +323,15 @@ def test_deflated_files_that_may_hold_gigabytes_are_not_unpacked(tmp_path, monke
     monkeypatch.setattr(frames, "LARGEST_VOLUME", 1000)
     with pytest.raises(ScanError, match="its deflated bytes may hold more than 1 GiB"):
         read_scan(tmp_path / "a.dcm")
+
+
+@pytest.mark.parametrize("place", [8, 24])  # the stream's width, that of its tiles
+def test_a_jpeg_2000_stream_of_another_size_is_not_decoded(tmp_path, place):
+    data = compress_by_simpleitk(tmp_path, objects.enhanced([volume()], [(0, 0)]))
+    data.file_meta.TransferSyntaxUID = pydicom.uid.JPEG2000Lossless
+    raw = bytearray(save(data, tmp_path / "a.dcm").read_bytes())
+    at = raw.index(frames.JPEG2000) + place
+    raw[at : at + 4] = (2**30).to_bytes(4) if place == 8 else bytes(4)
+    (tmp_path / "a.dcm").write_bytes(raw)
+    with pytest.raises(ScanError, match="voxels of one of its files cannot be read"):
+        read_scan(tmp_path / "a.dcm")

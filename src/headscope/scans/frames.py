@@ -39,6 +39,8 @@ COPIED: Final = (
 )
 SINGLE_SLICES: Final = "1.2.840.10008.5.1.4.1.1.7.3"  # many grey slices without a place
 NO_VOXELS: Final = "is damaged: the voxels of one of its files cannot be read"
+JPEG2000: Final = b"\xff\x4f\xff\x51"
+MOST_TILES: Final = 2**10
 MOST_FRAMES: Final = 2**16
 NO_SLICE: Final = "is damaged: SimpleITK finds no DICOM slice in one of its files"
 
@@ -294,6 +296,8 @@ def _decode_packed(dataset: Any) -> NDArray[Any]:
     count = max(1, _whole(dataset.get("NumberOfFrames")))
     encaps = importlib.import_module("pydicom.encaps")
     packed = list(encaps.generate_frames(dataset.PixelData, number_of_frames=count))
+    for frame in packed:
+        _check_jpeg2000(frame, int(dataset.Rows), int(dataset.Columns))
     clean.PixelData = encaps.encapsulate(packed)
     clean["PixelData"].is_undefined_length = True
     with tempfile.TemporaryDirectory() as folder:
@@ -306,6 +310,17 @@ def _decode_packed(dataset: Any) -> NDArray[Any]:
     if stored.ndim != 3:
         raise Refused(WHY[COLOUR])
     return stored
+
+
+def _check_jpeg2000(frame: bytes, rows: int, columns: int) -> None:
+    """Refuse a JPEG 2000 stream of another size than its slice, or of absurdly many tiles."""
+    if not frame.startswith(JPEG2000):
+        return
+    right, lower, left, upper, wide, high = struct.unpack(">6I", frame[8:32])
+    tiles = -(-right // max(wide, 1)) * -(-lower // max(high, 1))
+    parts = int.from_bytes(frame[40:42])
+    if (right - left, lower - upper, parts) != (columns, rows, 1) or tiles > MOST_TILES:
+        raise Refused(NO_VOXELS)
 
 
 def _syntax(dataset: Any) -> str:
