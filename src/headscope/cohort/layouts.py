@@ -6,7 +6,7 @@ whose ids are in the names of the scans, class folders (DATA/AD/…, DATA/NC/…
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -138,7 +138,7 @@ def find_cohort(
     if plane not in (*PLANES, "all"):
         raise InputError(f"Unknown plane {plane!r}: choose axial, coronal, sagittal or all.")
     root = data if data.is_dir() else data.parent
-    chosen = classes is not None
+    chosen = {value for values in (classes or {}).values() for value in values}
     layout, kinds = _recognise(data, root, label, plane, subject_pattern, contrast, chosen)
     if classes is None and label is None and threshold is None:
         classes = layout.classes
@@ -183,7 +183,7 @@ def _recognise(
     plane: str,
     pattern: str | None,
     contrast: str | None,
-    chosen: bool,
+    chosen: Set[str],
 ) -> tuple[Layout, dict[str, Kind]]:
     """Return the layout of a folder, or of a table of scans, and what each of its paths is."""
     tables = [data]
