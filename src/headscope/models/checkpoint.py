@@ -21,6 +21,7 @@ from headscope.models.tensors import (
     StoredTensor,
     check_file,
     file_kind,
+    printable,
     read_weights,
     split_network,
     strip_wrappers,
@@ -36,7 +37,7 @@ BRANCHES = re.compile(
     re.IGNORECASE,
 )
 LISTED = 12  # so many layers an error lists
-LARGE = 2**28  # bytes beyond which an .npz may not expand a hundredfold
+LARGE = 2**28  # bytes beyond which an .npz may not expand twentyfold
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +94,8 @@ def read_head(path: Path | str, layer: str | None = None) -> Head:
     if path.suffix == ".npz":
         return _read_record(path)
     kind = file_kind(path)
+    if kind == "npz":
+        return _read_record(path)
     if kind == "unknown" and path.suffix not in SUFFIXES:
         raise InputError(
             f"{path} is no file of weights: headscope takes {', '.join(SUFFIXES)}, head.npz or a "
@@ -111,12 +114,12 @@ def read_arrays(path: Path, needed: Sequence[str]) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = [(info.file_size, info.compress_size) for info in archive.infolist()]
-        if sum(size for size, _ in sizes) > max(LARGE, 100 * sum(packed for _, packed in sizes)):
+        if sum(size for size, _ in sizes) > max(LARGE, 20 * sum(packed for _, packed in sizes)):
             raise ValueError(f"it would expand to {sum(size for size, _ in sizes):,} bytes")
         with np.load(path, allow_pickle=False) as stored:
             arrays = dict(stored)
     except UNREADABLE as error:
-        reason = "damaged" if "pickle" in str(error) else str(error) or "damaged"
+        reason = "damaged" if "pickle" in str(error) else printable(str(error)) or "damaged"
         raise InputError(f"{path} is no readable .npz of plain arrays ({reason}).") from None
     missing = [name for name in needed if name not in arrays]
     if missing:
@@ -227,7 +230,9 @@ def _is_head(layer: str) -> bool:
 
 
 def _is_linear(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 2 or (len(shape) == 4 and shape[2:] == (1, 1))
+    return min(shape, default=0) > 0 and (
+        len(shape) == 2 or (len(shape) == 4 and shape[2:] == (1, 1))
+    )
 
 
 def _listed(layers: Mapping[str, tuple[int, ...]]) -> str:

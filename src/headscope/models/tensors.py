@@ -99,7 +99,10 @@ def read_weights(path: Path, network: str = "") -> StoredWeights:
         The file is damaged or of another kind, holds no state dict or no such network, or reading
         it would run code.
     """
-    tensors = _from_safetensors(path) if file_kind(path) == "safetensors" else _from_torch(path)
+    kind = file_kind(path)
+    if kind == "npz":
+        raise InputError(_refusal(path, "it is an .npz of numpy's arrays"))
+    tensors = _from_safetensors(path) if kind == "safetensors" else _from_torch(path)
     if not tensors:
         raise InputError(f"{path} holds no state dict (a table of named tensors).")
     if not network:
@@ -113,7 +116,7 @@ def read_weights(path: Path, network: str = "") -> StoredWeights:
     if not inner:
         places = [place for place in sorted(_by_place(tensors)) if place]
         has = f"it has {_listed(places)}" if places else "it holds one network alone"
-        raise InputError(f"{path} has no network {_printable(network)!r}; {has}.")
+        raise InputError(f"{path} has no network {printable(network)!r}; {has}.")
     return replace(_choose(path, _by_place(inner)), network=network)
 
 
@@ -141,7 +144,7 @@ def fit_names(tensors: Mapping[str, Any], expected: Iterable[str]) -> dict[str, 
 
 
 def file_kind(path: Path) -> str:
-    """Return 'safetensors', 'zip', 'pickle' or 'unknown', by the beginning of a file.
+    """Return 'safetensors', 'npz', 'zip', 'pickle' or 'unknown', by the beginning of a file.
 
     Raises
     ------
@@ -159,9 +162,10 @@ def file_kind(path: Path) -> str:
     header = int.from_bytes(start[:8], "little")
     if start[8:9] == b"{" and 2 <= header <= size - 8:
         return "safetensors"
-    for kind, sign in (("zip", b"PK\x03\x04"), ("pickle", b"\x80")):
-        if start.startswith(sign):
-            return kind
+    if start.startswith(b"PK\x03\x04"):  # the name of the first entry stands at byte 30
+        return "npz" if b".npy" in start[30:90] else "zip"
+    if start.startswith(b"\x80"):
+        return "pickle"
     for pattern, reason in OTHER_KINDS:
         if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
             raise InputError(_refusal(path, f"it is {reason}"))
@@ -281,7 +285,8 @@ def _from_safetensors(path: Path) -> dict[tuple[str, str], StoredTensor]:
         }
     except UNREADABLE as error:
         raise InputError(
-            f"{path} cannot be read as weights: it is no readable safetensors file ({error})."
+            f"{path} cannot be read as weights: it is no readable safetensors file "
+            f"({printable(str(error))})."
         ) from None
 
 
@@ -294,7 +299,9 @@ def _read_stored(path: Path, file: Any, name: str, dtype: str) -> NDArray[Any]:
         with safe_open(path, framework="pt") as other:  # torch is imported for other types alone
             return other.get_tensor(name).float().numpy()
     except UNREADABLE as error:
-        raise InputError(_unfit(path, name, f"of a type that cannot be read ({error})")) from None
+        raise InputError(
+            _unfit(path, name, f"of a type that cannot be read ({printable(str(error))})")
+        ) from None
 
 
 def _from_torch(path: Path) -> dict[tuple[str, str], StoredTensor]:
@@ -302,13 +309,14 @@ def _from_torch(path: Path) -> dict[tuple[str, str], StoredTensor]:
         file = read_torch(path)
     except ForeignClassError as error:
         reason = (
-            f"it holds Python objects beside tensors ({_printable(str(error))}), and reading them "
+            f"it holds Python objects beside tensors ({printable(str(error))}), and reading them "
             "would run code. Save model.state_dict() instead"
         )
     except UNREADABLE as error:
         said = str(error) if str(error).startswith("it is ") else ""
         reason = said or "it is another kind of file, or damaged"
-        reason = reason if path.stat().st_size else "it is empty"
+        if not path.stat().st_size:
+            reason = "it is empty"
     else:
         return {
             (place, name): StoredTensor(
@@ -344,11 +352,11 @@ def _read_torch(path: Path, file: TorchFile, name: str, tensor: TorchTensor) -> 
     try:
         return file.array(tensor)
     except UNREADABLE as error:
-        raise InputError(_unfit(path, name, f"damaged ({_printable(str(error))})")) from None
+        raise InputError(_unfit(path, name, f"damaged ({printable(str(error))})")) from None
 
 
 def _unfit(path: Path, name: str, reason: str) -> str:
-    return f"{path} cannot be read as weights: {_printable(name)} is {reason}."
+    return f"{path} cannot be read as weights: {printable(name)} is {reason}."
 
 
 def _refusal(path: Path, reason: str) -> str:
@@ -358,7 +366,7 @@ def _refusal(path: Path, reason: str) -> str:
     )
 
 
-def _printable(text: str, most: int = 100) -> str:
+def printable(text: str, most: int = 100) -> str:
     """Return text of a file for a message: in one line, and not long."""
     plain = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
     return plain if len(plain) <= most else f"{plain[:most]}…"

@@ -8,6 +8,7 @@ other class is refused.
 
 import mmap
 import pickle
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ DAMAGE = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
     zlib.error,
+    struct.error,
     EOFError,
     RuntimeError,
     ValueError,
@@ -36,7 +38,7 @@ DAMAGE = (
 )
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # the first two pickles of a file before torch 1.6
 MOST_PICKLED = 2**26  # bytes: names and shapes of half a million tensors
-LARGE = 2**26  # bytes beyond which a tensor or an entry may not expand
+LARGE = 2**26  # bytes beyond which a tensor or an entry may not expand twentyfold
 DTYPES = {
     **{"Float": "f4", "Double": "f8", "Half": "f2", "BFloat16": "bf16", "Bool": "?"},
     **{"Long": "i8", "Int": "i4", "Short": "i2", "Char": "i1", "Byte": "u1", "Untyped": "u1"},
@@ -175,7 +177,7 @@ def _read_zip(path: Path) -> TorchFile:
 
     def read(name: str, most: int) -> bytes:
         info = entries[root + name]
-        if info.file_size > max(most, 100 * info.compress_size) or info.file_size > 2**36:
+        if info.file_size > max(most, 20 * info.compress_size) or info.file_size > 2**36:
             raise ValueError(f"{name} would expand to {info.file_size:,} bytes")
         return archive.read(info)
 
