@@ -4,6 +4,7 @@ Files: those of `headscope.models.tensors`; `.npz` with `weight` and `bias`; a r
 headscope. None of them is ever executed.
 """
 
+import os
 import re
 import zipfile
 from collections import Counter
@@ -88,7 +89,7 @@ def read_head(path: Path | str, layer: str | None = None) -> Head:
     ((2, 96), ('AD', 'NC'))
     """
     path, network = split_network(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # a Path raises where a name is too long
         path = _record_of(path)
     check_file(path)
     if path.suffix == ".npz":
@@ -211,7 +212,13 @@ def _numbers(path: Path, layer: str, values: NDArray[Any]) -> Array:
         raise InputError(f"{path}: {layer} holds {values.dtype.name} and no real numbers.")
     if not np.isfinite(values).all():
         raise InputError(f"{path}: {layer} holds values that are not finite.")
-    return values.astype(np.float64)
+    numbers = values.astype(np.float64)
+    largest = max(float(numbers.max(initial=0)), -float(numbers.min(initial=0)))
+    if largest and not 1e-45 <= largest < 3.5e38:
+        raise InputError(
+            f"{path}: the largest weight of {layer} is {largest:.3g}, which no float32 holds."
+        )
+    return numbers
 
 
 def _last(names: Sequence[str], layers: Mapping[str, tuple[int, ...]]) -> str:

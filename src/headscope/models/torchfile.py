@@ -42,6 +42,7 @@ LARGE = 2**26  # bytes beyond which a tensor or an entry may not expand twentyfo
 DTYPES = {
     **{"Float": "f4", "Double": "f8", "Half": "f2", "BFloat16": "bf16", "Bool": "?"},
     **{"Long": "i8", "Int": "i4", "Short": "i2", "Char": "i1", "Byte": "u1", "Untyped": "u1"},
+    **{"QInt8": "i1", "QUInt8": "u1", "QInt32": "i4", "QUInt4x2": "u1", "QUInt2x4": "u1"},
     **{"ComplexFloat": "c8", "ComplexDouble": "c16", "ComplexHalf": "c4"},
     **{"float32": "f4", "float64": "f8", "float16": "f2", "bfloat16": "bf16", "bool": "?"},
     **{f"{sign}int{8 * n}": f"{sign or 'i'}{n}" for sign in ("", "u") for n in (1, 2, 4, 8)},
