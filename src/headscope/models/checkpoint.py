@@ -4,7 +4,6 @@ Files: those of `headscope.models.tensors`; `.npz` with `weight` and `bias`; a r
 headscope. None of them is ever executed.
 """
 
-import os
 import re
 import zipfile
 from collections import Counter
@@ -32,9 +31,10 @@ Array = NDArray[np.float64]
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 HEADS = ("fc", "head", "heads", "head_fc", "classifier", "last_linear", "linear", "logits",
          "output", "final", "cls")  # fmt: skip
-# layers that end a branch of the network and are not its classifier
+# layers that end a branch or a block of the network and are not its classifier
 BRANCHES = re.compile(
-    r"(^|\.)(aux\w*|head_dist|dist_head|conv_head|decoder\w*|proj\w*_head|projector|predictor)\.",
+    r"(^|\.)(aux\w*|head_dist|dist_head|decoder\w*|proj\w*_head|projector|predictor|pre_\w+"
+    r"|conv_head|final_conv|last_conv|attn\w*|qkv|mlp|blocks?|stages?|stem\w*)\.",
     re.IGNORECASE,
 )
 LISTED = 12  # so many layers an error lists
@@ -89,9 +89,9 @@ def read_head(path: Path | str, layer: str | None = None) -> Head:
     ((2, 96), ('AD', 'NC'))
     """
     path, network = split_network(path)
-    if os.path.isdir(path):  # a Path raises where a name is too long
+    check_file(path, or_folder=True)
+    if path.is_dir():
         path = _record_of(path)
-    check_file(path)
     if path.suffix == ".npz":
         return _read_record(path)
     kind = file_kind(path)
@@ -174,14 +174,16 @@ def _final_layers(
 ) -> list[str]:
     """Return the layers that can be the final one.
 
-    Those with the name of a head; of others those whose K outputs no layer reads, that are not
-    one of several alike (as in the blocks of a transformer), and, if convolutions, have a bias.
-    Square layers are none: hidden ones are left where the classifier was cut off.
+    Those with the name of a head; of others those whose K outputs no layer reads and that are not
+    one of several alike (as in the blocks of a transformer). Square layers are none, as hidden
+    ones are left where a classifier was cut off, nor are convolutions without a bias.
     """
     plain = {
         name: shape
         for name, shape in layers.items()
-        if not BRANCHES.search(f"{name}.") and not (shape[0] == shape[1] > LISTED)
+        if not BRANCHES.search(f"{name}.")
+        and not shape[0] == shape[1] > LISTED
+        and (len(shape) == 2 or name in biased)
     }
     # a convolution of a picture reads 1 or 3 channels, whatever the classes
     reads = [
@@ -199,9 +201,7 @@ def _final_layers(
     final = [
         name
         for name, shape in plain.items()
-        if shape[0] not in widths
-        and alike[re.sub(r"\d+", "#", name), shape] == 1
-        and (len(shape) == 2 or name in biased)
+        if shape[0] not in widths and alike[re.sub(r"\d+", "#", name), shape] == 1
     ]
     return [name for name in final if name in biased] or final
 

@@ -174,8 +174,8 @@ def file_kind(path: Path) -> str:
     return "safetensors" if path.suffix == ".safetensors" else "unknown"
 
 
-def check_file(path: Path) -> None:
-    """Raise InputError unless the path is that of a regular file."""
+def check_file(path: Path, *, or_folder: bool = False) -> None:
+    """Raise InputError unless the path is that of a regular file (or of a folder, if asked)."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL
@@ -183,7 +183,7 @@ def check_file(path: Path) -> None:
             raise InputError(f"{path} does not exist.") from None
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{path} cannot be read: {reason.lower()}.") from None
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(mode) and not (or_folder and stat.S_ISDIR(mode)):
         kind = "folder" if stat.S_ISDIR(mode) else "pipe, a socket or a device"
         raise InputError(f"{path} is no file of weights but a {kind}.")
 
