@@ -8,7 +8,7 @@ import pytest
 import headscope
 
 ROOT = Path(headscope.__file__).parent
-GROUND = {"errors", "console", "files", "folds", "readout", "text", "tables", "threads"}
+GROUND = {"errors", "console", "files", "folds", "tail", "text", "tables", "threads"}
 WINGS = {"final_layer", "representation", "results", "leakage"}
 RECORD = {"metrics", "record", "audit_record"}
 MAKES_RECORDS = {
@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "console": set(),
     "files": {"errors"},
     "threads": set(),
-    "readout": {"errors"},
+    "tail": {"errors"},
     "folds": set(),
     "text": set(),
     "tables": set(),
