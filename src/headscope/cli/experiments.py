@@ -67,7 +67,8 @@ def run(
         typer.Option(help="Networks, by comma: resnet101,timm/NAME (tf_efficientnet_lite0)."),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="pretrained (default), random, FILE of weights, or FILE:NETWORK.")
+        str | None,
+        typer.Option(help="pretrained (default), random, FILE of weights, or FILE:NETWORK."),
     ] = None,
     regimes: Annotated[
         str | None, typer.Option(help="Regimes, by comma (frozen,finetune,scratch).")

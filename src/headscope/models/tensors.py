@@ -329,7 +329,8 @@ def _from_torch(path: Path) -> dict[tuple[str, str], StoredTensor]:
 
 def _tensors(content: Any) -> Iterator[tuple[str, str, TorchTensor]]:
     """Yield place, name and tensor of all named tensors of nested tables, but of optimisers."""
-    waiting, seen = [((), content)], set()
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), content)]
+    seen: set[int] = set()
     while waiting:
         place, level = waiting.pop(0)
         if id(level) in seen or len(place) > DEPTH:

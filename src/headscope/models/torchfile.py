@@ -95,7 +95,7 @@ class Inert:
     def append(self, *_: Any) -> None:
         """Ignore what a container would take."""
 
-    __init__ = __setitem__ = extend = add = update = append  # type: ignore[assignment]
+    __init__ = __setitem__ = extend = add = update = append
 
 
 class Table(dict[Any, Any]):
@@ -218,7 +218,7 @@ def _read_row(path: Path) -> TorchFile:
     return TorchFile(content, "<" if little else ">", read)
 
 
-class _Interpreter(pickle._Unpickler):  # type: ignore[misc, name-defined]
+class _Interpreter(pickle._Unpickler):
     """A pickle's interpreter that makes tensors, plain containers and nothing else.
 
     Python's own, as the one in C reserves memory for whatever a damaged file claims.
@@ -226,7 +226,7 @@ class _Interpreter(pickle._Unpickler):  # type: ignore[misc, name-defined]
 
     dispatch: ClassVar[dict[int, Any]] = {
         code: function
-        for code, function in pickle._Unpickler.dispatch.items()  # type: ignore[attr-defined]
+        for code, function in pickle._Unpickler.dispatch.items()
         # extensions, buffers and byte arrays of a claimed size: torch writes none
         if bytes([code]) not in (pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.BYTEARRAY8,
                                  pickle.NEXT_BUFFER, pickle.READONLY_BUFFER)
@@ -276,7 +276,7 @@ class _Interpreter(pickle._Unpickler):  # type: ignore[misc, name-defined]
 
     def load_build(self) -> None:
         """Drop the state of an object: nothing here has one that matters."""
-        self.stack.pop()
+        self.stack.pop()  # type: ignore[attr-defined]
 
     dispatch[pickle.BUILD[0]] = load_build
 
