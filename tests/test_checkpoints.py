@@ -414,7 +414,7 @@ def test_time_follows_the_number_of_tensors(tmp_path, suffix):
     torch.save(state, path) if suffix == "pth" else save_file(state, path)
     start = time.process_time()
     assert read_head(path).layer == "fc"
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 4
 
 
 def test_many_classes_are_analysed_in_blocks_and_say_of_which(monkeypatch):
