@@ -119,7 +119,9 @@ def read_table(path: Path) -> "pd.DataFrame":
     columns = pd.read_csv(path, sep="\t", nrows=0).columns
     text = {name: str for name in TEXT_COLUMNS if name in columns}
     missing = {name: ["n/a"] for name in columns}
-    return pd.read_csv(path, sep="\t", dtype=text, na_values=missing, keep_default_na=False)
+    options: dict[str, Any] = {"na_values": missing, "keep_default_na": False}
+    # pandas 2 would lose the last digit of a float otherwise
+    return pd.read_csv(path, sep="\t", dtype=text, float_precision="round_trip", **options)
 
 
 def sha256(path: Path) -> str:

@@ -68,7 +68,8 @@ def run(
         typer.Option(help="Networks, by comma: resnet101,timm/NAME (tf_efficientnet_lite0)."),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="pretrained (default), random, or a file of weights.")
+        str | None,
+        typer.Option(help="pretrained (default), random, FILE of weights, or FILE:NETWORK."),
     ] = None,
     regimes: Annotated[
         str | None, typer.Option(help="Regimes, by comma (frozen,finetune,scratch).")
