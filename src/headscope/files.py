@@ -76,13 +76,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole numbers of a list in one line.
+    """Write `value` as `json_text` returns it."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return `value` as indented JSON, whole numbers of a list in one line.
 
     A NaN or infinity raises ValueError (JSON has none).
     """
     text = json.dumps(value, indent=2, allow_nan=False)
     text = re.sub(r"\[\n[-\d,\s]+\]", lambda row: f"[{' '.join(row[0][1:-1].split())}]", text)
-    write_text(path, text + "\n")
+    return text + "\n"
 
 
 def encode_nan(value: Any) -> Any:
