@@ -55,6 +55,7 @@ def test_every_run_of_the_grid_leaves_a_whole_record(experiment):
             "layers.npz",
             "maps.npz",
             "model.safetensors",
+            "manifest.json",
         }
         assert len(record.history) == 2
         assert record.class_names == ["AD", "NC"]

@@ -18,6 +18,7 @@ from headscope.metrics import slice_units, subject_level
 from headscope.record import read_experiment
 from tests.support.commands import headscope_here
 from tests.support.experiments import settings, write_cohort
+from tests.support.records import reseal
 
 QUICK = {"regimes": ["finetune"], "splits": ["subject"], "epochs": 1, "seeds": [3]}
 PROBABILITIES = ["probability_AD", "probability_NC"]
@@ -148,6 +149,7 @@ def test_of_a_volume_only_planes_that_the_run_knows_are_taken(data, record, tmp_
     run = shutil.copytree(record.path, tmp_path / "run")
     text = (run / "run.toml").read_text()
     (run / "run.toml").write_text(text.replace('plane = "coronal"', 'plane = "all"'))
+    reseal(run)
     found = predict(run, data / "AD" / "sub-AD1_T1w.nii.gz")
     then = known(record, "sub-AD1")
     assert found.slices["plane"].tolist() == then["plane"].tolist() == ["coronal"] * 5
@@ -215,7 +217,7 @@ def test_what_is_no_finished_run_is_said(data, record, tmp_path):
             predict(place, data / "AD")
     copy = shutil.copytree(record.path, tmp_path / "copy")
     (copy / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(InputError, match=r"model\.safetensors is damaged"):
+    with pytest.raises(InputError, match=r"model\.safetensors has changed"):
         predict(copy, data / "AD")
     (copy / "model.safetensors").unlink()
     with pytest.raises(InputError, match="keeps no network"):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headscope.files import sha256, write_json
-from headscope.manifest import DAMAGE, content_hash
+from headscope.manifest import DAMAGE, MISSING, content_hash, folder_problems
 from headscope.tables import Shown, Table
 
 FORMAT: Final = 2  # of the file and of what is computed: another one is made again
@@ -257,6 +257,23 @@ def read_audit(experiment: Path | str, *, exact: bool = False) -> Audit | None:
         return None
 
 
+def changed_inputs(experiment: Path) -> list[str]:
+    """Say what of an experiment's slices, splits and audit has changed since it was written.
+
+    Files that were deleted since, to save room, are not missed.
+    """
+    notes = []
+    for folder in (experiment / "slices", experiment / "splits"):
+        problems = folder_problems(folder)
+        notes += [f"{folder / text}." for text in problems if not text.endswith(MISSING)]
+    if not notes and (experiment / "audit.json").is_file() and read_audit(experiment) is None:
+        notes.append(
+            f"{experiment / 'audit.json'} is left out: it, the slices or the splits have changed "
+            "since it was written; 'headscope audit' makes it again."
+        )
+    return notes
+
+
 def _is_whole(stored: Mapping[str, Any]) -> bool:
     """Whether a file holds what was written; one of an earlier version has no hash."""
     facts = {name: value for name, value in stored.items() if name not in ("key", "sha256")}
@@ -283,7 +300,8 @@ def _rebuild(stored: Mapping[str, Any], path: str) -> Audit:
         "shortcuts": [Shortcut(**shortcut) for shortcut in stored["shortcuts"]],
         "visits": tuple(stored["visits"]),
     }
-    facts = {name: value for name, value in stored.items() if name not in ("key", "sha256", "serious")}
+    beside = ("key", "sha256", "serious")
+    facts = {name: value for name, value in stored.items() if name not in beside}
     return Audit(path=path, **(facts | lists))
 
 

@@ -114,7 +114,12 @@ def decode_nan(value: Any) -> Any:
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:
     """Write a TSV; missing values read n/a, as in BIDS, and floats keep all their digits."""
-    write_text(path, table.to_csv(sep="\t", index=False, na_rep="n/a", lineterminator="\n"))
+    write_text(path, table_text(table))
+
+
+def table_text(table: "pd.DataFrame") -> str:
+    """Return a table as `write_table` writes it."""
+    return table.to_csv(sep="\t", index=False, na_rep="n/a", lineterminator="\n")
 
 
 def read_table(path: Path) -> "pd.DataFrame":

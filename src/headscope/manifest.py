@@ -4,8 +4,8 @@
 
 It is written just before the file that marks the end of its folder, whose hash it holds too, and is
 checked whenever one of the files is read. Measured seconds are no part of a hash, so that two
-undisturbed runs have the same manifest; `check_seconds` beside them holds their checksum. A folder
-of an earlier version has no manifest, and cannot be checked.
+undisturbed runs have the same manifest. A folder of an earlier version has none, and cannot be
+checked.
 """
 
 import hashlib
@@ -28,9 +28,9 @@ from headscope.files import atomic_path, write_json
 
 NAME: Final = "manifest.json"
 CHANGED: Final = "has changed since it was written"
+MISSING: Final = "is missing"
 TIMED: Final = frozenset({"history.jsonl", "metrics.json"})  # files that hold measured seconds
 SECONDS: Final = re.compile(rb'"(\w*seconds)": ([^,}\n]+)')
-CHECK: Final = "check_seconds"
 # what readers of damaged TOML, JSON, TSV and NumPy files raise
 DAMAGE: Final = (
     *(ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError, OSError),
@@ -91,12 +91,11 @@ def problem_of(path: Path, *, quick: bool = False) -> str:
     if path.name not in entries:
         return f"is not in {NAME} beside it"
     if not path.is_file():
-        return "is missing"
+        return MISSING
     entry, size = entries[path.name], path.stat().st_size
     if "bytes" in entry and entry["bytes"] != size:
         return f"{CHANGED} ({size} bytes instead of {entry['bytes']})"
-    same = quick or (entry["sha256"] == file_hash(path) and _seconds_fit(path))
-    return "" if same else CHANGED
+    return CHANGED if not quick and entry["sha256"] != file_hash(path) else ""
 
 
 def check_file(path: Path) -> None:
@@ -112,7 +111,7 @@ def folder_problems(folder: Path, quick: Collection[str] = ()) -> list[str]:
         names = read_manifest(folder) or {}
     except InputError:
         return [f"{NAME} is damaged"]
-    problems = {name: problem_of(folder / name, quick=name in quick) for name in names}
+    problems = {name: problem_of(folder / name, quick=name in quick) for name in sorted(names)}
     return [f"{name} {problem}" for name, problem in problems.items() if problem]
 
 
@@ -145,21 +144,10 @@ def arrays_hash(arrays: Arrays, *names: str) -> str:
     return digest.hexdigest()
 
 
-def seconds_check(*texts: bytes) -> int:
-    """Return the checksum of the measured seconds in some texts."""
-    pairs = [pair for text in texts for pair in SECONDS.findall(text)]
-    return zlib.crc32(b" ".join(value for name, value in pairs if name != CHECK.encode()))
-
-
-def _seconds_fit(path: Path) -> bool:
-    """Whether the measured seconds beside and in a file have their checksum, if there is one."""
-    if path.name not in TIMED:
-        return True
-    files = [path.with_name(name) for name in sorted(TIMED)]
-    texts = [file.read_bytes() for file in files if file.is_file()]
-    pairs = [pair for text in texts for pair in SECONDS.findall(text)]
-    check = str(seconds_check(*texts)).encode()
-    return all(value == check for name, value in pairs if name == CHECK.encode())
+def cache_hash(path: Path, arrays: Arrays) -> str:
+    """Return what an entry of the cache holds as its SHA-256: of its name and its arrays."""
+    content = {name: array for name, array in arrays.items() if name not in ("seconds", "sha256")}
+    return arrays_hash(content, path.name)
 
 
 def _entry(path: Path, name: str = "") -> dict[str, Any]:

@@ -123,6 +123,7 @@ def audit(
 
 def _audit_stored(path: Path, slices: SliceSet, correlation: float) -> Audit:
     """Audit stored slices; an experiment's audit by the usual threshold is kept in it."""
+    slices.check_pixels()
     file_of = _file_of(path)
     if correlation == COPY and (path / "experiment.toml").is_file():
         return with_pictures(store_audit(path, slices, file_of), slices.pixels)

@@ -1,5 +1,6 @@
 """Commands that train, report and predict: demo, run, report, predict."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -141,7 +142,8 @@ def predict(
     """Slice new scans as a run did, and print its network's prediction for each slice and scan.
 
     Needs the run's folder alone. Each SCAN is predicted alone; of a folder, every scan. A ready
-    slice of another plane than the run's is refused, where its plane is known.
+    slice of another plane than the run's is refused, where its plane is known. Scans that fail are
+    named at the end, with exit code 1; the others are predicted.
 
     Example: headscope predict first/runs/resnet101-finetune-subject-seed0 new.nii.gz
     """
@@ -153,6 +155,13 @@ def predict(
             show_json(prediction.as_dict())
         else:
             show(prediction)
+    if prediction.failures:
+        for scan, reason in prediction.failures.items():
+            print(f"{scan}: {reason}", file=sys.stderr)
+        raise RunError(
+            f"{len(prediction.failures)} of {len(prediction.failures) + len(prediction.scans)} "
+            "scans could not be predicted; the others were."
+        )
 
 
 def _config(source: Path, changes: dict[str, Any]) -> "Config":

@@ -25,7 +25,7 @@ from headscope.record.experiment import (
 )
 from headscope.record.run import SUBSETS, Arrays, Run
 from headscope.record.setting import Setting
-from headscope.record.whole import structure_problem
+from headscope.record.whole import manifest_problems, run_problem, structure_problem
 from headscope.record.write import (
     NETWORK_FACTS,
     check_run,
@@ -47,8 +47,10 @@ __all__ = [
     "check_run",
     "discard_run",
     "find_runs",
+    "manifest_problems",
     "read_experiment",
     "read_failures",
+    "run_problem",
     "seal_run",
     "start_run",
     "structure_problem",

@@ -11,7 +11,7 @@ import pandas as pd
 from headscope.console import console
 from headscope.errors import InputError
 from headscope.files import read_table, write_table
-from headscope.manifest import DAMAGE, NAME
+from headscope.manifest import DAMAGE, NAME, reason_of
 from headscope.record.run import Run
 from headscope.record.whole import run_problem
 
@@ -57,8 +57,11 @@ def read_failures(experiment: Path) -> dict[str, str]:
     path = experiment / "failures.tsv"
     if not path.is_file():
         return {}
-    table = read_table(path)
-    return dict(zip(table["run"], table["reason"], strict=True))
+    try:
+        table = read_table(path)
+        return dict(zip(table["run"].astype(str), table["reason"].astype(str), strict=True))
+    except DAMAGE as error:
+        raise InputError(f"{path} is damaged ({reason_of(error)}): delete it.") from None
 
 
 def find_runs(experiment: Path | str) -> Records:

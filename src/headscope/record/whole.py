@@ -3,7 +3,7 @@
 import numpy as np
 
 from headscope.errors import InputError
-from headscope.manifest import DAMAGE, NAME, folder_problems, read_manifest, reason_of
+from headscope.manifest import DAMAGE, MISSING, NAME, folder_problems, read_manifest, reason_of
 from headscope.record.run import MODEL, SUBSETS, Run
 
 FORMAT = 2  # of the record, in metrics.json; those of earlier versions lack it and a manifest
@@ -35,7 +35,9 @@ def manifest_problems(run: Run, quick: tuple[str, ...] = ()) -> list[str]:
     unlisted = [name for name in (*FILES, "metrics.json") if name not in names]
     if (run.path / MODEL).is_file() and MODEL not in names:
         unlisted.append(MODEL)
-    return [f"{name} is not in {NAME}" for name in unlisted] + folder_problems(run.path, quick)
+    deleted = {f"{name} {MISSING}" for name in quick}  # to save room
+    problems = [text for text in folder_problems(run.path, quick) if text not in deleted]
+    return [f"{name} is not in {NAME}" for name in unlisted] + problems
 
 
 def structure_problem(run: Run) -> str:

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from headscope.errors import InputError
 from headscope.files import atomic_path, json_text, write_table, write_text
-from headscope.manifest import CHECK, seconds_check, write_last
+from headscope.manifest import write_last
 from headscope.record.run import MODEL, Arrays, Run
 from headscope.record.whole import FILES, FORMAT
 
@@ -62,11 +62,8 @@ def write_run(
 
 def seal_run(path: Path, metrics: Mapping[str, Any]) -> None:
     """Write the manifest of a run's files, then `metrics.json`, which marks the end."""
-    facts = {**metrics, "record": FORMAT, CHECK: 0}
-    history = (path / "history.jsonl").read_bytes()
-    facts[CHECK] = seconds_check(history, json_text(facts).encode())
     present = [name for name in (*FILES, MODEL) if (path / name).is_file()]
-    write_last(path / "metrics.json", json_text(facts), present)
+    write_last(path / "metrics.json", json_text({**metrics, "record": FORMAT}), present)
 
 
 def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:

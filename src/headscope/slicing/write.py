@@ -18,7 +18,8 @@ import pandas as pd
 
 from headscope.console import track
 from headscope.errors import InputError
-from headscope.files import atomic_path, locked, sha256, write_json, write_table
+from headscope.files import atomic_path, json_text, locked, sha256, write_table
+from headscope.manifest import write_last
 from headscope.scans.volume import ScanError
 from headscope.slicing.extract import WINDOW
 from headscope.slicing.parallel import Part, open_part, read_part, take_parts
@@ -212,7 +213,7 @@ def _finish(
         "files": hashes,
         "sha256": hashlib.sha256(whole.encode()).hexdigest(),
     }
-    write_json(out / "slices.json", written)
+    write_last(out / "slices.json", json_text(written), ("slices.npy", *CHECKED, "problems.tsv"))
     shutil.rmtree(folder, ignore_errors=True)
     return open_slices(out)
 

@@ -1,5 +1,7 @@
 """Splits as files: a small TSV, written once, never overwritten and checked at every reading.
 
+`manifest.json` beside them holds the SHA-256 of each; a split that has changed is refused.
+
 By subject it holds subject_id and subset; by slice (the paper's way) subject_id, session_id, plane,
 slice_index and subset.
 """
@@ -13,7 +15,8 @@ from numpy.typing import NDArray
 
 from headscope.cohort.tables import read_any_table
 from headscope.errors import InputError
-from headscope.files import NO_ID, read_table, write_table
+from headscope.files import NO_ID, read_table, table_text
+from headscope.manifest import DAMAGE, NAME, check_file, read_manifest, reason_of, write_last
 from headscope.splits.assign import SUBSETS, key_of, make_fold, make_split
 
 
@@ -68,11 +71,13 @@ def ensure_split(
         subset = make_split(table, kind=kind, ratio=ratio, seed=seed, covariates=covariates)
     if not path.exists():
         split = table[key].assign(subset=subset).drop_duplicates()
-        write_table(path, split.sort_values(key))
+        write_last(path, table_text(split.sort_values(key)), add=True)
     stored = _assigned(path, table, kind)
     if (stored != subset).any():
         raise InputError(f"{path} differs from {source}: choose another folder.")
     _check_classes(path, table, stored)
+    for file in (path, source or path):
+        check_split_file(file)
     return stored
 
 
@@ -91,8 +96,8 @@ def _assigned(path: Path, table: pd.DataFrame, kind: str) -> NDArray[np.str_]:
     key = key_of(kind)
     try:
         split = _read_split(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no split: {str(error).rstrip('.')}.") from error
+    except DAMAGE as error:
+        raise InputError(f"{path} is no split: {reason_of(error)}.") from error
     lacking = [name for name in [*key, "subset"] if name not in split.columns]
     if lacking:
         raise InputError(f"{path} is no split by {kind}: it lacks the column {lacking[0]!r}.")
@@ -115,6 +120,12 @@ def _assigned(path: Path, table: pd.DataFrame, kind: str) -> NDArray[np.str_]:
             f"{table.loc[missing.to_numpy(), 'subject_id'].iloc[0]}: it was made for other data."
         )
     return merged["subset"].to_numpy(dtype="<U5")
+
+
+def check_split_file(path: Path) -> None:
+    """Refuse a split that has changed since it was made; one made elsewhere is in no manifest."""
+    if not (path.parent / NAME).is_file() or path.name in (read_manifest(path.parent) or {}):
+        check_file(path)
 
 
 def _read_split(path: Path) -> pd.DataFrame:

@@ -43,10 +43,13 @@ def stored_leakage(experiment: Path | str, *, permutations: int = PERMUTATIONS) 
 def read_stored(folder: Path) -> dict[str, Any]:
     """Return what `leakage.json` holds; ValueError where it is not what was written."""
     stored = json.loads((folder / "leakage.json").read_text(encoding="utf-8"))
-    facts = {name: value for name, value in stored.items() if name not in ("key", "sha256")}
-    if stored["sha256"] != content_hash(facts):
+    if stored["sha256"] != content_hash(_facts(stored)):
         raise ValueError("leakage.json has changed since it was written")
-    return facts | {"key": stored["key"]}
+    return stored
+
+
+def _facts(stored: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in stored.items() if name not in ("key", "sha256")}
 
 
 def has_runs(folder: Path) -> bool:
@@ -78,6 +81,6 @@ def read_leakage(stored: dict[str, Any]) -> Leakage:
     for test, as_stored in zip(values["permuted"], stored["permuted"], strict=True):
         test["no_leak"] = as_stored["no_leak"] and test["no_leak"]
     result = TypeAdapter(Leakage).validate_python(values)
-    if result.to_dict() != {name: value for name, value in stored.items() if name != "key"}:
+    if result.to_dict() != _facts(stored):
         raise ValueError("The file does not hold exactly this result.")
     return result
