@@ -1,7 +1,8 @@
-"""Commands that train, report and predict: demo, run, report, predict."""
+"""Commands that train, report, verify and predict: demo, run, report, verify, predict."""
 
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -130,6 +131,34 @@ def report(
     """
     with resumable():
         conclude(experiment)
+
+
+@app.command()
+def verify(
+    experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
+    as_json: opt.AsJson = False,
+) -> None:
+    """Check that an experiment is what was written, and compute its numbers again.
+
+    Holds every file against its manifest, and scores, tables and certificates against the arrays
+    that they come from. Needs neither scans nor training. Ends with exit code 1 where anything
+    differs, with one line for each problem.
+
+    Example: headscope verify headscope-demo
+    """
+    with resumable():
+        from headscope.verification.verify import verify as verify_experiment
+
+        result = verify_experiment(experiment)
+    if as_json:
+        show_json(asdict(result) | {"whole": result.whole})
+    else:
+        for line in (*result.notes, *result.problems):
+            print(line)
+        verdict = "whole" if result.whole else f"{len(result.problems)} problems"
+        print(f"{experiment}: {verdict} ({result.runs} runs, {result.files} files).")
+    if not result.whole:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 from headscope.analysis import (
     analyse_head,
     markdown_table,
-    results_table,
     setting_results,
-    settings_table,
 )
 from headscope.analysis.leakage.stored import stored_leakage
 from headscope.analysis.results.comparisons import compare_runs
-from headscope.analysis.results.markers import mark_table
+from headscope.analysis.results.markers import marked_tables
 from headscope.audit_record import changed_inputs, read_audit
 from headscope.console import console, track
 from headscope.errors import InputError
@@ -77,10 +75,7 @@ def write_report(experiment: Path | str) -> Path:
     runs = [run for result in results for run in result.runs]
     # 2. the tables, with what the audit of the slices found: one row per setting, one per run
     audit = read_audit(experiment)
-    table = mark_table(
-        settings_table(results), {result.key: result.runs for result in results}, audit
-    )
-    by_run = mark_table(results_table(runs), {run.name: [run] for run in runs}, audit)
+    table, by_run = marked_tables(results, audit)
     write_table(experiment / "table.tsv", table)
     write_table(experiment / "runs.tsv", by_run)
     write_text(experiment / "table.md", markdown_table(table))

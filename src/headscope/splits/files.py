@@ -81,6 +81,15 @@ def ensure_split(
     return stored
 
 
+def read_subsets(path: Path, table: pd.DataFrame) -> NDArray[np.str_]:
+    """Return the subset of each row (N,) by a split file, of which it tells the kind itself."""
+    try:
+        columns = _read_split(path).columns
+    except DAMAGE as error:
+        raise InputError(f"{path} is no split: {reason_of(error)}.") from error
+    return _assigned(path, table, "slice" if "slice_index" in columns else "subject")
+
+
 def check_ids(table: pd.DataFrame, kind: str) -> None:
     """Refuse a split by subject of slices that name no subjects (InputError)."""
     if kind == "subject" and (table["subject_id"] == NO_ID).any():
