@@ -154,7 +154,11 @@ class Run:
         return [str(name) for name in self.head["class_names"]]
 
     def _arrays(self, name: str) -> Arrays:
-        with self._readable(name) as path, np.load(path, allow_pickle=False) as stored:
+        with (
+            self._readable(name) as path,
+            path.open("rb") as file,
+            np.load(file, allow_pickle=False) as stored,
+        ):
             return dict(stored)
 
     def checked(self, name: str) -> Path:

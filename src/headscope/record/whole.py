@@ -62,6 +62,8 @@ def _misfit(run: Run) -> str:
         return f"features.npz and predictions.tsv do not have the same {count} slices"
     if not all(np.isfinite(array).all() for array in (weight, features, logits)):
         return "features.npz or head.npz holds values that are no numbers"
+    if run.history.empty:
+        return "history.jsonl has no epoch"
     if not run.metrics.keys() & set(SUBSETS):
         return "metrics.json has no scores"
     if label.min() < 0 or label.max() >= len(names):

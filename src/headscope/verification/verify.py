@@ -18,7 +18,7 @@ from headscope.console import track
 from headscope.errors import InputError
 from headscope.files import read_table
 from headscope.manifest import DAMAGE, NAME, cache_hash, folder_problems, read_manifest, reason_of
-from headscope.record import Run, find_runs
+from headscope.record import Records, Run, find_runs
 from headscope.slicing.store import SliceSet, open_slices
 from headscope.splits.files import read_subsets
 from headscope.tables import Shown, Table
@@ -88,9 +88,11 @@ def verify(experiment: Path | str) -> Verification:
     problems += _split_problems(folder / "splits", slices, notes)
     problems += _cache_problems(folder / "cache", notes)
     # 2. the runs, each against itself and against the slices and splits
-    runs = _check_runs(folder, slices, problems, notes)
+    records = find_runs(folder) if (folder / "runs").is_dir() else Records([], [], {}, [])
+    runs = _check_runs(folder, records, slices, problems, notes)
     # 3. what was made of them
-    problems += _made_problems(folder, runs, notes)
+    whole = len(runs) == len(records.runs + records.permuted) and not records.left_out
+    problems += _made_problems(folder, runs if whole else [], notes)
     files = sum(len(_listed(path)) for path in _folders(folder))
     return Verification(str(experiment), len(runs), files, tuple(problems), tuple(notes))
 
@@ -146,7 +148,7 @@ def _cache_problems(folder: Path, notes: list[str]) -> Iterator[str]:
     """Yield which stored features are not what was written under their name."""
     for path in sorted(folder.glob("*.npz")):
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = dict(stored)
             if "sha256" not in arrays:
                 notes.append(f"cache/{path.name} has no hash: it will be computed again.")
@@ -157,12 +159,13 @@ def _cache_problems(folder: Path, notes: list[str]) -> Iterator[str]:
 
 
 def _check_runs(
-    folder: Path, slices: SliceSet | None, problems: list[str], notes: list[str]
+    folder: Path,
+    records: Records,
+    slices: SliceSet | None,
+    problems: list[str],
+    notes: list[str],
 ) -> list[Run]:
     """Return the runs in which nothing differs."""
-    if not (folder / "runs").is_dir():
-        return []
-    records = find_runs(folder)
     problems += [f"runs/{name}: {reason}" for name, reason in records.left_out.items()]
     notes += [note for note in records.notes if note.startswith("No manifest")]
     splits = _split_hashes(folder, slices)
@@ -205,13 +208,12 @@ def _stored_problems(run: Run, slices: SliceSet | None, splits: set[str]) -> Ite
 
 
 def _made_problems(folder: Path, runs: list[Run], notes: list[str]) -> Iterator[str]:
-    """Yield which tables and analyses are not those of the runs."""
+    """Yield which tables and analyses are not those of the runs; none where not all are whole."""
     true = [run for run in runs if "permutation" not in run.settings]
     audit = read_audit(folder)
     if (folder / "audit.json").is_file() and audit is None:
         yield "audit.json: it, the slices or the splits have changed since it was written"
-    complete = true and len(runs) == len([*(folder / "runs").glob("*/metrics.json")])
-    if not complete:
+    if not true:
         if (folder / "table.tsv").is_file():
             notes.append("Tables and leakage.json were not checked, as not all runs are whole.")
         return
