@@ -221,7 +221,7 @@ def _further_scores(runs: Sequence[Run]) -> Fold:
 def _comparisons(compared: Comparisons) -> list[Block]:
     """Set every two settings that were tested on the same subjects side by side."""
     if not compared.rows:
-        return []
+        return [Text(*compared.notes)] if compared.notes else []
     tests = [
         " or ".join(dict.fromkeys(getattr(row, name).test for row in compared.rows))
         for name in ("subject_accuracy", "subject_auc")
