@@ -233,6 +233,25 @@ def test_a_run_goes_on_with_its_own_split_alone(data, tmp_path):
         run(config)
 
 
+def test_a_finished_run_that_has_changed_is_named_and_not_trained_on(data, tmp_path, capsys):
+    config = settings(data, tmp_path / "out", regimes=["frozen"], epochs=1)
+    first, second = read_experiment(run(config))
+    (second.path / "run.toml").write_text("epochs = 99\n")
+    shutil.rmtree(first.path)
+    with pytest.raises(RunsFailed) as failed:
+        run(config)
+    assert list(failed.value.failures) == [second.name] and failed.value.finished
+    assert "run.toml has changed since it was written" in capsys.readouterr().err
+    assert [record.name for record in read_experiment(config.out)] == [first.name]
+    shutil.rmtree(second.path)
+    pixels = np.load(config.out / "slices" / "slices.npy", mmap_mode="r+")
+    pixels[0, 0, 0] ^= 1
+    pixels.flush()
+    with pytest.raises(RunsFailed, match=r"slices\.npy has changed since it was written"):
+        run(config)
+    assert not (second.path / "metrics.json").exists()
+
+
 def test_two_at_once_in_one_folder_are_refused(data, tmp_path):
     with (
         locked(tmp_path / "out"),

@@ -138,6 +138,7 @@ def store_audit(experiment: Path, slices: SliceSet, file_of: FileOf | None) -> A
     stored = read_audit(experiment, exact=True)
     if stored is not None:
         return stored
+    slices.check_pixels()
     result = audit_slices(slices, str(experiment), file_of, split_files(experiment))
     save_audit(experiment, result)
     return result
