@@ -46,6 +46,7 @@ from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.errors import InputError
 from headscope.files import NO_ID
+from headscope.manifest import DAMAGE, reason_of
 from headscope.slicing.spec import SliceSpec
 from headscope.slicing.store import SliceSet, open_slices
 from headscope.slicing.write import write_slices
@@ -225,7 +226,10 @@ def _file_of(experiment: Path) -> FileOf | None:
     settings = experiment / "experiment.toml"
     if not settings.is_file():
         return None
-    data = Path(str(tomllib.loads(settings.read_text(encoding="utf-8")).get("data", "")))
+    try:
+        data = Path(str(tomllib.loads(settings.read_text(encoding="utf-8")).get("data", "")))
+    except DAMAGE as error:
+        raise InputError(f"{settings} is damaged: {reason_of(error)}.") from None
     folder = experiment / data  # paths are taken from the file's own folder
     if not folder.exists():
         return None

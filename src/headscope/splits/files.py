@@ -71,7 +71,9 @@ def ensure_split(
         subset = make_split(table, kind=kind, ratio=ratio, seed=seed, covariates=covariates)
     if not path.exists():
         split = table[key].assign(subset=subset).drop_duplicates()
-        write_last(path, table_text(split.sort_values(key)), add=True)
+        beside = path.with_suffix(".json")  # what makes the split
+        files = [beside.name] if beside.is_file() else []
+        write_last(path, table_text(split.sort_values(key)), files, add=True)
     stored = _assigned(path, table, kind)
     if (stored != subset).any():
         raise InputError(f"{path} differs from {source}: choose another folder.")

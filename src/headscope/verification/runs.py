@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from headscope.manifest import DAMAGE, reason_of
@@ -27,7 +28,7 @@ def run_problems(run: Run) -> list[str]:
     for check in (_numbers, _scores, _rows, _network):
         try:
             problems += check(run)
-        except DAMAGE as error:
+        except (SafetensorError, *DAMAGE) as error:
             problems.append(reason_of(error))
     return problems
 
