@@ -140,7 +140,7 @@ def arrays_hash(arrays: Arrays, *names: str) -> str:
     digest = hashlib.sha256("\n".join(names).encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

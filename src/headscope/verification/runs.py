@@ -99,7 +99,8 @@ def _rows(run: Run) -> Iterator[str]:
 
 def _network(run: Run) -> Iterator[str]:
     """Hold the stored network against `head.npz` and the freeze certificate."""
-    certificate, classifier = run.metrics.get("freeze_certificate"), run.settings.get("classifier")
+    certificate: dict[str, Any] = run.metrics.get("freeze_certificate") or {}
+    classifier = run.settings.get("classifier")
     regime = str(run.settings["regime"])
     if certificate:
         same = certificate["before"] == certificate["after"]
@@ -112,10 +113,10 @@ def _network(run: Run) -> Iterator[str]:
     for name in ("weight", "bias"):
         if not np.array_equal(model.get(f"{classifier}.{name}", np.empty(0)), run.head[name]):
             yield f"{MODEL} has another classifier ({name}) than head.npz"
-    trained = certificate.get("without") if certificate else None
-    if trained is None and certificate and certificate["covers"].endswith("outside the classifier"):
+    trained = certificate.get("without")
+    if not trained and str(certificate.get("covers")).endswith("outside the classifier"):
         trained = [classifier]
-    if trained is not None and _state_hash(model, tuple(trained)) != certificate["after"]:
+    if trained and _state_hash(model, tuple(trained)) != certificate["after"]:
         yield f"the freeze certificate is not that of {MODEL}"
 
 
@@ -126,5 +127,5 @@ def _state_hash(model: Arrays, without: tuple[str, ...]) -> str:
     for name, array in sorted(model.items()):
         if not name.startswith(skipped):
             digest.update(f"{name} torch.{array.dtype} {array.shape}\n".encode())
-            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

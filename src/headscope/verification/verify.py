@@ -137,7 +137,9 @@ def _split_problems(folder: Path, slices: SliceSet | None, notes: list[str]) -> 
         notes.append("splits have no manifest: they were made by an earlier version.")
     problems = folder_problems(folder) if folder.is_dir() else []
     yield from (f"splits/{text.replace(' ', ': ', 1)}" for text in problems)
-    for path in files if slices is not None and not problems else ():
+    if slices is None or problems:
+        return
+    for path in files:
         try:
             read_subsets(path, slices.table)
         except InputError as error:
@@ -181,7 +183,9 @@ def _check_runs(
 def _split_hashes(folder: Path, slices: SliceSet | None) -> set[str]:
     """Return `split_sha256` of every split file, as runs know it."""
     hashes = set()
-    for path in split_files(folder) if slices is not None else ():
+    if slices is None:
+        return hashes
+    for path in split_files(folder):
         try:
             subsets = read_subsets(path, slices.table)
         except InputError:
