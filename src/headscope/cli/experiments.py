@@ -60,6 +60,7 @@ def run(
     centre: opt.Centre = None,
     spacing_mm: opt.Spacing = None,
     subject_pattern: opt.SubjectPattern = None,
+    contrast: opt.Contrast = None,
     volume: opt.Volume = None,
     strict: opt.Strict = None,
     pseudonym_key: opt.PseudonymKey = None,
@@ -75,7 +76,9 @@ def run(
     ] = None,
     splits: Annotated[
         str | None,
-        typer.Option(help="subject (default) and, as in the paper, slice; by comma."),
+        typer.Option(
+            help="subject (default); slice, as in the paper; given, by folders train, val, test."
+        ),
     ] = None,
     split_file: Annotated[
         Path | None, typer.Option(help="A split made elsewhere: subject_id and subset.")
