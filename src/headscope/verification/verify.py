@@ -182,7 +182,7 @@ def _check_runs(
 
 def _split_hashes(folder: Path, slices: SliceSet | None) -> set[str]:
     """Return `split_sha256` of every split file, as runs know it."""
-    hashes = set()
+    hashes: set[str] = set()
     if slices is None:
         return hashes
     for path in split_files(folder):
