@@ -299,3 +299,15 @@ def test_a_network_with_another_classifier_than_its_head_is_refused(data, record
     forget(run)
     with pytest.raises(InputError, match=r"another classifier than head\.npz"):
         predict(run, data / "AD")
+
+
+def test_a_prediction_made_of_black_slices_says_so(record, tmp_path):
+    """The run slices about the middle of the grid, where this volume holds nothing."""
+    volume = np.zeros((24, 24, 24), np.int16)
+    volume[4:9, 20:24, 4:9] = np.random.default_rng(0).integers(100, 200, (5, 4, 5))
+    volume[10, 10, 10] = 150
+    nib.save(nib.Nifti1Image(volume, np.diag([8, 8, 8, 1])), tmp_path / "a.nii.gz")
+    said = hs.predict(record.path, tmp_path / "a.nii.gz")
+    (note,) = said.notes
+    assert "slices show nothing but one grey, in 1 of 1 scans" in note
+    assert note in said.tables()[1].notes and said.as_dict()["notes"] == [note]

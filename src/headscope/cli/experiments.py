@@ -62,6 +62,7 @@ def run(
     subject_pattern: opt.SubjectPattern = None,
     contrast: opt.Contrast = None,
     volume: opt.Volume = None,
+    window: opt.Window = None,
     strict: opt.Strict = None,
     pseudonym_key: opt.PseudonymKey = None,
     architectures: Annotated[

@@ -91,6 +91,7 @@ class Config(BaseModel):
     spacing_mm: Annotated[Number, Field(gt=0, le=100)] | None = None
     volume: Annotated[Whole, Field(ge=0)] | None = None
     analyze_orientation: str = "LAS"
+    window: tuple[Number, Number] | None = None
     strict: bool = False
     # splits
     splits: tuple[SplitKind, ...] = ("subject",)

@@ -26,9 +26,12 @@ from headscope.models.state import load_state
 from headscope.record import Run, run_problem
 from headscope.scans.discovery import ScanFile, find_scans
 from headscope.scans.volume import ScanError, with_plane
+from headscope.slicing.extract import count_empty
+from headscope.slicing.notes import Remarks, summarise_remarks
 from headscope.slicing.parallel import take_file
 from headscope.slicing.spec import GEOMETRY, SliceSpec
 from headscope.tables import Column, Shown, Table
+from headscope.text import printable_name
 from headscope.training.device import find_device, fixed_batch
 from headscope.training.features import EXTRACT_BATCH
 from headscope.training.loader import SliceInputs, batches
@@ -48,6 +51,8 @@ class Prediction(Shown):
     scans
         One row per scan: scan, slices, predicted, probability_<class>. The probabilities of its
         slices are joined as `aggregate` says and as the run joined those of a subject.
+    notes
+        What was assumed of scans or repaired, and which gave slices that show nothing.
     failures
         Why each other scan has no prediction, by scan.
     """
@@ -57,6 +62,7 @@ class Prediction(Shown):
     aggregate: str
     slices: pd.DataFrame
     scans: pd.DataFrame
+    notes: Sequence[str] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -65,6 +71,7 @@ class Prediction(Shown):
             "run": self.run,
             "class_names": self.class_names,
             "aggregate": self.aggregate,
+            "notes": list(self.notes),
             "scans": [
                 _nested(row, self.class_names)
                 | {"slices": [_nested(part, self.class_names) for part in self._of(row["scan"])]}
@@ -76,7 +83,8 @@ class Prediction(Shown):
     def tables(self) -> list[Table]:
         """Return the slices, then the scans."""
         note = f"Run {self.run}; a scan's probability is {JOINED[self.aggregate]} of its slices."
-        return [self._table("Slices", self.slices), self._table("Scans", self.scans, [note])]
+        notes = [note, *self.notes]
+        return [self._table("Slices", self.slices), self._table("Scans", self.scans, notes)]
 
     def _table(self, title: str, frame: pd.DataFrame, notes: Sequence[str] = ()) -> Table:
         columns = [
@@ -142,15 +150,17 @@ def predict(
     hidden = bool(record.settings.get("pseudonymised"))
     # 3. the slices of each, and the logits of the network
     names = record.class_names
-    parts, logits, silent = [], [], []
+    parts, logits, silent, remarks = [], [], [], []
     for number, (scan, files) in enumerate(track(groups, "Predicting", len(groups)), start=1):
-        name = f"scan {number}" if hidden else scan
+        name = f"scan {number}" if hidden else printable_name(scan)
+        notes: list[str] = []
         try:
-            table, pixels, plane_known = _take(files, spec, planes, hidden, failures)
+            table, pixels, plane_known = _take(files, spec, planes, hidden, notes, failures)
         except (InputError, OSError) as error:
             failures[name] = _failure(error, hidden)
             continue
         table.insert(0, "scan", name)
+        remarks.append(Remarks(name, dict.fromkeys(notes), count_empty(pixels), len(pixels)))
         logits.append(_logits(network, pixels, record))
         parts.append(_with_probabilities(table, softmax(logits[-1]), names))
         if not plane_known:
@@ -161,7 +171,8 @@ def predict(
     slices = pd.concat(parts, ignore_index=True)
     aggregate = str(record.settings["aggregate"])
     scans_table = _joined(slices, np.concatenate(logits), names, aggregate)
-    return Prediction(record.name, names, aggregate, slices, scans_table, failures)
+    said = summarise_remarks(remarks)
+    return Prediction(record.name, names, aggregate, slices, scans_table, said, failures)
 
 
 def _find_groups(path: Path, of: str, failures: dict[str, str]) -> list[tuple[str, list[ScanFile]]]:
@@ -270,17 +281,19 @@ def _take(
     spec: SliceSpec,
     planes: list[str],
     hidden: bool,
+    notes: list[str],
     failures: dict[str, str],
 ) -> tuple[pd.DataFrame, NDArray[np.uint8], bool]:
     """Return the table (file, plane, slice_index) and the pixels (n, H, W) of one scan's slices.
 
     The third value tells whether the planes of all of them are known. Where names are `hidden`,
-    files bear numbers. Of several pictures those that fail are put among the failures.
+    files bear numbers. Of several pictures those that fail are put among the failures; `notes` gets
+    what was assumed of the files.
     """
     parts, rows, names, planes_known = [], [], [], True
     for number, file in enumerate(files, start=1):
         try:
-            pixels, indices, plane_known = _take_file(file, spec, planes)
+            pixels, indices, plane_known = _take_file(file, spec, planes, notes)
         except (InputError, OSError) as error:
             if len(files) == 1:
                 raise
@@ -301,7 +314,7 @@ def _take(
 
 
 def _take_file(
-    file: ScanFile, spec: SliceSpec, planes: list[str]
+    file: ScanFile, spec: SliceSpec, planes: list[str], notes: list[str]
 ) -> tuple[NDArray[np.uint8], list[tuple[str, int]], bool]:
     """Return a file's slices in the planes of the run: pixels, and (plane, index) of each.
 
@@ -313,7 +326,8 @@ def _take_file(
     named = None if picture and file.plane not in planes else file.plane
     silent = named is None and file.kind in ("slice", "picture")
     plane = named or (planes[0] if silent and len(planes) == 1 else spec.plane)
-    pixels, taken = take_file(replace(file, plane=named), plane, spec)
+    pixels, taken, remarks = take_file(replace(file, plane=named), plane, spec)
+    notes += remarks
     rows = [(plane, int(index)) for plane, indices in taken.items() for index in indices]
     chosen = [n for n, (plane, _) in enumerate(rows) if silent or plane in planes]
     if not chosen:

@@ -4,6 +4,7 @@ nibabel parses NIfTI-1 and -2, Analyze and MGH headers. Extensions, descriptions
 are not looked at.
 """
 
+import math
 import os
 import re
 import zlib
@@ -27,6 +28,8 @@ MGH_OFFSET: Final = 284  # bytes before the voxels of an MGH file
 DEFLATE_RATIO: Final = 1032  # deflate packs at most so many bytes into one
 SPACING_RANGE_MM: Final = (1e-3, 1e2)
 LARGEST_VOLUME: Final = 2**30  # bytes of one stored volume; 512³ voxels of 8 bytes
+LARGEST_SIDE: Final = 2**15  # voxels along an axis, as many as NIfTI-1 can claim
+LARGEST_SLICE: Final = 2**25  # voxels in a plane
 LARGEST_OFFSET: Final = 2**26  # bytes before the voxels: a header and its extensions
 NIFTI: Final = {
     b"n+1\0": nib.Nifti1Header,
@@ -168,6 +171,10 @@ def check_header(header: Header) -> None:
     """Refuse what no scan can be, before anything of that size is allocated."""
     if not header.shape or min(header.shape) < 1 or len(squeeze_shape(header.shape)) < 2:
         raise Refused(f"is no volume: its shape is {shape_text(header.shape)}")
+    sides = header.shape[:3]
+    if max(header.shape) > LARGEST_SIDE or math.prod(sorted(sides)[-2:]) > LARGEST_SLICE:
+        size = f"{math.prod(sides) * header.dtype.itemsize / 2**30:.3g} GiB"
+        raise Refused(f"is too large: its header claims {shape_text(sides)} voxels, {size}")
     if header.dtype.kind not in "iuf":
         raise Refused(f"holds no intensities: its voxels are of type {header.dtype}")
     linear = header.affine[:3, :3]

@@ -40,6 +40,12 @@ from headscope.scans.header import (
 
 PLANES: Final = {"sagittal": 0, "coronal": 1, "axial": 2}
 AXES: Final = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
+FAR: Final = 1e3  # ranges of all other intensities by which a broken one is away from them
+BEYOND: Final = 0.15  # ranges; a background of -inf is dark enough for the head to stand out
+SAMPLED: Final = 32  # voxels an axis, enough to see that range
+NOT_A_NUMBER: Final = "Voxels that are no number (NaN) count as 0"
+INFINITE: Final = "Infinite voxels count as a little darker or brighter than all others"
+OUTLIERS: Final = "Voxels a thousand times brighter or darker than all others were brought near"
 TRANSIENT: Final = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT)
 
 
@@ -74,6 +80,7 @@ class Scan:
     slope: float = 1.0
     intercept: float = 0.0
     path: Path = Path("scan")
+    notes: tuple[str, ...] = ()  # sentences without a dot or a name: what was assumed or repaired
 
 
 def read_scan(
@@ -99,7 +106,7 @@ def read_scan(
     Returns
     -------
     Scan
-        Its NaN, which SPM writes outside the brain, are 0.
+        Its NaN, which SPM writes outside the brain, are 0. `notes` say what was repaired.
 
     Raises
     ------
@@ -212,17 +219,48 @@ def _canonical(header: Header, voxels: NDArray[Any], plane: str, assumed: str) -
     return _with_contrast(scan)
 
 
+def with_finite(values: NDArray[Any]) -> tuple[NDArray[Any], list[str]]:
+    """Return intensities of which a few broken ones do not decide, and notes on what was repaired.
+
+    NaN become 0, infinite ones a seventh of the range darker or brighter than the others; what is
+    a thousand times that range away from the others is drawn nearer.
+
+    Raises
+    ------
+    Refused
+        None is finite.
+    """
+    if values.dtype.kind != "f":
+        return values, []
+    notes: list[str] = []
+    low, high = float(values.min()), float(values.max())
+    sample = values[tuple(slice(None, None, max(1, n // SAMPLED)) for n in values.shape)]
+    if not math.isfinite(low + high):
+        finite = np.isfinite(values)
+        if not finite.any():
+            raise Refused("holds infinite intensities, or none: every voxel is NaN or infinite")
+        notes += [NOT_A_NUMBER] if np.isnan(values).any() else []
+        notes += [INFINITE] if np.isinf(values).any() else []
+        low = float(values.min(where=finite, initial=np.inf))
+        high = float(values.max(where=finite, initial=-np.inf))
+        sample = sample[np.isfinite(sample)]
+    least, most = np.percentile(sample, (0.1, 99.9)).tolist() if sample.size else (low, high)
+    far = FAR * (most - least) or math.inf
+    if high > most + far or low < least - far:
+        notes.append(OUTLIERS)
+        low, high = max(low, least - far), min(high, most + far)
+    if notes:
+        largest = float(np.finfo(values.dtype).max)
+        beyond = BEYOND * (high - low)  # what was infinite stays apart from the others
+        ends = max(low - beyond, -largest), min(high + beyond, largest)
+        values = np.nan_to_num(values, nan=0.0, neginf=ends[0], posinf=ends[1]).clip(*ends)
+    return values, notes
+
+
 def _with_contrast(scan: Scan) -> Scan:
     """Refuse a volume that shows nothing; keep the slope positive and every voxel finite."""
-    volume = scan.volume
-    if volume.dtype.kind == "f":
-        finite = np.isfinite(volume)
-        if np.isinf(volume).any():
-            raise Refused("holds infinite intensities")
-        if not finite.any():
-            raise Refused("holds no intensities: every voxel is NaN")
-        if not finite.all():
-            volume = np.where(finite, volume, volume.dtype.type(0))
+    volume, notes = with_finite(scan.volume)
+    scan = replace(scan, notes=(*scan.notes, *notes))
     few = volume[::5, ::5, ::5]  # enough to see a contrast in most scans
     if few.min() == few.max() and volume.min() == volume.max():
         raise Refused(f"shows nothing: every voxel is {volume.min()}")
