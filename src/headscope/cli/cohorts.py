@@ -61,7 +61,7 @@ def slice_(
     volume: opt.Volume = None,
     window: opt.Window = None,
     analyze_orientation: Annotated[
-        str | None, typer.Option(help="Orientation of files that store none (LAS).")
+        str | None, typer.Option(help="Orientation of files that store none (auto).")
     ] = None,
     subject_pattern: opt.SubjectPattern = None,
     contrast: opt.Contrast = None,

@@ -28,6 +28,7 @@ from headscope.cohort.selection import (
     note_contrasts,
     note_given,
     note_others,
+    note_series,
     scans_of_subjects,
     select_scans,
     take_contrast,
@@ -201,6 +202,7 @@ def _recognise(
     below = survey(data)
     kinds = {file.path.relative_to(data).as_posix(): file.kind for file in below.scans}
     others = note_others(below.others - Counter(path.suffix.lower() for path in tables))
+    others += note_series(data, below.left_out)
     if not kinds:
         there = " ".join(["", *map(str, others)])
         raise InputError(

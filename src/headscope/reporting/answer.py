@@ -99,6 +99,7 @@ def answer(
     gaps: Sequence[Gap],
     audit: Audit | None,
     failures: Mapping[str, str],
+    left_out: Sequence[Sentence] = (),
 ) -> Answer:
     """Return the first screen of a report: about all settings, naming the one that it chooses.
 
@@ -112,6 +113,8 @@ def answer(
         Of the slices; None where there is none.
     failures
         Reasons of the runs that failed, by name.
+    left_out
+        Sentences on what has changed since it was written and is no part of the page.
     """
     apart = [result for result in results if result.apart]
     runs = [run for result in results for run in result.runs]
@@ -119,6 +122,7 @@ def answer(
     headline, below = _headline(results, apart, crossed)
     simulated = any(run.settings.get("simulated") for run in runs)
     flags = [
+        *left_out,
         SIMULATED if simulated else "",
         _failed(failures, len(runs)),
         _nameless(results),

@@ -32,7 +32,8 @@ class SliceSpec:
     volume
         Which volume of a 4-D file, from 0; None where files hold one.
     orientation
-        The orientation of files that store none (Analyze 7.5), such as LAS.
+        The orientation of files that store none (Analyze 7.5), such as LAS; auto is that of the
+        layout (OASIS-1), of the header's orient field, or LAS.
     window
         The intensities that become black and white, as those in Hounsfield units of a CT; None for
         percentiles of the foreground. Pictures of 8 bits stay as they are.
@@ -49,7 +50,7 @@ class SliceSpec:
     centre: str = "auto"
     spacing_mm: float | None = None
     volume: int | None = None
-    orientation: str = "LAS"
+    orientation: str = "auto"
     window: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
