@@ -130,8 +130,9 @@ def read_table(path: Path) -> "pd.DataFrame":
     text = {name: str for name in TEXT_COLUMNS if name in columns}
     missing = {name: ["n/a"] for name in columns}
     options: dict[str, Any] = {"na_values": missing, "keep_default_na": False}
-    # pandas 2 would lose the last digit of a float otherwise
-    return pd.read_csv(path, sep="\t", dtype=text, float_precision="round_trip", **options)
+    if int(pd.__version__.partition(".")[0]) < 3:  # which loses the last digit of a float
+        options["float_precision"] = "round_trip"
+    return pd.read_csv(path, sep="\t", dtype=text, **options)
 
 
 def sha256(path: Path) -> str:
