@@ -108,7 +108,7 @@ def _panel(run: Run, test: NDArray[np.intp], place: NDArray[np.intp], head: Head
         "probability": _reals(probability),
         "weights": _reals(np.stack([pair.x, pair.y], axis=1)[some]),
         "initial": None if start is None else _reals(start.T[some]),
-        "feature": _integers(some),
+        "feature": None if len(some) == pair.feature_count else _integers(some),
         "pair": list(pair.class_names),
         "null": [_plain(pair.null_slope), _plain(pair.r), _plain(pair.r_null)],
         "maps": _maps(run, test),
@@ -183,7 +183,7 @@ def _sprite(
         left, top = (k % across) * SIDE, (k // across) * SIDE
         sprite.paste(small, (left + (SIDE - small.width) // 2, top + (SIDE - small.height) // 2))
     stream = BytesIO()
-    sprite.save(stream, "WEBP", quality=55, method=4)
+    sprite.save(stream, "WEBP", quality=45, method=4)
     return {
         "side": SIDE,
         "across": across,

@@ -197,7 +197,7 @@
     probability: reals(run.probability),
     weights: reals(run.weights),
     initial: run.initial && reals(run.initial),
-    feature: integers(run.feature),
+    feature: run.feature && integers(run.feature),
     maps: run.maps && {
       ...run.maps, row: integers(run.maps.row), values: new Int8Array(bytes(run.maps.values).buffer),
     },
@@ -437,7 +437,7 @@
         const [u, v] = this.point(k);
         if (changed) redraw(this.kind);
         showTip(x, y, make("div", {
-          textContent: `feature ${this.run.feature[k]}: weight to ${a} ${u.toPrecision(4)}, to ${b} ${v.toPrecision(4)}`,
+          textContent: `feature ${this.run.feature ? this.run.feature[k] : k}: weight to ${a} ${u.toPrecision(4)}, to ${b} ${v.toPrecision(4)}`,
         }));
         return;
       }

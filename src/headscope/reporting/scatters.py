@@ -19,7 +19,7 @@ from headscope.reporting.blocks import Multiples, Panel
 from headscope.reporting.data import place_slices
 from headscope.reporting.numbers import number, say
 
-STILL: Final = 260  # pixels of a still picture
+STILL: Final = 170  # pixels of a still picture
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#9a7d00", "#56b4e9", "#7a3db8")
 INK: Final = "#333a44"
 GREY: Final = "#c4c9d0"
@@ -123,9 +123,9 @@ def _still(
     pen.rectangle((0, 0, STILL - 1, STILL - 1), outline=GREY)
     for k in np.random.default_rng(0).permutation(len(places)):  # so that no class covers another
         x, y = places[k, 0], STILL - places[k, 1]
-        pen.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=colours[k])
+        pen.ellipse((x - 1, y - 1, x + 1, y + 1), fill=colours[k])
     if np.isfinite(slope):
         pen.line([place(low, slope * low), place(high, slope * high)], fill=INK)
     stream = BytesIO()
-    image.quantize(16).save(stream, "PNG", optimize=True)
+    image.quantize(8).save(stream, "PNG", optimize=True)
     return "data:image/png;base64," + b64encode(stream.getvalue()).decode()

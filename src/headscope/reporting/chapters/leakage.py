@@ -158,7 +158,7 @@ def _dose(dose: DoseResponse) -> FigureBlock:
 
 
 CHECKED: Final = (
-    *("Network and regime", "Split"),
+    *("Regime", "Split"),
     Column("Test subjects also in training", "", "count"),
     Column("Test units with a duplicate in training", "", "count"),
     Column("Nearest training slice is of the same subject", "%", "percent"),
@@ -174,26 +174,27 @@ def checks_chapter(
     """Set every setting beside every check that was made of it."""
     measured = _measured(leakage)
     rows: list[list[object]] = []
-    tinted = []
-    for result in results:
-        place = result.architecture, result.name, result.split
-        if result.shared_subjects:
-            tinted.append(len(rows))
-        values = [measured[check].get(place, nan) for check in measured]
-        shared = MISSING if result.nameless else _cell(result, "shared", result.shared_subjects)
-        rows.append(
-            [
-                Cell(result.name, detail=result.architecture),
-                result.split,
-                shared,
-                _duplicates(result, audit),
-                *(
-                    _cell(result, f"checks.{name}", value)
-                    for name, value in zip(measured, values, strict=True)
-                ),
-                _gap_cell(result, leakage),
-            ]
-        )
+    tinted: list[int] = []
+    headings: dict[int, str] = {}
+    for network, group in group_by(results, lambda result: result.architecture):
+        headings[len(rows)] = network
+        for result in group:
+            if result.shared_subjects:
+                tinted.append(len(rows))
+            place = result.architecture, result.name, result.split
+            values = {name: shares.get(place, nan) for name, shares in measured.items()}
+            rows.append(
+                [
+                    result.name,
+                    result.split,
+                    MISSING
+                    if result.nameless
+                    else _cell(result, "checks.shared", result.shared_subjects),
+                    _duplicates(result, audit),
+                    *(_cell(result, f"checks.{name}", value) for name, value in values.items()),
+                    _gap_cell(result, leakage),
+                ]
+            )
     caption = (
         "What the split is worth: one row per setting, means over its runs. With subjects apart "
         "no nearest slice is of the same subject, and labels permuted by subject lead to chance; "
@@ -201,7 +202,7 @@ def checks_chapter(
         "accuracy by slice less by subject."
     )
     blocks: list[Block] = [
-        TableBlock("checks", Table(caption, CHECKED, rows), tinted=tinted),
+        TableBlock("checks", Table(caption, CHECKED, rows), (), tinted, headings),
         Text("Details and intervals are in the evidence below.", style="notes"),
     ]
     return Chapter("checks", "What the split is worth", blocks, short="Leakage")

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from headscope.analysis.results.comparisons import Comparison, Comparisons
 from headscope.analysis.results.settings import SettingResult
+from headscope.analysis.results.table import SHARED
 from headscope.record import Run
 from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text
 from headscope.reporting.chapters.classes import class_blocks
@@ -152,7 +153,7 @@ def _setting(row: Mapping[Any, Any]) -> list[object]:
     folds = f"{row['folds']} folds, " if row["folds"] else ""
     return [
         Cell(row["name"], detail=row["regime"] if row["name"] != row["regime"] else ""),
-        _marked(row["split"], row["marker"]),
+        _marked(row["split"], row["marker"].replace(SHARED, "subjects shared")),
         Cell(score("runs", "count"), detail=folds + seeds if runs > 1 else ""),
         row["epochs"],
         score("train_slice_accuracy"),
