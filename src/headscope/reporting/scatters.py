@@ -36,7 +36,7 @@ def logit_panels(runs: Sequence[Run]) -> Multiples:
             run.score("test", "slice_accuracy"), run.name, "test_slice_accuracy", "percent"
         )
         count = number(len(points), run.name, "test_slices", "count")
-        below = say("{}% of {} test slices correct", accuracy, count)
+        below = say("{}% of {} correct", accuracy, count)
         still = _still(points, [COLOURS[k % len(COLOURS)] for k in labels], low, high)
         alt = f"Logits of {len(points)} test slices, {run.setting.title}, {run.setting.network}."
         panel = Panel(run.name, run.setting.title, below, still, alt)
@@ -82,7 +82,7 @@ def _beside_null(pair: PairAnalysis, run: Run) -> Markup:
         return number(getattr(pair, name), run.name, f"fig3.{name}", form, pair.pair)
 
     return say(
-        "r {} (null {}); moved {} × its start{}",
+        "r {}, null {}; moved {}×{}",
         value("r", "correlation"),
         value("r_null", "correlation"),
         value("displacement_ratio", "significant"),

@@ -203,7 +203,6 @@ def checks_chapter(
     )
     blocks: list[Block] = [
         TableBlock("checks", Table(caption, CHECKED, rows), (), tinted, headings),
-        Text("Details and intervals are in the evidence below.", style="notes"),
     ]
     return Chapter("checks", "What the split is worth", blocks, short="Leakage")
 

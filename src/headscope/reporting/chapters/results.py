@@ -62,10 +62,6 @@ COMPARED: Final = (
     Column("AUC over subjects", "", "fraction"),
     Column("p", "", "probability"),
 )
-INTRODUCTION: Final = (
-    "The columns follow Table 2 of the paper, with what it leaves out: scores over subjects, and "
-    "intervals that resample subjects and not slices."
-)
 MEANING: Final = (
     "Slice accuracy counts slices, subject accuracy counts subjects: a subject's probability is "
     "{}. With more than two classes an area under the ROC curve is the mean of each class against "
@@ -94,7 +90,6 @@ def results_chapter(
     names = dict.fromkeys(str(run.settings.get("aggregate", "mean")) for run in runs)
     aggregate = " or ".join(AGGREGATES[name] for name in names)
     blocks = [
-        Text(INTRODUCTION),
         _settings_table(table),
         Text(say(MEANING, aggregate), style="notes"),
         *_failures(failures),
@@ -130,11 +125,10 @@ def _settings_table(table: pd.DataFrame) -> TableBlock:
                 tinted.append(len(rows))
             rows.append(_setting(row))
     caption = (
-        f"One row per setting: folds are pooled, seeds averaged. Accuracies in per cent, "
-        f"{CONFIDENCE} intervals below them (bootstrap over test subjects, and over seeds where "
-        "there are several; Wilson's where the bootstrap cannot tell). The larger class is what "
-        "predicting the commonest class of the test for all gives. Rows on a tinted ground have "
-        "slices of one subject, or duplicates, in training and in test."
+        f"One row per setting, as Table 2 of the paper: folds pooled, seeds averaged, {CONFIDENCE} "
+        "intervals over test subjects (and seeds). The larger class: what predicting the "
+        "commonest class for all gives. Tinted rows have slices of one subject, or duplicates, in "
+        "training and in test."
     )
     columns, over = zip(*SETTINGS, strict=True)
     return TableBlock("results", Table(caption, columns, rows), over, tinted, headings)
