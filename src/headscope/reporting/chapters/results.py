@@ -95,7 +95,7 @@ def results_chapter(
         *_failures(failures),
         *([Text(*left_out, style="list")] if left_out else []),
     ]
-    return Chapter("results", "Table 2. Accuracies", blocks, short="Table 2")
+    return Chapter("results", "Accuracies, as in Table 2 of the paper", blocks, short="Table 2")
 
 
 def scores_chapter(results: Sequence[SettingResult], compared: Comparisons) -> Chapter:
