@@ -8,7 +8,7 @@ import pytest
 import headscope
 
 ROOT = Path(headscope.__file__).parent
-GROUND = {"errors", "console", "files", "folds", "readout", "text", "tables", "threads"}
+GROUND = {"errors", "console", "files", "folds", "readout", "signals", "text", "tables", "threads"}
 WINGS = {"final_layer", "representation", "results", "leakage"}
 RECORD = {"metrics", "record", "audit_record"}
 MAKES_RECORDS = {
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "errors": set(),
     "console": set(),
     "files": {"errors"},
+    "signals": set(),
     "threads": set(),
     "readout": {"errors"},
     "folds": set(),

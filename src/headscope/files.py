@@ -1,12 +1,13 @@
 """Artefacts reach their final name whole or not at all."""
 
+import errno
 import hashlib
 import json
 import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import isfinite, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,25 +26,77 @@ TEXT_COLUMNS = ("subject_id", "session_id", "label", "predicted", "scan", "plane
 
 NO_ID = "unknown"  # the subject_id of slices whose subject is unknown
 
+TEMPORARY_NAME = ".tmp-*"
+TEMPORARY: set[Path] = set()  # the temporary files that this process is writing
+_CLEARED: set[Path] = set()  # folders in which it has removed those of others
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; flush and rename it once the block has ended well.
 
-    The temporary name keeps the suffixes, since many writers choose a format by them.
+    The temporary name keeps the suffixes, since many writers choose a format by them. What a killed
+    process left in the folder is removed when this one first writes there.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written, for lack of room above all; the error names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.name, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    if path.parent not in _CLEARED:
+        clear_leftovers(path.parent, TEMPORARY_NAME)
+        _CLEARED.add(path.parent)
+    handle, temporary = _make_temporary(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except Exception as error:
+        _name_file(error, temporary, path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+        TEMPORARY.discard(temporary)
+        os.close(handle)
+
+
+def clear_leftovers(folder: Path, pattern: str = f"**/{TEMPORARY_NAME}") -> None:
+    """Remove the temporary files that killed processes left below `folder`; others keep theirs."""
+    for path in folder.glob(pattern):
+        with suppress(OSError), path.open("rb+") as file:  # gone, being written, or no locks here
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+
+def _make_temporary(path: Path) -> tuple[int, Path]:
+    """Make the temporary file of `path`; a lock on its handle shows that a process writes it."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.name[-24:], dir=path.parent)
+        TEMPORARY.add(temporary := Path(name))
+        with suppress(OSError):  # a network drive without locks
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        if temporary.exists():  # else another process took it for a leftover before it was locked
+            return handle, temporary
+        TEMPORARY.discard(temporary)
+        os.close(handle)
+
+
+def _name_file(error: BaseException, temporary: Path, path: Path) -> None:
+    """Raise what went wrong with a temporary file as an error of the file that it was to be."""
+    code = re.search(r"\(os error (\d+)\)", str(error))  # as libraries in Rust report it
+    if isinstance(error, OSError):
+        if error.filename in (None, str(temporary)):
+            reason = error.strerror or str(error)
+            raise OSError(error.errno or errno.EIO, reason, str(path)) from None
+    elif code is not None:
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
+    elif isinstance(error.__context__, OSError):  # torch reports that its archive has no end
+        _name_file(error.__context__, temporary, path)
 
 
 @contextmanager

@@ -47,6 +47,11 @@ def printable_name(path: str | os.PathLike[str]) -> str:
     return _UNPRINTABLE.sub(_escape, os.fspath(path))
 
 
+def printable(text: str) -> str:
+    """Return text for a terminal or a file as `printable_name` writes it, lines and tabs kept."""
+    return _UNPRINTABLE.sub(lambda sign: sign[0] if sign[0] in "\n\t" else _escape(sign), text)
+
+
 def significant(value: float, digits: int = 3) -> str:
     """Return a number to some significant digits; very small and large ones as 1.46 × 10⁻⁷."""
     if not isfinite(value):
