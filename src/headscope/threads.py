@@ -12,6 +12,7 @@ from typing import Final, ParamSpec, TypeVar
 from threadpoolctl import threadpool_limits
 
 LOOK_EVERY_S: Final = 0.5
+QUIET: Final = "ignore:resource_tracker:UserWarning"
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -45,13 +46,19 @@ def end_with(parent: int) -> None:
 
 
 @contextmanager
-def ctrl_c_withheld() -> Iterator[None]:
-    """Start helper processes that Ctrl-C leaves alone; here it is answered after the block."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def starting_helpers() -> Iterator[None]:
+    """Start helper processes that Ctrl-C leaves alone; here it is answered after the block.
+
+    The process that looks after their semaphores does not report those that a kill left to it.
+    """
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = f"{before},{QUIET}" if before else QUIET
+    block = getattr(signal, "pthread_sigmask", None)  # Windows has none
+    signals = block(signal.SIG_BLOCK, {signal.SIGINT}) if block else None
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if block:
+            block(signal.SIG_SETMASK, signals)
+        del os.environ["PYTHONWARNINGS"]
+        os.environ |= {} if before is None else {"PYTHONWARNINGS": before}

@@ -31,7 +31,7 @@ from headscope.simulation.head import (
     load_template,
     scan_head,
 )
-from headscope.threads import ctrl_c_withheld, end_with
+from headscope.threads import end_with, starting_helpers
 
 RECIPE: Final = 1  # to be raised whenever the same settings come to give other scans
 NC_SEVERITY: Final = 2.0  # mean of normal ageing in units of its spread: one in forty has none
@@ -147,7 +147,7 @@ def simulate_cohort(
     if missing:
         template = load_template()
         processes = min(workers or min(joblib.cpu_count(), 8), len(missing))
-        with ctrl_c_withheld():
+        with starting_helpers():
             written = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")(
                 joblib.delayed(_write_scan)(out, row, settings, template, os.getpid())
                 for row in missing

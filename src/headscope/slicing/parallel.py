@@ -24,7 +24,7 @@ from headscope.scans.volume import ScanError, read_scan
 from headscope.slicing.extract import take_slices
 from headscope.slicing.picture import take_picture
 from headscope.slicing.spec import SliceSpec
-from headscope.threads import ctrl_c_withheld, end_with
+from headscope.threads import end_with, starting_helpers
 
 SCANS_PER_WORKER: Final = 32  # starting a process costs about as much as so many scans
 QUEUED: Final = 2048  # scans handed to the helpers at once: what waits takes memory
@@ -73,9 +73,9 @@ def take_parts(
         if helpers < 1:
             yield from (_take_part(*task, spec) for task in tasks)
             return
-        executor = ProcessPoolExecutor(
-            helpers, env=ONE_THREAD, timeout=IDLE_S, initializer=end_with, initargs=(os.getpid(),)
-        )
+        with starting_helpers():
+            end = {"initializer": end_with, "initargs": (os.getpid(),)}
+            executor = ProcessPoolExecutor(helpers, env=ONE_THREAD, timeout=IDLE_S, **end)
         try:
             for start in range(0, len(tasks), QUEUED):
                 yield from _take_together(executor, tasks[start : start + QUEUED], spec)
@@ -96,7 +96,7 @@ def _take_together(
     It takes back the first task that no helper has begun. Parts are files, so that it may run
     ahead of a slow helper as far as it likes.
     """
-    with ctrl_c_withheld():
+    with starting_helpers():
         futures: list[Future[Part]] = [executor.submit(_take_part, *task, spec) for task in tasks]
     mine: dict[int, Part] = {}
     waiting = iter(range(len(tasks)))
