@@ -1,18 +1,20 @@
 """Artefacts reach their final name whole or not at all."""
 
+import csv
 import errno
 import hashlib
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from math import isfinite, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headscope.errors import InputError
+from headscope.text import escape_formula, unescape_formula
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,9 +125,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8."""
+    """Write `text` as UTF-8; bytes of a name that are none read as Python writes them."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -161,8 +163,16 @@ def decode_nan(value: Any) -> Any:
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:
-    """Write a TSV; missing values read n/a, as in BIDS, and floats keep all their digits."""
-    write_text(path, table.to_csv(sep="\t", index=False, na_rep="n/a", lineterminator="\n"))
+    """Write a TSV; missing values read n/a, as in BIDS, and floats keep all their digits.
+
+    No spreadsheet takes a cell for a formula: see `escape_formula`.
+    """
+    table = _map_text(table, escape_formula)
+    form: dict[str, Any] = {"sep": "\t", "index": False, "na_rep": "n/a", "lineterminator": "\n"}
+    text = table.to_csv(**form)
+    if "\r" in text:  # a reader would take one for the end of a line, unless it stands in quotes
+        text = table.to_csv(**form, quoting=csv.QUOTE_ALL)
+    write_text(path, text)
 
 
 def read_table(path: Path) -> "pd.DataFrame":
@@ -172,7 +182,23 @@ def read_table(path: Path) -> "pd.DataFrame":
     columns = pd.read_csv(path, sep="\t", nrows=0).columns
     text = {name: str for name in TEXT_COLUMNS if name in columns}
     missing = {name: ["n/a"] for name in columns}
-    return pd.read_csv(path, sep="\t", dtype=text, na_values=missing, keep_default_na=False)
+    table = pd.read_csv(path, sep="\t", dtype=text, na_values=missing, keep_default_na=False)
+    return _map_text(table, unescape_formula)
+
+
+def _map_text(table: "pd.DataFrame", change: Callable[[Any], Any]) -> "pd.DataFrame":
+    """Return a table with its headings and cells of text changed; each distinct value once."""
+    import pandas as pd
+
+    table = table.rename(columns=change)
+    for place, name in enumerate(table.columns):
+        column = table.iloc[:, place]
+        if pd.api.types.is_numeric_dtype(column):
+            continue
+        changed = {value: change(value) for value in column.dropna().unique()}
+        if any(value != new for value, new in changed.items()):
+            table[name] = column.map(lambda value, new=changed: new.get(value, value))
+    return table
 
 
 def sha256(path: Path) -> str:
