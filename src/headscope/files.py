@@ -28,7 +28,7 @@ TEXT_COLUMNS = ("subject_id", "session_id", "label", "predicted", "scan", "plane
 
 NO_ID = "unknown"  # the subject_id of slices whose subject is unknown
 
-TEMPORARY_NAME = ".tmp-*"
+TEMPORARY_NAME = ".tmp-headscope-"
 TEMPORARY: set[Path] = set()  # the temporary files that this process is writing
 _CLEARED: set[Path] = set()  # folders in which it has removed those of others
 
@@ -47,7 +47,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.parent not in _CLEARED:
-        clear_leftovers(path.parent, TEMPORARY_NAME)
+        clear_leftovers(path.parent, f"{TEMPORARY_NAME}*")
         _CLEARED.add(path.parent)
     handle, temporary = _make_temporary(path)
     try:
@@ -65,7 +65,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.close(handle)
 
 
-def clear_leftovers(folder: Path, pattern: str = f"**/{TEMPORARY_NAME}") -> None:
+def clear_leftovers(folder: Path, pattern: str = f"**/{TEMPORARY_NAME}*") -> None:
     """Remove the temporary files that killed processes left below `folder`; others keep theirs."""
     for path in folder.glob(pattern):
         with suppress(OSError), path.open("rb+") as file:  # gone, being written, or no locks here
@@ -77,7 +77,8 @@ def clear_leftovers(folder: Path, pattern: str = f"**/{TEMPORARY_NAME}") -> None
 def _make_temporary(path: Path) -> tuple[int, Path]:
     """Make the temporary file of `path`; a lock on its handle shows that a process writes it."""
     while True:
-        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.name[-24:], dir=path.parent)
+        # of a long name the end: with what comes before it, a name has room for 255 bytes
+        handle, name = tempfile.mkstemp(path.name[-24:], TEMPORARY_NAME, path.parent)
         TEMPORARY.add(temporary := Path(name))
         with suppress(OSError):  # a network drive without locks
             if fcntl is not None:
