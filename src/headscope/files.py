@@ -125,6 +125,16 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def utf8_path(path: Path) -> Iterator[str]:
+    """Yield a name under which a library that takes UTF-8 alone can read a file of any name."""
+    if os.fsencode(path).decode(errors="replace") == str(path):
+        yield str(path)
+        return
+    with path.open("rb") as file:
+        yield f"/dev/fd/{file.fileno()}"
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8; bytes of a name that are none read as Python writes them."""
     with atomic_path(path) as temporary:
@@ -132,13 +142,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole numbers of a list in one line.
+    """Write `value` as `json_text` returns it."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return `value` as indented JSON, whole numbers of a list in one line.
 
     A NaN or infinity raises ValueError (JSON has none).
     """
     text = json.dumps(value, indent=2, allow_nan=False)
     text = re.sub(r"\[\n[-\d,\s]+\]", lambda row: f"[{' '.join(row[0][1:-1].split())}]", text)
-    write_text(path, text + "\n")
+    return text + "\n"
 
 
 def encode_nan(value: Any) -> Any:
@@ -164,16 +179,17 @@ def decode_nan(value: Any) -> Any:
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:
-    """Write a TSV; missing values read n/a, as in BIDS, and floats keep all their digits.
+    """Write a TSV; missing values read n/a, as in BIDS, and floats keep all their digits."""
+    write_text(path, table_text(table))
 
-    No spreadsheet takes a cell for a formula: see `escape_formula`.
-    """
+
+def table_text(table: "pd.DataFrame") -> str:
+    """Return a table as `write_table` writes it; no spreadsheet takes a cell for a formula."""
     table = _map_text(table, escape_formula)
     form: dict[str, Any] = {"sep": "\t", "index": False, "na_rep": "n/a", "lineterminator": "\n"}
     text = table.to_csv(**form)
-    if "\r" in text:  # a reader would take one for the end of a line, unless it stands in quotes
-        text = table.to_csv(**form, quoting=csv.QUOTE_ALL)
-    write_text(path, text)
+    # a reader would take a carriage return for the end of a line, unless it stands in quotes
+    return table.to_csv(**form, quoting=csv.QUOTE_ALL) if "\r" in text else text
 
 
 def read_table(path: Path) -> "pd.DataFrame":

@@ -21,6 +21,8 @@ def read_any_table(path: Path) -> pd.DataFrame:
     Separators tab, comma and semicolon; line ends LF, CRLF and CR; UTF-8 with or without a mark,
     UTF-16 with one, else Windows-1252.
     """
+    if not path.is_file():  # of a pipe nothing might ever come
+        raise InputError(f"{path} does not exist, or is no file.")
     raw = path.read_bytes()
     text = _decode(raw).replace("\r\n", "\n").replace("\r", "\n")
     header = text.lstrip("\n").split("\n", 1)[0]

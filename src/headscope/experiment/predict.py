@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from headscope.cohort.pictures import number_pictures
 from headscope.console import console, track
 from headscope.errors import InputError
+from headscope.files import utf8_path
 from headscope.metrics import slice_units, softmax, subject_level
 from headscope.models.network import Network, build_network
 from headscope.models.state import load_state
@@ -174,7 +175,8 @@ def load_network(run: Run, device: str = "auto") -> Network:
         seed=0,
     )
     try:
-        load_state(network.model, load_file(path))
+        with utf8_path(path) as name:
+            load_state(network.model, load_file(name))
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise InputError(f"{path} is damaged or of another network ({reason}).") from None

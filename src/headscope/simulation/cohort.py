@@ -303,11 +303,11 @@ def _write_tables(out: Path, plan: list[dict[str, Any]], settings: dict[str, Any
 
 def _check(settings: dict[str, Any], workers: int | None) -> None:
     """Refuse settings that make no cohort."""
-    for name, least in (("subjects", 6), ("seed", 0)):
-        if not isinstance(settings[name], int) or settings[name] < least:
+    for name, least, most in (("subjects", 6, 100_000), ("seed", 0, 2**32 - 1)):
+        if not isinstance(settings[name], int) or not least <= settings[name] <= most:
             raise InputError(
-                f"{name} of a simulated cohort must be a whole number of at least {least}, "
-                f"not {settings[name]!r}."
+                f"{name} of a simulated cohort must be a whole number of at least {least} and at "
+                f"most {most}, not {settings[name]!r}."
             )
     for name, (low, high) in KNOBS.items():
         if not low <= settings[name] <= high:  # a NaN fails too
