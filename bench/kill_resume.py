@@ -181,10 +181,10 @@ def parse():
     """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--at-once", type=int, default=5, help="kills of a command in a round")
+    parser.add_argument("--at-once", type=int, default=9, help="kills of a command in a round")
     parser.add_argument("--architecture", default="timm/test_resnet")
-    parser.add_argument("--regimes", default="frozen-adabn,finetune,lp-ft")
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--regimes", default="frozen-adabn,lp-ft")
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--subjects", type=int, default=14)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
