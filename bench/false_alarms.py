@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from headscope.analysis.leakage.findings import ALARM, centre
-from headscope.analysis.leakage.permutation import Null, PermutationTest, permute_labels
+from headscope.analysis.leakage.permutation import PermutationTest, PermutedScore, permute_labels
 from headscope.analysis.permute import no_leak
 from headscope.analysis.retrain import HeadRecipe, train_heads
 
@@ -66,7 +66,7 @@ def clean_test(rng, features, label, subject, draws, lean, plain):
     logits[:, :, 0] += lean
     calls, labels = logits.argmax(axis=2), labels[test]  # (R, n), (n, R)
     expected = None if plain else no_leak(calls, labels, subject[test], subject[test])
-    null = {"slice_balanced_accuracy": Null(0.5, tuple(balanced(calls, labels.T)))}
+    null = {"slice_balanced_accuracy": PermutedScore(0.5, tuple(balanced(calls, labels.T)))}
     return PermutationTest("", "", "", "subject", 0, 2, draws, "", null, no_leak=expected)
 
 

@@ -25,6 +25,14 @@ def real_data() -> Path:
     return _real_data()
 
 
+@pytest.fixture(scope="module")
+def few_trees():
+    """Let the audit's search for shortcuts take a moment, where its result is not asked for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headscope.auditing.shortcuts.TREES", 5)
+        yield
+
+
 @pytest.fixture
 def undrawn(monkeypatch):
     """Keep figures from being saved, which takes most of a report's time, where words are read."""

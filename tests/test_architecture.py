@@ -8,7 +8,7 @@ import pytest
 import headscope
 
 ROOT = Path(headscope.__file__).parent
-GROUND = {"errors", "console", "files", "folds", "readout", "signals", "text", "tables", "threads"}
+GROUND = {"errors", "console", "files", "folds", "signals", "tail", "text", "tables", "threads"}
 WINGS = {"final_layer", "representation", "results", "leakage"}
 RECORD = {"metrics", "record", "audit_record"}
 MAKES_RECORDS = {
@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "files": {"errors"},
     "signals": set(),
     "threads": set(),
-    "readout": {"errors"},
+    "tail": {"errors"},
     "folds": set(),
     "text": set(),
     "tables": set(),

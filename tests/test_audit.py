@@ -110,9 +110,9 @@ def test_correlations_are_those_of_numpy():
 
 @pytest.mark.slow
 @pytest.mark.real_data
-@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
-def test_oasis2_holds_no_head_twice_and_planted_ones_are_found(real_data, tmp_path, plane):
-    found = audit(real_data / "oasis2", out=tmp_path, plane=plane, workers=1)
+def test_oasis2_holds_no_head_twice_and_planted_ones_are_found(real_data, tmp_path):
+    """One plane of three, for time."""
+    found = audit(real_data / "oasis2", out=tmp_path, plane="axial", workers=1)
     assert found.pairs == [] and not found.serious
     known, recognised = found.visits
     assert recognised > 0.8 * known

@@ -10,16 +10,18 @@ import pytest
 from typer.main import get_command
 
 from headscope.cli import app
-from tests.support.commands import headscope
+from tests.support.commands import headscope, headscope_here
 from tests.support.experiments import write_cohort
+
+pytestmark = pytest.mark.usefixtures("few_trees")
 
 COMMANDS = sorted(get_command(app).commands)
 README = Path(__file__).parents[1] / "README.md"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example(command):
-    shown = headscope(command, "--help")
+def test_every_command_has_help_with_an_example(command, monkeypatch, capsys):
+    shown = headscope_here(monkeypatch, capsys, command, "--help")
     assert shown.returncode == 0
     assert f"Example: headscope {command}" in shown.stdout
 
@@ -70,34 +72,39 @@ def two_subjects(tmp_path_factory):
         ("two_subjects", ["--weights", "random"], "subjects"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(request, tmp_path, where, options, part):
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    request, monkeypatch, capsys, tmp_path, where, options, part
+):
     place = where if where == "nowhere" else request.getfixturevalue(where)
     tail = ["--architectures", "timm/test_resnet", "--size", 32, "--count", 2, "--workers", 1]
     if "--architectures" in options:
         tail = tail[2:]
-    done = headscope("run", place, *options, *tail, "--out", tmp_path / "out", folder=tmp_path)
+    arguments = ["run", place, *options, *tail, "--out", tmp_path / "out"]
+    done = headscope_here(monkeypatch, capsys, *arguments, folder=tmp_path)
     assert done.returncode == 2, done.stderr
     assert part in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
 
 
-def test_run_prints_the_table_and_the_report_and_goes_on(data, tmp_path):
+def test_run_prints_the_table_and_the_report_and_goes_on(
+    data, monkeypatch, undrawn, capsys, tmp_path
+):
     arguments = ["run", data, "--architectures", "timm/test_resnet", "--weights", "random"]
     arguments += ["--size", 32, "--count", 2, "--epochs", 1, "--workers", 1, "--out", "first"]
-    done = headscope(*arguments, folder=tmp_path)
+    done = headscope_here(monkeypatch, capsys, *arguments, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Test subject % [95%]" in done.stdout and "finetune" in done.stdout
     page = re.search(r"Report: (\S+)", done.stdout)
     assert page and (tmp_path / page[1]).is_file()
-    again = headscope(*arguments, folder=tmp_path)
+    again = headscope_here(monkeypatch, capsys, *arguments, folder=tmp_path)
     assert again.stderr.count("already finished") == 3
-    assert headscope("report", "first", folder=tmp_path).returncode == 0
-    bad = headscope("report", data, folder=tmp_path)
+    assert headscope_here(monkeypatch, capsys, "report", "first").returncode == 0
+    bad = headscope_here(monkeypatch, capsys, "report", data)
     assert bad.returncode == 2 and "is no experiment" in bad.stderr
 
 
-def test_inspect_says_what_a_folder_holds(data):
-    done = headscope("inspect", data)
+def test_inspect_says_what_a_folder_holds(data, monkeypatch, capsys):
+    done = headscope_here(monkeypatch, capsys, "inspect", data)
     assert done.returncode == 0
     assert "class folders" in done.stdout and re.search(r"AD\s+6\s+6", done.stdout)
 

@@ -16,6 +16,8 @@ from headscope.models.network import build_network
 from tests.support.commands import headscope_here
 from tests.support.experiments import fail, settings, write_cohort
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -138,7 +140,9 @@ def test_the_command_prints_the_plan(data, tmp_path, monkeypatch, capsys):
     assert twice.returncode == 2 and "named twice" in twice.stderr
 
 
-def test_a_failed_run_is_shown_at_the_end_with_exit_code_1(data, tmp_path, monkeypatch, capsys):
+def test_a_failed_run_is_shown_at_the_end_with_exit_code_1(
+    data, tmp_path, monkeypatch, undrawn, capsys
+):
     arguments = ["run", data, "--architectures", "timm/test_resnet", "--weights", "random"]
     arguments += ["--regimes", "frozen,scratch", "--size", 32, "--count", 2, "--epochs", 1]
     monkeypatch.chdir(tmp_path)

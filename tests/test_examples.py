@@ -9,6 +9,8 @@ import headscope as hs
 from tests.conftest import shared_copy
 from tests.support.leakage_runs import run_by_torch
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -27,6 +27,8 @@ from headscope.training import cache
 from headscope.training import resume as resume_module
 from tests.support.experiments import fail, settings, write_cohort
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -471,7 +473,7 @@ def test_a_permutation_is_the_one_that_frozen_runs_are_tested_on(data, tmp_path)
     assert found.draws == 2
 
 
-def test_a_damaged_scan_is_spoken_of_while_running_and_on_the_page(tmp_path, capsys):
+def test_a_damaged_scan_is_spoken_of_while_running_and_on_the_page(tmp_path, undrawn, capsys):
     data = write_cohort(tmp_path / "scans")
     broken = data / "AD" / "sub-AD0_T1w.nii.gz"
     broken.write_bytes(broken.read_bytes()[:2000])

@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 from sklearn.linear_model import RidgeClassifier
 from torch import nn
 
+from headscope.analysis.probes import ridge_by_gram, ridge_classes
 from headscope.analysis.representation.discriminant import subject_folds
 from headscope.analysis.representation.location import (
     analyse_contributions,
@@ -17,7 +18,7 @@ from headscope.analysis.representation.location import (
     linear_probe,
     shuffle_test,
 )
-from headscope.analysis.representation.readout import make_tail, read_tail
+from headscope.analysis.representation.recorded_tail import make_tail, read_tail
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.models.classifier import tap
@@ -256,6 +257,25 @@ def test_the_probe_is_scikit_learns_ridge_on_the_features_themselves(D, monkeypa
             model = RidgeClassifier(alpha=0.1 * (~out).sum()).fit(X[~out], y[~out])
             right[out] = model.predict(X[out]) == y[out]
         assert found.slice_accuracy[repeat] == right.mean()
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3])
+@pytest.mark.parametrize("width", [3, 50])
+def test_a_ridge_by_its_gram_matrix_is_scikit_learns(classes, width):
+    rng = np.random.default_rng(classes)
+    y = np.arange(60) % classes
+    X = rng.normal(size=(60, width)) + 0.5 * y[:, None] * (np.arange(width) == 0) + 3
+    train = rng.random(60) < 0.7
+    penalties = np.array([0.01, 1.0, 100.0])
+    predicted = ridge_by_gram(X @ X.T, y, train, penalties)
+    for penalty, row in zip(penalties, predicted, strict=True):
+        assert np.array_equal(row, ridge_classes(X[train], y[train], X, penalty))
+
+
+def test_a_ridge_of_points_that_do_not_vary_predicts_the_commonest_class():
+    y = np.array([1, 1, 0, 2])
+    predicted = ridge_by_gram(np.full((4, 4), 3.7), y, np.ones(4, bool), np.array([1e-3]))
+    assert predicted.tolist() == [[1, 1, 1, 1]]
 
 
 def test_a_shuffle_is_a_permutation_for_all_or_for_each():

@@ -18,8 +18,8 @@ from headscope.analysis.leakage.findings import (
     split_finding,
 )
 from headscope.analysis.leakage.permutation import (
-    Null,
     PermutationTest,
+    PermutedScore,
     accuracies,
     permutation_test,
     permute_labels,
@@ -149,9 +149,9 @@ def test_a_subject_whose_label_changes_gives_its_sequence():
 
 
 def test_p_counts_the_permutations_that_reach_what_was_observed():
-    null = Null(0.7, (0.5, 0.6, 0.7, 0.8))
+    null = PermutedScore(0.7, (0.5, 0.6, 0.7, 0.8))
     assert null.p == 3 / 5
-    assert Null(0.9, (0.5,) * 199).p == 1 / 200
+    assert PermutedScore(0.9, (0.5,) * 199).p == 1 / 200
     assert null.mean == pytest.approx(0.65)
     assert (null.low, null.high) == tuple(np.quantile([0.5, 0.6, 0.7, 0.8], [0.025, 0.975]))
 
@@ -197,7 +197,7 @@ def test_permuted_labels_above_chance_under_a_split_by_subject_are_serious(tmp_p
 
 
 def test_few_permutations_are_not_judged():
-    null = Null(0.6, (0.9, 0.9, 0.8))
+    null = PermutedScore(0.6, (0.9, 0.9, 0.8))
     test = PermutationTest(
         "r", "net", "finetune", "subject", 0, 2, 3, "", {"slice_balanced_accuracy": null}
     )
@@ -207,7 +207,7 @@ def test_few_permutations_are_not_judged():
 
 @pytest.mark.parametrize(("draws", "level"), [(18, "not checked"), (19, "fine"), (200, "fine")])
 def test_permutations_too_few_for_any_p_of_5_per_cent_are_not_judged(draws, level):
-    null = Null(0.9, (0.5,) * draws)
+    null = PermutedScore(0.9, (0.5,) * draws)
     test = PermutationTest(
         "r", "net", "finetune", "subject", 0, 2, draws, "", {"subject_balanced_accuracy": null}
     )
@@ -215,7 +215,7 @@ def test_permutations_too_few_for_any_p_of_5_per_cent_are_not_judged(draws, leve
 
 
 def test_what_permuted_labels_reach_too_is_said_to_beat_nothing():
-    null = Null(0.5, (0.5,) * 30)
+    null = PermutedScore(0.5, (0.5,) * 30)
     test = PermutationTest(
         "r", "net", "frozen", "subject", 0, 2, 30, "", {"subject_balanced_accuracy": null}
     )

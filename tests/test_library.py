@@ -14,6 +14,8 @@ from headscope.cli.app import RENAMED as RENAMED_OPTIONS
 from tests.support.commands import headscope_here
 from tests.support.experiments import settings, write_cohort
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 
 def test_tab_completion_lists_the_names_of_the_stub():
     tree = ast.parse(Path(hs.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
@@ -118,7 +120,7 @@ SMALL = {"count": 2, "workers": 1}
         *["simulate", "predict", "predict-list"],
     ],
 )
-def test_a_path_may_be_text(call, kind, scans, experiment, tmp_path):
+def test_a_path_may_be_text(call, kind, scans, experiment, undrawn, tmp_path):
     assert call(kind, scans, experiment, tmp_path / "out")
 
 

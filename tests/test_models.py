@@ -21,8 +21,8 @@ from headscope.models.regimes import REGIMES, find_regime, state_hash
 from headscope.models.stages import stage_members
 from headscope.models.state import load_pretrained
 from headscope.models.zoo import Architecture, find_architecture
-from headscope.readout import make_tail
 from headscope.record import Run
+from headscope.tail import make_tail
 from tests.support.networks import TINY, Payload, tiny
 from tests.support.synthetic import write_synthetic_run
 

@@ -1,4 +1,4 @@
-"""The null prediction of r on real scans: frozen ResNet-50 features of OASIS-2, five seeds."""
+"""The null prediction of r on real scans: frozen ResNet-50 features of OASIS-2, three seeds."""
 
 import os
 from pathlib import Path
@@ -25,15 +25,16 @@ def test_the_null_predicts_r_on_oasis(real_data, tmp_path):
         architectures=("resnet50_v1",),
         weights=str(WEIGHTS),
         regimes=("frozen",),
-        seeds=tuple(range(5)),
+        seeds=tuple(range(3)),
         epochs=30,
         learning_rate=0.01,
         size=64,
+        plane="axial",
         keep_model=False,
         workers=1,
     )
     runs = hs.read_experiment(hs.run(config))
-    assert len(runs) == 5
+    assert len(runs) == 3
     for run in runs:
         pair = hs.analyse_head(run).pairs[0]
         x, y = run.head["weight"].astype(np.float64)

@@ -12,8 +12,8 @@ from headscope.analysis.leakage.findings import (
     setting_p,
 )
 from headscope.analysis.leakage.permutation import (
-    Null,
     PermutationTest,
+    PermutedScore,
     permutation_test,
     permute_labels,
 )
@@ -158,7 +158,7 @@ def clean_test(rng, rare=3, rest=60, draws=200, lean=0.95):
     ]
     return PermutationTest(
         "r", "net", "frozen", "subject", 0, 2, draws, "",
-        {"slice_balanced_accuracy": Null(0.5, tuple(figures))},
+        {"slice_balanced_accuracy": PermutedScore(0.5, tuple(figures))},
         no_leak=no_leak(calls, labels, subject, subject),
     )  # fmt: skip
 
@@ -176,7 +176,7 @@ def test_alarms_are_as_rare_as_promised_however_skewed_the_figures_are(lean):
 
 
 def made_test(observed, permuted, labels, seed=0):
-    null = Null(observed, tuple(permuted))
+    null = PermutedScore(observed, tuple(permuted))
     return PermutationTest(
         "r", "net", "frozen", "subject", seed, 2, len(permuted), "",
         {"subject_balanced_accuracy": null}, tuple(labels),

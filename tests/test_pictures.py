@@ -30,6 +30,8 @@ from headscope.slicing.spec import SliceSpec
 from headscope.slicing.write import write_slices
 from tests.support.experiments import settings
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 SIZE = 48
 
 
@@ -241,7 +243,7 @@ def test_broken_pictures_are_listed_and_the_rest_goes_on(tmp_path):
         )
 
 
-def test_without_ids_only_a_split_by_slice_goes_on_and_is_marked(tmp_path):
+def test_without_ids_only_a_split_by_slice_goes_on_and_is_marked(tmp_path, undrawn):
     data = folders(tmp_path)
     with pytest.raises(InputError, match=r"name no subjects.*--subject-pattern.*--splits slice"):
         run(settings(data, tmp_path / "refused", size=32))

@@ -26,6 +26,8 @@ from headscope.slicing.write import write_slices
 from tests.support.commands import headscope_here
 from tests.support.experiments import settings, write_cohort
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 # DICOM groups whose text tells a person, a place or a time: identification, patient, study, visit
 PERSONAL = re.compile(r"(0008\|00[0-9a-f]{2}|0008\|1[0-9a-f]{3}|0010|0020\|00|0032|0038|0040)")
 

@@ -10,6 +10,8 @@ from headscope.experiment.run import run
 from headscope.record import read_experiment
 from tests.support.experiments import settings, write_cohort
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 QUICK = {"regimes": ["frozen"], "splits": ["subject"], "epochs": 1, "count": 2}
 
 
@@ -47,7 +49,7 @@ def test_folds_test_every_subject_once(data, tmp_path):
     assert results_table(runs)["fold"].tolist() == [f"{n} of 3" for n in range(3)]
 
 
-def test_balance_is_shown_and_stored(data, tmp_path, capsys):
+def test_balance_is_shown_and_stored(data, tmp_path, undrawn, capsys):
     out = run(settings(data, tmp_path / "out", balance=["Age", "M/F"], where="Age < 67", **QUICK))
     stored = pd.read_csv(out / "splits" / "subject-seed0.balance.tsv", sep="\t")
     assert stored["column"].tolist() == ["Age", "M/F"]

@@ -28,9 +28,11 @@ class Done(NamedTuple):
     stderr: str
 
 
-def headscope_here(monkeypatch, capsys, *arguments) -> Done:
+def headscope_here(monkeypatch, capsys, *arguments, folder=None) -> Done:
     """Run a command in this process, where starting another would only cost time."""
     capsys.readouterr()
+    if folder is not None:
+        monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["headscope", *map(str, arguments)])
     try:
         main()

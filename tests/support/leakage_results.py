@@ -3,7 +3,7 @@
 import numpy as np
 
 from headscope.analysis.leakage.dose_response import SHARES, DoseResponse
-from headscope.analysis.leakage.permutation import Null, PermutationTest
+from headscope.analysis.leakage.permutation import PermutationTest, PermutedScore
 from headscope.analysis.leakage.reidentification import Probe, Reidentification
 from headscope.analysis.leakage.split_gap import SCORES, Gap, GapScore
 
@@ -15,7 +15,7 @@ def permutation_tests():
     tests = []
     for split, middle in (("subject", 0.5), ("slice", 0.8)):
         for seed in (0, 1):
-            null = Null(middle + 0.1, tuple(rng.normal(middle, 0.05, 40).clip(0, 1)))
+            null = PermutedScore(middle + 0.1, tuple(rng.normal(middle, 0.05, 40).clip(0, 1)))
             figures = {"slice_balanced_accuracy": null, "subject_accuracy": null}
             tests.append(PermutationTest("r", "net", "frozen", split, seed, 2, 40, "", figures))
     return tests

@@ -26,6 +26,7 @@ from headscope.scans.discovery import is_picture
 from headscope.scans.header import UNREADABLE, Refused, read_header, scan_files
 
 FOLDS: Final = 5
+TREES = 100
 FEWEST: Final = 5  # subjects of a class; with fewer, nothing can be said
 DRAWS: Final = 1000
 LEVEL: Final = 0.05  # of all intervals together, by Bonferroni
@@ -275,7 +276,7 @@ def _cross_validated(facts: Floats, label: NDArray[Any], subject: NDArray[Any]) 
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
     for train, test in folds.split(facts, k, subject):
         forest = RandomForestClassifier(
-            100, min_samples_leaf=3, class_weight="balanced", random_state=0
+            TREES, min_samples_leaf=3, class_weight="balanced", random_state=0
         ).fit(facts[train], k[train])
         probabilities[np.ix_(test, forest.classes_)] = forest.predict_proba(facts[test])
     return probabilities

@@ -26,7 +26,7 @@ class Network:
 
     classifier is the path of the final linear layer and head that layer; stages are the paths whose
     mean activations are recorded; map_layer is the path of the last feature maps (None: there are
-    none) and tail the layers from these to the logits (`headscope.readout`; None: no words for
+    none) and tail the layers from these to the logits (`headscope.tail`; None: no words for
     them); trained are the paths of what trains (None: everything); training_mode() puts each part
     into the mode in which it trains.
     """

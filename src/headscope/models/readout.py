@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headscope.models.classifier import hooks
-from headscope.readout import make_tail
+from headscope.tail import make_tail
 
 Words = tuple[str, ...]
 
@@ -76,7 +76,7 @@ def map_name(model: nn.Module, seen: Pass) -> str | None:
 
 
 def find_tail(model: nn.Module, classifier: str, map_layer: str, seen: Pass) -> Words | None:
-    """Return the layers from map_layer's output to the logits, as `headscope.readout` names them.
+    """Return the layers from map_layer's output to the logits, as `headscope.tail` names them.
 
     Dropout is left out, as it is off when features are read. Steps that are no modules are guessed:
     what the layers make of the maps must equal the features that the classifier read, or there is

@@ -91,36 +91,35 @@ def train(
     """
     network.model.to(device)
     regime, entry = network.regime, network.architecture
-    inputs, targets = SliceInputs(pixels, entry.mean, entry.std, device), _on(device, labels)
+    inputs = SliceInputs(pixels, entry.mean, entry.std, device)
     rows = {name: np.flatnonzero(subsets == name) for name in ("train", "val", "test")}
-    data = Data(inputs, inputs, targets, rows["train"], rows["val"])
+    data = Data(inputs, inputs, _on(device, labels), rows["train"], rows["val"])
     store = Store(cache, slices_key, precision_of(recipe.precision, device))
     fit_part = partial(
         _fit, network, seed=seed, title=title, path=resume_path, every_s=resume_every_s
     )
     history: History = []
-    selected, seconds = 0, 0.0
     # 1. what the regime changes before anything trains, and what must not change from here on
-    if regime.restat:
-        seconds += cached_statistics(network, inputs, rows["train"], store, title)
+    restat = regime.restat
+    seconds = cached_statistics(network, inputs, rows["train"], store, title) if restat else 0.0
     before, initial = _certified_hash(network), _head(network, "initial_")
     # 2. the classifier alone, on stored features: a frozen run, or the first part of lp-ft
     if regime.probe_first or not regime.trains_backbone:
         extracted = cached_features(network, inputs, store, title)
         seconds += extracted.seconds
         features = FeatureInputs(extracted.features, device)
-        alone = recipe.for_head(recipe.probe_epochs if regime.probe_first else None)
-        phase = "probe" if regime.probe_first else "train"
         history, selected = fit_part(
-            replace(data, inputs=features, training_inputs=features), alone, phase, head_alone=True
+            replace(data, inputs=features, training_inputs=features),
+            recipe.for_head(recipe.probe_epochs if regime.probe_first else None),
+            "probe" if regime.probe_first else "train",
+            head_alone=True,
         )
     # 3. the backbone too
     if regime.trains_backbone:
         changed = replace(data, training_inputs=inputs.augmented(augmentation_of(recipe)))
         epochs, last = fit_part(changed, recipe, "train", after=len(history))
         history, selected = history + epochs, len(history) + last
-    certificate = _certificate(network, before, title)
-    # 4. what the network computes of every slice
+    # 4. what the network computes of every slice, and whether what was frozen is still the same
     stored = None if regime.trains_backbone else extracted
     extracted = _extract(network, inputs, rows["test"], stored, store.precision, title)
     return Outcome(
@@ -132,7 +131,7 @@ def train(
         extracted.maps,
         {name: _array(tensor) for name, tensor in network.model.state_dict().items()},
         train_seconds=seconds + sum(row["seconds"] for row in history),
-        certificate=certificate,
+        certificate=_certificate(network, before, title),
         precision=store.precision,
     )
 

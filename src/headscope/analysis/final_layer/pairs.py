@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import hypot, isinf, isnan
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -280,41 +280,24 @@ def pair_analysis(
     """
     W, start, names = check_head(weight, bias, initial, class_names)
     K, D = W.shape
-    first, second = check_pair(pair, K)
+    first, second = pair = check_pair(pair, K)
     x, y = W[first], W[second]
     row_sum = W.sum(axis=0)  # (D,)
     decay = row_sum_shrinkage(W, start, shrinkage)
-    predicted = row_sum if start is None else predicted_sum(start, decay.factor)
-    s, d = x + y, x - y
-    moments = covariance(s, s), covariance(d, d), covariance(s, d)
-    null = null_prediction(W, predicted / K, (first, second))
-    r = pearson(x, y)
-    low, high = residual_interval(W, predicted / K, (first, second))
-    has_initial = start is not None
-    family = list(asked or class_pairs(K, (first, second)))
+    conserved = np.tile(row_sum / K, (2, 1)) if start is None else decay.factor * start[[*pair]]
+    family = list(asked or class_pairs(K, pair))
     learned = learned or no_reference(TWO_CLASSES if K == 2 else NO_FEATURES)
-    standing = relation(learned, (first, second), family)
-    rows = W[[first, second]]
-    conserved = (
-        np.stack([row_sum / K] * 2) if start is None else (decay.factor * start[[first, second]])
-    )
+    standing = relation(learned, pair, family)
     return PairAnalysis(
         class_names=(names[first], names[second]),
-        pair=(first, second),
+        pair=pair,
         class_count=K,
         feature_count=D,
         x=x,
         y=y,
-        r=r,
         spearman=pearson(stats.rankdata(x), stats.rankdata(y)),
         slope=covariance(x, y) / covariance(x, x) if covariance(x, x) > 0 else NAN,
         orthogonal_slope=_orthogonal_slope(x, y),
-        sum_variance=moments[0],
-        difference_variance=moments[1],
-        sum_difference_covariance=moments[2],
-        r_identity=correlation_from_moments(*moments),
-        r_null=null.r,
-        r_conserved=null.r_conserved if has_initial else NAN,
         r_learned=pearson(x - row_sum / K, y - row_sum / K),
         r_unrelated=standing.expected,
         r_unrelated_low=standing.low,
@@ -322,22 +305,49 @@ def pair_analysis(
         related_p=standing.p,
         retrained_heads=learned.heads,
         withheld=learned.reason,
-        residual=r - null.r,
-        residual_low=low,
-        residual_high=high,
-        null_slope=null.slope,
-        null_source="initial head" if has_initial else "observed row sum",
-        shrinkage=decay.factor if has_initial else None,
+        shrinkage=None if start is None else decay.factor,
         shrinkage_estimated=decay.estimated,
-        row_sum_drift=float(np.abs(row_sum - predicted).max()) if has_initial else NAN,
-        drift_limit=drift_limit(W, predicted, decay.estimated) if has_initial else NAN,
         displacement_ratio=displacement_ratio(W),
         pairs_asked=len(family),
         fits=beside_shuffles(
-            polynomial_fits(x, y), conserved, rows - conserved, shuffle_count(D, len(family))
+            polynomial_fits(x, y), conserved, W[[*pair]] - conserved, shuffle_count(D, len(family))
         ),
-        notes=_notes(W, (first, second), names, start, decay),
+        notes=_notes(W, pair, names, start, decay),
+        **_beside_null(W, start, decay, pair),
     )
+
+
+def _beside_null(W: Array, start: Array | None, decay: Shrinkage, pair: Pair) -> dict[str, Any]:
+    """Return the fields that compare r and the row sum with what training forces on them."""
+    x, y = W[pair[0]], W[pair[1]]
+    row_sum = W.sum(axis=0)
+    predicted = row_sum if start is None else predicted_sum(start, decay.factor)
+    s, d = x + y, x - y
+    moments = covariance(s, s), covariance(d, d), covariance(s, d)
+    null = null_prediction(W, predicted / len(W), pair)
+    low, high = residual_interval(W, predicted / len(W), pair)
+    r = pearson(x, y)
+    fields: dict[str, Any] = {
+        "r": r,
+        "sum_variance": moments[0],
+        "difference_variance": moments[1],
+        "sum_difference_covariance": moments[2],
+        "r_identity": correlation_from_moments(*moments),
+        "r_null": null.r,
+        "residual": r - null.r,
+        "residual_low": low,
+        "residual_high": high,
+        "null_slope": null.slope,
+    }
+    if start is None:
+        unknown = {"r_conserved": NAN, "row_sum_drift": NAN, "drift_limit": NAN}
+        return fields | unknown | {"null_source": "observed row sum"}
+    return fields | {
+        "r_conserved": null.r_conserved,
+        "row_sum_drift": float(np.abs(row_sum - predicted).max()),
+        "drift_limit": drift_limit(W, predicted, decay.estimated),
+        "null_source": "initial head",
+    }
 
 
 def class_pairs(class_count: int, first: Pair = (0, 1)) -> list[Pair]:

@@ -7,7 +7,7 @@ from math import sqrt
 import numpy as np
 from scipy import stats
 
-from headscope.analysis.leakage.permutation import Null, PermutationTest
+from headscope.analysis.leakage.permutation import PermutationTest, PermutedScore
 from headscope.analysis.leakage.reidentification import Reidentification
 from headscope.analysis.leakage.split_gap import Gap, Neighbours
 from headscope.audit_record import Finding
@@ -103,7 +103,7 @@ def setting_p(tests: Sequence[PermutationTest]) -> float:
     if len(shared) < FEWEST_P:
         return min(1.0, 2 * float(np.mean([null.p for null in nulls])))
     means = [float(np.mean([values[key] for values in by_key])) for key in shared]
-    return Null(float(np.mean([null.observed for null in nulls])), tuple(means)).p
+    return PermutedScore(float(np.mean([null.observed for null in nulls])), tuple(means)).p
 
 
 def split_finding(

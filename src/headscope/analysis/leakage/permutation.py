@@ -33,7 +33,7 @@ AGAIN = "classifier trained again on stored features"
 
 
 @dataclass(frozen=True)
-class Null:
+class PermutedScore:
     """A score of the test subset as observed, and with permuted labels."""
 
     observed: float
@@ -81,7 +81,7 @@ class PermutationTest:
     classes: int
     draws: int
     source: str
-    scores: dict[str, Null]
+    scores: dict[str, PermutedScore]
     labels: tuple[str, ...] = ()
     no_leak: NoLeak | None = None
 
@@ -135,7 +135,8 @@ def permutation_test(
         draws=labels.shape[1],
         source=source,
         scores={
-            name: Null(observed[name], tuple(values[name] for values in null)) for name in SCORES
+            name: PermutedScore(observed[name], tuple(values[name] for values in null))
+            for name in SCORES
         },
         labels=tuple(_key(column) for column in labels.T),
         no_leak=no_leak(

@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from headscope.analysis.arrays import check_ids, check_labels, check_pair
-from headscope.analysis.probes import held_out_correct
+from headscope.analysis.probes import ridge_by_gram
 from headscope.analysis.representation.discriminant import subject_folds
-from headscope.analysis.representation.readout import Tail, read_tail
-from headscope.analysis.representation.separation import compact
+from headscope.analysis.representation.recorded_tail import Tail, read_tail
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.record import Run
@@ -254,24 +253,28 @@ def linear_probe(
     """Return how well a ridge classifier reads the class from features (n, D), by subject.
 
     Folds keep subjects whole; folds within a training part choose the penalty. A ridge depends
-    on distances alone, so n coordinates stand for any number of features.
+    on inner products alone, so an (n, n) matrix stands for any number of features.
     Source: docs/science.md, section 6 (b).
     """
     D = features.shape[1]
     if len(np.unique(labels)) < 2 or (subjects == NO_ID).any():
         return Probe(reads, D, np.full(repeats, nan), nan, nan)
-    X = compact(features.astype(np.float64))  # (n, min(n, D))
-    X = X / (np.sqrt((X**2).sum(axis=1).mean()) or 1.0)
+    X = features.astype(np.float64)
+    X -= X.mean(axis=0)
+    gram = X @ X.T  # (n, n)
+    gram /= np.trace(gram) / len(gram) or 1.0
     accuracy = np.full(repeats, nan)
     for r in range(repeats):
         fold = subject_folds(subjects, labels, FOLDS, seed=seed + r)
         if fold is None:
             break
-
-        def penalty(rows: NDArray[np.bool_], seed: int = seed + r) -> float:
-            return _penalty(X[rows], labels[rows], subjects[rows], seed) * rows.sum()
-
-        accuracy[r] = held_out_correct(X, labels, fold, penalty).mean()
+        correct = np.zeros(len(labels), dtype=bool)
+        for part in np.unique(fold):
+            train, out = fold != part, fold == part
+            penalty = _penalty(gram[np.ix_(train, train)], labels[train], subjects[train], seed + r)
+            predicted = ridge_by_gram(gram, labels, train, penalty * train.sum(keepdims=True))
+            correct[out] = (predicted[0] == labels)[out]
+        accuracy[r] = correct.mean()
     spread = float(accuracy.std(ddof=1)) if repeats > 1 else nan
     return Probe(reads, D, accuracy, float(accuracy.mean()), spread)
 
@@ -343,13 +346,14 @@ def check_maps(values: ArrayLike) -> NDArray[np.floating]:
     return maps
 
 
-def _penalty(X: Array, y: NDArray[np.int64], ids: NDArray[np.str_], seed: int) -> float:
+def _penalty(gram: Array, y: NDArray[np.int64], ids: NDArray[np.str_], seed: int) -> float:
     """Choose the penalty by folds of subjects; the middle one where there are too few."""
     fold = subject_folds(ids, y, 4, seed=seed) if len(np.unique(y)) > 1 else None
     if fold is None:
         return PENALTIES[len(PENALTIES) // 2]
-    right = [
-        held_out_correct(X, y, fold, lambda rows, penalty=penalty: penalty * rows.sum()).sum()  # type: ignore[misc]
-        for penalty in PENALTIES
-    ]
-    return PENALTIES[int(np.argmax(right))]
+    right = np.zeros(len(PENALTIES), dtype=int)
+    for part in np.unique(fold):
+        train = fold != part
+        predicted = ridge_by_gram(gram, y, train, np.array(PENALTIES) * train.sum())
+        right += (predicted == y)[:, ~train].sum(axis=1)
+    return PENALTIES[int(right.argmax())]

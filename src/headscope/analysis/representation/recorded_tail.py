@@ -7,8 +7,8 @@ from safetensors import SafetensorError, safe_open
 
 from headscope.errors import InputError
 from headscope.files import utf8_path
-from headscope.readout import Array, Tail, make_tail
 from headscope.record import Run
+from headscope.tail import Array, Tail, make_tail
 
 EPSILONS = (1e-6, 1e-5)  # of LayerNorm: timm's and torchvision's networks, then torch's own
 CLOSE = 0.02  # of the largest logit: what bfloat16 may cost; wrong layers cost far more
