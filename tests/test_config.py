@@ -272,6 +272,6 @@ def test_pseudonymised_settings_hold_no_path_and_no_condition(tmp_path):
 
 
 def test_settings_with_a_name_that_is_no_text_are_written_and_read(tmp_path):
-    config = make_config(data=tmp_path / os.fsdecode(b"caf\xe9"))
+    config = make_config(data=tmp_path / os.fsdecode(b"b\xe9"))
     config.save(tmp_path / "x.toml")
-    assert read_config(tmp_path / "x.toml", {}).data == tmp_path / r"caf\xe9"
+    assert read_config(tmp_path / "x.toml", {}).data == tmp_path / r"b\xe9"

@@ -42,7 +42,7 @@ def plain_streams() -> Iterator[None]:
     for stream in streams:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = map(PlainStream, streams)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = map(PlainStream, streams)
     try:
         yield
     finally:
