@@ -19,7 +19,7 @@ from headscope.cohort.layouts import find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.cohort.values import Note
 from headscope.errors import InputError
-from headscope.experiment.run import _for_record, run
+from headscope.experiment.run import run
 from headscope.reporting import write_report
 from headscope.slicing.spec import SliceSpec
 from headscope.slicing.write import write_slices
@@ -288,6 +288,8 @@ def test_an_id_of_any_bytes_has_a_pseudonym(tmp_path):
 def test_under_pseudonyms_no_reason_names_a_folder_of_the_machine():
     reasons = {"a": "/home/jane/out/runs/a/last.pt is no resume file.", "b": "Out of memory."}
     config = settings("/home/jane/scans", "/home/jane/out", pseudonym_key="/home/jane/key")
-    hidden = _for_record(reasons, config)
-    assert hidden == {"a": "out/runs/a/last.pt is no resume file.", "b": "Out of memory."}
-    assert _for_record(reasons, settings("/home/jane/scans", "/home/jane/out")) == reasons
+    assert config.for_record(reasons) == {
+        "a": "out/runs/a/last.pt is no resume file.",
+        "b": "Out of memory.",
+    }
+    assert settings("/home/jane/scans", "/home/jane/out").for_record(reasons) == reasons

@@ -150,6 +150,14 @@ class Config(BaseModel):
         """How slices are taken."""
         return SliceSpec.from_settings(dict(self))
 
+    def for_record(self, reasons: Mapping[str, str]) -> dict[str, str]:
+        """Return why runs failed, where ids are pseudonyms without the folders that it names."""
+        folders = (self.cache_folder, self.out, self.data) if self.pseudonym_key else ()
+        texts = dict(reasons)
+        for folder in folders:
+            texts = {name: why.replace(str(folder), folder.name) for name, why in texts.items()}
+        return texts
+
     def save(self, path: Path) -> None:
         """Write the settings as TOML, with paths relative to the file's folder.
 

@@ -191,17 +191,8 @@ def _train_all(plans: list[Plan], finished: set[str], shared: Shared) -> dict[st
             outcome = f"failed, as {alike}." if alike else f"failed. {reason}"
             console.print(f"{title}: {outcome}", soft_wrap=True)
             failures[plan.name] = reason
-    write_failures(shared.config.out, _for_record(failures, shared.config))
+    write_failures(shared.config.out, shared.config.for_record(failures))
     return failures
-
-
-def _for_record(failures: Mapping[str, str], config: Config) -> dict[str, str]:
-    """Return the reasons, under pseudonyms without the folders that they name."""
-    folders = (config.cache_folder, config.out, config.data) if config.pseudonym_key else ()
-    reasons = dict(failures)
-    for folder in folders:
-        reasons = {n: why.replace(str(folder), folder.name) for n, why in reasons.items()}
-    return reasons
 
 
 def _reason(error: Exception, folder: Path) -> str:
