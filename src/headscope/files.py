@@ -199,8 +199,10 @@ def read_table(path: Path) -> "pd.DataFrame":
     columns = pd.read_csv(path, sep="\t", nrows=0).columns
     text = {name: str for name in TEXT_COLUMNS if name in columns}
     missing = {name: ["n/a"] for name in columns}
-    table = pd.read_csv(path, sep="\t", dtype=text, na_values=missing, keep_default_na=False)
-    return _map_text(table, unescape_formula)
+    options: dict[str, Any] = {"na_values": missing, "keep_default_na": False}
+    # pandas 2 would lose the last digit of a float otherwise
+    options["float_precision"] = "round_trip"
+    return _map_text(pd.read_csv(path, sep="\t", dtype=text, **options), unescape_formula)
 
 
 def _map_text(table: "pd.DataFrame", change: Callable[[Any], Any]) -> "pd.DataFrame":

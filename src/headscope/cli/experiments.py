@@ -58,6 +58,7 @@ def run(
     centre: opt.Centre = None,
     spacing_mm: opt.Spacing = None,
     subject_pattern: opt.SubjectPattern = None,
+    contrast: opt.Contrast = None,
     volume: opt.Volume = None,
     strict: opt.Strict = None,
     pseudonym_key: opt.PseudonymKey = None,
@@ -66,14 +67,17 @@ def run(
         typer.Option(help="Networks, by comma: resnet101,timm/NAME (tf_efficientnet_lite0)."),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="pretrained (default), random, or a file of weights.")
+        str | None,
+        typer.Option(help="pretrained (default), random, FILE of weights, or FILE:NETWORK."),
     ] = None,
     regimes: Annotated[
         str | None, typer.Option(help="Regimes, by comma (frozen,finetune,scratch).")
     ] = None,
     splits: Annotated[
         str | None,
-        typer.Option(help="subject (default) and, as in the paper, slice; by comma."),
+        typer.Option(
+            help="subject (default); slice, as in the paper; given, by folders train, val, test."
+        ),
     ] = None,
     split_file: Annotated[
         Path | None, typer.Option(help="A split made elsewhere: subject_id and subset.")

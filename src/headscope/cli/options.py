@@ -22,6 +22,9 @@ SubjectPattern = Annotated[
     str | None,
     typer.Option(help="Regular expression whose first group is the subject id in a file's path."),
 ]
+Contrast = Annotated[
+    str | None, typer.Option(help="Contrast in the names of the scans to take: t1, t1ce, flair.")
+]
 Volume = Annotated[int | None, typer.Option(help="Which volume of 4-D files, from 0.")]
 PseudonymKey = Annotated[
     Path | None,
@@ -46,7 +49,7 @@ Spacing = Annotated[
 Workers = Annotated[int | None, typer.Option(help="Processes that slice (all cores).", min=1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
-COHORT: Final = ("label", "classes", "threshold", "where", "subject_pattern")
+COHORT: Final = ("label", "classes", "threshold", "where", "subject_pattern", "contrast")
 LISTS: Final = ("architectures", "regimes", "splits", "balance", "seeds")
 
 
@@ -76,5 +79,6 @@ def class_values(text: str) -> dict[str, list[str]]:
                 f"--classes takes NAME=VALUE by comma, as in AD=Demented,NC=Nondemented, "
                 f"not {part!r}."
             )
-        classes[name.strip()] = [value.strip() for value in values.split("|")]
+        merged = [*classes.get(name.strip(), []), *(value.strip() for value in values.split("|"))]
+        classes[name.strip()] = list(dict.fromkeys(merged))  # a=x,a=y joins x and y
     return classes

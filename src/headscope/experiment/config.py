@@ -25,7 +25,7 @@ from headscope.slicing.spec import SliceSpec
 from headscope.text import printable_name
 from headscope.training.recipe import Number, Positive, Recipe, Whole
 
-SplitKind = Literal["subject", "slice"]
+SplitKind = Literal["subject", "slice", "given"]
 PATHS = ("data", "out", "cache", "split_file", "pseudonym_key", "weights")
 RENAMED = {"pseudonymise": "pseudonym_key"}  # setting of 0.1 → what it is now
 WEIGHT_WORDS = ("pretrained", "random")
@@ -78,6 +78,7 @@ class Config(BaseModel):
     threshold: Number | None = None
     where: str | None = None
     subject_pattern: str | None = None
+    contrast: str | None = None
     pseudonym_key: Path | None = None
     # slices
     plane: Literal["axial", "coronal", "sagittal", "all"] = "axial"
@@ -138,6 +139,9 @@ class Config(BaseModel):
         given = [name for name in ("folds", "balance", "split_file") if getattr(self, name)]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other: give one of them")
+        kinds = {*self.splits, *(kind for row in self.rows for kind in row.splits or ())}
+        if self.folds and "given" in kinds:
+            raise ValueError("folds and the split 'given' exclude each other: give one of them")
         return self
 
     @property

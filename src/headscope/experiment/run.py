@@ -32,6 +32,7 @@ from headscope.experiment.preflight import check_networks, check_places, unfinis
 from headscope.files import clear_leftovers, locked, sha256, write_json
 from headscope.metrics import logit_columns, run_scores, softmax
 from headscope.models.network import Network, build_network
+from headscope.models.tensors import split_network
 from headscope.record import (
     Run,
     check_run,
@@ -315,8 +316,8 @@ def _weights(plan: Plan) -> dict[str, Any]:
     """Return the weights asked for; of a file its name, and its hash while it is at hand."""
     if plan.weights_file is None:
         return {"weights_setting": plan.weights if plan.needs_weights else "random"}
-    path = Path(plan.weights_file)
-    setting = {"weights_setting": path.name}
+    path, network = split_network(plan.weights_file)
+    setting = {"weights_setting": f"{path.name}:{network}" if network else path.name}
     if path.is_file():
         setting["weights_sha256"] = _hash(path, path.stat().st_mtime_ns)
     return setting
