@@ -200,8 +200,8 @@ def read_table(path: Path) -> "pd.DataFrame":
     text = {name: str for name in TEXT_COLUMNS if name in columns}
     missing = {name: ["n/a"] for name in columns}
     options: dict[str, Any] = {"na_values": missing, "keep_default_na": False}
-    # pandas 2 would lose the last digit of a float otherwise
-    options["float_precision"] = "round_trip"
+    if pd.__version__.startswith("2."):  # which would lose the last digit of a float
+        options["float_precision"] = "round_trip"
     return _map_text(pd.read_csv(path, sep="\t", dtype=text, **options), unescape_formula)
 
 
