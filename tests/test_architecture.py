@@ -8,7 +8,8 @@ import pytest
 import headscope
 
 ROOT = Path(headscope.__file__).parent
-GROUND = {"errors", "console", "files", "folds", "signals", "tail", "text", "tables", "threads"}
+GROUND = {"errors", "console", "files", "folds", "manifest", "signals", "tail", "text"}
+GROUND |= {"tables", "threads"}
 WINGS = {"final_layer", "representation", "results", "leakage"}
 RECORD = {"metrics", "record", "audit_record"}
 MAKES_RECORDS = {
@@ -25,6 +26,7 @@ MAY_IMPORT = {
     "errors": set(),
     "console": set(),
     "files": {"errors"},
+    "manifest": {"errors", "files"},
     "signals": set(),
     "threads": set(),
     "tail": {"errors"},
@@ -49,6 +51,7 @@ MAY_IMPORT = {
     "analysis.leakage": {"analysis", "analysis.representation", "analysis.results"} | RECORD,
     "figures": {"analysis", *(f"analysis.{wing}" for wing in WINGS)},
     "reporting": {"figures", "analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
+    "verification": {"slicing", "splits", "analysis.leakage", "analysis.results"} | RECORD,
     "experiment": MAKES_RECORDS | RECORD | {"analysis"},
 }
 EVERYTHING = {"cli", "__init__", "__main__"}

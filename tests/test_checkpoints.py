@@ -105,6 +105,16 @@ def test_head_and_weights_take_the_same_network_and_both_say_so(tmp_path):
     assert facts["network"] == "state_dict_ema" and facts["note"] == built.source.note
 
 
+def test_weights_under_which_a_network_overflows_are_named(tmp_path):
+    state = find_architecture(TINY).build().state_dict()
+    loud = {n: 1e30 * t if t.is_floating_point() else t for n, t in state.items()}
+    torch.save({"model": state, "model_ema": loud}, tmp_path / "n.pth")
+    with pytest.raises(
+        InputError, match=r"weights n\.pth:model_ema gives .* not finite.* not model;"
+    ):
+        tiny("frozen", str(tmp_path / "n.pth"))
+
+
 def test_the_state_of_an_optimiser_is_no_network(tmp_path):
     model = nn.Linear(4, 3)
     optimizer = torch.optim.Adam(model.parameters())

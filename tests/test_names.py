@@ -12,7 +12,7 @@ from headscope.text import printable_name
     [
         ("AD/sub-007_T1w.nii.gz", "AD/sub-007_T1w.nii.gz"),
         ("größe_κ_大.nii", "größe_κ_大.nii"),
-        (os.fsdecode(b"caf\xe9.nii"), r"caf\xe9.nii"),
+        (os.fsdecode(b"\xe9t\xe9.nii"), r"\xe9t\xe9.nii"),
         ("a\nb\tc\r.nii", r"a\nb\tc\r.nii"),
         ("\x1b[31mred\x7f\x9b", r"\x1b[31mred\x7f\x9b"),
         ("two\u2028lines\u202egnp.nii", r"two\u2028lines\u202egnp.nii"),

@@ -128,6 +128,17 @@ def test_planes_and_contrasts_are_no_classes(tmp_path):
     assert (cohort.class_names, cohort.scans["subject_id"].nunique()) == (["glioma", "healthy"], 4)
     chosen = find_cohort(tmp_path / "contrasts", contrast="t1")
     assert (chosen.class_names, len(chosen.scans)) == (["glioma", "healthy"], 4)
+    names = [f"IXI-{c}/IXI{n}-{c}.nii" for c in ("T1", "T2") for n in range(3)]
+    ixi = touch(tmp_path / "ixi", *names)
+    assert find_cohort(ixi, need_classes=False).scans["subject_id"].nunique() == 3
+    with pytest.raises(InputError, match=r"contrasts: IXI-T1, IXI-T2; if these are the classes"):
+        find_cohort(ixi)
+    classes = {"a": ["IXI-T1"], "b": ["IXI-T2"]}
+    chosen = find_cohort(ixi, classes=classes, subject_pattern="(IXI[0-9])-")
+    assert chosen.class_names == ["a", "b"]
+    names = [f"{x}/{x}{n}_{c}/v.nii" for c in ("T1", "T2") for x in "AB" for n in range(3)]
+    folders = find_cohort(touch(tmp_path / "folders", *names))
+    assert folders.scans["subject_id"].nunique() == 6
     classes = touch(tmp_path / "classes", "PD/a/x1.nii", "CT/b/x2.nii")
     assert find_cohort(classes).class_names == ["CT", "PD"]
 

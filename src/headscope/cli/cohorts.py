@@ -59,8 +59,9 @@ def slice_(
     centre: opt.Centre = None,
     spacing_mm: opt.Spacing = None,
     volume: opt.Volume = None,
+    window: opt.Window = None,
     analyze_orientation: Annotated[
-        str | None, typer.Option(help="Orientation of files that store none (LAS).")
+        str | None, typer.Option(help="Orientation of files that store none (auto).")
     ] = None,
     subject_pattern: opt.SubjectPattern = None,
     contrast: opt.Contrast = None,
@@ -75,8 +76,9 @@ def slice_(
     Example: headscope slice scans slices --plane coronal --format png
     """
     find = given(locals(), *COHORT)
-    names = ("plane", "count", "size", "centre", "spacing_mm", "volume", "analyze_orientation")
-    options = given(locals(), *names, "pseudonym_key", "strict", "workers")
+    names = ("plane", "count", "size", "centre", "spacing_mm", "volume", "window")
+    more = ("analyze_orientation", "pseudonym_key", "strict", "workers")
+    options = given(locals(), *names, *more)
     with resumable():
         from headscope.slicing.export import slice_data
 

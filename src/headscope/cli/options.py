@@ -46,6 +46,10 @@ Centre = Annotated[
 Spacing = Annotated[
     float | None, typer.Option(help="Distance of slices in mm (default: consecutive).")
 ]
+Window = Annotated[
+    str | None,
+    typer.Option(help="LOW,HIGH: intensities that become black and white (CT: 0,80)."),
+]
 Workers = Annotated[int | None, typer.Option(help="Processes that slice (all cores).", min=1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -59,6 +63,8 @@ def given(options: dict[str, Any], *wanted: str) -> dict[str, Any]:
     for name in LISTS:
         if name in values:
             values[name] = names(values[name])
+    if "window" in values:
+        values["window"] = values["window"].split(",")
     if "classes" in values:
         values["classes"] = class_values(values["classes"])
     return values

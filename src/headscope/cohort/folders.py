@@ -1,6 +1,6 @@
 """Scans in class folders, in one folder, or listed in a table with a column `path`."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,9 +29,9 @@ from headscope.scans.discovery import WRITTEN, is_picture
 from headscope.scans.naming import (
     any_structural,
     contrast_of,
-    only_contrast,
     plane_of,
     says_images,
+    split_contrast,
     subset_of,
     without_contrast,
 )
@@ -97,13 +97,13 @@ def read_class_folders(
     pattern: str | None,
     *,
     left: Sequence[str] = (),
-    chosen: bool = False,
+    chosen: Set[str] = frozenset(),
 ) -> Layout:
     """Return the scans by class folder; those of a folder without subfolders have no class.
 
     Folders that name a subset, a plane or a contrast are no classes, nor are those of one subject
-    each. `left` are the paths that were left out; `chosen` is true where the user names the
-    classes.
+    each. `left` are the paths that were left out; `chosen` holds the folders that the user names
+    as classes.
     """
     if any(name.startswith("disc") and OASIS1.search(name) for name in names):
         raise InputError(
@@ -111,17 +111,8 @@ def read_class_folders(
             "which has the columns ID and CDR, in it."
         )
     levels = fold_levels(names, left, data=data, chosen=chosen)
-    scans = pd.DataFrame({"path": names, "rest": levels.rests, **levels.facts})
-    notes = levels.notes
-    if "plane" in scans:
-        scans, of_others = _of_plane(scans, plane)
-        notes += of_others
-    inner = scans["rest"].str.contains("/", regex=False)
-    nested = bool(inner.any())
-    if nested and not inner.all():
-        outside = counted(int((~inner).sum()), "scan")
-        notes.append(Note(f"Left out, as they are outside class folders: {outside}."))
-        scans = scans[inner]
+    scans, notes = _rows(names, levels, plane)
+    nested = bool(scans["rest"].str.contains("/", regex=False).any())
     folders = scans["rest"].str.split("/", n=1).str[0]
     by_subject = nested and not chosen and _are_subjects(sorted(set(folders)))
     if nested and not (by_subject or chosen) and levels.rests == names:
@@ -131,14 +122,8 @@ def read_class_folders(
     scans = scans.assign(subject_id=subjects, session_id=[session_of(name) for name in below])
     notes = [*origins, *notes]
     if by_subject or not nested:
-        hint = ""
-        if by_subject:
-            first = listed(sorted(set(folders))[:3])
-            hint = (
-                f" Its {counted(folders.nunique(), 'folder')} ({first}, …) are taken for subjects: "
-                "if they are classes, choose with --classes."
-            )
-            notes.append(Note(hint.strip(), names_ids=True))
+        hint = _say_subjects(folders) if by_subject else _say_levels(levels)
+        notes += [Note(hint.strip(), names_ids=True)] if by_subject else []
         return Layout("scans", scans.drop(columns="rest"), notes=notes, hint=hint)
     scans = scans.drop(columns="rest").assign(**{"class folder": folders})
     common = _note_common(below, folders)
@@ -150,6 +135,34 @@ def read_class_folders(
         text = f"Left out, as they hold no scan: {counted(len(empty), 'folder')}, the first "
         notes.append(Note(f"{text}{empty[0]}.", names_ids=True))
     return Layout("class folders", scans, "class folder", notes=notes)
+
+
+def _rows(names: list[str], levels: "Levels", plane: str) -> tuple[pd.DataFrame, list[Note]]:
+    """Return a row per scan of the plane, without those outside folders where some are inside."""
+    scans = pd.DataFrame({"path": names, "rest": levels.rests, **levels.facts})
+    notes = list(levels.notes)
+    if "plane" in scans:
+        scans, of_others = _of_plane(scans, plane)
+        notes += of_others
+    inner = scans["rest"].str.contains("/", regex=False)
+    if not inner.any() or inner.all():
+        return scans, notes
+    outside = counted(int((~inner).sum()), "scan")
+    notes.append(Note(f"Left out, as they are outside class folders: {outside}."))
+    return scans[inner], notes
+
+
+def _say_subjects(folders: "pd.Series[str]") -> str:
+    first = listed(sorted(set(folders))[:3])
+    return (
+        f" Its {counted(folders.nunique(), 'folder')} ({first}, …) are taken for subjects: if they "
+        "are classes, choose with --classes."
+    )
+
+
+def _say_levels(levels: "Levels") -> str:
+    said = " ".join(map(str, levels.notes)).rstrip(".")
+    return f" {said}; if these are the classes, choose with --classes." if said else ""
 
 
 @dataclass(frozen=True)
@@ -166,7 +179,7 @@ def fold_levels(
     left: Sequence[str] = (),
     *,
     data: Path | None = None,
-    chosen: bool = False,
+    chosen: Set[str] = frozenset(),
 ) -> Levels:
     """Take levels of folders out of paths that say something else than class or subject.
 
@@ -190,7 +203,9 @@ def fold_levels(
         beside = {_part(rest, depth) for rest in others} - {None, *folders}
         inner = depth > 0 or bool(facts)
         kind, values = _meaning(folders, deeper or depth > 0, bool(beside) or inner)
-        if data is not None and kind is None and not chosen:
+        if not chosen.isdisjoint(folders):
+            kind = None
+        elif data is not None and kind is None:
             _check_subsets(data, folders, depth)
         if depth == 0 and kind is None and len(folders) == 1 and deeper:
             break  # a folder around everything
@@ -217,10 +232,11 @@ def _meaning(
     planes = {name: plane_of(name) for name in folders}
     if all(planes.values()) and len(set(planes.values())) > 1:
         return "plane", planes
-    contrasts = {name: only_contrast(name) for name in folders}
-    named = [name for name in contrasts.values() if name]
-    if deeper and any_structural(named) and len(named) == len(folders) > 1:
-        return "contrast", dict(contrasts)
+    contrasts = {name: split_contrast(name) for name in folders}
+    named = [pair[0] for pair in contrasts.values() if pair]
+    one_name = len({pair and pair[1] for pair in contrasts.values()}) == 1
+    if one_name and any_structural(named) and len(set(named)) > 1:
+        return "contrast", {name: pair[0] for name, pair in contrasts.items() if pair}
     says_no_class = [name for name in folders if says_images(name) or named or planes[name]]
     if len(folders) == 1 and deeper and beside and says_no_class:
         return "images", {}

@@ -6,7 +6,7 @@ whose ids are in the names of the scans, class folders (DATA/AD/…, DATA/NC/…
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,7 @@ from headscope.cohort.selection import (
     note_contrasts,
     note_given,
     note_others,
+    note_series,
     scans_of_subjects,
     select_scans,
     take_contrast,
@@ -38,6 +39,7 @@ from headscope.cohort.values import Layout, Note
 from headscope.errors import InputError
 from headscope.scans.discovery import SUFFIXES, Kind, ScanFile, is_picture, survey
 from headscope.scans.volume import PLANES
+from headscope.text import printable_name
 
 NO_CLASS: Final = "unlabelled"
 KEY: Final = ["subject_id", "session_id"]
@@ -63,8 +65,9 @@ class Cohort:
 
     @property
     def names(self) -> "pd.Series[str]":
-        """The name of each scan in results: its path, or its pseudonym where it has one."""
-        return self.scans["name" if "name" in self.scans.columns else "path"]
+        """The name of each scan in results, as text: its path, or its pseudonym if it has one."""
+        column = "name" if "name" in self.scans.columns else "path"
+        return self.scans[column].map(printable_name)
 
     @property
     def files(self) -> list[ScanFile]:
@@ -135,7 +138,7 @@ def find_cohort(
     if plane not in (*PLANES, "all"):
         raise InputError(f"Unknown plane {plane!r}: choose axial, coronal, sagittal or all.")
     root = data if data.is_dir() else data.parent
-    chosen = classes is not None
+    chosen = {value for values in (classes or {}).values() for value in values}
     layout, kinds = _recognise(data, root, label, plane, subject_pattern, contrast, chosen)
     if classes is None and label is None and threshold is None:
         classes = layout.classes
@@ -159,6 +162,8 @@ def find_cohort(
     if need_classes:
         _check_classes(data, scans, class_names, layout.hint)
     odd = [*odd_subjects(scans, pictures=bool(pictures.all())), *_case_twins(scans)]
+    scans = scans.assign(**{name: scans[name].map(printable_name) for name in (*KEY, "label")})
+    class_names = [printable_name(name) for name in class_names]
     summary = _summarise(layout, scans, class_names)
     return Cohort(
         root=root,
@@ -178,7 +183,7 @@ def _recognise(
     plane: str,
     pattern: str | None,
     contrast: str | None,
-    chosen: bool,
+    chosen: Set[str],
 ) -> tuple[Layout, dict[str, Kind]]:
     """Return the layout of a folder, or of a table of scans, and what each of its paths is."""
     tables = [data]
@@ -197,6 +202,7 @@ def _recognise(
     below = survey(data)
     kinds = {file.path.relative_to(data).as_posix(): file.kind for file in below.scans}
     others = note_others(below.others - Counter(path.suffix.lower() for path in tables))
+    others += note_series(data, below.left_out)
     if not kinds:
         there = " ".join(["", *map(str, others)])
         raise InputError(

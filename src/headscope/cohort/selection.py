@@ -14,6 +14,7 @@ from headscope.cohort.values import Layout, Note
 from headscope.console import track
 from headscope.errors import InputError
 from headscope.files import NO_ID
+from headscope.scans.dicom import Series
 from headscope.scans.discovery import UNREAD, Kind, ScanFile, plane_named
 from headscope.scans.labelmaps import is_label_map
 from headscope.scans.naming import (
@@ -120,6 +121,20 @@ def note_others(others: Counter[str]) -> list[Note]:
         notes.append(Note(f"{text}(pictures to PNG)."))
     if others - unread:
         notes.append(Note(f"Files of other kinds: {_kinds(others - unread)}."))
+    return notes
+
+
+def note_series(data: Path, left_out: Sequence[Series]) -> list[Note]:
+    """Count what is beside the DICOM series that are taken, by kind, and name the first."""
+    notes = []
+    for kind, number in Counter(series.kind for series in left_out).most_common():
+        some = [series for series in left_out if series.kind == kind]
+        files = counted(sum(series.files for series in some), "file")
+        first = min(series.path for series in some).relative_to(data)
+        notes += [
+            Note(f"Left out beside the DICOM series taken: {number} × {kind} ({files})."),
+            Note(f"The first {kind} is {first}.", names_ids=True),
+        ]
     return notes
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from headscope.scans.dicom import dicom_files, find_series, is_dicom
+from headscope.scans.dicom import Series, choose_series, dicom_files, find_series, is_dicom
 from headscope.scans.header import matrix_of, scan_files
 
 WRITTEN: Final = {"experiment.toml", "slices.json", "pictures.json"}  # mark folders of our results
 SUFFIXES: Final = (".nii", ".nii.gz", ".mgh", ".mgz", ".hdr", ".hdr.gz")
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 READY_SLICE: Final = re.compile(r"_(?:(axl|cor|sag)\.|(axial|coronal|sagittal)_slice-)")
+OASIS1_SPACE: Final = re.compile(r"OAS1_\d{4}_MR\d_mpr(?:-\d|_n\d)_anon(_111_t88|_sbj)?")
 PLANE_MARKS: Final = {"axl": "axial", "cor": "coronal", "sag": "sagittal"}
 UNREAD: Final = {  # what may hold scans or pictures, and is not read
     *(".mha", ".mhd", ".nrrd", ".nhdr", ".mnc", ".par", ".rec", ".gipl", ".vtk", ".brik", ".head"),
@@ -62,10 +63,14 @@ class ScanFile:
 
 @dataclass(frozen=True)
 class Survey:
-    """All that is below a folder: its scans, and how many files of each other kind."""
+    """All that is below a folder: its scans, and how many files of each other kind.
+
+    `left_out` are the localizers, reports, screenshots and smaller series beside DICOM series.
+    """
 
     scans: list[ScanFile]
     others: Counter[str] = field(default_factory=Counter)
+    left_out: list[Series] = field(default_factory=list)
 
 
 def find_scans(folder: Path) -> list[ScanFile]:
@@ -85,20 +90,21 @@ def survey(folder: Path) -> Survey:
     pictures: list[ScanFile] = []
     others: Counter[str] = Counter()
     locked: list[Path] = []
+    series: list[Series] = []
     for place, names in _walk(folder, locked, others):
         dicom = [name for name in names if is_dicom(place / name)]
-        series = find_series(place, [place / name for name in dicom]) if dicom else []
-        scans += [ScanFile(path, "series") for path in series]
+        series += find_series(place, [place / name for name in dicom]) if dicom else []
         volumes = [name for name in names if name.lower().endswith(SUFFIXES)]
         scans += [ScanFile(place / name, "volume") for name in volumes]
         pictures += [ScanFile(place / name, "picture") for name in names if is_picture(name)]
         used = {*dicom, *volumes, *_beside(volumes, names)}
         others.update(suffix_of(name) for name in names if name not in used)
-    scans += [ScanFile(path, "series") for path in locked]
+    taken, left_out = choose_series(series, besides=bool(scans))
+    scans += [ScanFile(path, "series") for path in [*(one.path for one in taken), *locked]]
     if not scans:
         for file in pictures:
             others[suffix_of(file.path.name)] -= 1
-    return Survey(sorted(scans or pictures, key=lambda file: file.path), +others)
+    return Survey(sorted(scans or pictures, key=lambda file: file.path), +others, left_out)
 
 
 def suffix_of(name: str) -> str:
@@ -127,6 +133,19 @@ def plane_named(name: str) -> str | None:
     """
     match = READY_SLICE.search(name)
     return match and (match[2] or PLANE_MARKS[match[1]])
+
+
+def orientation_named(name: str) -> str | None:
+    """Return the orientation of a scan of OASIS-1 by its name, None of any other.
+
+    Its Analyze files store none. Raw scans (mpr-1_anon) and the subject's own space (sbj_111) are
+    sagittal, from back to front, up and to the left, as Clinica's converter has it; atlas space
+    (t88) is transverse.
+    """
+    match = OASIS1_SPACE.search(name)
+    if match is None:
+        return None
+    return "LAS" if match[1] == "_111_t88" else "ASL"
 
 
 def _walk(

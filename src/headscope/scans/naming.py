@@ -159,20 +159,23 @@ def _ends(run: list[str]) -> bool:
 
 
 def without_contrast(name: str) -> str:
-    """Return a path without the contrast that its file names: the rest may name the subject.
+    """Return a path without the contrasts that its parts name: the rest may name the subject.
 
     Words that may be something else (PD, CT) count as contrasts at the end of a name alone.
     """
-    folder, slash, file = name.rpartition("/")
-    tail = STEM.search(file)
-    stem, suffix = (file[: tail.start()], tail[0]) if tail else (file, "")
+    return "/".join(map(_part_without_contrast, name.split("/")))
+
+
+def _part_without_contrast(part: str) -> str:
+    tail = STEM.search(part)
+    stem, suffix = (part[: tail.start()], tail[0]) if tail else (part, "")
     tokens = tokens_of(stem)
     run = _last_run(tokens)
     if not run or (tokens[-len(run) :] != run and not _is_structural(run)):
-        return name
+        return part
     words = r"(?i)(?:^|[^a-z0-9]+)" + r"[^a-z0-9]+".join(run) + r"(?![a-z0-9])"
     shorter = re.sub(words, "", stem).lstrip("_.-")
-    return f"{folder}{slash}{shorter}{suffix}" if shorter else name
+    return f"{shorter}{suffix}" if shorter else part
 
 
 def any_structural(contrasts: Collection[str | None]) -> bool:
@@ -230,10 +233,11 @@ def plane_of(folder: str) -> str | None:
     return PLANES.get(words.pop()) if len(words) == 1 else None
 
 
-def only_contrast(folder: str) -> str | None:
-    """Return the contrast that a folder names and nothing else."""
+def split_contrast(folder: str) -> tuple[str, tuple[str, ...]] | None:
+    """Return the contrast that a folder names, and the words beside it."""
     tokens = [token for token in tokens_of(folder) if token not in FILLERS]
-    return "_".join(tokens) if tokens and _last_run(tokens) == tokens else None
+    run = _last_run(tokens)
+    return ("_".join(run), tuple(token for token in tokens if token not in run)) if run else None
 
 
 def says_images(folder: str) -> bool:
