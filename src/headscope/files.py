@@ -200,7 +200,7 @@ def read_table(path: Path) -> "pd.DataFrame":
     text = {name: str for name in TEXT_COLUMNS if name in columns}
     missing = {name: ["n/a"] for name in columns}
     options: dict[str, Any] = {"na_values": missing, "keep_default_na": False}
-    if pd.__version__.startswith("2."):  # which would lose the last digit of a float
+    if int(pd.__version__.partition(".")[0]) < 3:  # which loses the last digit of a float
         options["float_precision"] = "round_trip"
     return _map_text(pd.read_csv(path, sep="\t", dtype=text, **options), unescape_formula)
 
