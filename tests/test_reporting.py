@@ -729,10 +729,12 @@ def test_a_browser_shows_the_page_whole(experiment, width):
         )
         shades = view.evaluate("[...document.querySelectorAll('.box')].map("
                                "each => getComputedStyle(each).backgroundAttachment)")  # fmt: skip
+        scripted = view.evaluate("document.querySelectorAll('figure.scatter canvas').length")
         view.emulate_media(media="print")
         printed = view.evaluate("[...document.querySelectorAll('.box')].map("
                                 "each => getComputedStyle(each).backgroundImage)")  # fmt: skip
         browser.close()
+    assert scripted == 8  # the policy lets the page's own script run
     assert set(shades) == {"local, local, scroll, scroll"}
     assert set(printed) == {"none"}
     assert complaints == []
@@ -772,6 +774,14 @@ def test_a_reference_to_what_is_not_on_the_page_is_an_error():
     chapters = [Chapter("c", "C", [Text(refer("table-nowhere"))])]
     with pytest.raises(KeyError, match="table-nowhere"):
         render.render_page(render.Page("n", "k", "t", "l", [], chapters, "f"))
+
+
+def test_a_page_may_load_nothing():
+    html = render.render_page(render.Page("x", "k", "t", "l", ["<script>1</script>"], [], "f"))
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert f'http-equiv="Content-Security-Policy" content="{policy}' in html
+    assert html.index("Content-Security-Policy") < html.index("<style")
+    assert "<script" not in html
 
 
 @pytest.mark.browser
