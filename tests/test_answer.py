@@ -12,6 +12,7 @@ from headscope.files import write_json
 from headscope.record import read_experiment
 from headscope.reporting import write_report
 from headscope.reporting.blocks import Line
+from tests.support.records import reseal
 from tests.support.synthetic import write_experiment, write_synthetic_run
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -88,6 +89,7 @@ def _call_all(run, name):
         np.float32
     )
     np.savez(run.path / "features.npz", **arrays)
+    reseal(run.path)
 
 
 def test_only_mixed_splits_claim_no_unseen_subject(tmp_path):
@@ -152,6 +154,7 @@ def test_thumbnails_may_be_errors_or_none_and_are_none_under_pseudonyms(tmp_path
         write_report(tmp_path, "all")
     settings = run.path / "run.toml"
     settings.write_text("pseudonymised = true\n" + settings.read_text(), encoding="utf-8")
+    reseal(run.path)
     page = write_report(tmp_path)
     assert data_of(page)["thumbnails"] is None
     assert "It holds no slice as a picture." in page.read_text(encoding="utf-8")

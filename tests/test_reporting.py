@@ -150,7 +150,7 @@ def test_no_number_of_the_weights_is_left_unchecked(experiment, page):
     pair = analyse_head(run).pairs[0]
     for name in ("r", "r_null", "displacement_ratio"):
         assert page.find(run.name, f"fig3.{name}") == [repr(getattr(pair, name))]
-    assert shown - {"abs_residual"} - checked == {"logits.slice_accuracy", "logits.slices"}
+    assert shown - {"abs_residual"} <= checked
 
 
 def test_slice_accuracy_is_recomputed_from_the_logits(experiment, page):
@@ -158,10 +158,9 @@ def test_slice_accuracy_is_recomputed_from_the_logits(experiment, page):
         with np.load(run.path / "features.npz") as stored:
             test = stored["subset"] == "test"
             right = stored["logits"][test].argmax(axis=1) == stored["label"][test]
-        for quantity in ("logits.slice_accuracy", "test_slice_accuracy"):
-            for shown in page.find(run.name, quantity):
-                assert float(shown) == pytest.approx(right.mean(), abs=1e-12)
-        assert page.find(run.name, "logits.slices") == [str(int(test.sum()))]
+        for shown in page.find(run.name, "test_slice_accuracy"):
+            assert float(shown) == pytest.approx(right.mean(), abs=1e-12)
+        assert page.find(run.name, "test_slices") == [str(int(test.sum()))]
 
 
 def test_figures_of_the_table_are_those_of_the_metrics(experiment, page):
@@ -396,7 +395,7 @@ def test_several_classes_are_not_told_that_training_forces_their_correlation(tmp
     assert "nothing about MRI" not in words
     assert "training forces no correlation of two rows" in words and "of 3 pairs" in words
     assert "than in heads retrained on labels permuted by subject" in words
-    assert "along the falling diagonal" not in words and "the sum of all rows is conserved" in words
+    assert "along the falling diagonal" not in words
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -515,14 +514,7 @@ def test_tables_and_figures_lie_beside_the_page(experiment):
     table = pd.read_csv(experiment / "table.tsv", sep="\t")
     assert len(table) == 4
     assert (experiment / "table.md").read_text(encoding="utf-8").startswith("| Network |")
-    stems = {path.stem for path in (experiment / "figures").iterdir()}
-    assert stems > {
-        "fig2-logits-tf_efficientnet_lite0-seed0",
-        *(f"{kind}-{run}" for run in table["run"] for kind in ("fig3-weights", "history")),
-    }
-    for stem in stems:
-        for suffix in (".png", ".svg"):
-            assert (experiment / "figures" / f"{stem}{suffix}").stat().st_size > 1000
+    assert not (experiment / "figures").exists()  # the page draws, `headscope figures` writes
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -597,21 +589,6 @@ def test_fourteen_classes_are_told_from_chance_and_shown_class_by_class(tmp_path
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_three_classes_fold_all_pairs_of_logits_but_the_first(tmp_path):
-    write_synthetic_run(tmp_path, width=24, epochs=1, class_names=("NC", "MCI", "AD"))
-    text = write_report(tmp_path).read_text(encoding="utf-8")
-    logits = text[text.index('<div id="logits">') : text.index('<div id="weights">')]
-    folded = logits[logits.index("The other 2 pairs of classes") :]
-    folded = folded[: folded.index("</details>")]
-    number = re.search(r'id="figure-logits">.*?<b>Figure (\d+)a\.', logits, re.DOTALL)[1]
-    assert re.findall(rf"<b>Figure {number}(.)\.", logits) == ["a", "b", "c"]
-    assert re.findall(rf"<b>Figure {number}(.)\.", folded) == ["b", "c"]
-    words = words_of(tmp_path / "report.html", "logits")
-    assert "gives it, for two of the classes" in words
-    assert "where a third class has a larger logit. The panels" in words
-
-
-@pytest.mark.usefixtures("undrawn")
 def test_a_class_with_one_tested_subject_or_none_is_named(tmp_path):
     names = ("NC", "MCI", "AD", "FTD", "DLB")
     run = write_synthetic_run(tmp_path, width=24, epochs=1, class_names=names, subjects=21)
@@ -635,7 +612,7 @@ def test_seeds_and_rows_of_the_same_regime_stand_side_by_side(tmp_path):
         write_synthetic_run(tmp_path, width=8, epochs=1, seed=seed, architecture="timm/tiny")
     write_synthetic_run(tmp_path, width=8, epochs=2, architecture="timm/tiny", name="frozen-long")
     text = write_report(tmp_path).read_text(encoding="utf-8")
-    assert "over seeds" in text
+    assert "seeds 0, 1" in text
     assert "frozen-long <small>frozen</small>" in text
 
 
@@ -756,7 +733,7 @@ def test_figures_and_tables_are_numbered_as_they_stand_and_links_name_them(exper
             letters = [letter for n, letter in labels if int(n) == count]
             assert letters == ([""] if len(letters) == 1 else list("abcdefgh"[: len(letters)]))
     links = re.findall(r'<a href="#((?:figure|table)-[\w-]+)">(.*?)</a>', text)
-    assert {"figure-weights", "table-results", "figure-logits"} <= {name for name, _ in links}
+    assert {"figure-fig3", "table-results", "figure-fig2"} <= {name for name, _ in links}
     for name, shown in links:
         place = text.index(f' id="{name}"')
         assert re.search(r"<b>((?:Figure|Table) \d+)", text[place:])[1] == shown

@@ -41,11 +41,16 @@ def save_figure(figure: Figure, stem: Path) -> Path:
 
 
 @apply_style
-def draw(figure: Figure, alt: str) -> Picture:
-    """Draw a figure as the page embeds it; equal figures, equal bytes."""
+def render_svg(figure: Figure) -> str:
+    """Return a figure as SVG; equal figures, equal text."""
     stream = StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()
+
+
+def draw(figure: Figure, alt: str) -> Picture:
+    """Draw a figure as the page embeds it."""
     # A picture by itself, not inline: the names inside two SVGs would clash in one page.
-    source = data_uri(slim(stream.getvalue()))
+    source = data_uri(slim(render_svg(figure)))
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     return Picture(source, alt, width, height)

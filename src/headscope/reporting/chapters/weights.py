@@ -167,6 +167,7 @@ def _facts(pair: PairAnalysis, run: str) -> list[tuple[Cell, Markup | Cell]]:
             fact("p over all pairs", "related_p", "probability"),
         ]  # fmt: skip
     return [
+        fact("Features", "feature_count", "count"),
         fact("Correlation r, observed", "r", "correlation"),
         fact("Rank correlation, Spearman", "spearman", "correlation"),
         fact("Slope, least squares", "slope", "correlation"),
