@@ -25,6 +25,7 @@ from headscope.models.classifier import tap
 from headscope.models.network import build_network
 from headscope.record import Run
 from tests.conftest import REPOSITORY
+from tests.support.records import reseal
 from tests.support.synthetic import write_synthetic_run
 
 NETWORKS = {  # constructor, its classifier, the layer that makes the last maps, its tail, size
@@ -116,7 +117,7 @@ def write_record(folder, maps, logits, words, weights, **settings):
               run.path / "model.safetensors")  # fmt: skip
     with (run.path / "run.toml").open("a") as file:
         file.write(f"tail = {list(words)}\n")
-    return run.path
+    return reseal(run.path).path
 
 
 def test_the_shuffle_changes_only_networks_that_flatten(recorded):
@@ -382,10 +383,12 @@ def test_records_that_cannot_be_computed_say_why(tmp_path):
             read_tail(small_record(tmp_path / str(number), **given))
     run = small_record(tmp_path / "damaged")
     (run.path / "model.safetensors").write_bytes(b"nothing")
+    run = reseal(run.path)
     with pytest.raises(InputError, match="is damaged"):
         read_tail(run)
     run = small_record(tmp_path / "without maps")
     np.savez(run.path / "maps.npz", slice=np.empty(0, int))
+    run = reseal(run.path)
     with pytest.raises(InputError, match="records no feature maps"):
         read_tail(run)
 
