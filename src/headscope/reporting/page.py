@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,7 @@ from headscope.reporting.chapters.method import (
     settings_chapter,
 )
 from headscope.reporting.chapters.results import results_chapter, scores_chapter
+from headscope.reporting.chapters.runs import first_of
 from headscope.reporting.chapters.subjects import subjects_chapter
 from headscope.reporting.chapters.weights import weights_chapter
 from headscope.reporting.render import Page, render_page
@@ -55,6 +57,8 @@ from headscope.reporting.scatters import (
 from headscope.reporting.stored import report_key, stands, store_key
 from headscope.reporting.verdict import verdict
 from headscope.threads import one_blas_thread
+
+MOST_PANELS: Final = 24  # of Fig. 2 and of Fig. 3; of more runs those of the first seed and fold
 
 
 @one_blas_thread
@@ -95,7 +99,8 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     evidence = _read_evidence(experiment)
     runs, results, audit = evidence.runs, evidence.results, evidence.audit
     chapters = _make_chapters(evidence)
-    data = page_data(runs, evidence.heads, evidence.pixels, thumbnails)
+    shown = runs if len(runs) <= MOST_PANELS else first_of(runs)
+    data = page_data(shown, evidence.heads, evidence.pixels, thumbnails)
     environment = read_environment(experiment / "environment.json")
     version = f" {environment['headscope']}" if "headscope" in environment else ""
     count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
@@ -172,12 +177,13 @@ def _make_chapters(evidence: _Evidence) -> list[Chapter]:
     runs, results, heads = evidence.runs, evidence.results, evidence.heads
     slices, pixels, audit = evidence.slices, evidence.pixels, evidence.audit
     changed = [*evidence.notes, *evidence.changed]
+    shown = runs if len(runs) <= MOST_PANELS else first_of(runs)
     makers = (
         lambda: results_chapter(evidence.table, results, evidence.failures, changed),
         lambda: subjects_chapter(runs),
-        lambda: Chapter("fig2", "Logits of the test slices", [logit_panels(runs)], short="Fig. 2"),
+        lambda: Chapter("fig2", "Logits of the test slices", [logit_panels(shown)], short="Fig. 2"),
         lambda: Chapter(
-            "fig3", "Weights of the final layer", [weight_panels(runs, heads)], short="Fig. 3"
+            "fig3", "Weights of the final layer", [weight_panels(shown, heads)], short="Fig. 3"
         ),
         lambda: checks_chapter(results, evidence.leakage, audit),
         lambda: ranking_chapter(results),
