@@ -19,6 +19,7 @@ from headscope.figures import style
 SIZE, SMALL = 11, 7  # points²; the small ones where there are many slices
 MANY = 250
 CROWD = 2000  # slices of a panel beyond which marks stand for several of them
+LAYERS = 8  # in which the marks of both classes are drawn in turn
 CELLS = 44  # along each axis, in which such marks gather slices
 LEGEND = 3 * style.MM, 3.6 * style.MM  # height that the legend takes, and each of its lines
 OUTLINES: tuple[Any, ...] = ("-", (0, (3, 1.2)))
@@ -32,7 +33,7 @@ def plot_logits(
     ellipses: Sequence[Sequence[Ellipse] | None] | None = None,
     ax: Axes | Sequence[Axes] | None = None,
 ) -> Figure:
-    """Draw the two logits of each slice, by class, with the decision line and errors ringed.
+    """Draw the two logits of each slice, by class, with the decision line and errors hollow.
 
     All panels share their axes, so that dispersion can be compared; in the paper's order they are
     frozen, fine-tuned, from scratch for few epochs and for many. Beyond 2,000 slices, marks stand
@@ -86,46 +87,64 @@ def plot_logits(
 
 def _draw(panel: LogitScatter, ax: Axes, limits: tuple[float, float], letter: str) -> None:
     ax.axline((0, 0), slope=1, zorder=1, **style.DIAGONAL)
-    draw = _draw_slices if len(panel.logits) <= CROWD else _draw_crowd
-    for k in range(2):
-        draw(panel, k, limits, ax)
-    if len(panel.logits) <= CROWD:
-        wrong = panel.logits[~panel.correct]  # (errors, 2)
-        size = 2.6 * (SMALL if len(panel.logits) > MANY else SIZE)
-        ax.scatter(wrong[:, 0], wrong[:, 1], s=size, facecolors="none", edgecolors=style.INK,
-                   linewidths=0.45, alpha=0.8, rasterized=len(panel.logits) > style.DENSE,
-                   zorder=3)  # fmt: skip
+    draw_slices(panel, limits, ax)
     (first, second), (i, j) = (style.plain(name) for name in panel.class_names), panel.pair
-    ax.set(xlabel=f"Logit of {first}, $z_{{{i}}}$", ylabel=f"Logit of {second}, $z_{{{j}}}$")
+    ax.set(
+        xlabel=f"Logit of {first}, {style.subscript('z', i)}",
+        ylabel=f"Logit of {second}, {style.subscript('z', j)}",
+    )
     style.set_title(ax, letter + panel.title, f"{panel.network}\n{_summary(panel)}")
 
 
-def _draw_slices(panel: LogitScatter, k: int, limits: tuple[float, float], ax: Axes) -> None:
-    points = panel.logits[panel.label == k]  # (n_k, 2)
-    dense = len(panel.logits) > style.DENSE
-    size = SMALL if len(panel.logits) > MANY else SIZE
-    ax.scatter(points[:, 0], points[:, 1], s=size, rasterized=dense, zorder=2, **_class_style(k))
+def draw_slices(
+    panel: LogitScatter, limits: tuple[float, float], ax: Axes, size: float | None = None
+) -> None:
+    """Draw a mark per slice, or per cell of a crowd: filled where correct, hollow where not.
+
+    The marks of both classes are drawn in turn, in random order, so that neither class covers the
+    other. limits are those of both axes; size is the area of a mark in points².
+    """
+    crowded = len(panel.logits) > CROWD
+    marks = [
+        (*_marks(panel, k, correct, limits, size), _mark_style(k, correct))
+        for k in range(2)
+        for correct in (True, False)
+    ]
+    for layer in range(LAYERS):
+        for points, area, look in marks if layer % 2 == 0 else marks[::-1]:
+            part = slice(layer, None, LAYERS)
+            if len(points[part]):
+                ax.scatter(*points[part].T, s=area[part], zorder=2 + layer / LAYERS,
+                           rasterized=not crowded and len(panel.logits) > style.DENSE,
+                           **look)  # fmt: skip
 
 
-def _draw_crowd(panel: LogitScatter, k: int, limits: tuple[float, float], ax: Axes) -> None:
-    """Draw a mark for the slices of each cell, its area by the root of their number."""
-    mine = panel.label == k
-    points, count = _gather(panel.logits[mine], limits)
-    most, cell = count.max(initial=1.0), 0.8 * style.COLUMN * 72 / CELLS  # points
-    area = np.maximum(1.0, cell**2 * np.sqrt(count / most))
-    ax.scatter(points[:, 0], points[:, 1], s=area, zorder=2, **_class_style(k))
-    wrong, count = _gather(panel.logits[mine & ~panel.correct], limits)
-    area = np.maximum(1.0, cell**2 * np.sqrt(count / most))
-    ax.scatter(wrong[:, 0], wrong[:, 1], s=area, marker=style.MARKERS[k], facecolors="none",
-               edgecolors=style.INK, linewidths=0.45, zorder=3)  # fmt: skip
+def _marks(
+    panel: LogitScatter, k: int, correct: bool, limits: tuple[float, float], size: float | None
+) -> tuple[Array, Array]:
+    """Return places (m, 2) and areas (m,) of the marks of one class and outcome, in random order.
+
+    Of a crowd a mark stands for the slices of a cell, its area by the root of their number.
+    """
+    points = panel.logits[(panel.label == k) & (panel.correct == correct)]  # (n, 2)
+    if len(panel.logits) > CROWD:
+        most = max(_gather(panel.logits[panel.label == label], limits)[1].max(initial=1.0)
+                   for label in range(2))  # fmt: skip
+        points, count = _gather(points, limits)
+        side = 0.8 * ((size / SMALL) ** 0.5 if size else 1.0) * style.COLUMN * 72 / CELLS  # points
+        area = np.maximum(1.0, side**2 * np.sqrt(count / most))
+    else:
+        area = np.full(len(points), size or (SMALL if len(panel.logits) > MANY else SIZE))
+    order = np.random.default_rng(0).permutation(len(points))
+    return points[order], area[order]
 
 
-def _class_style(k: int) -> dict[str, Any]:
+def _mark_style(k: int, correct: bool) -> dict[str, Any]:
     return {
         "marker": style.MARKERS[k],
-        "facecolors": style.COLOURS[k] if k == 0 else "none",
-        "edgecolors": "white" if k == 0 else style.COLOURS[k],
-        "linewidths": 0.3 if k == 0 else 0.8,
+        "facecolors": style.COLOURS[k] if correct else "none",
+        "edgecolors": "white" if correct else style.COLOURS[k],
+        "linewidths": 0.3 if correct else 0.8,
         "alpha": 0.85,
     }
 
@@ -163,7 +182,7 @@ def _mean_style(k: int) -> dict[str, Any]:
     return {
         "marker": style.MARKERS[k],
         "markersize": 6,
-        "markerfacecolor": style.COLOURS[k] if k == 0 else "white",
+        "markerfacecolor": style.COLOURS[k],
         "markeredgecolor": style.INK,
         "markeredgewidth": 0.9,
     }
@@ -212,22 +231,21 @@ def _handles(panel: LogitScatter, crowded: bool, with_ellipses: bool) -> list[Li
             linestyle="none",
             marker=style.MARKERS[k],
             markersize=size,
-            markerfacecolor=style.COLOURS[k] if k == 0 else "none",
+            markerfacecolor=style.COLOURS[k],
             markeredgecolor=style.COLOURS[k],
             label=f"{style.plain(name)} {unit}",
         )
         for k, name in enumerate(panel.class_names)
     ]
-    wrong = f"misclassified{' (black edge)' if crowded else ''}"
-    ring = Line2D([], [], linestyle="none", marker="o", markersize=size if crowded else 6.5,
-                  markerfacecolor="none", markeredgecolor=style.INK, markeredgewidth=0.5,
-                  label=wrong)  # fmt: skip
+    hollow = Line2D([], [], linestyle="none", marker="o", markersize=size, markerfacecolor="none",
+                    markeredgecolor=style.INK, markeredgewidth=0.8,
+                    label="hollow: misclassified")  # fmt: skip
     i, j = panel.pair
-    name = f"decision line, $z_{{{i}}}=z_{{{j}}}$"
+    name = f"decision line, {style.subscript('z', i)} = {style.subscript('z', j)}"
     line = Line2D([], [], label=name, **style.DIAGONAL)
     ellipses = [
         Line2D([], [], color=style.INK, linewidth=1.0, linestyle=OUTLINES[k], **_mean_style(k),
                label=f"{style.plain(name)} mean, 95% ellipse")
         for k, name in enumerate(panel.class_names)
     ]  # fmt: skip
-    return [*points, ring, line, *(ellipses if with_ellipses else [])]
+    return [*points, hollow, line, *(ellipses if with_ellipses else [])]

@@ -7,12 +7,15 @@ from matplotlib.figure import Figure
 from headscope.analysis.results.calibration import Calibration, Reliability
 from headscope.figures import style
 
+FEWEST = 10  # slices of a bin that is drawn
+
 
 @style.apply_style
 def plot_reliability(calibration: Calibration, ax: Axes | None = None) -> Figure:
     """Draw accuracy against confidence on test, before and after the temperature of validation.
 
-    The area of a mark is the share of slices in its bin. Source: Guo et al. 2017, Fig. 1.
+    The area of a mark is the share of slices in its bin, its line the 95% interval over subjects;
+    bins of fewer than 10 slices are left out. Source: Guo et al. 2017, Fig. 1.
     """
     alone = ax is None
     ax = style.panel_of(ax, style.COLUMN + 9 * style.MM)
@@ -36,9 +39,12 @@ def plot_reliability(calibration: Calibration, ax: Axes | None = None) -> Figure
 
 def _draw(result: Reliability, ax: Axes, label: str, marker: str, colour: str) -> None:
     count = np.array(result.count)
-    filled = count > 0
+    filled = count >= FEWEST
     share = count[filled] / max(1, count.sum())
     confidence, accuracy = np.array(result.confidence)[filled], np.array(result.accuracy)[filled]
     ax.plot(confidence, accuracy, color=colour, linewidth=0.8, zorder=2)
+    if result.low:
+        low, high = (np.array(part)[filled] for part in (result.low, result.high))
+        ax.vlines(confidence, low, high, color=colour, linewidth=1.2, alpha=0.45, zorder=2)
     ax.scatter(confidence, accuracy, s=6 + 90 * share, marker=marker, color=colour,
                alpha=0.8, linewidths=0, label=label, zorder=3)  # fmt: skip

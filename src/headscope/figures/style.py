@@ -37,11 +37,14 @@ TICKS = [1, 2, 2.5, 5, 10]  # round steps of an axis
 # Beyond this many points a vector file grows heavier than a picture of them.
 DENSE = 600
 
+SMALLEST = 7  # points: what a journal prints legibly; signs of mathematics would be smaller
+_SUBSCRIPTS = str.maketrans("0123456789jk", "₀₁₂₃₄₅₆₇₈₉ⱼₖ")
+
 STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "mathtext.fontset": "dejavusans",
-    "font.size": 7,
+    "font.size": SMALLEST,
     "axes.titlesize": 7.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -60,15 +63,15 @@ STYLE: Any = {
     "hatch.linewidth": 0.4,
     "grid.color": GRID,
     "grid.linewidth": 0.5,
-    "xtick.labelsize": 6.5,
-    "ytick.labelsize": 6.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
     "xtick.color": INK,
     "ytick.color": INK,
     "xtick.major.size": 2.5,
     "ytick.major.size": 2.5,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
-    "legend.fontsize": 6.5,
+    "legend.fontsize": 7,
     "legend.frameon": False,
     "legend.handlelength": 1.8,
     "lines.linewidth": 1.1,
@@ -144,7 +147,10 @@ def set_weight_axes(
 ) -> None:
     """Set the axes of the weights to two classes, from −edge to edge."""
     (first, second), (i, j) = map(plain, class_names), pair
-    ax.set(xlabel=f"Weight to {first}, $W_{{{i},j}}$", ylabel=f"Weight to {second}, $W_{{{j},j}}$")
+    ax.set(
+        xlabel=f"Weight to {first}, {subscript('W', f'{i}j')}",
+        ylabel=f"Weight to {second}, {subscript('W', f'{j}j')}",
+    )
     set_square(ax, -edge, edge)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(5))
@@ -198,6 +204,11 @@ def say_nothing(ax: Axes, reason: str) -> None:
 def decimals(value: float, digits: int) -> str:
     """Return a number with a true minus sign, or say that it is undefined."""
     return f"{value:.{digits}f}".replace("-", "−") if isfinite(value) else UNDEFINED
+
+
+def subscript(letter: str, index: int | str) -> str:
+    """Return a letter with an index, in signs as large as the text: z₀, W₁ⱼ."""
+    return letter + str(index).translate(_SUBSCRIPTS)
 
 
 def plain(text: str) -> str:

@@ -22,7 +22,7 @@ FIT_COLOURS = (style.COLOURS[1], style.COLOURS[2], style.COLOURS[3], style.INK)
 POWERS = str.maketrans("234", "²³⁴")
 PANEL = 82 * style.MM  # height of one network's
 BINS = 48
-WIDEST = 56  # characters of an equation on one line of the legend
+WIDEST = 48  # characters of an equation on one line of the legend
 
 
 @style.apply_style
@@ -44,9 +44,9 @@ def plot_weights(
     handles = _draw_panel(result, _rows(initial, result), title, network, ax)
     figure = style.figure_of(ax)
     if alone:
-        figure.legend(handles=handles, loc="outside lower left", fontsize=6, labelspacing=0.45)
+        figure.legend(handles=handles, loc="outside lower left", labelspacing=0.45)
     else:
-        ax.legend(handles=handles, fontsize=6)
+        ax.legend(handles=handles)
     return figure
 
 
@@ -83,7 +83,7 @@ def plot_weight_panels(
         letter = f"({ascii_lowercase[k % 26]}) " if len(heads) > 1 else ""
         handles = _draw_panel(result, initial, letter + title, "", ax[k])
         where = beside[k] if beside else ax[k]
-        where.legend(handles=handles, fontsize=6, labelspacing=0.7,
+        where.legend(handles=handles, labelspacing=0.7,
                      loc="center left" if beside else "best")  # fmt: skip
     return style.figure_of(ax[0])
 

@@ -137,6 +137,7 @@ def _surest_slice(run: Run, pixels: NDArray[np.uint8] | None, figures: Path) -> 
         names,
         predicted,
         against=against,
+        plane=_plane_of(run, int(rows[k])),
         title=title,
     )
     alt = f"{title}: a slice, what each position adds to its decision, and its strongest channels."
@@ -148,6 +149,12 @@ def _surest_slice(run: Run, pixels: NDArray[np.uint8] | None, figures: Path) -> 
     )
     picture = draw(figure, figures / f"fig1-flattening-{run.name}", alt)
     return [FigureBlock("flattening", picture, caption)]
+
+
+def _plane_of(run: Run, row: int) -> str | None:
+    """Return the plane of a slice of a scan; None of a picture, whose sides cannot be known."""
+    of_scans = run.settings.get("slicing", {}).get("of") == "scans"
+    return str(run.predictions["plane"].iloc[row]) if of_scans else None
 
 
 def collapse_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
