@@ -19,7 +19,7 @@ from headscope.cohort.folders import read_class_folders, read_scan_table
 from headscope.cohort.ids import ID
 from headscope.cohort.labels import label_scans, quotes_subjects
 from headscope.cohort.oasis import is_oasis1, is_oasis2, read_oasis1, read_oasis2
-from headscope.cohort.participants import join_participants
+from headscope.cohort.participants import describe_subjects, join_participants
 from headscope.cohort.pictures import number_pictures
 from headscope.cohort.tables import counted, listed, read_any_table
 from headscope.cohort.values import Layout, Note
@@ -143,7 +143,7 @@ def find_cohort(
     return Cohort(
         root=root,
         layout=layout.name,
-        scans=scans[[*COLUMNS, *_extra_columns(data, scans, keep)]],
+        scans=scans[[*COLUMNS, *_extra_columns(data, scans, keep)]].join(describe_subjects(scans)),
         class_names=class_names,
         notes=[summary, *layout.notes, *left_out, *notes, *doubled, *_case_twins(scans)],
         simulated=(root / "simulation.json").is_file(),

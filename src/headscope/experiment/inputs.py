@@ -11,6 +11,7 @@ from headscope.analysis.permute import permute_labels
 from headscope.audit_record import Audit, summary_line
 from headscope.auditing.audit import files_of, store_audit
 from headscope.cohort.layouts import Cohort, find_cohort
+from headscope.cohort.participants import AGE, SEX
 from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.console import console
 from headscope.errors import InputError
@@ -23,6 +24,7 @@ from headscope.splits.assign import make_split
 from headscope.splits.balance import balance_of
 from headscope.splits.files import check_ids, ensure_split
 
+OLDEST = 89  # years: an age above it could name a subject, and is one year more under pseudonyms
 Subsets = NDArray[np.str_]
 
 
@@ -66,11 +68,27 @@ def store_slices(cohort: Cohort, config: Config) -> SliceSet:
         workers=config.workers,
         strict=config.strict,
     )
+    _store_participants(cohort, config)
     printed = {note.text for note in cohort.notes}
     for note in slices.settings.get("notes", []):
         if note not in printed:  # those are printed: these are what slicing adds
             console.print(note, soft_wrap=True)
     return slices
+
+
+def _store_participants(cohort: Cohort, config: Config) -> None:
+    """Write `participants.tsv`, age and sex of each session, where the data have either."""
+    columns = {AGE: "age", SEX: "sex"}
+    present = {ours: name for ours, name in columns.items() if ours in cohort.scans.columns}
+    if not present:
+        return
+    keys = ["subject_id", "session_id", "label"]
+    table = cohort.scans[[*keys, *present]].rename(columns=present).drop_duplicates(keys)
+    if config.pseudonym_key is not None and "age" in table:
+        table["age"] = table["age"].clip(upper=OLDEST + 1)
+        if (table["age"] > OLDEST).any():
+            console.print(f"Ages above {OLDEST} are recorded as {OLDEST + 1}.")
+    write_table(config.out / "participants.tsv", table)
 
 
 def store_splits(

@@ -1,6 +1,6 @@
 """Fig. 2: the logits of each slice, one panel per run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil, cos, pi, radians, sin
 from string import ascii_lowercase
 from typing import Any
@@ -19,6 +19,7 @@ from headscope.figures import style
 SIZE, SMALL = 11, 7  # points²; the small ones where there are many slices
 MANY = 250
 CROWD = 2000  # slices of a panel beyond which marks stand for several of them
+SMALL_MULTIPLE = 3.5  # points²
 LAYERS = 8  # in which the marks of both classes are drawn in turn
 CELLS = 44  # along each axis, in which such marks gather slices
 LEGEND = 3 * style.MM, 3.6 * style.MM  # height that the legend takes, and each of its lines
@@ -85,14 +86,61 @@ def plot_logits(
     return figure
 
 
+@style.apply_style
+def plot_logit_grid(
+    networks: Mapping[str, Mapping[str, LogitScatter]], width: float = style.PAGE
+) -> Figure:
+    """Draw Fig. 2 as small multiples: networks below each other, their settings side by side.
+
+    networks holds the panels of each network by what tells them apart. Panels of one network share
+    their axes. Of more than two classes they show the logit of a slice's class against the largest
+    of the others (`LogitScatter.against_others`). width is in inches.
+    """
+    if not networks:
+        return _nothing(width)
+    every = [panel for panels in networks.values() for panel in panels.values()]
+    handles = _handles(every[0], any(len(panel.logits) > CROWD for panel in every), False)
+    columns = 2 if width <= style.COLUMN else 4
+    legend = LEGEND[0] + LEGEND[1] * ceil(len(handles) / columns)
+    titles = {name: list(panels) for name, panels in networks.items()}
+    figure, grid = style.grid_of(titles, width, legend, lines=1)
+    for panels, axes in zip(networks.values(), grid, strict=True):
+        low, high = _limits([*panels.values()], [])
+        for panel, ax in zip(panels.values(), axes, strict=True):
+            ax.axline((0, 0), slope=1, zorder=1, **style.DIAGONAL)
+            draw_slices(panel, (low, high), ax, SMALL_MULTIPLE)
+            style.add_below(ax, _share(panel))
+            style.set_square(ax, low, high)
+            style.share_ticks(ax, first=ax is axes[0])
+    style.name_grid(grid, *_axis_names(every[0]))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=1.2)
+    return figure
+
+
+def _nothing(width: float) -> Figure:
+    ax = style.new_figure(width, 30 * style.MM).subplots()
+    style.say_nothing(ax, "no runs")
+    return style.figure_of(ax)
+
+
+def _axis_names(panel: LogitScatter) -> tuple[str, str]:
+    if panel.against_others:
+        return "Logit of the slice's class", "Largest other logit"
+    (first, second), (i, j) = (style.plain(name) for name in panel.class_names), panel.pair
+    return (
+        f"Logit of {first}, {style.subscript('z', i)}",
+        f"Logit of {second}, {style.subscript('z', j)}",
+    )
+
+
+def _share(panel: LogitScatter) -> str:
+    return f"{100 * panel.slice_accuracy:.1f}%" if len(panel.logits) else "no slices"
+
+
 def _draw(panel: LogitScatter, ax: Axes, limits: tuple[float, float], letter: str) -> None:
     ax.axline((0, 0), slope=1, zorder=1, **style.DIAGONAL)
     draw_slices(panel, limits, ax)
-    (first, second), (i, j) = (style.plain(name) for name in panel.class_names), panel.pair
-    ax.set(
-        xlabel=f"Logit of {first}, {style.subscript('z', i)}",
-        ylabel=f"Logit of {second}, {style.subscript('z', j)}",
-    )
+    ax.set(**dict(zip(("xlabel", "ylabel"), _axis_names(panel), strict=True)))
     style.set_title(ax, letter + panel.title, f"{panel.network}\n{_summary(panel)}")
 
 
@@ -107,7 +155,7 @@ def draw_slices(
     crowded = len(panel.logits) > CROWD
     marks = [
         (*_marks(panel, k, correct, limits, size), _mark_style(k, correct))
-        for k in range(2)
+        for k in range(len(panel.class_names))
         for correct in (True, False)
     ]
     for layer in range(LAYERS):
@@ -129,7 +177,7 @@ def _marks(
     points = panel.logits[(panel.label == k) & (panel.correct == correct)]  # (n, 2)
     if len(panel.logits) > CROWD:
         most = max(_gather(panel.logits[panel.label == label], limits)[1].max(initial=1.0)
-                   for label in range(2))  # fmt: skip
+                   for label in range(len(panel.class_names)))  # fmt: skip
         points, count = _gather(points, limits)
         side = 0.8 * ((size / SMALL) ** 0.5 if size else 1.0) * style.COLUMN * 72 / CELLS  # points
         area = np.maximum(1.0, side**2 * np.sqrt(count / most))
@@ -141,12 +189,21 @@ def _marks(
 
 def _mark_style(k: int, correct: bool) -> dict[str, Any]:
     return {
-        "marker": style.MARKERS[k],
-        "facecolors": style.COLOURS[k] if correct else "none",
-        "edgecolors": "white" if correct else style.COLOURS[k],
+        "marker": _marker(k),
+        "facecolors": _colour(k) if correct else "none",
+        "edgecolors": "white" if correct else _colour(k),
         "linewidths": 0.3 if correct else 0.8,
         "alpha": 0.85,
     }
+
+
+def _colour(k: int) -> str:
+    return style.COLOURS[k % len(style.COLOURS)]
+
+
+def _marker(k: int) -> str:
+    """Return the marker of a class: no two of 36 have colour and marker alike."""
+    return style.MARKERS[(k + k // len(style.COLOURS)) % len(style.MARKERS)]
 
 
 def _gather(points: Array, limits: tuple[float, float]) -> tuple[Array, Array]:
@@ -229,10 +286,10 @@ def _handles(panel: LogitScatter, crowded: bool, with_ellipses: bool) -> list[Li
             [],
             [],
             linestyle="none",
-            marker=style.MARKERS[k],
+            marker=_marker(k),
             markersize=size,
-            markerfacecolor=style.COLOURS[k],
-            markeredgecolor=style.COLOURS[k],
+            markerfacecolor=_colour(k),
+            markeredgecolor=_colour(k),
             label=f"{style.plain(name)} {unit}",
         )
         for k, name in enumerate(panel.class_names)
@@ -242,6 +299,8 @@ def _handles(panel: LogitScatter, crowded: bool, with_ellipses: bool) -> list[Li
                     label="hollow: misclassified")  # fmt: skip
     i, j = panel.pair
     name = f"decision line, {style.subscript('z', i)} = {style.subscript('z', j)}"
+    if panel.against_others:
+        name = "decision line"
     line = Line2D([], [], label=name, **style.DIAGONAL)
     ellipses = [
         Line2D([], [], color=style.INK, linewidth=1.0, linestyle=OUTLINES[k], **_mean_style(k),

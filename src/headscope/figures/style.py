@@ -1,10 +1,10 @@
 """One look for all figures: journal column widths, Okabe–Ito colours, nothing global touched."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from io import BytesIO
 from math import isfinite
-from textwrap import fill
+from textwrap import fill, wrap
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
@@ -33,6 +33,8 @@ SEQUENTIAL, DIVERGING = "cividis", "PuOr_r"  # kept apart by every kind of colou
 REFERENCE: Any = {"color": INK, "linewidth": 0.7, "dashes": (1, 1.5)}
 DIAGONAL: Any = {"color": INK, "linewidth": 0.8, "dashes": (4, 2)}
 UNTRAINED: Any = {"linewidth": 0.8, "linestyle": (0, (2, 1))}
+LINE = 3.1 * MM  # height of a line of text
+MOST_BESIDE = (4, 6)  # small panels in a column and on a page
 TICKS = [1, 2, 2.5, 5, 10]  # round steps of an axis
 # Beyond this many points a vector file grows heavier than a picture of them.
 DENSE = 600
@@ -117,6 +119,57 @@ def new_figure(width: float, height: float, row_gap: float = 1.6 * MM) -> Figure
     return figure
 
 
+def grid_of(
+    panels: Mapping[str, Sequence[str]], width: float, legend: float = 0.0, lines: int = 0
+) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure of small square panels, and the axes of each network's, as titled.
+
+    panels holds for each network what its panels show, which stand beside each other, at most
+    `MOST_BESIDE` of them; width and legend, the height that one takes, are in inches. lines of
+    text stand under each title.
+    """
+    columns = min(max(map(len, panels.values())), MOST_BESIDE[width > COLUMN])
+    room = max(8, int((width / columns * 72 - 6) / 4.3))  # characters
+    titles = {name: [fold(text, room) for text in texts] for name, texts in panels.items()}
+    tall = {name: max(map(_line_count, texts)) for name, texts in titles.items()}
+    rows = {name: -(-len(texts) // columns) for name, texts in panels.items()}
+    side = (width - (13 + 3 * (columns - 1)) * MM) / columns
+    height = sum(n * (side + 5 * MM + LINE * (1 + tall[name] + lines)) for name, n in rows.items())
+    figure = new_figure(width, height + 2 * LINE + legend, row_gap=0.8 * MM)
+    grid = figure.subplots(sum(rows.values()), columns, squeeze=False)
+    placed, top = [], 0
+    for name, texts in titles.items():
+        axes = list(grid[top : top + rows[name]].ravel())
+        for spare in axes[len(texts) :]:
+            spare.set_axis_off()
+        for k, (ax, text) in enumerate(zip(axes, texts, strict=False)):
+            blank = "\n " * (tall[name] - _line_count(text) + lines)
+            set_title(ax, fold(name, room * columns, 1) if k == 0 else " ", text + blank)
+        placed.append(axes[: len(texts)])
+        top += rows[name]
+    return figure, placed
+
+
+def _line_count(text: str) -> int:
+    return text.count("\n") + 1
+
+
+def name_grid(grid: Sequence[Sequence[Axes]], x: str, y: str) -> None:
+    """Name the axes of small panels once: below the lowest, and left of all."""
+    columns = grid[0][0].get_gridspec().ncols  # type: ignore[union-attr]
+    first_of_last_row = (len(grid[-1]) - 1) // columns * columns
+    grid[-1][first_of_last_row].set_xlabel(x, loc="left")
+    figure_of(grid[0][0]).supylabel(y, fontsize=SMALLEST)
+
+
+def fold(text: str, room: int, most: int = 3) -> str:
+    """Return a text in lines of so many characters, at most so many lines; the rest is …."""
+    lines = [line.replace("_ ", "_") for line in wrap(text.replace("_", "_ "), room)] or [""]
+    if len(lines) > most:
+        lines = [*lines[: most - 1], lines[most - 1][: room - 1] + "…"]
+    return "\n".join(lines)
+
+
 def panel_of(ax: Axes | None, height: float) -> Axes:
     """Return the axes that were given, or those of a new figure as wide as a column."""
     return new_figure(COLUMN, height).subplots() if ax is None else ax
@@ -179,6 +232,24 @@ def set_title(ax: Axes, title: str, below: str) -> None:
         linespacing=1.25,
     )
     note.set_in_layout(False)  # a long line must not narrow the panel; the pad keeps its height
+
+
+def add_below(ax: Axes, text: str) -> None:
+    """Put a line of text where `grid_of` left room for it: under the title, above the axes."""
+    note = ax.annotate(
+        plain(text), (0, 1), (0, 4), "axes fraction", "offset points", color=FAINT, va="bottom"
+    )
+    note.set_in_layout(False)
+
+
+def share_ticks(ax: Axes, first: bool) -> None:
+    """Set few ticks, and number the upright axis of the first panel of a row alone."""
+    few = 2 if figure_of(ax).get_figwidth() <= COLUMN else 3
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(few, steps=TICKS))
+        axis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
+    ax.tick_params(axis="y", labelleft=first)
+    ax.tick_params(pad=1.5)
 
 
 def name_rows(ax: Axes, at: Sequence[float], runs: Sequence[str]) -> None:
