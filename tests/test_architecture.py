@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "analysis.leakage": {"analysis", "analysis.representation", "analysis.results"} | RECORD,
     "figures": {"analysis", *(f"analysis.{wing}" for wing in WINGS)},
     "reporting": {"figures", "analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
+    "supplement": {"figures", "analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
     "experiment": MAKES_RECORDS | RECORD | {"analysis"},
 }
 EVERYTHING = {"cli", "__init__", "__main__"}

@@ -21,6 +21,7 @@ from .reporting.page import write_report as report
 from .simulation.cohort import simulate_cohort as simulate
 from .simulation.oasis_vbm import fetch_oasis_vbm as fetch
 from .slicing.export import slice_data as slice
+from .supplement.write import write_figures
 
 __version__: str
 RENAMED: dict[str, str]
@@ -52,4 +53,5 @@ __all__ = [
     "seed_correlation",
     "simulate",
     "slice",
+    "write_figures",
 ]

@@ -1,4 +1,4 @@
-"""Commands that train, report and predict: demo, run, report, predict."""
+"""Commands that train, report and predict: demo, run, report, figures, predict."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -129,6 +129,25 @@ def report(
     """
     with resumable():
         conclude(experiment)
+
+
+@app.command()
+def figures(
+    experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of what is written (EXPERIMENT/paper).")
+    ] = None,
+) -> None:
+    """Write what a paper needs: figures for print, tables, methods, checklists, a model card.
+
+    Figures are PDF, SVG and PNG at 85 and 174 mm, each with its data as TSV.
+
+    Example: headscope figures headscope-demo
+    """
+    with resumable():
+        from headscope.supplement.write import write_figures
+
+        print(write_figures(experiment, out))
 
 
 @app.command()

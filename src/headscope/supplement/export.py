@@ -1,0 +1,54 @@
+"""Figures as files for print: PDF, SVG and PNG at the widths of a column and of a page."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from headscope.figures.style import COLUMN, PAGE, apply_style
+from headscope.files import atomic_path
+
+WIDTHS: Final = {"85mm": COLUMN, "174mm": PAGE}
+# Text stays text: TrueType in PDF, which journals ask for, and letters instead of outlines in SVG.
+FONTS: Final = {"pdf.fonttype": 42, "svg.fonttype": "none"}
+METADATA: Final = {
+    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+    "svg": {"Date": None},
+    "png": {"Software": None},
+}
+DPI: Final = 600  # of PNG, and of dense dots within PDF and SVG
+
+
+def export(draw: Callable[[float], Figure], stem: Path) -> Iterator[Path]:
+    """Write `stem`-85mm and `stem`-174mm as PDF, SVG and PNG; the same figure, the same bytes.
+
+    draw takes a width in inches. A figure of another width is brought to it, its letters unchanged.
+    """
+    for name, width in WIDTHS.items():
+        yield from save(fit(draw(width), width), stem.with_name(f"{stem.name}-{name}"))
+
+
+def fit(figure: Figure, width: float) -> Figure:
+    """Bring a figure to a width; it keeps its height and the size of its letters."""
+    figure.set_size_inches(width, figure.get_figheight())
+    return figure
+
+
+@apply_style
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write one figure as PDF, SVG and PNG."""
+    paths = []
+    engine = figure.get_layout_engine()
+    if engine is not None:  # panels are placed once, not for each format
+        figure.set_dpi(DPI)
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+    with mpl.rc_context(FONTS):
+        for suffix, metadata in METADATA.items():
+            path = stem.with_name(f"{stem.name}.{suffix}")
+            with atomic_path(path) as temporary:
+                figure.savefig(temporary, format=suffix, dpi=DPI, metadata=metadata)
+            paths.append(path)
+    return paths
