@@ -148,7 +148,8 @@ def flattening(size: int) -> Figure:
     maps = np.maximum(blobs((40, size, size), 1), 0)
     return figures.plot_flattening(
         ball(), maps, blobs((2, size, size), 2), NAMES, 1,
-        plane="axial" if size == 7 else None, title="frozen, subject split", network="resnet101, seed 0",
+        plane="axial" if size == 7 else None,
+        title="frozen, subject split", network="resnet101, seed 0",
     )  # fmt: skip
 
 

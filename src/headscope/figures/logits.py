@@ -302,9 +302,11 @@ def _handles(panel: LogitScatter, crowded: bool, with_ellipses: bool) -> list[Li
     if panel.against_others:
         name = "decision line"
     line = Line2D([], [], label=name, **style.DIAGONAL)
+    if not with_ellipses:
+        return [*points, hollow, line]
     ellipses = [
         Line2D([], [], color=style.INK, linewidth=1.0, linestyle=OUTLINES[k], **_mean_style(k),
                label=f"{style.plain(name)} mean, 95% ellipse")
         for k, name in enumerate(panel.class_names)
     ]  # fmt: skip
-    return [*points, hollow, line, *(ellipses if with_ellipses else [])]
+    return [*points, hollow, line, *ellipses]

@@ -107,8 +107,8 @@ def cautions(study: Study, facts: Facts) -> list[str]:
         count = facts(len(study.failures), "failures.tsv", "rows")
         lines.append(f"Runs that failed and have no results: {count}.")
     if study.audit is not None:
-        lines += [f"{found.check}: {found.text}." for found in study.audit.findings
-                  if found.level == "serious"]  # fmt: skip
+        lines += [f"{finding.check}: {finding.text}." for finding in study.audit.findings
+                  if finding.level == "serious"]  # fmt: skip
     else:
         lines.append("The slices were not audited for duplicates and shortcuts.")
     one_seed = all(len(result.runs) == 1 for result in study.results)
@@ -216,10 +216,10 @@ def _weights(study: Study, facts: Facts) -> str:
 
 def _selection(study: Study, facts: Facts) -> str:
     result, by = study.chosen
-    kept = methods.kept_weights(study)
+    text = methods.kept_weights(study)
     if len(study.results) > 1 and by:
-        kept += f" Among settings, validation chooses {result.key} by {by}; test plays no part."
-    return kept.strip()
+        text += f" Among settings, validation chooses {result.key} by {by}; test plays no part."
+    return text.strip()
 
 
 def _robustness(study: Study, facts: Facts) -> str | Answer:

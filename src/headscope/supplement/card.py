@@ -64,7 +64,7 @@ def _bullets(lines: list[str]) -> str:
 
 
 def _use(study: Study) -> str:
-    kept = [run for run in study.chosen[0].runs if (run.path / "model.safetensors").is_file()]
-    if not kept:
+    stored = [run for run in study.chosen[0].runs if (run.path / "model.safetensors").is_file()]
+    if not stored:
         return "The weights of the chosen networks are not in the record."
-    return f"    headscope predict {study.name}/runs/{kept[0].name} SCAN"
+    return f"    headscope predict {study.name}/runs/{stored[0].name} SCAN"

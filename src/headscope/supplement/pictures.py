@@ -156,7 +156,7 @@ def _forest(study: Study) -> Picture:
     over = "subjects" if study.named else "slices, as the pictures name no subjects"
     caption = (
         f"Accuracy over test {over}, with its 95% interval where it has one, beside what "
-        "predicting the larger class for all gives. Hollow: networks that predict one class for all."
+        "predicting the larger class for all gives. Hollow: networks that predict one class."
     )
     return Picture("accuracies", lambda width: plot_forest(study.results, width),
                    pd.DataFrame(rows, columns=columns), caption)  # fmt: skip
