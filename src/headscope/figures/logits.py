@@ -154,7 +154,7 @@ def draw_slices(
     """
     crowded = len(panel.logits) > CROWD
     marks = [
-        (*_marks(panel, k, correct, limits, size), _mark_style(k, correct))
+        (*_marks(panel, k, correct, limits, size), _mark_style(k, correct, size is not None))
         for k in range(len(panel.class_names))
         for correct in (True, False)
     ]
@@ -187,12 +187,13 @@ def _marks(
     return points[order], area[order]
 
 
-def _mark_style(k: int, correct: bool) -> dict[str, Any]:
+def _mark_style(k: int, correct: bool, small: bool) -> dict[str, Any]:
+    edge = (0.0, 0.5) if small else (0.3, 0.8)
     return {
         "marker": _marker(k),
         "facecolors": _colour(k) if correct else "none",
         "edgecolors": "white" if correct else _colour(k),
-        "linewidths": 0.3 if correct else 0.8,
+        "linewidths": edge[not correct],
         "alpha": 0.85,
     }
 

@@ -43,7 +43,8 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     engine = figure.get_layout_engine()
     if engine is not None:  # panels are placed once, not for each format
         figure.set_dpi(DPI)
-        engine.execute(figure)
+        for _ in range(2):  # square panels have their size only after the first time
+            engine.execute(figure)
         figure.set_layout_engine(None)
     with mpl.rc_context(FONTS):
         for suffix, metadata in METADATA.items():
