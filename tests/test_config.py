@@ -45,7 +45,7 @@ def test_settings_survive_toml(tmp_path, monkeypatch):
         ({"rows": [{"regime": "frozen", "rate": 1}]}, "Valid settings: regime, name"),
         ({"size": 3}, "The setting 'size' is 3"),
         ({"plane": "oblique"}, "axial"),
-        ({"splits": ["scan"]}, "The 1st of 'splits' is 'scan': input should be 'subject' or"),
+        ({"splits": ["scan"]}, "The 1st of 'splits' is 'scan': input should be 'subject', 'slice'"),
         ({"ratio": [1, 0, 1]}, "The 2nd of 'ratio' is 0: input should be greater"),
         ({"batch_size": True}, "The setting 'batch_size' is True: should be a number."),
         ({"seeds": [0, False]}, "The 2nd of 'seeds' is False: should be a number."),

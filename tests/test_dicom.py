@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from headscope.errors import InputError
-from headscope.scans import dicom
+from headscope.scans import dicom, frames
 from headscope.scans.discovery import ScanFile, find_scans
 from headscope.scans.volume import ScanError, read_scan
 from tests.support.dicom import SHAPE, SPACING, sitk, volume, write_series
@@ -57,12 +57,12 @@ def test_volumes_are_told_apart_by_number_where_depths_differ_by_rounding(tmp_pa
     def file(depth, instance):
         origin = np.array([0.0, 0.0, depth])
         path = tmp_path / f"{instance}.dcm"
-        return dicom._File(path, "1", instance, (4, 4, 1), 4, np.full(3, 2.0), origin, np.eye(3))
+        return frames.Frame(path, "1", instance, (4, 4), 4, np.full(3, 2.0), origin, np.eye(3))
 
     files = [file(-1e-6, 3), file(0.0, 1), file(2.0, 2), file(2.0 + 1e-6, 4)]
+    depths = dicom._by_depth(files)
     for number, numbers in ((0, [1, 2]), (1, [3, 4])):
-        chosen = dicom._one_volume(files, number)
-        assert [held.instance for held in chosen] == numbers
+        assert [same[number].instance for same in depths] == numbers
 
 
 def test_a_damaged_neighbour_gives_no_shortened_volume(tmp_path):
@@ -96,7 +96,7 @@ def test_gaps_and_strangers_are_refused(tmp_path):
 def test_a_claim_beyond_measure_is_refused_before_it_is_read(tmp_path, monkeypatch):
     write_series(tmp_path / "a", volume())
     monkeypatch.setattr(dicom, "LARGEST_VOLUME", 1000)
-    monkeypatch.setattr(dicom, "_read_voxels", lambda file: pytest.fail("voxels were read"))
+    monkeypatch.setattr(dicom, "_read_voxels", lambda frames: pytest.fail("voxels were read"))
     with pytest.raises(ScanError, match="is too large"):
         read_scan(tmp_path / "a")
 
@@ -105,12 +105,12 @@ def test_without_simpleitk_the_extra_is_named(tmp_path, monkeypatch):
     write_series(tmp_path / "a", volume())
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    dicom._simpleitk.cache_clear()
+    frames.load.cache_clear()
     assert find_scans(tmp_path) == [ScanFile(tmp_path / "a", "series")]
     with pytest.raises(InputError, match=r"pip install 'headscope\[dicom\]'") as error:
         read_scan(tmp_path / "a")
     assert not isinstance(error.value, ScanError)  # every series would fail: the work stops
-    dicom._simpleitk.cache_clear()
+    frames.load.cache_clear()
 
 
 @pytest.mark.real_data

@@ -291,11 +291,11 @@ def test_an_empty_class_and_names_alike_but_for_case_are_said(tmp_path):
 
 
 def test_scans_of_one_session_are_named(tmp_path):
-    touch(tmp_path, "AD/sub-1_T1w.nii", "AD/sub-1_mask.nii", "NC/sub-2_T1w.nii")
+    touch(tmp_path, "AD/sub-1_T1w.nii", "AD/sub-1_again.nii", "NC/sub-2_T1w.nii")
     cohort = find_cohort(tmp_path)
     assert texts(cohort)[-1] == (
         "2 scans share subject and session with another: their sessions are numbered, the first "
-        "AD/sub-1_T1w.nii and AD/sub-1_mask.nii."
+        "AD/sub-1_T1w.nii and AD/sub-1_again.nii."
     )
 
 

@@ -240,3 +240,15 @@ def test_the_command_prints_a_table_or_json(data, record, monkeypatch, capsys):
     np.testing.assert_allclose(sums, 1)
     wrong = headscope_here(monkeypatch, capsys, "predict", record.path, data / "nowhere.nii")
     assert wrong.returncode == 2 and wrong.stderr.strip().endswith("nowhere.nii does not exist.")
+
+
+def test_a_prediction_made_of_black_slices_says_so(record, tmp_path):
+    """The run slices about the middle of the grid, where this volume holds nothing."""
+    volume = np.zeros((24, 24, 24), np.int16)
+    volume[4:9, 20:24, 4:9] = np.random.default_rng(0).integers(100, 200, (5, 4, 5))
+    volume[10, 10, 10] = 150
+    nib.save(nib.Nifti1Image(volume, np.diag([8, 8, 8, 1])), tmp_path / "a.nii.gz")
+    said = hs.predict(record.path, tmp_path / "a.nii.gz")
+    (note,) = said.notes
+    assert "slices show nothing but one grey, in 1 of 1 scans" in note
+    assert note in said.tables()[1].notes and said.as_dict()["notes"] == [note]

@@ -1,10 +1,12 @@
 """Resampling against Pillow, against exact sums of whole numbers, and against itself."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
+from headscope.scans.volume import ScanError, read_scan
 from headscope.slicing import resampling
 from headscope.slicing.resampling import FINE, UNIT, resample
 
@@ -95,3 +97,20 @@ def test_a_point_too_faint_to_show_leaves_black():
     grey = np.zeros((1, 2, 20_000), dtype=np.float32)
     grey[0, 0, 0] = 1
     assert not resampled(grey, (1, 1), (slice(0, 1), slice(0, 1))).any()
+
+
+def test_weights_take_memory_like_the_side():
+    _, bands = resampling._bands(2**15, 224, 0, 2**15, 1)
+    assert sum(weights.nbytes for _, _, weights in bands) < 3 * 2**20  # 28 MiB as one matrix
+    assert sum(weights.sum() for _, _, weights in bands) == 224
+
+
+@pytest.mark.parametrize("shape", [(2**16, 2, 2), (2**13, 2**13, 1)])
+def test_what_no_scan_is_as_wide_as_is_refused_by_its_header(tmp_path, shape):
+    header = nib.Nifti2Header()
+    header.set_data_shape(shape)
+    header.set_data_dtype(np.uint8)
+    header["magic"], header["vox_offset"] = b"n+2", 544
+    (tmp_path / "a.nii").write_bytes(header.binaryblock + bytes(2000))
+    with pytest.raises(ScanError, match=rf"too large: its header claims {shape[0]}×"):
+        read_scan(tmp_path / "a.nii")

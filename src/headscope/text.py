@@ -1,5 +1,7 @@
-"""Numbers as text: every format that a table, a figure, a page or a message uses."""
+"""Numbers and names as text: every format that a table, a figure, a page or a message uses."""
 
+import os
+import re
 from collections.abc import Callable
 from math import isfinite, isnan
 from numbers import Integral, Real
@@ -8,6 +10,8 @@ from typing import Any
 MISSING = "–"
 UNDEFINED = "undefined"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+# control characters, line separators, marks that turn the direction of writing, bytes of no UTF-8
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def show(value: object, form: str = "plain") -> str:
@@ -32,6 +36,15 @@ def show(value: object, form: str = "plain") -> str:
     if value is None or isinstance(value, Real):
         return FORMATS[form](float("nan") if value is None else value)
     return str(value)
+
+
+def printable_name(path: str | os.PathLike[str]) -> str:
+    r"""Return a path or name as text for one line of a file or terminal.
+
+    Bytes that are no UTF-8, control characters and line breaks read \xe9, \x1b and \n, as Python
+    writes them. What is printable stays as it is, so a name that was escaped stays the same.
+    """
+    return _UNPRINTABLE.sub(_escape, os.fspath(path))
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -112,6 +125,13 @@ def minutes(seconds: float | None) -> str:
 def interval(low: str, high: str) -> str:
     """Join the ends of an interval, as text: '0.1–0.3', but '−0.1 to 0.3'."""
     return f"{low} to {high}" if low.startswith("−") else f"{low}–{high}"
+
+
+def _escape(character: re.Match[str]) -> str:
+    code = ord(character[0])
+    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character[0].encode("unicode_escape").decode()
 
 
 def _special(value: float) -> str:

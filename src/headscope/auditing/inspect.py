@@ -8,15 +8,17 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from nibabel.orientations import io_orientation
+from nibabel.orientations import axcodes2ornt, io_orientation
 
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.tables import counted
 from headscope.console import track
 from headscope.files import NO_ID
-from headscope.scans.discovery import ScanFile
+from headscope.scans.dicom import read_series_header
+from headscope.scans.discovery import ScanFile, plane_named
+from headscope.scans.frames import is_installed
 from headscope.scans.header import check_header, read_header, shape_text, squeeze_shape
-from headscope.scans.volume import PLANES, ScanError, refusing
+from headscope.scans.volume import AUTO, PLANES, ScanError, assume_orientation, refusing
 from headscope.slicing.spec import SliceSpec, planes_of
 from headscope.tables import Shown, Table
 
@@ -80,12 +82,13 @@ class Inspection(Shown):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a header says of a scan: shape and spacing_mm in R, A, S order."""
+    """What a header says of a scan: shape and spacing_mm in R, A, S order, notes on both."""
 
     kind: str
     shape: tuple[int, ...]
     spacing_mm: tuple[float, ...]
     nbytes: int
+    notes: tuple[str, ...] = ()
 
 
 def inspect_data(
@@ -123,13 +126,15 @@ def inspect_cohort(
     grids: Counter[tuple[str, str, str]] = Counter()
     notes = [note.text for note in cohort.notes]
     problems, slices, largest, short, series = [], 0, 0, 0, 0
+    assumed: Counter[str] = Counter()
     paths = zip(scans["path"], cohort.files, strict=True)
     for path, file in track(paths, "Reading headers", len(scans)):
         try:
-            facts = scan_facts(file)
+            facts = scan_facts(file, plane)
         except ScanError as error:
             problems.append((path, error.reason))
             continue
+        assumed.update(facts.notes)
         spacing = " × ".join(f"{mm:.3g}" for mm in facts.spacing_mm)
         grids[
             (facts.kind, shape_text(facts.shape) if facts.shape else UNREAD, spacing or UNREAD)
@@ -139,6 +144,7 @@ def inspect_cohort(
         short += given == 0
         series += math.prod(facts.shape[3:]) > 1
         largest = max(largest, facts.nbytes)
+    notes += [f"{note}: {n} of {counted(len(scans), 'scan')}." for note, n in assumed.items()]
     if short:
         notes.append(_short_note(short, plane, count))
     if series:
@@ -160,8 +166,8 @@ def inspect_cohort(
     )
 
 
-def scan_facts(scan: ScanFile) -> Facts:
-    """Return what the header of a scan says.
+def scan_facts(scan: ScanFile, plane: str) -> Facts:
+    """Return what the header of a scan says; `plane` is that of a slice which names none.
 
     Raises
     ------
@@ -169,26 +175,38 @@ def scan_facts(scan: ScanFile) -> Facts:
         It is missing, damaged, or of what is no scan.
     """
     path = scan.path
-    if scan.kind in ("picture", "series"):
+    if scan.kind == "picture" or (scan.kind == "series" and not is_installed()):
         with refusing(path):
             files = scan.stored()
             kind = "picture" if scan.kind == "picture" else f"DICOM, {counted(len(files), 'file')}"
             return Facts(kind, (), (), sum(file.stat().st_size for file in files))
     with refusing(path), np.errstate(all="ignore"):
-        header = read_header(path)
+        if scan.kind == "series":
+            header, depths = read_series_header(path)
+            paths = {frame.path for same in depths for frame in same}
+            kind = f"DICOM, {counted(len(paths), 'file')}"
+        else:
+            header = read_header(path)
+            suffix = "".join(Path(path.name.lower()).suffixes[-2:])
+            kind = SUFFIX_NAMES.get(suffix) or SUFFIX_NAMES[Path(suffix).suffix]
         check_header(header)
         shape = squeeze_shape(header.shape)
         spacing = header.spacing_mm[: len(shape)]
         axes = list(range(min(len(shape), 3)))
-        if header.oriented and len(axes) == 3:
-            axes = np.argsort(io_orientation(header.affine)[:, 0]).tolist()
+        orientation, notes = io_orientation(header.affine), header.notes
+        if not header.oriented:
+            plane = scan.plane or plane_named(path.name) or plane
+            letters, note = assume_orientation(header, header.data.name, AUTO, plane)
+            orientation, notes = axcodes2ornt(letters), (*notes, note)
+        if len(axes) == 3:
+            axes = np.argsort(orientation[:, 0]).tolist()
         in_order = [*axes, *range(3, len(shape))]
-    suffix = "".join(Path(path.name.lower()).suffixes[-2:])
     return Facts(
-        SUFFIX_NAMES.get(suffix) or SUFFIX_NAMES[Path(suffix).suffix],
+        kind,
         tuple(shape[axis] for axis in in_order),
         tuple(float(spacing[axis]) for axis in axes if axis < len(spacing)),
         math.prod(shape[:3]) * header.dtype.itemsize,
+        notes,
     )
 
 

@@ -129,9 +129,10 @@ def _ids_words(split: SplitCheck) -> tuple[str, str]:
     if not split.shared:
         return "fine", f"no id of {split.subjects} subjects is in two subsets"
     if split.unit == "slice":
+        by = "the given partition has it" if split.name.startswith("given") else None
         return "notice", (
-            f"{len(split.shared)} of {split.subjects} subjects are in several subsets, as a split "
-            "by slice intends: its accuracy says nothing about new subjects"
+            f"{len(split.shared)} of {split.subjects} subjects are in several subsets, as "
+            f"{by or 'a split by slice intends'}: its accuracy says nothing about new subjects"
         )
     names = listed(split.shared[:5])
     return "serious", f"{len(split.shared)} subjects are in several subsets: {names}"

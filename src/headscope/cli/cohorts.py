@@ -24,6 +24,7 @@ def inspect(
     count: opt.Count = None,
     size: opt.Size = None,
     subject_pattern: opt.SubjectPattern = None,
+    contrast: opt.Contrast = None,
     as_json: opt.AsJson = False,
 ) -> None:
     """Show what a folder of scans holds: layout, subjects, classes, grids, problems, cost.
@@ -58,10 +59,12 @@ def slice_(
     centre: opt.Centre = None,
     spacing_mm: opt.Spacing = None,
     volume: opt.Volume = None,
+    window: opt.Window = None,
     analyze_orientation: Annotated[
-        str | None, typer.Option(help="Orientation of files that store none (LAS).")
+        str | None, typer.Option(help="Orientation of files that store none (auto).")
     ] = None,
     subject_pattern: opt.SubjectPattern = None,
+    contrast: opt.Contrast = None,
     pseudonym_key: opt.PseudonymKey = None,
     strict: opt.Strict = None,
     workers: opt.Workers = None,
@@ -73,8 +76,9 @@ def slice_(
     Example: headscope slice scans slices --plane coronal --format png
     """
     find = given(locals(), *COHORT)
-    names = ("plane", "count", "size", "centre", "spacing_mm", "volume", "analyze_orientation")
-    options = given(locals(), *names, "pseudonym_key", "strict", "workers")
+    names = ("plane", "count", "size", "centre", "spacing_mm", "volume", "window")
+    more = ("analyze_orientation", "pseudonym_key", "strict", "workers")
+    options = given(locals(), *names, *more)
     with resumable():
         from headscope.slicing.export import slice_data
 
@@ -123,6 +127,7 @@ def audit(
     threshold: opt.Threshold = None,
     where: opt.Where = None,
     subject_pattern: opt.SubjectPattern = None,
+    contrast: opt.Contrast = None,
     plane: opt.Plane = None,
     count: Annotated[int, typer.Option(help="Slices per scan to compare.", min=1)] = 30,
     copy_threshold: Annotated[

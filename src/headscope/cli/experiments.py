@@ -58,7 +58,9 @@ def run(
     centre: opt.Centre = None,
     spacing_mm: opt.Spacing = None,
     subject_pattern: opt.SubjectPattern = None,
+    contrast: opt.Contrast = None,
     volume: opt.Volume = None,
+    window: opt.Window = None,
     strict: opt.Strict = None,
     pseudonym_key: opt.PseudonymKey = None,
     architectures: Annotated[
@@ -73,7 +75,9 @@ def run(
     ] = None,
     splits: Annotated[
         str | None,
-        typer.Option(help="subject (default) and, as in the paper, slice; by comma."),
+        typer.Option(
+            help="subject (default); slice, as in the paper; given, by folders train, val, test."
+        ),
     ] = None,
     split_file: Annotated[
         Path | None, typer.Option(help="A split made elsewhere: subject_id and subset.")

@@ -22,6 +22,9 @@ SubjectPattern = Annotated[
     str | None,
     typer.Option(help="Regular expression whose first group is the subject id in a file's path."),
 ]
+Contrast = Annotated[
+    str | None, typer.Option(help="Contrast in the names of the scans to take: t1, t1ce, flair.")
+]
 Volume = Annotated[int | None, typer.Option(help="Which volume of 4-D files, from 0.")]
 PseudonymKey = Annotated[
     Path | None,
@@ -43,10 +46,14 @@ Centre = Annotated[
 Spacing = Annotated[
     float | None, typer.Option(help="Distance of slices in mm (default: consecutive).")
 ]
+Window = Annotated[
+    str | None,
+    typer.Option(help="LOW,HIGH: intensities that become black and white (CT: 0,80)."),
+]
 Workers = Annotated[int | None, typer.Option(help="Processes that slice (all cores).", min=1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
-COHORT: Final = ("label", "classes", "threshold", "where", "subject_pattern")
+COHORT: Final = ("label", "classes", "threshold", "where", "subject_pattern", "contrast")
 LISTS: Final = ("architectures", "regimes", "splits", "balance", "seeds")
 
 
@@ -56,6 +63,8 @@ def given(options: dict[str, Any], *wanted: str) -> dict[str, Any]:
     for name in LISTS:
         if name in values:
             values[name] = names(values[name])
+    if "window" in values:
+        values["window"] = values["window"].split(",")
     if "classes" in values:
         values["classes"] = class_values(values["classes"])
     return values
@@ -76,5 +85,6 @@ def class_values(text: str) -> dict[str, list[str]]:
                 f"--classes takes NAME=VALUE by comma, as in AD=Demented,NC=Nondemented, "
                 f"not {part!r}."
             )
-        classes[name.strip()] = [value.strip() for value in values.split("|")]
+        merged = [*classes.get(name.strip(), []), *(value.strip() for value in values.split("|"))]
+        classes[name.strip()] = list(dict.fromkeys(merged))  # a=x,a=y joins x and y
     return classes

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from headscope.cohort.tables import MISSING, listed, numbers_in
+from headscope.cohort.tables import has_value, listed, numbers_in
 from headscope.errors import InputError
 
 OPERATORS: Final[dict[str, Callable[[Any, Any], Any]]] = {
@@ -68,7 +68,7 @@ def parse_where(text: str) -> list[tuple[str, str, str]]:
 
 
 def _holds(values: pd.Series, column: str, sign: str, value: str) -> NDArray[np.bool_]:
-    given = ~values.isin(MISSING).to_numpy()
+    given = (has_value(values) | (values == value)).to_numpy()
     compare = OPERATORS[sign]
     numbers = numbers_in(values).to_numpy()
     number = numbers_in(pd.Series([value])).iloc[0]

@@ -4,7 +4,11 @@ import re
 from typing import Final
 
 ID: Final = "id of the participant"
-SUBJECT: Final = re.compile(r"(sub-[A-Za-z0-9]+|OAS[1-4]_?\d{4,5}|\d{3}_S_\d{4,5})")
+# a folder may bear hyphens (sub-HC-01/), and so may words with a number; sub-01-3 is a part of 01
+SUBJECT: Final = re.compile(
+    r"((?<![^/])sub-[A-Za-z0-9-]+(?=/)|sub-[A-Za-z]+-\d+(?![A-Za-z0-9])|sub-[A-Za-z0-9]+"
+    r"|OAS[1-4]_?\d{4,5}|\d{3}_S_\d{4,5})"
+)
 SESSION: Final = re.compile(
     r"(?:^|[_/-])(ses-[A-Za-z0-9]+|MR\d+|d\d{4}|visit-?[A-Za-z0-9]+)(?=[_/.-]|$)"
 )

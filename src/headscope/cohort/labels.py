@@ -18,6 +18,7 @@ def label_scans(
     column: str,
     classes: Mapping[str, Sequence[str]] | None = None,
     threshold: float | None = None,
+    missing: Sequence[str] = MISSING,
 ) -> tuple[pd.DataFrame, list[str], list[Note]]:
     """Return the scans that show a class, with `label`; the classes in order; notes on the rest.
 
@@ -30,13 +31,18 @@ def label_scans(
         The column is numeric and uncut, has too many values, or a threshold is given for text.
     """
     values = scans[column].astype(str)
-    given = ~values.isin(MISSING)
+    given = ~values.isin(missing)
+    if classes is not None and threshold is None:  # None may be the class without a tumour
+        given |= values.isin([value for group in classes.values() for value in group])
     without = int((~given).sum())
     notes = []
     if without:
         has, are = ("has", "is") if without == 1 else ("have", "are")
         scans_text = counted(without, "scan")
         notes.append(Note(f"{scans_text} {has} no value of {column} and {are} left out."))
+        spelled = sorted(set(values[~given]) - {"", "n/a"})
+        if spelled:
+            notes.append(Note(f"No value of {column} is what reads {listed(spelled)}."))
     scans, values = scans[given], values[given]
     names_ids = quotes_subjects(values, scans["subject_id"])
     if threshold is not None:

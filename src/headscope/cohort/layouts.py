@@ -5,7 +5,8 @@ BIDS (sub-*/anat/), OASIS-1 and OASIS-2 (their tables beside their files), a par
 whose ids are in the names of the scans, class folders (DATA/AD/…, DATA/NC/…).
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -14,19 +15,32 @@ import numpy as np
 import pandas as pd
 
 from headscope.cohort.bids import find_bids
+from headscope.cohort.demographics import describe_subjects
 from headscope.cohort.filters import where_holds
-from headscope.cohort.folders import read_class_folders, read_scan_table
+from headscope.cohort.folders import inside, read_class_folders, read_scan_table
 from headscope.cohort.ids import ID
+from headscope.cohort.joining.beside import read_by_tables, suggest_label
+from headscope.cohort.joining.subjects import apply_pattern, odd_subjects
 from headscope.cohort.labels import label_scans, quotes_subjects
-from headscope.cohort.oasis import is_oasis1, is_oasis2, read_oasis1, read_oasis2
-from headscope.cohort.participants import describe_subjects, join_participants
 from headscope.cohort.pictures import number_pictures
-from headscope.cohort.tables import counted, listed, read_any_table
+from headscope.cohort.selection import (
+    GIVEN,
+    drop_label_maps,
+    note_contrasts,
+    note_given,
+    note_others,
+    note_series,
+    scans_of_subjects,
+    select_scans,
+    take_contrast,
+    with_given,
+)
+from headscope.cohort.tables import MISSING, counted, listed
 from headscope.cohort.values import Layout, Note
 from headscope.errors import InputError
-from headscope.files import NO_ID
-from headscope.scans.discovery import SUFFIXES, Kind, ScanFile, find_scans, is_picture
+from headscope.scans.discovery import SUFFIXES, Kind, ScanFile, is_picture, survey
 from headscope.scans.volume import PLANES
+from headscope.text import printable_name
 
 NO_CLASS: Final = "unlabelled"
 KEY: Final = ["subject_id", "session_id"]
@@ -52,8 +66,9 @@ class Cohort:
 
     @property
     def names(self) -> "pd.Series[str]":
-        """The name of each scan in results: its path, or its pseudonym where it has one."""
-        return self.scans["name" if "name" in self.scans.columns else "path"]
+        """The name of each scan in results, as text: its path, or its pseudonym if it has one."""
+        column = "name" if "name" in self.scans.columns else "path"
+        return self.scans[column].map(printable_name)
 
     @property
     def files(self) -> list[ScanFile]:
@@ -75,6 +90,7 @@ def find_cohort(
     where: str | None = None,
     keep: Sequence[str] = (),
     subject_pattern: str | None = None,
+    contrast: str | None = None,
     need_classes: bool = True,
 ) -> Cohort:
     """Recognise the layout of the scans below `data` and return the labelled ones.
@@ -100,6 +116,8 @@ def find_cohort(
         Columns of the table to keep in `scans`.
     subject_pattern : str, optional
         Regular expression whose first group is the subject id in a path below its class folder.
+    contrast : str, optional
+        Takes the scans whose names hold this contrast: t1 is BraTS's t1n and BIDS's T1w too.
     need_classes : bool
         If false, scans whose classes are unknown are all labelled "unlabelled".
 
@@ -121,14 +139,18 @@ def find_cohort(
     if plane not in (*PLANES, "all"):
         raise InputError(f"Unknown plane {plane!r}: choose axial, coronal, sagittal or all.")
     root = data if data.is_dir() else data.parent
-    layout, kinds = _recognise(data, root, label, plane, subject_pattern)
+    chosen = {value for values in (classes or {}).values() for value in values}
+    layout, kinds = _recognise(data, root, label, plane, subject_pattern, contrast, chosen)
     if classes is None and label is None and threshold is None:
         classes = layout.classes
     if not need_classes and label is None and layout.label is None:
         layout = _without_classes(layout)
     column = _class_column(data, layout, label)
     scans, left_out = _where(layout.scans, where)
-    scans, class_names, notes = label_scans(scans, column, classes, threshold)
+    missing = () if column == "class folder" else MISSING  # a folder may be called None
+    if classes is None and len(scans) and scans[column].isin(missing).all():
+        raise InputError(f"No scan of {data} has a value of {column!r}.{layout.hint}")
+    scans, class_names, notes = label_scans(scans, column, classes, threshold, missing)
     pictures = np.array([kinds[path] == "picture" for path in scans["path"]], dtype=bool)
     if pictures.any() and plane == "all" and "plane" not in scans.columns:
         raise InputError(f"{data} holds ready pictures, whose plane is unknown: name it by plane.")
@@ -136,23 +158,33 @@ def find_cohort(
         scans = number_pictures(scans)
     else:
         scans = scans.drop(columns="slice_index", errors="ignore")
+    notes += [*note_contrasts(scans), *note_given(scans)]
     scans, doubled = _number_sessions(scans)
     if need_classes:
-        _check_classes(data, scans, class_names)
+        _check_classes(data, scans, class_names, layout.hint)
+    odd = [*odd_subjects(scans, pictures=bool(pictures.all())), *_case_twins(scans)]
+    scans = scans.assign(**{name: scans[name].map(printable_name) for name in (*KEY, "label")})
+    class_names = [printable_name(name) for name in class_names]
     summary = _summarise(layout, scans, class_names)
     return Cohort(
         root=root,
         layout=layout.name,
         scans=scans[[*COLUMNS, *_extra_columns(data, scans, keep)]].join(describe_subjects(scans)),
         class_names=class_names,
-        notes=[summary, *layout.notes, *left_out, *notes, *doubled, *_case_twins(scans)],
+        notes=[summary, *layout.notes, *left_out, *notes, *doubled, *odd],
         simulated=(root / "simulation.json").is_file(),
         kinds=kinds,
     )
 
 
 def _recognise(
-    data: Path, root: Path, label: str | None, plane: str, pattern: str | None
+    data: Path,
+    root: Path,
+    label: str | None,
+    plane: str,
+    pattern: str | None,
+    contrast: str | None,
+    chosen: Set[str],
 ) -> tuple[Layout, dict[str, Kind]]:
     """Return the layout of a folder, or of a table of scans, and what each of its paths is."""
     tables = [data]
@@ -165,55 +197,51 @@ def _recognise(
         )
     for path in tables:
         if path == data or path.stem.lower() == "scans":
-            layout = read_scan_table(root, path, plane, pattern)
+            layout = with_given(read_scan_table(root, path, plane, pattern))
+            layout = _listed_scans(data, layout, contrast)
             return layout, {name: ScanFile.at(root / name).kind for name in layout.scans["path"]}
-    kinds = {file.path.relative_to(data).as_posix(): file.kind for file in find_scans(data)}
+    below = survey(data)
+    kinds = {file.path.relative_to(data).as_posix(): file.kind for file in below.scans}
+    others = note_others(below.others - Counter(path.suffix.lower() for path in tables))
+    others += note_series(data, below.left_out)
     if not kinds:
+        there = " ".join(["", *map(str, others)])
         raise InputError(
             f"{data} holds no scans: none of .nii, .nii.gz, .hdr with .img, .mgh, .mgz or .dcm, "
-            "and no pictures."
+            f"and no pictures.{there}"
         )
-    names = list(kinds)
-    by_table = find_bids(data, names) or _by_tables(data, tables, names, label, plane)
-    return by_table or read_class_folders(data, names, pattern), kinds
-
-
-def _by_tables(
-    data: Path, tables: Sequence[Path], names: list[str], label: str | None, plane: str
-) -> Layout | None:
-    """Return the layout by the first table that gives one; refuse a label that none has."""
-    unreadable: list[InputError] = []
-    for path in tables:
-        stem = path.stem.lower()
+    selection = select_scans(data, list(kinds), contrast)
+    bids = find_bids(data, selection.names)
+    if bids is not None:
+        layout = apply_pattern(bids, pattern)
+    else:
+        selection = drop_label_maps(data, kinds, selection)
+        names, hint = selection.names, ""
         try:
-            table = read_any_table(path)
-        except InputError as error:  # a table of something else need not be one for us
-            if stem == "participants" or "oasis" in stem:
-                raise
-            unreadable.append(error)
-            continue
-        if is_oasis1(table, names):
-            return read_oasis1(path, table, names)
-        if is_oasis2(table):
-            return read_oasis2(path, table, names, plane)
-        if stem == "participants" or (label is not None and label in table.columns):
-            return join_participants(path, table, names)
-    if unreadable and (label is not None or not any("/" in name for name in names)):
-        raise unreadable[0]
-    if label is not None:
-        seen = ", ".join(path.name for path in tables) or "no .csv or .tsv"
-        raise InputError(
-            f"{data} has no table with the column {label!r}: it holds {seen}.{_inside(data, names)}"
-        )
-    return None
+            by_table = read_by_tables(data, tables, names, label, plane, pattern)
+            hint = suggest_label(tables, names) if by_table is None else ""
+            layout = by_table or read_class_folders(
+                data, names, plane, pattern, left=selection.left, chosen=chosen
+            )
+            said = [Note(hint.strip())] if hint else []
+            layout = replace(layout, hint=layout.hint + hint, notes=[*layout.notes, *said])
+        except InputError as error:  # what else is there may be what was meant
+            raise InputError(f"{error}{hint}{''.join(f' {note}' for note in others)}") from None
+    layout = with_given(layout)
+    return replace(layout, notes=[*layout.notes, *selection.notes, *others]), kinds
 
 
-def _inside(data: Path, names: Sequence[str]) -> str:
-    """Say which folder in `data` may be meant, where all scans are deep in one."""
-    folders = {name.split("/", 1)[0] for name in names}
-    if len(folders) > 1 or not all(name.count("/") > 1 for name in names):
-        return ""
-    return f" All its scans are in {data / folders.pop()}: is that the folder to give?"
+def _listed_scans(data: Path, layout: Layout, contrast: str | None) -> Layout:
+    """Take one contrast of the listed scans if asked; count those of the folder without a row."""
+    rows = list(layout.scans["path"])
+    names, notes = take_contrast(data, rows, contrast)
+    if data.is_dir() and "plane" not in layout.scans:  # rows of other planes are no longer there
+        below = {file.path.relative_to(data).as_posix() for file in survey(data).scans}
+        unlisted = len(below - {Path(name).as_posix() for name in rows})
+        if unlisted:
+            notes.append(Note(f"Not in the table, and left out: {counted(unlisted, 'scan')}."))
+    scans = layout.scans[layout.scans["path"].isin(names)]
+    return replace(layout, scans=scans, notes=[*layout.notes, *notes])
 
 
 def _without_classes(layout: Layout) -> Layout:
@@ -228,10 +256,13 @@ def _without_classes(layout: Layout) -> Layout:
 def _class_column(data: Path, layout: Layout, label: str | None) -> str:
     column = label or layout.label
     offered = _offered(layout.scans)
-    if column is None and not offered:
+    if not offered and column not in layout.scans.columns:
         raise InputError(
-            f"{data} holds {counted(len(layout.scans), 'scan')} but neither class folders nor a "
-            "table: put each class in a folder of its own, or add participants.tsv or scans.tsv."
+            f"{data}{layout.hint}"
+            if layout.name == "BIDS"
+            else f"{data} holds {counted(len(layout.scans), 'scan')} but neither class folders nor "
+            "a table: put each class in a folder of its own, or add participants.tsv or scans.tsv."
+            f"{layout.hint}"
         )
     if column is None:
         raise InputError(f"Which column of {data} holds the classes? Name it: {listed(offered)}.")
@@ -256,12 +287,13 @@ def _extra_columns(data: Path, scans: pd.DataFrame, keep: Sequence[str]) -> list
     for name in keep:
         if name not in offered:
             raise InputError(f"There is no column {name!r} in {data}: it has {listed(offered)}.")
-    return [*(name for name in OURS if name in scans.columns), *dict.fromkeys(keep)]
+    ours = (name for name in [*OURS, GIVEN] if name in scans.columns)
+    return [*ours, *dict.fromkeys(keep)]
 
 
 def _offered(scans: pd.DataFrame) -> list[str]:
     """Return the columns that a user may name."""
-    return [name for name in scans.columns if name not in ("path", *KEY, *OURS, ID)]
+    return [name for name in scans.columns if name not in ("path", *KEY, *OURS, GIVEN, ID)]
 
 
 def _number_sessions(scans: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
@@ -297,23 +329,17 @@ def _case_twins(scans: pd.DataFrame) -> list[Note]:
     return notes
 
 
-def _check_classes(data: Path, scans: pd.DataFrame, class_names: list[str]) -> None:
+def _check_classes(data: Path, scans: pd.DataFrame, class_names: list[str], elsewhere: str) -> None:
     if len(class_names) < 2:
         shown, hint = "none", ""
         if class_names:
             shown = f"only {class_names[0]!r} in {counted(len(scans), 'scan')}"
-            hint = _inside(data, list(scans["path"]))
+            hint = elsewhere or inside(data, list(scans["path"]))
         raise InputError(f"{data} shows {shown}: at least two classes are needed.{hint}")
 
 
 def _summarise(layout: Layout, scans: pd.DataFrame, class_names: list[str]) -> Note:
     subjects, labels = scans["subject_id"], scans["label"]
-    classes = [f"{name}: {_scans_of_subjects(subjects[labels == name])}" for name in class_names]
-    text = f"{layout.name}: {_scans_of_subjects(subjects)} ({', '.join(classes)})."
+    classes = [f"{name}: {scans_of_subjects(subjects[labels == name])}" for name in class_names]
+    text = f"{layout.name}: {scans_of_subjects(subjects)} ({', '.join(classes)})."
     return Note(text, names_ids=quotes_subjects(labels, subjects))
-
-
-def _scans_of_subjects(subjects: pd.Series) -> str:
-    if len(subjects) and (subjects == NO_ID).all():
-        return f"{counted(len(subjects), 'picture')} without subject ids"
-    return f"{counted(len(subjects), 'scan')} of {counted(subjects.nunique(), 'subject')}"

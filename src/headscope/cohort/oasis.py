@@ -25,7 +25,8 @@ def is_oasis1(table: pd.DataFrame, names: list[str]) -> bool:
 
 def is_oasis2(table: pd.DataFrame) -> bool:
     """Return whether a table is the demographic table of OASIS-2."""
-    return {"MRI ID", "Group"} <= set(table.columns)
+    columns = {"MRI ID", "Group"} <= set(table.columns)
+    return columns and any(OASIS2.search(value) for value in table["MRI ID"])
 
 
 def read_oasis1(path: Path, table: pd.DataFrame, names: list[str]) -> Layout:
@@ -51,6 +52,7 @@ def read_oasis1(path: Path, table: pd.DataFrame, names: list[str]) -> Layout:
     if unlisted:
         sessions = counted(unlisted, "session")
         notes.append(f"Left out, as {path.name} has no row for them: {sessions}.")
+    notes += _note_rest(names, scans["path"], OASIS1)
     rescans = int((scans["session_id"] != "MR1").sum())
     if rescans:
         notes.append(f"{counted(rescans, 'rescan')} (MR2) count as sessions of the same subject.")
@@ -85,9 +87,23 @@ def read_oasis2(path: Path, table: pd.DataFrame, names: list[str], plane: str) -
         part = part[part["path"].notna()]
         parts.append(part.assign(plane=name) if ready and plane == "all" else part)
     scans = pd.concat(parts) if parts else table.assign(path="").iloc[:0]
+    notes += _note_rest(names, scans["path"], OASIS2)
     ids = scans["MRI ID"].str.extract(OASIS2)
     scans = scans.assign(subject_id=ids[0], session_id=ids[1])
     return Layout("OASIS-2", scans, "Group", DEFAULT, [*map(Note, notes)])
+
+
+def _note_rest(names: list[str], taken: pd.Series, pattern: re.Pattern[str]) -> list[str]:
+    """Count the scans that are not taken: whose names hold no id, and the others."""
+    rest = set(names) - set(taken)
+    nameless = sum(pattern.search(name) is None for name in rest)
+    notes = []
+    if nameless:
+        notes.append(f"Left out, as their names hold no session: {counted(nameless, 'scan')}.")
+    if len(rest) > nameless:
+        others = counted(len(rest) - nameless, "scan")
+        notes.append(f"Not taken, of other processing or planes or without a row: {others}.")
+    return notes
 
 
 def _processing(name: str) -> str:

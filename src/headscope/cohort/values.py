@@ -29,6 +29,8 @@ class Layout:
     """The scans of a recognised layout: one row per scan, with every column that its table offers.
 
     `label` names the column of classes and `classes` the values of each, where the layout has them.
+    `hint` says what is missing where it has none. A column `given` names the subset (train, val or
+    test) of each scan where folders divide them.
     """
 
     name: str
@@ -36,3 +38,4 @@ class Layout:
     label: str | None = None
     classes: Mapping[str, Sequence[str]] | None = None
     notes: list[Note] = field(default_factory=list)
+    hint: str = ""

@@ -23,7 +23,7 @@ from headscope.files import write_text
 from headscope.slicing.spec import SliceSpec
 from headscope.training.recipe import Number, Positive, Recipe, Whole
 
-SplitKind = Literal["subject", "slice"]
+SplitKind = Literal["subject", "slice", "given"]
 PATHS = ("data", "out", "cache", "split_file", "pseudonym_key", "weights")
 RENAMED = {"pseudonymise": "pseudonym_key"}  # setting of 0.1 → what it is now
 WEIGHT_WORDS = ("pretrained", "random")
@@ -76,6 +76,7 @@ class Config(BaseModel):
     threshold: Number | None = None
     where: str | None = None
     subject_pattern: str | None = None
+    contrast: str | None = None
     pseudonym_key: Path | None = None
     # slices
     plane: Literal["axial", "coronal", "sagittal", "all"] = "axial"
@@ -84,7 +85,8 @@ class Config(BaseModel):
     centre: str = "auto"
     spacing_mm: Annotated[Number, Field(gt=0, le=100)] | None = None
     volume: Annotated[Whole, Field(ge=0)] | None = None
-    analyze_orientation: str = "LAS"
+    analyze_orientation: str = "auto"
+    window: tuple[Number, Number] | None = None
     strict: bool = False
     # splits
     splits: tuple[SplitKind, ...] = ("subject",)
@@ -136,6 +138,9 @@ class Config(BaseModel):
         given = [name for name in ("folds", "balance", "split_file") if getattr(self, name)]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other: give one of them")
+        kinds = {*self.splits, *(kind for row in self.rows for kind in row.splits or ())}
+        if self.folds and "given" in kinds:
+            raise ValueError("folds and the split 'given' exclude each other: give one of them")
         return self
 
     @property

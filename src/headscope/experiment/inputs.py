@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from headscope.analysis.permute import permute_labels
 from headscope.audit_record import Audit, summary_line
 from headscope.auditing.audit import files_of, store_audit
+from headscope.cohort.demographics import AGE, SEX
 from headscope.cohort.layouts import Cohort, find_cohort
-from headscope.cohort.participants import AGE, SEX
 from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.console import console
 from headscope.errors import InputError
@@ -20,9 +20,9 @@ from headscope.experiment.plan import Plan
 from headscope.files import NO_ID, write_json, write_table
 from headscope.slicing.store import SliceSet
 from headscope.slicing.write import write_slices
-from headscope.splits.assign import make_split
+from headscope.splits.assign import GIVEN, make_split
 from headscope.splits.balance import balance_of
-from headscope.splits.files import check_ids, ensure_split
+from headscope.splits.files import check_given, check_ids, ensure_split
 
 OLDEST = 89  # years: an age above it could name a subject, and is one year more under pseudonyms
 Subsets = NDArray[np.str_]
@@ -42,11 +42,14 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
         where=config.where,
         keep=config.balance,
         subject_pattern=config.subject_pattern,
+        contrast=config.contrast,
     )
     for split in dict.fromkeys(plan.split for plan in plans):
         check_ids(cohort.scans, split)
         if split == "subject" and not (config.folds or config.split_file):
             make_split(cohort.scans, kind="subject", ratio=config.ratio)
+        if split == GIVEN:
+            check_given(cohort.scans, config.ratio)
     if config.permutations and (cohort.scans["subject_id"] == NO_ID).any():
         raise InputError(
             f"The labels of {config.data} cannot be permuted by subject: some of its pictures "
@@ -134,7 +137,7 @@ def _split(
 ) -> NDArray[np.str_]:
     """Return the subset of each slice by the plan's split; print how well it is balanced."""
     by_subject = plan.split == "subject"
-    foreign = by_subject or "subject" not in config.splits
+    foreign = by_subject or (plan.split != GIVEN and "subject" not in config.splits)
     balanced = bool(config.balance) and by_subject
     covariates = cohort.scans[["subject_id", *config.balance]] if balanced else None
     path = config.out / "splits" / f"{name}.tsv"
@@ -148,6 +151,7 @@ def _split(
         fold=None if plan.fold is None or config.folds is None else (plan.fold, config.folds),
         covariates=covariates,
         source=config.split_file if foreign else None,
+        given=_given(slices, cohort) if plan.split == GIVEN else None,
     )
     if covariates is not None and not path.with_suffix(".balance.tsv").exists():
         tests = balance_of(slices.table, subsets, covariates)
@@ -155,6 +159,12 @@ def _split(
         text = ", ".join(f"{row.column} p = {row.p:.2g} ({row.test})" for row in tests.itertuples())
         console.print(f"{path.stem}: between the subsets, {text}", soft_wrap=True)
     return subsets
+
+
+def _given(slices: SliceSet, cohort: Cohort) -> NDArray[np.object_]:
+    """Return the subset of each slice (N,) by the folders of the data."""
+    of_scan = dict(zip(cohort.names, cohort.scans[GIVEN], strict=True))
+    return slices.table["scan"].map(of_scan).to_numpy(dtype=object)
 
 
 def _hold_to(path: Path, config: Config, plan: Plan) -> None:

@@ -25,9 +25,12 @@ from headscope.models.state import load_state
 from headscope.record import Run
 from headscope.scans.discovery import ScanFile, find_scans
 from headscope.scans.volume import with_plane
+from headscope.slicing.extract import count_empty
+from headscope.slicing.notes import Remarks, summarise_remarks
 from headscope.slicing.parallel import take_file
 from headscope.slicing.spec import GEOMETRY, SliceSpec
 from headscope.tables import Column, Shown, Table
+from headscope.text import printable_name
 from headscope.training.device import find_device, fixed_batch
 from headscope.training.features import EXTRACT_BATCH
 from headscope.training.loader import SliceInputs, batches
@@ -46,6 +49,8 @@ class Prediction(Shown):
     scans
         One row per scan: scan, slices, predicted, probability_<class>. The probabilities of its
         slices are joined as `aggregate` says and as the run joined those of a subject.
+    notes
+        What was assumed of scans or repaired, and which gave slices that show nothing.
     """
 
     run: str
@@ -53,6 +58,7 @@ class Prediction(Shown):
     aggregate: str
     slices: pd.DataFrame
     scans: pd.DataFrame
+    notes: Sequence[str] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as plain values, the slices of each scan below it."""
@@ -60,6 +66,7 @@ class Prediction(Shown):
             "run": self.run,
             "class_names": self.class_names,
             "aggregate": self.aggregate,
+            "notes": list(self.notes),
             "scans": [
                 _nested(row, self.class_names)
                 | {"slices": [_nested(part, self.class_names) for part in self._of(row["scan"])]}
@@ -70,7 +77,8 @@ class Prediction(Shown):
     def tables(self) -> list[Table]:
         """Return the slices, then the scans."""
         note = f"Run {self.run}; a scan's probability is {JOINED[self.aggregate]} of its slices."
-        return [self._table("Slices", self.slices), self._table("Scans", self.scans, [note])]
+        notes = [note, *self.notes]
+        return [self._table("Slices", self.slices), self._table("Scans", self.scans, notes)]
 
     def _table(self, title: str, frame: pd.DataFrame, notes: Sequence[str] = ()) -> Table:
         columns = [
@@ -136,10 +144,13 @@ def predict(
     hidden = bool(record.settings.get("pseudonymised"))
     # 3. the slices of each, and the logits of the network
     names = record.class_names
-    parts, logits, silent = [], [], []
+    parts, logits, silent, remarks = [], [], [], []
     for number, (scan, files) in enumerate(track(groups, "Predicting", len(groups)), start=1):
-        table, pixels, plane_known = _take(files, spec, planes)
-        table.insert(0, "scan", f"scan {number}" if hidden else scan)
+        notes: list[str] = []
+        table, pixels, plane_known = _take(files, spec, planes, notes)
+        table.insert(0, "scan", f"scan {number}" if hidden else printable_name(scan))
+        name = table["scan"].iloc[0]
+        remarks.append(Remarks(name, dict.fromkeys(notes), count_empty(pixels), len(pixels)))
         logits.append(_logits(network, pixels))
         parts.append(_with_probabilities(table, softmax(logits[-1]), names))
         if not plane_known:
@@ -148,7 +159,8 @@ def predict(
     slices = pd.concat(parts, ignore_index=True)
     aggregate = str(record.settings["aggregate"])
     scans_table = _joined(slices, np.concatenate(logits), names, aggregate)
-    return Prediction(record.name, names, aggregate, slices, scans_table)
+    said = summarise_remarks(remarks)
+    return Prediction(record.name, names, aggregate, slices, scans_table, said)
 
 
 def load_network(run: Run, device: str = "auto") -> Network:
@@ -222,15 +234,16 @@ def _groups(path: Path, of: str) -> list[tuple[str, list[ScanFile]]]:
 
 
 def _take(
-    files: list[ScanFile], spec: SliceSpec, planes: list[str]
+    files: list[ScanFile], spec: SliceSpec, planes: list[str], notes: list[str]
 ) -> tuple[pd.DataFrame, NDArray[np.uint8], bool]:
     """Return the table (plane, slice_index) and the pixels (n, H, W) of one scan's slices.
 
-    The third value tells whether the planes of all of them are known.
+    The third value tells whether the planes of all of them are known. `notes` gets what was
+    assumed of the files.
     """
     parts, rows, planes_known = [], [], True
     for file in files:
-        pixels, indices, plane_known = _take_file(file, spec, planes)
+        pixels, indices, plane_known = _take_file(file, spec, planes, notes)
         parts.append(pixels)
         rows += indices
         planes_known = planes_known and plane_known
@@ -243,7 +256,7 @@ def _take(
 
 
 def _take_file(
-    file: ScanFile, spec: SliceSpec, planes: list[str]
+    file: ScanFile, spec: SliceSpec, planes: list[str], notes: list[str]
 ) -> tuple[NDArray[np.uint8], list[tuple[str, int]], bool]:
     """Return a file's slices in the planes of the run: pixels, and (plane, index) of each.
 
@@ -255,7 +268,8 @@ def _take_file(
     named = None if picture and file.plane not in planes else file.plane
     silent = named is None and file.kind in ("slice", "picture")
     plane = named or (planes[0] if silent and len(planes) == 1 else spec.plane)
-    pixels, taken = take_file(replace(file, plane=named), plane, spec)
+    pixels, taken, remarks = take_file(replace(file, plane=named), plane, spec)
+    notes += remarks
     rows = [(plane, int(index)) for plane, indices in taken.items() for index in indices]
     chosen = [n for n, (plane, _) in enumerate(rows) if silent or plane in planes]
     if not chosen:

@@ -12,7 +12,7 @@ from headscope.analysis.results.curves import Roc
 from headscope.analysis.results.settings import SettingResult
 from headscope.figures import style
 
-SPLITS = {"subject": "subjects apart", "slice": "slices mixed"}
+SPLITS = {"subject": "subjects apart", "slice": "slices mixed", "given": "split as given"}
 ROW = 9 * style.MM
 LONGEST = 26  # characters of a name on one line
 SHARE: Any = {"color": style.INK, "linewidth": 1.2}
@@ -36,7 +36,7 @@ def plot_forest(results: Sequence[SettingResult], width: float = style.COLUMN) -
     for y, row in enumerate(rows):
         group = [result for result in results if (result.architecture, result.name) == row]
         for result in group:
-            aside = 0.0 if len(group) == 1 else 0.17 if result.split == "slice" else -0.17
+            aside = 0.17 * (2 * group.index(result) - len(group) + 1)
             _draw_setting(result, y + aside, ax)
     networks = {network for network, _ in rows}
     names = [

@@ -1,9 +1,11 @@
 """The header of a scan, read without its voxels and checked against its file.
 
 nibabel parses NIfTI-1 and -2, Analyze and MGH headers. Extensions, descriptions and names in them
-are not looked at.
+are not looked at. What a header leaves open or states wrongly, and what is read in its place, goes
+to the notes of the header; what cannot be a head is refused.
 """
 
+import math
 import os
 import re
 import zlib
@@ -21,12 +23,21 @@ from nibabel.spm2analyze import Spm2AnalyzeHeader
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
+from headscope.scans.affine import UNITS, geometry_notes, is_sound, read_affine, unit_code
+from headscope.scans.affine import Refused as Refused
+from headscope.scans.affine import matrix_of as matrix_of
+from headscope.scans.affine import squeeze_shape as squeeze_shape
+
 GZIPPED: Final = b"\x1f\x8b"
 HEADER_BYTES: Final = 1024  # enough for every header read here: 348, 540 and 284 bytes
 MGH_OFFSET: Final = 284  # bytes before the voxels of an MGH file
 DEFLATE_RATIO: Final = 1032  # deflate packs at most so many bytes into one
 SPACING_RANGE_MM: Final = (1e-3, 1e2)
+EXTENT_RANGE_MM: Final = (4.0, 2000.0)  # longest side of a grid: a mouse's brain to a whole body
 LARGEST_VOLUME: Final = 2**30  # bytes of one stored volume; 512³ voxels of 8 bytes
+LARGEST_SIDE: Final = 2**15  # voxels along an axis, as many as NIfTI-1 can claim
+LARGEST_SLICE: Final = 2**25  # voxels in a plane
+FREESURFER: Final = np.array([[-1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])  # LIA
 LARGEST_OFFSET: Final = 2**26  # bytes before the voxels: a header and its extensions
 NIFTI: Final = {
     b"n+1\0": nib.Nifti1Header,
@@ -34,7 +45,7 @@ NIFTI: Final = {
     b"n+2\0": nib.Nifti2Header,
     b"ni2\0": nib.Nifti2Header,
 }
-MM_PER_UNIT: Final = {1: 1e3, 3: 1e-3}  # NIfTI xyzt_units: metre and micron; the rest is mm
+ORIENT: Final = {1: "LSA", 2: "ASL", 3: "LPS", 4: "LIA", 5: "AIL"}  # Analyze 7.5; 0 is mostly unset
 
 UNREADABLE: Final[tuple[type[Exception], ...]] = (  # type: ignore[assignment]  # isal's stub
     OSError,
@@ -51,10 +62,6 @@ UNREADABLE: Final[tuple[type[Exception], ...]] = (  # type: ignore[assignment]  
 )
 
 
-class Refused(Exception):  # noqa: N818 (turned into a ScanError with the path before it leaves)
-    """Why a scan is refused."""
-
-
 @dataclass(frozen=True)
 class Header:
     """What is needed of a header to read the voxels."""
@@ -67,6 +74,9 @@ class Header:
     oriented: bool
     slope: float
     intercept: float
+    unit: str = "mm"
+    orientation: str | None = None  # of an Analyze header that names one, such as ASL
+    notes: tuple[str, ...] = ()  # what was assumed or mended; they hold no names
 
     @property
     def spacing_mm(self) -> NDArray[np.float64]:
@@ -102,33 +112,60 @@ def read_header(path: Path) -> Header:
     if int(header[name]) != value:
         what = {MGHHeader: "MGH", Spm2AnalyzeHeader: "Analyze"}.get(kind, "NIfTI")
         raise Refused(f"is no {what} file: its {name} is {header[name]}, not {value}")
-    shape = tuple(map(int, header.get_data_shape()))
-    affine, oriented = _affine(header, header_path)
-    slope, intercept = header.get_slope_inter()
+    notes: list[str] = []
+    shape = _shape(header, notes)
+    affine, oriented = read_affine(header, header_path, shape, notes)
+    if kind is MGHHeader and int.from_bytes(head[28:30], signed=True) < 1:  # its goodRASFlag
+        affine = FREESURFER.copy()  # nibabel would take LSP
+        notes.append("No orientation is stored; it is taken as LIA of 1 mm, as by FreeSurfer")
+    slope, intercept = _scaling(header, notes)
+    orient = head[252] if kind is Spm2AnalyzeHeader else 0
+    unit = "mm" if kind not in NIFTI.values() else UNITS.get(unit_code(header), ("mm", 1.0))[0]
     return Header(
         data=data,
         shape=shape,
         dtype=header.get_data_dtype(),
-        offset=MGH_OFFSET if kind is MGHHeader else max(int(header["vox_offset"]), 0),
+        offset=_offset(header, single=header_path == data, notes=notes),
         affine=affine,
         oriented=oriented,
-        slope=1.0 if slope is None else float(slope),
-        intercept=0.0 if intercept is None else float(intercept),
+        slope=slope,
+        intercept=intercept,
+        unit=unit,
+        orientation=None if oriented else ORIENT.get(orient),
+        notes=(*notes, *geometry_notes(affine, shape, oriented)),
     )
 
 
-def _affine(header: Any, path: Path) -> tuple[NDArray[np.float64], bool]:
-    """Return the affine (4, 4) in mm, and whether it is stored or made of the spacing alone."""
+def _shape(header: Any, notes: list[str]) -> tuple[int, ...]:
+    """Return the shape; an axis behind the third that is said to be empty has one entry."""
+    shape = tuple(map(int, header.get_data_shape()))
+    if any(size < 1 for size in shape[3:]):
+        notes.append("An axis behind the third is said to be empty and counts as one volume")
+    return (*shape[:3], *(max(size, 1) for size in shape[3:]))
+
+
+def _scaling(header: Any, notes: list[str]) -> tuple[float, float]:
+    """Return slope and intercept; a slope of 0 or NaN means none, as the NIfTI standard has it."""
+    if isinstance(header, nib.Nifti1Header):
+        slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+        if slope and np.isfinite(slope) and not np.isfinite(intercept):
+            notes.append("The intercept of the intensities is not finite and counts as 0")
+            return slope, 0.0
+    slope, intercept = header.get_slope_inter()
+    return 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
+
+
+def _offset(header: Any, *, single: bool, notes: list[str]) -> int:
+    """Return where the voxels begin; in a single NIfTI file never within the header."""
     if isinstance(header, MGHHeader):
-        return header.get_affine(), True
-    plain = np.diag([*np.abs(header["pixdim"][1:4].astype(np.float64)), 1.0])
-    if isinstance(header, Spm2AnalyzeHeader):
-        matrix = matrix_of(path)
-        return (_spm_affine(matrix), True) if matrix.is_file() else (plain, False)
-    oriented = bool(header["sform_code"] > 0 or header["qform_code"] > 0)
-    affine = header.get_best_affine() if oriented else plain
-    affine[:3] *= MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
-    return affine, oriented
+        return MGH_OFFSET
+    offset = float(header["vox_offset"])
+    if not single:
+        return max(int(offset), 0)
+    if header.sizeof_hdr <= offset < np.inf:
+        return int(offset)
+    notes.append("The voxels are said to begin within the header and are read from behind it")
+    return int(header.single_vox_offset)
 
 
 def _read_head(path: Path) -> bytes:
@@ -142,47 +179,38 @@ def _read_head(path: Path) -> bytes:
     return head[:HEADER_BYTES]
 
 
-def _spm_affine(path: Path) -> NDArray[np.float64]:
-    """Return the affine of SPM's .mat file, which counts voxels from 1."""
-    from scipy.io import loadmat  # rarely needed, and slow to load
-    from scipy.io.matlab import MatReadError
-
-    try:
-        stored = loadmat(path)
-    except NotImplementedError:
-        raise Refused("has a .mat file of MATLAB 7.3 beside it: save that with -v6") from None
-    except MatReadError as error:
-        raise Refused(f"has a damaged .mat file beside it ({error})") from None
-    name = next((name for name in ("mat", "M") if name in stored), None)
-    if name is None or np.shape(stored[name]) != (4, 4):
-        raise Refused("has a .mat file beside it that holds no 4×4 matrix 'mat' or 'M'")
-    return np.asarray(stored[name], dtype=np.float64)
-
-
-def matrix_of(header: Path) -> Path:
-    """Return where SPM keeps the affine of an Analyze header, whether or not there is one."""
-    return header.with_name(re.split(r"\.hdr", header.name, flags=re.IGNORECASE)[0] + ".mat")
-
-
 def check_header(header: Header) -> None:
     """Refuse what no scan can be, before anything of that size is allocated."""
     if not header.shape or min(header.shape) < 1 or len(squeeze_shape(header.shape)) < 2:
         raise Refused(f"is no volume: its shape is {shape_text(header.shape)}")
+    spatial = squeeze_shape(header.shape)[:3]
+    plane = math.prod(sorted(spatial)[-2:])
+    size = math.prod(spatial) * header.dtype.itemsize
+    if max(header.shape) > LARGEST_SIDE or plane > LARGEST_SLICE or size > LARGEST_VOLUME:
+        gib = f"{size / 2**30:.3g} GiB"
+        raise Refused(f"is too large: its header claims {shape_text(spatial)} voxels, {gib}")
     if header.dtype.kind not in "iuf":
         raise Refused(f"holds no intensities: its voxels are of type {header.dtype}")
     linear = header.affine[:3, :3]
     spacing = header.spacing_mm[: len(header.shape)]
     if not np.isfinite(linear).all() or not np.isfinite([header.slope, header.intercept]).all():
         raise Refused("is damaged: its header holds numbers that are not finite")
+    unit = "" if header.unit == "mm" else f", read from its unit, the {header.unit}"
     if spacing.min() < SPACING_RANGE_MM[0] or spacing.max() > SPACING_RANGE_MM[1]:
-        sizes = " × ".join(f"{size:.4g}" for size in spacing)
-        raise Refused(f"is damaged: its header claims a spacing of {sizes} mm")
-    if header.oriented and abs(np.linalg.det(linear / header.spacing_mm)) < 1e-2:
+        raise Refused(f"is damaged: its header claims a spacing of {_mm_text(spacing)}{unit}")
+    if header.oriented and not is_sound(header.affine):
         raise Refused("is damaged: its affine is singular")
+    extent = spacing * header.shape[:3]
+    if not EXTENT_RANGE_MM[0] <= extent.max() <= EXTENT_RANGE_MM[1]:
+        raise Refused(f"is no head: its header claims a size of {_mm_text(extent)}{unit}")
     if header.offset > LARGEST_OFFSET:
         raise Refused(f"is damaged: its header claims that voxels begin at byte {header.offset}")
     if header.slope == 0:
         raise Refused("is damaged: its intensities are scaled by 0")
+
+
+def _mm_text(lengths: NDArray[np.float64]) -> str:
+    return " × ".join(f"{length:.4g}" for length in lengths) + " mm"
 
 
 def scan_files(path: Path) -> tuple[Path, Path]:
@@ -228,13 +256,6 @@ def choose_volume(volumes: int, volume: int | None, shape: str = "") -> int:
     if volume is not None and not 0 <= volume < volumes:
         raise Refused(f"holds {volumes} volumes: there is no volume {volume}")
     return volume or 0
-
-
-def squeeze_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Drop trailing singleton axes, but keep a volume's third where there are more behind it."""
-    while len(shape) > 2 and shape[-1] == 1:
-        shape = shape[:-1]
-    return shape
 
 
 def shape_text(shape: tuple[int, ...]) -> str:

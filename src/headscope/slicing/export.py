@@ -1,5 +1,6 @@
 """A slice store → folders of pictures, as the paper fed its networks: OUT/AD/….jpg."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from headscope.slicing.store import SliceSet
 from headscope.slicing.write import write_slices
 
 FORMATS: Final = {"jpeg": ".jpg", "png": ".png"}
+LONGEST: Final = 180  # bytes; 255 are the most, and plane, number and a temporary mark are to come
 JPEG: Final[dict[str, Any]] = {"quality": 95, "subsampling": 0}
 
 
@@ -92,7 +94,7 @@ def slice_data(
         As of `write_slices`.
     **options
         Those of `SliceSpec` by the names of settings: plane, count, size, centre, spacing_mm,
-        volume, analyze_orientation.
+        volume, analyze_orientation, window.
 
     Raises
     ------
@@ -122,7 +124,8 @@ def slice_data(
 
 def _names(table: pd.DataFrame, suffix: str) -> list[str]:
     names = [
-        f"{_plain(str(row.label))}/{_plain(str(row.subject_id))}_{_plain(str(row.session_id))}"
+        f"{_plain(str(row.label))}/"
+        f"{_shorten(f'{_plain(str(row.subject_id))}_{_plain(str(row.session_id))}')}"
         f"_{row.plane}_slice-{row.slice_index:03d}{suffix}"
         for row in table.itertuples()
     ]
@@ -134,7 +137,15 @@ def _names(table: pd.DataFrame, suffix: str) -> list[str]:
 
 def _plain(text: str) -> str:
     """Keep letters and digits of any script, and characters that are safe in a name."""
-    return re.sub(r"[^\w.<>=+-]+", "-", text).strip(".") or "-"
+    return _shorten(re.sub(r"[^\w.<>=+-]+", "-", text).strip(".") or "-")
+
+
+def _shorten(name: str) -> str:
+    """Return a name that file systems take, with a hash in place of what is cut."""
+    if len(name.encode()) <= LONGEST:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    return f"{name.encode()[: LONGEST - 13].decode(errors='ignore')}-{digest}"
 
 
 def _clear_others(out: Path, sha256: str, names: pd.Series) -> None:

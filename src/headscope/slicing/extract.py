@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headscope.scans.volume import PLANES, Scan, ScanError
+from headscope.slicing.background import CT, FAINT, darken_background, looks_like_ct
 from headscope.slicing.resampling import FINE, resample
 from headscope.slicing.spec import SliceSpec
 
@@ -20,21 +21,24 @@ HEAD_MM: Final = 100.0  # depth below the vertex over which the window is found:
 # darken every brain by its length in the field of view
 SAMPLE_MM: Final = 2.0  # spacing of the grid on which foreground and window are searched
 SAMPLES: Final = 2**19  # voxels of that grid that are enough
-FAINTEST: Final = 1e-30  # span of a window; of a smaller one float32 cannot hold the factor
+TINIEST: Final = 1e-30  # span of a window; of a smaller one float32 cannot hold the factor
+UNSEEN: Final = 8  # greys above a slice's darkest that nobody sees
+EMPTY_SHARE: Final = 0.005  # of a slice's pixels; one with fewer above that shows nothing
 TOGETHER: Final = 6  # slices drawn at once: few enough for a processor's cache
+AREA: Final = 2**22  # pixels drawn at once, where a slice is large
 
 
 def take_slices(
-    scan: Scan, spec: SliceSpec
+    scan: Scan, spec: SliceSpec, notes: list[str] | None = None
 ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]:
     """Take the slices of a scan, plane after plane, and from low to high within each.
 
     They are consecutive, or those nearest to a distance of `spacing_mm`, and centred as
     `SliceSpec` describes. A grid of one slice gives that slice.
 
-    Brightness runs from the 1st to the 98th percentile of the foreground, from the vertex to
-    100 mm below it: without the neck's fat. Proportions follow the scan's `spacing_mm`; the shorter
-    side is padded with black.
+    Brightness runs over the window of `spec`, or from the 1st to the 98th percentile of the
+    foreground, from the vertex to 100 mm below it: without the neck's fat. Proportions follow the
+    scan's `spacing_mm`; the shorter side is padded with black.
 
     Parameters
     ----------
@@ -42,6 +46,8 @@ def take_slices(
         A volume in canonical RAS.
     spec
         Which slices are taken.
+    notes
+        Gets a sentence for each thing that was assumed of the scan.
 
     Returns
     -------
@@ -58,19 +64,27 @@ def take_slices(
     planes = _planes(scan, spec)
     for plane in planes:
         _check_depth(scan, plane, spec)
+    notes = [] if notes is None else notes
+    scan = darken_background(scan, notes)
+    if spec.window is None and looks_like_ct(scan):
+        notes.append(CT)
     head = _find_head(scan)
     indices = {plane: _indices(scan, head, plane, spec) for plane in planes}
     pixels = np.zeros((sum(map(len, indices.values())), spec.size, spec.size), dtype=np.uint8)
+    window = (head.low, head.high) if spec.window is None else stored_window(scan, spec.window)
     row = 0
     for plane, positions in indices.items():
         part = pixels[row : row + len(positions)]
-        _draw(part, scan, PLANES[plane], positions, (head.low, head.high))
+        _draw(part, scan, PLANES[plane], positions, window)
         row += len(positions)
     return pixels, indices
 
 
 def draw_picture(
-    grey: NDArray[Any], size: int, window: tuple[float, float] | None
+    grey: NDArray[Any],
+    size: int,
+    window: tuple[float, float] | None,
+    notes: list[str] | None = None,
 ) -> NDArray[np.uint8]:
     """Return a ready picture (H, W) of square pixels as a slice (size, size), as one of a scan.
 
@@ -78,11 +92,25 @@ def draw_picture(
     """
     scan = Scan(grey[::-1].T[..., None], (1.0, 1.0, 1.0))  # (H, W) → (I, J, 1)
     if window is None:
+        scan = darken_background(scan, notes if notes is not None else [])
         head = _find_head(scan)
         window = head.low, head.high
     pictures = np.zeros((1, size, size), dtype=np.uint8)
     _draw(pictures, scan, PLANES["axial"], np.zeros(1, dtype=np.int64), window)
     return pictures[0]
+
+
+def stored_window(scan: Scan, window: tuple[float, float]) -> tuple[float, float]:
+    """Return a window of a scan's intensities as one of its stored values."""
+    low, high = ((value - scan.intercept) / scan.slope for value in window)
+    return low, high
+
+
+def count_empty(pixels: NDArray[np.uint8]) -> int:
+    """Return how many slices (n, H, W) show nothing: nearly all of their pixels are one grey."""
+    darkest = pixels.min(axis=(1, 2), keepdims=True)
+    lit = (pixels > np.minimum(darkest, 255 - UNSEEN) + UNSEEN).mean(axis=(1, 2))  # (n,)
+    return int(np.count_nonzero(lit < EMPTY_SHARE))
 
 
 def _planes(scan: Scan, spec: SliceSpec) -> tuple[str, ...]:
@@ -157,9 +185,10 @@ def _find_head(scan: Scan) -> _Head:
     if coarse.min() == coarse.max():  # all structure is finer than the grid
         step, coarse = [1, 1, 1], scan.volume
     darkest, brightest = _percentiles(coarse[::2, ::2], (2, 98))
-    if darkest == brightest:
-        darkest, brightest = float(coarse.min()), float(coarse.max())
-    foreground = coarse > darkest + 0.1 * (brightest - darkest)
+    if darkest == brightest:  # nearly all is background; a voxel of 1e30 is not the head
+        brightest = float(np.percentile(coarse[coarse != darkest], 98))
+        darkest = min(darkest, brightest)
+    foreground = coarse > darkest + FAINT * (brightest - darkest)
     if not foreground.any():
         raise ScanError(scan.path, f"shows nothing: every voxel is {coarse.min()}")
     vertex = _extent(foreground, 2)[1]
@@ -229,8 +258,9 @@ def _draw(
     box = _lit(volume, indices, window[0])
     if box is None:
         return
-    for start in range(0, len(indices), TOGETHER):
-        some = slice(start, start + TOGETHER)
+    together = max(1, min(TOGETHER, AREA // (height_voxels * width_voxels)))
+    for start in range(0, len(indices), together):
+        some = slice(start, start + together)
         part = volume[_run(indices[some])][:, box[0], box[1]].transpose(2, 0, 1)
         shape = height_voxels, width_voxels
         resample(_windowed(part, window), upright[some], shape, (box[1], box[0]))
@@ -256,7 +286,7 @@ def _lit(
 def _windowed(part: NDArray[Any], window: tuple[float, float]) -> NDArray[np.float32]:
     """Return sixteenths of greys as whole numbers, black 0 and white 255 · 16."""
     low, high = window
-    wide = part.dtype.itemsize > 2 and (part.dtype != np.float32 or high - low < FAINTEST)
+    wide = part.dtype.itemsize > 2 and (part.dtype != np.float32 or high - low < TINIEST)
     grey = np.subtract(part, low, dtype=np.float64 if wide else np.float32, casting="unsafe")
     np.clip(grey, 0, high - low, out=grey)
     grey *= 255 * FINE / (high - low)

@@ -6,7 +6,7 @@ file is what a process hands over, and what a later call finds done.
 
 import json
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from headscope.errors import InputError
 from headscope.scans.discovery import ScanFile
 from headscope.scans.volume import ScanError, read_scan
-from headscope.slicing.extract import take_slices
+from headscope.slicing.extract import count_empty, take_slices
 from headscope.slicing.picture import take_picture
 from headscope.slicing.spec import SliceSpec
 
@@ -30,15 +30,27 @@ QUEUED: Final = 2048  # scans handed to the helpers at once: what waits takes me
 IDLE_S: Final = 5  # a helper without work for so long ends, also where this process was killed
 ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 Task = tuple[ScanFile, str, Path]  # a scan, the plane to take, and the file for its slices
-Taken = tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]
+
+
+class Taken(NamedTuple):
+    """The slices (n, size, size) of a scan, their indices by plane, and notes on the scan."""
+
+    pixels: NDArray[np.uint8]
+    indices: dict[str, NDArray[np.int64]]
+    notes: Sequence[str] = ()
 
 
 class Part(NamedTuple):
-    """What a scan gave: the indices of its slices by plane, or the reason why it gave none."""
+    """What a scan gave: the indices of its slices by plane, or the reason why it gave none.
+
+    `notes` say what was assumed of it or repaired, `empty` counts the slices that show nothing.
+    """
 
     indices: dict[str, list[int]]
     problem: str = ""
     transient: bool = False
+    notes: Sequence[str] = ()
+    empty: int = 0
 
     @property
     def slices(self) -> int:
@@ -110,9 +122,10 @@ def _take_part(scan: ScanFile, plane: str, target: Path, spec: SliceSpec) -> Par
     temporary = target.with_name(f"{target.name}.{os.getpid()}")
     pixels: Any = b""
     try:
-        taken, indices = take_file(scan, plane, spec)
-        pixels = taken.data
-        part = Part({plane: positions.tolist() for plane, positions in indices.items()})
+        taken = take_file(scan, plane, spec)
+        pixels = taken.pixels.data
+        indices = {name: positions.tolist() for name, positions in taken.indices.items()}
+        part = Part(indices, notes=taken.notes, empty=count_empty(taken.pixels))
     except ScanError as error:
         part = Part({}, error.reason, error.transient)
     with temporary.open("wb") as file:
@@ -142,7 +155,7 @@ def read_part(path: Path, size: int) -> Part | None:
 
 
 def take_file(file: ScanFile, plane: str, spec: SliceSpec) -> Taken:
-    """Return the slices (n, size, size) of a scan or picture, and their indices by plane.
+    """Return the slices of a scan or picture.
 
     Raises
     ------
@@ -151,14 +164,18 @@ def take_file(file: ScanFile, plane: str, spec: SliceSpec) -> Taken:
     """
     try:
         if file.kind == "picture":
-            return take_picture(file.path, spec.size), {plane: np.zeros(1, dtype=np.int64)}
+            pictured: list[str] = []
+            pixels = take_picture(file.path, spec.size, spec.window, pictured)
+            return Taken(pixels, {plane: np.zeros(1, dtype=np.int64)}, pictured)
         scan = read_scan(
             file,
             plane="axial" if plane == "all" else plane,
             volume=spec.volume,
             analyze_orientation=spec.orientation,
         )
-        return take_slices(scan, replace(spec, plane=plane))
+        notes = list(scan.notes)
+        pixels, indices = take_slices(scan, replace(spec, plane=plane), notes)
+        return Taken(pixels, indices, notes)
     except MemoryError:
         reason = "cannot be sliced: it does not fit into memory"
         raise ScanError(file.path, reason, True) from None

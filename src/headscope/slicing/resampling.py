@@ -7,6 +7,7 @@ each sum exactly, so the order in which a machine adds up does not matter: the s
 for any processor, library and number of threads, which products of floats do not promise.
 """
 
+import math
 from functools import lru_cache
 from typing import Final
 
@@ -55,25 +56,36 @@ def _bands(
     A band is a slice of those new pixels, one of the old, counted from `low`, and a matrix, which
     holds `factor` times the weights.
     """
-    matrix = _weights(before, after)[:, low:high] * np.float32(factor)
-    seeing = np.flatnonzero(matrix.any(axis=1))
-    first, stop = (int(seeing[0]), int(seeing[-1]) + 1) if seeing.size else (0, 0)
-    bands = []
+    scale, bands = before / after, []
+    reach = max(scale, 1) + 1
+    first = max(0, math.floor((low - reach) / scale))
+    stop = min(after, math.ceil((high + reach) / scale))
     for start in range(first, stop, BAND):
-        part = matrix[start : min(start + BAND, stop)]
-        used = np.flatnonzero(part.any(axis=0))
-        old = slice(int(used[0]), int(used[-1]) + 1)
-        new = slice(start - first, start - first + len(part))
-        bands.append((new, old, part[:, old]))
+        rows = range(start, min(start + BAND, stop))
+        begin = max(0, math.floor(rows[0] * scale - reach))
+        end = min(before, math.ceil((rows[-1] + 1) * scale + reach))
+        inside = slice(max(begin, low), max(begin, low, min(end, high)))
+        weights = _weights(before, after, rows, range(begin, end))
+        part = weights[:, inside.start - begin : inside.stop - begin] * np.float32(factor)
+        new = slice(start - first, start - first + len(rows))
+        bands.append((new, slice(inside.start - low, inside.stop - low), part))
     return slice(first, stop), bands
 
 
-@lru_cache(maxsize=8)
-def _weights(before: int, after: int) -> NDArray[np.float32]:
-    """Return the matrix (after, before) of the triangle filter; its rows add up to 1 exactly."""
+def _weights(
+    before: int, after: int, rows: range | None = None, columns: range | None = None
+) -> NDArray[np.float32]:
+    """Return the matrix (after, before) of the triangle filter; its rows add up to 1 exactly.
+
+    Or some rows of it, and the columns outside of which these are 0: a picture of millions of
+    pixels a side has no room for all.
+    """
     scale = before / after
-    centres = (np.arange(after) + 0.5) * scale
-    away = np.abs(np.arange(before) + 0.5 - centres[:, None]) / max(scale, 1)
+    rows, columns = rows or range(after), columns or range(before)
+    centres = (np.arange(rows.start, rows.stop) + 0.5) * scale
+    away = np.arange(columns.start, columns.stop) + 0.5 - centres[:, None]
+    np.abs(away, out=away)
+    away /= max(scale, 1)
     sums = np.cumsum(np.maximum(0, 1 - away), axis=1)  # one by one, in the same order everywhere
     sums /= sums[:, -1:].copy()
     matrix = np.diff(np.rint(sums * UNIT), axis=1, prepend=0) / UNIT

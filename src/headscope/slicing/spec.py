@@ -1,14 +1,14 @@
 """How slices are taken: one value from the command line to the store, `run.toml` and back."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from headscope.errors import InputError
 from headscope.scans.volume import PLANES, check_orientation
 
-GEOMETRY: Final = 2  # raised when the same options come to give other pixels
+GEOMETRY: Final = 3  # raised when the same options come to give other pixels
 AUTO: Final = "vertex:70mm"
 KEYS: Final = {"orientation": "analyze_orientation"}  # names in settings, where they differ
 
@@ -32,7 +32,11 @@ class SliceSpec:
     volume
         Which volume of a 4-D file, from 0; None where files hold one.
     orientation
-        The orientation of files that store none (Analyze 7.5), such as LAS.
+        The orientation of files that store none (Analyze 7.5), such as LAS; auto is that of the
+        layout (OASIS-1), of the header's orient field, or LAS.
+    window
+        The intensities that become black and white, as those in Hounsfield units of a CT; None for
+        percentiles of the foreground. Pictures of 8 bits stay as they are.
 
     Raises
     ------
@@ -46,7 +50,8 @@ class SliceSpec:
     centre: str = "auto"
     spacing_mm: float | None = None
     volume: int | None = None
-    orientation: str = "LAS"
+    orientation: str = "auto"
+    window: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         """Resolve auto, and check every option."""
@@ -62,6 +67,8 @@ class SliceSpec:
                 f"Spacing {self.spacing_mm:g} mm of slices must be above 0 and at most 100."
             )
         check_orientation(self.orientation)
+        if self.window is not None:
+            object.__setattr__(self, "window", _window(self.window))
         depth_mm = self.depth_mm
         if depth_mm is not None and not 0 <= depth_mm <= 1000:  # a NaN fails too
             raise InputError(
@@ -87,13 +94,27 @@ class SliceSpec:
 
     def as_settings(self) -> dict[str, Any]:
         """Return the options by the names that settings, stores and records use."""
-        return {KEYS.get(f.name, f.name): getattr(self, f.name) for f in fields(self)}
+        settings = {KEYS.get(f.name, f.name): getattr(self, f.name) for f in fields(self)}
+        return settings | {"window": None if self.window is None else list(self.window)}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "SliceSpec":
         """Return the options that are among `settings`, by the names of `as_settings`."""
         keys = {f.name: KEYS.get(f.name, f.name) for f in fields(cls)}
         return cls(**{name: settings[key] for name, key in keys.items() if key in settings})
+
+
+def _window(values: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of a window, the lower first."""
+    try:
+        low, high = map(float, values)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(
+            f"Unknown window {values!r}: choose two intensities, the lower first, such as 0,80."
+        )
+    return low, high
 
 
 def planes_of(plane: str) -> tuple[str, ...]:

@@ -21,9 +21,11 @@ from headscope.errors import InputError
 from headscope.files import atomic_path, locked, sha256, write_json, write_table
 from headscope.scans.volume import ScanError
 from headscope.slicing.extract import WINDOW
+from headscope.slicing.notes import Remarks, summarise_remarks
 from headscope.slicing.parallel import Part, open_part, read_part, take_parts
 from headscope.slicing.spec import GEOMETRY, SliceSpec
 from headscope.slicing.store import CHECKED, SliceSet, open_slices
+from headscope.text import printable_name
 
 if TYPE_CHECKING:
     from headscope.cohort.layouts import Cohort
@@ -70,7 +72,7 @@ def write_slices(
     spec = spec or SliceSpec()
     settings = spec.as_settings() | {
         "version": GEOMETRY,
-        "window": list(WINDOW),
+        "percentiles": list(WINDOW),  # of the foreground, where no window is given
         "class_names": cohort.class_names,
         "scans": len(cohort.scans),
         "fingerprint": _fingerprint(cohort),
@@ -200,21 +202,42 @@ def _finish(
         )
     hashes = {name: sha256(out / name) for name in CHECKED}
     whole = "".join([pixels_sha256, *hashes.values()])
-    note = f"{len(problems)} of {len(parts)} scans could not be used; problems.tsv says why."
-    if any(part.transient for part in parts):
-        note += f" Some may succeed at another try: delete {out.name} and take the slices again."
+    notes = [printable_name(note.text) for note in cohort.notes] + _note_scans(out, cohort, parts)
+    if problems:
+        notes.append(_problems_note(out, parts))
     (folder / "slices.npy").replace(out / "slices.npy")
     written = settings | {
         "slices": len(table),
         "layout": cohort.layout,
         "simulated": cohort.simulated,
-        "notes": [*(note.text for note in cohort.notes), *([note] if problems else [])],
+        "notes": notes,
         "files": hashes,
         "sha256": hashlib.sha256(whole.encode()).hexdigest(),
     }
     write_json(out / "slices.json", written)
     shutil.rmtree(folder, ignore_errors=True)
     return open_slices(out)
+
+
+def _problems_note(out: Path, parts: list[Part]) -> str:
+    """Return the sentence on the scans that gave no slices."""
+    failed = sum(bool(part.problem) for part in parts)
+    note = f"{failed} of {len(parts)} scans could not be used; problems.tsv says why."
+    if any(part.transient for part in parts):
+        note += f" Some may succeed at another try: delete {out.name} and take the slices again."
+    return note
+
+
+def _note_scans(out: Path, cohort: "Cohort", parts: list[Part]) -> list[str]:
+    """Return a sentence for each kind of note on scans; notes.tsv lists the scans of each."""
+    remarks = [
+        Remarks(name, part.notes, part.empty, part.slices)
+        for name, part in zip(cohort.names, parts, strict=True)
+    ]
+    rows = [(scan.scan, line) for scan in remarks for line in scan.lines]
+    if rows:
+        write_table(out / "notes.tsv", pd.DataFrame(rows, columns=["path", "note"]))
+    return summarise_remarks(remarks)
 
 
 def _join(folder: Path, parts: list[Part], size: int) -> str:

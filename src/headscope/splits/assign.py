@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from headscope.errors import InputError
+from headscope.files import NO_ID
 from headscope.folds import deal_folds
 from headscope.splits.balance import balance_of
 
@@ -18,6 +19,7 @@ KEYS: Final = {
     "subject": ["subject_id"],
     "slice": ["subject_id", "session_id", "plane", "slice_index"],
 }
+GIVEN: Final = "given"  # the kind of a split that folders of the data name; it has slices as units
 CANDIDATES: Final = 200  # splits among which the best balanced is chosen
 
 Counts = tuple[int, ...]  # of train, val and test
@@ -116,13 +118,8 @@ def make_fold(
     order = np.random.default_rng(seed).permutation(len(strata))
     tested = deal_folds(strata, folds, order) == fold
     subset = np.where(tested, "test", "train")
-    wanted, taken = 0.0, 0  # of val, over the strata so far: what rounding left is made up later
-    for stratum in range(len(names)):
-        rest = order[(strata[order] == stratum) & ~tested[order]]
-        wanted += len(rest) * val / (train + val)
-        size = min(max(round(wanted - taken), 1), max(len(rest) - 1, 0))
-        subset[np.random.default_rng([seed, fold]).permutation(rest)[:size]] = "val"
-        taken += size
+    share = val / (train + val)
+    subset[_draw_validation(strata, order[~tested[order]], share, [seed, fold])] = "val"
     counts = [[np.sum(subset[strata == n] == name) for name in SUBSETS] for n in range(len(names))]
     for label, count in _by_label(names, np.array(counts)).items():
         if count.min() == 0:
@@ -131,6 +128,69 @@ def make_fold(
                 f"each class, and there are {count.sum()} of {label}: ask for fewer folds."
             )
     return subset[row_unit]
+
+
+def complete_given(
+    table: pd.DataFrame, given: NDArray[Any], *, ratio: Sequence[float] = (5, 2, 3), seed: int = 0
+) -> NDArray[np.str_]:
+    """Return a given partition (N,) with a validation subset, which is drawn where it has none.
+
+    Validation is drawn from the subjects of training (from its slices where these name none),
+    stratified by class, in the proportion of train to val in `ratio`.
+
+    Raises
+    ------
+    InputError
+        Rows have no subset, there is no train or test, or a class of training has one subject only.
+    """
+    subset = np.array([str(name or "") for name in given], dtype="<U5")
+    lacking = [name for name in ("train", "test") if name not in subset]
+    if lacking or not np.isin(subset, SUBSETS).all():
+        without = int((~np.isin(subset, SUBSETS)).sum())
+        reason = f"no folder names the subset {lacking[0]}" if lacking else f"{without} have none"
+        raise InputError(
+            f"--splits given needs folders train and test (and perhaps val) that hold all scans: "
+            f"{reason}. --splits subject assigns subjects by --ratio."
+        )
+    if "val" in subset:
+        return subset
+    rows = np.flatnonzero(subset == "train")
+    training = table.iloc[rows]
+    kind = "slice" if (training["subject_id"] == NO_ID).any() else "subject"
+    keys = training if set(KEYS[kind]) <= set(training) else training.assign(**_numbered(training))
+    names, strata, row_unit = _units(keys, kind)
+    few = [names[n] for n, count in enumerate(np.bincount(strata)) if count < 2]
+    if few:
+        raise InputError(
+            f"No validation can be drawn from the given training subset: its class "
+            f"{' and '.join(few[0])} has one {kind} only. Add a folder val."
+        )
+    train, val, _ = _shares(ratio)
+    order = np.random.default_rng(seed).permutation(len(strata))
+    drawn = np.zeros(len(strata), dtype=bool)
+    drawn[_draw_validation(strata, order, val / (train + val), [seed])] = True
+    subset[rows[drawn[row_unit]]] = "val"
+    return subset
+
+
+def _numbered(table: pd.DataFrame) -> dict[str, Any]:
+    """Return stand-ins for what names a slice, for a table of scans that are not sliced yet."""
+    return {"plane": "axial", "slice_index": np.arange(len(table))}
+
+
+def _draw_validation(
+    strata: NDArray[np.int64], order: NDArray[np.int64], share: float, seed: list[int]
+) -> NDArray[np.int64]:
+    """Return a share of the units in `order`, stratified: at least one of each and never all."""
+    drawn: list[NDArray[np.int64]] = []
+    wanted, taken = 0.0, 0  # over the strata so far: what rounding left is made up later
+    for stratum in range(int(strata.max()) + 1):
+        rest = order[strata[order] == stratum]
+        wanted += len(rest) * share
+        size = min(max(round(wanted - taken), 1), max(len(rest) - 1, 0))
+        drawn.append(np.random.default_rng(seed).permutation(rest)[:size])
+        taken += size
+    return np.concatenate(drawn)
 
 
 def key_of(kind: str) -> list[str]:

@@ -1,11 +1,12 @@
 """Splits as files: a small TSV, written once, never overwritten and checked at every reading.
 
-By subject it holds subject_id and subset; by slice (the paper's way) subject_id, session_id, plane,
-slice_index and subset.
+By subject it holds subject_id and subset; by slice (the paper's way), and by the folders of the
+data, subject_id, session_id, plane, slice_index and subset.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,14 @@ from numpy.typing import NDArray
 from headscope.cohort.tables import read_any_table
 from headscope.errors import InputError
 from headscope.files import NO_ID, read_table, write_table
-from headscope.splits.assign import SUBSETS, key_of, make_fold, make_split
+from headscope.splits.assign import (
+    GIVEN,
+    SUBSETS,
+    complete_given,
+    key_of,
+    make_fold,
+    make_split,
+)
 
 
 class LeakageError(InputError):
@@ -31,6 +39,7 @@ def ensure_split(
     fold: tuple[int, int] | None = None,
     covariates: pd.DataFrame | None = None,
     source: Path | None = None,
+    given: NDArray[Any] | None = None,
 ) -> NDArray[np.str_]:
     """Return the subset of each row (N,) by the split at `path`, which is made where it is absent.
 
@@ -46,6 +55,8 @@ def ensure_split(
         The number of the fold that is tested, and how many there are (`make_fold`).
     source
         A split made elsewhere, TSV or CSV, which is copied.
+    given
+        Of the kind "given": the subset of each row (N,) by the folders of the data.
 
     Raises
     ------
@@ -55,9 +66,13 @@ def ensure_split(
         The file lacks rows of `table`, names an unknown subset, leaves a subset without a class,
         or differs from `source`.
     """
+    by_folders, kind = kind == GIVEN, "slice" if kind == GIVEN else kind
     key = key_of(kind)
     check_ids(table, kind)
-    if source is not None:
+    if by_folders:
+        subset = complete_given(table, _given(given, table), ratio=ratio, seed=seed)
+        _check_classes("the given partition", table, subset)
+    elif source is not None:
         subset = _assigned(source, table, kind)
         _check_classes(source, table, subset)
     elif path.exists():
@@ -71,9 +86,20 @@ def ensure_split(
         write_table(path, split.sort_values(key))
     stored = _assigned(path, table, kind)
     if (stored != subset).any():
-        raise InputError(f"{path} differs from {source}: choose another folder.")
+        by = "the folders of the data" if by_folders else source
+        raise InputError(f"{path} differs from {by}: choose another folder.")
     _check_classes(path, table, stored)
     return stored
+
+
+def check_given(scans: pd.DataFrame, ratio: Sequence[float]) -> None:
+    """Refuse a split by the folders of the data that these do not give (InputError)."""
+    subset = complete_given(scans, _given(scans.get(GIVEN), scans), ratio=ratio)
+    _check_classes("the given partition", scans, subset)
+
+
+def _given(given: NDArray[Any] | pd.Series | None, table: pd.DataFrame) -> NDArray[Any]:
+    return np.full(len(table), "") if given is None else np.asarray(given, dtype=object)
 
 
 def check_ids(table: pd.DataFrame, kind: str) -> None:
@@ -126,7 +152,7 @@ def _read_split(path: Path) -> pd.DataFrame:
     return split
 
 
-def _check_classes(path: Path, table: pd.DataFrame, subset: NDArray[np.str_]) -> None:
+def _check_classes(path: Path | str, table: pd.DataFrame, subset: NDArray[np.str_]) -> None:
     labels = table["label"].to_numpy()
     for name in SUBSETS:
         lacking = sorted(set(labels) - set(labels[subset == name]))

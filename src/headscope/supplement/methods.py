@@ -38,6 +38,7 @@ AGGREGATES: Final = {
 SPLITS: Final = {
     "subject": "by subject, so that all slices of a subject are in one subset",
     "slice": "by slice, so that slices of one subject may be in several subsets",
+    "given": "as the data give their subsets",
 }
 CODE: Final = "headscope"  # the file of facts that the program itself fixes
 
@@ -146,7 +147,7 @@ def _splits(study: Study, facts: Facts) -> str:
         runs = [run for run in study.runs if run.setting.split == way]
         folds, seeds = runs[0].setting.folds, sorted({run.setting.seed for run in runs})
         file = run_file(runs[0], "run.toml")
-        text = f"Data were split {SPLITS.get(way, way)}"
+        text = f"Data were split {SPLITS.get(way, f'by {way}')}"
         if folds:
             text += f", into {facts(folds, file, 'folds')} folds, each tested once"
         seed_text = listed([facts(seed, "runs/*/run.toml", "seed") for seed in seeds])

@@ -140,7 +140,7 @@ def _of_split(group: Sequence[Run], split: str) -> list[Run]:
 
 
 def _by_split(group: Sequence[Run]) -> list[list[Run]]:
-    return [part for split in SPLITS if (part := _of_split(group, split))]
+    return [part for split in (*SPLITS, "given") if (part := _of_split(group, split))]
 
 
 def _gap(group: Sequence[Run]) -> Gap | None:

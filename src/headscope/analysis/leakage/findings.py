@@ -117,7 +117,8 @@ def split_finding(
         text = f"slices of {shared} of {subjects} test subjects are in training"
         if split == "subject":
             return _finding("split", name, "serious", f"{text}, although the split is by subject")
-        return _finding("split", name, "notice", f"{text}, as a split by slice has it")
+        by = "the given partition" if split == "given" else "a split by slice"
+        return _finding("split", name, "notice", f"{text}, as {by} has it")
     if duplicated:
         text = f"duplicates of {duplicated} of {subjects} test subjects are, under other ids"
         return _finding(

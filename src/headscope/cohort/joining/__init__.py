@@ -1,0 +1,1 @@
+"""Tables of other programs joined with the scans: whose row is whose."""
