@@ -1,4 +1,4 @@
-"""Age and sex are taken from a cohort's table by the names of its columns, and kept with the runs."""
+"""Age and sex come from a cohort's table, by the names of its columns, and stay with the runs."""
 
 import numpy as np
 import pandas as pd

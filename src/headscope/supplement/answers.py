@@ -245,7 +245,8 @@ def _internal(study: Study, facts: Facts) -> str:
         part = rows[rows["label"] == name]
         number = part["subject_id"].nunique() if run.named else len(part)
         parts.append(f"{facts(number, file, f'{unit} of {name} in test')} of {name}")
-    return f"Test {unit}: {listed(parts)}, of the same cohort, {methods.SPLITS.get(run.setting.split, run.setting.split)}."
+    way = methods.SPLITS[run.setting.split]
+    return f"Test {unit}: {listed(parts)}, of the same cohort, which was split {way}."
 
 
 def _subjects(study: Study, facts: Facts) -> str | Answer:
