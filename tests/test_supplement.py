@@ -511,7 +511,7 @@ def test_networks_that_predict_one_class_are_named(tmp_path):
     table = run.predictions.assign(predicted="NC", logit_NC=9.0, logit_AD=0.0)
     write_table(run.path / "predictions.tsv", table.assign(probability_NC=1.0, probability_AD=0.0))
     study = read_study(tmp_path)
-    assert any("predict one class for all test slices" in line for line in cautions(study, Facts()))
+    assert any("one class for all test slices: " in line for line in cautions(study, Facts()))
     claim = " ".join(checklist("CLAIM 2024", study, Facts()).to_frame()["Answer"])
     assert "The network predicts one class for all test slices." in claim
     forest = next(picture for picture in pictures(study) if picture.name == "accuracies")

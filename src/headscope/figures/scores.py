@@ -1,18 +1,19 @@
 """What settings reach: a forest of subject accuracies, and ROC curves over subjects."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from headscope.analysis.results.curves import Roc
+from headscope.analysis.results.curves import GRID, Curve, Curves
 from headscope.analysis.results.settings import SettingResult
 from headscope.figures import style
 
 SPLITS = {"subject": "subjects apart", "slice": "slices mixed", "given": "split as given"}
+AREAS = {"roc": "AUC", "precision": "AP"}
 ROW = 9 * style.MM
 LONGEST = 26  # characters of a name on one line
 SHARE: Any = {"color": style.INK, "linewidth": 1.2}
@@ -93,10 +94,18 @@ def _handles(results: Sequence[SettingResult]) -> list[Line2D]:
 
 
 @style.apply_style
-def plot_roc_grid(networks: Mapping[str, Mapping[str, Roc]], width: float = style.PAGE) -> Figure:
-    """Draw ROC curves over test subjects with 95% bands, one panel per setting.
+def plot_curve_grid(
+    networks: Mapping[str, Mapping[str, Curves]],
+    kind: Literal["roc", "precision"] = "roc",
+    areas: Mapping[str, Mapping[str, float]] | None = None,
+    positive_class: str = "",
+    width: float = style.PAGE,
+) -> Figure:
+    """Draw ROC or precision–recall curves over test subjects with 95% bands, a panel per setting.
 
-    networks holds the curves of each network by what tells its settings apart. width is in inches.
+    networks holds the curves of each network by what tells its settings apart, areas what stands
+    above each, the area under its curve. Dashed is what a network does that knows nothing. width
+    is in inches.
     """
     if not networks:
         ax = style.new_figure(width, 30 * style.MM).subplots()
@@ -104,18 +113,23 @@ def plot_roc_grid(networks: Mapping[str, Mapping[str, Roc]], width: float = styl
         return style.figure_of(ax)
     titles = {name: list(panels) for name, panels in networks.items()}
     figure, grid = style.grid_of(titles, width, lines=1)
-    for panels, axes in zip(networks.values(), grid, strict=True):
-        for roc, ax in zip(panels.values(), axes, strict=True):
-            ax.plot([0, 100], [0, 100], zorder=1, **style.DIAGONAL)
-            x = 100 * np.array(roc.false_positive)
-            if roc.low:
-                ax.fill_between(x, 100 * np.array(roc.low), 100 * np.array(roc.high),
-                                color=style.COLOURS[0], alpha=0.2, linewidth=0)  # fmt: skip
-            ax.plot(x, 100 * np.array(roc.true_positive), color=style.COLOURS[0])
-            style.add_below(ax, f"AUC {style.decimals(roc.auc, 3)}")
+    for (network, panels), axes in zip(networks.items(), grid, strict=True):
+        for (title, curves), ax in zip(panels.items(), axes, strict=True):
+            curve: Curve = getattr(curves, kind)
+            chance = 100 * curves.prevalence
+            blind = [0, 100] if kind == "roc" else [chance, chance]
+            ax.plot([0, 100], blind, zorder=1, **style.DIAGONAL)
+            ax.fill_between(100 * GRID, 100 * curve.low, 100 * curve.high, linewidth=0, alpha=0.2,
+                            color=style.COLOURS[0])  # fmt: skip
+            ax.plot(100 * GRID, 100 * curve.y, color=style.COLOURS[0])
+            if areas is not None:
+                style.add_below(ax, f"{AREAS[kind]} {style.decimals(areas[network][title], 3)}")
             style.set_square(ax, -2, 102)
             style.share_ticks(ax, first=ax is axes[0])
-    one = next(iter(next(iter(networks.values())).values()))
-    name = style.plain(one.positive_class)
-    style.name_grid(grid, "1 − specificity (%)", f"Sensitivity to {name} (%)")
+    to = f" to {style.plain(positive_class)}" if positive_class else ""
+    sensitivity = f"Sensitivity{to} (%)"
+    if kind == "roc":
+        style.name_grid(grid, "1 − specificity (%)", sensitivity)
+    else:
+        style.name_grid(grid, sensitivity, "Precision (%)")
     return figure

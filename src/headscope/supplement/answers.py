@@ -8,6 +8,7 @@ from typing import Final
 from headscope.record import Run
 from headscope.supplement import methods
 from headscope.supplement.characteristics import characteristics
+from headscope.supplement.flow import LEFT_OUT
 from headscope.supplement.prose import Facts, listed
 from headscope.supplement.study import Study
 
@@ -100,9 +101,10 @@ def cautions(study: Study, facts: Facts) -> list[str]:
     if mixed:
         names = listed([result.key for result in mixed])
         lines.append(f"Subjects are in training and in test in {names}.")
-    constant = [result.key for result in study.results if result.constant]
+    constant = [f"{result.key} ({len(result.constant)} of {len(result.runs)} runs)"
+                for result in study.results if result.constant]  # fmt: skip
     if constant:
-        lines.append(f"Networks predict one class for all test slices in {listed(constant)}.")
+        lines.append(f"Networks predict one class for all test slices: {listed(constant)}.")
     if study.failures:
         count = facts(len(study.failures), "failures.tsv", "rows")
         lines.append(f"Runs that failed and have no results: {count}.")
@@ -132,7 +134,8 @@ def _source(study: Study, facts: Facts) -> str:
 
 
 def _eligibility(study: Study, facts: Facts) -> str:
-    notes = [str(note) for note in (study.slices.get("notes") or [])[1:]]
+    said = [str(note) for note in study.slices.get("notes") or []]
+    notes = [note for note in said if LEFT_OUT.search(note) or note.startswith("Classes by")]
     where = study.settings.get("where")
     if where:
         notes.insert(0, f"Scans were taken where {facts(where, 'experiment.toml', 'where')}.")

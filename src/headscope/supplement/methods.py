@@ -19,16 +19,16 @@ NETWORKS: Final = {  # how names of architectures begin, and who described them
     "tf_efficientnet": "tan2019",
 }
 COHORTS: Final = {"OASIS-1": "marcus2007", "OASIS-2": "marcus2010"}
-REGIMES: Final = {
-    "frozen": "the classifier alone was trained and everything else stayed as it was",
-    "frozen-adabn": "the classifier alone was trained, after the statistics of batch normalisation "
-    "were estimated once on the training slices [@li2016]",
-    "finetune": "all parameters were trained from pretrained weights, under a new classifier",
+REGIMES: Final = {  # start stands for the weights that training started from
+    "frozen": "the classifier alone was trained, on a network of {start} that stayed as it was",
+    "frozen-adabn": "the classifier alone was trained, on a network of {start}, after its "
+    "statistics of batch normalisation were estimated once on the training slices [@li2016]",
+    "finetune": "all parameters were trained from {start}, under a new classifier",
     "scratch": "all parameters were trained from random weights",
-    "scratch-meanvar": "all parameters were trained from random weights with each layer's "
-    "pretrained mean and variance [@raghu2019]",
-    "lp-ft": "the classifier was trained first and then all parameters [@kumar2022]",
-    "layerwise": "the last stages alone were trained [@tajbakhsh2016]",
+    "scratch-meanvar": "all parameters were trained from random weights with the mean and variance "
+    "of each layer of {start} [@raghu2019]",
+    "lp-ft": "the classifier was trained first and then all parameters, from {start} [@kumar2022]",
+    "layerwise": "the last stages alone were trained, from {start} [@tajbakhsh2016]",
 }
 AGGREGATES: Final = {
     "mean": "the mean of the probabilities of its slices",
@@ -119,11 +119,13 @@ def _slices(study: Study, facts: Facts) -> str:
     if not slicing:
         return f"Slices were {planes}, of {pixels}."
     count = facts(slicing["count"], file, "slicing.count") if "count" in slicing else "some"
-    text = f"From each volume {count} {planes} slices{' per plane' if ' and ' in planes else ''} "
-    spacing = "consecutive"
+    one = slicing.get("count") == 1
+    slices = f"slice{'' if one else 's'}{' per plane' if ' and ' in planes else ''}"
+    text = f"From each volume {count} {planes} {slices} "
+    spacing = "" if one else ", consecutive"
     if slicing.get("spacing_mm"):
-        spacing = f"{facts(slicing['spacing_mm'], file, 'slicing.spacing_mm', 'g')} mm apart"
-    text += f"were taken, {spacing}"
+        spacing = f", {facts(slicing['spacing_mm'], file, 'slicing.spacing_mm', 'g')} mm apart"
+    text += f"{'was' if one else 'were'} taken{spacing}"
     centre = str(slicing.get("centre", ""))
     if centre.startswith("vertex:"):
         depth = facts(centre.removeprefix("vertex:").removesuffix("mm"), file, "slicing.centre")
@@ -131,13 +133,22 @@ def _slices(study: Study, facts: Facts) -> str:
     elif centre:
         text += f", centred on the middle of the {centre.replace('volume', 'grid')}"
     text += f", and drawn to {pixels}"
-    window = study.slices.get("window")
-    if window:
-        low, high = (
-            facts(end, "slices/slices.json", f"window.{k}", "g") for k, end in enumerate(window)
-        )
-        text += f"; brightness runs from percentile {low} to percentile {high} of the head"
-    return f"{text}."
+    return f"{text}{_brightness(study, facts)}."
+
+
+def _brightness(study: Study, facts: Facts) -> str:
+    """Say which values of a volume are black and white."""
+    slices = study.slices
+    if slices.get("window") and "percentiles" in slices:
+        key, words = "window", "; brightness runs from {} to {} in the units of the scan"
+    else:  # stores of earlier versions hold the percentiles as window
+        key = "percentiles" if "percentiles" in slices else "window"
+        words = "; brightness runs from percentile {} to percentile {} of the head"
+    if not slices.get(key):
+        return ""
+    ends = (facts(end, "slices/slices.json", f"{key}.{k}", "g")
+            for k, end in enumerate(slices[key]))  # fmt: skip
+    return words.format(*ends)
 
 
 def _splits(study: Study, facts: Facts) -> str:
@@ -214,8 +225,18 @@ def _networks(study: Study, facts: Facts) -> str:
         label = listed(
             [facts(name, "runs/*/run.toml", "variant") for name in sorted(variants)], "or"
         )
-        parts.append(f"{label}, where {REGIMES.get(family, 'the regime decides what trains')}")
+        words = REGIMES.get(family, "the regime decides what trains from {start}")
+        parts.append(f"{label}, where {words.format(start=_start(study, regime))}")
     return f"{text} Regimes were {'; '.join(parts)}."
+
+
+def _start(study: Study, regime: str) -> str:
+    """Name the weights that the runs of a regime started from."""
+    asked = {run.settings.get("weights_setting") for run in study.runs
+             if run.setting.regime == regime}  # fmt: skip
+    if asked == {"random"}:
+        return "random weights"
+    return "the weights at its start" if asked & {"random", None} else "pretrained weights"
 
 
 def _varied(study: Study, facts: Facts, key: str, words: str, form: str = "g") -> str:

@@ -11,19 +11,21 @@ from matplotlib.figure import Figure
 
 from headscope.analysis import LogitScatter, PairAnalysis, analyse_pair
 from headscope.analysis.results.calibration import Calibration, analyse_calibration
-from headscope.analysis.results.curves import Roc, subject_roc
+from headscope.analysis.results.curves import GRID, Curves, subject_curves
+from headscope.analysis.results.pooled import pool_runs
 from headscope.analysis.results.settings import SettingResult
 from headscope.analysis.results.table import all_slices
 from headscope.figures import (
+    plot_curve_grid,
     plot_dose,
     plot_forest,
     plot_gap,
     plot_logit_grid,
     plot_reliability_grid,
-    plot_roc_grid,
     plot_weight_grid,
 )
 from headscope.figures.scores import forest_score
+from headscope.metrics import positive_class
 from headscope.record import Run
 from headscope.supplement.flow import flow, flow_frame, plot_flow
 from headscope.supplement.study import Study
@@ -156,7 +158,7 @@ def _forest(study: Study) -> Picture:
     over = "subjects" if study.named else "slices, as the pictures name no subjects"
     caption = (
         f"Accuracy over test {over}, with its 95% interval where it has one, beside what "
-        "predicting the larger class for all gives. Hollow: networks that predict one class."
+        "predicting the larger class for all gives. Hollow: all its networks predict one class."
     )
     return Picture("accuracies", lambda width: plot_forest(study.results, width),
                    pd.DataFrame(rows, columns=columns), caption)  # fmt: skip
@@ -188,24 +190,33 @@ def _gaps(study: Study) -> Iterator[Picture]:
 
 
 def _curves(study: Study) -> Iterator[Picture]:
-    curves = by_network(study, subject_roc)
+    positive = positive_class(study.class_names)
+    curves = by_network(study, lambda result: subject_curves(pool_runs(result.runs), positive))
     if not curves:
         return
-    rows = []
-    for network, settings in curves.items():
-        for title, roc in settings.items():
-            rows.append(_curve_frame(network, title, roc))
-    caption = "ROC curves over test subjects; bands hold 95% of draws of subjects, point by point."
-    yield Picture("roc", lambda width: plot_roc_grid(curves, width),
-                  pd.concat(rows, ignore_index=True), caption)  # fmt: skip
+    areas = by_network(study, lambda result: result.scores["subject_auc"].value)
+    name = study.class_names[positive] if len(study.class_names) == 2 else ""
+    frame = pd.concat(
+        [_curve_frame(network, title, result)
+         for network, settings in curves.items() for title, result in settings.items()],
+        ignore_index=True,
+    )  # fmt: skip
+    over = "" if name else ", the mean of each class against the rest"
+    band = f" over test subjects{over}; bands hold 95% of draws of subjects, point by point."
+    yield Picture("roc", lambda width: plot_curve_grid(curves, "roc", areas, name, width),
+                  frame, f"ROC curves{band}")  # fmt: skip
+    yield Picture("precision-recall",
+                  lambda width: plot_curve_grid(curves, "precision", None, name, width),
+                  frame, f"Precision–recall curves{band}")  # fmt: skip
 
 
-def _curve_frame(network: str, title: str, roc: Roc) -> pd.DataFrame:
-    nothing = [float("nan")] * len(roc.false_positive)
+def _curve_frame(network: str, title: str, curves: Curves) -> pd.DataFrame:
+    roc, precision = curves.roc, curves.precision
     return pd.DataFrame({
-        "network": network, "setting": title, "false_positive": roc.false_positive,
-        "true_positive": roc.true_positive, "low": roc.low or nothing, "high": roc.high or nothing,
-        "auc": roc.auc,
+        "network": network, "setting": title, "false_positive_rate_or_recall": GRID,
+        "sensitivity": roc.y, "sensitivity_low": roc.low, "sensitivity_high": roc.high,
+        "precision": precision.y, "precision_low": precision.low,
+        "precision_high": precision.high, "share_of_positives": curves.prevalence,
     })  # fmt: skip
 
 

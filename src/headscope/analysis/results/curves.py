@@ -1,88 +1,101 @@
-"""ROC curves over test subjects, folds and seeds together, with bands over subjects."""
+"""ROC and precision–recall curves over subjects, with bands from draws of subjects."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from headscope.analysis.results.pooled import Test, pool_runs
-from headscope.analysis.results.settings import SettingResult
-from headscope.analysis.units import Array
-from headscope.metrics import positive_class
+from headscope.analysis.results.pooled import Array, Pool
+from headscope.metrics import Units
 from headscope.metrics.intervals import LEVEL
 
-GRID = np.linspace(0, 1, 201)
-DRAWS = 500  # of subjects, for the band
+GRID = np.linspace(0.0, 1.0, 51)  # false positive rates, or recalls, at which curves are read
+DRAWS = 400
 
 
-@dataclass(frozen=True)
-class Roc:
-    """An ROC curve over test subjects: true against false positive rate, and the setting's AUC.
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A curve over `GRID` and its pointwise 95% band; NaN where a draw lacks a class.
 
-    low and high bound the curve at each false positive rate with 95% over draws of subjects;
-    empty where a class has fewer than two subjects.
+    y, low, high (51,). Over folds and seeds y is the mean of the tests' curves; of more than two
+    classes, of each class against the rest.
     """
 
-    positive_class: str
-    false_positive: tuple[float, ...]
-    true_positive: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    auc: float
+    y: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
 
 
-def subject_roc(result: SettingResult) -> Roc | None:
-    """Return the ROC curve of a setting's test subjects; None where it has none.
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Sensitivity by false positive rate, precision by recall, and the share of positives."""
 
-    Two classes and subject ids are needed, and subjects of both classes. The folds of a seed are
-    averaged at each false positive rate by their pairs of subjects, as ranks within folds make
-    the AUC, and then the seeds. The band is pointwise.
+    roc: Curve
+    precision: Curve
+    prevalence: float
+
+
+def subject_curves(pool: Pool, positive: int) -> Curves | None:
+    """Return the curves of a setting's test subjects; None without ids or a class.
+
+    Bands are percentiles over draws of subjects within class, the same for every test. Between
+    thresholds the ROC is a straight line (ties are one step), and precision is that of the least
+    threshold that reaches the recall.
     """
-    names = result.runs[0].class_names
-    if result.nameless or len(names) != 2 or not np.isfinite(result.scores["subject_auc"].value):
+    if not pool.named:
         return None
-    pool, positive = pool_runs(result.runs), positive_class(names)
+    classes = [positive] if pool.class_count == 2 else list(range(pool.class_count))
+    parts = [
+        (test.subjects, k)
+        for test in pool.tests
+        for k in classes
+        if 0 < (test.subjects.labels == k).sum() < len(test.subjects.labels)
+    ]
+    if not parts:
+        return None
     counts = np.concatenate([np.ones((1, len(pool.ids))), pool.resampled.drawn[:DRAWS]])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        seeds = [_average(folds, positive, counts) for folds in pool.seeds]
-    curves = np.mean(seeds, axis=0)  # (1 + draws, grid)
-    low = high = np.zeros(0)
-    if pool.fewest_per_class >= 2:
-        low, high = np.nanquantile(curves[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return Roc(
-        positive_class=names[positive],
-        false_positive=tuple(GRID.tolist()),
-        true_positive=tuple(curves[0].tolist()),
-        low=tuple(low.tolist()),
-        high=tuple(high.tolist()),
-        auc=result.scores["subject_auc"].value,
-    )
+    roc = np.empty((len(parts), len(counts), len(GRID)))
+    precision = np.empty_like(roc)
+    for n, (units, k) in enumerate(parts):
+        roc[n], precision[n] = _read(units, k, counts)
+    share = float(np.mean([(units.labels == k).mean() for units, k in parts]))
+    return Curves(_banded(roc), _banded(precision), share)
 
 
-def _average(folds: Sequence[Test], positive: int, counts: Array) -> Array:
-    """Return the curves (B, grid) of a seed's folds, averaged by how many pairs each ranks."""
-    total, weight = np.zeros((len(counts), len(GRID))), np.zeros((len(counts), 1))
-    for test in folds:
-        curves, pairs = _curves(test, positive, counts)
-        drawn = pairs > 0  # (B,)
-        total[drawn] += pairs[drawn, None] * curves[drawn]
-        weight[drawn, 0] += pairs[drawn]
-    return total / weight
+def _read(units: Units, k: int, counts: Array) -> tuple[Array, Array]:
+    """Return sensitivity and precision over `GRID`, (B, 51) each, of draws of subjects (B, S)."""
+    margin = units.margin(k)
+    order = np.argsort(-margin, kind="stable")
+    last = np.append(np.diff(margin[order]) != 0, True)  # where a threshold lies: behind its ties
+    weight = counts[:, units.owner[order]].astype(np.float64)  # (B, n)
+    positive = (units.labels == k)[order]
+    ups = np.cumsum(weight * positive, axis=1)[:, last]
+    downs = np.cumsum(weight * ~positive, axis=1)[:, last]
+    roc, precision = np.full((2, len(counts), len(GRID)), np.nan)
+    for b in np.flatnonzero((ups[:, -1] > 0) & (downs[:, -1] > 0)):
+        sensitivity, alarms = ups[b] / ups[b, -1], downs[b] / downs[b, -1]
+        roc[b] = _upper(np.append(0, alarms), np.append(0, sensitivity))
+        reached = np.searchsorted(sensitivity, GRID - 1e-12)
+        precision[b] = (ups[b] / np.maximum(ups[b] + downs[b], 1e-300))[reached]
+    return roc, precision
 
 
-def _curves(test: Test, positive: int, counts: Array) -> tuple[Array, Array]:
-    """Return one test's curve for each draw, (B, grid), and its pairs of subjects, (B,)."""
-    margin = test.subjects.margin(positive)
-    levels, place = np.unique(-margin, return_inverse=True)  # from the surest downward
-    truth = test.subjects.labels == positive
-    drawn = counts[:, test.subjects.owner]  # (B, n)
-    sums = []
-    for inside in (~truth, truth):
-        steps = np.zeros((len(counts), len(levels) + 1))
-        for n in np.flatnonzero(inside):
-            steps[:, place[n] + 1] += drawn[:, n]
-        sums.append(steps.cumsum(axis=1))
-    negatives, positives = (part[:, -1] for part in sums)
-    rates = [part / part[:, -1:] for part in sums]
-    curves = np.array([np.interp(GRID, *pair) for pair in zip(*rates, strict=True)])
-    return curves, negatives * positives
+def _upper(x: Array, y: Array) -> Array:
+    """Read a rising curve at `GRID`, where it rises straight up at its upper end."""
+    place = np.searchsorted(x, GRID, side="right") - 1
+    after = np.minimum(place + 1, len(x) - 1)
+    width = x[after] - x[place]
+    share = np.divide(GRID - x[place], width, out=np.zeros_like(GRID), where=width > 0)
+    values: Array = y[place] + share * (y[after] - y[place])
+    return values
+
+
+def _banded(values: Array) -> Curve:
+    """Average tests (T, 1 + B, 51) and take the percentiles over their draws."""
+    mean = values.mean(axis=0)
+    drawn = mean[1:][~np.isnan(mean[1:]).any(axis=1)]
+    if not len(drawn):
+        nothing = np.full(len(GRID), np.nan)
+        return Curve(mean[0], nothing, nothing)
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return Curve(mean[0], low, high)
