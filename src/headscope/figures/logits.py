@@ -162,7 +162,7 @@ def draw_slices(
         for points, area, look in marks if layer % 2 == 0 else marks[::-1]:
             part = slice(layer, None, LAYERS)
             if len(points[part]):
-                ax.scatter(*points[part].T, s=area[part], zorder=2 + layer / LAYERS,
+                ax.scatter(points[part, 0], points[part, 1], s=area[part], zorder=2 + layer / LAYERS,
                            rasterized=not crowded and len(panel.logits) > style.DENSE,
                            **look)  # fmt: skip
 

@@ -83,7 +83,7 @@ def _handles(results: Sequence[SettingResult]) -> list[Line2D]:
                linewidth=1.1, label=label)
         for k, (split, label) in enumerate(SPLITS.items()) if split in present
     ]  # fmt: skip
-    marks = [("larger class alone", "|", 8, style.INK)]
+    marks = [("larger class alone", "|", 8.0, style.INK)]
     if any(len(result.constant) == len(result.runs) for result in results):
         marks.append(("hollow: one class for all", "o", 4.5, "white"))
     handles += [

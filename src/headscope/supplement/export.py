@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -12,8 +12,8 @@ from headscope.files import atomic_path
 
 WIDTHS: Final = {"85mm": COLUMN, "174mm": PAGE}
 # Text stays text: TrueType in PDF, which journals ask for, and letters instead of outlines in SVG.
-FONTS: Final = {"pdf.fonttype": 42, "svg.fonttype": "none"}
-METADATA: Final = {
+FONTS: Final[Any] = {"pdf.fonttype": 42, "svg.fonttype": "none"}
+METADATA: Final[dict[str, Any]] = {
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "svg": {"Date": None},
     "png": {"Software": None},

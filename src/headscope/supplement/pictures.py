@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from headscope.analysis import LogitScatter, PairAnalysis, analyse_pair
+from headscope.analysis.leakage.dose_response import DoseResponse
 from headscope.analysis.results.calibration import Calibration, analyse_calibration
 from headscope.analysis.results.curves import GRID, Curves, subject_curves
 from headscope.analysis.results.pooled import pool_runs
@@ -109,7 +110,7 @@ def _logit_name(panel: LogitScatter, k: int) -> str:
 
 def _join(panels: list[LogitScatter]) -> LogitScatter:
     """Return the slices of several folds as one panel."""
-    parts = {name: np.concatenate([getattr(panel, name) for panel in panels])
+    parts: Any = {name: np.concatenate([getattr(panel, name) for panel in panels])
              for name in ("logits", "label", "correct")}  # fmt: skip
     return replace(panels[0], **parts)
 
@@ -119,7 +120,7 @@ def _weights(study: Study) -> Iterator[Picture]:
     pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
     several = any(len(result.runs) > 1 for result in study.results)
     for pair in pairs[:MOST_PAIRS]:
-        panels = by_network(study, lambda result, pair=pair: analyse_pair(result.runs[0], pair))
+        panels = _weight_panels(study, pair)
         first, second = (names[k] for k in pair)
         caption = f"Weights of the final layer to {first} and to {second}, one dot per feature; r "
         caption += "beside what the null model predicts from the initial weights."
@@ -129,6 +130,10 @@ def _weights(study: Study) -> Iterator[Picture]:
         suffix = "" if len(pairs) == 1 else f"-{pair[0]}-{pair[1]}"
         yield Picture(f"fig3-weights{suffix}", _weight_drawer(panels), _weight_frame(panels),
                       caption)  # fmt: skip
+
+
+def _weight_panels(study: Study, pair: tuple[int, int]) -> Networks[PairAnalysis]:
+    return by_network(study, lambda result: analyse_pair(result.runs[0], pair))
 
 
 def _weight_drawer(panels: Networks[PairAnalysis]) -> Callable[[float], Figure]:
@@ -185,8 +190,11 @@ def _gaps(study: Study) -> Iterator[Picture]:
         caption = f"{title}: slice accuracy as test subjects leak into training."
         suffix = f"-{k + 1}" if len(doses) > 1 else ""
         yield Picture(f"dose-response{suffix}",
-                      lambda width, dose=dose, title=title: plot_dose(dose, title), frame,
-                      caption)  # fmt: skip
+                      _dose_drawer(dose, title), frame, caption)  # fmt: skip
+
+
+def _dose_drawer(dose: DoseResponse, title: str) -> Callable[[float], Figure]:
+    return lambda width: plot_dose(dose, title)
 
 
 def _curves(study: Study) -> Iterator[Picture]:

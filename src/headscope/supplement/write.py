@@ -15,7 +15,7 @@ from headscope.supplement.characteristics import characteristics_frame, characte
 from headscope.supplement.checklists import LISTS, checklist
 from headscope.supplement.export import export
 from headscope.supplement.methods import methods
-from headscope.supplement.pictures import pictures
+from headscope.supplement.pictures import Picture, pictures
 from headscope.supplement.prose import Facts, references
 from headscope.supplement.study import Study, read_study
 from headscope.tables import Table
@@ -109,6 +109,6 @@ def _write_pictures(study: Study, folder: Path) -> None:
     write_text(folder / "captions.md", "\n\n".join(lines) + "\n")
 
 
-def _tracked(study: Study) -> Iterator:
+def _tracked(study: Study) -> Iterator[Picture]:
     every = list(track(pictures(study), "Analysing for figures", total=8))
     yield from track(every, "Drawing figures", total=len(every))
