@@ -20,6 +20,7 @@ SIZE, SMALL = 11, 7  # points²; the small ones where there are many slices
 MANY = 250
 CROWD = 2000  # slices of a panel beyond which marks stand for several of them
 SMALL_MULTIPLE = 3.5  # points²
+LONGEST = 22  # characters of a class in the legend
 LAYERS = 8  # in which the marks of both classes are drawn in turn
 CELLS = 44  # along each axis, in which such marks gather slices
 LEGEND = 3 * style.MM, 3.6 * style.MM  # height that the legend takes, and each of its lines
@@ -160,9 +161,9 @@ def draw_slices(
     ]
     for layer in range(LAYERS):
         for points, area, look in marks if layer % 2 == 0 else marks[::-1]:
-            part = slice(layer, None, LAYERS)
-            if len(points[part]):
-                ax.scatter(points[part, 0], points[part, 1], s=area[part], zorder=2 + layer / LAYERS,
+            some, sizes = points[layer::LAYERS], area[layer::LAYERS]
+            if len(some):
+                ax.scatter(some[:, 0], some[:, 1], s=sizes, zorder=2 + layer / LAYERS,
                            rasterized=not crowded and len(panel.logits) > style.DENSE,
                            **look)  # fmt: skip
 
@@ -291,7 +292,7 @@ def _handles(panel: LogitScatter, crowded: bool, with_ellipses: bool) -> list[Li
             markersize=size,
             markerfacecolor=_colour(k),
             markeredgecolor=_colour(k),
-            label=f"{style.plain(name)} {unit}",
+            label=f"{style.plain(style.fold(name, LONGEST, 1))} {unit}",
         )
         for k, name in enumerate(panel.class_names)
     ]

@@ -158,8 +158,11 @@ def name_grid(grid: Sequence[Sequence[Axes]], x: str, y: str) -> None:
     """Name the axes of small panels once: below the lowest, and left of all."""
     columns = grid[0][0].get_gridspec().ncols  # type: ignore[union-attr]
     first_of_last_row = (len(grid[-1]) - 1) // columns * columns
-    grid[-1][first_of_last_row].set_xlabel(x, loc="left")
-    figure_of(grid[0][0]).supylabel(y, fontsize=SMALLEST)
+    figure = figure_of(grid[0][0])
+    room = int(figure.get_figwidth() * 72 / 4.3) - 12  # characters
+    grid[-1][first_of_last_row].set_xlabel(fold(x, room, 1), loc="left")
+    high = int(figure.get_figheight() * 72 / 4.3)
+    figure.supylabel(fold(y, high, 1), fontsize=SMALLEST)
 
 
 def fold(text: str, room: int, most: int = 3) -> str:

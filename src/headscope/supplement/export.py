@@ -1,5 +1,6 @@
 """Figures as files for print: PDF, SVG and PNG at the widths of a column and of a page."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -46,7 +47,8 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         for _ in range(2):  # square panels have their size only after the first time
             engine.execute(figure)
         figure.set_layout_engine(None)
-    with mpl.rc_context(FONTS):
+    with mpl.rc_context(FONTS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a sign that the font lacks is drawn as a box
         for suffix, metadata in METADATA.items():
             path = stem.with_name(f"{stem.name}.{suffix}")
             with atomic_path(path) as temporary:

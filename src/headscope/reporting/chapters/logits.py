@@ -109,7 +109,7 @@ def _figure(
             f" Of the {K} classes, {first} and {second} are shown; a slice is correct if its class "
             "has the largest of all logits."
         )
-    caption = Markup("Logits of the test slices, {}. {}.{} Errors are ringed.")
+    caption = Markup("Logits of the test slices, {}. {}.{} Errors are hollow.")
     width = "wide" if len(runs) > 1 else "one"
     return FigureBlock("logits", picture, caption.format(network, accuracies, several), width)
 
