@@ -17,7 +17,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-ASIDE = {"train_seconds", "seconds", "environment", "versions", "format", "key", "page", "path"}
+ASIDE = {
+    "train_seconds",
+    "seconds",
+    "record",
+    "sha256",
+    "environment",
+    "versions",
+    "format",
+    "key",
+    "page",
+    "path",
+}
 OF_EXPERIMENT = ("leakage.json", "audit.json")
 OF_RUN = ("metrics.json", "predictions.tsv", "head.npz", "features.npz")
 MOST_SHOWN = 20  # differences per file

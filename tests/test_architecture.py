@@ -8,7 +8,7 @@ import pytest
 import headscope
 
 ROOT = Path(headscope.__file__).parent
-GROUND = {"errors", "console", "files", "folds", "tail", "text", "tables", "threads"}
+GROUND = {"errors", "console", "files", "folds", "manifest", "tail", "text", "tables", "threads"}
 WINGS = {"final_layer", "representation", "results", "leakage"}
 RECORD = {"metrics", "record", "audit_record"}
 MAKES_RECORDS = {
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "errors": set(),
     "console": set(),
     "files": {"errors"},
+    "manifest": {"errors", "files"},
     "threads": set(),
     "tail": {"errors"},
     "folds": set(),
@@ -49,6 +50,7 @@ MAY_IMPORT = {
     "figures": {"analysis", *(f"analysis.{wing}" for wing in WINGS)},
     "reporting": {"figures", "analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
     "supplement": {"figures", "analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
+    "verification": {"slicing", "splits", "analysis.leakage", "analysis.results"} | RECORD,
     "experiment": MAKES_RECORDS | RECORD | {"analysis"},
 }
 EVERYTHING = {"cli", "__init__", "__main__"}

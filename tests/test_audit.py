@@ -96,6 +96,27 @@ def test_blocks_and_bounded_memory_change_nothing(monkeypatch):
     assert {(m.first, m.second) for m in find_matches(pixels, scan, people).pairs} == true
 
 
+@pytest.mark.parametrize("alter", [None, brightened])
+def test_many_copies_of_one_scan_hide_no_other_copy(monkeypatch, alter):
+    """Their pairs would fill the limit: each scan keeps those that are most like it."""
+    rng = np.random.default_rng(8)
+    pixels = np.concatenate([make_head(rng, 3) for _ in range(12)])
+    scan = np.repeat(np.arange(12), 3)
+    same = alter or (lambda pictures, rng: pictures)
+    pixels, scan, crowd = plant(pixels, scan, [2] * 20, same, rng)
+    pixels, scan, true = plant(pixels, scan, [5, 9], all_three, rng)
+    monkeypatch.setattr(duplicates, "MOST_PAIRS", 60)
+    matches = find_matches(pixels, scan, [str(n) for n in range(34)])
+    pairs = {(match.first, match.second) for match in matches.pairs}
+    assert true <= pairs
+    assert matches.cut == (alter is not None) and (alter is None or len(pairs) <= 60)
+    assert {scan for pair in pairs for scan in pair} >= {scan for pair in crowd for scan in pair}
+    highest = duplicates._highest_of_each(
+        np.array([[0, 1], [0, 2], [1, 2], [3, 4]]), np.array([0.9, 0.8, 0.95, 0.1]), 1
+    )
+    assert highest.tolist() == [0, 2, 3]
+
+
 def test_correlations_are_those_of_numpy():
     rng = np.random.default_rng(2)
     pixels = np.concatenate([make_head(rng) for _ in range(12)])

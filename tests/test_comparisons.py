@@ -272,4 +272,18 @@ def test_only_runs_tested_on_the_same_slices_are_compared(tmp_path):
     assert compared.rows == () and compared.sentences == () and compared.table.empty
     assert compared.notes == (
         "resnet101-scratch-subject-seed0 is left out: its test names no subjects.",
+        "resnet101 frozen and resnet101 finetune, subject split, are not compared: they have no "
+        "seed and fold in which both tested the same slices.",
     )
+    (table,) = compared.tables()
+    assert "no seed and fold" in str(table)
+
+
+def test_why_nothing_is_compared_is_said(tmp_path):
+    one = write_run(tmp_path, "frozen", np.full(8, 0.9))
+    assert compare_runs([one]).notes == (
+        "Nothing is compared: there is but one setting (resnet101 frozen, subject split).",
+    )
+    other = write_run(tmp_path, "finetune", np.full(8, 0.9), split="slice")
+    (note,) = compare_runs([one, other]).notes
+    assert "no two of the settings" in note and "resnet101 finetune, slice split" in note

@@ -57,6 +57,7 @@ def test_every_run_of_the_grid_leaves_a_whole_record(experiment):
             "layers.npz",
             "maps.npz",
             "model.safetensors",
+            "manifest.json",
         }
         assert len(record.history) == 2
         assert record.class_names == ["AD", "NC"]
@@ -121,10 +122,13 @@ def test_the_readmes_example_runs(experiment, capsys):
 
 @pytest.mark.parametrize("name", ["metrics.json", "head.npz", "run.toml", "history.jsonl"])
 def test_a_damaged_record_is_named(experiment, tmp_path, name):
+    """Alone it is an error; the report goes on with the others (tests/test_verify.py)."""
     shutil.copytree(experiment, tmp_path / "copy")
-    record = read_experiment(tmp_path / "copy")[0]
+    record, *others = read_experiment(tmp_path / "copy")
+    for other in others:
+        shutil.rmtree(other.path)
     (record.path / name).write_text("{")
-    with pytest.raises(InputError, match=rf"{name} is damaged"):
+    with pytest.raises(InputError, match=rf"{name} has changed since it was written"):
         write_report(tmp_path / "copy")
 
 
@@ -224,8 +228,30 @@ def test_a_run_goes_on_with_its_own_split_alone(data, tmp_path):
     table = pd.read_csv(split, sep="\t")
     table["subset"] = table["subset"].replace({"test": "train", "train": "test"})
     table.to_csv(split, sep="\t", index=False)
+    with pytest.raises(InputError, match=r"subject-seed0\.tsv has changed since it was written"):
+        run(config)
+    (split.parent / "manifest.json").unlink()  # as in an experiment of an earlier version
     with pytest.raises(InputError, match="split_sha256"):
         run(config)
+
+
+def test_a_finished_run_that_has_changed_is_named_and_not_trained_on(data, tmp_path, capsys):
+    config = settings(data, tmp_path / "out", regimes=["frozen"], epochs=1)
+    first, second = read_experiment(run(config))
+    (second.path / "run.toml").write_text("epochs = 99\n")
+    shutil.rmtree(first.path)
+    with pytest.raises(RunsFailed) as failed:
+        run(config)
+    assert list(failed.value.failures) == [second.name] and failed.value.finished
+    assert "run.toml has changed since it was written" in capsys.readouterr().err
+    assert [record.name for record in read_experiment(config.out)] == [first.name]
+    shutil.rmtree(second.path)
+    pixels = np.load(config.out / "slices" / "slices.npy", mmap_mode="r+")
+    pixels[0, 0, 0] ^= 1
+    pixels.flush()
+    with pytest.raises(RunsFailed, match=r"slices\.npy has changed since it was written"):
+        run(config)
+    assert not (second.path / "metrics.json").exists()
 
 
 def test_two_at_once_in_one_folder_are_refused(data, tmp_path):

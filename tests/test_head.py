@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -19,6 +18,7 @@ from headscope.analysis import analyse_head
 from headscope.analysis.representation.collapse import analyse_collapse
 from headscope.cli import app
 from headscope.errors import InputError
+from headscope.files import read_table
 from headscope.models.checkpoint import read_head
 from tests.support.synthetic import write_synthetic_run
 
@@ -234,7 +234,7 @@ def test_json_equals_the_analysis_and_out_holds_it_all(files):
     assert facts["row_sum_drift"] == pytest.approx(drift, rel=1e-12)
     assert facts["pairs"][0]["null_source"] == "initial head"
     assert json.loads((out / "head.json").read_text()) == facts
-    table = pd.read_csv(out / "pairs.tsv", sep="\t")
+    table = read_table(out / "pairs.tsv")
     assert table["r"].tolist() == [pair["r"] for pair in facts["pairs"]]
     pictures = {path.name for path in out.glob("*.png")}
     assert pictures == {"rows.png", "weights-0-1.png", "weights-2-1.png", "before-after-0-1.png",

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 import headscope as hs
-from headscope.errors import InputError
+from headscope.errors import InputError, RunError
 from headscope.experiment import predict as prediction
 from headscope.experiment.predict import predict
 from headscope.experiment.run import run
@@ -18,6 +19,7 @@ from headscope.metrics import slice_units, subject_level
 from headscope.record import read_experiment
 from tests.support.commands import headscope_here
 from tests.support.experiments import settings, write_cohort
+from tests.support.records import forget, reseal
 
 QUICK = {"regimes": ["finetune"], "splits": ["subject"], "epochs": 1, "seeds": [3]}
 PROBABILITIES = ["probability_AD", "probability_NC"]
@@ -148,6 +150,7 @@ def test_of_a_volume_only_planes_that_the_run_knows_are_taken(data, record, tmp_
     run = shutil.copytree(record.path, tmp_path / "run")
     text = (run / "run.toml").read_text()
     (run / "run.toml").write_text(text.replace('plane = "coronal"', 'plane = "all"'))
+    reseal(run)
     found = predict(run, data / "AD" / "sub-AD1_T1w.nii.gz")
     then = known(record, "sub-AD1")
     assert found.slices["plane"].tolist() == then["plane"].tolist() == ["coronal"] * 5
@@ -215,7 +218,7 @@ def test_what_is_no_finished_run_is_said(data, record, tmp_path):
             predict(place, data / "AD")
     copy = shutil.copytree(record.path, tmp_path / "copy")
     (copy / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(InputError, match=r"model\.safetensors is damaged"):
+    with pytest.raises(InputError, match=r"model\.safetensors has changed"):
         predict(copy, data / "AD")
     (copy / "model.safetensors").unlink()
     with pytest.raises(InputError, match="keeps no network"):
@@ -240,6 +243,62 @@ def test_the_command_prints_a_table_or_json(data, record, monkeypatch, capsys):
     np.testing.assert_allclose(sums, 1)
     wrong = headscope_here(monkeypatch, capsys, "predict", record.path, data / "nowhere.nii")
     assert wrong.returncode == 2 and wrong.stderr.strip().endswith("nowhere.nii does not exist.")
+
+
+def test_a_scan_that_fails_does_not_cost_the_others(data, record, tmp_path, monkeypatch, capsys):
+    sound = data / "AD" / "sub-AD0_T1w.nii.gz"
+    bad = tmp_path / "bad.nii.gz"
+    bad.write_bytes(sound.read_bytes()[:500])
+    prediction = predict(record.path, [bad, sound, tmp_path / "nowhere"])
+    assert prediction.scans["scan"].tolist() == [str(sound)]
+    assert prediction.slices["file"].unique().tolist() == [sound.name]
+    assert list(prediction.failures) == [str(tmp_path / "nowhere"), str(bad)]
+    assert prediction.as_dict()["failures"] == prediction.failures
+    done = headscope_here(monkeypatch, capsys, "predict", record.path, bad, sound)
+    assert done.returncode == 1 and "sub-AD0" in done.stdout
+    assert f"{bad}: " in done.stderr and "1 of 2 scans could not be predicted" in done.stderr
+    with pytest.raises(InputError, match=r"None of 2 scans can be used: .*nowhere does"):
+        predict(record.path, [bad, bad.with_name("nowhere")])
+
+
+def test_every_picture_has_a_row_with_its_name(data, tmp_path):
+    """A picture that cannot be read costs none of the others of its subject."""
+    rng = np.random.default_rng(0)
+    for name in ("AD", "NC"):
+        for subject in range(4):
+            folder = tmp_path / "pictures" / name / f"sub-{name}{subject}"
+            folder.mkdir(parents=True)
+            for number in (1, 2):
+                grey = rng.integers(0, 255, (40, 30), dtype=np.uint8)
+                Image.fromarray(grey).save(folder / f"slice{number}.png")
+    run = trained(tmp_path / "pictures", tmp_path / "out", regimes=["frozen"])
+    assert "AD/sub-AD3/slice2.png" in set(run.predictions["scan"])
+    folder = tmp_path / "pictures" / "AD" / "sub-AD3"
+    (folder / "slice3.png").write_bytes(b"no picture")
+    prediction = predict(run.path, folder)
+    assert prediction.slices["file"].tolist() == ["slice1.png", "slice2.png"]
+    assert list(prediction.failures) == [str(folder / "slice3.png")]
+
+
+def test_a_network_of_nan_predicts_nothing(data, record, tmp_path):
+    """Neither under a manifest nor, as an earlier version wrote it, without one."""
+    run = shutil.copytree(record.path, tmp_path / "run")
+    model = load_file(run / "model.safetensors")
+    model[min(model)] = np.full_like(model[min(model)], np.nan)
+    save_file(model, run / "model.safetensors")
+    for make in (reseal, forget):
+        make(run)
+        with pytest.raises(RunError, match="gives no finite numbers: train it again"):
+            predict(run, data / "AD")
+
+
+def test_a_network_with_another_classifier_than_its_head_is_refused(data, record, tmp_path):
+    run = shutil.copytree(record.path, tmp_path / "run")
+    model = load_file(run / "model.safetensors")
+    save_file(model | {"fc.weight": -model["fc.weight"]}, run / "model.safetensors")
+    forget(run)
+    with pytest.raises(InputError, match=r"another classifier than head\.npz"):
+        predict(run, data / "AD")
 
 
 def test_a_prediction_made_of_black_slices_says_so(record, tmp_path):

@@ -32,6 +32,7 @@ from headscope.reporting.numbers import number
 from headscope.reporting.verdict import _claimed
 from headscope.tables import Table
 from headscope.text import probability, significant
+from tests.support.records import reseal
 from tests.support.synthetic import write_experiment, write_synthetic_run
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "a & $b")
@@ -349,6 +350,7 @@ def test_the_page_says_what_makes_a_subject_and_what_lies_between_seeds(tmp_path
     for path in tmp_path.glob("runs/*/run.toml"):
         more = 'weights_sha256 = "0a"\nslicing = { of = "scans", count = 30 }\n'
         path.write_text(path.read_text() + more)
+        reseal(path.parent)
     for seed in (0, 1):  # without a file of weights each seed draws a backbone of its own
         write_synthetic_run(tmp_path, architecture="alexnet", width=8, epochs=1, seed=seed)
     text = write_report(tmp_path).read_text(encoding="utf-8")
@@ -412,6 +414,7 @@ def test_verdict_tells_a_head_that_departs_from_one_that_sgd_trained(tmp_path):
         head = dict(stored)
     head["weight"] = head["weight"] - 0.8 * head["weight"].mean(axis=0)  # a fifth of the row sum
     np.savez(run.path / "head.npz", **head)
+    reseal(run.path)
     words = words_of(write_report(tmp_path), "weights")
     assert "departs from the one that the training rule forces" in words
     assert f"The sum of the rows moved in {run.name}" in words
@@ -519,6 +522,7 @@ def test_frozen_runs_show_their_certificate(experiment, tmp_path):
     run = write_synthetic_run(tmp_path, width=8, epochs=1)
     path = run.path / "metrics.json"
     path.write_text(path.read_text().replace('"identical": true', '"identical": false'))
+    reseal(run.path)
     assert "this run was not frozen" in write_report(tmp_path).read_text(encoding="utf-8")
 
 
@@ -604,6 +608,7 @@ def test_a_class_with_one_tested_subject_or_none_is_named(tmp_path):
     for level in ("slice", "subject"):
         metrics["test"][f"{level}_confusion"][3] = [0] * 5
     write_json(run.path / "metrics.json", metrics)
+    reseal(run.path)
     path = write_report(tmp_path)
     words = words_of(path, "results")
     assert "has a single subject of NC, MCI, AD, DLB: how subjects" in words

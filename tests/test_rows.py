@@ -21,6 +21,7 @@ from headscope.analysis.final_layer.relation import LearnedNull, learned_correla
 from headscope.errors import InputError
 from headscope.record import write_history
 from headscope.reporting.head import head_facts, head_tables
+from tests.support.records import reseal
 from tests.support.synthetic import write_synthetic_run
 
 
@@ -258,7 +259,7 @@ def test_a_run_counts_the_epochs_and_phases_whose_weights_it_kept(tmp_path, sele
     write_history(run.path, run.history.assign(**columns).to_dict("records"))
     metrics = json.loads((run.path / "metrics.json").read_text())
     (run.path / "metrics.json").write_text(json.dumps(metrics | {"selected_epoch": 5}))
-    fresh = type(run)(run.path)
+    fresh = reseal(run.path)
     fresh.settings["select"] = select
     steps, expected = run.settings["steps_per_epoch"], 1.0
     for phase in (rates[:probe], rates[2:5]):

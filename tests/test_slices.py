@@ -27,7 +27,7 @@ from headscope.slicing.write import write_slices
 from tests.support.volumes import head, save
 
 PLANES = ("axial", "coronal", "sagittal")
-FILES = ("labels.npy", "problems.tsv", "slices.json", "slices.npy", "slices.tsv")
+FILES = ("labels.npy", "manifest.json", "problems.tsv", "slices.json", "slices.npy", "slices.tsv")
 
 
 def scan(volume, spacing=(2.0, 2.0, 2.0)):

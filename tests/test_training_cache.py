@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from headscope.errors import RunError
+from headscope.manifest import cache_hash
 from headscope.models.network import build_network
 from headscope.training import batchnorm, cache, loop
 from headscope.training.cache import Store, cached_features
@@ -200,3 +202,37 @@ def test_a_network_without_batchnorm_is_left_as_it_is(tmp_path):
     store = Store(tmp_path, "key")
     cache.cached_statistics(built, inputs_of(built, pixels), np.arange(4), store, "statistics")
     assert built.backbone_hash() == before
+
+
+@pytest.mark.parametrize("wrong", ["width", "type", "rows", "values", "no hash", "name"])
+def test_an_entry_that_is_not_what_was_computed_is_computed_again(cohort, tmp_path, passes, wrong):
+    built = network("frozen")
+    inputs = inputs_of(built, cohort[0])
+    fresh = cached_features(built, inputs, Store(tmp_path, "key"), "features").features
+    (path,) = tmp_path.iterdir()
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    features = {
+        "width": fresh[:, :-1],
+        "type": fresh.astype(np.float64),
+        "rows": fresh[:-1],
+        "values": fresh[::-1],
+    }.get(wrong, fresh)
+    arrays["features"] = features
+    arrays.pop("sha256")
+    if wrong != "no hash":  # as another program would write it, but for the values
+        named = path.with_name("other.npz") if wrong == "name" else path
+        known = arrays | ({"features": fresh} if wrong == "values" else {})
+        arrays["sha256"] = np.array(cache_hash(named, known))
+    np.savez(path, **arrays)
+    again = cached_features(built, inputs, Store(tmp_path, "key"), "features")
+    assert np.array_equal(again.features, fresh) and len(passes) == 2
+
+
+def test_features_of_nan_are_refused(cohort, tmp_path):
+    built = network("frozen")
+    with torch.no_grad():
+        next(built.model.parameters()).fill_(float("nan"))
+    with pytest.raises(RunError, match=r"features that are no finite numbers\. Its weights"):
+        cached_features(built, inputs_of(built, cohort[0]), Store(tmp_path, "key"), "features")
+    assert not list(tmp_path.iterdir())

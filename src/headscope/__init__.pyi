@@ -22,6 +22,7 @@ from .simulation.cohort import simulate_cohort as simulate
 from .simulation.oasis_vbm import fetch_oasis_vbm as fetch
 from .slicing.export import slice_data as slice
 from .supplement.write import write_figures
+from .verification.verify import verify
 
 __version__: str
 RENAMED: dict[str, str]
@@ -53,5 +54,6 @@ __all__ = [
     "seed_correlation",
     "simulate",
     "slice",
+    "verify",
     "write_figures",
 ]

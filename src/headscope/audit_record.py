@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headscope.files import sha256, write_json
+from headscope.manifest import DAMAGE, MISSING, content_hash, folder_problems
 from headscope.tables import Shown, Table
 
 FORMAT: Final = 2  # of the file and of what is computed: another one is made again
@@ -222,7 +223,9 @@ def save_audit(experiment: Path, audit: Audit) -> Path:
     """Write `audit.json`: no path, no date, so that the same slices give the same bytes."""
     facts = audit.to_dict()
     del facts["path"]
-    write_json(experiment / "audit.json", {"key": audit_key(experiment)} | facts)
+    key = audit_key(experiment)
+    stored = {"key": key, "sha256": content_hash([key, facts])} | facts
+    write_json(experiment / "audit.json", stored)
     return experiment / "audit.json"
 
 
@@ -246,10 +249,35 @@ def read_audit(experiment: Path | str, *, exact: bool = False) -> Audit | None:
     folder = Path(experiment)
     try:
         stored = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+        if not _is_whole(stored):
+            return None
         current = _is_current(stored["key"], audit_key(folder), exact)
         return _rebuild(stored, str(experiment)) if current else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except DAMAGE:
         return None
+
+
+def changed_inputs(experiment: Path) -> list[str]:
+    """Say what of an experiment's slices, splits and audit has changed since it was written.
+
+    Files that were deleted since, to save room, are not missed.
+    """
+    notes = []
+    for folder in (experiment / "slices", experiment / "splits"):
+        problems = folder_problems(folder)
+        notes += [f"{folder / text}." for text in problems if not text.endswith(MISSING)]
+    if not notes and (experiment / "audit.json").is_file() and read_audit(experiment) is None:
+        notes.append(
+            f"{experiment / 'audit.json'} is left out: it, the slices or the splits have changed "
+            "since it was written; 'headscope audit' makes it again."
+        )
+    return notes
+
+
+def _is_whole(stored: Mapping[str, Any]) -> bool:
+    """Whether a file holds what was written; one of an earlier version has no hash."""
+    facts = {name: value for name, value in stored.items() if name not in ("key", "sha256")}
+    return stored.get("sha256") in (None, content_hash([stored["key"], facts]))
 
 
 def _is_current(key: Mapping[str, Any], now: Mapping[str, Any], exact: bool) -> bool:
@@ -272,7 +300,8 @@ def _rebuild(stored: Mapping[str, Any], path: str) -> Audit:
         "shortcuts": [Shortcut(**shortcut) for shortcut in stored["shortcuts"]],
         "visits": tuple(stored["visits"]),
     }
-    facts = {name: value for name, value in stored.items() if name not in ("key", "serious")}
+    beside = ("key", "sha256", "serious")
+    facts = {name: value for name, value in stored.items() if name not in beside}
     return Audit(path=path, **(facts | lists))
 
 

@@ -76,13 +76,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole numbers of a list in one line.
+    """Write `value` as `json_text` returns it."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return `value` as indented JSON, whole numbers of a list in one line.
 
     A NaN or infinity raises ValueError (JSON has none).
     """
     text = json.dumps(value, indent=2, allow_nan=False)
     text = re.sub(r"\[\n[-\d,\s]+\]", lambda row: f"[{' '.join(row[0][1:-1].split())}]", text)
-    write_text(path, text + "\n")
+    return text + "\n"
 
 
 def encode_nan(value: Any) -> Any:
@@ -109,7 +114,12 @@ def decode_nan(value: Any) -> Any:
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:
     """Write a TSV; missing values read n/a, as in BIDS, and floats keep all their digits."""
-    write_text(path, table.to_csv(sep="\t", index=False, na_rep="n/a", lineterminator="\n"))
+    write_text(path, table_text(table))
+
+
+def table_text(table: "pd.DataFrame") -> str:
+    """Return a table as `write_table` writes it."""
+    return table.to_csv(sep="\t", index=False, na_rep="n/a", lineterminator="\n")
 
 
 def read_table(path: Path) -> "pd.DataFrame":
@@ -119,7 +129,10 @@ def read_table(path: Path) -> "pd.DataFrame":
     columns = pd.read_csv(path, sep="\t", nrows=0).columns
     text = {name: str for name in TEXT_COLUMNS if name in columns}
     missing = {name: ["n/a"] for name in columns}
-    return pd.read_csv(path, sep="\t", dtype=text, na_values=missing, keep_default_na=False)
+    options: dict[str, Any] = {"na_values": missing, "keep_default_na": False}
+    if int(pd.__version__.partition(".")[0]) < 3:  # which loses the last digit of a float
+        options["float_precision"] = "round_trip"
+    return pd.read_csv(path, sep="\t", dtype=text, **options)
 
 
 def sha256(path: Path) -> str:

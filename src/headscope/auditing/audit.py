@@ -46,6 +46,7 @@ from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.errors import InputError
 from headscope.files import NO_ID
+from headscope.manifest import DAMAGE, reason_of
 from headscope.slicing.spec import SliceSpec
 from headscope.slicing.store import SliceSet, open_slices
 from headscope.slicing.write import write_slices
@@ -123,6 +124,7 @@ def audit(
 
 def _audit_stored(path: Path, slices: SliceSet, correlation: float) -> Audit:
     """Audit stored slices; an experiment's audit by the usual threshold is kept in it."""
+    slices.check_pixels()
     file_of = _file_of(path)
     if correlation == COPY and (path / "experiment.toml").is_file():
         return with_pictures(store_audit(path, slices, file_of), slices.pixels)
@@ -137,6 +139,7 @@ def store_audit(experiment: Path, slices: SliceSet, file_of: FileOf | None) -> A
     stored = read_audit(experiment, exact=True)
     if stored is not None:
         return stored
+    slices.check_pixels()
     result = audit_slices(slices, str(experiment), file_of, split_files(experiment))
     save_audit(experiment, result)
     return result
@@ -223,7 +226,10 @@ def _file_of(experiment: Path) -> FileOf | None:
     settings = experiment / "experiment.toml"
     if not settings.is_file():
         return None
-    data = Path(str(tomllib.loads(settings.read_text(encoding="utf-8")).get("data", "")))
+    try:
+        data = Path(str(tomllib.loads(settings.read_text(encoding="utf-8")).get("data", "")))
+    except DAMAGE as error:
+        raise InputError(f"{settings} is damaged: {reason_of(error)}.") from None
     folder = experiment / data  # paths are taken from the file's own folder
     if not folder.exists():
         return None

@@ -31,7 +31,7 @@ COPY: Final = 0.98  # least correlation of a copy
 SHIFTS: Final = (-2, -1, 0, 1, 2)  # slices by which the depth of a copy may be off
 LEAST_SIDE: Final = 48  # pixels; at 32, detail of different subjects of OASIS-2 reaches 0.61
 FEWEST: Final = 8  # scans from which on their mean stands for a common head
-MOST_PAIRS: Final = 20_000  # that are looked at closely, at a few ms each
+MOST_PAIRS: Final = 20_000  # that are looked at closely, at a few ms each; or one per scan
 MOST_LISTED: Final = 1000  # pairs that are listed; all are counted
 MOST_VISITS: Final = 300  # likewise of one subject's
 MOST_SLICES: Final = 60_000  # held shrunk, at 4.6 kB each
@@ -118,10 +118,10 @@ def find_matches(
         return Matches(pairs, [], shared, False, groups, picture, compared=False)
     heads = _describe(pixels, starts, counts, np.zeros_like(scan) if plane is None else plane)
     subjects = np.unique(np.asarray(subject), return_inverse=True)[1]
-    likely, cut = _likely(heads, subjects)
     group = _group_numbers(groups, len(starts))
+    likely, cut = _likely(heads, subjects, group)
     look = Detail(pixels, starts, counts, subjects, heads.plane)
-    close = [_agreement(heads, a, b) for a, b in _tracked(likely) if group[a] != group[b]]
+    close = [_agreement(heads, a, b) for a, b in _tracked(likely)]
     graded = [_graded(look, agreement, correlation) for agreement in close]
     visits = [_graded(look, agreement, correlation) for agreement in _some_visits(heads, subjects)]
     pairs += sorted((match for match in graded if match.kind), key=lambda match: -match.detail)
@@ -192,14 +192,17 @@ def _describe(pixels: NDArray[np.uint8], starts: Index, counts: Index, plane: In
     return _Heads(unit, centred, first, taken, plane[starts + counts // 2])
 
 
-def _likely(heads: _Heads, subjects: Index) -> tuple[list[tuple[int, int]], bool]:
+def _likely(heads: _Heads, subjects: Index, group: Index) -> tuple[list[tuple[int, int]], bool]:
     """Return pairs (a, b), a < b, of different subjects whose middle slices may be of one head.
 
-    Of more than 20,000 those of the highest deviation remain; the second value tells whether.
+    Scans of one group (S,) are equal, and no pairs here. Of more than 20,000 pairs those of the
+    highest deviation remain for each scan, so that many copies of one scan hide no other's; the
+    second value tells whether. Memory follows the number of scans, not that of their pairs.
     """
     unit = heads.unit[heads.middles]  # (S, 576)
     centred = unit if heads.centred is None else heads.centred[heads.middles]
     likely, best = np.empty((0, 2), dtype=np.intp), np.empty(0, dtype=np.float32)
+    most = max(MOST_PAIRS, len(unit))
     cut = False
     blocks = range(0, len(unit), BLOCK)
     for start in track(blocks, "Comparing scans", len(blocks)):
@@ -208,14 +211,28 @@ def _likely(heads: _Heads, subjects: Index) -> tuple[list[tuple[int, int]], bool
             deviation = centred[rows] @ centred[columns].T  # (BLOCK, BLOCK)
             near = (deviation > LEAST[1]) & (unit[rows] @ unit[columns].T > LEAST[0])
             near &= subjects[rows, None] != subjects[columns]
+            near &= group[rows, None] != group[columns]
             pairs = np.argwhere(near) + np.array([start, other])
             later = pairs[:, 0] < pairs[:, 1]
             likely = np.concatenate([likely, pairs[later]])
             best = np.concatenate([best, deviation[near][later]])
-            if len(likely) > MOST_PAIRS:
-                highest = np.sort(np.argpartition(-best, MOST_PAIRS)[:MOST_PAIRS])
+            if len(likely) > most:
+                highest = _highest_of_each(likely, best, most // len(unit))
                 likely, best, cut = likely[highest], best[highest], True
     return [(int(a), int(b)) for a, b in likely], cut
+
+
+def _highest_of_each(pairs: Index, best: Floats, most: int) -> Index:
+    """Return which pairs (n, 2) are among the `most` highest of either of their scans.
+
+    A pair that is not cannot be later, so pairs may be left out as they come.
+    """
+    scan, value = pairs.T.ravel(), np.tile(best, 2)  # (2n,)
+    order = np.lexsort((-value, scan))
+    first = np.flatnonzero(np.diff(scan[order], prepend=-1))
+    rank = np.empty(len(scan), dtype=np.intp)
+    rank[order] = np.arange(len(scan)) - np.repeat(first, np.diff([*first, len(scan)]))
+    return np.flatnonzero((rank < most).reshape(2, -1).any(axis=0))
 
 
 Agreement = tuple[int, int, float, float, int]  # two scans, correlation, deviation, depth

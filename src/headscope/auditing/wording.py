@@ -180,5 +180,8 @@ def note_matches(matches: Matches, named: bool) -> list[str]:
     if not named:
         notes.append("Without subject ids each picture counts as a subject of its own.")
     if matches.cut:
-        notes.append("More pairs of scans resemble each other than could be compared in detail.")
+        notes.append(
+            "More pairs of scans resemble each other than could be compared in detail: those of "
+            "each scan that are most alike were."
+        )
     return notes

@@ -1,6 +1,8 @@
-"""Commands that train, report and predict: demo, run, report, figures, predict."""
+"""Commands on experiments: demo, run, report, figures, verify, predict."""
 
+import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,7 +70,8 @@ def run(
         typer.Option(help="Networks, by comma: resnet101,timm/NAME (tf_efficientnet_lite0)."),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="pretrained (default), random, or a file of weights.")
+        str | None,
+        typer.Option(help="pretrained (default), random, FILE of weights, or FILE:NETWORK."),
     ] = None,
     regimes: Annotated[
         str | None, typer.Option(help="Regimes, by comma (frozen,finetune,scratch).")
@@ -155,6 +158,34 @@ def figures(
 
 
 @app.command()
+def verify(
+    experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
+    as_json: opt.AsJson = False,
+) -> None:
+    """Check that an experiment is what was written, and compute its numbers again.
+
+    Holds every file against its manifest, and scores, tables and certificates against the arrays
+    that they come from. Needs neither scans nor training. Ends with exit code 1 where anything
+    differs, with one line for each problem.
+
+    Example: headscope verify headscope-demo
+    """
+    with resumable():
+        from headscope.verification.verify import verify as verify_experiment
+
+        result = verify_experiment(experiment)
+    if as_json:
+        show_json(asdict(result) | {"whole": result.whole})
+    else:
+        for line in (*result.notes, *result.problems):
+            print(line)
+        verdict = "whole" if result.whole else f"{len(result.problems)} problems"
+        print(f"{experiment}: {verdict} ({result.runs} runs, {result.files} files).")
+    if not result.whole:
+        raise typer.Exit(1)
+
+
+@app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="A finished run: EXPERIMENT/runs/NAME.")],
     scans: Annotated[list[Path], typer.Argument(metavar="SCAN...", help="Scans, DICOM folders.")],
@@ -164,7 +195,8 @@ def predict(
     """Slice new scans as a run did, and print its network's prediction for each slice and scan.
 
     Needs the run's folder alone. Each SCAN is predicted alone; of a folder, every scan. A ready
-    slice of another plane than the run's is refused, where its plane is known.
+    slice of another plane than the run's is refused, where its plane is known. Scans that fail are
+    named at the end, with exit code 1; the others are predicted.
 
     Example: headscope predict first/runs/resnet101-finetune-subject-seed0 new.nii.gz
     """
@@ -176,6 +208,13 @@ def predict(
             show_json(prediction.as_dict())
         else:
             show(prediction)
+    if prediction.failures:
+        for scan, reason in prediction.failures.items():
+            print(f"{scan}: {reason}", file=sys.stderr)
+        raise RunError(
+            f"{len(prediction.failures)} of {len(prediction.failures) + len(prediction.scans)} "
+            "scans could not be predicted; the others were."
+        )
 
 
 def _config(source: Path, changes: dict[str, Any]) -> "Config":

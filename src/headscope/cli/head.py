@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 def head(
     checkpoint: Annotated[
         Path,
-        typer.Argument(help=".safetensors, .pth, .pt, .ckpt, .bin, head.npz or a run directory."),
+        typer.Argument(
+            help="FILE of weights (safetensors or torch's), FILE:NETWORK where it holds several, "
+            "head.npz or a run directory."
+        ),
     ],
     layer: Annotated[
         str | None, typer.Option(help="Name of the final layer, as in fc (default: found).")
@@ -62,7 +65,8 @@ def head(
         _analyse_features(features, layer_read, analysis) if features else ((), ())
     )
     path = layer_read.path
-    facts = {"file": str(path), "layer": layer_read.layer}
+    facts = {"file": str(path), "network": layer_read.network or None, "layer": layer_read.layer}
+    facts["note"] = layer_read.note or None
     facts |= head_facts(analysis, results, contributions)
     title = path.stem if path.name != "head.npz" else path.parent.name
     written = write_head(analysis, facts, out, title) if out else []

@@ -1,9 +1,10 @@
 """The settings of an experiment: read from and written to TOML, each value checked."""
 
 import difflib
+import json
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,6 +27,10 @@ from headscope.training.recipe import Number, Positive, Recipe, Whole
 SplitKind = Literal["subject", "slice", "given"]
 PATHS = ("data", "out", "cache", "split_file", "pseudonym_key", "weights")
 RENAMED = {"pseudonymise": "pseudonym_key"}  # setting of 0.1 → what it is now
+FORMS = {  # of the settings that are tables in a TOML file
+    "classes": 'classes = {AD = ["Demented", "Converted"], NC = ["Nondemented"]}',
+    "rows": 'a heading [[rows]] for each row, and below it regime = "frozen" and what else differs',
+}
 WEIGHT_WORDS = ("pretrained", "random")
 RECIPE = tuple(field.name for field in fields(Recipe))
 ROW_RECIPE = tuple(name for name in RECIPE if name not in ("precision", "compile"))
@@ -208,7 +213,10 @@ def read_config(path: Path, changes: Mapping[str, Any]) -> Config:
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as TOML: {error}.") from None
+        raise InputError(
+            f"{path} cannot be read as TOML: {str(error).rstrip('.')}. Text is in quotes "
+            '(label = "Group"), lists in brackets (regimes = ["frozen"]), true and false are not.'
+        ) from None
     rows = settings.get("rows")
     if rows and {"regimes", "architectures"} & changes.keys():
         raise InputError(f"{path} has rows that name what trains: change them there.")
@@ -271,7 +279,9 @@ def _sentence(error: ValidationError, settings: Mapping[str, Any]) -> str:
         close = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"{place}Unknown setting {where}: {hint}Valid settings: {', '.join(valid)}."
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
+    message = message.replace("valid dictionary or instance of Row", "table")
+    message = message.replace("valid dictionary", "table")
     if first["type"] == "missing":
         hint = (
             ": name the scans, by --data FOLDER or in the file" if first["loc"] == ("data",) else ""
@@ -280,7 +290,20 @@ def _sentence(error: ValidationError, settings: Mapping[str, Any]) -> str:
     if not first["loc"]:  # several settings that do not go together
         return f"{message[0].upper()}{message[1:]}."
     of = "The setting " if where.startswith("'") else "The "
-    return f"{place}{of}{where} is {first['input']!r}: {message[0].lower()}{message[1:]}."
+    sentence = f"{place}{of}{where} is {first['input']!r}: {message[0].lower()}{message[1:]}."
+    in_row = first["loc"][0] == "rows" and len(first["loc"]) > 2
+    form = _form(first["loc"][2:] if in_row else first["loc"], first)
+    return f"{sentence} Write {form}." if form else sentence
+
+
+def _form(loc: Sequence[int | str], error: Mapping[str, Any]) -> str:
+    """Return how a setting that is a table or a list is written; nothing for others."""
+    name, value = str(loc[0]), error["input"]
+    if name == "classes" or (name == "rows" and len(loc) < 3):
+        return FORMS[name]
+    if error["type"] == "tuple_type" and isinstance(value, str | int | float):
+        return f"{name} = [{json.dumps(value)}]"
+    return ""
 
 
 def _place(loc: tuple[int | str, ...], settings: Mapping[str, Any]) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from headscope.errors import InputError
 from headscope.experiment.config import Config
 from headscope.experiment.plan import Plan
 from headscope.files import NO_ID, write_json, write_table
+from headscope.manifest import DAMAGE, reason_of
 from headscope.slicing.store import SliceSet
 from headscope.slicing.write import write_slices
 from headscope.splits.assign import GIVEN, make_split
@@ -178,7 +179,10 @@ def _hold_to(path: Path, config: Config, plan: Plan) -> None:
     }
     beside = path.with_suffix(".json")
     if path.exists() and beside.exists():
-        stored = json.loads(beside.read_text(encoding="utf-8"))
+        try:
+            stored = dict(json.loads(beside.read_text(encoding="utf-8")))
+        except DAMAGE as error:
+            raise InputError(f"{beside} is damaged ({reason_of(error)}).") from None
         differing = [
             f"{name} {stored.get(name)} instead of {value}"
             for name, value in made_by.items()

@@ -5,7 +5,7 @@ data it was trained on nor pretrained weights are needed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from safetensors.torch import load_file
 
 from headscope.cohort.pictures import number_pictures
 from headscope.console import console, track
-from headscope.errors import InputError
+from headscope.errors import InputError, RunError
+from headscope.manifest import DAMAGE, reason_of
 from headscope.metrics import slice_units, softmax, subject_level
 from headscope.models.network import Network, build_network
 from headscope.models.state import load_state
-from headscope.record import Run
+from headscope.record import Run, run_problem
 from headscope.scans.discovery import ScanFile, find_scans
-from headscope.scans.volume import with_plane
+from headscope.scans.volume import ScanError, with_plane
 from headscope.slicing.extract import count_empty
 from headscope.slicing.notes import Remarks, summarise_remarks
 from headscope.slicing.parallel import take_file
@@ -45,12 +46,15 @@ class Prediction(Shown):
     Attributes
     ----------
     slices
-        One row per slice: scan, plane, slice_index, predicted, probability_<class>.
+        One row per slice: scan, file, plane, slice_index, predicted, probability_<class>. file is
+        the name of the picture, or of the file or folder of the scan.
     scans
         One row per scan: scan, slices, predicted, probability_<class>. The probabilities of its
         slices are joined as `aggregate` says and as the run joined those of a subject.
     notes
         What was assumed of scans or repaired, and which gave slices that show nothing.
+    failures
+        Why each other scan has no prediction, by scan.
     """
 
     run: str
@@ -59,6 +63,7 @@ class Prediction(Shown):
     slices: pd.DataFrame
     scans: pd.DataFrame
     notes: Sequence[str] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as plain values, the slices of each scan below it."""
@@ -72,6 +77,7 @@ class Prediction(Shown):
                 | {"slices": [_nested(part, self.class_names) for part in self._of(row["scan"])]}
                 for row in self.scans.drop(columns="slices").to_dict("records")
             ],
+            "failures": dict(self.failures),
         }
 
     def tables(self) -> list[Table]:
@@ -115,22 +121,23 @@ def predict(
     Prediction
         Probabilities per slice and per scan. Scans bear their paths, or numbers in the order given
         where the run holds pseudonyms. If a ready slice does not name its plane, stderr names the
-        planes that the run was trained on.
+        planes that the run was trained on. A scan that cannot be read or used is in `failures`, as
+        long as another can.
 
     Raises
     ------
     InputError
-        `run` is not a finished run with a network, a scan cannot be read, or its plane is not one
-        that the run was trained on.
+        `run` is not a finished run with a network, its record has changed since it was written, or
+        no scan can be used: read, and in a plane that the run was trained on.
     RunError
-        The device is out of memory.
+        The device is out of memory, or the network gives no finite numbers.
 
     Examples
     --------
     >>> run = hs.read_experiment("first")[0]
     >>> prediction = hs.predict(run.path, "scans/AD")
     >>> len(prediction.scans), list(prediction.slices.columns[:4])
-    (6, ['scan', 'plane', 'slice_index', 'predicted'])
+    (6, ['scan', 'file', 'plane', 'slice_index'])
     """
     # 1. the run: how it sliced, and its network
     record = _finished(Path(run))
@@ -138,29 +145,56 @@ def predict(
     network = load_network(record, device)
     # 2. the scans
     given = [scans] if isinstance(scans, str | Path) else scans
-    groups = [group for path in given for group in _groups(Path(path), of)]
-    if not groups:
-        raise InputError("No scan was given to predict.")
+    failures: dict[str, str] = {}
+    groups = [group for path in given for group in _find_groups(Path(path), of, failures)]
     hidden = bool(record.settings.get("pseudonymised"))
     # 3. the slices of each, and the logits of the network
     names = record.class_names
     parts, logits, silent, remarks = [], [], [], []
     for number, (scan, files) in enumerate(track(groups, "Predicting", len(groups)), start=1):
+        name = f"scan {number}" if hidden else printable_name(scan)
         notes: list[str] = []
-        table, pixels, plane_known = _take(files, spec, planes, notes)
-        table.insert(0, "scan", f"scan {number}" if hidden else printable_name(scan))
-        name = table["scan"].iloc[0]
+        try:
+            table, pixels, plane_known = _take(files, spec, planes, hidden, notes, failures)
+        except (InputError, OSError) as error:
+            failures[name] = _failure(error, hidden)
+            continue
+        table.insert(0, "scan", name)
         remarks.append(Remarks(name, dict.fromkeys(notes), count_empty(pixels), len(pixels)))
-        logits.append(_logits(network, pixels))
+        logits.append(_logits(network, pixels, record))
         parts.append(_with_probabilities(table, softmax(logits[-1]), names))
         if not plane_known:
-            silent.append(table["scan"].iloc[0])
+            silent.append(name)
+    if not parts:
+        raise InputError(_nothing(failures))
     _note_planes(silent, len(groups), planes)
     slices = pd.concat(parts, ignore_index=True)
     aggregate = str(record.settings["aggregate"])
     scans_table = _joined(slices, np.concatenate(logits), names, aggregate)
     said = summarise_remarks(remarks)
-    return Prediction(record.name, names, aggregate, slices, scans_table, said)
+    return Prediction(record.name, names, aggregate, slices, scans_table, said, failures)
+
+
+def _find_groups(path: Path, of: str, failures: dict[str, str]) -> list[tuple[str, list[ScanFile]]]:
+    """Return the scans that an argument names; one that names none is put among the failures."""
+    try:
+        return _groups(path, of)
+    except InputError as error:
+        failures[str(path)] = str(error)
+        return []
+
+
+def _failure(error: Exception, hidden: bool) -> str:
+    """Say why a scan has no prediction; where names are hidden, without that of its file."""
+    return f"It {error.reason}." if hidden and isinstance(error, ScanError) else str(error)
+
+
+def _nothing(failures: Mapping[str, str]) -> str:
+    """Say why no scan has a prediction."""
+    if not failures:
+        return "No scan was given to predict."
+    first = next(iter(failures.values()))
+    return first if len(failures) == 1 else f"None of {len(failures)} scans can be used: {first}"
 
 
 def load_network(run: Run, device: str = "auto") -> Network:
@@ -185,11 +219,17 @@ def load_network(run: Run, device: str = "auto") -> Network:
         size=int(run.settings["slice_size"]),
         seed=0,
     )
+    run.checked(path.name)
     try:
         load_state(network.model, load_file(path))
-    except (SafetensorError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+    except (SafetensorError, *DAMAGE, RuntimeError) as error:
+        reason = reason_of(error)
         raise InputError(f"{path} is damaged or of another network ({reason}).") from None
+    if not np.array_equal(network.head.weight.detach().numpy(), run.head["weight"]):
+        raise InputError(
+            f"{path} has another classifier than head.npz beside it: one of them has changed "
+            f"since {run.path} was trained."
+        )
     network.model.to(find_device(device)).eval()
     return network
 
@@ -204,6 +244,9 @@ def _finished(path: Path) -> Run:
         raise InputError(f"{path} is no run: it has no run.toml.")
     if not Run(path).finished:
         raise InputError(f"{path} is a run that has not ended; 'headscope run' continues it.")
+    problem = run_problem(Run(path))
+    if problem:
+        raise InputError(f"{path} is not whole, so nothing is predicted: {problem}.")
     return Run(path)
 
 
@@ -234,22 +277,37 @@ def _groups(path: Path, of: str) -> list[tuple[str, list[ScanFile]]]:
 
 
 def _take(
-    files: list[ScanFile], spec: SliceSpec, planes: list[str], notes: list[str]
+    files: list[ScanFile],
+    spec: SliceSpec,
+    planes: list[str],
+    hidden: bool,
+    notes: list[str],
+    failures: dict[str, str],
 ) -> tuple[pd.DataFrame, NDArray[np.uint8], bool]:
-    """Return the table (plane, slice_index) and the pixels (n, H, W) of one scan's slices.
+    """Return the table (file, plane, slice_index) and the pixels (n, H, W) of one scan's slices.
 
-    The third value tells whether the planes of all of them are known. `notes` gets what was
-    assumed of the files.
+    The third value tells whether the planes of all of them are known. Where names are `hidden`,
+    files bear numbers. Of several pictures those that fail are put among the failures; `notes` gets
+    what was assumed of the files.
     """
-    parts, rows, planes_known = [], [], True
-    for file in files:
-        pixels, indices, plane_known = _take_file(file, spec, planes, notes)
+    parts, rows, names, planes_known = [], [], [], True
+    for number, file in enumerate(files, start=1):
+        try:
+            pixels, indices, plane_known = _take_file(file, spec, planes, notes)
+        except (InputError, OSError) as error:
+            if len(files) == 1:
+                raise
+            failures[f"file {number}" if hidden else str(file.path)] = _failure(error, hidden)
+            continue
         parts.append(pixels)
-        rows += indices
+        names.append(file.path.name)
+        name = f"file {number}" if hidden else file.path.name
+        rows += [(name, *index) for index in indices]
         planes_known = planes_known and plane_known
-    table = pd.DataFrame(rows, columns=["plane", "slice_index"])
+    if not parts:
+        raise InputError(f"None of the {len(files)} pictures can be used.")
+    table = pd.DataFrame(rows, columns=["file", "plane", "slice_index"])
     if files[0].kind == "picture":
-        names = [file.path.name for file in files]
         numbered = number_pictures(table.assign(path=names, subject_id="", session_id=""))
         table["slice_index"] = numbered["slice_index"]
     return table, np.concatenate(parts), planes_known
@@ -292,15 +350,18 @@ def _note_planes(silent: list[str], scans: int, planes: list[str]) -> None:
 
 
 @torch.inference_mode()
-def _logits(network: Network, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the logits (n, K) of slices (n, H, W)."""
+def _logits(network: Network, pixels: NDArray[np.uint8], run: Run) -> NDArray[np.float32]:
+    """Return the logits (n, K) of slices (n, H, W); RunError where they are no numbers."""
     entry = network.architecture
     inputs = SliceInputs(pixels, entry.mean, entry.std, network.head.weight.device)
     logits = []
     for part in batches(np.arange(len(pixels)), EXTRACT_BATCH):
         with fixed_batch(len(part), inputs.device):
             logits.append(network.model(inputs(part)).cpu())
-    return torch.cat(logits).numpy()
+    joined = torch.cat(logits).numpy()
+    if not np.isfinite(joined).all():
+        raise RunError(f"The network of {run.path} gives no finite numbers: train it again.")
+    return joined
 
 
 def _with_probabilities(

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from headscope.console import track
+from headscope.console import console, track
 from headscope.errors import InputError
 from headscope.experiment.config import Config
 from headscope.experiment.plan import Plan
 from headscope.models.network import build_network
 from headscope.models.pretrained import find_published
 from headscope.models.regimes import trained_paths
+from headscope.models.tensors import check_file, split_network
 from headscope.record import Run
 
 
@@ -19,10 +20,11 @@ def check_places(config: Config, plans: Iterable[Plan]) -> None:
         raise InputError(f"{config.out} is a file: --out names a folder.")
     if config.out.resolve() == config.data.resolve():
         raise InputError(f"{config.out} holds the data: --out names another folder.")
-    files = [config.split_file, *(plan.weights_file for plan in unfinished(config, plans))]
-    for file in files:
-        if file is not None and not Path(file).is_file():
-            raise InputError(f"{file} does not exist, or is no file.")
+    for plan in unfinished(config, plans):
+        if plan.weights_file is not None:
+            check_file(split_network(plan.weights_file)[0])
+    if config.split_file is not None and not Path(config.split_file).is_file():
+        raise InputError(f"{config.split_file} does not exist, or is no file.")
 
 
 def unfinished(config: Config, plans: Iterable[Plan]) -> list[Plan]:
@@ -64,6 +66,8 @@ def _network_problems(plans: list[Plan], size: int, fetch: bool) -> Iterator[str
     for start in starts:
         try:
             network = build_network(architecture, "finetune", start, classes=2, size=size, seed=0)
+            if network.source.note:
+                console.print(network.source.note, soft_wrap=True, markup=False)
             for regime in dict.fromkeys(plan.regime for plan in plans):
                 trained_paths(network.model, network.classifier, regime, architecture.name)
         except InputError as error:

@@ -32,10 +32,12 @@ from headscope.experiment.preflight import check_networks, check_places, unfinis
 from headscope.files import locked, sha256, write_json
 from headscope.metrics import logit_columns, run_scores, softmax
 from headscope.models.network import Network, build_network
+from headscope.models.tensors import split_network
 from headscope.record import (
     Run,
     check_run,
     discard_run,
+    run_problem,
     start_run,
     tidy_run,
     write_failures,
@@ -97,6 +99,12 @@ class Shared:
     splits: dict[str, Subsets]
     device: torch.device
 
+    def problem(self, plan: Plan) -> str:
+        """Say why the record of a run that has ended is not whole; nothing where it is."""
+        run = Run(self.folder(plan))
+        problem = run_problem(run) if run.finished else ""
+        return f"{run.path}: {problem}: delete that folder to train it again." if problem else ""
+
     def folder(self, plan: Plan) -> Path:
         """Return the directory of a run."""
         return self.config.out / "runs" / plan.name
@@ -151,17 +159,20 @@ def run(config: Config) -> Path:
     cohort = find_scans(config, plans)
     check_networks(unfinished(config, plans), config.size)
     with locked(config.out):
-        # 3. slices and splits; a finished run must be of these settings
+        # 3. slices and splits; a finished run must be whole, and of these settings
         slices = store_slices(cohort, config)
         splits = store_splits(plans, config, slices, cohort)
         shared = Shared(config, cohort, slices, splits, device)
-        finished = {plan.name for plan in plans if is_finished(plan, shared)}
+        changed = {plan.name: problem for plan in plans if (problem := shared.problem(plan))}
+        finished = {
+            plan.name for plan in plans if plan.name not in changed and is_finished(plan, shared)
+        }
         config.save(config.out / "experiment.toml")
         write_json(config.out / "environment.json", environment(device))
         # 4. what in slices and splits could flatter the accuracy
         store_findings(config, slices, cohort)
         # 5. the runs; one that fails does not stop the others
-        failures = _train_all(plans, finished, shared)
+        failures = _train_all(plans, finished, changed, shared)
     # 6. the failures
     if failures:
         raise RunsFailed(config.out, failures, len(plans))
@@ -173,12 +184,21 @@ def is_finished(plan: Plan, shared: Shared) -> bool:
     return check_run(shared.folder(plan), _settings(plan, shared))
 
 
-def _train_all(plans: list[Plan], finished: set[str], shared: Shared) -> dict[str, str]:
-    """Train every unfinished run; return the reasons of those that failed, by name."""
+def _train_all(
+    plans: list[Plan], finished: set[str], changed: Mapping[str, str], shared: Shared
+) -> dict[str, str]:
+    """Train every unfinished run; return the reasons of those that failed, by name.
+
+    Those whose record has `changed` since it was written have failed.
+    """
     failures: dict[str, str] = {}
     for number, plan in enumerate(plans, start=1):
         title = f"[{number}/{len(plans)}] {plan.name}"
         tidy_run(shared.folder(plan))
+        if plan.name in changed:
+            failures[plan.name] = changed[plan.name]
+            console.print(f"{title}: {changed[plan.name]}", soft_wrap=True)
+            continue
         if plan.name in finished:
             console.print(f"{title}: already finished")
             continue
@@ -218,6 +238,7 @@ def _reason(error: Exception, folder: Path) -> str:
 def train_run(plan: Plan, shared: Shared, *, title: str) -> Run:
     """Train one network and write its run directory, continuing an interrupted training."""
     path, config, slices = shared.folder(plan), shared.config, shared.slices
+    slices.check_pixels()
     labels, subsets = shared.labels(plan), shared.subsets(plan)
     # 1. the network as its regime wants it, and every setting that makes the run
     network = build_network(
@@ -314,8 +335,8 @@ def _weights(plan: Plan) -> dict[str, Any]:
     """Return the weights asked for; of a file its name, and its hash while it is at hand."""
     if plan.weights_file is None:
         return {"weights_setting": plan.weights if plan.needs_weights else "random"}
-    path = Path(plan.weights_file)
-    setting = {"weights_setting": path.name}
+    path, network = split_network(plan.weights_file)
+    setting = {"weights_setting": f"{path.name}:{network}" if network else path.name}
     if path.is_file():
         setting["weights_sha256"] = _hash(path, path.stat().st_mtime_ns)
     return setting
@@ -355,12 +376,12 @@ def _predictions(
     subsets: Subsets,
     logits: NDArray[np.float32],
 ) -> pd.DataFrame:
-    """Return predictions.tsv: by slice its ids, label, prediction, probabilities and logits.
+    """Return predictions.tsv: by slice its scan, ids, label, prediction, probabilities, logits.
 
     Logits rank slices; a probability that is rounded to 1 no longer can.
     """
     names, probabilities = np.array(slices.class_names), softmax(logits)  # (K,), (N, K)
-    table = slices.table[["subject_id", "session_id", "plane", "slice_index"]].copy()
+    table = slices.table[["scan", "subject_id", "session_id", "plane", "slice_index"]].copy()
     table["label"] = names[labels]
     table.insert(0, "subset", subsets)
     table["predicted"] = names[logits.argmax(axis=1)]

@@ -103,7 +103,7 @@ def build_network(
         classifier = replace_classifier(model, classifier, classes)
     head = model.get_submodule(classifier)
     assert isinstance(head, nn.Linear)
-    seen = _watch(architecture, model, classifier, size)
+    seen = _watch(architecture, model, classifier, size, source)
     initialise(head, seed)
     map_layer = map_name(model, seen)
     # 3. what the regime lets train
@@ -136,7 +136,9 @@ def _start(
     return source
 
 
-def _watch(entry: Architecture, model: nn.Module, classifier: str, size: int) -> Pass:
+def _watch(
+    entry: Architecture, model: nn.Module, classifier: str, size: int, source: Source
+) -> Pass:
     """Run the model on noise; raise InputError where it does not take such slices.
 
     The last pass is at least at the size that the network was made for, so that its last maps have
@@ -153,6 +155,11 @@ def _watch(entry: Architecture, model: nn.Module, classifier: str, size: int) ->
             f"{entry.name} does not take slices of {size} × {size} pixels ({reason}); try "
             f"--size {entry.size}."
         ) from None
+    if not torch.isfinite(seen.logits).all():
+        raise InputError(
+            f"{entry.name} with the weights {source.text} gives values that are not finite: they "
+            f"are no trained network's. {source.note}".rstrip()
+        )
     if not gives_logits(classifier, seen):
         raise InputError(no_classifier(entry.name))
     return seen

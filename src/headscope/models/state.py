@@ -3,7 +3,7 @@
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from headscope.errors import InputError
 from headscope.files import sha256
 from headscope.models.pretrained import fetch_file, fetch_timm, find_published
-from headscope.models.tensors import read_tensors, unwrap
+from headscope.models.tensors import StoredTensor, fit_names, read_weights, split_network
 from headscope.models.zoo import Architecture
 
 State = dict[str, Tensor]
@@ -23,10 +23,14 @@ _DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a network's weights came from, for the record: a text, and the file's SHA-256."""
+    """Where a network's weights came from, for the record: a text, and the file's SHA-256.
+
+    note says which network of the file was taken, where there was a choice.
+    """
 
     text: str
     sha256: str | None = None
+    note: str = ""
 
 
 def load_pretrained(
@@ -44,7 +48,8 @@ def load_pretrained(
         The path of its final layer.
     weights
         "pretrained" (the architecture's own: a package, or torchvision's or timm's download), or
-        a file (.safetensors, .pth, .pt, .bin).
+        FILE or FILE:NETWORK (safetensors or torch's; `headscope.models.tensors` has the rule by
+        which a network is taken of several).
 
     Raises
     ------
@@ -52,16 +57,19 @@ def load_pretrained(
         No such file, no connection, or tensors that do not fit, which are listed.
     """
     if weights != "pretrained":
-        path = Path(weights)
-        state, source = read_state(path), Source(path.name, sha256(path))
+        path, network = split_network(weights)
+        stored = read_weights(path, network)
+        name = f"{path.name}:{stored.network}" if stored.network else path.name
+        state: Mapping[str, StoredTensor | Tensor] = stored.tensors
+        source = Source(name, sha256(path), stored.note)
     else:
         state, source = _published_state(model, architecture)
     which = source.text if weights == "pretrained" else f"in {weights}"
     misfit = f"The weights {which} do not fit {architecture.name}"
-    untouched = _load_checked(model, state, classifier, misfit)
+    untouched = _load_checked(model, state, classifier, misfit, which)
     if untouched:
         words = f"{source.text} (the trunk alone; {untouched[0]} and after it are random)"
-        return Source(words, source.sha256)
+        return replace(source, text=words)
     return source
 
 
@@ -84,24 +92,29 @@ def draw_moments(model: nn.Module, source: Source, new_buffers: State) -> Source
         parameter.normal_().mul_(deviation).add_(mean)
     for name, buffer in model.named_buffers():
         buffer.copy_(new_buffers[name])
-    return Source(f"each tensor's mean and variance of {source.text}", source.sha256)
+    return replace(source, text=f"each tensor's mean and variance of {source.text}")
 
 
 def read_state(path: Path) -> State:
-    """Read a state dict from a file; floats of any type become float32.
+    """Read a state dict from a file, whole; floats of any type become float32.
 
     Raises
     ------
     InputError
-        No such file, values that are not finite, or as of `read_tensors`.
+        As of `read_weights`; or values that are not finite.
     """
-    if not path.is_file():
-        raise InputError(f"The weights file {path} does not exist.")
-    tensors = {name: torch.tensor(stored.read()) for name, stored in read_tensors(path).items()}
-    state = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    return _read(read_weights(path).tensors, str(path))
+
+
+def _read(tensors: Mapping[str, StoredTensor | Tensor], which: str) -> State:
+    """Read tensors; the error about values that are not finite begins with the text `which`."""
+    state: State = {}
+    for name, stored in tensors.items():
+        tensor = stored if isinstance(stored, Tensor) else torch.tensor(stored.read())
+        state[name] = tensor.float() if tensor.is_floating_point() else tensor
     broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     if broken:
-        raise InputError(f"{path} holds values that are not finite, in {_some(broken)}.")
+        raise InputError(f"{which} holds values that are not finite, in {_some(broken)}.")
     return state
 
 
@@ -128,14 +141,20 @@ def _published_state(model: nn.Module, architecture: Architecture) -> tuple[Stat
     return state, Source(published.text, sha256(file) if file.is_file() else None)
 
 
-def _load_checked(model: nn.Module, state: State, classifier: str, misfit: str) -> list[str]:
+def _load_checked(
+    model: nn.Module,
+    state: Mapping[str, StoredTensor | Tensor],
+    classifier: str,
+    misfit: str,
+    which: str,
+) -> list[str]:
     """Load `state`; outside the classifier nothing may be missing, left over or misshapen.
 
-    The error begins with the text `misfit`. Returns the tensors of hidden layers beside the
-    classifier that a trunk does not hold.
+    The error begins with the text `misfit`. Names and shapes are compared before anything is
+    read. Returns the tensors of hidden layers beside the classifier that a trunk does not hold.
     """
     expected = model.state_dict()
-    state = {_DENSENET.sub(r"\1", n): t for n, t in unwrap(state, expected).items()}
+    state = _by_names_of(model, {_DENSENET.sub(r"\1", n): t for n, t in state.items()})
     # the auxiliary heads of GoogLeNet and Inception, which are off in every regime
     state = {n: t for n, t in state.items() if not n.startswith(("aux1.", "aux2.", "AuxLogits."))}
     head = f"{classifier}."
@@ -158,11 +177,30 @@ def _load_checked(model: nn.Module, state: State, classifier: str, misfit: str) 
             f"{len(state)} found)."
         )
     fitting = {name: t for name, t in state.items() if name in trunk}
-    load_state(model, fitting, strict=False)
+    load_state(model, _read(fitting, which.removeprefix("in ")), strict=False)
     return [name for name in expected if name not in trunk and not name.startswith(head)]
 
 
-def _is_head(name: str, head: str, state: State) -> bool:
+def _by_names_of(
+    model: nn.Module, state: Mapping[str, StoredTensor | Tensor]
+) -> dict[str, StoredTensor | Tensor]:
+    """Remove wrappers from the names; a Sequential of the model's modules numbers these."""
+    expected = model.state_dict()
+    fitting = fit_names(state, expected)
+    modules = [name for name, _ in model.named_children()]
+    numbered = {
+        f"{modules.index(first)}.{rest}": name
+        for name in expected
+        for first, _, rest in [name.partition(".")]
+        if first in modules
+    }
+    by_number = fit_names(state, numbered)
+    if len(numbered.keys() & by_number.keys()) <= len(expected.keys() & fitting.keys()):
+        return fitting
+    return {numbered.get(name, name): tensor for name, tensor in by_number.items()}
+
+
+def _is_head(name: str, head: str, state: Mapping[str, object]) -> bool:
     """Whether a tensor belongs to the classifier, or to a hidden layer that a trunk lacks."""
     if name.startswith(head):
         return True

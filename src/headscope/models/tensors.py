@@ -1,47 +1,50 @@
 """Named tensors of a file of weights from anywhere, read with nothing in the file executed.
 
-Files: `.safetensors`; torch's `.pth`, `.pt`, `.ckpt`, `.bin` (plain, Lightning's, timm's).
+Files: safetensors and torch's (plain, Lightning's, timm's …), known by their content, whatever
+their suffix. Of several networks in a file one is taken, by the same rule for every command.
 """
 
-import pickle
-import warnings
-import zipfile
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from headscope.errors import InputError
+from headscope.models import torchfile
+from headscope.models.torchfile import ForeignClassError, TorchFile, TorchTensor, read_torch
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-# what training wraps around a network: in the names of its tensors, and in levels of the file,
-# where averaged weights (EMA) come first
-WRAPPERS = ("module.", "model.", "net.", "network.", "backbone.", "_orig_mod.")
-CONTAINERS = (
-    *("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net"),
-    "weights",
-)
-DEPTH = 4  # so many containers or wrappers may hold one another
+# the words of names that training puts around a network: module, _orig_mod, model_ema, encoder_q …
+WRAPPING = {
+    *("module", "model", "net", "network", "backbone", "encoder", "trunk", "base", "orig", "mod"),
+    *("state", "dict", "weights", "params", "online", "student", "raw", "q", "k", ""),
+}
+AVERAGED = {"ema", "swa", "avg", "average", "averaged", "teacher", "target", "shadow"}
+DEPTH = 5  # so many containers or wrappers may hold one another
+MOST_LISTED = 6
 # what a damaged file, or one of another kind, makes the readers raise
-DAMAGE = (
-    SafetensorError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    OverflowError,
-)
+DAMAGE = (SafetensorError, *torchfile.DAMAGE)
+UNREADABLE = (OSError, MemoryError, *DAMAGE)
 NUMPY_TYPES = {"F16", "F32", "F64", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL"}
+OTHER_KINDS = (
+    (rb"\x89HDF", "an HDF5 file, as of Keras; save PyTorch's weights instead"),
+    (rb"\s*<(!doctype|html|\?xml)", "a web page (of a failed download, perhaps)"),
+    (rb"version https://git-lfs", "a pointer of Git LFS; fetch the file itself with git lfs pull"),
+    (rb"\x93NUMPY", "a numpy array (.npy); save weight and bias with numpy.savez"),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|\x28\xb5\x2f\xfd", "compressed; unpack it first"),
+    (rb"GGUF", "a GGUF file; save PyTorch's weights instead"),
+    (rb"MATLAB 5\.0", "a MATLAB file; save weight and bias with numpy.savez"),
+    (rb"\x08[\x01-\x1f]\x12.{0,24}(onnx|torch|tf2|keras)|\x08[\x01-\x1f]\x12\x00",
+     "an ONNX file; save PyTorch's weights instead"),
+    (rb"\s*[{\[]", "JSON text; where it is an index of several files, give the one with the head"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,108 +55,319 @@ class StoredTensor:
     read: Callable[[], NDArray[Any]]
 
 
-def read_tensors(path: Path) -> dict[str, StoredTensor]:
+@dataclass(frozen=True)
+class StoredWeights:
+    """The tensors of one network of a file.
+
+    tensors have their names in the file; plain names them without what training wraps around a
+    network, where they stay distinct. network is its place in the file, '' where there is but one;
+    note says which was taken of several, and which were not.
+    """
+
+    tensors: dict[str, StoredTensor]
+    plain: dict[str, str]
+    network: str = ""
+    note: str = ""
+
+
+def split_network(text: Path | str) -> tuple[Path, str]:
+    """Return the file and the network in it of FILE or FILE:NETWORK."""
+    whole = Path(text)
+    name, colon, network = str(text).rpartition(":")
+    if colon and name and not os.path.lexists(whole) and os.path.lexists(name):
+        return Path(name), network
+    return whole, ""
+
+
+def read_weights(path: Path, network: str = "") -> StoredWeights:
     """Return the named tensors of a file of weights, each of which is read when it is asked for.
 
-    Training checkpoints are searched for the weights in them. Types that numpy lacks, such as
-    bfloat16, are read as float32.
+    Training checkpoints are searched for the weights in them. Of several versions of one network,
+    averaged weights (EMA, SWA, a teacher, a target) come before the others, and these in the
+    order of their names. Types that numpy lacks, such as bfloat16, are read as float32.
+
+    Parameters
+    ----------
+    path
+        The file.
+    network
+        The place of the network in the file, as in 'state_dict'; '' for the rule.
 
     Raises
     ------
     InputError
-        The file is damaged or of another kind, holds no state dict, or reading it would run code.
+        The file is damaged or of another kind, holds no state dict or no such network, or reading
+        it would run code.
     """
-    tensors = _from_safetensors(path) if path.suffix == ".safetensors" else _from_torch(path)
+    kind = file_kind(path)
+    if kind == "npz":
+        raise InputError(_refusal(path, "it is an .npz of numpy's arrays"))
+    tensors = _from_safetensors(path) if kind == "safetensors" else _from_torch(path)
     if not tensors:
         raise InputError(f"{path} holds no state dict (a table of named tensors).")
-    return tensors
+    if not network:
+        return _choose(path, _by_place(tensors))
+    start = f"{network}."
+    inner = {
+        ("", name.removeprefix(start)): tensor
+        for (place, short), tensor in tensors.items()
+        if (name := _joined(place, short)).startswith(start)
+    }
+    if not inner:
+        places = [place for place in sorted(_by_place(tensors)) if place]
+        has = f"it has {_listed(places)}" if places else "it holds one network alone"
+        raise InputError(f"{path} has no network {printable(network)!r}; {has}.")
+    return replace(_choose(path, _by_place(inner)), network=network)
 
 
 def strip_wrappers(name: str) -> str:
     """Return the name of a tensor without what training wraps around a network."""
-    for wrapper in WRAPPERS:
-        if name.startswith(wrapper):
-            return strip_wrappers(name.removeprefix(wrapper))
-    return name
+    return name[len(_wrapping(name)) :].removeprefix(".")
 
 
-def unwrap(tensors: Mapping[str, Any], expected: Iterable[str]) -> dict[str, Any]:
-    """Remove wrappers from the names until some of them are expected.
+def fit_names(tensors: Mapping[str, Any], expected: Iterable[str]) -> dict[str, Any]:
+    """Return the tensors below the prefix under which most names are expected ones.
 
-    What a file holds outside the wrapper, such as a loss's own tensors, is left out.
+    What a file holds outside that prefix, such as a loss's own tensors, is left out.
     """
-    names = set(expected)
-    for _ in range(DEPTH):
-        if not names.isdisjoint(tensors):
-            break
-        wrapper = next((w for w in WRAPPERS if any(n.startswith(w) for n in tensors)), None)
-        if wrapper is None:
-            break
-        inner = ((n, tensor) for n, tensor in tensors.items() if n.startswith(wrapper))
-        tensors = {name.removeprefix(wrapper): tensor for name, tensor in inner}
-    return dict(tensors)
+    names, prefixes = set(expected), Counter[str]()
+    for name in tensors:
+        parts = name.split(".")
+        for k in range(min(len(parts), DEPTH + 1)):
+            if ".".join(parts[k:]) in names:
+                prefixes[".".join(parts[:k])] += 1
+    if not prefixes:
+        return {strip_wrappers(name): tensor for name, tensor in tensors.items()}
+    best = max(prefixes, key=lambda prefix: (prefixes[prefix], -len(prefix)))
+    start = f"{best}." if best else ""
+    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
 
 
-def _from_safetensors(path: Path) -> dict[str, StoredTensor]:
+def file_kind(path: Path) -> str:
+    """Return 'safetensors', 'npz', 'zip', 'pickle' or 'unknown', by the beginning of a file.
+
+    Raises
+    ------
+    InputError
+        It cannot be opened, is no regular file, or is of a kind that is no file of weights.
+    """
+    check_file(path)
     try:
-        with safe_open(path, framework="numpy") as file:  # checks the header and the length
-            stored = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            return {
-                name: StoredTensor(
-                    tuple(part.get_shape()), partial(_read_stored, path, name, part.get_dtype())
-                )
-                for name, part in stored.items()
-            }
-    except (SafetensorError, OSError) as error:
+        with path.open("rb") as file:
+            start, size = file.read(600), os.fstat(file.fileno()).st_size
+    except OSError as error:
         raise InputError(
-            f"{path} cannot be read as weights: it is no readable safetensors file ({error})."
+            f"{path} cannot be read: {(error.strerror or str(error)).lower()}."
+        ) from None
+    header = int.from_bytes(start[:8], "little")
+    if start[8:9] == b"{" and 2 <= header <= size - 8:
+        return "safetensors"
+    if start.startswith(b"PK\x03\x04"):  # the name of the first entry stands at byte 30
+        return "npz" if b".npy" in start[30:90] else "zip"
+    if start.startswith(b"\x80"):
+        return "pickle"
+    for pattern, reason in OTHER_KINDS:
+        if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
+            raise InputError(_refusal(path, f"it is {reason}"))
+    if start[257:262] == b"ustar":
+        raise InputError(_refusal(path, "it is a tar archive; unpack it first"))
+    return "safetensors" if path.suffix == ".safetensors" else "unknown"
+
+
+def check_file(path: Path, *, or_folder: bool = False) -> None:
+    """Raise InputError unless the path is that of a regular file (or of a folder, if asked)."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise InputError(f"{path} does not exist.") from None
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path} cannot be read: {reason.lower()}.") from None
+    if not stat.S_ISREG(mode) and not (or_folder and stat.S_ISDIR(mode)):
+        kind = "folder" if stat.S_ISDIR(mode) else "pipe, a socket or a device"
+        raise InputError(f"{path} is no file of weights but a {kind}.")
+
+
+def _by_place(tensors: Mapping[tuple[str, str], Any]) -> dict[str, dict[str, Any]]:
+    """Return the tensors of each place: the tables of the file and the wrappers around it."""
+    places: dict[str, dict[str, Any]] = {}
+    for (table, name), tensor in tensors.items():
+        wrapping = _wrapping(name)
+        place = _joined(table, wrapping)
+        places.setdefault(place, {})[name[len(wrapping) :].removeprefix(".")] = tensor
+    return places
+
+
+def _choose(path: Path, places: Mapping[str, Mapping[str, StoredTensor]]) -> StoredWeights:
+    """Take one of the networks that have the same tensors; what else there is stays beside it."""
+    taken: dict[tuple[str, tuple[int, ...]], str] = {}
+    rivals: dict[str, list[str]] = {}
+    for place in sorted(places, key=_rank):
+        keys = [(name, tensor.shape) for name, tensor in places[place].items()]
+        shared = Counter(taken[key] for key in keys if key in taken).most_common(1)
+        rivals[place] = []
+        for other, count in shared:
+            if 2 * count >= min(len(keys), len(places[other])):
+                rivals.pop(place)
+                rivals[other].append(place)
+        if place in rivals:
+            taken |= {key: place for key in keys if key not in taken}
+    named = [
+        (name, _joined(place, name), place, tensor)
+        for place in rivals
+        for name, tensor in places[place].items()
+    ]
+    counts = Counter(short for short, *_ in named)
+    alone = len([place for place in rivals if len(places[place]) > 1]) == 1
+    plain = {
+        full: full
+        if counts[short] > 1
+        else short
+        if alone or rivals[place]
+        else strip_wrappers(full)
+        for short, full, place, _ in named
+    }
+    chosen = [place for place in rivals if rivals[place]]
+    note = " ".join(_note(path, place, rivals[place]) for place in chosen)
+    tensors = {full: tensor for _, full, _, tensor in named}
+    return StoredWeights(tensors, plain, chosen[0] if chosen else "", note)
+
+
+def _note(path: Path, place: str, others: list[str]) -> str:
+    averaged = " (averaged weights)" if _rank(place)[0] is False else ""
+    taken = f"{place}{averaged}" if place else "that without a name of its own"
+    advice = others[0] or "NAME"
+    return (
+        f"{path.name} holds {len(others) + 1} networks of the same layers: {taken} was taken, not "
+        f"{_listed(others)}; {path.name}:{advice} takes that one."
+    )
+
+
+def _rank(place: str) -> tuple[bool, bool, str]:
+    """Order the places of networks: averaged weights first, keys of a queue last."""
+    words = set(re.split(r"[._]", place.lower()))
+    return words.isdisjoint(AVERAGED), "k" in words, place
+
+
+def _wrapping(name: str) -> str:
+    """Return the beginning of a name that training wraps around a network, as 'module.model'."""
+    parts = name.split(".")[: DEPTH + 1]
+    count = 0
+    while (
+        count < len(parts) - 1
+        and len(parts[count]) > 1  # q and k alone are layers
+        and set(parts[count].lower().split("_")) <= WRAPPING | AVERAGED
+    ):
+        count += 1
+    return ".".join(parts[:count])
+
+
+def _joined(place: str, name: str) -> str:
+    return f"{place}.{name}" if place and name else place or name
+
+
+def _listed(names: list[str]) -> str:
+    shown = [name or "that without a name" for name in names[:MOST_LISTED]]
+    rest = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {rest:,} more" if rest else "")
+
+
+def _from_safetensors(path: Path) -> dict[tuple[str, str], StoredTensor]:
+    try:
+        file = safe_open(path, framework="numpy")  # checks the header and the length
+        stored = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        types = {name: part.get_dtype() for name, part in stored.items()}
+        return {
+            ("", name): StoredTensor(
+                tuple(part.get_shape()), partial(_read_stored, path, file, name, types[name])
+            )
+            for name, part in stored.items()
+        }
+    except UNREADABLE as error:
+        raise InputError(
+            f"{path} cannot be read as weights: it is no readable safetensors file "
+            f"({printable(str(error))})."
         ) from None
 
 
-def _read_stored(path: Path, name: str, dtype: str) -> NDArray[Any]:
-    in_numpy = dtype in NUMPY_TYPES  # torch is imported for other types alone
-    with safe_open(path, framework="numpy" if in_numpy else "pt") as file:
-        tensor = file.get_tensor(name)
-    return tensor if in_numpy else _to_array(tensor)
-
-
-def _from_torch(path: Path) -> dict[str, StoredTensor]:
-    from torch import Tensor
-
-    content = _read_pickle(path)
-    for _ in range(DEPTH):
-        levels = (content.get(key) for key in CONTAINERS) if isinstance(content, Mapping) else ()
-        content = next((level for level in levels if isinstance(level, Mapping) and level), content)
-    named = content.items() if isinstance(content, Mapping) else ()
-    return {
-        str(name): StoredTensor(tuple(tensor.shape), partial(_to_array, tensor))
-        for name, tensor in named
-        if isinstance(tensor, Tensor)
-    }
-
-
-def _read_pickle(path: Path) -> Any:
-    """Read tensors and plain containers; large tensors stay on disk where the format allows it."""
-    import torch
-
+def _read_stored(path: Path, file: Any, name: str, dtype: str) -> NDArray[Any]:
+    if dtype.startswith("C"):
+        raise InputError(_unfit(path, name, "complex"))
     try:
-        mapped = zipfile.is_zipfile(path)  # files of torch before 1.6 cannot be mapped
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch says of old or scripted files
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except (OSError, *DAMAGE) as error:
-        reason = "it is another kind of file, or damaged"
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-            reason = (
-                "it holds Python objects beside tensors (a whole model, perhaps), and reading "
-                "them would run code. Save model.state_dict() instead"
+        if dtype in NUMPY_TYPES:
+            return file.get_tensor(name)
+        with safe_open(path, framework="pt") as other:  # torch is imported for other types alone
+            return other.get_tensor(name).float().numpy()
+    except UNREADABLE as error:
+        raise InputError(
+            _unfit(path, name, f"of a type that cannot be read ({printable(str(error))})")
+        ) from None
+
+
+def _from_torch(path: Path) -> dict[tuple[str, str], StoredTensor]:
+    try:
+        file = read_torch(path)
+    except ForeignClassError as error:
+        reason = (
+            f"it holds Python objects beside tensors ({printable(str(error))}), and reading them "
+            "would run code. Save model.state_dict() instead"
+        )
+    except UNREADABLE as error:
+        said = str(error) if str(error).startswith("it is ") else ""
+        reason = said or "it is another kind of file, or damaged"
+        if not path.stat().st_size:
+            reason = "it is empty"
+    else:
+        return {
+            (place, name): StoredTensor(
+                tensor.shape, partial(_read_torch, path, file, name, tensor)
             )
-    raise InputError(
+            for place, name, tensor in _tensors(file.content)
+        }
+    raise InputError(_refusal(path, reason))
+
+
+def _tensors(content: Any) -> Iterator[tuple[str, str, TorchTensor]]:
+    """Yield place, name and tensor of all named tensors of nested tables, but of optimisers."""
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), content)]
+    seen: set[int] = set()
+    while waiting:
+        place, level = waiting.pop(0)
+        if id(level) in seen or len(place) > DEPTH:
+            continue
+        seen.add(id(level))
+        if isinstance(level, list | tuple):
+            level = {str(k): part for k, part in enumerate(level) if isinstance(part, Mapping)}
+        elif not isinstance(level, Mapping) or "param_groups" in level:
+            continue
+        for name, part in level.items():
+            if isinstance(name, str) and isinstance(part, TorchTensor):
+                yield ".".join(place), name, part
+            elif isinstance(name, str) and isinstance(part, Mapping | list | tuple):
+                waiting.append(((*place, name), part))
+
+
+def _read_torch(path: Path, file: TorchFile, name: str, tensor: TorchTensor) -> NDArray[Any]:
+    if tensor.unreadable:
+        raise InputError(_unfit(path, name, tensor.unreadable))
+    try:
+        return file.array(tensor)
+    except UNREADABLE as error:
+        raise InputError(_unfit(path, name, f"damaged ({printable(str(error))})")) from None
+
+
+def _unfit(path: Path, name: str, reason: str) -> str:
+    return f"{path} cannot be read as weights: {printable(name)} is {reason}."
+
+
+def _refusal(path: Path, reason: str) -> str:
+    return (
         f"{path} cannot be read as weights: headscope takes .safetensors, or a torch file of "
         f"tensors; {reason}."
     )
 
 
-def _to_array(tensor: "Tensor") -> NDArray[Any]:
-    in_numpy = tensor.dtype.itemsize > 2 or not tensor.is_floating_point()
-    return (tensor.detach() if in_numpy else tensor.detach().float()).numpy()
+def printable(text: str, most: int = 100) -> str:
+    """Return text of a file for a message: in one line, and not long."""
+    plain = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+    return plain if len(plain) <= most else f"{plain[:most]}…"

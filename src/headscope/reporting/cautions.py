@@ -1,11 +1,11 @@
 """What the audit of the slices adds to the verdict: why an accuracy may not be what it seems."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from markupsafe import Markup
 
-from headscope.audit_record import Audit, Shortcut, SplitCheck
+from headscope.audit_record import MOST_NAMED, Audit, Shortcut, SplitCheck
 from headscope.record import Run
 from headscope.reporting.numbers import number, say
 
@@ -41,6 +41,22 @@ def cautions(audit: Audit | None, runs: Sequence[Run]) -> list[Markup]:
     if audit.telling():
         sentences.append(_shortcuts(audit, audit.telling()))
     return sentences
+
+
+def left_out_caution(runs: Mapping[str, str], changed: Sequence[str]) -> list[Markup]:
+    """Say that something has changed since it was written, and is therefore no part of the page."""
+    if not (runs or changed):
+        return []
+    names = [*runs] or ["the slices, splits or audit"]
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return [
+        say(
+            "<b>The record has changed since it was written.</b> Nothing here is drawn from {}{}: "
+            '<a href="#results">what has changed</a>.',
+            ", ".join(names[:MOST_NAMED]),
+            more,
+        )
+    ]
 
 
 def _duplicates(audit: Audit, crossed: Sequence[SplitCheck], splits: int) -> Markup:

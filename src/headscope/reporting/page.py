@@ -5,22 +5,23 @@ from typing import Final
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from headscope.analysis import (
     analyse_head,
     markdown_table,
-    results_table,
     setting_results,
-    settings_table,
 )
 from headscope.analysis.leakage.stored import stored_leakage
 from headscope.analysis.results.comparisons import compare_runs
-from headscope.analysis.results.markers import mark_table
-from headscope.audit_record import read_audit
-from headscope.console import track
+from headscope.analysis.results.markers import marked_tables
+from headscope.audit_record import changed_inputs, read_audit
+from headscope.console import console, track
+from headscope.errors import InputError
 from headscope.files import write_table, write_text
-from headscope.record import read_experiment, read_failures
-from headscope.reporting.cautions import cautions
+from headscope.manifest import DAMAGE, reason_of
+from headscope.record import find_runs, read_experiment, read_failures
+from headscope.reporting.cautions import cautions, left_out_caution
 from headscope.reporting.chapters.audit import audit_chapter
 from headscope.reporting.chapters.calibration import calibration_chapter
 from headscope.reporting.chapters.cohort import cohort_chapter
@@ -56,10 +57,12 @@ SIMULATED: Final = Markup(
 def write_report(experiment: Path | str) -> Path:
     """Write an experiment's tables, figures and page; return the path of `report.html`.
 
+    What has changed since it was written is left out: the page and stderr name it.
+
     Raises
     ------
     InputError
-        The folder is no experiment, or holds no finished run.
+        The folder is no experiment, or holds no finished run that is whole.
 
     Examples
     --------
@@ -72,10 +75,7 @@ def write_report(experiment: Path | str) -> Path:
     runs = [run for result in results for run in result.runs]
     # 2. the tables, with what the audit of the slices found: one row per setting, one per run
     audit = read_audit(experiment)
-    table = mark_table(
-        settings_table(results), {result.key: result.runs for result in results}, audit
-    )
-    by_run = mark_table(results_table(runs), {run.name: [run] for run in runs}, audit)
+    table, by_run = marked_tables(results, audit)
     write_table(experiment / "table.tsv", table)
     write_table(experiment / "runs.tsv", by_run)
     write_text(experiment / "table.md", markdown_table(table))
@@ -86,14 +86,20 @@ def write_report(experiment: Path | str) -> Path:
     }
     compared = compare_runs(runs)
     leakage = stored_leakage(experiment)
-    slices = experiment / "slices" / "slices.npy"  # (N, H, W), unless deleted to save room
-    pixels = np.load(slices, mmap_mode="r", allow_pickle=False) if slices.is_file() else None
+    changed = changed_inputs(experiment)
+    for note in changed:
+        console.print(note, soft_wrap=True)
+    slices = None if changed else experiment / "slices"
+    pixels = None if slices is None else _read_pixels(slices / "slices.npy")
     # 4. the chapters, and the figures in them
     figures = experiment / "figures"
     failures = read_failures(experiment)
+    records = find_runs(experiment)
     makers = (
-        lambda: cohort_chapter(runs, slices.with_name("slices.json")),
-        lambda: results_chapter(table, results, failures, compared, figures),
+        lambda: cohort_chapter(runs, slices and slices / "slices.json"),
+        lambda: results_chapter(
+            table, results, failures, [*records.notes, *changed], compared, figures
+        ),
         lambda: audit_chapter(audit, pixels),
         lambda: leakage_chapter(leakage, figures),
         lambda: logits_chapter(runs, heads, figures),
@@ -117,10 +123,24 @@ def write_report(experiment: Path | str) -> Path:
         title="What the final layer learned, and what its accuracy is worth",
         lede=LEDE,
         banner=SIMULATED if any(run.settings.get("simulated") for run in runs) else "",
-        verdict=[*verdict(results, compared, leakage.gaps), *cautions(audit, runs)],
+        verdict=[
+            *verdict(results, compared, leakage.gaps),
+            *cautions(audit, runs),
+            *left_out_caution(records.left_out, changed),
+        ],
         chapters=[*chapters, settings_chapter(runs, environment, chapters), cite_chapter()],
         footer=f"Made by headscope{version} from the record of {count}. This page needs no network "
         "and no other file.",
     )
     write_text(experiment / "report.html", render_page(page))
     return experiment / "report.html"
+
+
+def _read_pixels(path: Path) -> NDArray[np.uint8] | None:
+    """Map the pixels (N, H, W) of an experiment's slices, unless they were deleted to save room."""
+    if not path.is_file():
+        return None
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except DAMAGE as error:
+        raise InputError(f"{path} is damaged: {reason_of(error)}.") from None

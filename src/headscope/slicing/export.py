@@ -53,6 +53,7 @@ def export_pictures(slices: SliceSet, out: Path, picture_format: str) -> pd.Data
     """
     if picture_format not in FORMATS:
         raise InputError(f"Unknown format {picture_format!r}: choose {', '.join(FORMATS)}.")
+    slices.check_pixels()
     table = slices.table.drop(columns="scan")
     table.insert(0, "path", _names(table, FORMATS[picture_format]))
     for name in sorted(set(table["label"])):

@@ -4,11 +4,14 @@
     labels.npy    int64 (N,), index into class_names of each slice
     slices.tsv    one row per slice: scan, subject_id, session_id, label, plane, slice_index
     slices.json   every setting, the fingerprint of the scans, class_names, sha256
+    manifest.json the SHA-256 of each file
 
-Opening reads the settings and compares table and labels with their hashes; a store of a million
-slices opens at once: pixels stay on disk, and the table is parsed when first needed.
+Opening reads the settings and compares all but the pixels with their hashes; a store of a million
+slices opens at once: pixels stay on disk, and the table is parsed when first needed. Whoever
+computes from pixels calls `check_pixels` first, which reads them all once.
 """
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from headscope.errors import InputError
 from headscope.files import read_table, sha256
+from headscope.manifest import DAMAGE, NAME, check_file, folder_problems, reason_of
 
 CHUNK: Final = 2**20
 CHECKED: Final = ("slices.tsv", "labels.npy")  # small enough to be hashed at every opening
@@ -42,7 +46,7 @@ class SliceSet:
         """One row per slice, in the order of the pixels; read when first needed."""
         try:
             return read_table(self.path / "slices.tsv")
-        except (OSError, ValueError) as error:
+        except DAMAGE as error:
             raise _damaged(self.path, error) from error
 
     @cached_property
@@ -61,6 +65,18 @@ class SliceSet:
     def notes(self) -> list[str]:
         """Sentences on where the slices come from and what was left out."""
         return list(self.settings["notes"])
+
+    def check_pixels(self) -> None:
+        """Refuse pixels that have changed since they were stored (InputError)."""
+        path = self.path / "slices.npy"
+        if (self.path / NAME).is_file():
+            check_file(path)
+        elif set(CHECKED) <= self.settings.get("files", {}).keys():  # of an earlier version
+            hashes = (pixels_hash(path), *(self.settings["files"][name] for name in CHECKED))
+            if hashlib.sha256("".join(hashes).encode()).hexdigest() != self.sha256:
+                raise InputError(
+                    f"{path} has changed since it was written: nothing is read from it."
+                )
 
     def batch(self, rows: ArrayLike) -> NDArray[np.uint8]:
         """Return the pixels (B, H, W) of some rows, read from disk rather than mapped.
@@ -96,16 +112,34 @@ def open_slices(out: Path) -> SliceSet:
         settings = json.loads((out / "slices.json").read_text(encoding="utf-8"))
         rows = _count_lines(out / "slices.tsv") - 1
         pixels = np.load(out / "slices.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        slices = SliceSet(out, pixels, list(settings["class_names"]), settings, settings["sha256"])
+        _ = slices.notes
+    except DAMAGE as error:
         raise _damaged(out, error) from error
+    if pixels.dtype != np.uint8 or pixels.ndim != 3:
+        raise InputError(f"{out} is damaged: slices.npy holds no pictures of uint8.")
     if len(pixels) != rows:
         raise InputError(
             f"{out} is damaged: {len(pixels)} slices in slices.npy, {rows} in slices.tsv."
         )
-    for name, digest in settings.get("files", {}).items():
+    for name, digest in dict(settings.get("files", {})).items():
         if name in CHECKED and (out / name).is_file() and sha256(out / name) != digest:
             raise InputError(f"{out} is damaged: {name} has changed since the slices were taken.")
-    return SliceSet(out, pixels, settings["class_names"], settings, settings["sha256"])
+    problems = folder_problems(out, quick=("slices.npy",))
+    if problems:
+        raise InputError(f"{out} is damaged: {'; '.join(problems)}.")
+    return slices
+
+
+def pixels_hash(path: Path) -> str:
+    """Return the SHA-256 of the pixels alone, without the header of their file."""
+    pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(path.stat().st_size - pixels.nbytes)
+        for chunk in iter(lambda: file.read(CHUNK), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _count_lines(path: Path) -> int:
@@ -114,4 +148,4 @@ def _count_lines(path: Path) -> int:
 
 
 def _damaged(out: Path, error: Exception) -> InputError:
-    return InputError(f"{out} is damaged: {str(error).rstrip('.')}.")
+    return InputError(f"{out} is damaged: {reason_of(error)}.")

@@ -18,7 +18,8 @@ import pandas as pd
 
 from headscope.console import track
 from headscope.errors import InputError
-from headscope.files import atomic_path, locked, sha256, write_json, write_table
+from headscope.files import atomic_path, json_text, locked, sha256, write_table
+from headscope.manifest import write_last
 from headscope.scans.volume import ScanError
 from headscope.slicing.extract import WINDOW
 from headscope.slicing.notes import Remarks, summarise_remarks
@@ -214,7 +215,9 @@ def _finish(
         "files": hashes,
         "sha256": hashlib.sha256(whole.encode()).hexdigest(),
     }
-    write_json(out / "slices.json", written)
+    files = ["slices.npy", *CHECKED, "problems.tsv"]
+    files += ["notes.tsv"] if (out / "notes.tsv").is_file() else []
+    write_last(out / "slices.json", json_text(written), files)
     shutil.rmtree(folder, ignore_errors=True)
     return open_slices(out)
 

@@ -1,5 +1,7 @@
 """Splits as files: a small TSV, written once, never overwritten and checked at every reading.
 
+`manifest.json` beside them holds the SHA-256 of each; a split that has changed is refused.
+
 By subject it holds subject_id and subset; by slice (the paper's way), and by the folders of the
 data, subject_id, session_id, plane, slice_index and subset.
 """
@@ -14,7 +16,8 @@ from numpy.typing import NDArray
 
 from headscope.cohort.tables import read_any_table
 from headscope.errors import InputError
-from headscope.files import NO_ID, read_table, write_table
+from headscope.files import NO_ID, read_table, table_text
+from headscope.manifest import DAMAGE, NAME, check_file, read_manifest, reason_of, write_last
 from headscope.splits.assign import (
     GIVEN,
     SUBSETS,
@@ -83,13 +86,26 @@ def ensure_split(
         subset = make_split(table, kind=kind, ratio=ratio, seed=seed, covariates=covariates)
     if not path.exists():
         split = table[key].assign(subset=subset).drop_duplicates()
-        write_table(path, split.sort_values(key))
+        beside = path.with_suffix(".json")  # what makes the split
+        files = [beside.name] if beside.is_file() else []
+        write_last(path, table_text(split.sort_values(key)), files, add=True)
     stored = _assigned(path, table, kind)
     if (stored != subset).any():
         by = "the folders of the data" if by_folders else source
         raise InputError(f"{path} differs from {by}: choose another folder.")
     _check_classes(path, table, stored)
+    for file in (path, source or path):
+        check_split_file(file)
     return stored
+
+
+def read_subsets(path: Path, table: pd.DataFrame) -> NDArray[np.str_]:
+    """Return the subset of each row (N,) by a split file, of which it tells the kind itself."""
+    try:
+        columns = _read_split(path).columns
+    except DAMAGE as error:
+        raise InputError(f"{path} is no split: {reason_of(error)}.") from error
+    return _assigned(path, table, "slice" if "slice_index" in columns else "subject")
 
 
 def check_given(scans: pd.DataFrame, ratio: Sequence[float]) -> None:
@@ -117,8 +133,8 @@ def _assigned(path: Path, table: pd.DataFrame, kind: str) -> NDArray[np.str_]:
     key = key_of(kind)
     try:
         split = _read_split(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no split: {str(error).rstrip('.')}.") from error
+    except DAMAGE as error:
+        raise InputError(f"{path} is no split: {reason_of(error)}.") from error
     lacking = [name for name in [*key, "subset"] if name not in split.columns]
     if lacking:
         raise InputError(f"{path} is no split by {kind}: it lacks the column {lacking[0]!r}.")
@@ -141,6 +157,12 @@ def _assigned(path: Path, table: pd.DataFrame, kind: str) -> NDArray[np.str_]:
             f"{table.loc[missing.to_numpy(), 'subject_id'].iloc[0]}: it was made for other data."
         )
     return merged["subset"].to_numpy(dtype="<U5")
+
+
+def check_split_file(path: Path) -> None:
+    """Refuse a split that has changed since it was made; one made elsewhere is in no manifest."""
+    if not (path.parent / NAME).is_file() or path.name in (read_manifest(path.parent) or {}):
+        check_file(path)
 
 
 def _read_split(path: Path) -> pd.DataFrame:

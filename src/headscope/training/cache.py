@@ -1,13 +1,13 @@
 """Passes of a frozen backbone, stored for every split, seed and head that needs them.
 
 The key of a file holds all that decides its content: the bytes of the backbone, its normalisation,
-the slices, and what computes (device, versions, threads). A damaged file is computed again. Two
-processes that write the same file write the same bytes, each of them whole.
+the slices, and what computes (device, versions, threads). The file holds the SHA-256 of its arrays
+and of its name, measured seconds aside: one that is damaged, changed or of another name is computed
+again. Two processes that write the same file write the same bytes, each of them whole.
 """
 
 import hashlib
 import time
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import torchvision
 from numpy.typing import NDArray
 
 from headscope.files import atomic_path
+from headscope.manifest import DAMAGE, cache_hash
 from headscope.models.network import Network
 from headscope.training.batchnorm import (
     STATISTICS_BATCH,
@@ -78,7 +79,8 @@ def cached_features(network: Network, inputs: Inputs, store: Store, title: str) 
         return {"features": made.features, "seconds": np.array(made.seconds), **made.layers}
 
     def fits(arrays: Arrays) -> bool:
-        return arrays.keys() >= names and len(arrays["features"]) == len(inputs)
+        features, shape = arrays["features"], (len(inputs), network.head.in_features)
+        return arrays.keys() >= names and (features.shape, features.dtype) == (shape, np.float32)
 
     parts = (*network.stages, network.classifier, EXTRACT_BATCH, LAYER_SLICES)
     arrays = _stored(store.path("features", network, *parts), compute, fits)
@@ -114,13 +116,14 @@ def _stored(path: Path, compute: Callable[[], Arrays], fits: Callable[[Arrays], 
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
-        if fits(arrays):
+        if str(arrays.pop("sha256")) == cache_hash(path, arrays) and fits(arrays):
             return arrays
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # missing or damaged
+    except DAMAGE:  # missing, damaged, or without a hash
         pass
     arrays = compute()
     with atomic_path(path) as temporary:
-        np.savez(temporary, **arrays)  # type: ignore[arg-type]
+        digest = np.array(cache_hash(path, arrays))
+        np.savez(temporary, **arrays, sha256=digest)  # type: ignore[arg-type]
     return arrays
 
 

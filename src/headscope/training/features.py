@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headscope.console import track
+from headscope.errors import RunError
 from headscope.models.network import Network
 from headscope.training.device import steady_memory
 from headscope.training.loader import Inputs, batches
@@ -48,6 +49,11 @@ def extract_features(
     """Pass every slice through the network once, in eval mode.
 
     map_rows: the rows whose last feature maps are returned from the same pass.
+
+    Raises
+    ------
+    RunError
+        The features of a slice are no finite numbers.
     """
     start = time.perf_counter()
     everything, layer_rows = np.arange(len(inputs)), spread(len(inputs), LAYER_SLICES)
@@ -60,7 +66,7 @@ def extract_features(
     total = len(batches(everything, EXTRACT_BATCH))
     with steady_memory(network.head.weight.device):
         for rows, read, activations in track(parts, f"{title}: features", total=total):
-            features.append(read.cpu())  # (B, D)
+            features.append(_finite(read.cpu(), network, title))  # (B, D)
             for stage in network.stages:
                 part = _rows_of(activations[stage], rows, layer_rows)
                 means[stage].append(_channel_means(part).cpu())
@@ -73,6 +79,16 @@ def extract_features(
         layers | {"slice": layer_rows},
         seconds,
         _map_arrays(maps, map_rows),
+    )
+
+
+def _finite(features: Tensor, network: Network, title: str) -> Tensor:
+    """Return features; RunError where a backbone computes NaN, of which nothing can be learned."""
+    if torch.isfinite(features).all():
+        return features
+    raise RunError(
+        f"{title}: {network.architecture.name} computes features that are no finite numbers. Its "
+        f"weights ({network.source.text}) hold NaN or are far too large."
     )
 
 

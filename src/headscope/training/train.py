@@ -228,7 +228,10 @@ def _certified_hash(network: Network) -> str:
 
 
 def _certificate(network: Network, before: str, title: str) -> dict[str, Any]:
-    """Return both hashes and what they cover; RunError where what the regime freezes changed."""
+    """Return both hashes and what they cover; RunError where what the regime freezes changed.
+
+    They are of everything outside the modules at the paths `without`.
+    """
     after = _certified_hash(network)
     if network.trained is not None and before != after:
         raise RunError(
@@ -239,6 +242,7 @@ def _certificate(network: Network, before: str, title: str) -> dict[str, Any]:
         "covers": "everything outside the classifier"
         if backbone
         else "the stages that do not train",
+        "without": list(network.trained or (network.classifier,)),
         "before": before,
         "after": after,
         "identical": before == after,

@@ -25,6 +25,7 @@ from headscope.analysis.final_layer.pairs import (
     pair_analysis,
 )
 from headscope.analysis.final_layer.relation import LearnedNull, learned_null
+from headscope.analysis.final_layer.rows import MOST_ROWS as MOST_SAMPLED
 from headscope.analysis.final_layer.rows import Geometry, RowSummary, row_geometry, row_summaries
 from headscope.record import Run
 from headscope.tables import Cell, Column, Shown, Table
@@ -81,6 +82,12 @@ class HeadAnalysis(Shown):
         """Rows, pairs, geometry and the meaning."""
         K, D = self.weight.shape
         notes = dict.fromkeys(note for pair in self.pairs for note in pair.notes)
+        if K > MOST_SAMPLED:
+            notes[
+                f"Of {K:,} classes, {MOST_SAMPLED:,} at even distances have their angles taken"
+                f"{'' if self.initial_weight is None else ' and are tested against their start'}; "
+                f"pairs are analysed where --pairs (pairs=) asks for them, else the first."
+            ] = None
         facts = [("displacement ratio", self.displacement_ratio)]
         if self.initial_weight is not None:
             facts.append(("drift of the row sum", self.row_sum_drift))

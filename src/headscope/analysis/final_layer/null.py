@@ -5,6 +5,7 @@ rows sum to zero, so their sum keeps what the initialisation left in it, but for
 The correlation of two rows then measures how far training moved the head, not what it saw.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from math import sqrt
 from typing import NamedTuple
@@ -17,6 +18,7 @@ Array = NDArray[np.float64]
 Pair = tuple[int, int]
 NAN = float("nan")
 DRAWS = 1000
+BLOCK = 512  # rows of which a copy is in memory
 ROUNDING = 1e-5  # of the largest weights: what float32 loses in training
 BFLOAT16 = 4e-3  # what a head and its start lose where they are stored in half precision
 
@@ -75,7 +77,7 @@ def predicted_sum(initial: Array, shrinkage: float) -> Array:
 def drift_limit(W: Array, predicted: Array, estimated: bool = False) -> float:
     """Return the drift of the row sum that rounding explains, of a recorded or a foreign head."""
     rounding = BFLOAT16 if estimated else ROUNDING
-    return max(1e-3 * float(predicted.std()), rounding * float(np.abs(W).sum(axis=0).max()))
+    return max(1e-3 * float(predicted.std()), rounding * _largest_sum(W))
 
 
 def displacement_ratio(W: Array) -> float:
@@ -87,9 +89,10 @@ def displacement_ratio(W: Array) -> float:
     """
     K, mean_row = len(W), W.mean(axis=0)  # (D,)
     conserved = covariance(mean_row, mean_row)
-    moved = float(np.var(W - mean_row, axis=1, ddof=1).sum()) if W.shape[1] > 1 else 0.0
-    moved /= K * (K - 1)
-    rounding = ROUNDING * float(np.abs(W).sum(axis=0).max()) / K
+    least = max(W.shape[1] - 1, 1)
+    moved = sum(float(np.var(rows - mean_row, axis=1).sum()) for rows in _blocks(W))
+    moved *= W.shape[1] / (least * K * (K - 1))
+    rounding = ROUNDING * _largest_sum(W) / K
     if sqrt(conserved) > rounding:
         return sqrt(moved / conserved)
     return float("inf") if sqrt(moved) > rounding else NAN
@@ -110,8 +113,7 @@ def null_prediction(W: Array, mean_row: Array, pair: Pair) -> Null:
     The null takes the two as unrelated. For K = 2 the mean row is s / 2 and the learned parts
     are ± d / 2, which gives the formulas in s and d. NaN where a row does not vary.
     """
-    learned = W - W.mean(axis=0)  # (K, D)
-    a, b = learned[pair[0]], learned[pair[1]]
+    a, b = W[list(pair)] - W.mean(axis=0)  # (D,) each
     conserved = covariance(mean_row, mean_row)
     shared = conserved + covariance(a, b)
     variance_a, variance_b = conserved + covariance(a, a), conserved + covariance(b, b)
@@ -144,8 +146,8 @@ def residual_interval(W: Array, mean_row: Array, pair: Pair) -> tuple[float, flo
     D = W.shape[1]
     if len(W) == 2 and np.abs(mean_row - W.mean(axis=0)).max() <= ROUNDING * np.abs(W).max():
         mean_row = W.mean(axis=0)  # a drift of float32's rounding is none
-    learned = W - W.mean(axis=0)
-    rows = np.stack([W[pair[0]], W[pair[1]], mean_row, learned[pair[0]], learned[pair[1]]])
+    learned = W[list(pair)] - W.mean(axis=0)
+    rows = np.stack([W[pair[0]], W[pair[1]], mean_row, learned[0], learned[1]])
     rows = rows - rows.mean(axis=1, keepdims=True)  # (5, D), against cancellation
     observed = _Moments(np.full((1, D), 1 / D), rows)
     drawn = _Moments(_shares(D), rows)
@@ -233,6 +235,16 @@ def _shares(D: int) -> Array:
     share: Array = np.bincount(drawn.ravel(), minlength=DRAWS * D).reshape(DRAWS, D) / D
     share.setflags(write=False)
     return share
+
+
+def _blocks(W: Array) -> Iterator[Array]:
+    """Yield the rows of W in blocks, so that no copy of the whole is made."""
+    return (W[start : start + BLOCK] for start in range(0, len(W), BLOCK))
+
+
+def _largest_sum(W: Array) -> float:
+    """Return the largest sum over the rows of absolute weights."""
+    return float(sum(np.abs(rows).sum(axis=0) for rows in _blocks(W)).max())
 
 
 def covariance(a: Array, b: Array) -> float:

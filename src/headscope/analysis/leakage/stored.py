@@ -3,17 +3,17 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from headscope.analysis.leakage.analysis import PERMUTATIONS, Leakage, analyse_leakage
 from headscope.audit_record import Audit, read_audit
-from headscope.errors import InputError
 from headscope.files import decode_nan, write_json
-from headscope.record import Run, read_experiment
+from headscope.manifest import DAMAGE, content_hash, file_hash
+from headscope.record import Run, find_runs, read_experiment
 
-FORMAT = 4  # of the file and of what is computed; the analysis is repeated for another
+FORMAT = 5  # of the file and of what is computed; the analysis is repeated for another
+ANALYSED = ("run.toml", "predictions.tsv", "metrics.json", "head.npz", "features.npz")
 
 
 def stored_leakage(experiment: Path | str, *, permutations: int = PERMUTATIONS) -> Leakage:
@@ -25,21 +25,31 @@ def stored_leakage(experiment: Path | str, *, permutations: int = PERMUTATIONS) 
         The folder is no experiment, or has no finished run.
     """
     folder = Path(experiment)
-    runs = read_experiment(folder)
-    with suppress(InputError):  # there may be none on permuted labels
-        runs += read_experiment(folder, permuted=True)
-    path = folder / "leakage.json"
+    runs = [*read_experiment(folder), *find_runs(folder).permuted]
     audit = read_audit(folder)
     key = runs_key(runs, permutations, audit)
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_stored(folder)
         if stored["key"] == key:
             return read_leakage(stored)
-    except (OSError, ValueError, TypeError, KeyError):  # none yet, or damaged
+    except DAMAGE:  # none yet, or changed since
         pass
     result = analyse_leakage(runs, permutations=permutations, audit=audit)
-    write_json(path, {"key": key} | result.to_dict())
+    facts = result.to_dict()
+    write_json(folder / "leakage.json", {"key": key, "sha256": content_hash(facts)} | facts)
     return result
+
+
+def read_stored(folder: Path) -> dict[str, Any]:
+    """Return what `leakage.json` holds; ValueError where it is not what was written."""
+    stored = json.loads((folder / "leakage.json").read_text(encoding="utf-8"))
+    if stored["sha256"] != content_hash(_facts(stored)):
+        raise ValueError("leakage.json has changed since it was written")
+    return stored
+
+
+def _facts(stored: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in stored.items() if name not in ("key", "sha256")}
 
 
 def has_runs(folder: Path) -> bool:
@@ -48,17 +58,18 @@ def has_runs(folder: Path) -> bool:
 
 
 def runs_key(runs: Sequence[Run], permutations: int, audit: Audit | None = None) -> str:
-    """Return a SHA-256 of what the analysis is made from: settings, predictions and scores.
+    """Return a SHA-256 of what the analysis is made from, measured seconds aside.
 
-    Of the audit it is what crosses each split.
+    That is a run's settings, predictions, scores, head and features; of the audit, what crosses
+    each split.
     """
     digest = hashlib.sha256(f"{FORMAT} {permutations}\n".encode())
     if audit is not None:
         digest.update(repr([(split.sha256, split.duplicated) for split in audit.splits]).encode())
     for run in sorted(runs, key=lambda run: run.name):
         digest.update(run.name.encode())
-        for name in ("run.toml", "predictions.tsv", "metrics.json"):
-            digest.update(hashlib.sha256((run.path / name).read_bytes()).digest())
+        for name in ANALYSED:
+            digest.update(file_hash(run.path / name).encode())
     return digest.hexdigest()
 
 
@@ -70,6 +81,6 @@ def read_leakage(stored: dict[str, Any]) -> Leakage:
     for test, as_stored in zip(values["permuted"], stored["permuted"], strict=True):
         test["no_leak"] = as_stored["no_leak"] and test["no_leak"]
     result = TypeAdapter(Leakage).validate_python(values)
-    if result.to_dict() != {name: value for name, value in stored.items() if name != "key"}:
+    if result.to_dict() != _facts(stored):
         raise ValueError("The file does not hold exactly this result.")
     return result

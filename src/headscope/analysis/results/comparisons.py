@@ -76,7 +76,10 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparisons(Shown):
-    """All comparisons of an experiment, in the order of the runs; notes name the runs left out."""
+    """All comparisons of an experiment, in the order of the runs.
+
+    notes name the runs that are left out, and say why settings are not compared.
+    """
 
     rows: tuple[Comparison, ...]
     notes: tuple[str, ...]
@@ -101,6 +104,7 @@ class Comparisons(Shown):
                 self.notes if name == "subject_auc" else (),
             )
             for name, words in SCORES.items()
+            if self.rows or name == "subject_auc"  # one empty table says why
         ]
 
     @property
@@ -155,15 +159,38 @@ def compare_runs(runs: Iterable[Run]) -> Comparisons:
         level, quantity = name.split("_", 1)
         return pool_of(runs).draw(level, quantity)
 
-    rows = []
+    rows, apart = [], []
     for (one, first), (two, second) in combinations(settings.items(), 2):
         shared = sorted(first.keys() & second.keys(), key=str)
+        if one[1] == two[1] and not shared:
+            apart.append(f"{one[0]} and {two[0]}, {one[1]} split")
         if one[1] == two[1] and shared:
             sides = tuple(first[fit] for fit in shared), tuple(second[fit] for fit in shared)
             rows.append(_compare((one[0], two[0]), one[1], sides, pool_of, draw))
     splits = list(dict.fromkeys(row.split for row in rows))
     rows = [row for split in splits for row in _corrected([r for r in rows if r.split == split])]
-    return Comparisons(tuple(_shorten(rows)), tuple(notes))
+    return Comparisons(tuple(_shorten(rows)), (*notes, *_not_compared(settings, rows, apart)))
+
+
+def _not_compared(
+    settings: Iterable[tuple[str, str]], rows: Sequence[Comparison], apart: Sequence[str]
+) -> list[str]:
+    """Say why settings are not compared: all of them, or those that were tested `apart`."""
+    names = [f"{name}, {split} split" for name, split in settings]
+    if apart:
+        more = f" (and {len(apart) - 1} more pairs)" if len(apart) > 1 else ""
+        return [
+            f"{apart[0]}, are not compared{more}: they have no seed and fold in which both tested "
+            "the same slices."
+        ]
+    if rows or not names:
+        return []
+    if len(names) == 1:
+        return [f"Nothing is compared: there is but one setting ({names[0]})."]
+    return [
+        f"Nothing is compared: no two of the settings ({'; '.join(names)}) have the same split, "
+        "and under different splits different slices are tested."
+    ]
 
 
 def _corrected(rows: Sequence[Comparison]) -> list[Comparison]:

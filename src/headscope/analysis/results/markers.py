@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from headscope.analysis.results.settings import SettingResult, settings_table
+from headscope.analysis.results.table import results_table
 from headscope.audit_record import Audit, SplitCheck
 from headscope.record import Run
 
@@ -45,6 +47,18 @@ def mark_table(
         marker=markers,
         **{name: pd.array(values, dtype="Int64") for name, values in counts.items()},
         shortcuts=",".join(shortcut.family for shortcut in audit.telling()),
+    )
+
+
+def marked_tables(
+    results: Sequence[SettingResult], audit: Audit | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the tables of an experiment with its audit: one row per setting, one per run."""
+    by_setting = {result.key: result.runs for result in results}
+    runs = [run for result in results for run in result.runs]
+    return (
+        mark_table(settings_table(results), by_setting, audit),
+        mark_table(results_table(runs), {run.name: [run] for run in runs}, audit),
     )
 
 

@@ -36,12 +36,12 @@ class Split:
     shared: int
 
 
-def cohort_chapter(runs: Sequence[Run], slices: Path) -> Chapter:
+def cohort_chapter(runs: Sequence[Run], slices: Path | None) -> Chapter:
     """Count what each subset holds; `slices` is the file of settings of the slices, with notes."""
     groups = group_by(runs, lambda run: (run.setting.split, *run.setting.fit))
     splits = [_split(group[0]) for _, group in groups]
     notes = []
-    if slices.is_file():
+    if slices is not None and slices.is_file():
         notes = json.loads(slices.read_text(encoding="utf-8")).get("notes", [])
     blocks: list[Block] = [
         Text(_introduction(splits[0])),

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
+from headscope.manifest import DAMAGE
 from headscope.record import Run
 from headscope.reporting.blocks import (
     Block,
@@ -136,12 +137,15 @@ def _plain(value: Any) -> str:
 
 
 def read_environment(path: Path) -> dict[str, str]:
-    """Return the versions as flat text, or nothing where none were recorded."""
+    """Return the versions as flat text, or nothing where none can be read."""
     if not path.is_file():
         return {}
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    packages = stored.pop("packages", {})
-    return {str(name): str(value) for name, value in (stored | packages).items()}
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        packages = stored.pop("packages", {})
+        return {str(name): str(value) for name, value in (stored | packages).items()}
+    except DAMAGE:
+        return {}
 
 
 def cite_chapter() -> Chapter:

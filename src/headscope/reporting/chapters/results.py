@@ -84,10 +84,14 @@ def results_chapter(
     table: pd.DataFrame,
     results: Sequence[SettingResult],
     failures: Mapping[str, str],
+    left_out: Sequence[str],
     compared: Comparisons,
     figures: Path,
 ) -> Chapter:
-    """Show what each setting reached: `table` is that of `settings_table`, with its markers."""
+    """Show what each setting reached: `table` is that of `settings_table`, with its markers.
+
+    left_out holds a sentence on each run, or other part of the record, that has changed.
+    """
     runs = [run for result in results for run in result.runs]
     names = dict.fromkeys(str(run.settings.get("aggregate", "mean")) for run in runs)
     aggregate = " or ".join(AGGREGATES[name] for name in names)
@@ -96,6 +100,7 @@ def results_chapter(
         _settings_table(table),
         Text(say(MEANING, aggregate), style="notes"),
         *_failures(failures),
+        *([Text(*left_out, style="list")] if left_out else []),
         *_single_runs(results),
         _further_scores(runs),
         *class_blocks(runs, figures),
@@ -216,7 +221,7 @@ def _further_scores(runs: Sequence[Run]) -> Fold:
 def _comparisons(compared: Comparisons) -> list[Block]:
     """Set every two settings that were tested on the same subjects side by side."""
     if not compared.rows:
-        return []
+        return [Text(*compared.notes)] if compared.notes else []
     tests = [
         " or ".join(dict.fromkeys(getattr(row, name).test for row in compared.rows))
         for name in ("subject_accuracy", "subject_auc")

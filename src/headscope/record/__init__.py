@@ -1,0 +1,61 @@
+"""The run directory: written by training, read by everything after it, and by nothing else.
+
+Each file opens with numpy, pandas or a TOML or JSON reader alone:
+
+    run.toml            every setting that made the run
+    history.jsonl       one row per epoch: losses, slice accuracies, learning rate, seconds
+    predictions.tsv     one row per slice: subset, scan, ids, labels, probabilities, logits
+    head.npz            weight (K, D), bias (K,), initial_weight, initial_bias, class_names
+    features.npz        features (N, D), logits (N, K), label, subject_id, subset, slice
+    layers.npz          mean activation (n, C) of each stage, and the rows ("slice") they come from
+    maps.npz            last feature maps (n, C, h, w) of test slices, and their rows ("slice")
+    model.safetensors   every parameter and buffer of the trained network
+    manifest.json       the SHA-256 of every file, by which a record knows whether it is whole
+    metrics.json        scores with intervals, training seconds, freeze certificate
+
+`metrics.json` is written last: a directory without it is a run that has not ended.
+"""
+
+from headscope.record.experiment import (
+    Records,
+    find_runs,
+    read_experiment,
+    read_failures,
+    write_failures,
+)
+from headscope.record.run import SUBSETS, Arrays, Run
+from headscope.record.setting import Setting
+from headscope.record.whole import manifest_problems, run_problem, structure_problem
+from headscope.record.write import (
+    NETWORK_FACTS,
+    check_run,
+    discard_run,
+    seal_run,
+    start_run,
+    tidy_run,
+    write_history,
+    write_run,
+)
+
+__all__ = [
+    "NETWORK_FACTS",
+    "SUBSETS",
+    "Arrays",
+    "Records",
+    "Run",
+    "Setting",
+    "check_run",
+    "discard_run",
+    "find_runs",
+    "manifest_problems",
+    "read_experiment",
+    "read_failures",
+    "run_problem",
+    "seal_run",
+    "start_run",
+    "structure_problem",
+    "tidy_run",
+    "write_failures",
+    "write_history",
+    "write_run",
+]

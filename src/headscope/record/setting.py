@@ -1,0 +1,57 @@
+"""What tells the runs of an experiment apart."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What tells the runs of an experiment apart: written to `run.toml`, read back from there.
+
+    variant is the name of the config's row, or else the regime. fold (from 0) is one of folds,
+    both None without cross-validation.
+    """
+
+    architecture: str
+    variant: str
+    regime: str
+    split: str
+    seed: int
+    fold: int | None = None
+    folds: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the run's directory."""
+        part = "" if self.fold is None else f"-fold{self.fold}of{self.folds}"
+        network, variant = (
+            text.replace("/", "-").replace(":", "-") for text in (self.architecture, self.variant)
+        )
+        return f"{network}-{variant}{part}-{self.split}-seed{self.seed}"
+
+    @property
+    def row(self) -> tuple[str, str, str, str]:
+        """What is the same for all seeds and folds: the row of the table."""
+        return self.architecture, self.variant, self.regime, self.split
+
+    @property
+    def fit(self) -> tuple[int, int | None]:
+        """Seed and fold, which tell the runs of a row apart."""
+        return self.seed, self.fold
+
+    @property
+    def fold_text(self) -> str:
+        """Say which fold of a cross-validation it is: '0 of 5'; else ''."""
+        if self.fold is None:
+            return ""
+        return str(self.fold) if self.folds is None else f"{self.fold} of {self.folds}"
+
+    @property
+    def title(self) -> str:
+        """Say what sets a run apart from others of its network: 'frozen, subject split'."""
+        fold = f", fold {self.fold_text}" if self.fold_text else ""
+        return f"{self.variant}{fold}, {self.split} split"
+
+    @property
+    def network(self) -> str:
+        """Say which network it is: 'resnet101, seed 0'."""
+        return f"{self.architecture}, seed {self.seed}"

@@ -1,0 +1,78 @@
+"""Whether a finished run is whole: its files are those that were written, and fit together."""
+
+import numpy as np
+
+from headscope.errors import InputError
+from headscope.manifest import DAMAGE, MISSING, NAME, folder_problems, read_manifest, reason_of
+from headscope.record.run import MODEL, SUBSETS, Run
+
+FORMAT = 2  # of the record, in metrics.json; those of earlier versions lack it and a manifest
+FILES = (
+    *("run.toml", "history.jsonl", "predictions.tsv"),
+    *("head.npz", "features.npz", "layers.npz", "maps.npz"),
+)
+
+
+def run_problem(run: Run) -> str:
+    """Say why a finished run is not whole; nothing where it is. Its network is not read.
+
+    A run without a manifest, of an earlier version, is held against itself (`structure_problem`).
+    """
+    problems = manifest_problems(run, quick=(MODEL,))
+    if problems:
+        return "; ".join(problems)
+    return "" if (run.path / NAME).is_file() else structure_problem(run)
+
+
+def manifest_problems(run: Run, quick: tuple[str, ...] = ()) -> list[str]:
+    """Say which files of a run differ from its manifest; of `quick` ones their size counts."""
+    try:
+        names = read_manifest(run.path)
+        if names is None:
+            return [f"{NAME} is missing"] if "record" in run.metrics else []
+    except InputError as error:
+        return [f"{NAME} is damaged" if (run.path / NAME).is_file() else str(error)]
+    unlisted = [name for name in (*FILES, "metrics.json") if name not in names]
+    if (run.path / MODEL).is_file() and MODEL not in names:
+        unlisted.append(MODEL)
+    deleted = {f"{name} {MISSING}" for name in quick}  # to save room
+    problems = [text for text in folder_problems(run.path, quick) if text not in deleted]
+    return [f"{name} is not in {NAME}" for name in unlisted] + problems
+
+
+def structure_problem(run: Run) -> str:
+    """Say what does not fit together in a run's files; nothing where all does."""
+    try:
+        return _misfit(run)
+    except DAMAGE as error:
+        return reason_of(error)
+
+
+def _misfit(run: Run) -> str:
+    """Hold a run's files against each other; they may lack what earlier versions did not write."""
+    _ = run.setting, run.history, run.layers, run.maps
+    names, table, stored = run.class_names, run.predictions, run.features
+    weight, features, logits = run.head["weight"], stored["features"], stored["logits"]
+    label, count = stored["label"], len(table)
+    if weight.ndim != 2 or weight.shape != (len(names), *features.shape[1:]):
+        return "head.npz does not fit the classes or features.npz"
+    if run.head["bias"].shape != weight.shape[:1]:
+        return "head.npz does not fit itself"
+    if features.ndim != 2 or logits.shape != (len(features), len(names)) or len(logits) != count:
+        return f"features.npz and predictions.tsv do not have the same {count} slices"
+    if not all(np.isfinite(array).all() for array in (weight, features, logits)):
+        return "features.npz or head.npz holds values that are no numbers"
+    if run.history.empty:
+        return "history.jsonl has no epoch"
+    if not run.metrics.keys() & set(SUBSETS):
+        return "metrics.json has no scores"
+    if label.min() < 0 or label.max() >= len(names):
+        return "features.npz has labels without a class"
+    columns = {"label": np.array(names)[label], "predicted": np.array(names)[logits.argmax(axis=1)]}
+    columns |= {name: stored[name].astype(str) for name in ("subject_id", "subset")}
+    for name, values in columns.items():
+        if (table[name].to_numpy(str) != values).any():
+            return f"the column {name} of predictions.tsv differs from features.npz"
+    if not np.array_equal(run.logits, logits.astype(np.float32)):
+        return "the logits of predictions.tsv differ from those of features.npz"
+    return ""

@@ -1,0 +1,140 @@
+"""A run directory is begun, written, tidied and discarded."""
+
+import json
+import shutil
+import tomllib
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import tomli_w
+from safetensors.numpy import save_file
+
+from headscope.errors import InputError
+from headscope.files import atomic_path, json_text, write_table, write_text
+from headscope.manifest import write_last
+from headscope.record.run import MODEL, Arrays, Run
+from headscope.record.whole import FILES, FORMAT
+
+# what of run.toml is known only once the network is built
+NETWORK_FACTS: Final = frozenset(
+    {"weights", "weights_sha256", "classifier", "map_layer", "tail", "note"}
+)
+
+
+def write_run(
+    path: Path,
+    *,
+    history: Sequence[Mapping[str, Any]],
+    predictions: pd.DataFrame,
+    metrics: Mapping[str, Any],
+    head: Arrays,
+    features: Arrays,
+    layers: Arrays,
+    maps: Arrays,
+    model: Arrays | None,
+) -> Run:
+    """Write everything that analysis will want; `metrics.json` last, which marks the end.
+
+    Before it the manifest is written, by which every reader tells whether the files are these.
+    `run.toml` is there since `start_run`; the resume file is removed. Without
+    `model` the network is not saved.
+    """
+    write_history(path, history)
+    write_table(path / "predictions.tsv", predictions)
+    for name, arrays in (
+        ("head", head),
+        ("features", features),
+        ("layers", layers),
+        ("maps", maps),
+    ):
+        with atomic_path(path / f"{name}.npz") as temporary:
+            np.savez(temporary, **arrays)  # type: ignore[arg-type]
+    if model is not None:
+        with atomic_path(path / MODEL) as temporary:
+            save_file(model, temporary)
+    seal_run(path, metrics)
+    shutil.rmtree(path / "checkpoint", ignore_errors=True)
+    return Run(path)
+
+
+def seal_run(path: Path, metrics: Mapping[str, Any]) -> None:
+    """Write the manifest of a run's files, then `metrics.json`, which marks the end."""
+    present = [name for name in (*FILES, MODEL) if (path / name).is_file()]
+    write_last(path / "metrics.json", json_text({**metrics, "record": FORMAT}), present)
+
+
+def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Write `history.jsonl`, one row per epoch."""
+    lines = [json.dumps(row, allow_nan=False) for row in history]
+    write_text(path / "history.jsonl", "".join(line + "\n" for line in lines))
+
+
+def start_run(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Write `run.toml` if the run is new; return whether the run is already finished.
+
+    Settings that are None are left out, as TOML knows no null.
+
+    Raises
+    ------
+    InputError
+        The directory was begun with other settings; they are named.
+    """
+    if not (path / "run.toml").is_file():
+        write_text(path / "run.toml", tomli_w.dumps(_present(settings)))
+        return False
+    return _held(Run(path), settings, but=frozenset())
+
+
+def check_run(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Return whether a run of these settings is finished, before its network is built.
+
+    What only the built network shows (`NETWORK_FACTS`) may be missing in `settings`, so that a
+    finished run is recognised without its weights.
+
+    Raises
+    ------
+    InputError
+        The directory was begun with other settings; they are named.
+    """
+    if not (path / "run.toml").is_file():
+        return False
+    return _held(Run(path), settings, but=NETWORK_FACTS - settings.keys())
+
+
+def _held(run: Run, settings: Mapping[str, Any], but: Set[str]) -> bool:
+    """Hold settings, but for some, against those of a run; return whether it is finished."""
+    wanted = _present(settings)
+    differing = [
+        f"{name} {run.settings.get(name, 'unset')!r} instead of {wanted.get(name, 'unset')!r}"
+        for name in sorted((wanted | run.settings).keys() - but)
+        if run.settings.get(name) != wanted.get(name)
+    ]
+    if differing:
+        raise InputError(
+            f"{run.path} was begun with other settings ({', '.join(differing[:4])}): choose "
+            f"another --out, or delete that folder."
+        )
+    return run.finished
+
+
+def _present(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that have a value, with lists as TOML gives them back."""
+    present = {name: value for name, value in settings.items() if value is not None}
+    return tomllib.loads(tomli_w.dumps(present))
+
+
+def tidy_run(path: Path) -> None:
+    """Remove what a killed process left: temporary files, and the resume file of a finished run."""
+    for left in path.glob("**/.tmp-*"):
+        left.unlink(missing_ok=True)
+    if Run(path).finished:
+        shutil.rmtree(path / "checkpoint", ignore_errors=True)
+
+
+def discard_run(path: Path) -> None:
+    """Remove the directory of a run that failed; a finished one is left as it is."""
+    if not Run(path).finished:
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Whether an experiment is what was written: manifests checked, numbers computed again."""

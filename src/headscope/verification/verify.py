@@ -1,0 +1,266 @@
+"""`verify`: an experiment against its manifests, and every number against what it comes from."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from headscope.analysis.leakage.stored import FORMAT, read_leakage, read_stored, runs_key
+from headscope.analysis.results.markers import marked_tables
+from headscope.analysis.results.settings import setting_results
+from headscope.audit_record import read_audit, split_files
+from headscope.console import track
+from headscope.errors import InputError
+from headscope.files import read_table
+from headscope.manifest import DAMAGE, NAME, cache_hash, folder_problems, read_manifest, reason_of
+from headscope.record import Records, Run, find_runs
+from headscope.slicing.store import SliceSet, open_slices
+from headscope.splits.files import read_subsets
+from headscope.tables import Shown, Table
+from headscope.threads import one_blas_thread
+from headscope.verification.runs import CLOSE, run_problems
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Verification(Shown):
+    """What `verify` came to.
+
+    Attributes
+    ----------
+    experiment
+        The folder.
+    runs, files
+        How many runs were computed again, and files held against a manifest.
+    problems
+        One sentence for each thing that differs, which begins with the file or folder.
+    notes
+        What could not be checked, and why.
+    """
+
+    experiment: str
+    runs: int
+    files: int
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing differs."""
+        return not self.problems
+
+    def tables(self) -> Sequence[Table]:
+        """Return one row per problem."""
+        title = f"{self.experiment}: {self.runs} runs and {self.files} files checked"
+        rows = [tuple(text.split(": ", 1)) for text in self.problems]
+        return [Table(title, ("Where", "What differs"), rows, self.notes)]
+
+
+@one_blas_thread
+def verify(experiment: Path | str) -> Verification:
+    """Check that an experiment is what was written, without scans, network or training.
+
+    Every file is held against its manifest. Then scores, tables, predictions, the freeze
+    certificates and the keys of `audit.json` and `leakage.json` are computed again from the arrays.
+
+    Raises
+    ------
+    InputError
+        The folder is no experiment.
+
+    Examples
+    --------
+    >>> verification = hs.verify("first")
+    >>> verification.whole, verification.runs, verification.problems
+    (True, 2, ())
+    """
+    folder = Path(experiment)
+    if not any((folder / name).is_dir() for name in ("runs", "slices")):
+        raise InputError(f"{experiment} is no experiment: it has no folder 'runs' or 'slices'.")
+    notes: list[str] = []
+    problems: list[str] = []
+    # 1. slices, splits and stored features, each against its manifest
+    slices = _open_store(folder / "slices", problems, notes)
+    problems += _split_problems(folder / "splits", slices, notes)
+    problems += _cache_problems(folder / "cache", notes)
+    # 2. the runs, each against itself and against the slices and splits
+    records = find_runs(folder) if (folder / "runs").is_dir() else Records([], [], {}, [])
+    runs = _check_runs(folder, records, slices, problems, notes)
+    # 3. what was made of them
+    whole = len(runs) == len(records.runs + records.permuted) and not records.left_out
+    problems += _made_problems(folder, runs if whole else [], notes)
+    files = sum(len(_listed(path)) for path in _folders(folder))
+    return Verification(str(experiment), len(runs), files, tuple(problems), tuple(notes))
+
+
+def _folders(folder: Path) -> list[Path]:
+    runs = sorted((folder / "runs").iterdir()) if (folder / "runs").is_dir() else []
+    return [folder / "slices", folder / "splits", *runs]
+
+
+def _listed(folder: Path) -> Sequence[str]:
+    """Return the names of a folder's manifest; none where it is missing or damaged."""
+    try:
+        return [*(read_manifest(folder) or {})]
+    except InputError:
+        return []
+
+
+def _open_store(folder: Path, problems: list[str], notes: list[str]) -> SliceSet | None:
+    """Open the slices, once nothing in them differs."""
+    if not folder.is_dir():
+        notes.append("The slices were deleted: runs are held against themselves alone.")
+        return None
+    if not (folder / NAME).is_file():
+        notes.append("slices have no manifest: they were taken by an earlier version.")
+    differing = [f"slices/{text}" for text in folder_problems(folder)]
+    try:
+        slices = open_slices(folder)
+        slices.check_pixels()
+        classes = np.array(slices.class_names)[slices.labels]
+        if (classes != slices.table["label"].to_numpy(str)).any():
+            differing.append("slices: labels.npy and slices.tsv have different labels")
+    except DAMAGE as error:
+        differing = differing or [f"slices: {reason_of(error)}"]
+    problems += [text.replace(" ", ": ", 1) if ": " not in text else text for text in differing]
+    return None if differing else slices
+
+
+def _split_problems(folder: Path, slices: SliceSet | None, notes: list[str]) -> Iterator[str]:
+    """Yield how split files differ from their manifest, or do not fit the slices."""
+    files = split_files(folder.parent)
+    if files and not (folder / NAME).is_file():
+        notes.append("splits have no manifest: they were made by an earlier version.")
+    problems = folder_problems(folder) if folder.is_dir() else []
+    yield from (f"splits/{text.replace(' ', ': ', 1)}" for text in problems)
+    if slices is None or problems:
+        return
+    for path in files:
+        try:
+            read_subsets(path, slices.table)
+        except InputError as error:
+            yield f"splits/{path.name}: {error}"
+
+
+def _cache_problems(folder: Path, notes: list[str]) -> Iterator[str]:
+    """Yield which stored features are not what was written under their name."""
+    for path in sorted(folder.glob("*.npz")):
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                arrays = dict(stored)
+            if "sha256" not in arrays:
+                notes.append(f"cache/{path.name} has no hash: it will be computed again.")
+            elif str(arrays["sha256"]) != cache_hash(path, arrays):
+                yield f"cache/{path.name}: it is not what was computed; it will be computed again"
+        except DAMAGE as error:
+            yield f"cache/{path.name}: it is damaged ({reason_of(error)})"
+
+
+def _check_runs(
+    folder: Path,
+    records: Records,
+    slices: SliceSet | None,
+    problems: list[str],
+    notes: list[str],
+) -> list[Run]:
+    """Return the runs in which nothing differs."""
+    problems += [f"runs/{name}: {reason}" for name, reason in records.left_out.items()]
+    notes += [note for note in records.notes if note.startswith("No manifest")]
+    splits = _split_hashes(folder, slices)
+    whole, finished = [], [*records.runs, *records.permuted]
+    for run in track(finished, "Verifying runs", len(finished)) if finished else ():
+        differing = run_problems(run) or [*_stored_problems(run, slices, splits)]
+        problems += [f"runs/{run.name}: {text}" for text in differing]
+        if not differing:
+            whole.append(run)
+    return whole
+
+
+def _split_hashes(folder: Path, slices: SliceSet | None) -> set[str]:
+    """Return `split_sha256` of every split file, as runs know it."""
+    hashes: set[str] = set()
+    if slices is None:
+        return hashes
+    for path in split_files(folder):
+        try:
+            subsets = read_subsets(path, slices.table)
+        except InputError:
+            continue
+        hashes.add(hashlib.sha256("\n".join(subsets.tolist()).encode()).hexdigest())
+    return hashes
+
+
+def _stored_problems(run: Run, slices: SliceSet | None, splits: set[str]) -> Iterator[str]:
+    """Yield how a run differs from the slices and splits of its experiment."""
+    if splits and run.settings.get("split_sha256") not in {None, *splits}:
+        yield "its split is none of the files in splits"
+    if slices is None:
+        return
+    if len(run.predictions) != len(slices.table):
+        yield "it does not have the slices of this experiment"
+        return
+    for name in ("scan", "subject_id", "session_id", "plane", "slice_index"):
+        if name in run.predictions and not _equal(run.predictions[name], slices.table[name]):
+            yield f"the column {name} of predictions.tsv is not that of the slices"
+    permuted = "permutation" in run.settings
+    if not permuted and not np.array_equal(run.features["label"], slices.labels):
+        yield "its labels are not those of the slices"
+
+
+def _made_problems(folder: Path, runs: list[Run], notes: list[str]) -> Iterator[str]:
+    """Yield which tables and analyses are not those of the runs; none where not all are whole."""
+    true = [run for run in runs if "permutation" not in run.settings]
+    audit = read_audit(folder)
+    if (folder / "audit.json").is_file() and audit is None:
+        yield "audit.json: it, the slices or the splits have changed since it was written"
+    if not true:
+        if (folder / "table.tsv").is_file():
+            notes.append("Tables and leakage.json were not checked, as not all runs are whole.")
+        return
+    yield from _leakage_problems(folder, runs, notes)
+    tables = marked_tables(setting_results(true), audit)
+    for name, table in zip(("table.tsv", "runs.tsv"), tables, strict=True):
+        path = folder / name
+        if path.is_file() and not _same_table(path, table):
+            yield f"{name}: it is not the table of these runs; 'headscope report' writes it again"
+
+
+def _leakage_problems(folder: Path, runs: list[Run], notes: list[str]) -> Iterator[str]:
+    path = folder / "leakage.json"
+    if not path.is_file():
+        return
+    try:
+        if "sha256" not in json.loads(path.read_text(encoding="utf-8")):
+            notes.append(f"leakage.json was not checked: it is of a format before {FORMAT}.")
+            return
+        stored = read_stored(folder)
+        read_leakage(stored)
+        if stored["key"] != runs_key(runs, stored["permutations"], read_audit(folder)):
+            yield "leakage.json: it is of other runs; 'headscope report' writes it again"
+    except DAMAGE as error:
+        yield f"leakage.json: it is damaged ({reason_of(error)})"
+
+
+def _same_table(path: Path, table: pd.DataFrame) -> bool:
+    """Whether a file holds a table, numbers to within rounding."""
+    try:
+        stored = read_table(path)
+    except DAMAGE:
+        return False
+    if list(stored) != list(table) or len(stored) != len(table):
+        return False
+    return all(_equal(stored[name], table[name]) for name in table)
+
+
+def _equal(stored: pd.Series, computed: pd.Series) -> bool:
+    """Whether two columns are equal: as numbers where both are, else as text."""
+    one, two = (pd.to_numeric(part, errors="coerce").to_numpy(float) for part in (stored, computed))
+    missing: list[NDArray[np.bool_]] = [part.isna().to_numpy() for part in (stored, computed)]
+    if not np.isnan(one[~missing[0]]).any() and not np.isnan(two[~missing[1]]).any():
+        return np.allclose(one, two, rtol=CLOSE, atol=CLOSE, equal_nan=True)
+    texts = [part.astype(object).where(part.notna(), "").astype(str) for part in (stored, computed)]
+    return bool((texts[0].to_numpy() == texts[1].to_numpy()).all())

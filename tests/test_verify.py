@@ -1,0 +1,366 @@
+"""Each change of a record is noticed: by `verify`, and by whoever reads what has changed."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import headscope as hs
+from headscope.analysis.leakage.stored import stored_leakage
+from headscope.audit_record import changed_inputs, read_audit
+from headscope.errors import InputError
+from headscope.files import read_table, write_table
+from headscope.manifest import cache_hash
+from headscope.record import find_runs, read_experiment
+from headscope.reporting import write_report
+from headscope.slicing.store import open_slices
+from tests.support.commands import headscope_here
+from tests.support.records import forget, reseal
+
+SUBJECT, SLICE = (f"timm-test_resnet-frozen-{split}-seed0" for split in ("subject", "slice"))
+FILES = (
+    *("run.toml", "history.jsonl", "predictions.tsv", "metrics.json", "manifest.json"),
+    *("head.npz", "features.npz", "layers.npz", "maps.npz"),
+)
+
+
+@pytest.fixture(scope="module")
+def reported(trained):
+    """An experiment with its report, of which each test changes a copy."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headscope.reporting.pictures.save_figure", _no_figure)
+        write_report(trained)
+    return trained
+
+
+def _no_figure(figure, stem):
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    path = stem.with_name(f"{stem.name}.svg")
+    path.write_text("<svg/>")
+    return path
+
+
+@pytest.fixture
+def copy(reported, tmp_path):
+    return shutil.copytree(reported, tmp_path / "copy", ignore=shutil.ignore_patterns("figures"))
+
+
+def table(change):
+    """Return what changes `predictions.tsv`."""
+
+    def apply(run):
+        path = run / "predictions.tsv"
+        write_table(path, change(read_table(path)))
+
+    return apply
+
+
+def cell(column, value):
+    return table(lambda rows: rows.assign(**{column: [value, *rows[column][1:]]}))
+
+
+def arrays(name, change):
+    """Return what changes the arrays of a NumPy file."""
+
+    def apply(run):
+        with np.load(run / name) as stored:
+            held = dict(stored)
+        change(held)
+        np.savez(run / name, **held)
+
+    return apply
+
+
+def add(key, value=1.0):
+    def change(held):
+        held[key] = held[key].copy()
+        held[key].reshape(-1)[0] += value
+
+    return change
+
+
+def swap(key):
+    def change(held):
+        held[key] = held[key][::-1].copy()
+
+    return change
+
+
+def text(name, old, new):
+    def apply(run):
+        whole = (run / name).read_text()
+        assert old in whole
+        (run / name).write_text(whole.replace(old, new, 1))
+
+    return apply
+
+
+def model(change):
+    def apply(run):
+        held = load_file(run / "model.safetensors")
+        change(held)
+        save_file(held, run / "model.safetensors")
+
+    return apply
+
+
+def negate(held):
+    held["fc.weight"], held["fc.bias"] = -held["fc.weight"], -held["fc.bias"]
+
+
+def score(run):
+    path = run / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["test"]["subject_accuracy"]["value"] = 0.987
+    path.write_text(json.dumps(metrics))
+
+
+def certificate(run):
+    path = run / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["freeze_certificate"] |= {"before": "0" * 64, "after": "0" * 64}
+    path.write_text(json.dumps(metrics))
+
+
+# what changes a run and what it leaves for whoever computes its numbers again
+RECOMPUTED = {
+    "rows reordered": table(lambda rows: rows.iloc[::-1]),
+    "a row dropped": table(lambda rows: rows.iloc[:-1]),
+    "a row doubled": table(lambda rows: pd.concat([rows, rows.iloc[:1]])),
+    "a label": table(lambda rows: rows.assign(label=rows["label"][::-1].to_numpy())),
+    "a subset": table(lambda rows: rows.assign(subset=np.roll(rows["subset"], 1))),
+    "a subject": cell("subject_id", "sub-other"),
+    "a scan": cell("scan", "other.nii"),
+    "a prediction": table(lambda rows: rows.assign(predicted=rows["label"])),
+    "a probability": cell("probability_AD", 0.123),
+    "a logit": cell("logit_AD", 1.5),
+    "a feature": arrays("features.npz", add("features", 100.0)),
+    "a logit of the features": arrays("features.npz", add("logits")),
+    "labels of the features": arrays("features.npz", swap("label")),
+    "subsets of the features": arrays("features.npz", swap("subset")),
+    "a weight": arrays("head.npz", add("weight")),
+    "a bias": arrays("head.npz", add("bias")),
+    "the classes": arrays("head.npz", swap("class_names")),
+    "a score": score,
+    "the certificate": certificate,
+    "a negated classifier": model(negate),
+    "a weight of the backbone": model(lambda held: add(min(held))(held)),
+}
+CHANGES = (
+    RECOMPUTED
+    | {
+        "an initial weight": arrays("head.npz", add("initial_weight")),
+        "a stage": arrays("layers.npz", add("layer1")),
+        "a map": arrays("maps.npz", add("maps")),
+        "a setting": text("run.toml", "seed = 0", "seed = 1"),
+        "a loss": text("history.jsonl", '"train_loss": 0', '"train_loss": 1'),
+        "the manifest": text("manifest.json", '"head.npz"', '"tail.npz"'),
+        "the manifest gone": lambda run: (run / "manifest.json").unlink(),
+        "the scores gone": lambda run: (run / "metrics.json").unlink(),
+        "the network gone": lambda run: (run / "model.safetensors").unlink(),
+    }
+    | {
+        f"{name} of another run": lambda run, name=name: shutil.copy(
+            run.with_name(SLICE) / name, run / name
+        )
+        for name in ("run.toml", "predictions.tsv", "metrics.json", "head.npz", "manifest.json")
+    }
+)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_a_run_is_noticed(copy, change, capsys):
+    run = copy / "runs" / SUBJECT
+    CHANGES[change](run)
+    verification = hs.verify(copy)
+    assert not verification.whole
+    assert all(problem.startswith(f"runs/{SUBJECT}: ") for problem in verification.problems)
+    if "network" in change:  # deleted to save room
+        return
+    of_network = change in ("a negated classifier", "a weight of the backbone")
+    with pytest.raises(InputError, match=SUBJECT):
+        hs.predict(run, copy)
+    if not of_network:  # readers of arrays do without the network
+        assert [run.name for run in read_experiment(copy)] == [SLICE]
+        assert f"{SUBJECT} is left out: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", RECOMPUTED)
+def test_a_change_is_noticed_even_where_the_manifest_knows_no_other(copy, change):
+    run = copy / "runs" / SUBJECT
+    RECOMPUTED[change](run)
+    reseal(run)
+    problems = hs.verify(copy).problems
+    assert problems and all(problem.startswith(f"runs/{SUBJECT}: ") for problem in problems)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_that_are_cut_or_of_other_bytes_are_named(copy, name):
+    path = copy / "runs" / SUBJECT / name
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    for damaged in (whole[:middle], b"", flipped):
+        path.write_bytes(damaged)
+        left_out = find_runs(copy).left_out
+        assert list(left_out) == [SUBJECT]
+        assert name in left_out[SUBJECT] or name == "manifest.json"  # of which a hash has changed
+
+
+@pytest.mark.parametrize("name", FILES[:4] + FILES[5:])
+def test_files_of_an_earlier_version_are_named_where_they_cannot_be_read(copy, name):
+    """Without a manifest a change can pass; what cannot be read, or does not fit, does not."""
+    run = forget(copy / "runs" / SUBJECT)
+    records = find_runs(copy)
+    assert records.unchecked == [SUBJECT] and "cannot be checked" in records.notes[0]
+    (copy / "leakage.json").unlink()
+    assert hs.verify(copy).whole
+    path = run.path / name
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"\xff" * 50, b"[" * 5000):
+        path.write_bytes(damaged)
+        assert list(find_runs(copy).left_out) == [SUBJECT]
+
+
+def test_a_run_under_another_name_or_of_other_slices_is_left_out(copy):
+    shutil.copytree(copy / "runs" / SUBJECT, copy / "runs" / f"{SUBJECT}-again")
+    assert find_runs(copy).left_out == {f"{SUBJECT}-again": f"it is the record of {SUBJECT}"}
+    text("run.toml", 'slices_sha256 = "', 'slices_sha256 = "0')(copy / "runs" / SLICE)
+    reseal(copy / "runs" / SLICE)
+    assert "other slices" in find_runs(copy).left_out[SLICE]
+
+
+def pixel(folder):
+    pixels = np.load(folder / "slices.npy", mmap_mode="r+")
+    pixels[3, 4, 5] ^= 1
+    pixels.flush()
+
+
+def labels(folder):
+    values = np.load(folder / "labels.npy")
+    np.save(folder / "labels.npy", values[::-1])
+
+
+OF_SLICES = {
+    "a pixel": pixel,
+    "the labels": labels,
+    "a row": text("slices.tsv", "sub-AD0", "sub-AD1"),
+    "the classes": text("slices.json", '"AD"', '"MCI"'),
+    "a note": text("slices.json", '"notes": [', '"notes": ["nothing was left out", '),
+    "a subject of the split": text("../splits/subject-seed0.tsv", "\ttest", "\ttrain"),
+}
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+@pytest.mark.parametrize("change", OF_SLICES)
+def test_a_change_of_slices_or_splits_is_noticed(copy, change, manifest):
+    if not manifest:  # as an earlier version wrote them
+        (copy / "slices" / "manifest.json").unlink()
+        (copy / "splits" / "manifest.json").unlink()
+    OF_SLICES[change](copy / "slices")
+    if manifest:
+        assert any(changed_inputs(copy))
+        with pytest.raises(InputError, match=r"has changed since"):
+            hs.audit(copy)
+    if manifest or change not in ("a note", "the classes"):
+        assert not hs.verify(copy).whole
+
+
+def test_training_refuses_pixels_that_have_changed(copy):
+    slices = open_slices(copy / "slices")
+    slices.check_pixels()
+    pixel(copy / "slices")
+    with pytest.raises(InputError, match=r"slices\.npy has changed since it was written"):
+        slices.check_pixels()
+    (copy / "slices" / "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"slices\.npy has changed since it was written"):
+        slices.check_pixels()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("audit.json", '"auc": 1', '"auc": 0'),
+        ("leakage.json", '"subjects": 4', '"subjects": 5'),
+        ("table.tsv", "frozen", "finetune"),
+        ("runs.tsv", "\t4\t", "\t5\t"),
+    ],
+)
+def test_a_change_of_what_was_made_of_runs_is_noticed(copy, name, old, new):
+    text(name, old, new)(copy)
+    problem, *others = hs.verify(copy).problems
+    assert problem.startswith(f"{name}: ") and (name == "audit.json") == bool(others)
+    if name == "audit.json":
+        assert read_audit(copy) is None and "headscope audit" in changed_inputs(copy)[0]
+    if name == "leakage.json":  # made again
+        stored_leakage(copy)
+        assert hs.verify(copy).whole
+
+
+def test_a_stale_leakage_analysis_is_not_returned(copy):
+    """Its key holds the features and heads, and no measured seconds."""
+    before = (copy / "leakage.json").read_bytes()
+    run = copy / "runs" / SUBJECT
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics | {"train_seconds": 99.5}, indent=2))
+    reseal(run)
+    stored_leakage(copy)
+    assert (copy / "leakage.json").read_bytes() == before
+    arrays("features.npz", add("features", 3.0))(run)
+    reseal(run)
+    stored_leakage(copy)
+    assert json.loads((copy / "leakage.json").read_text())["key"] != json.loads(before)["key"]
+
+
+def test_seconds_are_no_part_of_a_manifest(copy):
+    """So that two undisturbed runs have the same manifest."""
+    run = copy / "runs" / SUBJECT
+    before = (run / "manifest.json").read_bytes()
+    rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    lines = [json.dumps(row | {"seconds": 1 / 3}) + "\n" for row in rows]
+    (run / "history.jsonl").write_text("".join(lines))
+    reseal(run)
+    assert (run / "manifest.json").read_bytes() == before
+
+
+def test_features_of_another_name_are_not_those_of_the_cache(copy):
+    (path,) = (copy / "cache").iterdir()
+    path.rename(path.with_name("features-other.npz"))
+    assert hs.verify(copy).problems[0].startswith("cache/features-other.npz: it is not what was")
+    with np.load(path.with_name("features-other.npz")) as stored:
+        assert str(stored["sha256"]) == cache_hash(path, dict(stored))
+
+
+def test_the_report_goes_on_with_the_other_runs(copy, undrawn, monkeypatch, capsys):
+    cell("label", "NC")(copy / "runs" / SUBJECT)
+    pixel(copy / "slices")
+    done = headscope_here(monkeypatch, capsys, "report", copy)
+    assert done.returncode == 0, done.stderr
+    assert f"{SUBJECT} is left out: predictions.tsv has changed" in done.stderr
+    assert "slices.npy has changed since it was written" in done.stderr
+    page = (copy / "report.html").read_text()
+    assert "The record has changed since it was written" in page and "slices.npy has" in page
+    assert read_table(copy / "table.tsv")["split"].tolist() == ["slice"]
+
+
+def test_the_command_says_one_line_for_each_problem(copy, monkeypatch, capsys):
+    done = headscope_here(monkeypatch, capsys, "verify", copy)
+    assert done.returncode == 0 and "whole (2 runs" in done.stdout
+    cell("label", "NC")(copy / "runs" / SUBJECT)
+    pixel(copy / "slices")
+    done = headscope_here(monkeypatch, capsys, "verify", copy)
+    assert done.returncode == 1
+    assert done.stdout.count("has changed since it was written") == 2
+    done = headscope_here(monkeypatch, capsys, "verify", copy, "--json")
+    assert done.returncode == 1 and json.loads(done.stdout)["whole"] is False
+    assert headscope_here(monkeypatch, capsys, "verify", copy / "slices").returncode == 2
+
+
+def test_verify_imports_no_torch():
+    code = "import sys, headscope; headscope.verify; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
