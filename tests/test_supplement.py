@@ -39,6 +39,8 @@ from headscope.supplement.pictures import pictures
 from headscope.supplement.prose import CITATION, Facts, Prose, references
 from headscope.supplement.study import read_study
 from headscope.text import percent
+from tests.support.commands import headscope_here
+from tests.support.records import reseal
 from tests.support.synthetic import write_experiment
 
 NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)*(?:e-?\d+)?")
@@ -485,6 +487,7 @@ def test_pictures_without_ids_are_described_without_subjects(tmp_path):
     write_experiment(tmp_path, [{"split": "slice"}], **SMALL)
     for run in read_experiment(tmp_path):
         write_table(run.path / "predictions.tsv", run.predictions.assign(subject_id="unknown"))
+        reseal(run.path)
     study = read_study(tmp_path)
     facts = Facts()
     text = methods(study, facts).to_text()
@@ -510,6 +513,7 @@ def test_networks_that_predict_one_class_are_named(tmp_path):
     run = read_experiment(tmp_path)[0]
     table = run.predictions.assign(predicted="NC", logit_NC=9.0, logit_AD=0.0)
     write_table(run.path / "predictions.tsv", table.assign(probability_NC=1.0, probability_AD=0.0))
+    reseal(run.path)
     study = read_study(tmp_path)
     assert any("one class for all test slices: " in line for line in cautions(study, Facts()))
     claim = " ".join(checklist("CLAIM 2024", study, Facts()).to_frame()["Answer"])
@@ -544,3 +548,45 @@ def test_widths_are_those_of_a_column_and_a_page():
     assert {name: width / MM for name, width in export.WIDTHS.items()} == pytest.approx(
         {"85mm": 85, "174mm": 174}
     )
+
+
+def test_long_and_foreign_names_break_no_figure(tmp_path, monkeypatch):
+    names = ("N" * 300, "健康 🙂 \u202eDA")
+    write_experiment(tmp_path, [{"class_names": names, "name": "x" * 120}], **SMALL)
+    monkeypatch.setattr(export, "WIDTHS", {"85mm": COLUMN})
+    for picture in pictures(read_study(tmp_path)):
+        assert len([*export.export(picture.draw, tmp_path / picture.name)]) == 3
+
+
+@pytest.mark.parametrize(
+    ("slices", "words"),
+    [
+        ({"window": [1.0, 98.0]}, "from percentile 1 to percentile 98 of the head"),
+        ({"window": None, "percentiles": [1.0, 98.0]}, "percentile 1 to percentile 98"),
+        ({"window": [0, 80], "percentiles": [1.0, 98.0]}, "from 0 to 80 in the units of the scan"),
+        ({}, "pixels."),
+    ],
+)
+def test_brightness_is_described_as_it_was_taken(slices, words, tmp_path):
+    write_experiment(tmp_path, [{"regime": "frozen"}], **SMALL)
+    write_json(tmp_path / "slices" / "slices.json", slices)
+    run = read_experiment(tmp_path)[0]
+    toml = (run.path / "run.toml").read_text("utf-8")
+    facts = '\n[slicing]\nof = "scans"\ncount = 1\ncentre = "vertex:70mm"\n'
+    (run.path / "run.toml").write_text(toml + facts, "utf-8")
+    reseal(run.path)
+    study = read_study(tmp_path)
+    text = dict(methods(study, Facts()).paragraphs)["Slices"]
+    assert words in text and "1 axial slice was taken, centred 70 mm below the vertex" in text
+
+
+def test_the_command_prints_its_folder_and_names_what_is_no_experiment(
+    experiment, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(write, "_write_pictures", lambda study, folder: None)
+    command = partial(headscope_here, monkeypatch, capsys, "figures")
+    done = command(experiment, "--out", tmp_path / "paper")
+    assert (done.returncode, done.stdout.strip()) == (0, str(tmp_path / "paper"))
+    assert (tmp_path / "paper" / "table.tex").is_file()
+    refused = command(tmp_path)
+    assert refused.returncode == 2 and "is no experiment" in refused.stderr

@@ -111,9 +111,23 @@ class ShownFigure(Figure):
         return buffer.getvalue()
 
 
-def new_figure(width: float, height: float, row_gap: float = 1.6 * MM) -> Figure:
+class SquareLayout(ConstrainedLayoutEngine):
+    """A layout for many square panels, whose labels have their places only after a first time."""
+
+    def execute(self, fig: Figure) -> None:
+        """Place the panels twice."""
+        super().execute(fig)
+        super().execute(fig)
+
+
+def new_figure(
+    width: float,
+    height: float,
+    row_gap: float = 1.6 * MM,
+    engine: type[ConstrainedLayoutEngine] = ConstrainedLayoutEngine,
+) -> Figure:
     """Return an empty figure of that size in inches, without a window behind it."""
-    layout = ConstrainedLayoutEngine(h_pad=row_gap)
+    layout = engine(h_pad=row_gap)
     figure = ShownFigure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
@@ -135,7 +149,7 @@ def grid_of(
     rows = {name: -(-len(texts) // columns) for name, texts in panels.items()}
     side = (width - (13 + 3 * (columns - 1)) * MM) / columns
     height = sum(n * (side + 5 * MM + LINE * (1 + tall[name] + lines)) for name, n in rows.items())
-    figure = new_figure(width, height + 2 * LINE + legend, row_gap=0.8 * MM)
+    figure = new_figure(width, height + 2 * LINE + legend, 0.8 * MM, SquareLayout)
     grid = figure.subplots(sum(rows.values()), columns, squeeze=False)
     placed, top = [], 0
     for name, texts in titles.items():

@@ -40,18 +40,23 @@ def fit(figure: Figure, width: float) -> Figure:
 @apply_style
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write one figure as PDF, SVG and PNG."""
-    paths = []
-    engine = figure.get_layout_engine()
-    if engine is not None:  # panels are placed once, not for each format
-        figure.set_dpi(DPI)
-        for _ in range(2):  # square panels have their size only after the first time
-            engine.execute(figure)
-        figure.set_layout_engine(None)
     with mpl.rc_context(FONTS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a sign that the font lacks is drawn as a box
-        for suffix, metadata in METADATA.items():
-            path = stem.with_name(f"{stem.name}.{suffix}")
-            with atomic_path(path) as temporary:
-                figure.savefig(temporary, format=suffix, dpi=DPI, metadata=metadata)
-            paths.append(path)
-    return paths
+        _place(figure)
+        return [_save(figure, stem, suffix) for suffix in METADATA]
+
+
+def _place(figure: Figure) -> None:
+    """Place the panels once, not for each format."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        figure.set_dpi(DPI)
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+
+
+def _save(figure: Figure, stem: Path, suffix: str) -> Path:
+    path = stem.with_name(f"{stem.name}.{suffix}")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=suffix, dpi=DPI, metadata=METADATA[suffix])
+    return path
