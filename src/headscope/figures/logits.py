@@ -20,7 +20,6 @@ SIZE, SMALL = 11, 7  # points²; the small ones where there are many slices
 MANY = 250
 CROWD = 2000  # slices of a panel beyond which marks stand for several of them
 SMALL_MULTIPLE = 3.5  # points²
-LONGEST = 22  # characters of a class in the legend
 LAYERS = 8  # in which the marks of both classes are drawn in turn
 CELLS = 44  # along each axis, in which such marks gather slices
 LEGEND = 3 * style.MM, 3.6 * style.MM  # height that the legend takes, and each of its lines
@@ -127,7 +126,7 @@ def _nothing(width: float) -> Figure:
 def _axis_names(panel: LogitScatter) -> tuple[str, str]:
     if panel.against_others:
         return "Logit of the slice's class", "Largest other logit"
-    (first, second), (i, j) = (style.plain(name) for name in panel.class_names), panel.pair
+    (first, second), (i, j) = map(style.plain, map(style.short, panel.class_names)), panel.pair
     return (
         f"Logit of {first}, {style.subscript('z', i)}",
         f"Logit of {second}, {style.subscript('z', j)}",
@@ -292,7 +291,7 @@ def _handles(panel: LogitScatter, crowded: bool, with_ellipses: bool) -> list[Li
             markersize=size,
             markerfacecolor=_colour(k),
             markeredgecolor=_colour(k),
-            label=f"{style.plain(style.fold(name, LONGEST, 1))} {unit}",
+            label=f"{style.plain(style.short(name))} {unit}",
         )
         for k, name in enumerate(panel.class_names)
     ]

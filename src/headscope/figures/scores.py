@@ -126,7 +126,7 @@ def plot_curve_grid(
                 style.add_below(ax, f"{AREAS[kind]} {style.decimals(areas[network][title], 3)}")
             style.set_square(ax, -2, 102)
             style.share_ticks(ax, first=ax is axes[0])
-    to = f" to {style.plain(positive_class)}" if positive_class else ""
+    to = f" to {style.plain(style.short(positive_class))}" if positive_class else ""
     sensitivity = f"Sensitivity{to} (%)"
     if kind == "roc":
         style.name_grid(grid, "1 − specificity (%)", sensitivity)

@@ -34,6 +34,7 @@ REFERENCE: Any = {"color": INK, "linewidth": 0.7, "dashes": (1, 1.5)}
 DIAGONAL: Any = {"color": INK, "linewidth": 0.8, "dashes": (4, 2)}
 UNTRAINED: Any = {"linewidth": 0.8, "linestyle": (0, (2, 1))}
 LINE = 3.1 * MM  # height of a line of text
+LONGEST = 22  # characters of a name in a label
 MOST_BESIDE = (4, 6)  # small panels in a column and on a page
 TICKS = [1, 2, 2.5, 5, 10]  # round steps of an axis
 # Beyond this many points a vector file grows heavier than a picture of them.
@@ -185,6 +186,11 @@ def fold(text: str, room: int, most: int = 3) -> str:
     if len(lines) > most:
         lines = [*lines[: most - 1], lines[most - 1][: room - 1] + "…"]
     return "\n".join(lines)
+
+
+def short(name: str) -> str:
+    """Return a name that fits beside a figure, on one line."""
+    return fold(name, LONGEST, 1)
 
 
 def panel_of(ax: Axes | None, height: float) -> Axes:

@@ -112,7 +112,7 @@ def plot_weight_grid(
             style.set_square(ax, -edge, edge)
             style.share_ticks(ax, first=ax is axes[0])
     one = next(iter(next(iter(networks.values())).values()))
-    (first, second), (i, j) = map(style.plain, one.class_names), one.pair
+    (first, second), (i, j) = map(style.plain, map(style.short, one.class_names)), one.pair
     style.name_grid(
         grid,
         f"Weight to {first}, {style.subscript('W', f'{i}j')}",

@@ -168,7 +168,8 @@ def plot_flow(boxes: Sequence[Box], width: float = style.COLUMN) -> Figure:
 
 def _text(box: Box, width: float) -> str:
     room = max(8, int((width - 2 * PAD - 0.02 * width) / CHARACTER))
-    return "\n".join(style.fold(line, room, 12) for line in (box.title, *box.lines))
+    most = 2 if box.kind == "subset" else 12  # lines: a name of a class may be long
+    return "\n".join(style.fold(line, room, most) for line in (box.title, *box.lines))
 
 
 def _height(text: str) -> float:

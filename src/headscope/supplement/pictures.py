@@ -26,6 +26,7 @@ from headscope.figures import (
     plot_weight_grid,
 )
 from headscope.figures.scores import forest_score
+from headscope.figures.style import fold
 from headscope.metrics import positive_class
 from headscope.record import Run
 from headscope.supplement.flow import flow, flow_frame, plot_flow
@@ -194,7 +195,7 @@ def _gaps(study: Study) -> Iterator[Picture]:
 
 
 def _dose_drawer(dose: DoseResponse, title: str) -> Callable[[float], Figure]:
-    return lambda width: plot_dose(dose, title)
+    return lambda width: plot_dose(dose, fold(title, 48, 1))
 
 
 def _curves(study: Study) -> Iterator[Picture]:
