@@ -1,15 +1,16 @@
-"""Kill a run at random moments, start it again each time, and compare what it writes.
+"""Kill slice, run, report and audit at random moments, start them again, compare every file.
 
-    python bench/kill_resume.py [--kills 20] [--architecture tf_efficientnet_lite0] [--out FOLDER]
+    python bench/kill_resume.py [--kills 100] [--architecture timm/test_resnet] [--out FOLDER]
 
-An undisturbed experiment on a simulated cohort comes first. Then the same experiment is started in
-a process of its own, killed with SIGKILL at a random moment, and started again, until it ends; if
-it ends before the last kill, another one begins. model.safetensors, head.npz and predictions.tsv
-of every run must be byte for byte those of the undisturbed one. Resume files within an epoch are
-written as often as the rule of one twentieth of the time allows, and not every five minutes.
+The four commands run undisturbed on a simulated cohort first. Then the same commands are started in
+another folder, killed at random moments by SIGKILL, SIGTERM and SIGINT in turn, and started again
+until they end; rounds follow one another until there were enough kills. None may print a traceback,
+SIGTERM and SIGINT must end in the line that says how to continue, no temporary file may be left
+once a command has ended, and every file must be byte for byte that of the undisturbed commands.
 
-The processes are forks of one that has imported everything, so that a kill hits work and seldom an
-import; one thread each.
+The clock that measures seconds stands still, so that no file differs by them. Resume files are
+written after every step. Most processes are forks of one that has imported everything, so that a
+kill hits work; every fifth is a new one and is killed while it imports, too. One thread each.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import functools
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,130 +29,218 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a process that has started 
 import numpy as np
 
 import headscope.experiment.run as experiment
-from headscope.console import console
-from headscope.experiment.config import make_config
+import headscope.reporting.page
+import headscope.slicing.export  # noqa: F401
+from headscope.cli import main as headscope_command
+from headscope.reporting import pictures
+from headscope.signals import STOPPED, end_at_signals
 from headscope.simulation.cohort import simulate_cohort
 
-FILES = ("model.safetensors", "head.npz", "predictions.tsv")
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+NEW_EVERY = 5  # so many processes, of which one is no fork
+DRAW = ("run", "report")
+STILL = "import time\ntime.perf_counter = lambda: 0.0\n"  # sitecustomize.py of new processes
+LEFT = (".tmp-*", "slices.part-*")
 
 
-def settings(cohort, out, architecture, regimes, epochs):
-    return make_config(
-        data=cohort,
-        out=out,
-        architectures=(architecture,),
-        weights="pretrained" if architecture == "tf_efficientnet_lite0" else "random",
-        regimes=regimes,
-        epochs=epochs,
-        learning_rate=0.01,
-        batch_size=16,
-        count=6,
-        size=64,
-        select="best",
-        augment_flip=True,
-        workers=1,
-        device="cpu",
-    )
-
-
-def start(config):
-    """Run the experiment in a child; return its process id."""
-    child = os.fork()
-    if child:
-        return child
-    try:
-        experiment.run(config)
-    except BaseException as error:  # noqa: BLE001 - the child must never return into main
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        os._exit(1)
-    os._exit(0)
-
-
-def ended(child, seconds):
-    """Wait at most `seconds`; return whether the child has ended by itself, and well."""
-    until = time.perf_counter() + seconds
-    while time.perf_counter() < until:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            if status:
-                sys.exit(f"the run failed with status {os.waitstatus_to_exitcode(status)}")
-            return True
-        time.sleep(0.002)
-    return False
-
-
-def written(out):
-    """Return the bytes of the compared files, by run and name."""
+def commands(given):
+    """Return the commands, by name; their paths are below the folder in which they run."""
+    slices = ["--count", "4", "--size", "32", "--workers", str(given.workers)]
+    network = ["--architectures", given.architecture, "--weights", "random"]
+    network += ["--regimes", given.regimes, "--epochs", str(given.epochs), "--batch-size", "16"]
+    network += ["--set", "select=best", "--set", "augment_flip=true", "--device", "cpu"]
+    network += ["--learning-rate", "0.01"]
     return {
-        f"{run.name}/{name}": (run / name).read_bytes()
-        for run in sorted((out / "runs").iterdir())
-        for name in FILES
+        "slice": ["slice", "../cohort", "pictures", *slices, "--format", "png"],
+        "run": ["run", "../cohort", "--out", "first", *slices, *network],
+        "report": ["report", "first"],
+        "audit": ["audit", "first", "--permutations", "20"],
     }
 
 
-def stage_of(out):
-    """Say how far a killed experiment had come."""
-    runs = out / "runs"
-    begun = sorted(runs.iterdir(), key=lambda run: run.stat().st_mtime) if runs.is_dir() else []
-    if not begun:
-        return "before training"
-    resume_files = len(list(begun[-1].glob("checkpoint/*.pt")))
-    return f"{len(list(runs.glob('*/metrics.json')))} runs done, {resume_files} resume files"
+def start(arguments, folder, log, *, new=False):
+    """Start a command in `folder`, stderr into `log`; return its process id once it has begun."""
+    if new:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder.parent), *sys.path])}
+        with log.open("wb") as file:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "headscope", *arguments],
+                cwd=folder,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=file,
+            ).pid
+        wait_for_handlers(child)
+        return child
+    child = os.fork()
+    if not child:
+        run_here(arguments, folder, log)
+    wait_for_handlers(child)
+    return child
+
+
+def run_here(arguments, folder, log):
+    """Run a command in this process, a fork, and end it."""
+    os.chdir(folder)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    code = 70
+    try:
+        end_at_signals()
+        sys.argv = ["headscope", *arguments]
+        headscope_command()
+        code = 0
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    except BaseException as error:  # noqa: BLE001 - the fork must never return into main
+        os.write(2, f"Traceback: {type(error).__name__}: {error}\n".encode())
+    os._exit(code)
+
+
+def wait_for_handlers(child):
+    """Wait until a process answers SIGTERM: before, it is Python that starts."""
+    bit = 1 << (signal.SIGTERM - 1)
+    while True:
+        try:
+            status = Path(f"/proc/{child}/status").read_text()
+        except FileNotFoundError:
+            return
+        caught = int(status.split("SigCgt:")[1].split()[0], 16) if "SigCgt:" in status else bit
+        if caught & bit or "\nState:\tZ" in status:
+            return
+        time.sleep(0.001)
+
+
+def ended(child, seconds):
+    """Wait at most `seconds`; return the exit code of a process that has ended by itself."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    return None
+
+
+def check_log(name, log, code, number=None):
+    """Stop where a command ended in another way than it should."""
+    text = log.read_text(errors="replace")
+    stopped = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}.get(number)
+    expected = {0, 3} if number is None else {stopped, 0, 3, -number}  # it may just have ended
+    said = number in (None, signal.SIGKILL) or code != stopped or text.endswith(f"{STOPPED}\n")
+    if "Traceback" in text or code not in expected or not said:
+        sys.exit(f"{name} ended with {code} after {number and number.name}:\n{text[-3000:]}")
+
+
+def written(folder):
+    """Return the bytes of every file, by its path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def check_left(name, folder):
+    """Stop where a command that has ended left temporary files."""
+    left = [str(path) for pattern in LEFT for path in folder.rglob(pattern)]
+    if left:
+        sys.exit(f"{name} left {', '.join(left)}")
+
+
+def undisturbed(given, folder, log):
+    """Run the commands once; return the seconds of each."""
+    seconds = {}
+    folder.mkdir()
+    for name, arguments in commands(given).items():
+        begin = time.monotonic()
+        check_log(name, log, ended(start(arguments, folder, log), 3600))
+        seconds[name] = time.monotonic() - begin
+    return seconds
+
+
+def kill_often(name, given, folder, log, seconds, kills, rng):
+    """Start a command and kill it, a few times or until it has ended; return the kills so far."""
+    arguments = commands(given)[name]
+    for _ in range(min(given.at_once, given.kills - kills)):
+        number = SIGNALS[kills % len(SIGNALS)]
+        new = kills % NEW_EVERY == NEW_EVERY - 1 and not (given.no_figures and name in DRAW)
+        wait = rng.uniform(0, (3 if new else 0) + seconds[name])
+        child = start(arguments, folder, log, new=new)
+        code = ended(child, wait)
+        if code is not None:  # before it could be killed
+            check_log(name, log, code)
+            break
+        os.kill(child, number)
+        check_log(name, log, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), number)
+        kills += 1
+        print(f"kill {kills}: {name} by {number.name} after {wait:.2f} s", flush=True)
+    check_log(name, log, ended(start(arguments, folder, log), 3600))
+    check_left(name, folder)
+    return kills
+
+
+def parse():
+    """Return the options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--at-once", type=int, default=9, help="kills of a command in a round")
+    parser.add_argument("--architecture", default="timm/test_resnet")
+    parser.add_argument("--regimes", default="frozen-adabn,lp-ft")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--subjects", type=int, default=14)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--no-figures", action="store_true", help="figures are empty, which is fast"
+    )
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--architecture", default="tf_efficientnet_lite0")
-    parser.add_argument("--regimes", default="frozen-adabn,finetune,lp-ft")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--subjects", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    folder = given.out or Path(tempfile.mkdtemp())
-    console.quiet = True
+    given = parse()
+    folder = Path(given.out or tempfile.mkdtemp()).resolve()
+    log = folder / "stderr"
+    simulate_cohort(folder / "cohort", subjects=given.subjects, spacing_mm=6.0, workers=1)
+    (folder / "sitecustomize.py").write_text(STILL)
+    exec(STILL)  # in the forks
     experiment.train = functools.partial(experiment.train, resume_every_s=0.0)
-    cohort = simulate_cohort(folder / "cohort", subjects=given.subjects, workers=1)
-    config = functools.partial(
-        settings,
-        cohort,
-        architecture=given.architecture,
-        regimes=tuple(given.regimes.split(",")),
-        epochs=given.epochs,
-    )
-    begin = time.perf_counter()
-    if not ended(start(config(folder / "undisturbed")), 3600):
-        sys.exit("the undisturbed run did not end")
-    seconds = time.perf_counter() - begin
+    if given.no_figures:
+        pictures.save_figure = save_nothing
+    seconds = undisturbed(given, folder / "undisturbed", log)
     oracle = written(folder / "undisturbed")
-    print(f"undisturbed: {seconds:.1f} s, {len(oracle)} files")
+    durations = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
+    print(f"undisturbed: {durations}; {len(oracle)} files", flush=True)
 
     rng = np.random.default_rng(given.seed)
-    kills = experiments = 0
-    begin, out = time.perf_counter(), folder / "killed"
-    while True:
-        child = start(config(out))
-        wait = rng.uniform(0, seconds / 3) if kills < given.kills else 3600
-        if ended(child, wait):
-            different = [name for name, content in written(out).items() if content != oracle[name]]
-            experiments += 1
-            if different or written(out).keys() != oracle.keys():
-                sys.exit(f"DIFFERENT after {kills} kills: {', '.join(different)}")
-            if kills >= given.kills:
-                break
-            shutil.rmtree(out)
-            continue
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        kills += 1
-        print(f"kill {kills} after {wait:.2f} s: {stage_of(out)}", flush=True)
+    kills = rounds = 0
+    begin = time.monotonic()
+    while kills < given.kills:
+        killed = folder / f"round{rounds}" / "undisturbed"  # pages name the folder
+        killed.mkdir(parents=True)
+        (killed.parent / "cohort").symlink_to(folder / "cohort")
+        (killed.parent / "sitecustomize.py").write_text(STILL)
+        for name in commands(given):
+            kills = kill_often(name, given, killed, log, seconds, kills, rng)
+        files = written(killed)
+        different = [name for name, content in oracle.items() if files.get(name) != content]
+        different += files.keys() - oracle.keys()
+        if different:
+            sys.exit(f"DIFFERENT after {kills} kills: {', '.join(different)}")
+        shutil.rmtree(killed.parent)
+        rounds += 1
     if not given.out:
         shutil.rmtree(folder)
     print(
-        f"{kills} kills over {experiments} experiments, {time.perf_counter() - begin:.1f} s: "
-        f"all {len(oracle)} files byte-identical"
+        f"{kills} kills over {rounds} rounds, {time.monotonic() - begin:.0f} s: no traceback, "
+        f"nothing left, all {len(oracle)} files byte-identical"
     )
+
+
+def save_nothing(figure, stem):
+    """Write an empty figure."""
+    path = stem.with_name(f"{stem.name}.svg")
+    with pictures.atomic_path(path) as temporary:
+        temporary.write_text("<svg/>")
+    return path
 
 
 if __name__ == "__main__":

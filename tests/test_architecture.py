@@ -8,7 +8,8 @@ import pytest
 import headscope
 
 ROOT = Path(headscope.__file__).parent
-GROUND = {"errors", "console", "files", "folds", "manifest", "tail", "text", "tables", "threads"}
+GROUND = {"errors", "console", "files", "folds", "manifest", "signals", "tail", "text"}
+GROUND |= {"tables", "threads"}
 WINGS = {"final_layer", "representation", "results", "leakage"}
 RECORD = {"metrics", "record", "audit_record"}
 MAKES_RECORDS = {
@@ -26,6 +27,7 @@ MAY_IMPORT = {
     "console": set(),
     "files": {"errors"},
     "manifest": {"errors", "files"},
+    "signals": set(),
     "threads": set(),
     "tail": {"errors"},
     "folds": set(),

@@ -1,4 +1,6 @@
 import dataclasses
+import os
+import time
 import tomllib
 from pathlib import Path
 
@@ -15,8 +17,10 @@ from headscope.experiment.config import (
     parse_change,
     read_config,
 )
+from headscope.experiment.inputs import find_scans
 from headscope.experiment.plan import plan_runs
 from headscope.training.recipe import Recipe
+from tests.support.experiments import write_cohort
 
 
 def test_settings_survive_toml(tmp_path, monkeypatch):
@@ -211,3 +215,69 @@ def test_permuted_labels_are_for_what_trains():
         ("finetune-subject-seed0-permuted1", 1),
         ("finetune-subject-seed0-permuted2", 2),
     ]
+
+
+HUGE = 10**30
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *({"epochs": HUGE}, {"batch_size": HUGE}, {"drop_every": HUGE}, {"count": 10**6}),
+        *({"seeds": [0, HUGE]}, {"seeds": [-1]}, {"ratio": [1, 1, HUGE]}, {"volume": HUGE}),
+        *({"learning_rate": 1e300}, {"learning_rate": float("nan")}, {"weight_decay": 1e300}),
+        *({"head_learning_rate": float("inf")}, {"threshold": float("nan")}),
+        {"permutations": 10**9},
+        {"rows": [{"regime": "frozen"}, {"regime": "scratch", "learning_rate": 1e300}]},
+    ],
+)
+def test_numbers_that_no_training_takes_are_refused(setting):
+    with pytest.raises(InputError, match=f"{next(iter(setting))}|Row 2") as caught:
+        make_config(data="d", **setting)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "grid", [{"permutations": 100_000}, {"folds": 10**9}, {"seeds": [*range(40_000)]}]
+)
+def test_a_grid_that_would_never_end_is_refused_at_once(grid):
+    begin = time.monotonic()
+    with pytest.raises(InputError, match=r"make [\d,]+ runs, and an experiment holds at most"):
+        plan_runs(make_config(data="d", architectures=["resnet18"], **grid))
+    assert time.monotonic() - begin < 10
+    frozen = make_config(data="d", regimes=["frozen"], permutations=100_000)
+    assert len(plan_runs(frozen)) == 1  # frozen runs are permuted without training
+
+
+def test_more_folds_than_subjects_are_refused_before_anything_is_sliced(tmp_path):
+    data = write_cohort(tmp_path / "scans", subjects=3)
+    for folds in (100, 20_000):
+        config = make_config(data=data, folds=folds, regimes=["frozen"], splits=["subject"])
+        with pytest.raises(InputError, match=f"{folds} folds by subject need at least {folds}"):
+            find_scans(config, plan_runs(config))
+
+
+def test_pseudonymised_settings_hold_no_path_and_no_condition(tmp_path):
+    home = tmp_path / "home" / "jane"
+    config = make_config(
+        data=home / "scans",
+        out=home / "out",
+        cache=home / "cache",
+        weights=str(home / "w.safetensors"),
+        pseudonym_key=home / "key",
+        where="subject_id != sub-007",
+        rows=[{"regime": "frozen", "weights": str(home / "row.safetensors")}],
+    )
+    (home / "out").mkdir(parents=True)
+    config.save(home / "out" / "experiment.toml")
+    text = (home / "out" / "experiment.toml").read_text()
+    assert not any(part in text for part in ("jane", "..", "safetensors", "sub-007", str(home)))
+    assert text.startswith("# Ids are pseudonyms: without where, data")
+    again = read_config(home / "out" / "experiment.toml", {"data": home / "scans"})
+    assert again.recipe == config.recipe
+
+
+def test_settings_with_a_name_that_is_no_text_are_written_and_read(tmp_path):
+    config = make_config(data=tmp_path / os.fsdecode(b"b\xe9"))
+    config.save(tmp_path / "x.toml")
+    assert read_config(tmp_path / "x.toml", {}).data == tmp_path / r"b\xe9"

@@ -252,3 +252,44 @@ def test_a_key_that_protects_nothing_is_refused(tmp_path):
         pseudonymise_cohort(cohort, tmp_path / "out" / "study.key", tmp_path / "out")
     with pytest.raises(InputError, match="cannot be read"):
         pseudonymise_cohort(cohort, tmp_path / "data", tmp_path / "out")
+
+
+def test_a_key_among_the_scans_is_refused(tmp_path, monkeypatch, capsys):
+    data = write_cohort(tmp_path / "data", subjects=3)
+    (tmp_path / "link").symlink_to(data)
+    known = ["--count", 2, "--size", 32, "--workers", 1, "--pseudonym-key"]
+    for key in (data / "study.key", data / "AD" / "deep" / "study.key", tmp_path / "link" / "key"):
+        for command in (["slice", data, tmp_path / "out"], ["audit", data]):
+            options = known if command[0] == "slice" else ["--pseudonym-key"]
+            done = headscope_here(monkeypatch, capsys, *command, *options, key)
+            assert done.returncode == 2 and "keep the key elsewhere" in done.stderr
+        assert not key.exists() and not (data / "AD" / "deep").exists()
+
+
+def test_a_key_is_made_whole_or_not_at_all(tmp_path, monkeypatch):
+    cohort = find_cohort(write_cohort(tmp_path / "data", subjects=3))
+    key = tmp_path / "keys" / "study.key"
+    with monkeypatch.context() as full:
+        full.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+        with pytest.raises(InputError, match=r"study\.key cannot be made: No space left"):
+            pseudonymise_cohort(cohort, key, tmp_path / "out")
+    assert not [*key.parent.iterdir()]
+    pseudonymise_cohort(cohort, key, tmp_path / "out")
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600 and [*key.parent.iterdir()] == [key]
+
+
+def test_an_id_of_any_bytes_has_a_pseudonym(tmp_path):
+    cohort = find_cohort(write_cohort(tmp_path / "data", subjects=3))
+    scans = cohort.scans.assign(subject_id=[f"sub-{n}\udce9" for n in range(6)])
+    hidden = pseudonymise_cohort(replace(cohort, scans=scans), tmp_path / "key", tmp_path / "out")
+    assert hidden.scans["subject_id"].str.fullmatch("sub-[0-9a-f]{12}").all()
+
+
+def test_under_pseudonyms_no_reason_names_a_folder_of_the_machine():
+    reasons = {"a": "/home/jane/out/runs/a/last.pt is no resume file.", "b": "Out of memory."}
+    config = settings("/home/jane/scans", "/home/jane/out", pseudonym_key="/home/jane/key")
+    assert config.for_record(reasons) == {
+        "a": "out/runs/a/last.pt is no resume file.",
+        "b": "Out of memory.",
+    }
+    assert settings("/home/jane/scans", "/home/jane/out").for_record(reasons) == reasons

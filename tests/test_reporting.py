@@ -760,3 +760,11 @@ def test_a_reference_to_what_is_not_on_the_page_is_an_error():
     chapters = [Chapter("c", "C", [Text(refer("table-nowhere"))])]
     with pytest.raises(KeyError, match="table-nowhere"):
         render.render_page(render.Page("n", "k", "t", "l", [], chapters, "f"))
+
+
+def test_a_page_may_load_nothing():
+    html = render.render_page(render.Page("x", "k", "t", "l", ["<script>1</script>"], [], "f"))
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert f'http-equiv="Content-Security-Policy" content="{policy}' in html
+    assert html.index("Content-Security-Policy") < html.index("<style")
+    assert "<script" not in html

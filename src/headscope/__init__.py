@@ -23,6 +23,14 @@ Every path may be text or a `pathlib.Path`. `__init__.pyi` lists the names and t
 module is imported when one of its names is first used, since torch alone takes seconds.
 """
 
+import sys
+
+if sys.argv[:1] == ["-m"] or (sys.argv[:1] and sys.argv[0].endswith("/headscope")):
+    # this is the command: it answers Ctrl-C from here on, while it imports the rest
+    from headscope.signals import end_at_signals
+
+    end_at_signals()
+
 from typing import Any
 
 import lazy_loader

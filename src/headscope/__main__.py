@@ -1,5 +1,15 @@
-"""`python -m headscope` is `headscope`."""
+"""`python -m headscope` is `headscope`: it answers signals before it imports what takes time."""
 
-from headscope.cli import main
+from headscope.signals import end_at_signals
 
-main()
+
+def main() -> None:
+    """Run the command line."""
+    end_at_signals()
+    from headscope.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,8 @@
-"""Progress of running work, on stderr; stdout is for results."""
+"""What running work says, on stderr: progress and notes; stdout is for results."""
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -13,7 +13,18 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console(
+from headscope.text import printable, printable_name
+
+
+class PlainConsole(Console):
+    """A console that shows text as it is: control characters in names are escaped."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does, text in plain letters."""
+        super().print(*(printable(o) if isinstance(o, str) else o for o in objects), **options)
+
+
+console = PlainConsole(
     stderr=True,
     highlight=False,
     markup=False,
@@ -37,7 +48,9 @@ def track(items: Iterable[T], description: str, total: int, done: int = 0) -> It
         TextColumn("{task.fields[unit]}", markup=False),
         console=console,
     ) as progress:
-        task = progress.add_task(description, total=total, completed=done, unit="left")
+        task = progress.add_task(
+            printable_name(description), total=total, completed=done, unit="left"
+        )
         for item in items:
             yield item
             progress.advance(task)

@@ -1,17 +1,20 @@
 """Artefacts reach their final name whole or not at all."""
 
+import csv
+import errno
 import hashlib
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from math import isfinite, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headscope.errors import InputError
+from headscope.text import escape_formula, unescape_formula
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,25 +28,78 @@ TEXT_COLUMNS = ("subject_id", "session_id", "label", "predicted", "scan", "plane
 
 NO_ID = "unknown"  # the subject_id of slices whose subject is unknown
 
+TEMPORARY_NAME = ".tmp-headscope-"
+TEMPORARY: set[Path] = set()  # the temporary files that this process is writing
+_CLEARED: set[Path] = set()  # folders in which it has removed those of others
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; flush and rename it once the block has ended well.
 
-    The temporary name keeps the suffixes, since many writers choose a format by them.
+    The temporary name keeps the suffixes, since many writers choose a format by them. What a killed
+    process left in the folder is removed when this one first writes there.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written, for lack of room above all; the error names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.name, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    if path.parent not in _CLEARED:
+        clear_leftovers(path.parent, f"{TEMPORARY_NAME}*")
+        _CLEARED.add(path.parent)
+    handle, temporary = _make_temporary(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except Exception as error:
+        _name_file(error, temporary, path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+        TEMPORARY.discard(temporary)
+        os.close(handle)
+
+
+def clear_leftovers(folder: Path, pattern: str = f"**/{TEMPORARY_NAME}*") -> None:
+    """Remove the temporary files that killed processes left below `folder`; others keep theirs."""
+    for path in folder.glob(pattern):
+        with suppress(OSError), path.open("rb+") as file:  # gone, being written, or no locks here
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+
+def _make_temporary(path: Path) -> tuple[int, Path]:
+    """Make the temporary file of `path`; a lock on its handle shows that a process writes it."""
+    while True:
+        # of a long name the end: with what comes before it, a name has room for 255 bytes
+        handle, name = tempfile.mkstemp(path.name[-24:], TEMPORARY_NAME, path.parent)
+        TEMPORARY.add(temporary := Path(name))
+        with suppress(OSError):  # a network drive without locks
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        if temporary.exists():  # else another process took it for a leftover before it was locked
+            return handle, temporary
+        TEMPORARY.discard(temporary)
+        os.close(handle)
+
+
+def _name_file(error: BaseException, temporary: Path, path: Path) -> None:
+    """Raise what went wrong with a temporary file as an error of the file that it was to be."""
+    code = re.search(r"\(os error (\d+)\)", str(error))  # as libraries in Rust report it
+    if isinstance(error, OSError):
+        if error.filename in (None, str(temporary)):
+            reason = error.strerror or str(error)
+            raise OSError(error.errno or errno.EIO, reason, str(path)) from None
+    elif code is not None:
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
+    elif isinstance(error.__context__, OSError):  # torch reports that its archive has no end
+        _name_file(error.__context__, temporary, path)
 
 
 @contextmanager
@@ -69,10 +125,20 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def utf8_path(path: Path) -> Iterator[str]:
+    """Yield a name under which a library that takes UTF-8 alone can read a file of any name."""
+    if os.fsencode(path).decode(errors="replace") == str(path):
+        yield str(path)
+        return
+    with path.open("rb") as file:
+        yield f"/dev/fd/{file.fileno()}"
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8."""
+    """Write `text` as UTF-8; bytes of a name that are none read as Python writes them."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -118,8 +184,12 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
 
 
 def table_text(table: "pd.DataFrame") -> str:
-    """Return a table as `write_table` writes it."""
-    return table.to_csv(sep="\t", index=False, na_rep="n/a", lineterminator="\n")
+    """Return a table as `write_table` writes it; no spreadsheet takes a cell for a formula."""
+    table = _map_text(table, escape_formula)
+    form: dict[str, Any] = {"sep": "\t", "index": False, "na_rep": "n/a", "lineterminator": "\n"}
+    text = table.to_csv(**form)
+    # a reader would take a carriage return for the end of a line, unless it stands in quotes
+    return table.to_csv(**form, quoting=csv.QUOTE_ALL) if "\r" in text else text
 
 
 def read_table(path: Path) -> "pd.DataFrame":
@@ -132,7 +202,22 @@ def read_table(path: Path) -> "pd.DataFrame":
     options: dict[str, Any] = {"na_values": missing, "keep_default_na": False}
     if int(pd.__version__.partition(".")[0]) < 3:  # which loses the last digit of a float
         options["float_precision"] = "round_trip"
-    return pd.read_csv(path, sep="\t", dtype=text, **options)
+    return _map_text(pd.read_csv(path, sep="\t", dtype=text, **options), unescape_formula)
+
+
+def _map_text(table: "pd.DataFrame", change: Callable[[Any], Any]) -> "pd.DataFrame":
+    """Return a table with its headings and cells of text changed; each distinct value once."""
+    import pandas as pd
+
+    table = table.rename(columns=change)
+    for place, name in enumerate(table.columns):
+        column = table.iloc[:, place]
+        if pd.api.types.is_numeric_dtype(column):
+            continue
+        changed = {value: change(value) for value in column.dropna().unique()}
+        if any(value != new for value, new in changed.items()):
+            table[name] = column.map(lambda value, new=changed: new.get(value, value))
+    return table
 
 
 def sha256(path: Path) -> str:

@@ -9,7 +9,7 @@ from math import isnan
 from numbers import Real
 from typing import TYPE_CHECKING
 
-from headscope.text import MISSING, interval, show
+from headscope.text import MISSING, escape_formula, interval, printable, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,10 +73,10 @@ class Cell:
     def text(self, form: str = "plain") -> str:
         """Return the value, its interval and its detail as text."""
         form = self.format or form
-        text = show(self.value, form)
+        text = printable(show(self.value, form))
         if self.bounded:
             text += f" [{interval(show(self.low, form), show(self.high, form))}]"
-        return f"{text} {self.detail}" if self.detail else text
+        return f"{text} {printable(self.detail)}" if self.detail else text
 
 
 class Table:
@@ -170,7 +170,8 @@ class Table:
 
     def to_tsv(self) -> str:
         """Return the full values as TSV; missing ones read n/a."""
-        return self.to_frame().to_csv(sep="\t", index=False, na_rep="n/a", lineterminator="\n")
+        frame = self.to_frame().rename(columns=escape_formula).map(escape_formula)
+        return frame.to_csv(sep="\t", index=False, na_rep="n/a", lineterminator="\n")
 
     def to_markdown(self) -> str:
         """Return the table as Markdown, with its notes and without its title."""
@@ -219,11 +220,11 @@ class Table:
 
         table = RichTable(box=box.SIMPLE_HEAD)
         for name, numeric in zip(self.headings, self.numeric, strict=True):
-            table.add_column(Text(name), justify="right" if numeric else "left")
+            table.add_column(Text(printable(name)), justify="right" if numeric else "left")
         for row in self.texts():
             table.add_row(*map(Text, row))
-        title = [Text(self.title, "bold")] if self.title else []
-        return Group(*title, table, *map(Text, self.notes))
+        title = [Text(printable(self.title), "bold")] if self.title else []
+        return Group(*title, table, *map(Text, map(printable, self.notes)))
 
     def __repr__(self) -> str:
         """Return the table as plain text."""
@@ -270,7 +271,7 @@ def _is_number(value: object) -> bool:
 
 
 def _markdown_line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(cell.replace("\n", " ").replace("|", "\\|") for cell in cells) + " |"
 
 
 def escape_latex(text: str) -> str:

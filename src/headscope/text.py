@@ -12,6 +12,9 @@ UNDEFINED = "undefined"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 # control characters, line separators, marks that turn the direction of writing, bytes of no UTF-8
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_ESCAPED = re.compile(r"'+[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
 
 
 def show(value: object, form: str = "plain") -> str:
@@ -45,6 +48,27 @@ def printable_name(path: str | os.PathLike[str]) -> str:
     writes them. What is printable stays as it is, so a name that was escaped stays the same.
     """
     return _UNPRINTABLE.sub(_escape, os.fspath(path))
+
+
+def escape_formula(value: Any) -> Any:
+    """Return a cell of a table that no spreadsheet takes for a formula; numbers stay as they are.
+
+    Text that begins with =, +, -, @, a tab or a carriage return gets an apostrophe before it, as
+    does text that would be taken for such a cell; `unescape_formula` returns the value.
+    """
+    if not isinstance(value, str) or not _FORMULA.match(value) or _NUMBER.fullmatch(value):
+        return value
+    return f"'{value}"
+
+
+def unescape_formula(value: Any) -> Any:
+    """Return what `escape_formula` made a cell of."""
+    return value[1:] if isinstance(value, str) and _ESCAPED.match(value) else value
+
+
+def printable(text: str) -> str:
+    """Return text for a terminal or a file as `printable_name` writes it, lines and tabs kept."""
+    return _UNPRINTABLE.sub(lambda sign: sign[0] if sign[0] in "\n\t" else _escape(sign), text)
 
 
 def significant(value: float, digits: int = 3) -> str:

@@ -1,11 +1,18 @@
-"""How many threads small products of matrices run with."""
+"""How many threads small products of matrices run with, and how helper processes end."""
 
 import functools
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, ParamSpec, TypeVar
 
 from threadpoolctl import threadpool_limits
 
+LOOK_EVERY_S: Final = 0.5
+QUIET: Final = "ignore:resource_tracker:UserWarning"
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -23,3 +30,35 @@ def one_blas_thread(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return limited
+
+
+def end_with(parent: int) -> None:
+    """Let this helper process end within a second of the process that started it."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK_EVERY_S)
+        os._exit(1)
+
+    names = [thread.name for thread in threading.enumerate()]
+    if os.getpid() != parent and end_with.__name__ not in names:
+        threading.Thread(target=watch, name=end_with.__name__, daemon=True).start()
+
+
+@contextmanager
+def starting_helpers() -> Iterator[None]:
+    """Start helper processes that Ctrl-C leaves alone; here it is answered after the block.
+
+    The process that looks after their semaphores does not report those that a kill left to it.
+    """
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = f"{before},{QUIET}" if before else QUIET
+    block = getattr(signal, "pthread_sigmask", None)  # Windows has none
+    signals = block(signal.SIG_BLOCK, {signal.SIGINT}) if block else None
+    try:
+        yield
+    finally:
+        if block:
+            block(signal.SIG_SETMASK, signals)
+        del os.environ["PYTHONWARNINGS"]
+        os.environ |= {} if before is None else {"PYTHONWARNINGS": before}

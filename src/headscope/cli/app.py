@@ -8,7 +8,9 @@ from typing import Annotated, Final
 
 import typer
 
+from headscope.cli.streams import plain_streams
 from headscope.errors import InputError, RunError
+from headscope.signals import STOPPED
 
 RENAMED: Final = {  # option of version 0.1 → what it is now
     "--architecture": "--architectures",
@@ -53,16 +55,28 @@ def main() -> None:
     """Run the command line; a foreseen error is one sentence on stderr, without a traceback."""
     # OpenMP's threads spin while they wait, which costs more than it saves beside other work
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["MPLBACKEND"] = "agg"  # no window is opened, and a notebook's backend may be absent
     try:
-        _refuse_old_options(sys.argv[1:])
+        with plain_streams():
+            _run(sys.argv[1:])
+    except OSError as error:  # stdout is a file on a full disk
+        sys.exit(f"stdout: {error.strerror or error}.")
+
+
+def _run(arguments: list[str]) -> None:
+    try:
+        _refuse_old_options(arguments)
         app()
     except (InputError, RunError) as error:
         print(error, file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except BrokenPipeError:  # the reader of stdout has closed it, as in '| head'
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        pass
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"{error.filename or 'The system'}: {error.strerror or error}.", file=sys.stderr)
+        sys.exit(1)
+    except MemoryError:
+        print("Out of memory; ending other work may help.", file=sys.stderr)
         sys.exit(1)
 
 
@@ -75,9 +89,9 @@ def _refuse_old_options(arguments: list[str]) -> None:
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """End at Ctrl-C with the assurance that nothing is lost: the same command continues."""
+    """End at Ctrl-C with a line, where `headscope.signals` is not at work: in another program."""
     try:
         yield
     except KeyboardInterrupt:
-        print("\nStopped. The same command continues from here.", file=sys.stderr)
+        print(f"\n{STOPPED}", file=sys.stderr)
         raise typer.Exit(130) from None

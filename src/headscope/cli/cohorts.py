@@ -134,7 +134,10 @@ def audit(
         float, typer.Option(help="Least correlation of a copy, at 24 by 24 pixels.")
     ] = 0.98,
     permutations: Annotated[
-        int, typer.Option(help="Permutations of the labels, of an experiment's frozen runs.", min=1)
+        int,
+        typer.Option(
+            help="Permutations of the labels, of an experiment's frozen runs.", min=1, max=100_000
+        ),
     ] = 200,
     pseudonym_key: opt.PseudonymKey = None,
     workers: opt.Workers = None,

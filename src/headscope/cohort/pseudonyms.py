@@ -4,6 +4,8 @@ import hashlib
 import hmac
 import os
 import secrets
+import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -11,7 +13,7 @@ from typing import Final
 from headscope.cohort.layouts import Cohort
 from headscope.cohort.values import Note
 from headscope.errors import InputError
-from headscope.files import NO_ID
+from headscope.files import NO_ID, TEMPORARY_NAME
 
 KEY_BYTES: Final = 32
 SHORTEST_KEY: Final = 16
@@ -37,9 +39,10 @@ def pseudonymise_cohort(cohort: Cohort, key_file: Path, out: Path) -> Cohort:
     Raises
     ------
     InputError
-        The key is too short, cannot be read, or is in `out`, with which it would be passed on.
+        The key is too short, cannot be read, or is in `out` or among the scans, with which it would
+        be passed on.
     """
-    check_apart(key_file, out)
+    check_apart(key_file, out, cohort.root)
     key = _read_key(key_file)
     scans = cohort.scans
     pairs = list(zip(scans["subject_id"], scans["session_id"], strict=True))
@@ -60,27 +63,25 @@ def pseudonymise_cohort(cohort: Cohort, key_file: Path, out: Path) -> Cohort:
     )
 
 
-def check_apart(key_file: Path, out: Path) -> None:
-    """Refuse a key in the folder that holds what it protects (InputError)."""
-    if key_file.resolve().is_relative_to(out.resolve()):
-        raise InputError(
-            f"The key {key_file} is in {out}, and anyone who gets that folder could undo the "
-            "pseudonyms: keep the key elsewhere."
-        )
+def check_apart(key_file: Path, *folders: Path) -> None:
+    """Refuse a key in a folder that holds what it protects, or the ids themselves (InputError)."""
+    for folder in folders:
+        if folder.resolve() in key_file.resolve().parents:
+            raise InputError(
+                f"The key {key_file} is in {folder}, and anyone who gets that folder could undo "
+                "the pseudonyms: keep the key elsewhere."
+            )
 
 
 def _read_key(path: Path) -> bytes:
     """Return the key in `path`; where there is none, make one that only its owner may read."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        pass
+        if not path.exists():
+            _make_key(path)
     except OSError as error:
         raise InputError(f"The key {path} cannot be made: {error.strerror}.") from error
-    else:
-        with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_bytes(KEY_BYTES))
+    if not path.is_file():  # of a pipe nothing might ever come
+        raise InputError(f"The key {path} cannot be read: it is no file.")
     try:
         key = path.read_bytes()
     except OSError as error:
@@ -90,9 +91,26 @@ def _read_key(path: Path) -> bytes:
     return key
 
 
+def _make_key(path: Path) -> None:
+    """Write a key whole or not at all; one that another process made meanwhile stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY_NAME, dir=path.parent)  # with mode 0600
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(secrets.token_bytes(KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(name, path)
+    finally:
+        Path(name).unlink()
+
+
 def _hash_subject(key: bytes, subject: str) -> str:
     return subject if subject == NO_ID else f"sub-{_digest(key, 'subject', subject)[:12]}"
 
 
 def _digest(key: bytes, *parts: str) -> str:
-    return hmac.new(key, "\0".join(parts).encode(), hashlib.sha256).hexdigest()
+    return hmac.new(
+        key, "\0".join(parts).encode(errors="surrogateescape"), hashlib.sha256
+    ).hexdigest()

@@ -38,6 +38,8 @@ def read_any_table(path: Path) -> pd.DataFrame:
     InputError
         It is no such table: a workbook, no text, ragged, too large, or has a quotation mark open.
     """
+    if not path.is_file():  # of a pipe nothing might ever come
+        raise InputError(f"{path} does not exist, or is no file.")
     rows = _rows_of(path, _text_of(path))
     while len(rows) > 1 and rows[0][0] and not any(rows[0][1:]) and any(map(_has_two, rows)):
         rows = rows[1:]  # a title

@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+import reprlib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -22,6 +23,7 @@ from pydantic import (
 from headscope.errors import InputError
 from headscope.files import write_text
 from headscope.slicing.spec import SliceSpec
+from headscope.text import printable_name
 from headscope.training.recipe import Number, Positive, Recipe, Whole
 
 SplitKind = Literal["subject", "slice", "given"]
@@ -85,18 +87,18 @@ class Config(BaseModel):
     pseudonym_key: Path | None = None
     # slices
     plane: Literal["axial", "coronal", "sagittal", "all"] = "axial"
-    count: Positive = 30
+    count: Annotated[Whole, Field(ge=1, le=10_000)] = 30
     size: Annotated[Whole, Field(ge=16, le=1024)] = 224
     centre: str = "auto"
     spacing_mm: Annotated[Number, Field(gt=0, le=100)] | None = None
-    volume: Annotated[Whole, Field(ge=0)] | None = None
+    volume: Annotated[Whole, Field(ge=0, le=1_000_000)] | None = None
     analyze_orientation: str = "auto"
     window: tuple[Number, Number] | None = None
     strict: bool = False
     # splits
     splits: tuple[SplitKind, ...] = ("subject",)
     ratio: tuple[Positive, Positive, Positive] = (5, 2, 3)
-    seeds: tuple[Annotated[Whole, Field(ge=0)], ...] = (0,)
+    seeds: tuple[Annotated[Whole, Field(ge=0, lt=2**32)], ...] = (0,)
     folds: Annotated[Whole, Field(ge=2)] | None = None
     balance: tuple[str, ...] = ()
     split_file: Path | None = None
@@ -109,7 +111,7 @@ class Config(BaseModel):
     rows: tuple[Row, ...] = ()
     # scores and record
     aggregate: Literal["mean", "logits", "vote"] = "mean"
-    permutations: Annotated[Whole, Field(ge=0)] = 0
+    permutations: Annotated[Whole, Field(ge=0, le=100_000)] = 0
     keep_model: bool = True
     cache: Path | None = None
     # device
@@ -158,8 +160,19 @@ class Config(BaseModel):
         """How slices are taken."""
         return SliceSpec.from_settings(dict(self))
 
+    def for_record(self, reasons: Mapping[str, str]) -> dict[str, str]:
+        """Return why runs failed, where ids are pseudonyms without the folders that it names."""
+        folders = (self.cache_folder, self.out, self.data) if self.pseudonym_key else ()
+        texts = dict(reasons)
+        for folder in folders:
+            texts = {name: why.replace(str(folder), folder.name) for name, why in texts.items()}
+        return texts
+
     def save(self, path: Path) -> None:
-        """Write the settings as TOML, with paths relative to the file's folder."""
+        """Write the settings as TOML, with paths relative to the file's folder.
+
+        Where ids are pseudonyms, paths and the conditions on scans are left out: they may hold ids.
+        """
         settings = self.model_dump(mode="json", exclude_none=True)
         common = settings.pop("recipe")
         for row in settings["rows"]:
@@ -168,8 +181,14 @@ class Config(BaseModel):
         settings |= common
         for part in (settings, *settings["rows"]):
             for key in _paths(part):
-                part[key] = os.path.relpath(part[key], path.parent)
-        write_text(path, tomli_w.dumps(settings))
+                part[key] = printable_name(os.path.relpath(part[key], path.parent))
+        note = ""
+        if self.pseudonym_key is not None:
+            absent = [key for key in ("where", *_paths(settings)) if settings.pop(key, None)]
+            for row in settings["rows"]:
+                absent += [key for key in _paths(row) if row.pop(key)]
+            note = f"# Ids are pseudonyms: without {', '.join(dict.fromkeys(absent))}.\n"
+        write_text(path, note + tomli_w.dumps(settings))
 
 
 SETTINGS = (*(name for name in Config.model_fields if name != "recipe"), *RECIPE)
@@ -212,7 +231,7 @@ def read_config(path: Path, changes: Mapping[str, Any]) -> Config:
         raise InputError(f"{path} does not exist, or is no file.")
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # bad TOML, a number of 5,000 digits
         raise InputError(
             f"{path} cannot be read as TOML: {str(error).rstrip('.')}. Text is in quotes "
             '(label = "Group"), lists in brackets (regimes = ["frozen"]), true and false are not.'
@@ -254,7 +273,7 @@ def parse_change(text: str) -> tuple[str, Any]:
         raise InputError(f"--set takes key=value, not {text!r}.")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         parsed = value.strip()
     return key.strip(), _listed(key.strip(), parsed)
 
@@ -290,7 +309,8 @@ def _sentence(error: ValidationError, settings: Mapping[str, Any]) -> str:
     if not first["loc"]:  # several settings that do not go together
         return f"{message[0].upper()}{message[1:]}."
     of = "The setting " if where.startswith("'") else "The "
-    sentence = f"{place}{of}{where} is {first['input']!r}: {message[0].lower()}{message[1:]}."
+    value = reprlib.repr(first["input"])
+    sentence = f"{place}{of}{where} is {value}: {message[0].lower()}{message[1:]}."
     in_row = first["loc"][0] == "rows" and len(first["loc"]) > 2
     form = _form(first["loc"][2:] if in_row else first["loc"], first)
     return f"{sentence} Write {form}." if form else sentence

@@ -17,13 +17,14 @@ from headscope.console import console
 from headscope.errors import InputError
 from headscope.experiment.config import Config
 from headscope.experiment.plan import Plan
-from headscope.files import NO_ID, write_json, write_table
+from headscope.files import NO_ID, sha256, write_json, write_table
 from headscope.manifest import DAMAGE, reason_of
 from headscope.slicing.store import SliceSet
 from headscope.slicing.write import write_slices
-from headscope.splits.assign import GIVEN, make_split
+from headscope.splits.assign import GIVEN, make_fold, make_split
 from headscope.splits.balance import balance_of
 from headscope.splits.files import check_given, check_ids, ensure_split
+from headscope.text import printable_name
 
 OLDEST = 89  # years: an age above it could name a subject, and is one year more under pseudonyms
 Subsets = NDArray[np.str_]
@@ -49,6 +50,8 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
         check_ids(cohort.scans, split)
         if split == "subject" and not (config.folds or config.split_file):
             make_split(cohort.scans, kind="subject", ratio=config.ratio)
+        if split == "subject" and config.folds:
+            make_fold(cohort.scans, 0, config.folds, kind="subject", ratio=config.ratio)
         if split == GIVEN:
             check_given(cohort.scans, config.ratio)
     if config.permutations and (cohort.scans["subject_id"] == NO_ID).any():
@@ -175,7 +178,7 @@ def _hold_to(path: Path, config: Config, plan: Plan) -> None:
         "seed": plan.seed,
         "folds": config.folds,
         "balance": list(config.balance),
-        "split_file": str(config.split_file) if config.split_file else None,
+        "split_file": _name_of(config),
     }
     beside = path.with_suffix(".json")
     if path.exists() and beside.exists():
@@ -194,3 +197,10 @@ def _hold_to(path: Path, config: Config, plan: Plan) -> None:
             )
         return
     write_json(beside, made_by)
+
+
+def _name_of(config: Config) -> str | None:
+    """Return the split file by its path, or where ids are pseudonyms by its content."""
+    if config.split_file is None or config.pseudonym_key is None:
+        return None if config.split_file is None else printable_name(config.split_file)
+    return f"SHA-256 {sha256(config.split_file)}"

@@ -1,7 +1,9 @@
 """The grid of an experiment: which runs there will be, and in which order."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from headscope.errors import InputError
 from headscope.experiment.config import WEIGHT_WORDS, Config, Row
@@ -10,6 +12,8 @@ from headscope.models.regimes import Regime, find_regime
 from headscope.models.zoo import Architecture, find_architecture
 from headscope.record import Setting
 from headscope.training.recipe import Recipe
+
+MOST_RUNS: Final = 100_000
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ def plan_runs(config: Config) -> list[Plan]:
     """
     rows = config.rows or [Row(regime=name) for name in config.regimes]
     regimes = {row.regime: find_regime(row.regime) for row in rows}
+    _check_size(config, rows, regimes)
     grid = [
         (row, Setting(name, row.name or row.regime, row.regime, split, seed, fold, config.folds))
         for seed in config.seeds
@@ -95,7 +100,7 @@ def plan_runs(config: Config) -> list[Plan]:
         for split in (row.splits or config.splits)
     ]
     names = [setting.name for _, setting in grid]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
     if twice:
         raise InputError(f"Two rows make the run {twice[0]}: give one of them a name of its own.")
     used = dict.fromkeys(setting.architecture for _, setting in grid)
@@ -116,6 +121,21 @@ def plan_runs(config: Config) -> list[Plan]:
     return [*_neighbours(plans), *_permuted(plans, config.permutations)]
 
 
+def _check_size(config: Config, rows: Sequence[Row], regimes: Mapping[str, Regime]) -> None:
+    """Refuse a grid that would take long to list, and for ever to train."""
+    runs = 0
+    for row in rows:
+        permuted = config.permutations if regimes[row.regime].trains_backbone else 0
+        networks = 1 if row.architecture else len(config.architectures)
+        runs += networks * len(row.splits or config.splits) * (1 + permuted)
+    runs *= len(config.seeds) * (config.folds or 1)
+    if runs > MOST_RUNS:
+        raise InputError(
+            f"These settings make {runs:,} runs, and an experiment holds at most {MOST_RUNS:,}: "
+            "choose fewer folds, seeds, permutations or rows."
+        )
+
+
 def _neighbours(plans: list[Plan]) -> list[Plan]:
     """Move runs that share features up to the first of them."""
     first: dict[tuple[str, ...], int] = {}
@@ -134,7 +154,7 @@ def _permuted(plans: list[Plan], permutations: int) -> Iterator[Plan]:
 
     A frozen run needs none: its stored features serve any number of permutations.
     """
-    for number in range(1, permutations + 1):
-        for plan in plans:
-            if plan.regime.trains_backbone:
-                yield replace(plan, permutation=number)
+    trained = [plan for plan in plans if plan.regime.trains_backbone]
+    for number in range(1, permutations + 1 if trained else 1):
+        for plan in trained:
+            yield replace(plan, permutation=number)

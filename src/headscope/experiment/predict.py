@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from headscope.cohort.pictures import number_pictures
 from headscope.console import console, track
 from headscope.errors import InputError, RunError
+from headscope.files import utf8_path
 from headscope.manifest import DAMAGE, reason_of
 from headscope.metrics import slice_units, softmax, subject_level
 from headscope.models.network import Network, build_network
@@ -221,7 +222,8 @@ def load_network(run: Run, device: str = "auto") -> Network:
     )
     run.checked(path.name)
     try:
-        load_state(network.model, load_file(path))
+        with utf8_path(path) as name:
+            load_state(network.model, load_file(name))
     except (SafetensorError, *DAMAGE, RuntimeError) as error:
         reason = reason_of(error)
         raise InputError(f"{path} is damaged or of another network ({reason}).") from None

@@ -29,7 +29,7 @@ from headscope.experiment.inputs import (
 )
 from headscope.experiment.plan import Plan, plan_runs
 from headscope.experiment.preflight import check_networks, check_places, unfinished
-from headscope.files import locked, sha256, write_json
+from headscope.files import clear_leftovers, locked, sha256, write_json
 from headscope.metrics import logit_columns, run_scores, softmax
 from headscope.models.network import Network, build_network
 from headscope.models.tensors import split_network
@@ -159,6 +159,7 @@ def run(config: Config) -> Path:
     cohort = find_scans(config, plans)
     check_networks(unfinished(config, plans), config.size)
     with locked(config.out):
+        clear_leftovers(config.out)
         # 3. slices and splits; a finished run must be whole, and of these settings
         slices = store_slices(cohort, config)
         splits = store_splits(plans, config, slices, cohort)
@@ -210,7 +211,7 @@ def _train_all(
             outcome = f"failed, as {alike}." if alike else f"failed. {reason}"
             console.print(f"{title}: {outcome}", soft_wrap=True)
             failures[plan.name] = reason
-    write_failures(shared.config.out, failures)
+    write_failures(shared.config.out, shared.config.for_record(failures))
     return failures
 
 

@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from scipy.special import ndtri
 
 from headscope.console import track
 from headscope.errors import InputError
-from headscope.files import atomic_path, write_json, write_table, write_text
+from headscope.files import atomic_path, clear_leftovers, write_json, write_table, write_text
 from headscope.simulation.head import (
     FIELD_MM,
     Atrophy,
@@ -30,6 +31,7 @@ from headscope.simulation.head import (
     load_template,
     scan_head,
 )
+from headscope.threads import end_with, starting_helpers
 
 RECIPE: Final = 1  # to be raised whenever the same settings come to give other scans
 NC_SEVERITY: Final = 2.0  # mean of normal ageing in units of its spread: one in forty has none
@@ -145,9 +147,11 @@ def simulate_cohort(
     if missing:
         template = load_template()
         processes = min(workers or min(joblib.cpu_count(), 8), len(missing))
-        written = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")(
-            joblib.delayed(_write_scan)(out, row, settings, template) for row in missing
-        )
+        with starting_helpers():
+            written = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")(
+                joblib.delayed(_write_scan)(out, row, settings, template, os.getpid())
+                for row in missing
+            )
         for _ in track(written, "Simulating scans", len(plan), len(plan) - len(missing)):
             pass
     if missing or not all((out / name).exists() for name in ("scans.tsv", "truth.tsv")):
@@ -238,9 +242,10 @@ def simulate_scan(
 
 
 def _write_scan(
-    out: Path, row: dict[str, Any], settings: dict[str, Any], template: Template
+    out: Path, row: dict[str, Any], settings: dict[str, Any], template: Template, parent: int
 ) -> None:
     """Make one scan; its truth is written last and marks the scan as finished."""
+    end_with(parent)
     volume, truth = simulate_scan(template, row, settings)
     if row["format"] == "analyze":
         write_analyze(out / row["path"], volume, settings["spacing_mm"])
@@ -298,11 +303,11 @@ def _write_tables(out: Path, plan: list[dict[str, Any]], settings: dict[str, Any
 
 def _check(settings: dict[str, Any], workers: int | None) -> None:
     """Refuse settings that make no cohort."""
-    for name, least in (("subjects", 6), ("seed", 0)):
-        if not isinstance(settings[name], int) or settings[name] < least:
+    for name, least, most in (("subjects", 6, 100_000), ("seed", 0, 2**32 - 1)):
+        if not isinstance(settings[name], int) or not least <= settings[name] <= most:
             raise InputError(
-                f"{name} of a simulated cohort must be a whole number of at least {least}, "
-                f"not {settings[name]!r}."
+                f"{name} of a simulated cohort must be a whole number of at least {least} and at "
+                f"most {most}, not {settings[name]!r}."
             )
     for name, (low, high) in KNOBS.items():
         if not low <= settings[name] <= high:  # a NaN fails too
@@ -322,6 +327,7 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
     """Make `out` the home of this cohort, or refuse where it holds something else."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; a simulated cohort needs a folder.")
+    clear_leftovers(out)
     record = out / "simulation.json"
     if not record.exists():
         names = sorted(path.name for path in out.iterdir() if path.exists()) if out.exists() else []

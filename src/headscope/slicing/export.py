@@ -15,7 +15,7 @@ from headscope.cohort.layouts import find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.console import track
 from headscope.errors import InputError
-from headscope.files import atomic_path, write_json, write_table
+from headscope.files import atomic_path, clear_leftovers, write_json, write_table
 from headscope.slicing.spec import SliceSpec
 from headscope.slicing.store import SliceSet
 from headscope.slicing.write import write_slices
@@ -56,6 +56,7 @@ def export_pictures(slices: SliceSet, out: Path, picture_format: str) -> pd.Data
     slices.check_pixels()
     table = slices.table.drop(columns="scan")
     table.insert(0, "path", _names(table, FORMATS[picture_format]))
+    clear_leftovers(out)
     for name in sorted(set(table["label"])):
         (out / _plain(name)).mkdir(parents=True, exist_ok=True)
     _clear_others(out, slices.sha256, table["path"])

@@ -24,10 +24,11 @@ from headscope.scans.volume import ScanError, read_scan
 from headscope.slicing.extract import count_empty, take_slices
 from headscope.slicing.picture import take_picture
 from headscope.slicing.spec import SliceSpec
+from headscope.threads import end_with, starting_helpers
 
 SCANS_PER_WORKER: Final = 32  # starting a process costs about as much as so many scans
 QUEUED: Final = 2048  # scans handed to the helpers at once: what waits takes memory
-IDLE_S: Final = 5  # a helper without work for so long ends, also where this process was killed
+IDLE_S: Final = 5  # a helper without work for so long ends
 ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 Task = tuple[ScanFile, str, Path]  # a scan, the plane to take, and the file for its slices
 
@@ -84,7 +85,9 @@ def take_parts(
         if helpers < 1:
             yield from (_take_part(*task, spec) for task in tasks)
             return
-        executor = ProcessPoolExecutor(helpers, env=ONE_THREAD, timeout=IDLE_S)
+        with starting_helpers():
+            end = {"initializer": end_with, "initargs": (os.getpid(),)}
+            executor = ProcessPoolExecutor(helpers, env=ONE_THREAD, timeout=IDLE_S, **end)
         try:
             for start in range(0, len(tasks), QUEUED):
                 yield from _take_together(executor, tasks[start : start + QUEUED], spec)
@@ -105,7 +108,8 @@ def _take_together(
     It takes back the first task that no helper has begun. Parts are files, so that it may run
     ahead of a slow helper as far as it likes.
     """
-    futures: list[Future[Part]] = [executor.submit(_take_part, *task, spec) for task in tasks]
+    with starting_helpers():
+        futures: list[Future[Part]] = [executor.submit(_take_part, *task, spec) for task in tasks]
     mine: dict[int, Part] = {}
     waiting = iter(range(len(tasks)))
     for number, future in enumerate(futures):

@@ -10,6 +10,8 @@ from headscope.scans.volume import PLANES, check_orientation
 
 GEOMETRY: Final = 3  # raised when the same options come to give other pixels
 AUTO: Final = "vertex:70mm"
+MOST: Final = 10_000  # slices of a scan
+LARGEST: Final = 4096  # pixels
 KEYS: Final = {"orientation": "analyze_orientation"}  # names in settings, where they differ
 
 
@@ -58,10 +60,9 @@ class SliceSpec:
         if self.centre == "auto":
             object.__setattr__(self, "centre", AUTO)
         planes_of(self.plane)
-        if self.count < 1 or self.size < 1:
-            raise InputError(
-                f"Count {self.count} and size {self.size} of slices must be 1 or more."
-            )
+        for name, value, most in (("Count", self.count, MOST), ("Size", self.size, LARGEST)):
+            if not 1 <= value <= most:
+                raise InputError(f"{name} {value} of slices must be 1 or more, at most {most}.")
         if self.spacing_mm is not None and not 0 < self.spacing_mm <= 100:
             raise InputError(
                 f"Spacing {self.spacing_mm:g} mm of slices must be above 0 and at most 100."

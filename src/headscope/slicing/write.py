@@ -81,6 +81,7 @@ def write_slices(
     if (out / "slices.json").is_file():
         stored = open_slices(out)
         _check_same(out, {"version": GEOMETRY} | stored.settings, settings)
+        _remove_parts(out)  # an earlier call was killed before it could
         return stored
     with locked(out):
         folder = _parts_folder(out, settings)
@@ -123,11 +124,15 @@ def _parts_folder(out: Path, settings: dict[str, Any]) -> Path:
     """
     name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
     folder = out / f"slices.part-{name}"
-    for other in out.glob("slices.part-*"):
-        if other != folder:
-            shutil.rmtree(other, ignore_errors=True)
+    _remove_parts(out, but=folder)
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def _remove_parts(out: Path, but: Path | None = None) -> None:
+    for folder in out.glob("slices.part-*"):
+        if folder != but:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _take_all(

@@ -20,9 +20,9 @@ def _refuse_truth(value: Any) -> Any:
 
 
 Whole = Annotated[int, BeforeValidator(_refuse_truth)]
-Number = Annotated[float, BeforeValidator(_refuse_truth)]
-Positive = Annotated[Whole, Field(ge=1)]
-Rate = Annotated[Number, Field(gt=0)]
+Number = Annotated[float, BeforeValidator(_refuse_truth), Field(allow_inf_nan=False)]
+Positive = Annotated[Whole, Field(ge=1, le=1_000_000)]
+Rate = Annotated[Number, Field(gt=0, le=1e4)]  # far below what overflows in float32
 Share = Annotated[Number, Field(ge=0, lt=1)]
 
 
@@ -61,7 +61,7 @@ class Recipe:
     learning_rate: Rate = 0.001
     batch_size: Positive = 32
     momentum: Share = 0.9
-    weight_decay: Annotated[Number, Field(ge=0)] = 1e-4
+    weight_decay: Annotated[Number, Field(ge=0, le=1e4)] = 1e-4
     schedule: Literal["step", "cosine"] = "step"
     drop_every: Positive = 10
     drop_factor: Annotated[Number, Field(gt=0, le=1)] = 0.9

@@ -76,8 +76,8 @@ class ResumeFile:
             "optimizer": optimizer.state_dict(),
             "progress": dict(vars(progress)),
         }
-        with atomic_path(self.path) as temporary:
-            torch.save(state, temporary)
+        with atomic_path(self.path) as temporary, temporary.open("wb") as file:
+            torch.save(state, file)  # to a name torch itself writes, and hides why it could not
         self._written_at = time.perf_counter()
         self._cost = self._written_at - start
 

@@ -8,6 +8,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from headscope.files import utf8_path
 from headscope.manifest import DAMAGE, reason_of
 from headscope.metrics import logit_columns, run_scores, softmax
 from headscope.record import SUBSETS, Arrays, Run, manifest_problems, structure_problem
@@ -109,7 +110,8 @@ def _network(run: Run) -> Iterator[str]:
     path = run.path / MODEL
     if not path.is_file() or not classifier:
         return
-    model = load_file(path)
+    with utf8_path(path) as file:
+        model = load_file(file)
     for name in ("weight", "bias"):
         if not np.array_equal(model.get(f"{classifier}.{name}", np.empty(0)), run.head[name]):
             yield f"{MODEL} has another classifier ({name}) than head.npz"

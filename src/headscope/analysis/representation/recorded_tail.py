@@ -6,6 +6,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from headscope.errors import InputError
+from headscope.files import utf8_path
 from headscope.record import Run
 from headscope.tail import Array, Tail, make_tail
 
@@ -66,7 +67,7 @@ def _weights(run: Run, words: Sequence[str]) -> dict[str, Array]:
             "the feature maps are not on record."
         )
     try:
-        with safe_open(path, framework="numpy") as stored:
+        with utf8_path(path) as name, safe_open(name, framework="numpy") as stored:
             present = set(stored.keys())
             return {name: stored.get_tensor(name) for name in wanted if name in present}
     except SafetensorError as error:

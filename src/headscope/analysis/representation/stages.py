@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from headscope.analysis.arrays import check_points
 from headscope.analysis.probes import nearest
 from headscope.errors import InputError
-from headscope.files import NO_ID
+from headscope.files import NO_ID, utf8_path
 from headscope.record import Run
 from headscope.tables import Shown, Table
 
@@ -246,8 +246,10 @@ def _weight_changes(run: Run, reference: Run, stages: Sequence[str]) -> dict[str
         return {}
     try:
         with (
-            safe_open(path, framework="numpy") as ours,
-            safe_open(start, framework="numpy") as theirs,
+            utf8_path(path) as ours_path,
+            utf8_path(start) as their_path,
+            safe_open(ours_path, framework="numpy") as ours,
+            safe_open(their_path, framework="numpy") as theirs,
         ):
             shared = sorted(set(ours.keys()) & set(theirs.keys()))  # the same sum in every process
             for stage in stages:
