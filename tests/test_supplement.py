@@ -423,7 +423,7 @@ def test_svg_holds_text_as_text_and_data_stand_beside_each_figure(drawn, study):
 def test_the_same_record_gives_the_same_bytes(study, tmp_path):
     picture = next(picture for picture in pictures(study) if picture.name == "accuracies")
     for name in ("a", "b"):
-        assert len([*export.export(picture.draw, tmp_path / name / "x")]) == 6
+        assert len(export.export(picture.draw, tmp_path / name / "x")) == 6
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
 
@@ -555,7 +555,7 @@ def test_long_and_foreign_names_break_no_figure(tmp_path, monkeypatch):
     write_experiment(tmp_path, [{"class_names": names, "name": "x" * 120}], **SMALL)
     monkeypatch.setattr(export, "WIDTHS", {"85mm": COLUMN})
     for picture in pictures(read_study(tmp_path)):
-        assert len([*export.export(picture.draw, tmp_path / picture.name)]) == 3
+        assert len(export.export(picture.draw, tmp_path / picture.name)) == 3
 
 
 @pytest.mark.parametrize(

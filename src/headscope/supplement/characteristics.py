@@ -68,7 +68,7 @@ def characteristics(run: Run, participants: pd.DataFrame) -> list[Characteristic
         Whose predictions say who is in which subset.
     participants
         subject_id with age (years) and sex; either may be missing. A subject counts once, with
-        its first value.
+        its lowest age.
     """
     slices = run.predictions
     named = slices[slices["subject_id"] != NO_ID]
@@ -159,12 +159,13 @@ def _subjects(named: pd.DataFrame) -> pd.DataFrame:
 
 
 def _described(subjects: pd.DataFrame, participants: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per subject and subset, with its first age and sex where they are known."""
+    """Return one row per subject and subset, with its age and sex where they are known."""
     once = subjects.drop_duplicates(["subject_id", "subset"]).drop(columns="label")
     for name in ("age", "sex"):
         if name in participants.columns:
-            values = participants.dropna(subset=name).drop_duplicates("subject_id")
-            once = once.merge(values[["subject_id", name]], on="subject_id", how="left")
+            # the lowest age is that of the first session, whatever pseudonyms did to their order
+            values = participants.dropna(subset=name).groupby("subject_id")[name].min()
+            once = once.merge(values, left_on="subject_id", right_index=True, how="left")
     return once
 
 

@@ -1,7 +1,7 @@
 """Figures as files for print: PDF, SVG and PNG at the widths of a column and of a page."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,13 +22,15 @@ METADATA: Final[dict[str, Any]] = {
 DPI: Final = 600  # of PNG, and of dense dots within PDF and SVG
 
 
-def export(draw: Callable[[float], Figure], stem: Path) -> Iterator[Path]:
+def export(draw: Callable[[float], Figure], stem: Path) -> list[Path]:
     """Write `stem`-85mm and `stem`-174mm as PDF, SVG and PNG; the same figure, the same bytes.
 
     draw takes a width in inches. A figure of another width is brought to it, its letters unchanged.
     """
+    paths = []
     for name, width in WIDTHS.items():
-        yield from save(fit(draw(width), width), stem.with_name(f"{stem.name}-{name}"))
+        paths += save(fit(draw(width), width), stem.with_name(f"{stem.name}-{name}"))
+    return paths
 
 
 def fit(figure: Figure, width: float) -> Figure:

@@ -326,7 +326,7 @@ def _evaluation(study: Study, facts: Facts) -> str:
             " Repeats over seeds are averaged, and the interval holds their variance, corrected "
             "for the subjects that they share [@nadeau2003]."
         )
-    if len(study.results) > 1:
+    if study.compares:
         text += (
             " Settings were compared on the same subjects: accuracies by McNemar's test "
             "[@mcnemar1947] or the bootstrap, areas by that of DeLong et al. [@delong1988], with "

@@ -16,6 +16,7 @@ from headscope.analysis.results.curves import GRID, Curves, subject_curves
 from headscope.analysis.results.pooled import pool_runs
 from headscope.analysis.results.settings import SettingResult
 from headscope.analysis.results.table import all_slices
+from headscope.console import track
 from headscope.figures import (
     plot_curve_grid,
     plot_dose,
@@ -47,17 +48,17 @@ class Picture:
     caption: str
 
 
-def pictures(study: Study) -> Iterator[Picture]:
-    """Yield the main figures of an experiment, those that it has data for."""
+def pictures(study: Study) -> list[Picture]:
+    """Return the main figures of an experiment, those that it has data for."""
+    makers = (_flow, _logits, _weights, _forest, _gaps, _curves, _reliability)
+    made = track(makers, "Analysing for figures", total=len(makers))
+    return [picture for make in made for picture in make(study)]
+
+
+def _flow(study: Study) -> Iterator[Picture]:
     boxes = flow(study)
-    yield Picture("flow", lambda width: plot_flow(boxes, width), flow_frame(boxes),
-                  "From scans to subsets, with what was left out and why.")  # fmt: skip
-    yield _logits(study)
-    yield from _weights(study)
-    yield _forest(study)
-    yield from _gaps(study)
-    yield from _curves(study)
-    yield _reliability(study)
+    caption = "From scans to subsets, with what was left out and why."
+    yield Picture("flow", lambda width: plot_flow(boxes, width), flow_frame(boxes), caption)
 
 
 def by_network(study: Study, make: Callable[[SettingResult], T | None]) -> dict[str, dict[str, T]]:
@@ -83,11 +84,11 @@ def _several(study: Study) -> str:
     if any(len(result.seeds) > 1 for result in study.results):
         text += " Panels show the first seed."
     if any(result.folds for result in study.results):
-        text += " Its folds are drawn together, each slice by the network that did not see it."
+        text += " Folds are drawn together, each slice by the network that was not trained on it."
     return text
 
 
-def _logits(study: Study) -> Picture:
+def _logits(study: Study) -> Iterator[Picture]:
     panels = by_network(study, lambda result: _join([all_slices(run) for run in _shown(result)]))
     rows = [
         pd.DataFrame({
@@ -99,7 +100,7 @@ def _logits(study: Study) -> Picture:
         for network, settings in panels.items() for title, panel in settings.items()
     ]  # fmt: skip
     caption = "Logits of the test slices, one mark each; hollow marks are misclassified."
-    return Picture("fig2-logits", lambda width: plot_logit_grid(panels, width),
+    yield Picture("fig2-logits", lambda width: plot_logit_grid(panels, width),
                    pd.concat(rows, ignore_index=True), caption + _several(study))  # fmt: skip
 
 
@@ -154,7 +155,7 @@ def _weight_frame(panels: Networks[PairAnalysis]) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def _forest(study: Study) -> Picture:
+def _forest(study: Study) -> Iterator[Picture]:
     rows = [
         (r.architecture, r.name, r.split, *forest_score(r), len(r.constant), len(r.runs))
         for r in study.results
@@ -164,9 +165,9 @@ def _forest(study: Study) -> Picture:
     over = "subjects" if study.named else "slices, as the pictures name no subjects"
     caption = (
         f"Accuracy over test {over}, with its 95% interval where it has one, beside what "
-        "predicting the larger class for all gives. Hollow: all its networks predict one class."
+        "predicting the larger class for all gives. Hollow: every network predicts one class."
     )
-    return Picture("accuracies", lambda width: plot_forest(study.results, width),
+    yield Picture("accuracies", lambda width: plot_forest(study.results, width),
                    pd.DataFrame(rows, columns=columns), caption)  # fmt: skip
 
 
@@ -229,7 +230,7 @@ def _curve_frame(network: str, title: str, curves: Curves) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def _reliability(study: Study) -> Picture:
+def _reliability(study: Study) -> Iterator[Picture]:
     calibrate = cache(analyse_calibration)
     panels = by_network(study, lambda result: calibrate(result.runs[0]))
     rows = [
@@ -246,7 +247,7 @@ def _reliability(study: Study) -> Picture:
     )
     if any(len(result.runs) > 1 for result in study.results):
         caption += " Panels show the first seed and fold."
-    return Picture("calibration", lambda width: plot_reliability_grid(panels, width),
+    yield Picture("calibration", lambda width: plot_reliability_grid(panels, width),
                    pd.concat(rows, ignore_index=True), caption)  # fmt: skip
 
 

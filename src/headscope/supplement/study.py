@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import pandas as pd
 from headscope.analysis import setting_results, settings_table
 from headscope.analysis.leakage.analysis import Leakage
 from headscope.analysis.leakage.stored import stored_leakage
-from headscope.analysis.results.comparisons import Comparisons, compare_runs
 from headscope.analysis.results.markers import mark_table
 from headscope.analysis.results.settings import SettingResult, choose
 from headscope.audit_record import Audit, read_audit
@@ -68,10 +68,13 @@ class Study:
         """The leakage analysis, as `leakage.json` keeps it."""
         return stored_leakage(self.folder)
 
-    @cached_property
-    def compared(self) -> Comparisons:
-        """Which settings differ, on the same subjects."""
-        return compare_runs(self.runs)
+    @property
+    def compares(self) -> bool:
+        """Whether two settings were trained under the same split, seed and fold."""
+        return any(
+            one.split == other.split and one.fits & other.fits
+            for one, other in combinations(self.results, 2)
+        )
 
     @cached_property
     def splits(self) -> dict[Setting, Run]:

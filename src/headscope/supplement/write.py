@@ -1,6 +1,5 @@
 """`write_figures`: an experiment's record → what its paper needs, in one folder."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +14,7 @@ from headscope.supplement.characteristics import characteristics_frame, characte
 from headscope.supplement.checklists import LISTS, checklist
 from headscope.supplement.export import export
 from headscope.supplement.methods import methods
-from headscope.supplement.pictures import Picture, pictures
+from headscope.supplement.pictures import pictures
 from headscope.supplement.prose import Facts, references
 from headscope.supplement.study import Study, read_study
 from headscope.tables import Table
@@ -100,15 +99,9 @@ def _write_checklists(study: Study, folder: Path) -> None:
 
 
 def _write_pictures(study: Study, folder: Path) -> None:
-    lines = []
-    for picture in _tracked(study):
-        for _ in export(picture.draw, folder / picture.name):
-            pass
+    lines, made = [], pictures(study)
+    for picture in track(made, "Drawing figures", total=len(made)):
+        export(picture.draw, folder / picture.name)
         write_table(folder / f"{picture.name}.tsv", picture.data)
         lines.append(f"**{picture.name}.** {picture.caption}")
     write_text(folder / "captions.md", "\n\n".join(lines) + "\n")
-
-
-def _tracked(study: Study) -> Iterator[Picture]:
-    every = list(track(pictures(study), "Analysing for figures", total=8))
-    yield from track(every, "Drawing figures", total=len(every))
