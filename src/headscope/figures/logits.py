@@ -111,7 +111,7 @@ def plot_logit_grid(
             draw_slices(panel, (low, high), ax, SMALL_MULTIPLE)
             style.add_below(ax, _share(panel))
             style.set_square(ax, low, high)
-            style.share_ticks(ax, first=ax is axes[0])
+            style.share_ticks(ax)
     style.name_grid(grid, *_axis_names(every[0]))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=1.2)
     return figure

@@ -66,7 +66,7 @@ def plot_reliability_grid(
                 errors[1] = f"{100 * result.after.ece:.1f}% after"
             style.add_below(ax, "\n".join(errors))
             ax.set(xlim=(-0.03, 1.05), ylim=(-0.03, 1.05), aspect="equal", anchor="N")
-            style.share_ticks(ax, first=ax is axes[0])
+            style.share_ticks(ax)
     style.name_grid(grid, "Confidence of the prediction", "Share of correct predictions")
     handles = [
         Line2D([], [], label=label, linewidth=0.8, marker=marker, markersize=4, color=colour)

@@ -125,7 +125,7 @@ def plot_curve_grid(
             if areas is not None:
                 style.add_below(ax, f"{AREAS[kind]} {style.decimals(areas[network][title], 3)}")
             style.set_square(ax, -2, 102)
-            style.share_ticks(ax, first=ax is axes[0])
+            style.share_ticks(ax)
     to = f" to {style.plain(style.short(positive_class))}" if positive_class else ""
     sensitivity = f"Sensitivity{to} (%)"
     if kind == "roc":

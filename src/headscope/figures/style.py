@@ -15,6 +15,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from headscope.text import fixed
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -35,6 +37,7 @@ DIAGONAL: Any = {"color": INK, "linewidth": 0.8, "dashes": (4, 2)}
 UNTRAINED: Any = {"linewidth": 0.8, "linestyle": (0, (2, 1))}
 LINE = 3.1 * MM  # height of a line of text
 LONGEST = 22  # characters of a name in a label
+LETTER = 4.3  # points: mean width of a letter of 7 pt
 MOST_BESIDE = (4, 6)  # small panels in a column and on a page
 TICKS = [1, 2, 2.5, 5, 10]  # round steps of an axis
 # Beyond this many points a vector file grows heavier than a picture of them.
@@ -143,8 +146,9 @@ def grid_of(
     `MOST_BESIDE` of them; width and legend, the height that one takes, are in inches. lines of
     text stand under each title.
     """
-    columns = min(max(map(len, panels.values())), MOST_BESIDE[width > COLUMN])
-    room = max(8, int((width / columns * 72 - 6) / 4.3))  # characters
+    most = max(map(len, panels.values()))
+    columns = -(-most // -(-most // MOST_BESIDE[width > COLUMN]))  # rows of much the same length
+    room = max(8, int((width / columns * 72 - 6) / LETTER) - 1)  # characters
     titles = {name: [fold(text, room) for text in texts] for name, texts in panels.items()}
     tall = {name: max(map(_line_count, texts)) for name, texts in titles.items()}
     rows = {name: -(-len(texts) // columns) for name, texts in panels.items()}
@@ -174,9 +178,9 @@ def name_grid(grid: Sequence[Sequence[Axes]], x: str, y: str) -> None:
     columns = grid[0][0].get_gridspec().ncols  # type: ignore[union-attr]
     first_of_last_row = (len(grid[-1]) - 1) // columns * columns
     figure = figure_of(grid[0][0])
-    room = int(figure.get_figwidth() * 72 / 4.3) - 12  # characters
+    room = int(figure.get_figwidth() * 72 / LETTER) - 12  # characters
     grid[-1][first_of_last_row].set_xlabel(fold(x, room, 1), loc="left")
-    high = int(figure.get_figheight() * 72 / 4.3)
+    high = int(figure.get_figheight() * 72 / LETTER)
     figure.supylabel(fold(y, high, 1), fontsize=SMALLEST)
 
 
@@ -265,13 +269,18 @@ def add_below(ax: Axes, text: str) -> None:
     note.set_in_layout(False)
 
 
-def share_ticks(ax: Axes, first: bool) -> None:
+def share_ticks(ax: Axes) -> None:
     """Set few ticks, and number the upright axis of the first panel of a row alone."""
     few = 2 if figure_of(ax).get_figwidth() <= COLUMN else 3
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(few, steps=TICKS))
         axis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
-    ax.tick_params(axis="y", labelleft=first)
+    low, high = ax.get_xlim()
+    ticks = [tick for tick in ax.get_xticks() if low <= tick <= high]
+    if few == 2 and len(ticks) > 2:  # side by side, three numbers would touch
+        ax.set_xticks([ticks[0], ticks[-1]])
+    place = ax.get_subplotspec()
+    ax.tick_params(axis="y", labelleft=place is not None and place.is_first_col())
     ax.tick_params(pad=1.5)
 
 
@@ -297,7 +306,7 @@ def say_nothing(ax: Axes, reason: str) -> None:
 
 def decimals(value: float, digits: int) -> str:
     """Return a number with a true minus sign, or say that it is undefined."""
-    return f"{value:.{digits}f}".replace("-", "−") if isfinite(value) else UNDEFINED
+    return fixed(value, digits) if isfinite(value) else UNDEFINED
 
 
 def subscript(letter: str, index: int | str) -> str:

@@ -110,7 +110,7 @@ def plot_weight_grid(
         for pair, ax in zip(panels.values(), axes, strict=True):
             _draw_small(pair, ax)
             style.set_square(ax, -edge, edge)
-            style.share_ticks(ax, first=ax is axes[0])
+            style.share_ticks(ax)
     one = next(iter(next(iter(networks.values())).values()))
     (first, second), (i, j) = map(style.plain, map(style.short, one.class_names)), one.pair
     style.name_grid(
