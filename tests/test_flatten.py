@@ -25,6 +25,7 @@ from headscope.models.classifier import tap
 from headscope.models.network import build_network
 from headscope.record import Run
 from tests.conftest import REPOSITORY
+from tests.support.records import reseal
 from tests.support.synthetic import write_synthetic_run
 
 NETWORKS = {  # constructor, its classifier, the layer that makes the last maps, its tail, size
@@ -116,7 +117,7 @@ def write_record(folder, maps, logits, words, weights, **settings):
               run.path / "model.safetensors")  # fmt: skip
     with (run.path / "run.toml").open("a") as file:
         file.write(f"tail = {list(words)}\n")
-    return run.path
+    return reseal(run.path).path
 
 
 def test_the_shuffle_changes_only_networks_that_flatten(recorded):
@@ -382,10 +383,12 @@ def test_records_that_cannot_be_computed_say_why(tmp_path):
             read_tail(small_record(tmp_path / str(number), **given))
     run = small_record(tmp_path / "damaged")
     (run.path / "model.safetensors").write_bytes(b"nothing")
+    reseal(run.path)
     with pytest.raises(InputError, match="is damaged"):
         read_tail(run)
     run = small_record(tmp_path / "without maps")
     np.savez(run.path / "maps.npz", slice=np.empty(0, int))
+    reseal(run.path)
     with pytest.raises(InputError, match="records no feature maps"):
         read_tail(run)
 
@@ -459,12 +462,15 @@ def test_an_averaging_head_needs_no_stored_network(tmp_path):
     stored = {"classifier.weight": weight, "classifier.bias": bias}
     path = write_record(tmp_path, maps, maps.mean(axis=(2, 3)) @ weight.T + bias, words, stored)
     np.savez(path / "head.npz", **(Run(path).head | {"weight": weight, "bias": bias}))
+    reseal(path)
     expected, _ = contribution_maps(maps, read_tail(Run(path)), np.array([1, -1]))
     (path / "model.safetensors").unlink()
+    reseal(path)
     positions, _ = contribution_maps(maps, read_tail(Run(path)), np.array([1, -1]))
     np.testing.assert_array_equal(positions, expected)
     hidden = ["flatten", "linear:fc6", "relu", "linear:classifier"]
     toml = (path / "run.toml").read_text().replace(f"tail = {list(words)}", f"tail = {hidden}")
     (path / "run.toml").write_text(toml)
+    reseal(path)
     with pytest.raises(InputError, match=r"without the network's weights .* are not on record"):
         read_tail(Run(path))

@@ -7,7 +7,7 @@ whose ids are in the names of the scans, class folders (DATA/AD/…, DATA/NC/…
 
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -53,7 +53,8 @@ class Cohort:
     """The scans of a study: one row each, its path relative to `root`.
 
     `notes` say what was recognised, what was left out, and where the ids come from; `simulated`
-    holds where simulation.json is beside the scans. `kinds` has what each path is.
+    holds where simulation.json is beside the scans. `kinds` has what each path is; `described`
+    age and sex by path, where a table has them.
     """
 
     root: Path
@@ -63,6 +64,7 @@ class Cohort:
     notes: list[Note]
     simulated: bool
     kinds: Mapping[str, Kind]
+    described: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False)
 
     @property
     def names(self) -> "pd.Series[str]":
@@ -169,11 +171,12 @@ def find_cohort(
     return Cohort(
         root=root,
         layout=layout.name,
-        scans=scans[[*COLUMNS, *_extra_columns(data, scans, keep)]].join(describe_subjects(scans)),
+        scans=scans[[*COLUMNS, *_extra_columns(data, scans, keep)]],
         class_names=class_names,
         notes=[summary, *layout.notes, *left_out, *notes, *doubled, *odd],
         simulated=(root / "simulation.json").is_file(),
         kinds=kinds,
+        described=describe_subjects(scans),
     )
 
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from headscope.analysis.permute import permute_labels
 from headscope.audit_record import Audit, summary_line
 from headscope.auditing.audit import files_of, store_audit
-from headscope.cohort.demographics import AGE, SEX
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.console import console
@@ -85,12 +84,11 @@ def store_slices(cohort: Cohort, config: Config) -> SliceSet:
 
 def _store_participants(cohort: Cohort, config: Config) -> None:
     """Write `participants.tsv`, age and sex of each session, where the data have either."""
-    columns = {AGE: "age", SEX: "sex"}
-    present = {ours: name for ours, name in columns.items() if ours in cohort.scans.columns}
-    if not present:
+    if not {"age", "sex"} & set(cohort.described.columns):
         return
     keys = ["subject_id", "session_id", "label"]
-    table = cohort.scans[[*keys, *present]].rename(columns=present).drop_duplicates(keys)
+    table = cohort.scans[["path", *keys]].merge(cohort.described, on="path")
+    table = table.drop(columns="path").drop_duplicates(keys)
     if config.pseudonym_key is not None and "age" in table:
         table["age"] = table["age"].clip(upper=OLDEST + 1)
         if (table["age"] > OLDEST).any():
