@@ -129,13 +129,21 @@ def run(
 @app.command()
 def report(
     experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
+    thumbnails: Annotated[
+        str | None,
+        typer.Option(
+            metavar="test|errors|none",
+            help="Test slices that the page holds as small pictures: all, those predicted "
+            "wrongly, or none (the default under pseudonyms).",
+        ),
+    ] = None,
 ) -> None:
     """Write table, figures and HTML page of an experiment again, from its records.
 
-    Example: headscope report headscope-demo
+    Example: headscope report headscope-demo --thumbnails errors
     """
     with resumable():
-        conclude(experiment)
+        conclude(experiment, thumbnails)
 
 
 @app.command()

@@ -24,7 +24,7 @@ def show_json(value: Any) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
-def conclude(experiment: Path) -> None:
+def conclude(experiment: Path, thumbnails: str | None = None) -> None:
     """Write the report of an experiment; print its table and where the page is."""
     from headscope.analysis.results.settings import setting_results, settings_table
     from headscope.analysis.results.table import short_table
@@ -32,7 +32,7 @@ def conclude(experiment: Path) -> None:
     from headscope.record import read_experiment
     from headscope.reporting.page import write_report
 
-    page = write_report(experiment)
+    page = write_report(experiment, thumbnails)
     show(short_table(settings_table(setting_results(read_experiment(experiment)))))
     audit = read_audit(experiment)
     if audit is not None:

@@ -1,19 +1,14 @@
-"""The page's figures: drawn from the record, saved as PNG and SVG, embedded in the page."""
+"""Figures as files (PNG and SVG), and as the page embeds them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from headscope.analysis import LogitScatter, PairAnalysis
-from headscope.analysis.representation.features import Ellipse
-from headscope.figures import plot_history, plot_logits, plot_weights
 from headscope.figures.style import apply_style
 from headscope.files import atomic_path
-from headscope.record import Run
 from headscope.reporting.svg import data_uri, slim
-from headscope.text import percent
 
 DPI = 200
 
@@ -45,60 +40,17 @@ def save_figure(figure: Figure, stem: Path) -> Path:
     return stem.with_name(f"{stem.name}.svg")
 
 
-def logits_picture(
-    panels: Sequence[LogitScatter],
-    stem: Path,
-    ellipses: Sequence[Sequence[Ellipse] | None] | None = None,
-) -> Picture:
-    """Draw Fig. 2 of one network: one panel per run."""
-    first, second = panels[0].class_names
-    accuracies = "; ".join(
-        f"{panel.title}, {percent(panel.slice_accuracy)}% of {len(panel.logits)} slices correct"
-        for panel in panels
-    )
-    alt = (
-        f"Scatter plots of the logits of {first} and {second}, one dot per test slice: "
-        f"{accuracies}."
-    )
-    return draw(plot_logits(panels, ellipses), stem, alt)
+@apply_style
+def render_svg(figure: Figure) -> str:
+    """Return a figure as SVG; equal figures, equal text."""
+    stream = StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()
 
 
-def weights_picture(analysis: PairAnalysis, run: Run, stem: Path) -> Picture:
-    """Draw Fig. 3 of one run and pair of classes."""
-    first, second = analysis.class_names
-    alt = (
-        f"{run.setting.title}: weights to {first} against weights to {second}, one dot for each of "
-        f"{analysis.feature_count} features; r {analysis.r:.4f}, null {analysis.r_null:.4f}."
-    )
-    initial = run.head.get("initial_weight")
-    rows = None if initial is None else initial[list(analysis.pair)]
-    figure = plot_weights(
-        analysis, title=run.setting.title, network=run.setting.network, initial=rows
-    )
-    return draw(figure, stem, alt)
-
-
-def history_picture(run: Run, stem: Path) -> Picture:
-    """Draw the training curves of one run."""
-    last = run.history.iloc[-1]
-    alt = (
-        f"{run.setting.title}: loss and slice accuracy over {len(run.history)} epochs, ending at "
-        f"{percent(last['train_slice_accuracy'])}% in training and "
-        f"{percent(last['val_slice_accuracy'])}% in validation."
-    )
-    figure = plot_history(run.history, title=run.setting.title, network=run.setting.network)
-    return draw(figure, stem, alt)
-
-
-def draw(figure: Figure, stem: Path, alt: str) -> Picture:
-    """Save a figure and return it as the page embeds it."""
-    svg = save_figure(figure, stem)
+def draw(figure: Figure, alt: str) -> Picture:
+    """Draw a figure as the page embeds it."""
     # A picture by itself, not inline: the names inside two SVGs would clash in one page.
-    source = data_uri(slim(svg.read_text(encoding="utf-8")))
+    source = data_uri(slim(render_svg(figure)))
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     return Picture(source, alt, width, height)
-
-
-def pair_suffix(pair: tuple[int, int], class_count: int) -> str:
-    """Return what tells the pairs of classes apart in file names, where there are several."""
-    return "" if class_count == 2 else f"-{pair[0]}-{pair[1]}"

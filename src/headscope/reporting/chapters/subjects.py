@@ -1,0 +1,59 @@
+"""The chapter on subjects: which of them the networks predict wrongly, hardest first."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from headscope.record import Run
+from headscope.reporting.blocks import Block, Chapter, Matrix, MatrixCell, Text
+
+MOST_SUBJECTS: Final = 160  # columns of the matrix
+
+
+def subjects_chapter(runs: Sequence[Run]) -> Chapter | None:
+    """Show which test subjects each run predicts wrongly; None where no ids are known."""
+    named = [run for run in runs if run.named]
+    if not named:
+        return None
+    counts = {run.name: _count(run) for run in named}
+    shares: dict[str, list[float]] = {}
+    for count in counts.values():
+        for subject, (wrong, total) in count.items():
+            shares.setdefault(subject, []).append(wrong / total)
+    order = sorted(shares, key=lambda subject: -float(np.mean(shares[subject])))
+    shown = order[:MOST_SUBJECTS]
+    rows = []
+    for run in named:
+        count = counts[run.name]
+        cells = [
+            MatrixCell(
+                subject,
+                k,
+                count[subject][0] / count[subject][1],
+                f"{subject}: {count[subject][0]} of {count[subject][1]} slices wrong, "
+                f"{run.setting.title}",
+            )
+            for k, subject in enumerate(shown)
+            if subject in count
+        ]
+        rows.append((run.setting.network, run.setting.title, cells))
+    some = (
+        f" The {len(shown)} hardest of {len(order)} are shown." if len(order) > len(shown) else ""
+    )
+    text = (
+        "One column per test subject, hardest first; one row per run. Ink is the share of the "
+        "subject's slices that are predicted wrongly; gaps are subjects that the run did not "
+        f"test.{some} Click a subject for its slices."
+    )
+    blocks: list[Block] = [Text(text, style="notes"), Matrix(shown, rows)]
+    return Chapter("subjects", "Subjects that are predicted wrongly", blocks, short="Subjects")
+
+
+def _count(run: Run) -> dict[str, tuple[int, int]]:
+    """Count the wrong test slices and all of them by subject."""
+    rows = run.predicted("test")
+    names, owner = np.unique(rows["subject_id"].to_numpy(str), return_inverse=True)
+    wrong = (rows["predicted"] != rows["label"]).to_numpy(bool)
+    totals, errors = np.bincount(owner), np.bincount(owner, weights=wrong)
+    return {str(name): (int(errors[k]), int(totals[k])) for k, name in enumerate(names)}
