@@ -47,6 +47,7 @@ from headscope.reporting.chapters.weights import weights_chapter
 from headscope.reporting.data import THUMBNAILS, PageData, page_data
 from headscope.reporting.render import Page, render_page
 from headscope.reporting.scatters import logit_panels, weight_panels
+from headscope.reporting.stored import report_key, stands, store_key
 from headscope.reporting.verdict import verdict
 from headscope.threads import one_blas_thread
 
@@ -63,7 +64,8 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         Which test slices the page holds as 64-pixel pictures: "test", "errors" or "none". By
         default all of the test, and none where subjects have pseudonyms.
 
-    What has changed since it was written is left out: the page and stderr name it.
+    What has changed since it was written is left out: the page and stderr name it. Where nothing
+    changed since the last report (`report.json`), that one stands.
 
     Raises
     ------
@@ -79,11 +81,14 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     experiment = Path(experiment)
     if thumbnails not in (None, *THUMBNAILS):
         raise InputError(f"Unknown thumbnails {thumbnails!r}: choose {', '.join(THUMBNAILS)}.")
+    if thumbnails is None:
+        hidden = any(run.settings.get("pseudonymised") for run in find_runs(experiment).runs)
+        thumbnails = "none" if hidden else "test"
+    key = report_key(experiment, thumbnails)
+    if stands(experiment, key):
+        return experiment / "report.html"
     evidence = _read_evidence(experiment)
     runs, results, audit = evidence.runs, evidence.results, evidence.audit
-    if thumbnails is None:
-        hidden = any(run.settings.get("pseudonymised") for run in runs)
-        thumbnails = "none" if hidden else "test"
     chapters = _make_chapters(evidence)
     data = page_data(runs, evidence.heads, evidence.pixels, thumbnails)
     environment = read_environment(experiment / "environment.json")
@@ -108,6 +113,7 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         f"and no other file. {_shown(data)}",
     )
     write_text(experiment / "report.html", render_page(page))
+    store_key(experiment, key)
     return experiment / "report.html"
 
 
