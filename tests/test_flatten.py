@@ -383,12 +383,12 @@ def test_records_that_cannot_be_computed_say_why(tmp_path):
             read_tail(small_record(tmp_path / str(number), **given))
     run = small_record(tmp_path / "damaged")
     (run.path / "model.safetensors").write_bytes(b"nothing")
-    reseal(run.path)
+    run = reseal(run.path)
     with pytest.raises(InputError, match="is damaged"):
         read_tail(run)
     run = small_record(tmp_path / "without maps")
     np.savez(run.path / "maps.npz", slice=np.empty(0, int))
-    reseal(run.path)
+    run = reseal(run.path)
     with pytest.raises(InputError, match="records no feature maps"):
         read_tail(run)
 

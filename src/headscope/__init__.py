@@ -44,6 +44,7 @@ _SHORT = {
     "simulate_cohort": "simulate",
     "slice_data": "slice",
     "write_report": "report",
+    "write_side_by_side": "side_by_side",
 }
 _LONG = {short: long for long, short in _SHORT.items()}
 RENAMED = {  # public name of 0.1 → what it is now

@@ -44,9 +44,14 @@ from headscope.reporting.chapters.method import (
 from headscope.reporting.chapters.results import results_chapter, scores_chapter
 from headscope.reporting.chapters.subjects import subjects_chapter
 from headscope.reporting.chapters.weights import weights_chapter
-from headscope.reporting.data import THUMBNAILS, PageData, page_data
 from headscope.reporting.render import Page, render_page
-from headscope.reporting.scatters import logit_panels, weight_panels
+from headscope.reporting.scatters import (
+    THUMBNAILS,
+    PageData,
+    logit_panels,
+    page_data,
+    weight_panels,
+)
 from headscope.reporting.stored import report_key, stands, store_key
 from headscope.reporting.verdict import verdict
 from headscope.threads import one_blas_thread
