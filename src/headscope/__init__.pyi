@@ -22,6 +22,7 @@ from .reporting.side_by_side import write_side_by_side as side_by_side
 from .simulation.cohort import simulate_cohort as simulate
 from .simulation.oasis_vbm import fetch_oasis_vbm as fetch
 from .slicing.export import slice_data as slice
+from .supplement.write import write_figures
 from .verification.verify import verify
 
 __version__: str
@@ -56,4 +57,5 @@ __all__ = [
     "simulate",
     "slice",
     "verify",
+    "write_figures",
 ]

@@ -1,4 +1,4 @@
-"""Commands that train, report, verify and predict: demo, run, report, verify, predict."""
+"""Commands on experiments: demo, run, report, figures, verify, predict."""
 
 import sys
 from collections.abc import Callable
@@ -160,6 +160,25 @@ def report(
         from headscope.reporting.side_by_side import write_side_by_side
 
         print(f"Report: {write_side_by_side(experiments, out)}")
+
+
+@app.command()
+def figures(
+    experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of what is written (EXPERIMENT/paper).")
+    ] = None,
+) -> None:
+    """Write what a paper needs: figures for print, tables, methods, checklists, a model card.
+
+    Figures are PDF, SVG and PNG at 85 and 174 mm, each with its data as TSV.
+
+    Example: headscope figures headscope-demo
+    """
+    with resumable():
+        from headscope.supplement.write import write_figures
+
+        print(write_figures(experiment, out))
 
 
 @app.command()
