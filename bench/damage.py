@@ -1,0 +1,601 @@
+"""Damage files by a fixed seed and give them to the commands: is what is wrong always named?
+
+    python bench/damage.py [--short] [--seed 0] [--scans 10000] [--checkpoints 2000]
+                           [--records 2000] [--first CASE] [--out FOLDER]
+
+scans: ten damaged among 45 sound ones, given to `slice` and `predict`; pictures likewise. No sound
+one may change; a damaged one has slices or stands in problems.tsv, and what a checksum would tell
+does not pass. checkpoints: `head`, and `run --weights` where the network is the run's. records: a
+file of runs, slices, splits or cache, or what was made of them; `verify`, and one of `report`,
+`audit`, `predict`, `head`, a start that finds all done and one that trains a run again. What they
+answer is that of the undamaged experiment, or the file or its run is named.
+
+Each case runs in a fork whose memory may grow by 1 GiB, and which an alarm ends after 10 s in one
+command. Nothing may end in a traceback or a warning of Python. Figures are not drawn.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a process that has started threads cannot fork
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file, save_file
+
+import headscope.auditing.shortcuts
+import headscope.experiment.run
+import headscope.reporting.page
+import headscope.verification.verify  # noqa: F401
+from headscope.cli import main as headscope_command
+from headscope.manifest import file_hash
+from headscope.models.checkpoint import read_head
+from headscope.models.zoo import find_architecture
+from headscope.reporting import pictures
+from headscope.slicing.store import open_slices
+from tests.support.checkpoints import network, sound_checkpoints
+from tests.support.mutation import (
+    CHECKED,
+    damaged_scan,
+    mutated,
+    mutated_text,
+    sound_pictures,
+    sound_scans,
+    sound_volume,
+)
+from tests.support.records import forget
+
+SECONDS, GIB = 10, 2**30
+DAMAGED, SOUND = 10, 45  # scans of a case; `slice` stops where more than a fifth fail
+TINY = "timm/test_resnet"
+SLICING = ("--count", "3", "--size", "32", "--workers", "1")
+TRAINING = (
+    *("--architectures", TINY, "--epochs", "2", "--batch-size", "7", "--regimes", "frozen"),
+    *("--device", "cpu", *SLICING),
+)
+RUN, OTHER = (f"timm-test_resnet-frozen-{split}-seed0" for split in ("subject", "slice"))
+MADE = (f"runs/{run}/{name}" for run in (RUN, OTHER) for name in ("predictions.tsv", "head.npz"))
+ANSWERS = ("table.tsv", *MADE)
+TEXTS = (".tsv", ".json", ".jsonl", ".toml", ".md")
+MEMORY = re.compile(r"memory|allocate")
+BAR = re.compile(r"[━╸╺]|\d:\d\d")  # a line of progress
+
+
+class Done(NamedTuple):
+    """How a command ended, and what it said."""
+
+    code: int
+    answer: str
+    said: str
+
+
+@dataclass
+class Case:
+    """What became of a case, sent by the fork that ran it."""
+
+    name: str
+    outcomes: Counter = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    slowest: str = ""
+    memory: int = 0
+
+    def command(self, *arguments) -> Done:
+        """Run a command in this process; note where it ends as none should."""
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in "12")
+        sys.argv = ["headscope", *map(str, arguments)]
+        signal.alarm(SECONDS)
+        begin, code = time.monotonic(), 0
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                headscope_command()
+        except SystemExit as ended:
+            code = ended.code
+            if isinstance(code, str):
+                err.write(code)
+            code = code if isinstance(code, int) else int(bool(code))
+        except BaseException:  # noqa: BLE001 - whatever it is, it is what is looked for
+            self.fault(f"{arguments[0]}: {traceback.format_exc()}")
+            code = 70
+        signal.alarm(0)
+        if time.monotonic() - begin > self.seconds:
+            self.seconds, self.slowest = time.monotonic() - begin, f"{self.name} {arguments[0]}"
+        done = Done(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))
+        self.outcomes[arguments[0], code] += 1
+        if "Traceback" in done.said or code not in (0, 1, 2, 3, 70):
+            self.fault(f"{arguments[0]} ended with {code}: {done.said}")
+        elif MEMORY.search(done.said):
+            self.fault(f"{arguments[0]} asks for much memory: {done.said[-500:]}")
+        elif code in (1, 2) and not (done.said.strip() or done.answer.strip()):
+            self.fault(f"{arguments[0]} ended with {code} and no word")
+        return done
+
+    def fault(self, text: str) -> None:
+        """Note a fault."""
+        self.faults.append(text)
+
+
+def guarded(name: str, work: Callable[[Case], None]) -> Case:
+    """Do the work of a case in a fork, of which memory and time are limited."""
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(read)
+        case = Case(name)
+        try:
+            start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (size + GIB, size + GIB))
+            warnings.simplefilter("error")
+            work(case)
+            case.memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - start
+        except BaseException:  # noqa: BLE001 - the fork must never return into main
+            case.fault(traceback.format_exc())
+        fields = vars(case) | {"outcomes": [[*key, n] for key, n in case.outcomes.items()]}
+        with os.fdopen(write, "w") as pipe:
+            json.dump(fields, pipe)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        text = pipe.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if not text:
+        ended = f"no answer in {SECONDS} s" if status == -signal.SIGALRM else f"ended by {status}"
+        return Case(name, faults=[ended])
+    fields = json.loads(text)
+    outcomes = Counter({(command, code): n for command, code, n in fields.pop("outcomes")})
+    return Case(outcomes=outcomes, **fields)
+
+
+class Bench:
+    """Sound files, and the cases that damage them."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        """Keep the folder and the seed."""
+        self.folder, self.seed = folder, seed
+        self.apart = Counter()
+
+    def rng(self, part: int, number: int) -> np.random.Generator:
+        """Return the generator of a case, whichever ran before."""
+        return np.random.default_rng((self.seed, part, number))
+
+    # scans
+
+    @cached_property
+    def scans(self) -> dict:
+        """Sound scans by kind: the bytes of their files by suffix, by format."""
+        return {
+            "scans": sound_scans(self.folder / "whole"),
+            "pictures": sound_pictures(self.folder / "whole"),
+        }
+
+    @cached_property
+    def sound(self) -> dict[str, Path]:
+        """Class folders of sound scans, and of sound pictures, of which each case has a link."""
+        for number in range(SOUND):
+            scan = nib.Nifti1Image(sound_volume(number + 1), np.diag([-8.0, 8, 10, 1]))
+            place = ("AD", "NC")[number % 2]
+            for kind in ("scans", "pictures"):
+                (self.folder / "sound" / kind / place).mkdir(parents=True, exist_ok=True)
+            nib.save(scan, self.folder / "sound" / "scans" / place / f"sub-{number:03d}_T1w.nii")
+            picture = self.folder / "sound" / "pictures" / place / f"sub-{number:03d}.png"
+            picture.write_bytes(self.scans["pictures"]["png"]["png"])
+        return {kind: self.folder / "sound" / kind for kind in ("scans", "pictures")}
+
+    @cached_property
+    def runs(self) -> dict[str, Path]:
+        """A finished run on the sound scans and on the sound pictures, for `predict`."""
+        for kind, data in self.sound.items():
+            out = self.folder / "runs" / kind
+            self.do("run", data, "--out", out, *TRAINING, "--weights", "random")
+        return {kind: self.folder / "runs" / kind / "runs" / RUN for kind in self.sound}
+
+    @cached_property
+    def expected(self) -> dict:
+        """Pixels of sound scans, and of whole ones by format, by kind."""
+        pixels = {}
+        for kind, data in self.sound.items():
+            for format_, files in self.scans[kind].items():
+                write_scan(data / "AD", f"whole-{format_}", format_, files)
+            self.do("slice", data, self.folder / "expected" / kind, *SLICING)
+            pixels[kind] = pixels_of(self.folder / "expected" / kind)
+            for path in (data / "AD").glob("whole-*"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return pixels
+
+    def do(self, *arguments) -> Done:
+        """Run a command that must succeed."""
+        case = Case("sound")
+        done = case.command(*arguments)
+        if done.code or case.faults:
+            sys.exit(f"{arguments}: {done.answer}{done.said}{case.faults}")
+        return done
+
+    def scan_case(self, case: Case, folder: Path, number: int) -> None:
+        """Slice ten damaged scans among sound ones, and predict them."""
+        kind = "pictures" if number % 5 == 4 else "scans"
+        rng, formats = self.rng(0, number), self.scans[kind]
+        data, names = folder / "data", {}
+        shutil.copytree(self.sound[kind], data, copy_function=os.link)
+        for n in range(DAMAGED):
+            format_ = list(formats)[(number * DAMAGED + n) % len(formats)]
+            files, fits = damaged_scan(formats[format_], [*formats.values()], rng)
+            place = write_scan(data / ("AD", "NC")[n % 2], f"sub-d{n}", format_, files)
+            write_scan(folder / "damaged", f"sub-d{n}", format_, files)
+            names[str(place.relative_to(data))] = format_, fits
+        self.check_slices(case, case.command("slice", data, folder / "out", *SLICING), names, kind)
+        sound = data / "AD" / ("sub-000_T1w.nii" if kind == "scans" else "sub-000.png")
+        arguments = [self.runs[kind], folder / "damaged", sound, "--json", "--device", "cpu"]
+        done = case.command("predict", *arguments)
+        if done.code == 0:
+            rows = {Path(row["scan"]).name: row for row in json.loads(done.answer)["scans"]}
+            whole = rows.get(sound.name, {}).get("probabilities")
+            if whole is None or not np.allclose([*whole.values()], self.sound_answer[kind]):
+                case.fault(f"predict: the sound scan has {whole}")
+        elif done.code != 1:
+            case.fault(f"predict: {done.said[-1000:]}")
+
+    @cached_property
+    def sound_answer(self) -> dict:
+        """Probabilities of the sound scan that is predicted beside damaged ones, by kind."""
+        answers = {}
+        for kind, name in (("scans", "sub-000_T1w.nii"), ("pictures", "sub-000.png")):
+            scan = self.sound[kind] / "AD" / name
+            done = self.do("predict", self.runs[kind], scan, "--json", "--device", "cpu")
+            answers[kind] = [*json.loads(done.answer)["scans"][0]["probabilities"].values()]
+        return answers
+
+    def check_slices(self, case: Case, done: Done, names: dict, kind: str) -> None:
+        """Hold what `slice` wrote against what it should: sound scans, and each damaged one."""
+        out = Path(sys.argv[3])
+        if done.code:
+            case.fault(f"slice stopped: {done.said[-1000:]}")
+            return
+        pixels, expected = pixels_of(out), self.expected[kind]
+        for name, values in expected.items():
+            if "whole-" not in name and not np.array_equal(values, pixels.get(name)):
+                case.fault(f"slice: the sound {name} has other slices")
+        problems, path = set(), out / "problems.tsv"
+        if path.is_file():
+            problems = set(pd.read_csv(path, sep="\t", dtype=str)["path"])
+        for name, (format_, fits) in names.items():
+            inside = [n for n in (*pixels, *problems) if n == name or n.startswith(f"{name}/")]
+            case.outcomes[format_, "sliced" if name in pixels else "named" if inside else "other"] += 1
+            if not inside and not re.search("left out|not read|other", done.said + done.answer):
+                case.fault(f"slice: {name} ({format_}) is lost without a word")
+            whole = next(v for n, v in expected.items() if f"whole-{format_}" in n)
+            if name in pixels and not np.array_equal(pixels[name], whole):
+                case.outcomes[format_, "other slices"] += 1
+                if format_ in CHECKED and not fits:
+                    case.fault(f"slice: {name} has other slices, and no word")
+
+    # checkpoints
+
+    @cached_property
+    def checkpoints(self) -> dict:
+        """Sound checkpoints by network (toy: a head in miniature, tiny: one that trains)."""
+        states = {"toy": network(), "tiny": find_architecture(TINY).build().state_dict()}
+        sound = {}
+        for name, state in states.items():
+            place = self.folder / "checkpoints" / name
+            place.mkdir(parents=True)
+            sound[name] = sound_checkpoints(place, state)
+        del sound["tiny"]["npz"]  # of a head alone
+        self.heads = {
+            name: read_head(self.folder / "checkpoints" / name / "whole.pth").weight
+            for name in states
+        }
+        return sound
+
+    @cached_property
+    def few(self) -> Path:
+        """A few sound scans, for runs that train."""
+        for path in sorted(self.sound["scans"].rglob("*.nii"))[:6] + sorted(
+            self.sound["scans"].rglob("*.nii")
+        )[-6:]:
+            place = self.folder / "few" / path.parent.name
+            place.mkdir(parents=True, exist_ok=True)
+            os.link(path, place / path.name)
+        return self.folder / "few"
+
+    def checkpoint_case(self, case: Case, folder: Path, number: int) -> None:
+        """Analyse a damaged checkpoint; train on it where it is of a network that trains."""
+        rng, name = self.rng(1, number), ("toy", "tiny")[number % 3 == 2]
+        suffix = list(self.checkpoints[name])[number // 3 % len(self.checkpoints[name])]
+        raw = self.checkpoints[name][suffix]
+        path = folder / f"a.{suffix}"
+        if rng.random() < 0.05:
+            raw = self.checkpoints[name][str(rng.choice(list(self.checkpoints[name])))]
+            path.write_bytes(raw)
+        else:
+            path.write_bytes(mutated(raw, rng))
+        done = case.command("head", path, "--json")
+        case.outcomes[suffix, "refused" if done.code else "read"] += 1
+        if done.code and (path.name not in done.said or len(done.said) > 1200):
+            case.fault(f"head: {done.said[:2000]}")
+        if not done.code and suffix in ("npz", "pth"):  # which have checksums
+            if not np.array_equal(read_head(path).weight, self.heads[name]):
+                case.fault("head: other numbers, and no word")
+        if name == "tiny":
+            done = case.command(
+                *("run", self.few, "--out", folder / "out", *TRAINING, "--weights", path)
+            )
+            if done.code and path.name not in done.said and "finite" not in done.said:
+                case.fault(f"run --weights: {done.said[-1000:]}")
+
+    # records
+
+    @cached_property
+    def experiment(self) -> Path:
+        """An experiment with its report and audit, whose runs stand under both splits."""
+        place = self.folder / "experiment"
+        place.mkdir()
+        shutil.copytree(self.few, place / "scans")
+        os.chdir(place)
+        self.do("run", *self.start)
+        self.do("audit", "out", "--permutations", "20")
+        self.do("report", "out")
+        return place
+
+    start = ("scans", "--out", "out", *TRAINING, "--weights", "random", "--splits", "subject,slice")
+    commands = {
+        "report": ("report", "out"),
+        "audit": ("audit", "out", "--permutations", "20", "--json"),
+        "predict": ("predict", f"out/runs/{RUN}", "scans/AD", "--json", "--device", "cpu"),
+        "head": ("head", f"out/runs/{RUN}", "--json"),
+        "done": ("run", *start),
+        "again": ("run", *start),
+    }
+
+    @cached_property
+    def files(self) -> list[str]:
+        """Files of the experiment that are damaged."""
+        out = self.experiment / "out"
+        paths = [path.relative_to(out) for path in sorted(out.rglob("*")) if path.is_file()]
+        return [
+            str(path)
+            for path in paths
+            if path.parts[0] != "figures" and path.suffix not in ("", ".html", ".lock")
+        ]
+
+    @cached_property
+    def answers(self) -> dict:
+        """What each command says and leaves, of the undamaged experiment."""
+        answers = {}
+        for name in ("verify", *self.commands):
+            place = self.folder / f"answer-{name}"
+            self.copy(place)
+            answers[name] = self.answer(Case("sound"), name)
+        return answers
+
+    def copy(self, place: Path) -> None:
+        """Copy the experiment, and work there."""
+        self.experiment  # noqa: B018 - it is made before its files are linked
+        shutil.copytree(
+            self.folder / "experiment",
+            place,
+            copy_function=os.link,
+            ignore=shutil.ignore_patterns("figures"),
+        )
+        os.chdir(place)
+
+    def answer(self, case: Case, name: str) -> tuple[Done, dict[str, bytes]]:
+        """Run a command here; return what it said, and the files that hold its numbers."""
+        if name == "again":
+            shutil.rmtree(f"out/runs/{OTHER}", ignore_errors=True)
+        done = case.command(*(("verify", "out") if name == "verify" else self.commands[name]))
+        if name == "audit" and done.code in (0, 3):
+            facts = json.loads(done.answer)
+            done = done._replace(answer=json.dumps(facts, sort_keys=True))
+        paths = [Path("out") / path for path in ANSWERS]
+        return done, {str(path): path.read_bytes() for path in paths if path.is_file()}
+
+    def record_case(self, case: Case, folder: Path, number: int) -> None:
+        """Damage a file of an experiment, then verify it and run another command."""
+        rng = self.rng(2, number)
+        place = folder / "copy"
+        self.copy(place)
+        name = self.files[number % len(self.files)]
+        path = place / "out" / name
+        old = number % 4 == 3  # as of an earlier version, without a manifest
+        if old and path.parent.parent.name == "runs":
+            forget_linked(path.parent)
+        elif old:
+            (path.parent / "manifest.json").unlink(missing_ok=True)
+        if not path.exists():
+            return
+        before = file_hash(path)
+        damage_file(path, self.files, rng)
+        changed = not path.exists() or file_hash(path) != before
+        verified, _ = self.answer(case, "verify")
+        noticed = name in verified.answer or path.parent.name in verified.answer
+        if changed and not old and not noticed and not UNCHECKED.search(name):
+            case.fault(f"verify passes over {name}: {verified.answer}{verified.said}")
+        if not changed and verified.code:
+            case.fault(f"verify: {name} is what was written: {verified.answer}{verified.said}")
+        command = list(self.commands)[number // len(self.files) % len(self.commands)]
+        case.name += f" {name}"
+        expected, made = self.answers[command]
+        done, files = self.answer(case, command)
+        case.outcomes[name.split("/")[0], "changed" if changed else "same"] += 1
+        if old:
+            return
+        differing = [n for n in made if files.get(n) != made[n] and n != f"out/{name}"]
+        differing += ["its answer"] * (done.answer != expected.answer)
+        lines = set(done.said.splitlines()) - set(expected.said.splitlines())
+        said = "\n".join(line for line in lines if not BAR.search(line))
+        named = path.name in said or path.parent.name in said
+        if differing and not named:
+            case.fault(f"{command} of {name}: {', '.join(differing)} and no word: {done.said}")
+
+
+UNCHECKED = re.compile(r"environment.json|experiment.toml|failures|table.md")
+
+
+def damage_file(path: Path, files: list[str], rng: np.random.Generator) -> None:
+    """Damage a file of an experiment in place: another one, gone, another number, or its bytes."""
+    raw, draw, out = path.read_bytes(), rng.random(), Path("out")
+    path.unlink()
+    if draw < 0.05:
+        return
+    if draw < 0.2:  # of another run, or another file of its kind
+        alike = [name for name in files if Path(name).suffix == path.suffix]
+        alike = [name for name in alike if Path(name).name == path.name] * 5 + alike
+        alike = [name for name in alike if (out / name).is_file()]
+        if alike:
+            path.write_bytes((out / str(rng.choice(alike))).read_bytes())
+            return
+    if draw < 0.5 and path.suffix in (".npz", ".npy", ".safetensors"):
+        path.write_bytes(raw)
+        change_number(path, rng)
+        return
+    path.write_bytes((mutated_text if path.suffix in TEXTS else mutated)(raw, rng))
+
+
+def change_number(path: Path, rng: np.random.Generator) -> None:
+    """Change one array in a sound file: a number, its order, its form or its type."""
+    stored = load_file(path) if path.suffix == ".safetensors" else np.load(path)
+    arrays = {"": stored} if path.suffix == ".npy" else dict(stored)
+    name = str(rng.choice(list(arrays)))
+    array = arrays[name].copy()
+    way = rng.integers(5)
+    if way == 0 and array.size and array.dtype.kind in "fiu":
+        array.reshape(-1)[rng.integers(array.size)] = rng.choice([0, 1, 7])
+    elif way == 1 and array.dtype.kind == "f":
+        array.reshape(-1)[rng.integers(max(array.size, 1))] = rng.choice([np.nan, np.inf, 1e30])
+    elif way == 2 and array.ndim:
+        array = array[::-1].copy()
+    elif way == 3 and array.ndim:
+        array = array[: len(array) // 2]
+    else:
+        array = array.astype("f8").reshape(-1) if array.dtype.kind in "fiu" else array[..., None]
+    arrays[name] = array
+    path.unlink()
+    if path.suffix == ".npy":
+        np.save(path, array)
+    elif path.suffix == ".npz":
+        np.savez(path, **arrays)
+    else:
+        save_file(arrays, path)
+
+
+def forget_linked(run: Path) -> None:
+    """Make a run one of an earlier version, without touching what its files are linked to."""
+    metrics = run / "metrics.json"
+    raw = metrics.read_bytes()
+    metrics.unlink()
+    metrics.write_bytes(raw)
+    forget(run)
+
+
+def write_scan(folder: Path, name: str, format_: str, files: dict[str, bytes]) -> Path:
+    """Write the files of a scan; return the path by which it is listed."""
+    if format_.endswith(".dcm"):
+        folder = folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, raw in files.items():
+        (folder / (suffix if format_.endswith(".dcm") else f"{name}.{suffix}")).write_bytes(raw)
+    return folder if format_.endswith(".dcm") else folder / f"{name}.{next(iter(files))}"
+
+
+def pixels_of(store: Path) -> dict[str, np.ndarray]:
+    """Return the slices of each scan of a store."""
+    slices = open_slices(store)
+    rows = slices.table.groupby("scan").indices
+    return {str(scan): np.array(slices.pixels[index]) for scan, index in rows.items()}
+
+
+def save_nothing(figure, stem):
+    """Write an empty figure."""
+    path = stem.with_name(f"{stem.name}.svg")
+    with pictures.atomic_path(path) as temporary:
+        temporary.write_text("<svg/>")
+    return path
+
+
+def parse():
+    """Return the options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--short", action="store_true", help="a few seconds of each")
+    parser.add_argument("--seed", type=int, default=0)
+    for name, count in (("scans", 10_000), ("checkpoints", 2000), ("records", 2000)):
+        parser.add_argument(f"--{name}", type=int, default=count)
+    parser.add_argument("--first", type=int, default=0, help="case at which to begin, of each part")
+    parser.add_argument("--out", type=Path, help="where the files of faulty cases stay")
+    return parser.parse_args()
+
+
+def run_part(bench: Bench, part: str, first: int, last: int) -> tuple[list[Case], Counter]:
+    """Run the cases of a part; print faults as they come."""
+    work = getattr(bench, f"{part.removesuffix('s')}_case")
+    cases, outcomes = [], Counter()
+    for number in range(first, last):
+        place = bench.folder / f"{part}-{number}"
+        place.mkdir()
+        case = guarded(f"{part} {number}", lambda case: work(case, place, number))  # noqa: B023
+        for fault in case.faults:
+            print(f"FAULT {case.name}: {fault}", flush=True)
+        if not case.faults:
+            shutil.rmtree(place)
+        cases.append(case)
+        outcomes += case.outcomes
+    return cases, outcomes
+
+
+def main():
+    given = parse()
+    bench = Bench(Path(given.out or tempfile.mkdtemp()).resolve(), given.seed)
+    bench.folder.mkdir(exist_ok=True)
+    pictures.save_figure = save_nothing
+    headscope.auditing.shortcuts.TREES = 5
+    counts = {"scans": given.scans // DAMAGED, "checkpoints": given.checkpoints}
+    counts["records"] = given.records
+    if given.short:
+        counts = {"scans": 4, "checkpoints": 20, "records": 12}
+    faults = 0
+    for part, count in counts.items():
+        if not count:
+            continue
+        prepare = {"scans": ("expected", "sound_answer"), "checkpoints": ("few", "checkpoints")}
+        for name in prepare.get(part, ("files", "answers")):
+            getattr(bench, name)
+        begin = time.monotonic()
+        cases, outcomes = run_part(bench, part, given.first, given.first + count)
+        slowest = max(cases, key=lambda case: case.seconds)
+        memory = max(case.memory for case in cases)
+        faults += sum(bool(case.faults) for case in cases)
+        files = count * (DAMAGED if part == "scans" else 1)
+        print(
+            f"{part}: {files} damaged files in {time.monotonic() - begin:.0f} s; "
+            f"{sum(bool(case.faults) for case in cases)} cases with faults; longest "
+            f"{slowest.seconds:.2f} s ({slowest.slowest}); memory {memory / 2**20:.0f} MiB\n  "
+            + ", ".join(f"{key} {value}: {n}" for (key, value), n in sorted(outcomes.items(), key=str)),
+            flush=True,
+        )
+    if not given.out:
+        shutil.rmtree(bench.folder)
+    sys.exit(faults > 0)
+
+
+if __name__ == "__main__":
+    main()
