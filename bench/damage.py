@@ -10,12 +10,13 @@ file of runs, slices, splits or cache, or what was made of them; `verify`, and o
 `audit`, `predict`, `head`, a start that finds all done and one that trains a run again. What they
 answer is that of the undamaged experiment, or the file or its run is named.
 
-Each case runs in a fork whose memory may grow by 1 GiB, and which an alarm ends after 10 s in one
-command. Nothing may end in a traceback or a warning of Python. Figures are not drawn.
+Each case runs in a fork whose memory may grow by 1 GiB; a command may take 10 s of the processor,
+and an alarm ends it after a minute, which other work of the machine may cost. Nothing may end in a traceback or a warning of Python. Figures are not drawn.
 """
 
 import argparse
 import contextlib
+import faulthandler
 import io
 import json
 import os
@@ -35,7 +36,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a process that has started threads cannot fork
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[name] = "1"  # before torch: a process that has started threads cannot fork
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import nibabel as nib
@@ -65,7 +67,7 @@ from tests.support.mutation import (
 )
 from tests.support.records import forget
 
-SECONDS, GIB = 10, 2**30
+SECONDS, HANGS, GIB = 10, 60, 2**30
 DAMAGED, SOUND = 10, 45  # scans of a case; `slice` stops where more than a fifth fail
 TINY = "timm/test_resnet"
 SLICING = ("--count", "3", "--size", "32", "--workers", "1")
@@ -104,8 +106,9 @@ class Case:
         """Run a command in this process; note where it ends as none should."""
         out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in "12")
         sys.argv = ["headscope", *map(str, arguments)]
-        signal.alarm(SECONDS)
-        begin, code = time.monotonic(), 0
+        signal.alarm(HANGS)
+        faulthandler.dump_traceback_later(HANGS - 1)  # where it hangs
+        begin, code = time.process_time(), 0
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 headscope_command()
@@ -118,8 +121,12 @@ class Case:
             self.fault(f"{arguments[0]}: {traceback.format_exc()}")
             code = 70
         signal.alarm(0)
-        if time.monotonic() - begin > self.seconds:
-            self.seconds, self.slowest = time.monotonic() - begin, f"{self.name} {arguments[0]}"
+        faulthandler.cancel_dump_traceback_later()
+        seconds = time.process_time() - begin
+        if seconds > self.seconds:
+            self.seconds, self.slowest = seconds, f"{self.name} {arguments[0]}"
+        if seconds > SECONDS:
+            self.fault(f"{arguments[0]}: {seconds:.0f} s")
         done = Done(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))
         self.outcomes[arguments[0], code] += 1
         if "Traceback" in done.said or code not in (0, 1, 2, 3, 70):
@@ -160,7 +167,7 @@ def guarded(name: str, work: Callable[[Case], None]) -> Case:
         text = pipe.read()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if not text:
-        ended = f"no answer in {SECONDS} s" if status == -signal.SIGALRM else f"ended by {status}"
+        ended = f"no answer in {HANGS} s" if status == -signal.SIGALRM else f"ended by {status}"
         return Case(name, faults=[ended])
     fields = json.loads(text)
     outcomes = Counter({(command, code): n for command, code, n in fields.pop("outcomes")})
