@@ -1,22 +1,25 @@
 """Damage files by a fixed seed and give them to the commands: is what is wrong always named?
 
-    python bench/damage.py [--short] [--seed 0] [--scans 10000] [--checkpoints 2000]
-                           [--records 2000] [--first CASE] [--out FOLDER]
+    python bench/damage.py [--short] [--seed 0] [--files 7000] [--scans 3000]
+                           [--checkpoints 2000] [--records 2000] [--first CASE] [--out FOLDER]
 
-scans: ten damaged among 45 sound ones, given to `slice` and `predict`; pictures likewise. No sound
+files: a damaged scan or picture, sliced by what `slice` and `predict` call. scans: ten damaged among 45 sound ones, given to `slice` and `predict`; pictures likewise. No sound
 one may change; a damaged one has slices or stands in problems.tsv, and what a checksum would tell
 does not pass. checkpoints: `head`, and `run --weights` where the network is the run's. records: a
 file of runs, slices, splits or cache, or what was made of them; `verify`, and one of `report`,
 `audit`, `predict`, `head`, a start that finds all done and one that trains a run again. What they
 answer is that of the undamaged experiment, or the file or its run is named.
 
-Each case runs in a fork whose memory may grow by 1 GiB; a command may take 10 s of the processor,
-and an alarm ends it after a minute, which other work of the machine may cost. Nothing may end in a traceback or a warning of Python. Figures are not drawn.
+Each case runs in a fork whose memory may grow by 1 GiB; a command may take 10 s of the
+processor, and an alarm ends it after a minute, as other work of the machine may cost so much.
+Nothing may end in a traceback or a warning of Python. Figures are drawn by every fifth report, and
+are not saved.
 """
 
 import argparse
 import contextlib
 import faulthandler
+import gc
 import io
 import json
 import os
@@ -36,25 +39,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[name] = "1"  # before torch: a process that has started threads cannot fork
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a process that has started threads cannot fork
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from safetensors.numpy import load_file, save_file
-
-import headscope.auditing.shortcuts
-import headscope.experiment.run
-import headscope.reporting.page
-import headscope.verification.verify  # noqa: F401
-from headscope.cli import main as headscope_command
-from headscope.manifest import file_hash
-from headscope.models.checkpoint import read_head
-from headscope.models.zoo import find_architecture
-from headscope.reporting import pictures
-from headscope.slicing.store import open_slices
 from tests.support.checkpoints import network, sound_checkpoints
 from tests.support.mutation import (
     CHECKED,
@@ -67,7 +60,23 @@ from tests.support.mutation import (
 )
 from tests.support.records import forget
 
+import headscope.auditing.shortcuts
+import headscope.experiment.run
+import headscope.reporting.page
+import headscope.verification.verify
+from headscope.cli import main as headscope_command
+from headscope.manifest import file_hash
+from headscope.models.checkpoint import read_head
+from headscope.models.zoo import find_architecture
+from headscope.reporting import pictures
+from headscope.scans.discovery import ScanFile
+from headscope.scans.volume import ScanError
+from headscope.slicing.parallel import take_file
+from headscope.slicing.spec import SliceSpec
+from headscope.slicing.store import open_slices
+
 SECONDS, HANGS, GIB = 10, 60, 2**30
+FILES = 100  # of a case without commands
 DAMAGED, SOUND = 10, 45  # scans of a case; `slice` stops where more than a fifth fail
 TINY = "timm/test_resnet"
 SLICING = ("--count", "3", "--size", "32", "--workers", "1")
@@ -76,9 +85,30 @@ TRAINING = (
     *("--device", "cpu", *SLICING),
 )
 RUN, OTHER = (f"timm-test_resnet-frozen-{split}-seed0" for split in ("subject", "slice"))
+START = ("scans", "--out", "out", *TRAINING, "--weights", "random", "--splits", "subject,slice")
+COMMANDS = {
+    "verify": ("verify", "out"),
+    "report": ("report", "out"),
+    "again": ("run", *START),
+    "audit": ("audit", "out", "--permutations", "20", "--json"),
+    "predict": ("predict", f"out/runs/{RUN}", "scans/AD", "--json", "--device", "cpu"),
+    "head": ("head", f"out/runs/{RUN}", "--json"),
+    "done": ("run", *START),
+    "predict again": ("predict", f"out/runs/{OTHER}", "scans/NC", "--json", "--device", "cpu"),
+}
 MADE = (f"runs/{run}/{name}" for run in (RUN, OTHER) for name in ("predictions.tsv", "head.npz"))
+UNCHECKED = re.compile(r"environment.json|experiment.toml|failures|table.md|notes.tsv|problems")
+SAID = re.compile("[^<>]*has changed since[^<>]*")  # sentences of a page
+PREPARED = {  # what the cases of a part share, made before they fork
+    "files": ("scans",),
+    "scans": ("expected", "sound_answer"),
+    "checkpoints": ("few", "checkpoints"),
+    "records": ("files", "answers"),
+}
 ANSWERS = ("table.tsv", *MADE)
+SOUND_SCAN = {"scans": "sub-000_T1w.nii", "pictures": "sub-000.png"}
 TEXTS = (".tsv", ".json", ".jsonl", ".toml", ".md")
+LOST = re.compile("left out|not read", re.IGNORECASE)
 MEMORY = re.compile(r"memory|allocate")
 BAR = re.compile(r"[━╸╺]|\d:\d\d")  # a line of progress
 
@@ -149,6 +179,7 @@ def guarded(name: str, work: Callable[[Case], None]) -> Case:
     if not child:
         os.close(read)
         case = Case(name)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         try:
             start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -177,10 +208,10 @@ def guarded(name: str, work: Callable[[Case], None]) -> Case:
 class Bench:
     """Sound files, and the cases that damage them."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        """Keep the folder and the seed."""
-        self.folder, self.seed = folder, seed
-        self.apart = Counter()
+    def __init__(self, folder: Path, seed: int, kinds: tuple[str, ...]) -> None:
+        """Keep the folder, the seed, and whether scans or pictures or both are damaged."""
+        self.folder, self.seed, self.kinds = folder, seed, kinds
+        self.commands = len(COMMANDS)  # so many of them are given damaged records
 
     def rng(self, part: int, number: int) -> np.random.Generator:
         """Return the generator of a case, whichever ran before."""
@@ -207,14 +238,15 @@ class Bench:
             nib.save(scan, self.folder / "sound" / "scans" / place / f"sub-{number:03d}_T1w.nii")
             picture = self.folder / "sound" / "pictures" / place / f"sub-{number:03d}.png"
             picture.write_bytes(self.scans["pictures"]["png"]["png"])
-        return {kind: self.folder / "sound" / kind for kind in ("scans", "pictures")}
+        return {kind: self.folder / "sound" / kind for kind in self.kinds}
 
     @cached_property
     def runs(self) -> dict[str, Path]:
         """A finished run on the sound scans and on the sound pictures, for `predict`."""
         for kind, data in self.sound.items():
             out = self.folder / "runs" / kind
-            self.do("run", data, "--out", out, *TRAINING, "--weights", "random")
+            with without_report():
+                self.do("run", data, "--out", out, *TRAINING, "--weights", "random")
         return {kind: self.folder / "runs" / kind / "runs" / RUN for kind in self.sound}
 
     @cached_property
@@ -251,7 +283,7 @@ class Bench:
             write_scan(folder / "damaged", f"sub-d{n}", format_, files)
             names[str(place.relative_to(data))] = format_, fits
         self.check_slices(case, case.command("slice", data, folder / "out", *SLICING), names, kind)
-        sound = data / "AD" / ("sub-000_T1w.nii" if kind == "scans" else "sub-000.png")
+        sound = data / "AD" / SOUND_SCAN[kind]
         arguments = [self.runs[kind], folder / "damaged", sound, "--json", "--device", "cpu"]
         done = case.command("predict", *arguments)
         if done.code == 0:
@@ -266,8 +298,8 @@ class Bench:
     def sound_answer(self) -> dict:
         """Probabilities of the sound scan that is predicted beside damaged ones, by kind."""
         answers = {}
-        for kind, name in (("scans", "sub-000_T1w.nii"), ("pictures", "sub-000.png")):
-            scan = self.sound[kind] / "AD" / name
+        for kind in self.kinds:
+            scan = self.sound[kind] / "AD" / SOUND_SCAN[kind]
             done = self.do("predict", self.runs[kind], scan, "--json", "--device", "cpu")
             answers[kind] = [*json.loads(done.answer)["scans"][0]["probabilities"].values()]
         return answers
@@ -287,14 +319,40 @@ class Bench:
             problems = set(pd.read_csv(path, sep="\t", dtype=str)["path"])
         for name, (format_, fits) in names.items():
             inside = [n for n in (*pixels, *problems) if n == name or n.startswith(f"{name}/")]
-            case.outcomes[format_, "sliced" if name in pixels else "named" if inside else "other"] += 1
-            if not inside and not re.search("left out|not read|other", done.said + done.answer):
+            case.outcomes[
+                format_, "sliced" if name in pixels else "named" if inside else "other"
+            ] += 1
+            if not inside and not LOST.search(done.said + done.answer):
                 case.fault(f"slice: {name} ({format_}) is lost without a word")
             whole = next(v for n, v in expected.items() if f"whole-{format_}" in n)
             if name in pixels and not np.array_equal(pixels[name], whole):
                 case.outcomes[format_, "other slices"] += 1
                 if format_ in CHECKED and not fits:
                     case.fault(f"slice: {name} has other slices, and no word")
+
+    def file_case(self, case: Case, folder: Path, number: int) -> None:
+        """Slice a hundred damaged files without a command, which would take most of the time."""
+        rng, formats = self.rng(3, number), self.scans["scans"] | self.scans["pictures"]
+        for n in range(FILES):
+            format_, plane = (
+                list(formats)[n % len(formats)],
+                ("axial", "coronal", "sagittal")[n % 3],
+            )
+            files, _ = damaged_scan(formats[format_], [*formats.values()], rng)
+            path = write_scan(folder, f"d{n}", format_, files)
+            begin = time.process_time()
+            try:
+                pixels = take_file(ScanFile.at(path), plane, SliceSpec(plane, 3, 32))[0]
+                case.outcomes[format_, "sliced"] += 1
+                if pixels.dtype != np.uint8 or pixels.shape[1:] != (32, 32):
+                    case.fault(f"{path.name}: slices of {pixels.shape}")
+            except ScanError as error:
+                case.outcomes[format_, "named"] += 1
+                if not error.reason or "\n" in error.reason or MEMORY.search(error.reason):
+                    case.fault(f"{path.name}: {error.reason!r}")
+            seconds = time.process_time() - begin
+            if seconds > case.seconds:
+                case.seconds, case.slowest = seconds, path.name
 
     # checkpoints
 
@@ -317,9 +375,10 @@ class Bench:
     @cached_property
     def few(self) -> Path:
         """A few sound scans, for runs that train."""
-        for path in sorted(self.sound["scans"].rglob("*.nii"))[:6] + sorted(
-            self.sound["scans"].rglob("*.nii")
-        )[-6:]:
+        for path in (
+            sorted(self.sound["scans"].rglob("*.nii"))[:6]
+            + sorted(self.sound["scans"].rglob("*.nii"))[-6:]
+        ):
             place = self.folder / "few" / path.parent.name
             place.mkdir(parents=True, exist_ok=True)
             os.link(path, place / path.name)
@@ -340,13 +399,13 @@ class Bench:
         case.outcomes[suffix, "refused" if done.code else "read"] += 1
         if done.code and (path.name not in done.said or len(done.said) > 1200):
             case.fault(f"head: {done.said[:2000]}")
-        if not done.code and suffix in ("npz", "pth"):  # which have checksums
-            if not np.array_equal(read_head(path).weight, self.heads[name]):
-                case.fault("head: other numbers, and no word")
-        if name == "tiny":
-            done = case.command(
-                *("run", self.few, "--out", folder / "out", *TRAINING, "--weights", path)
-            )
+        checked = not done.code and suffix in ("npz", "pth")  # which have checksums
+        if checked and not np.array_equal(read_head(path).weight, self.heads[name]):
+            case.fault("head: other numbers, and no word")
+        if name == "tiny":  # without its report, which takes longest and reads no checkpoint
+            out = folder / "out"
+            with without_report():
+                done = case.command("run", self.few, "--out", out, *TRAINING, "--weights", path)
             if done.code and path.name not in done.said and "finite" not in done.said:
                 case.fault(f"run --weights: {done.said[-1000:]}")
 
@@ -359,20 +418,10 @@ class Bench:
         place.mkdir()
         shutil.copytree(self.few, place / "scans")
         os.chdir(place)
-        self.do("run", *self.start)
+        self.do("run", *START)
         self.do("audit", "out", "--permutations", "20")
         self.do("report", "out")
         return place
-
-    start = ("scans", "--out", "out", *TRAINING, "--weights", "random", "--splits", "subject,slice")
-    commands = {
-        "report": ("report", "out"),
-        "audit": ("audit", "out", "--permutations", "20", "--json"),
-        "predict": ("predict", f"out/runs/{RUN}", "scans/AD", "--json", "--device", "cpu"),
-        "head": ("head", f"out/runs/{RUN}", "--json"),
-        "done": ("run", *start),
-        "again": ("run", *start),
-    }
 
     @cached_property
     def files(self) -> list[str]:
@@ -389,7 +438,7 @@ class Bench:
     def answers(self) -> dict:
         """What each command says and leaves, of the undamaged experiment."""
         answers = {}
-        for name in ("verify", *self.commands):
+        for name in list(COMMANDS)[: self.commands]:
             place = self.folder / f"answer-{name}"
             self.copy(place)
             answers[name] = self.answer(Case("sound"), name)
@@ -410,7 +459,8 @@ class Bench:
         """Run a command here; return what it said, and the files that hold its numbers."""
         if name == "again":
             shutil.rmtree(f"out/runs/{OTHER}", ignore_errors=True)
-        done = case.command(*(("verify", "out") if name == "verify" else self.commands[name]))
+        with without_report() if name != "report" else contextlib.nullcontext():
+            done = case.command(*COMMANDS[name])
         if name == "audit" and done.code in (0, 3):
             facts = json.loads(done.answer)
             done = done._replace(answer=json.dumps(facts, sort_keys=True))
@@ -424,7 +474,7 @@ class Bench:
         self.copy(place)
         name = self.files[number % len(self.files)]
         path = place / "out" / name
-        old = number % 4 == 3  # as of an earlier version, without a manifest
+        old = rng.random() < 0.2  # as of an earlier version, without a manifest
         if old and path.parent.parent.name == "runs":
             forget_linked(path.parent)
         elif old:
@@ -434,14 +484,10 @@ class Bench:
         before = file_hash(path)
         damage_file(path, self.files, rng)
         changed = not path.exists() or file_hash(path) != before
-        verified, _ = self.answer(case, "verify")
-        noticed = name in verified.answer or path.parent.name in verified.answer
-        if changed and not old and not noticed and not UNCHECKED.search(name):
-            case.fault(f"verify passes over {name}: {verified.answer}{verified.said}")
-        if not changed and verified.code:
-            case.fault(f"verify: {name} is what was written: {verified.answer}{verified.said}")
-        command = list(self.commands)[number // len(self.files) % len(self.commands)]
+        command = list(COMMANDS)[number % len(COMMANDS)]
         case.name += f" {name}"
+        if command != "report" or number % 40:  # of which one in five draws its figures
+            draw_nothing()
         expected, made = self.answers[command]
         done, files = self.answer(case, command)
         case.outcomes[name.split("/")[0], "changed" if changed else "same"] += 1
@@ -449,14 +495,33 @@ class Bench:
             return
         differing = [n for n in made if files.get(n) != made[n] and n != f"out/{name}"]
         differing += ["its answer"] * (done.answer != expected.answer)
-        lines = set(done.said.splitlines()) - set(expected.said.splitlines())
+        if command == "verify":
+            differing = ["passes"] * (changed and not UNCHECKED.search(name))
+        page = Path("out/report.html").read_text() if command == "report" else ""
+        lines = {*done.said.splitlines(), *done.answer.splitlines(), *re.findall(SAID, page)}
+        lines -= {*expected.said.splitlines(), *expected.answer.splitlines()}
         said = "\n".join(line for line in lines if not BAR.search(line))
-        named = path.name in said or path.parent.name in said
-        if differing and not named:
-            case.fault(f"{command} of {name}: {', '.join(differing)} and no word: {done.said}")
+        if differing and not (path.name in said or path.parent.name in said):
+            case.fault(f"{command} of {name}: {', '.join(differing)}, no word: {done.said}{said}")
+        if not changed and command == "verify" and done.code:
+            case.fault(f"verify: {name} is what was written: {done.said}")
 
 
-UNCHECKED = re.compile(r"environment.json|experiment.toml|failures|table.md")
+@contextlib.contextmanager
+def without_report():
+    """Let a run end without its report, which takes longest and has cases of its own."""
+    write = headscope.reporting.page.write_report
+    headscope.reporting.page.write_report = lambda experiment: experiment / "report.html"
+    yield
+    headscope.reporting.page.write_report = write
+
+
+def draw_nothing() -> None:
+    """Leave figures out in this process: they take most of a report's time."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("headscope.reporting"):
+            for plot in [key for key in vars(module) if key.startswith("plot_")]:
+                setattr(module, plot, lambda *_, **__: Figure())
 
 
 def damage_file(path: Path, files: list[str], rng: np.random.Generator) -> None:
@@ -545,18 +610,25 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="a few seconds of each")
     parser.add_argument("--seed", type=int, default=0)
-    for name, count in (("scans", 10_000), ("checkpoints", 2000), ("records", 2000)):
+    defaults = {"files": 7000, "scans": 3000, "checkpoints": 2000, "records": 2000}
+    for name, count in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=count)
     parser.add_argument("--first", type=int, default=0, help="case at which to begin, of each part")
     parser.add_argument("--out", type=Path, help="where the files of faulty cases stay")
     return parser.parse_args()
 
 
+STOPPED: list[int] = []  # by SIGTERM, which ends a part early: --first continues it
+
+
 def run_part(bench: Bench, part: str, first: int, last: int) -> tuple[list[Case], Counter]:
     """Run the cases of a part; print faults as they come."""
     work = getattr(bench, f"{part.removesuffix('s')}_case")
     cases, outcomes = [], Counter()
+    gc.freeze()  # forks share what is there, as no collection touches it
     for number in range(first, last):
+        if STOPPED:
+            break
         place = bench.folder / f"{part}-{number}"
         place.mkdir()
         case = guarded(f"{part} {number}", lambda case: work(case, place, number))  # noqa: B023
@@ -569,36 +641,43 @@ def run_part(bench: Bench, part: str, first: int, last: int) -> tuple[list[Case]
     return cases, outcomes
 
 
+def summary(part: str, cases: list[Case], outcomes: Counter, seconds: float) -> str:
+    """Say in words what became of a part."""
+    files = len(cases) * {"scans": DAMAGED, "files": FILES}.get(part, 1)
+    slowest = max(cases, key=lambda case: case.seconds)
+    memory = max(case.memory for case in cases) / 2**20
+    ends = sorted((f"{key} {value}: {n}" for (key, value), n in outcomes.items()))
+    return (
+        f"{part}: {files} damaged files in {seconds:.0f} s; "
+        f"{sum(bool(case.faults) for case in cases)} cases with faults; longest "
+        f"{slowest.seconds:.2f} s ({slowest.slowest}); memory {memory:.0f} MiB\n  {', '.join(ends)}"
+    )
+
+
 def main():
     given = parse()
-    bench = Bench(Path(given.out or tempfile.mkdtemp()).resolve(), given.seed)
+    kinds = ("scans",) if given.short else ("scans", "pictures")
+    bench = Bench(Path(given.out or tempfile.mkdtemp()).resolve(), given.seed, kinds)
     bench.folder.mkdir(exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda number, _: STOPPED.append(number))
     pictures.save_figure = save_nothing
     headscope.auditing.shortcuts.TREES = 5
-    counts = {"scans": given.scans // DAMAGED, "checkpoints": given.checkpoints}
-    counts["records"] = given.records
+    counts = {"files": given.files // FILES, "scans": given.scans // DAMAGED}
+    counts |= {"checkpoints": given.checkpoints, "records": given.records}
     if given.short:
-        counts = {"scans": 4, "checkpoints": 20, "records": 12}
+        counts = {"files": 4, "scans": 1, "checkpoints": 9, "records": 5}
+        bench.commands = counts["records"]
+        draw_nothing()
     faults = 0
     for part, count in counts.items():
         if not count:
             continue
-        prepare = {"scans": ("expected", "sound_answer"), "checkpoints": ("few", "checkpoints")}
-        for name in prepare.get(part, ("files", "answers")):
+        for name in PREPARED[part]:
             getattr(bench, name)
         begin = time.monotonic()
         cases, outcomes = run_part(bench, part, given.first, given.first + count)
-        slowest = max(cases, key=lambda case: case.seconds)
-        memory = max(case.memory for case in cases)
         faults += sum(bool(case.faults) for case in cases)
-        files = count * (DAMAGED if part == "scans" else 1)
-        print(
-            f"{part}: {files} damaged files in {time.monotonic() - begin:.0f} s; "
-            f"{sum(bool(case.faults) for case in cases)} cases with faults; longest "
-            f"{slowest.seconds:.2f} s ({slowest.slowest}); memory {memory / 2**20:.0f} MiB\n  "
-            + ", ".join(f"{key} {value}: {n}" for (key, value), n in sorted(outcomes.items(), key=str)),
-            flush=True,
-        )
+        print(summary(part, cases, outcomes, time.monotonic() - begin), flush=True)
     if not given.out:
         shutil.rmtree(bench.folder)
     sys.exit(faults > 0)

@@ -83,9 +83,7 @@ def _sound_series(folder: Path) -> dict[str, dict[str, bytes]]:
     order = [(0, k) for k in range(ras.shape[2])]
     dicom_objects.save(dicom_objects.enhanced([ras], order), folder / "frames" / "a.dcm")
     return {
-        f"{name}.dcm": {
-            path.name: path.read_bytes() for path in sorted((folder / name).iterdir())
-        }
+        f"{name}.dcm": {path.name: path.read_bytes() for path in sorted((folder / name).iterdir())}
         for name in ("plain", "packed", "frames")
     }
 

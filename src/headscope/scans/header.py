@@ -233,7 +233,7 @@ def scan_files(path: Path) -> tuple[Path, Path]:
 def read_bytes(path: Path, start: int, size: int, *, check: bool = False) -> bytes:
     """Return up to `size` bytes from `start`, unpacked where the file is gzipped.
 
-    `check`: what lies behind them is unpacked too, up to 256 MiB, as the checksum stands at the end.
+    `check`: what lies behind them is unpacked too, up to 256 MiB, to compare the checksum.
     """
     with path.open("rb") as file:
         stored = os.fstat(file.fileno()).st_size

@@ -54,11 +54,9 @@ def read_tail(run: Run) -> Tail:
 
 
 def _weights(run: Run, words: Sequence[str]) -> dict[str, Array]:
-    path = run.path / "model.safetensors"
     paths = [word.partition(":")[2] for word in words if not word.startswith("pool:")]
     wanted = [f"{path}.{part}" for path in paths if path for part in ("weight", "bias")]
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: {run.path} is no finished run.")
+    path = run.checked("model.safetensors")
     try:
         with utf8_path(path) as name, safe_open(name, framework="numpy") as stored:
             present = set(stored.keys())

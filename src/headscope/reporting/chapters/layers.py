@@ -189,11 +189,12 @@ def collapse_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
 def layers_chapter(runs: Sequence[Run], figures: Path) -> Chapter | None:
     """Compare regimes stage by stage with the frozen network; None without recorded stages."""
     results: dict[str, TransferAnalysis] = {}
+    notes = []
     for run in runs:
         try:
             results[run.name] = analyse_transfer(run, twin(run, runs))
-        except InputError:
-            continue
+        except InputError as error:
+            notes.append(str(error))
     staged = [run for run in runs if run.name in results and results[run.name].stages]
     if not staged:
         return None
@@ -229,4 +230,5 @@ def layers_chapter(runs: Sequence[Run], figures: Path) -> Chapter | None:
     )
     table = Table(caption, ("Run", "Stage", *STAGE.values()), rows)
     fold = Fold("The stages in numbers", [TableBlock("stages", table)])
-    return Chapter("layers", "Layer by layer", [Text(meaning), *drawn, fold])
+    said = Text(*dict.fromkeys(notes), style="list")
+    return Chapter("layers", "Layer by layer", [Text(meaning), *drawn, fold, said])
