@@ -3,12 +3,14 @@
     python bench/damage.py [--short] [--seed 0] [--files 7000] [--scans 3000]
                            [--checkpoints 2000] [--records 2000] [--first CASE] [--out FOLDER]
 
-files: a damaged scan or picture, sliced by what `slice` and `predict` call. scans: ten damaged among 45 sound ones, given to `slice` and `predict`; pictures likewise. No sound
-one may change; a damaged one has slices or stands in problems.tsv, and what a checksum would tell
-does not pass. checkpoints: `head`, and `run --weights` where the network is the run's. records: a
-file of runs, slices, splits or cache, or what was made of them; `verify`, and one of `report`,
-`audit`, `predict`, `head`, a start that finds all done and one that trains a run again. What they
-answer is that of the undamaged experiment, or the file or its run is named.
+files: a damaged scan or picture, given to what `slice` and `predict` call. scans: ten damaged ones
+among 45 sound ones, given to both commands; pictures likewise. No sound one may change; a damaged
+one has slices or stands in problems.tsv, and what a checksum would tell does not pass. checkpoints:
+`head`, and `run --weights` where the network is the run's. records: a file of runs, slices, splits
+or cache, or what was made of them, given to `verify`, `report`, `audit`, `predict` (its run or
+another), `head`, a start that finds all done or one that trains a run again, in turn. What they
+answer is that of the undamaged experiment, or the file or its run is named; a fifth of the records
+have no manifest, as of an earlier version, and need not notice.
 
 Each case runs in a fork whose memory may grow by 1 GiB; a command may take 10 s of the
 processor, and an alarm ends it after a minute, as other work of the machine may cost so much.
