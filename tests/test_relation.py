@@ -26,9 +26,9 @@ from headscope.analysis.final_layer.shuffles import (
 )
 from headscope.analysis.retrain import HeadRecipe, train_heads
 from headscope.analysis.units import read_samples
-from headscope.record import Run
 from headscope.reporting import write_report
 from headscope.reporting.head import head_facts, write_head
+from tests.support.records import reseal
 from tests.support.synthetic import write_synthetic_run
 
 PLANTED = 0.2  # of a feature's spread
@@ -135,7 +135,7 @@ def test_a_run_is_held_against_its_own_recipe_on_permuted_labels(tmp_path):
 def altered(run, drop=(), **head):
     stored = {name: values for name, values in run.head.items() if name not in drop} | head
     np.savez(run.path / "head.npz", **stored)
-    return Run(run.path)
+    return reseal(run.path)
 
 
 def test_no_relation_is_claimed_where_no_reference_can_be_had(tmp_path, monkeypatch):
@@ -301,13 +301,7 @@ def test_a_head_from_zero_is_infinitely_displaced_everywhere(classes, initial, t
 
 
 @pytest.mark.parametrize("names", [("NC", "AD"), THREE])
-def test_a_report_shows_a_head_from_zero(tmp_path, names, monkeypatch):
-    def save(figure, stem):
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        stem.with_name(f"{stem.name}.svg").write_text("<svg/>")
-        return stem.with_name(f"{stem.name}.svg")
-
-    monkeypatch.setattr("headscope.reporting.pictures.save_figure", save)
+def test_a_report_shows_a_head_from_zero(tmp_path, names, undrawn):
     run = write_synthetic_run(tmp_path, width=24, class_names=names)
     learned = run.head["weight"] - run.head["weight"].mean(axis=0)
     altered(run, weight=learned, initial_weight=0 * learned)
