@@ -508,5 +508,5 @@ def test_missing_words_are_each_named_once():
 
 def test_a_table_that_cannot_be_opened_is_named(tmp_path):
     (tmp_path / "t.csv").mkdir()
-    with pytest.raises(InputError, match=r"t.csv cannot be read: Is a directory"):
+    with pytest.raises(InputError, match=r"t.csv does not exist, or is no file"):
         read_any_table(tmp_path / "t.csv")

@@ -107,6 +107,9 @@ def test_contrasts_match_by_letters_before_families():
     assert without_contrast("a/T1_x.nii") == "a/x.nii"
     assert without_contrast("a/PD_001.nii") == "a/PD_001.nii"
     assert without_contrast("a/x_PD.nii") == "a/x.nii"
+    assert without_contrast("a/x1_t1_mprage_sag.nii") == "a/x1.nii"
+    assert without_contrast("a/x1_Ax_T2_TSE_3D.nii") == "a/x1.nii"
+    assert without_contrast("a/sag_x1_T1w.nii") == "a/sag_x1.nii"
 
 
 def test_words_that_may_be_classes_do_not_join_subjects(tmp_path):
