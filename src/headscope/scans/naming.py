@@ -75,8 +75,9 @@ PROTOCOL: Final = {  # words beside a contrast that name no subject
     *("2d", "3d", "iso", "se", "tse", "fse", "gre", "tfe", "ffe", "ir", "tirm", "space", "cube"),
     *("vibe", "fs", "fatsat", "fl2d", "fl3d", "tfl", "tfl3d", "dark", "fluid"),
 }
-MODIFIERS: Final = {"ce", "gd", "post", "pre", "contrast", "native"}
-ENHANCED: Final = {"ce", "gd", "post", "contrast", "t1c", "t1ce", "t1gd", "t1post", "t1km", "t1wce"}
+GADOLINIUM: Final = {"ce", "gd", "gad", "gadolinium", "post", "contrast"}
+MODIFIERS: Final = {*GADOLINIUM, "pre", "native"}
+ENHANCED: Final = {*GADOLINIUM, "t1c", "t1ce", "t1gd", "t1post", "t1km", "t1wce"}
 T1: Final = ("t1", "mprage", "mpr", "spgr", "fspgr", "bravo", "unit1")
 
 
