@@ -51,6 +51,14 @@ def test_class_folders_take_ids_from_bids_and_oasis_names(tmp_path):
     )
 
 
+@pytest.mark.parametrize("twin", ["Non-Demented", "non demented", "Non_Demented"])
+def test_classes_that_are_written_alike_are_said(tmp_path, twin):
+    touch(tmp_path, "NonDemented/sub-1.nii", f"{twin}/sub-2.nii", "AD/sub-3.nii")
+    assert any(
+        "2 classes differ in upper and lower case, signs" in t for t in texts(find_cohort(tmp_path))
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "subject"),
     [
