@@ -174,3 +174,20 @@ def test_a_band_without_an_interval_is_empty():
     nan = float("nan")
     assert Line("a", [(0.0, 0.0, nan, nan)]).band == ""
     assert Line("a", [(0.5, 0.5, 0.25, 0.75)]).band == "50.0,25.0 50.0,75.0"
+
+
+def test_a_report_stands_until_a_record_the_page_or_what_is_asked_changes(tmp_path, monkeypatch):
+    run = write_synthetic_run(tmp_path, width=16, epochs=2)
+    page = write_report(tmp_path)
+    first = page.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("headscope.reporting.page.analyse_head", None)  # what is not called
+        assert write_report(tmp_path) == page and page.read_bytes() == first
+    page.write_text("altered", encoding="utf-8")
+    assert write_report(tmp_path).read_bytes() == first
+    assert write_report(tmp_path, "none").read_bytes() == first  # there are no slices to show
+    write_synthetic_run(tmp_path, width=16, epochs=2, regime="finetune")
+    assert b"finetune, subject split" in write_report(tmp_path).read_bytes()
+    history = run.path / "head.npz"
+    history.write_bytes(history.read_bytes()[:-9])
+    assert "1 of 2 runs" in top(write_report(tmp_path)) or "has changed" in top(page)

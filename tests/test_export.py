@@ -111,6 +111,9 @@ def test_batches_are_rows_of_the_pixels(scans, tmp_path):
         slices.batch(np.array([12]))
     labels = slices.labels
     (tmp_path / "out" / "labels.npy").unlink()
+    with pytest.raises(InputError, match=r"is damaged: labels\.npy is missing"):
+        open_slices(tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").unlink()  # a store of an earlier version has neither
     np.testing.assert_array_equal(open_slices(tmp_path / "out").labels, labels)
 
 

@@ -25,6 +25,7 @@ from headscope.models.classifier import tap
 from headscope.models.network import build_network
 from headscope.record import Run
 from tests.conftest import REPOSITORY
+from tests.support.records import reseal
 from tests.support.synthetic import write_synthetic_run
 
 NETWORKS = {  # constructor, its classifier, the layer that makes the last maps, its tail, size
@@ -116,7 +117,7 @@ def write_record(folder, maps, logits, words, weights, **settings):
               run.path / "model.safetensors")  # fmt: skip
     with (run.path / "run.toml").open("a") as file:
         file.write(f"tail = {list(words)}\n")
-    return run.path
+    return reseal(run.path).path
 
 
 def test_the_shuffle_changes_only_networks_that_flatten(recorded):
@@ -382,10 +383,12 @@ def test_records_that_cannot_be_computed_say_why(tmp_path):
             read_tail(small_record(tmp_path / str(number), **given))
     run = small_record(tmp_path / "damaged")
     (run.path / "model.safetensors").write_bytes(b"nothing")
+    run = reseal(run.path)
     with pytest.raises(InputError, match="is damaged"):
         read_tail(run)
     run = small_record(tmp_path / "without maps")
     np.savez(run.path / "maps.npz", slice=np.empty(0, int))
+    run = reseal(run.path)
     with pytest.raises(InputError, match="records no feature maps"):
         read_tail(run)
 
@@ -448,3 +451,26 @@ def test_the_layers_that_a_network_names_are_read_back(name, tmp_path):
     np.testing.assert_allclose(read_tail(run)(maps), logits, atol=limit)
     for shuffle in analyse_flattening(run, repeats=2, probe_repeats=1).shuffles:
         assert shuffle.largest_change < 1e-5
+
+
+def test_an_averaging_head_needs_no_stored_network(tmp_path):
+    """`keep_model=false` leaves out model.safetensors; head.npz holds the only layer there is."""
+    maps = np.random.default_rng(1).normal(size=(4, 3, 2, 2)).astype(np.float32)
+    weight = np.random.default_rng(2).normal(size=(2, 3)).astype(np.float32)
+    bias = np.array([0.3, -0.2], np.float32)
+    words = ("mean", "linear:classifier")
+    stored = {"classifier.weight": weight, "classifier.bias": bias}
+    path = write_record(tmp_path, maps, maps.mean(axis=(2, 3)) @ weight.T + bias, words, stored)
+    np.savez(path / "head.npz", **(Run(path).head | {"weight": weight, "bias": bias}))
+    reseal(path)
+    expected, _ = contribution_maps(maps, read_tail(Run(path)), np.array([1, -1]))
+    (path / "model.safetensors").unlink()
+    reseal(path)
+    positions, _ = contribution_maps(maps, read_tail(Run(path)), np.array([1, -1]))
+    np.testing.assert_array_equal(positions, expected)
+    hidden = ["flatten", "linear:fc6", "relu", "linear:classifier"]
+    toml = (path / "run.toml").read_text().replace(f"tail = {list(words)}", f"tail = {hidden}")
+    (path / "run.toml").write_text(toml)
+    reseal(path)
+    with pytest.raises(InputError, match=r"without the network's weights .* are not on record"):
+        read_tail(Run(path))

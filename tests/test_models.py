@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from headscope import record
 from headscope.errors import InputError
 from headscope.files import sha256
 from headscope.models import regimes
@@ -21,9 +20,10 @@ from headscope.models.regimes import REGIMES, find_regime, state_hash
 from headscope.models.stages import stage_members
 from headscope.models.state import load_pretrained
 from headscope.models.zoo import Architecture, find_architecture
-from headscope.record import Run
+from headscope.record.run import RENAMED
 from headscope.tail import make_tail
 from tests.support.networks import TINY, Payload, tiny
+from tests.support.records import forget
 from tests.support.synthetic import write_synthetic_run
 
 WEIGHTS = (
@@ -385,7 +385,7 @@ def test_an_earlier_name_of_a_regime_is_met_with_the_present_one(earlier, presen
     with pytest.raises(InputError, match=f"^The regime '{earlier}' is now named '{present}'.$"):
         find_regime(earlier)
     assert find_regime(present).name == present
-    assert record.RENAMED == regimes.RENAMED
+    assert RENAMED == regimes.RENAMED
 
 
 def test_a_record_with_an_earlier_name_of_a_regime_is_read(tmp_path):
@@ -394,7 +394,7 @@ def test_a_record_with_an_earlier_name_of_a_regime_is_read(tmp_path):
     settings = tomllib.loads(path.read_text(encoding="utf-8"))
     settings.pop("variant", None)  # as in records of earlier versions
     path.write_text(tomli_w.dumps(settings | {"regime": "frozen-bn"}), encoding="utf-8")
-    again = Run(run.path)
+    again = forget(run.path)
     assert again.settings["regime"] == "frozen-adabn"
     assert (again.setting.regime, again.setting.variant) == ("frozen-adabn", "frozen-adabn")
 

@@ -17,7 +17,7 @@ from headscope.analysis.representation.stages import (
 )
 from headscope.errors import InputError
 from headscope.files import NO_ID
-from headscope.record import Run
+from tests.support.records import reseal
 from tests.support.synthetic import write_synthetic_run
 
 
@@ -137,7 +137,7 @@ def staged(folder, *, regime, moved, seed=0):
               "block.weight": np.full((2, 2), 1.0 + moved, np.float32),
               "block.running_mean": np.full(2, 100 * moved, np.float32)}  # fmt: skip
     save_file(weight, run.path / "model.safetensors")
-    return Run(run.path)
+    return reseal(run.path)
 
 
 def test_stages_are_compared_with_the_frozen_run(tmp_path):

@@ -7,7 +7,7 @@ whose ids are in the names of the scans, class folders (DATA/AD/…, DATA/NC/…
 
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from headscope.cohort.bids import find_bids
+from headscope.cohort.demographics import describe_subjects
 from headscope.cohort.filters import where_holds
 from headscope.cohort.folders import inside, read_class_folders, read_scan_table
 from headscope.cohort.ids import ID
@@ -52,7 +53,8 @@ class Cohort:
     """The scans of a study: one row each, its path relative to `root`.
 
     `notes` say what was recognised, what was left out, and where the ids come from; `simulated`
-    holds where simulation.json is beside the scans. `kinds` has what each path is.
+    holds where simulation.json is beside the scans. `kinds` has what each path is; `described`
+    age and sex by path, where a table has them.
     """
 
     root: Path
@@ -62,6 +64,7 @@ class Cohort:
     notes: list[Note]
     simulated: bool
     kinds: Mapping[str, Kind]
+    described: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False)
 
     @property
     def names(self) -> "pd.Series[str]":
@@ -173,6 +176,7 @@ def find_cohort(
         notes=[summary, *layout.notes, *left_out, *notes, *doubled, *odd],
         simulated=(root / "simulation.json").is_file(),
         kinds=kinds,
+        described=describe_subjects(scans),
     )
 
 

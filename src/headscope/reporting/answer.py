@@ -131,7 +131,7 @@ def answer(
         *cautions(audit, runs),
         _few(apart),
     ]
-    return Answer(headline, below, [flag for flag in flags if flag], _forest(results))
+    return Answer(headline, below, [flag for flag in flags if flag], forest(results))
 
 
 def choose_apart(results: Sequence[SettingResult]) -> tuple[SettingResult, str, int]:
@@ -289,7 +289,7 @@ def _few(apart: Sequence[SettingResult]) -> Markup | str:
     )
 
 
-def _forest(results: Sequence[SettingResult]) -> Forest:
+def forest(results: Sequence[SettingResult]) -> Forest:
     """Set each architecture and regime in a row, under both kinds of split."""
     named = not any(result.nameless for result in results)
     score = "subject_accuracy" if named else "slice_accuracy"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -42,13 +43,22 @@ from headscope.reporting.chapters.method import (
     settings_chapter,
 )
 from headscope.reporting.chapters.results import results_chapter, scores_chapter
+from headscope.reporting.chapters.runs import first_of
 from headscope.reporting.chapters.subjects import subjects_chapter
 from headscope.reporting.chapters.weights import weights_chapter
-from headscope.reporting.data import THUMBNAILS, PageData, page_data
 from headscope.reporting.render import Page, render_page
-from headscope.reporting.scatters import logit_panels, weight_panels
+from headscope.reporting.scatters import (
+    THUMBNAILS,
+    PageData,
+    logit_panels,
+    page_data,
+    weight_panels,
+)
+from headscope.reporting.stored import report_key, stands, store_key
 from headscope.reporting.verdict import verdict
 from headscope.threads import one_blas_thread
+
+MOST_PANELS: Final = 24  # of Fig. 2 and of Fig. 3; of more runs those of the first seed and fold
 
 
 @one_blas_thread
@@ -63,7 +73,8 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         Which test slices the page holds as 64-pixel pictures: "test", "errors" or "none". By
         default all of the test, and none where subjects have pseudonyms.
 
-    What has changed since it was written is left out: the page and stderr name it.
+    What has changed since it was written is left out: the page and stderr name it. Where nothing
+    changed since the last report (`report.json`), that one stands.
 
     Raises
     ------
@@ -79,13 +90,17 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     experiment = Path(experiment)
     if thumbnails not in (None, *THUMBNAILS):
         raise InputError(f"Unknown thumbnails {thumbnails!r}: choose {', '.join(THUMBNAILS)}.")
+    if thumbnails is None:
+        hidden = any(run.settings.get("pseudonymised") for run in find_runs(experiment).runs)
+        thumbnails = "none" if hidden else "test"
+    key = report_key(experiment, thumbnails)
+    if stands(experiment, key):
+        return experiment / "report.html"
     evidence = _read_evidence(experiment)
     runs, results, audit = evidence.runs, evidence.results, evidence.audit
-    if thumbnails is None:
-        hidden = any(run.settings.get("pseudonymised") for run in runs)
-        thumbnails = "none" if hidden else "test"
     chapters = _make_chapters(evidence)
-    data = page_data(runs, evidence.heads, evidence.pixels, thumbnails)
+    shown = runs if len(runs) <= MOST_PANELS else first_of(runs)
+    data = page_data(shown, evidence.heads, evidence.pixels, thumbnails)
     environment = read_environment(experiment / "environment.json")
     version = f" {environment['headscope']}" if "headscope" in environment else ""
     count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
@@ -108,6 +123,7 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         f"and no other file. {_shown(data)}",
     )
     write_text(experiment / "report.html", render_page(page))
+    store_key(experiment, key)
     return experiment / "report.html"
 
 
@@ -161,12 +177,13 @@ def _make_chapters(evidence: _Evidence) -> list[Chapter]:
     runs, results, heads = evidence.runs, evidence.results, evidence.heads
     slices, pixels, audit = evidence.slices, evidence.pixels, evidence.audit
     changed = [*evidence.notes, *evidence.changed]
+    shown = runs if len(runs) <= MOST_PANELS else first_of(runs)
     makers = (
         lambda: results_chapter(evidence.table, results, evidence.failures, changed),
         lambda: subjects_chapter(runs),
-        lambda: Chapter("fig2", "Logits of the test slices", [logit_panels(runs)], short="Fig. 2"),
+        lambda: Chapter("fig2", "Logits of the test slices", [logit_panels(shown)], short="Fig. 2"),
         lambda: Chapter(
-            "fig3", "Weights of the final layer", [weight_panels(runs, heads)], short="Fig. 3"
+            "fig3", "Weights of the final layer", [weight_panels(shown, heads)], short="Fig. 3"
         ),
         lambda: checks_chapter(results, evidence.leakage, audit),
         lambda: ranking_chapter(results),

@@ -135,6 +135,7 @@ def _surest_slice(run: Run, pixels: NDArray[np.uint8] | None) -> list[Block]:
         names,
         predicted,
         against=against,
+        plane=_plane_of(run, int(rows[k])),
         title=title,
     )
     alt = f"{title}: a slice, what each position adds to its decision, and its strongest channels."
@@ -146,6 +147,12 @@ def _surest_slice(run: Run, pixels: NDArray[np.uint8] | None) -> list[Block]:
     )
     picture = draw(figure, alt)
     return [FigureBlock("flattening", picture, caption)]
+
+
+def _plane_of(run: Run, row: int) -> str | None:
+    """Return the plane of a slice of a scan; None of a picture, whose sides cannot be known."""
+    of_scans = run.settings.get("slicing", {}).get("of") == "scans"
+    return str(run.predictions["plane"].iloc[row]) if of_scans else None
 
 
 def collapse_chapter(runs: Sequence[Run]) -> Chapter:

@@ -93,7 +93,7 @@ def results_chapter(
         _settings_table(table),
         Text(say(MEANING, aggregate), style="notes"),
         *_failures(failures),
-        *([Text(*left_out, style="list")] if left_out else []),
+        *([Text(*left_out, style="notes")] if left_out else []),
     ]
     return Chapter("results", "Accuracies, as in Table 2 of the paper", blocks, short="Table 2")
 
