@@ -74,6 +74,30 @@ def test_of_several_networks_one_is_taken_by_one_rule_and_said(tmp_path, case):
     assert (chosen.network, chosen.note) == (other, "")
 
 
+NAMELESS = {
+    "torch_ema": {"state_dict": RAW, "ema": {"shadow_params": list(EMA.values())}},
+    "latent diffusion": {
+        "state_dict": below("model", RAW)
+        | {f"model_ema.{name.replace('.', '')}": tensor for name, tensor in EMA.items()}
+    },
+}
+
+
+@pytest.mark.parametrize("case", NAMELESS)
+def test_averaged_weights_without_names_of_layers_are_said_not_to_be_read(tmp_path, case):
+    torch.save(NAMELESS[case], tmp_path / "n.pth")
+    head = read_head(tmp_path / "n.pth")
+    np.testing.assert_array_equal(head.weight, RAW["fc.weight"].double().numpy())
+    assert re.search(r"averaged weights besides, \S*ema\S*, which", head.note)
+
+
+def test_the_averages_of_an_optimiser_are_no_network(tmp_path):
+    torch.save({"model": RAW, "optimizer": {"exp_avg": EMA}}, tmp_path / "n.pth")
+    head = read_head(tmp_path / "n.pth")
+    np.testing.assert_array_equal(head.weight, RAW["fc.weight"].double().numpy())
+    assert head.note == ""
+
+
 def test_the_same_tensors_in_safetensors_give_the_same_network(tmp_path):
     save_file(below("net", EMA) | below("model", RAW), tmp_path / "n.safetensors")
     head = read_head(tmp_path / "n.safetensors")

@@ -317,15 +317,22 @@ def _number_sessions(scans: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
 
 
 def _case_twins(scans: pd.DataFrame) -> list[Note]:
-    """Say which ids and classes differ only in case: one subject or class perhaps."""
+    """Say which ids differ only in case, and classes in signs or a .0: one perhaps."""
     notes = []
-    for column, what in (("subject_id", "subjects"), ("label", "classes")):
+    for column, what, signs, how in (
+        ("subject_id", "subjects", "", "upper and lower case"),
+        ("label", "classes", r"[\s_-]|(?<=\d)\.0+$", "upper and lower case, signs or .0"),
+    ):
         names = pd.Series(sorted(scans[column].unique()))
-        alike = names[names.str.casefold().duplicated(keep=False)]
+        written = names.str.casefold()
+        bare = written.str.replace(signs, "", regex=True) if signs else written
+        alike = names[bare.duplicated(keep=False) & bare.ne("")]
         if len(alike):
-            twins = alike[alike.str.casefold() == alike.iloc[0].casefold()]
+            twins = alike[bare[alike.index] == bare[alike.index[0]]]
+            if written[alike.index].duplicated(keep=False).all():
+                how = "upper and lower case"
             text = (
-                f"{len(alike)} {what} differ in upper and lower case alone and count as "
+                f"{len(alike)} {what} differ in {how} alone and count as "
                 f"{len(alike)}, the first {' and '.join(twins)}."
             )
             notes.append(Note(text, names_ids=column == "subject_id"))

@@ -50,6 +50,12 @@ REPORT: Final = "report or other object without a picture"
 COLOUR: Final = "picture in colour, such as a screenshot"
 SEGMENTATION: Final = "segmentation"
 MOSAIC: Final = "mosaic"
+LOCALIZER: Final = "localizer"
+ASIDE: Final = {  # words of ImageType
+    LOCALIZER: {"LOCALIZER", "SCOUT"},
+    "projection": {"MIP", "MINIP", "MNIP", "PROJECTION IMAGE"},
+    "phase image": {"P", "PHASE", "PHASE MAP"},
+}
 WHY: Final = {
     REPORT: "holds no picture: it is a report or another DICOM object",
     COLOUR: "holds no intensities: its slices are in colour or no slices",
@@ -79,7 +85,7 @@ class Frame:
     kind: str = ""
     lacks: tuple[str, ...] = ()  # which of position, orientation and spacing are not stored
     scaling: tuple[float, float] = (1.0, 0.0)  # slope and intercept
-    localizer: bool = False
+    aside: str = ""  # what is shown instead of anatomy, where a volume is there
     inverted: bool = False  # white is 0
 
     @property
@@ -157,7 +163,7 @@ def _frames(path: Path, dataset: Any, stored: int) -> list[Frame]:
         study="\n".join(str(dataset.get(name) or "") for name in STUDY),
         uid=str(dataset.get("SOPInstanceUID") or ""),
         kind=_kind(sop_class, image_type, dataset),
-        localizer=bool(image_type & {"LOCALIZER", "SCOUT"}),
+        aside=next((what for what, words in ASIDE.items() if image_type & words), ""),
         inverted=str(dataset.get("PhotometricInterpretation")) == "MONOCHROME1",
     )
     if not (rows and columns) or not _has_pixels(dataset):

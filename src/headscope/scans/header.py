@@ -127,7 +127,7 @@ def read_header(path: Path) -> Header:
         data=data,
         shape=shape,
         dtype=header.get_data_dtype(),
-        offset=_offset(header, single=header_path == data, notes=notes),
+        offset=_offset(header, data, single=header_path == data, notes=notes),
         affine=affine,
         oriented=oriented,
         slope=slope,
@@ -157,17 +157,29 @@ def _scaling(header: Any, notes: list[str]) -> tuple[float, float]:
     return 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
 
 
-def _offset(header: Any, *, single: bool, notes: list[str]) -> int:
+def _offset(header: Any, data: Path, *, single: bool, notes: list[str]) -> int:
     """Return where the voxels begin; in a single NIfTI file never within the header."""
     if isinstance(header, MGHHeader):
         return MGH_OFFSET
     offset = float(header["vox_offset"])
     if not single:
         return max(int(offset), 0)
-    if header.sizeof_hdr <= offset < np.inf:
+    behind = int(header.single_vox_offset)
+    if behind <= offset < np.inf:
         return int(offset)
+    voxels = math.prod(map(int, header.get_data_shape())) * header.get_data_dtype().itemsize
+    if header.sizeof_hdr <= offset < behind and _unpacked_size(data) < behind + voxels:
+        return int(offset)  # written without the four bytes that announce extensions
     notes.append("The voxels are said to begin within the header and are read from behind it")
-    return int(header.single_vox_offset)
+    return behind
+
+
+def _unpacked_size(path: Path) -> int:
+    """Return how many bytes a file holds; a packed one says so at its end, up to 4 GiB."""
+    with path.open("rb") as file:
+        packed = file.read(2) == GZIPPED
+        file.seek(-4 if packed else 0, os.SEEK_END)
+        return int.from_bytes(file.read(4), "little") if packed else file.tell()
 
 
 def _read_head(path: Path) -> bytes:
