@@ -145,7 +145,7 @@ def test_nothing_is_drawn_from_a_network_that_has_changed(tmp_path):
     tuned = staged(tmp_path, regime="finetune", moved=0.5)
     path = frozen.path / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x42")  # another number in a sound file
-    with pytest.raises(InputError, match="frozen.*model.safetensors has changed since"):
+    with pytest.raises(InputError, match=r"frozen.*model.safetensors has changed since"):
         analyse_transfer(tuned, frozen)
     assert analyse_transfer(tuned).stages  # which needs no weights
 

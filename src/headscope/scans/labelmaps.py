@@ -54,13 +54,18 @@ def is_label_picture(path: Path) -> bool:
     """Return whether a picture is black and white (as JPEG keeps them) or has few greys."""
     from PIL import Image  # rarely needed here
 
+    damage: tuple[type[BaseException], ...] = (
+        *UNREADABLE,
+        SyntaxError,
+        Image.DecompressionBombError,
+    )
     try:
         with warnings.catch_warnings(), Image.open(path) as image:
             warnings.simplefilter("ignore")
             if math.prod(image.size) > LARGEST_SLICE:
                 return False
             counts = np.array(image.convert("L").histogram())
-    except (*UNREADABLE, SyntaxError, Image.DecompressionBombError):
+    except damage:
         return False
     extremes = counts[:NEAR].sum() + counts[-NEAR:].sum()
     levels = np.count_nonzero(counts)
