@@ -227,6 +227,24 @@ def test_files_of_an_earlier_version_are_named_where_they_cannot_be_read(copy, n
         assert list(find_runs(copy).left_out) == [SUBJECT]
 
 
+def test_a_record_that_lacks_a_setting_names_it(copy):
+    """Of a run without a manifest the reader that asks for the setting says so."""
+    run = forget(copy / "runs" / SUBJECT)
+    text("run.toml", "momentum = 0.9\n", "")(run.path)
+    (copy / "leakage.json").unlink()
+    with pytest.raises(InputError, match=r"run\.toml lacks the setting 'momentum'"):
+        stored_leakage(copy)
+
+
+def test_an_audit_names_the_number_of_a_slice_that_is_none(copy):
+    (copy / "splits" / "manifest.json").unlink()
+    path = copy / "splits" / "slice-seed0.tsv"
+    rows = path.read_text().splitlines()
+    path.write_text("\n".join([*rows[:2], "", *rows[2:], "\t\t\t\ttrain"]) + "\n")
+    with pytest.raises(InputError, match="slice_index holds '', which is no whole number"):
+        hs.audit(copy)
+
+
 def test_a_run_under_another_name_or_of_other_slices_is_left_out(copy):
     shutil.copytree(copy / "runs" / SUBJECT, copy / "runs" / f"{SUBJECT}-again")
     assert find_runs(copy).left_out == {f"{SUBJECT}-again": f"it is the record of {SUBJECT}"}

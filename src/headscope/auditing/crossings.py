@@ -21,7 +21,7 @@ from headscope.errors import InputError
 from headscope.files import NO_ID, read_table
 from headscope.manifest import DAMAGE, reason_of
 from headscope.splits.assign import KEYS, SUBSETS
-from headscope.splits.files import check_split_file
+from headscope.splits.files import check_split_file, whole_numbers
 
 TRAIN, TEST = SUBSETS.index("train"), SUBSETS.index("test")
 BITS = np.array([1 << k for k in range(len(SUBSETS))])  # a set of subsets as one number
@@ -54,6 +54,8 @@ def read_split(path: Path) -> pd.DataFrame:
     check_split_file(path)
     try:
         split = read_table(path)
+        if "slice_index" in split.columns:
+            split["slice_index"] = whole_numbers(split["slice_index"])
     except DAMAGE as error:
         raise InputError(f"{path} is no split: {reason_of(error)}.") from error
     lacking = [name for name in ("subject_id", "subset") if name not in split.columns]

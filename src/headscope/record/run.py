@@ -26,6 +26,19 @@ MODEL = "model.safetensors"
 RENAMED = {"frozen-bn": "frozen-adabn", "scratch-moments": "scratch-meanvar"}
 
 
+class Settings(dict[str, Any]):
+    """The settings of a run; one that is asked for and missing is named (InputError)."""
+
+    def __init__(self, path: Path, values: dict[str, Any]) -> None:
+        """Take the settings of a file."""
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, name: str) -> Any:
+        """Name the setting that the file lacks."""
+        raise InputError(f"{self.path} lacks the setting {name!r}.")
+
+
 @dataclass(frozen=True)
 class Run:
     """One finished run, read lazily from its directory.
@@ -63,7 +76,7 @@ class Run:
             for key in ("regime", "variant")
             if key in settings
         }
-        return settings | present
+        return Settings(self.path / "run.toml", settings | present)
 
     @cached_property
     def setting(self) -> Setting:

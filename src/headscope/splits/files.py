@@ -134,7 +134,7 @@ def _assigned(path: Path, table: pd.DataFrame, kind: str) -> NDArray[np.str_]:
     try:
         split = _read_split(path)
         if "slice_index" in key and "slice_index" in split.columns:
-            split["slice_index"] = _whole_numbers(split["slice_index"])
+            split["slice_index"] = whole_numbers(split["slice_index"])
     except DAMAGE as error:
         raise InputError(f"{path} is no split: {reason_of(error)}.") from error
     lacking = [name for name in [*key, "subset"] if name not in split.columns]
@@ -171,8 +171,8 @@ def _read_split(path: Path) -> pd.DataFrame:
     return read_any_table(path) if path.suffix.lower() == ".csv" else read_table(path)
 
 
-def _whole_numbers(values: pd.Series) -> NDArray[np.int64]:
-    """Return the numbers of slices; InputError where one is none."""
+def whole_numbers(values: pd.Series) -> NDArray[np.int64]:
+    """Return a column of whole numbers, as those of slices; InputError where one is none."""
     numbers = pd.to_numeric(values, errors="coerce")
     odd = values[~(numbers.abs() < 2**31) | (numbers % 1 != 0)]
     if len(odd):
