@@ -2,36 +2,50 @@
 
     headscope demo && python bench/doc_images.py headscope-demo
 
-They are the figures that the demo's report shows, made smaller, so that whoever runs the demo sees
-the same. With `--page` the top of the report is photographed too, which needs playwright and a
-Chromium (`--chromium PATH`). The numbers in the text are to be read beside them: run by run they
-are printed.
+Whoever runs the demo sees the same in its report. With `--page` the top of the report is
+photographed too, which needs playwright and a Chromium (`--chromium PATH`). The numbers in the text
+are to be read beside them: run by run they are printed.
 """
 
 import argparse
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
 import headscope as hs
+from headscope import figures
+from headscope.analysis import logit_scatter
+from headscope.analysis.representation.collapse import analyse_collapse
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 FROZEN = "tf_efficientnet_lite0-frozen-subject-seed0"
-FIGURES = {
-    "weights": f"fig3-weights-{FROZEN}",
-    "before-after": f"before-after-{FROZEN}",
-    "rows": "rows-tf_efficientnet_lite0",
-    "logits": "fig2-logits-tf_efficientnet_lite0-seed0",
-    "flattening": f"fig1-flattening-{FROZEN}",
-    "collapse": "collapse-tf_efficientnet_lite0",
-}
 SHRINK = 0.7  # 200 dpi → 140
-PAGE = 960, 1246  # pixels
+PAGE = 960, 900  # pixels
 
 
-def smaller(source, path):
+def drawn(runs):
+    """Yield the name of each picture and its figure."""
+    run = next(run for run in runs if run.name == FROZEN)
+    head = hs.analyse_head(run)
+    title = {"title": run.setting.title, "network": run.setting.network}
+    yield "weights", figures.plot_weights(head.pairs[0], **title)
+    yield "before-after", figures.plot_head_before_after(head, **title)
+    heads = {one.setting.title: hs.analyse_head(one) for one in runs}
+    yield "rows", figures.plot_row_distributions(heads, network=run.setting.architecture)
+    yield "logits", figures.plot_logits([logit_scatter(one) for one in runs])
+    collapse = {
+        one.setting.title: [analyse_collapse(one, subset) for subset in ("train", "test")]
+        for one in runs
+    }
+    yield "collapse", figures.plot_collapse(collapse)
+
+
+def smaller(figure, path):
     """Write a figure at 140 dpi."""
-    with Image.open(source) as picture:
+    stream = BytesIO()
+    figure.savefig(stream, dpi=200)
+    with Image.open(stream) as picture:
         size = [round(SHRINK * side) for side in picture.size]
         small = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     save(small, path)
@@ -64,11 +78,12 @@ def main():
     parser.add_argument("--page", action="store_true")
     parser.add_argument("--chromium")
     chosen = parser.parse_args()
-    for name, figure in FIGURES.items():
-        smaller(chosen.demo / "figures" / f"{figure}.png", IMAGES / f"{name}.png")
+    runs = hs.read_experiment(chosen.demo)
+    for name, figure in drawn(runs):
+        smaller(figure, IMAGES / f"{name}.png")
     if chosen.page:
         photograph(chosen.demo / "report.html", IMAGES / "report.png", chosen.chromium)
-    for run in hs.read_experiment(chosen.demo):
+    for run in runs:
         head = hs.analyse_head(run)
         pair, accuracy = head.pairs[0], run.metrics["test"]["slice_accuracy"]["value"]
         rs = f"r {pair.r:.4f}, null {pair.r_null:.4f}"

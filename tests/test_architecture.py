@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "analysis.leakage": {"analysis", "analysis.representation", "analysis.results"} | RECORD,
     "figures": {"analysis", *(f"analysis.{wing}" for wing in WINGS)},
     "reporting": {"figures", "analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
+    "supplement": {"figures", "analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
     "verification": {"slicing", "splits", "analysis.leakage", "analysis.results"} | RECORD,
     "experiment": MAKES_RECORDS | RECORD | {"analysis"},
 }

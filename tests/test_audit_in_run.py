@@ -87,11 +87,11 @@ def test_a_border_that_tells_the_class_is_in_table_verdict_and_page(tmp_path, un
     (shortcut,) = [s for s in read_audit(experiment).shortcuts if s.family == "border"]
     assert shortcut.serious and shortcut.auc == 1.0  # a fact that separates the classes
     page = write_report(experiment).read_text(encoding="utf-8")
-    verdict = text_of(page[page.index('id="verdict"') : page.index('<section id="cohort"')])
+    verdict = text_of(page[page.index('id="verdict"') : page.index('<section id="results"')])
     assert "A shortcut tells the label. Border alone" in verdict
     assert "AUC of 1.000 (1.000 to 1.000) over subjects" in verdict
     assert "the accuracy need not be about anatomy" in verdict
-    assert page.count('href="#audit"') >= 2 and '<section id="audit">' in page
+    assert page.count('href="#audit"') >= 2 and '<div id="audit">' in page
     (marker,) = read_table(experiment / "table.tsv")["marker"]
     assert "border" in marker and marker.endswith("alone tells the label")
     assert marker in (experiment / "table.md").read_text(encoding="utf-8")

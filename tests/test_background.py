@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.ndimage import binary_dilation
 
 from headscope.scans.volume import INFINITE, NOT_A_NUMBER, OUTLIERS, Scan, read_scan, with_finite
 from headscope.slicing.background import CT, PADDED, REPAIRED, UNCLEAR, darken_background
@@ -20,6 +21,9 @@ ACROSS, ALONG, _ = np.indices(RAW.shape)
 ROUND = np.hypot(ACROSS - 19.5, ALONG - 24.5) < 20  # the field of view of a CT
 AIR = np.random.default_rng(0).normal(-1000, 6, RAW.shape)
 HOUNSFIELD = np.where(HEAD, RAW, AIR)
+WIDE = binary_dilation(HEAD, iterations=3)
+AIRY = (RAW - RAW[HEAD].mean()) / RAW[HEAD].std()
+WEDGES = np.abs(ACROSS + ALONG - sum(RAW.shape[:2]) / 2) > 28
 
 
 def noise(deviation, seed=0):
@@ -55,6 +59,8 @@ SAME = {  # what shows the same head, by how its background is written
     "-1024": (np.where(HEAD, RAW, -1024), [CT]),
     "-32768": (np.where(HEAD, RAW, -32768).astype(np.int16), []),
     "far below": (np.where(HEAD, Z, -5), []),
+    "zero, z-scored within a wider mask": (np.where(WIDE, AIRY, 0), [REPAIRED]),
+    "zero in the corners of a turned grid": (np.where(WEDGES, 0, AIRY), [REPAIRED]),
 }
 
 

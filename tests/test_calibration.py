@@ -137,9 +137,13 @@ def test_a_run_is_calibrated_on_validation_and_told_on_test(tmp_path):
     assert "as trained" in repr(found) and f"{found.points[0].sensitivity:.3f} [" in repr(found)
     figure = plot_reliability(found)
     assert isinstance(figure, Figure)
-    (points, _) = figure.axes[0].collections
-    shown = [c for n, c in zip(found.before.count, found.before.confidence, strict=True) if n]
-    np.testing.assert_allclose(points.get_offsets()[:, 0], shown)
+    lines, points, *_ = figure.axes[0].collections
+    shown = [n for n, count in enumerate(found.before.count) if count >= 10]
+    assert 0 < len(shown) <= sum(count > 0 for count in found.before.count)
+    confidence = np.array(found.before.confidence)[shown]
+    np.testing.assert_allclose(points.get_offsets()[:, 0], confidence)
+    ends = [[found.before.low[n], found.before.high[n]] for n in shown]
+    np.testing.assert_allclose([part[:, 1] for part in lines.get_segments()], ends)
 
 
 def test_three_classes_have_no_operating_point(tmp_path):
@@ -157,3 +161,26 @@ def test_a_run_without_validation_says_so(tmp_path):
         [text.get_text() for text in plot_reliability(found).axes[0].texts]
     )
     assert astuple(found.before)
+
+
+def test_intervals_of_bins_are_those_of_the_bootstrap_over_subjects():
+    rng = np.random.default_rng(5)
+    owner = np.repeat(np.arange(20), 12)
+    label = owner % 2
+    logits = rng.normal(0, 1.2, (240, 2)) + np.eye(2)[label]
+    found = reliability(logits, label, owner=owner)
+    k = int(np.argmax(found.count))
+    confidence = softmax(logits).max(axis=1)
+    inside = (confidence * len(found.count)).astype(int) == k
+    correct = logits.argmax(axis=1) == label
+    drawn = []
+    for _ in range(4000):
+        subjects = np.concatenate([rng.choice(np.arange(c, 20, 2), 10) for c in (0, 1)])
+        rows = np.concatenate([np.flatnonzero(inside & (owner == s)) for s in subjects])
+        drawn.append(correct[rows].mean())
+    np.testing.assert_allclose(
+        [found.low[k], found.high[k]], np.quantile(drawn, [0.025, 0.975]), atol=0.02
+    )
+    assert reliability(logits, label).low == ()
+    lone = reliability(logits[:12], label[:12], owner=owner[:12])
+    assert np.isnan(lone.low).all()

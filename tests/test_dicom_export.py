@@ -100,6 +100,10 @@ EXTRAS = {
                            volume()[:, :, 0])), place / "fmri.dcm"),
     "fewer slices": lambda place: objects.write_axial(
         place, volume(5)[:, :, :5], "1.9", "T2-{}.dcm"),
+    "projection": lambda place: objects.write_axial(
+        place, volume(5), "1.9", "MIP-{}.dcm", ImageType=["DERIVED", "SECONDARY", "MIP"]),
+    "phase image": lambda place: objects.write_axial(
+        place, volume(5), "1.9", "P-{}.dcm", ImageType=["ORIGINAL", "PRIMARY", "P", "ND"]),
 }  # fmt: skip
 
 
@@ -116,6 +120,11 @@ def test_what_is_beside_a_series_is_left_out_and_counted(tmp_path, extra, beside
     assert below.scans == [ScanFile(series, "series")]
     assert len(below.left_out) == 1 and below.left_out[0].kind
     np.testing.assert_array_equal(read_scan(series).volume, volume())
+
+
+def test_a_phase_image_alone_is_read_with_a_note(tmp_path):
+    objects.write_axial(tmp_path, volume(), ImageType=["ORIGINAL", "PRIMARY", "P", "ND"])
+    assert "The DICOM series is a phase image, by its ImageType" in read_scan(tmp_path).notes
 
 
 def test_an_export_of_a_scanner_is_read_and_said(tmp_path):

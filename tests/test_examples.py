@@ -1,6 +1,7 @@
 """Every public name has an example in its docstring, and it runs: on scans and an experiment."""
 
 import doctest
+import shutil
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ pytestmark = pytest.mark.usefixtures("few_trees")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with scans/ and first/, an experiment on them."""
+    """A folder with scans/ and first/, an experiment on them; second/ is a copy of it."""
     folder = shared_copy(tmp_path_factory, "trained", run_by_torch)
     (folder / "out").rename(folder / "first")
+    shutil.copytree(folder / "first", folder / "second")
     return folder
 
 

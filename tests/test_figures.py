@@ -11,6 +11,7 @@ from headscope.analysis import analyse_pair, logit_scatter, pair_analysis
 from headscope.figures import plot_history, plot_logits, plot_weights
 from headscope.figures.style import MM, PAGE
 from tests.support.synthetic import write_synthetic_run
+from tests.test_figure_contents import marks_of
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +28,15 @@ def points(ax):
     return [collection.get_offsets().data for collection in ax.collections]
 
 
-def test_logits_show_each_slice_by_class_and_ring_the_errors(run):
+def test_logits_show_each_slice_by_class_and_errors_hollow(run):
     panel = logit_scatter(run)
     figure = plot_logits(panel)
     (ax,) = figure.axes
-    first, second, rings = points(ax)
-    np.testing.assert_array_equal(first, panel.logits[panel.label == 0])
-    np.testing.assert_array_equal(second, panel.logits[panel.label == 1])
-    np.testing.assert_array_equal(rings, panel.logits[~panel.correct])
+    for k in range(2):
+        for hollow in (False, True):
+            drawn = marks_of(ax, k, hollow)
+            expected = panel.logits[(panel.label == k) & (panel.correct != hollow)]
+            np.testing.assert_array_equal(sorted(drawn.tolist()), sorted(expected.tolist()))
     assert ax.get_xlim() == ax.get_ylim()
     shown = texts(figure)
     assert "Logit of NC" in shown and "Logit of AD" in shown
@@ -44,9 +46,17 @@ def test_logits_show_each_slice_by_class_and_ring_the_errors(run):
 
 
 def test_classes_differ_by_marker_and_colour(run):
-    first, second, _ = plot_logits(logit_scatter(run)).axes[0].collections
-    assert len(first.get_paths()[0]) != len(second.get_paths()[0])
-    assert first.get_facecolor().size and not second.get_facecolor().size
+    parts = plot_logits(logit_scatter(run)).axes[0].collections
+    filled = [
+        part for part in sorted(parts, key=lambda part: part.zorder) if part.get_facecolor().size
+    ]
+    classes = [
+        (len(part.get_paths()[0]), tuple(part.get_facecolor()[0].tolist())) for part in filled
+    ]
+    assert len(set(classes)) == 2
+    assert len({size for size, _ in set(classes)}) == 2
+    # neither class covers the other: they are drawn in turn
+    assert classes.index(classes[-1]) < 4 and len(classes) > 8
 
 
 def test_panels_share_their_axes(run):

@@ -451,3 +451,26 @@ def test_the_layers_that_a_network_names_are_read_back(name, tmp_path):
     np.testing.assert_allclose(read_tail(run)(maps), logits, atol=limit)
     for shuffle in analyse_flattening(run, repeats=2, probe_repeats=1).shuffles:
         assert shuffle.largest_change < 1e-5
+
+
+def test_an_averaging_head_needs_no_stored_network(tmp_path):
+    """`keep_model=false` leaves out model.safetensors; head.npz holds the only layer there is."""
+    maps = np.random.default_rng(1).normal(size=(4, 3, 2, 2)).astype(np.float32)
+    weight = np.random.default_rng(2).normal(size=(2, 3)).astype(np.float32)
+    bias = np.array([0.3, -0.2], np.float32)
+    words = ("mean", "linear:classifier")
+    stored = {"classifier.weight": weight, "classifier.bias": bias}
+    path = write_record(tmp_path, maps, maps.mean(axis=(2, 3)) @ weight.T + bias, words, stored)
+    np.savez(path / "head.npz", **(Run(path).head | {"weight": weight, "bias": bias}))
+    reseal(path)
+    expected, _ = contribution_maps(maps, read_tail(Run(path)), np.array([1, -1]))
+    (path / "model.safetensors").unlink()
+    reseal(path)
+    positions, _ = contribution_maps(maps, read_tail(Run(path)), np.array([1, -1]))
+    np.testing.assert_array_equal(positions, expected)
+    hidden = ["flatten", "linear:fc6", "relu", "linear:classifier"]
+    toml = (path / "run.toml").read_text().replace(f"tail = {list(words)}", f"tail = {hidden}")
+    (path / "run.toml").write_text(toml)
+    reseal(path)
+    with pytest.raises(InputError, match=r"without the network's weights .* are not on record"):
+        read_tail(Run(path))

@@ -60,6 +60,7 @@ REPAIRED = {  # file, what a note says of it
     "offset 0": (nifti((OFFSET, "<f", 0)), "begin within the header"),
     "offset 100": (nifti((OFFSET, "<f", 100)), "begin within the header"),
     "offset negative": (nifti((OFFSET, "<f", -352)), "begin within the header"),
+    "offset 348": (nifti((OFFSET, "<f", 348)), "begin within the header"),
     "offset NaN": (nifti((OFFSET, "<f", np.nan)), "begin within the header"),
     "negative spacing": (
         nifti((PIXDIM + 4, "<3f", -9, 8, -10), form="qform"),
@@ -73,6 +74,7 @@ PLAIN = {
     "one volume": nifti((DIM, "<8h", 4, *SHAPE, 1, 1, 1, 1)),
     "trailing axes": nifti((DIM, "<8h", 7, *SHAPE, 1, 1, 1, 1)),
     "offset odd": nifti((OFFSET, "<f", 353))[:352] + b"\0" + nifti()[352:],
+    "offset 348 without extensions": nifti((OFFSET, "<f", 348))[:348] + nifti()[352:],
     "qform alone": nifti(form="qform"),
     "sform NaN unused": nifti((CODES, "<2h", 1, 0), (SFORM, "<f", np.nan), form="qform"),
     "pixdim 0 unused": nifti((PIXDIM + 4, "<3f", 0, 0, 0)),

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from headscope.cohort.filters import parse_where, where_holds
+from headscope.cohort.ids import subject_of
 from headscope.cohort.layouts import find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.cohort.tables import read_any_table
@@ -48,6 +49,39 @@ def test_class_folders_take_ids_from_bids_and_oasis_names(tmp_path):
     assert texts(cohort)[0] == (
         "class folders: 4 scans of 3 subjects (AD: 3 scans of 2 subjects, NC: 1 scan of 1 subject)."
     )
+
+
+@pytest.mark.parametrize("twin", ["Non-Demented", "non demented", "Non_Demented"])
+def test_classes_that_are_written_alike_are_said(tmp_path, twin):
+    touch(tmp_path, "NonDemented/sub-1.nii", f"{twin}/sub-2.nii", "AD/sub-3.nii")
+    assert any(
+        "2 classes differ in upper and lower case, signs" in t for t in texts(find_cohort(tmp_path))
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "subject"),
+    [
+        ("P001_m12", "P001"),
+        ("P001_baseline", "P001"),
+        ("P001-follow-up", "P001"),
+        ("P001_scan2_20110304", "P001"),
+        ("P001_2011-03-04", "P001"),
+        ("subject1_session2", "subject1"),
+        ("P001_V02_run-1", "P001"),
+        ("P001_m2", "P001_m2"),  # ADNI has no such month
+        ("Smith_2011-03-04", "Smith_2011-03-04"),  # the rest may be a site
+        ("v2_P001", "v2_P001"),
+        ("PPMI_3102_MR_SAG_3D_MPRAGE_br_raw_20110101_1_S10_I200", "PPMI_3102"),
+        ("IXI002-Guys-0828-T1", "IXI002"),
+        ("TCGA_CS_4941_19960909_12", "TCGA_CS_4941"),
+        ("BraTS-GLI-00005-001-t1n", "BraTS-GLI-00005"),
+        ("BraTS20_Training_001_flair", "BraTS20_Training_001"),
+        ("BraTS19_2013_0_1", "BraTS19_2013_0_1"),
+    ],
+)
+def test_a_subject_is_named_before_its_visits_repeats_and_dates(name, subject):
+    assert subject_of(f"{name}.nii.gz", nested=False)[0] == subject
 
 
 def test_class_folders_without_known_ids_say_so(tmp_path):

@@ -301,13 +301,7 @@ def test_a_head_from_zero_is_infinitely_displaced_everywhere(classes, initial, t
 
 
 @pytest.mark.parametrize("names", [("NC", "AD"), THREE])
-def test_a_report_shows_a_head_from_zero(tmp_path, names, monkeypatch):
-    def save(figure, stem):
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        stem.with_name(f"{stem.name}.svg").write_text("<svg/>")
-        return stem.with_name(f"{stem.name}.svg")
-
-    monkeypatch.setattr("headscope.reporting.pictures.save_figure", save)
+def test_a_report_shows_a_head_from_zero(tmp_path, names, undrawn):
     run = write_synthetic_run(tmp_path, width=24, class_names=names)
     learned = run.head["weight"] - run.head["weight"].mean(axis=0)
     altered(run, weight=learned, initial_weight=0 * learned)

@@ -107,6 +107,36 @@ def test_contrasts_match_by_letters_before_families():
     assert without_contrast("a/T1_x.nii") == "a/x.nii"
     assert without_contrast("a/PD_001.nii") == "a/PD_001.nii"
     assert without_contrast("a/x_PD.nii") == "a/x.nii"
+    assert without_contrast("a/x1_t1_mprage_sag.nii") == "a/x1.nii"
+    assert without_contrast("a/x1_Ax_T2_TSE_3D.nii") == "a/x1.nii"
+    assert without_contrast("a/sag_x1_T1w.nii") == "a/sag_x1.nii"
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_black_and_white_pictures_beside_others_are_masks(tmp_path, suffix):
+    grey = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
+    mask = np.where(grey > 60, 255, 0).astype(np.uint8)
+    for name in ("A/sub-1", "A/sub-2", "B/sub-3"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(grey).save(tmp_path / f"{name}.{suffix}")
+        Image.fromarray(mask).save(tmp_path / f"{name}_tumour.{suffix}")
+        Image.fromarray(grey[::-1]).save(tmp_path / f"{name}_late.{suffix}")
+    cohort = find_cohort(tmp_path)
+    assert len(cohort.scans) == 6 and not cohort.scans["path"].str.contains("tumour").any()
+    assert "as masks and label maps do: 3 pictures." in " ".join(note.text for note in cohort.notes)
+
+
+def test_bids_takes_the_plain_scan_before_the_contrast_enhanced_one(tmp_path):
+    for name in ("sub-1_ce-gd_T1w", "sub-1_acq-x_run-1_T1w", "sub-2_ce-gd_T1w"):
+        touch(tmp_path, f"{name.split('_')[0]}/anat/{name}.nii.gz")
+    cohort = find_cohort(tmp_path, need_classes=False)
+    assert [path.split("/")[-1] for path in cohort.scans["path"]] == [
+        "sub-1_acq-x_run-1_T1w.nii.gz",
+        "sub-2_ce-gd_T1w.nii.gz",
+    ]
+    notes = " ".join(note.text for note in cohort.notes)
+    assert "Of 1 session the T1w is with a contrast agent (ce)" in notes
+    assert is_contrast("t1", {"t1w", contrast_of("sub-2_ce-gadolinium_T1w.nii.gz")}) == {"t1w"}
 
 
 def test_words_that_may_be_classes_do_not_join_subjects(tmp_path):

@@ -8,8 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from headscope.figures.style import apply_style
-from headscope.reporting.pictures import save_figure
-from headscope.reporting.svg import data_uri, slim
+from headscope.reporting.pictures import data_uri, save_figure, slim
 from tests.support.baselines import FIGURES
 
 LINK = "{http://www.w3.org/1999/xlink}href"

@@ -289,6 +289,7 @@ def test_training_refuses_pixels_that_have_changed(copy):
         ("leakage.json", '"subjects": 4', '"subjects": 5'),
         ("table.tsv", "frozen", "finetune"),
         ("runs.tsv", "\t4\t", "\t5\t"),
+        ("table.md", "frozen", "finetune"),
     ],
 )
 def test_a_change_of_what_was_made_of_runs_is_noticed(copy, name, old, new):

@@ -5,6 +5,7 @@ import headscope as hs
 hs.run(hs.Config(data="scans", out="first"))        the whole path, from scans to records
 hs.predict("first/runs/NAME", "new.nii.gz")         what a run says of a new scan
 hs.report("first")                                  table, figures and HTML page
+hs.write_figures("first")                           figures, tables and methods for a paper
 hs.simulate("cohort")                               a simulated cohort with known atrophy
 hs.audit("scans")                                   duplicates, leaks and shortcuts
 hs.inspect("scans")                                 subjects, sessions, classes, problems
@@ -43,6 +44,7 @@ _SHORT = {
     "simulate_cohort": "simulate",
     "slice_data": "slice",
     "write_report": "report",
+    "write_side_by_side": "side_by_side",
 }
 _LONG = {short: long for long, short in _SHORT.items()}
 RENAMED = {  # public name of 0.1 → what it is now

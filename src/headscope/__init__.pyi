@@ -18,9 +18,11 @@ from .models.checkpoint import read_head
 from .models.listing import list_models
 from .record import Run, read_experiment
 from .reporting.page import write_report as report
+from .reporting.side_by_side import write_side_by_side as side_by_side
 from .simulation.cohort import simulate_cohort as simulate
 from .simulation.oasis_vbm import fetch_oasis_vbm as fetch
 from .slicing.export import slice_data as slice
+from .supplement.write import write_figures
 from .verification.verify import verify
 
 __version__: str
@@ -51,7 +53,9 @@ __all__ = [
     "report",
     "run",
     "seed_correlation",
+    "side_by_side",
     "simulate",
     "slice",
     "verify",
+    "write_figures",
 ]

@@ -183,14 +183,14 @@ class Table:
         """Return the table in LaTeX, for the package booktabs."""
         align = "".join("r" if numeric else "l" for numeric in self.numeric)
         head, *rows = (
-            " & ".join(map(_latex, row)) + r" \\" for row in (self.headings, *self.texts())
+            " & ".join(map(escape_latex, row)) + r" \\" for row in (self.headings, *self.texts())
         )
         return "\n".join(
             [
-                rf"\begin{{table}}\caption{{{_latex(self.title)}}}",
+                rf"\begin{{table}}\caption{{{escape_latex(self.title)}}}",
                 rf"\begin{{tabular}}{{{align}}}",
                 *(r"\toprule", head, r"\midrule", *rows, r"\bottomrule"),
-                *(r"\end{tabular}", *map(_latex, self.notes), r"\end{table}"),
+                *(r"\end{tabular}", *map(escape_latex, self.notes), r"\end{table}"),
             ]
         )
 
@@ -274,7 +274,8 @@ def _markdown_line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("\n", " ").replace("|", "\\|") for cell in cells) + " |"
 
 
-def _latex(text: str) -> str:
+def escape_latex(text: str) -> str:
+    """Return a text that LaTeX prints as it is."""
     signs: dict[str, str | int | None] = {sign: f"\\{sign}" for sign in "&%$#_{}"}
     signs |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
     text = text.translate({ord(sign): command for sign, command in signs.items()})

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from io import BytesIO
 from math import nan
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -26,8 +27,12 @@ from headscope.analysis.representation.features import Ellipse
 from headscope.analysis.representation.location import FlattenAnalysis, Probe, Shuffle
 from headscope.analysis.representation.stages import StageTransfer, TransferAnalysis
 from headscope.analysis.results.calibration import Calibration, Reliability
-from headscope.analysis.results.table import LogitScatter
-from headscope.figures.style import apply_style
+from headscope.analysis.results.chance import AgainstChance
+from headscope.analysis.results.curves import GRID, Curve, Curves
+from headscope.analysis.results.settings import Majority, SettingResult
+from headscope.analysis.results.table import LogitScatter, Score
+from headscope.figures.style import COLUMN, apply_style
+from headscope.supplement.flow import Box, plot_flow
 from tests.support.leakage_results import dose, gap, identity, permutation_tests
 
 FOLDER = Path(__file__).parents[1] / "baseline"
@@ -148,6 +153,7 @@ def flattening(size: int) -> Figure:
     maps = np.maximum(blobs((40, size, size), 1), 0)
     return figures.plot_flattening(
         ball(), maps, blobs((2, size, size), 2), NAMES, 1,
+        plane="axial" if size == 7 else None,
         title="frozen, subject split", network="resnet101, seed 0",
     )  # fmt: skip
 
@@ -283,8 +289,9 @@ def calls(accuracy: np.ndarray, ece: float) -> Reliability:
     """Ten bins of which the lower half, less sure than chance, are empty."""
     count = np.array([0] * 5 + [20, 30, 45, 60, 145])
     confidence = np.where(count, np.linspace(0.05, 0.95, 10), nan)
-    return Reliability(tuple(count), tuple(confidence), tuple(np.where(count, accuracy, nan)),
-                       0.5, 0.3, ece)  # fmt: skip
+    shown = np.where(count, accuracy, nan)
+    return Reliability(tuple(count), tuple(confidence), tuple(shown), 0.5, 0.3, ece,
+                       tuple(shown - 0.08), tuple(np.minimum(shown + 0.06, 1)))  # fmt: skip
 
 
 def reliability() -> Figure:
@@ -292,6 +299,67 @@ def reliability() -> Figure:
     found = Calibration("frozen, subject split", "AD", 2.4, calls(0.2 + 0.6 * straight, 0.14),
                         calls(straight + 0.03, 0.03), (), ())  # fmt: skip
     return figures.plot_reliability(found)
+
+
+def networks(make: Callable[[int], Any]) -> dict[str, dict[str, Any]]:
+    """Two networks under two settings each, by a number."""
+    return {
+        name: {setting: make(2 * row + k) for k, setting in enumerate(("frozen", "finetune"))}
+        for row, name in enumerate(("resnet101", "vgg19"))
+    }
+
+
+def logit_grid() -> Figure:
+    return figures.plot_logit_grid(networks(lambda k: scatter(120, 1 + k, "", k)), COLUMN)
+
+
+def weight_grid() -> Figure:
+    pairs = [head.pairs[0] for head in heads().values()]
+    return figures.plot_weight_grid(networks(lambda k: pairs[k % 3]), COLUMN)
+
+
+def reliability_grid() -> Figure:
+    straight = np.linspace(0.05, 0.95, 10)
+    before, after = calls(0.2 + 0.6 * straight, 0.14), calls(straight + 0.03, 0.03)
+    result = Calibration("", "AD", 2.4, before, after, (), ())
+    return figures.plot_reliability_grid(networks(lambda k: result), COLUMN)
+
+
+def curve_grid() -> Figure:
+    y = GRID**0.3
+    curve = Curve(y, y**2, np.sqrt(y))
+    made = networks(lambda k: Curves(curve, Curve(1 - y / 3, 0.9 - y / 3, 1 - y / 4), 0.4))
+    areas = networks(lambda k: 0.7)
+    return figures.plot_curve_grid(made, "roc", areas, "AD", COLUMN)
+
+
+def forest() -> Figure:
+    chance = AgainstChance("above", 0.7, 0.6, 0.8, 0.01, 40, 2)
+    results = [
+        SettingResult(
+            "resnet101", name, name, split, ("run",), {"subject_accuracy": Score(value, low, high)},
+            Majority("NC", 0.55, 0.6), {"run": "NC"} if constant else {}, 0, 40, 40, 400,
+            40 * (split == "slice"), False, chance,
+        )
+        for name, split, value, low, high, constant in (
+            ("frozen", "subject", 0.62, 0.5, 0.74, False),
+            ("frozen", "slice", 0.93, 0.88, 0.97, False),
+            ("finetune", "subject", 0.6, nan, nan, True),
+        )
+    ]  # fmt: skip
+    return figures.plot_forest(results)
+
+
+def flow() -> Figure:
+    boxes = [
+        Box("step", "Data: OASIS-2"),
+        Box("left out", "Left out", ("Left out by Group: Converted (37 scans).",)),
+        Box("step", "Scans with a class: 331"),
+        Box("left out", "Could not be used: 1", ("1: holds one value",)),
+        Box("step", "Slices taken", ("136 subjects, 330 slices",)),
+        *(Box("subset", name, ("45 subjects", "110 slices")) for name in ("Training", "Test")),
+    ]
+    return plot_flow(boxes)
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {
@@ -315,6 +383,12 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "leak-gap": leak_gap,
     "identity": identities,
     "reliability": reliability,
+    "logit-grid": logit_grid,
+    "weight-grid": weight_grid,
+    "reliability-grid": reliability_grid,
+    "curve-grid": curve_grid,
+    "forest": forest,
+    "flow": flow,
 }
 
 

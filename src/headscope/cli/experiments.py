@@ -1,4 +1,4 @@
-"""Commands that train, report, verify and predict: demo, run, report, verify, predict."""
+"""Commands on experiments: demo, run, report, figures, verify, predict."""
 
 import sys
 from collections.abc import Callable
@@ -128,14 +128,57 @@ def run(
 
 @app.command()
 def report(
-    experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
+    experiments: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="EXPERIMENT...", help="Folder of an experiment; several stand side by side."
+        ),
+    ],
+    thumbnails: Annotated[
+        str | None,
+        typer.Option(
+            metavar="test|errors|none",
+            help="Test slices that the page holds as small pictures: all, those predicted "
+            "wrongly, or none (the default under pseudonyms).",
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Page of several experiments; its table stands beside it.")
+    ] = Path("side-by-side.html"),
 ) -> None:
-    """Write table, figures and HTML page of an experiment again, from its records.
+    """Write table and HTML page of an experiment again, from its records.
 
-    Example: headscope report headscope-demo
+    Several experiments stand side by side on one page, their settings compared on the subjects that
+    both tested.
+
+    Example: headscope report headscope-demo --thumbnails errors
     """
     with resumable():
-        conclude(experiment)
+        if len(experiments) == 1:
+            conclude(experiments[0], thumbnails)
+            return
+        from headscope.reporting.side_by_side import write_side_by_side
+
+        print(f"Report: {write_side_by_side(experiments, out)}")
+
+
+@app.command()
+def figures(
+    experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of what is written (EXPERIMENT/paper).")
+    ] = None,
+) -> None:
+    """Write what a paper needs: figures for print, tables, methods, checklists, a model card.
+
+    Figures are PDF, SVG and PNG at 85 and 174 mm, each with its data as TSV.
+
+    Example: headscope figures headscope-demo
+    """
+    with resumable():
+        from headscope.supplement.write import write_figures
+
+        print(write_figures(experiment, out))
 
 
 @app.command()

@@ -24,16 +24,15 @@ def show_json(value: Any) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
-def conclude(experiment: Path) -> None:
+def conclude(experiment: Path, thumbnails: str | None = None) -> None:
     """Write the report of an experiment; print its table and where the page is."""
-    from headscope.analysis.results.settings import setting_results, settings_table
     from headscope.analysis.results.table import short_table
     from headscope.audit_record import read_audit, summary_line
-    from headscope.record import read_experiment
+    from headscope.files import read_table
     from headscope.reporting.page import write_report
 
-    page = write_report(experiment)
-    show(short_table(settings_table(setting_results(read_experiment(experiment)))))
+    page = write_report(experiment, thumbnails)
+    show(short_table(read_table(experiment / "table.tsv")))
     audit = read_audit(experiment)
     if audit is not None:
         print(summary_line(audit))

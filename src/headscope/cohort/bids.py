@@ -90,8 +90,10 @@ def _one_per_session(files: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
     if without:
         notes.append(Note(f"Sessions without a {suffix}, left out: {without}."))
     phase = of_suffix["stem"].str.contains(r"_part-(?:phase|real|imag)")
-    ordered = of_suffix.assign(phase=phase, entities=of_suffix["stem"].str.count("_")).sort_values(
-        [*KEY, "phase", "entities", "path"]
+    enhanced = of_suffix["stem"].str.contains("_ce-")
+    entities = of_suffix["stem"].str.count("_")
+    ordered = of_suffix.assign(phase=phase, enhanced=enhanced, entities=entities).sort_values(
+        [*KEY, "phase", "enhanced", "entities", "path"]
     )
     several = int((ordered.groupby(KEY).size() > 1).sum())
     if several:
@@ -102,7 +104,12 @@ def _one_per_session(files: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
                 "entities (acq, rec, run) is taken, then the first by name."
             )
         )
-    return ordered.drop_duplicates(KEY)[["path", *KEY]].reset_index(drop=True), notes
+    taken = ordered.drop_duplicates(KEY)
+    count = int(taken["enhanced"].sum())
+    if 0 < count < len(taken):
+        text = f"Of {counted(count, 'session')} the {suffix} is"
+        notes.append(Note(f"{text} with a contrast agent (ce), as there is no other."))
+    return taken[["path", *KEY]].reset_index(drop=True), notes
 
 
 def _anatomical(counts: "pd.Series[int]") -> str:

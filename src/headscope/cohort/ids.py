@@ -7,10 +7,19 @@ ID: Final = "id of the participant"
 # a folder may bear hyphens (sub-HC-01/), and so may words with a number; sub-01-3 is a part of 01
 SUBJECT: Final = re.compile(
     r"((?<![^/])sub-[A-Za-z0-9-]+(?=/)|sub-[A-Za-z]+-\d+(?![A-Za-z0-9])|sub-[A-Za-z0-9]+"
-    r"|OAS[1-4]_?\d{4,5}|\d{3}_S_\d{4,5})"
+    r"|OAS[1-4]_?\d{4,5}|\d{3}_S_\d{4,5}"
+    r"|(?<![A-Za-z0-9])(?:TCGA[-_][A-Z0-9]{2}[-_][A-Z0-9]{4}|IXI\d{3}|PPMI_\d{4,6}|AIBL_\d+"
+    r"|NACC\d{6}|BraTS2021_\d{5}|BraTS20_[TV][a-z]+_\d{3}|BraTS-[A-Z]{2,4}-\d{5})(?![A-Za-z0-9]))"
 )
 SESSION: Final = re.compile(
     r"(?:^|[_/-])(ses-[A-Za-z0-9]+|MR\d+|d\d{4}|visit-?[A-Za-z0-9]+)(?=[_/.-]|$)"
+)
+# a visit, repeat or date at the end of a name: P001_m12, P001_baseline, P001_2010-01-31
+VISIT: Final = re.compile(
+    r"(?:[_-](?:(?:ses|session|scan|run|visit|v|tp|timepoint|month|year|fu|follow-?up)[_-]?\d{1,3}"
+    r"|bl|sc|baseline|screening|follow-?up|fu|pre|post|m(?:0[369]|12|18|[2-9][0468]|1[0-4][0-9])"
+    r"|(?:19|20)\d\d([-_.]?)[01]\d\1[0-3]\d))+$",
+    re.IGNORECASE,
 )
 SUFFIX: Final = re.compile(r"\.(nii|hdr|mgh|mgz|dcm|ima)(\.gz)?$", re.IGNORECASE)
 BY_NAME: Final = "the ids in the names"
@@ -27,6 +36,9 @@ def subject_of(name: str, *, nested: bool) -> tuple[str, str]:
         return name.split("/", 1)[0], BY_FOLDER
     stem = SUFFIX.sub("", name.rsplit("/", 1)[-1])
     session = SESSION.search(stem)
+    if session is None:
+        visit = VISIT.search(stem)
+        session = visit if visit and re.search(r"\d", stem[: visit.start()]) else None
     if session is not None and session.start() > 0:
         return stem[: session.start()], "the names up to the session"
     return stem, BY_FILE

@@ -7,7 +7,7 @@ whose ids are in the names of the scans, class folders (DATA/AD/…, DATA/NC/…
 
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from headscope.cohort.bids import find_bids
+from headscope.cohort.demographics import describe_subjects
 from headscope.cohort.filters import where_holds
 from headscope.cohort.folders import inside, read_class_folders, read_scan_table
 from headscope.cohort.ids import ID
@@ -52,7 +53,8 @@ class Cohort:
     """The scans of a study: one row each, its path relative to `root`.
 
     `notes` say what was recognised, what was left out, and where the ids come from; `simulated`
-    holds where simulation.json is beside the scans. `kinds` has what each path is.
+    holds where simulation.json is beside the scans. `kinds` has what each path is; `described`
+    age and sex by path, where a table has them.
     """
 
     root: Path
@@ -62,6 +64,7 @@ class Cohort:
     notes: list[Note]
     simulated: bool
     kinds: Mapping[str, Kind]
+    described: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False)
 
     @property
     def names(self) -> "pd.Series[str]":
@@ -173,6 +176,7 @@ def find_cohort(
         notes=[summary, *layout.notes, *left_out, *notes, *doubled, *odd],
         simulated=(root / "simulation.json").is_file(),
         kinds=kinds,
+        described=describe_subjects(scans),
     )
 
 
@@ -313,15 +317,22 @@ def _number_sessions(scans: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
 
 
 def _case_twins(scans: pd.DataFrame) -> list[Note]:
-    """Say which ids and classes differ only in case: one subject or class perhaps."""
+    """Say which ids differ only in case, and classes in signs or a .0: one perhaps."""
     notes = []
-    for column, what in (("subject_id", "subjects"), ("label", "classes")):
+    for column, what, signs, how in (
+        ("subject_id", "subjects", "", "upper and lower case"),
+        ("label", "classes", r"[\s_-]|(?<=\d)\.0+$", "upper and lower case, signs or .0"),
+    ):
         names = pd.Series(sorted(scans[column].unique()))
-        alike = names[names.str.casefold().duplicated(keep=False)]
+        written = names.str.casefold()
+        bare = written.str.replace(signs, "", regex=True) if signs else written
+        alike = names[bare.duplicated(keep=False) & bare.ne("")]
         if len(alike):
-            twins = alike[alike.str.casefold() == alike.iloc[0].casefold()]
+            twins = alike[bare[alike.index] == bare[alike.index[0]]]
+            if written[alike.index].duplicated(keep=False).all():
+                how = "upper and lower case"
             text = (
-                f"{len(alike)} {what} differ in upper and lower case alone and count as "
+                f"{len(alike)} {what} differ in {how} alone and count as "
                 f"{len(alike)}, the first {' and '.join(twins)}."
             )
             notes.append(Note(text, names_ids=column == "subject_id"))

@@ -1,5 +1,6 @@
 """Which of the files below a folder are scans: masks, maps, copies and other contrasts are not."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,8 +16,8 @@ from headscope.console import track
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.scans.dicom import Series
-from headscope.scans.discovery import UNREAD, Kind, ScanFile, plane_named
-from headscope.scans.labelmaps import is_label_map
+from headscope.scans.discovery import UNREAD, Kind, ScanFile, is_picture, plane_named
+from headscope.scans.labelmaps import is_label_map, is_label_picture
 from headscope.scans.naming import (
     AUGMENTED,
     DERIVATIVES,
@@ -96,18 +97,29 @@ def drop_label_maps(data: Path, kinds: Mapping[str, Kind], selection: Selection)
     many = len(volumes) > MANY
     looked = track(volumes, "Looking for label maps", len(volumes)) if many else volumes
     flat = {name for name in looked if is_label_map(ScanFile(data / name, "volume"))}
+    flat |= {name for name in _beside_others(selection.names) if is_label_picture(data / name)}
     if not flat:
         return selection
+    pictures = sum(map(is_picture, flat))
+    unit = "picture" if pictures == len(flat) else "file" if pictures else "volume"
     held = "hold few whole numbers in patches of one value, as masks and label maps do"
     if flat == set(selection.names):
         note = Note(f"All scans {held}: nothing else is there to use.")
         return Selection(selection.names, selection.left, [*selection.notes, note])
-    note = Note(f"Left out, as they {held}: {counted(len(flat), 'volume')}.")
+    note = Note(f"Left out, as they {held}: {counted(len(flat), unit)}.")
     return Selection(
         [name for name in selection.names if name not in flat],
         sorted({*selection.left, *flat}),
         [*selection.notes, note],
     )
+
+
+def _beside_others(names: Sequence[str]) -> list[str]:
+    """Return the pictures X_word that stand beside a picture X."""
+    stems = {name: STEM.sub("", name) for name in names if is_picture(name)}
+    bases = set(stems.values())
+    shorter = {name: re.sub(r"[ _.-]+[A-Za-z]+$", "", stem) for name, stem in stems.items()}
+    return [name for name, base in shorter.items() if base != stems[name] and base in bases]
 
 
 def note_others(others: Counter[str]) -> list[Note]:

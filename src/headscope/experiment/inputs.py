@@ -25,6 +25,7 @@ from headscope.splits.balance import balance_of
 from headscope.splits.files import check_given, check_ids, ensure_split
 from headscope.text import printable_name
 
+OLDEST = 89  # years: an age above it could name a subject, and is one year more under pseudonyms
 Subsets = NDArray[np.str_]
 
 
@@ -73,11 +74,26 @@ def store_slices(cohort: Cohort, config: Config) -> SliceSet:
         workers=config.workers,
         strict=config.strict,
     )
+    _store_participants(cohort, config)
     printed = {note.text for note in cohort.notes}
     for note in slices.settings.get("notes", []):
         if note not in printed:  # those are printed: these are what slicing adds
             console.print(note, soft_wrap=True)
     return slices
+
+
+def _store_participants(cohort: Cohort, config: Config) -> None:
+    """Write `participants.tsv`, age and sex of each session, where the data have either."""
+    if not {"age", "sex"} & set(cohort.described.columns):
+        return
+    keys = ["subject_id", "session_id", "label"]
+    table = cohort.scans[["path", *keys]].merge(cohort.described, on="path")
+    table = table.drop(columns="path").drop_duplicates(keys)
+    if config.pseudonym_key is not None and "age" in table:
+        table["age"] = table["age"].clip(upper=OLDEST + 1)
+        if (table["age"] > OLDEST).any():
+            console.print(f"Ages above {OLDEST} are recorded as {OLDEST + 1}.")
+    write_table(config.out / "participants.tsv", table)
 
 
 def store_splits(

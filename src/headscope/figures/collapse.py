@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from headscope.analysis.representation.collapse import Collapse
 from headscope.figures import style
@@ -105,6 +105,7 @@ def _draw(
     if measure.limit == 0 and min(values) > 0 and log10(max(values) / min(values)) > DECADES:
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(numticks=5))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.xaxis.set_minor_formatter(NullFormatter())
     else:
         low, high = min(*values, measure.limit), max(*values, measure.limit)

@@ -13,7 +13,8 @@ from headscope.figures import style
 NUMBERED = 16  # classes above which the cells carry no numbers
 SHARES = 4  # classes above which they carry no shares beside the counts
 NARROW = 6  # classes above which a matrix needs half a page
-READABLE = 40  # class names that an axis of that size holds
+DARKEST = 1.7  # share that would have the darkest shade: black numbers stay at a contrast of 4.5
+READABLE = 28  # class names that an axis of that size holds
 
 
 @style.apply_style
@@ -67,7 +68,7 @@ def _draw(counts: NDArray[np.int64], names: Sequence[str], ax: Axes, unit: str) 
         return style.say_nothing(ax, f"no {unit}s")
     total = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, total, out=np.zeros((K, K)), where=total > 0)
-    ax.imshow(share, cmap="Blues", vmin=0, vmax=1.25)
+    ax.imshow(share, cmap="Blues", vmin=0, vmax=DARKEST)
     for row, column in np.ndindex(K, K) if K <= NUMBERED else ():
         if K > NARROW and not counts[row, column]:
             continue  # a field of noughts hides the others
@@ -79,15 +80,13 @@ def _draw(counts: NDArray[np.int64], names: Sequence[str], ax: Axes, unit: str) 
             f"{number}\n{text}" if K <= SHARES else number,
             ha="center",
             va="center",
-            color="white" if share[row, column] > 0.6 else style.INK,
-            fontsize=7 if K <= 3 else 6 if K <= NARROW else 5.5,
         )
     few = K <= 3 and max(map(len, names)) <= 8
     named = range(0, K, -(-K // READABLE))  # every one, or every second, third …
     shown = [names[k] for k in named]
     ax.set_xticks(named, shown, rotation=0 if few else 90)
     ax.set_yticks(named, shown, rotation=90 if few else 0, va="center")
-    ax.tick_params(length=0, labelsize=6.5 if K <= NUMBERED else 5)
+    ax.tick_params(length=0)
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     ax.set(xlabel="Predicted class", ylabel="True class")

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike, NDArray
 
 from headscope.errors import InputError
@@ -19,6 +19,10 @@ TILES, TILES_IN_ROW = 12, 6
 GAP = 0.12  # between tiles, in widths of a tile
 LABEL = 0.36  # height above each tile for its number
 HATCH = "/////"
+OVER = 0.15  # opacity of a map over its slice where it is zero
+# What is on the left and on the right of a slice (docs/cohorts.md): of the subject, unlike in
+# radiology, its left is on the left.
+SIDES = {"axial": "LR", "coronal": "LR", "sagittal": "PA"}
 UNIT = (0.0, 1.0, 1.0, 0.0)  # so that pictures of any grid lie on one another
 
 
@@ -32,11 +36,12 @@ def plot_flattening(
     *,
     against: int | None = None,
     channels: Sequence[int] | None = None,
+    plane: str | None = None,
     title: str = "",
     network: str = "",
     ax: Sequence[Axes] | None = None,
 ) -> Figure:
-    """Draw a slice, what each position adds to its logit, and its strongest channels.
+    """Draw a slice, over it what each position adds to its logit, and its strongest channels.
 
     Cells that speak against the class are hatched, so that a black print tells them apart.
     Source: the paper's Fig. 1.
@@ -57,6 +62,8 @@ def plot_flattening(
         that class's, which alone decides between two.
     channels
         Which channels to draw; the twelve of largest mean magnitude if left out.
+    plane
+        Of a slice of a scan: its left and right are marked, or what is there. None marks nothing.
     ax
         Three axes, for slice, contributions and channels.
 
@@ -77,12 +84,12 @@ def plot_flattening(
         else _of_class(contribution, predicted, against, maps.shape[1:])
     )
     first, second, third = _axes() if ax is None else ax
-    _draw_slice(pixels, first)
+    _draw_slice(pixels, plane, first)
     style.set_title(first, "(a) slice", f"{title}\n{network or ' '}")
     what = f"logit of {class_names[predicted]}, predicted"
     if against is not None:
         what = f"logit of {class_names[predicted]} less {class_names[against]}'s"
-    _draw_contribution(shown, pixels, second)
+    _draw_contribution(shown, pixels, plane, second)
     style.set_title(second, "(b) contributions", f"of each position to the\n{what}")
     _draw_channels(maps, channels, third)
     shape = "{2} × {1} positions".format(*maps.shape)
@@ -113,24 +120,36 @@ def _of_class(
     return of_class  # (h, w)
 
 
-def _draw_slice(pixels: NDArray[Any], ax: Axes) -> None:
+def _draw_slice(pixels: NDArray[Any], plane: str | None, ax: Axes) -> None:
     if pixels.size == 0:
         ax.set_box_aspect(1)
         return style.say_nothing(ax, "the slice is empty")
-    ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=UNIT, interpolation="antialiased")
+    _draw_pixels(pixels, plane, ax)
     return _bare(ax, pixels.shape[0] / pixels.shape[1])
 
 
-def _draw_contribution(shown: Array | None, pixels: NDArray[Any], ax: Axes) -> None:
-    """Draw the map centred at zero, the outline of the slice over it."""
+def _draw_pixels(pixels: NDArray[Any], plane: str | None, ax: Axes) -> None:
+    """Draw a slice, with the names of its sides where they are certain."""
+    ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=UNIT, interpolation="antialiased")
+    for x, side in zip((0.03, 0.97), SIDES.get(plane or "", ""), strict=False):
+        ax.text(x, 0.5, side, color="white", fontweight="bold", ha="center", va="center")
+
+
+def _draw_contribution(
+    shown: Array | None, pixels: NDArray[Any], plane: str | None, ax: Axes
+) -> None:
+    """Draw the map centred at zero over the slice, the fainter the nearer to zero."""
     aspect = pixels.shape[0] / pixels.shape[1] if pixels.size else 1.0
     if shown is None or shown.size == 0 or not np.isfinite(shown).all():
         ax.set_box_aspect(aspect)
         return style.say_nothing(ax, "contributions are not defined for this network")
     limit = float(np.abs(shown).max()) or 1.0
+    if pixels.size:
+        _draw_pixels(pixels, plane, ax)
     drawn = ax.imshow(
-        shown, cmap=style.DIVERGING, vmin=-limit, vmax=limit, extent=UNIT, interpolation="nearest"
-    )
+        shown, cmap=style.DIVERGING, vmin=-limit, vmax=limit, extent=UNIT, interpolation="nearest",
+        alpha=OVER + (1 - OVER) * 0.7 * np.abs(shown) / limit,
+    )  # fmt: skip
     h, w = shown.shape
     against = [
         [(column / w, row / h), ((column + 1) / w, row / h),
@@ -141,13 +160,8 @@ def _draw_contribution(shown: Array | None, pixels: NDArray[Any], ax: Axes) -> N
         against, facecolors="none", edgecolors=style.INK, linewidths=0, hatch=HATCH
     )
     ax.add_collection(cells)
-    if pixels.size and np.ptp(pixels) > 0:
-        rows = (np.arange(pixels.shape[0]) + 0.5) / pixels.shape[0]
-        columns = (np.arange(pixels.shape[1]) + 0.5) / pixels.shape[1]
-        ax.contour(columns, rows, pixels, levels=[0.2 * float(pixels.max())], colors=style.INK,
-                   linewidths=0.5)  # fmt: skip
     _bare(ax, aspect)
-    bar = _colour_bar(drawn, ax, "Contribution (logit)", 0.05)
+    bar = _colour_bar(ScalarMappable(drawn.norm, drawn.cmap), ax, "Contribution (logit)", 0.05)
     bar.axhspan(-limit, 0, facecolor="none", edgecolor=style.INK, hatch=HATCH, linewidth=0)
     return None
 
@@ -169,7 +183,7 @@ def _draw_channels(maps: Array, channels: Sequence[int] | None, ax: Axes) -> Non
             tile, cmap=style.SEQUENTIAL, norm=norm, extent=(x, x + 1, y + height, y),
             interpolation="nearest",
         )  # fmt: skip
-        ax.text(x, y - 0.05, f"{channel}", fontsize=6, va="bottom")
+        ax.text(x, y - 0.05, f"{channel}", va="bottom")
     rows = -(-len(shown) // TILES_IN_ROW)
     ax.set(xlim=(0, TILES_IN_ROW * (1 + GAP) - GAP), ylim=(rows * (height + LABEL), 0))
     ax.set_aspect("equal")
@@ -184,7 +198,7 @@ def _bare(ax: Axes, aspect: float) -> None:
     ax.spines[:].set_visible(False)
 
 
-def _colour_bar(drawn: AxesImage, ax: Axes, label: str, width: float) -> Axes:
+def _colour_bar(drawn: ScalarMappable, ax: Axes, label: str, width: float) -> Axes:
     """Set the bar inside the reach of its picture, as high as it, whatever its aspect."""
     bar = ax.inset_axes((1.03, 0, width, 1))
     style.figure_of(ax).colorbar(drawn, cax=bar, label=label)

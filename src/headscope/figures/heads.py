@@ -65,7 +65,11 @@ def plot_row_distributions(
             ax.axhline(top + 0.93, color=style.EDGE, linewidth=0.6)
     first = count - 1 - (rows - 1 - TALL) / 2
     style.name_rows(ax, [first - r * rows for r in range(len(heads))], list(heads))
-    ax.set(xlim=(-edge, edge), ylim=(-0.1, count), xlabel="Weight, $W_{k,j}$, of each feature $j$")
+    ax.set(
+        xlim=(-edge, edge),
+        ylim=(-0.1, count),
+        xlabel=f"Weight, {style.subscript('W', 'kj')}, of each feature j",
+    )
     handles = _row_handles(names if rows <= DISTINCT else (), bool(initial))
     if alone and handles:
         style.set_legend(ax, alone, handles, columns=3)
@@ -95,7 +99,7 @@ def _ridge(row: Array, before: Array | None, bins: Array, base: float, k: int, a
 def _name_ridge(name: str, base: float, ax: Axes) -> None:
     text = style.plain(name if len(name) <= LONGEST else name[: LONGEST - 1] + "…")
     ax.annotate(text, (1, base + TALL / 3), (3, 0), ("axes fraction", "data"), "offset points",
-                fontsize=6, va="center")  # fmt: skip
+                va="center")  # fmt: skip
 
 
 def _tint(colour: str) -> tuple[float, float, float]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MultipleLocator
 
 from headscope.analysis.leakage.dose_response import DoseResponse
 from headscope.analysis.leakage.permutation import PermutationTest
@@ -16,6 +16,7 @@ from headscope.figures import style
 from headscope.text import signed_points
 
 SPLITS = {"subject": "subjects apart", "slice": "slices mixed"}
+PERCENT = (-2, 102)  # the same in every figure, so that experiments compare
 BINS = np.linspace(0, 100, 51)
 CONSTANT = "one class for all: no gap"
 LEVELS = {"slice_accuracy": "slices", "subject_accuracy": "subjects"}
@@ -105,8 +106,9 @@ def plot_dose(dose: DoseResponse, title: str = "", ax: Axes | None = None) -> Fi
         xlabel="Test subjects with slices in training (%)",
         ylabel="Test slice accuracy (%)",
         xlim=(-2, 102),
+        ylim=PERCENT,
     )
-    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    ax.yaxis.set_major_locator(MultipleLocator(20))
     rise = signed_points(mean[-1] - mean[0])
     return _finish(ax, alone, title, f"from {mean[0]:.1f}% to {mean[-1]:.1f}%: {rise} points")
 
@@ -162,8 +164,7 @@ def plot_gap(gaps: Sequence[Gap], title: str = "", ax: Axes | None = None) -> Fi
         for k, name in enumerate(LEVELS):
             _draw_gap(ax, gap, name, row + 0.2 * (2 * k - 1), first=row == k == 0)
     one = _name_networks(ax, [(gap.architecture, gap.variant) for gap in gaps])
-    ax.set(ylim=(len(gaps) - 0.4, -0.5), xlabel="Test accuracy (%)")
-    ax.margins(x=0.06)
+    ax.set(ylim=(len(gaps) - 0.4, -0.5), xlim=PERCENT, xlabel="Test accuracy (%)")
     below = f"{gaps[0].architecture}; gap in points (95%)" if one else "gap (95%)"
     return _finish(ax, alone, title, below)
 
@@ -182,7 +183,7 @@ def _draw_gap(ax: Axes, gap: Gap, name: str, y: float, first: bool) -> None:
     if np.isfinite([score.low, score.high]).all():
         note += f" ({low} to {high})"
     ax.annotate(note, (1, y), (0, -6), ("axes fraction", "data"), "offset points",
-                fontsize=6, color=style.FAINT, ha="right", va="top")  # fmt: skip
+                color=style.FAINT, ha="right", va="top")  # fmt: skip
 
 
 def _name_networks(ax: Axes, networks: Sequence[tuple[str, str]]) -> bool:
@@ -197,5 +198,5 @@ def _name_networks(ax: Axes, networks: Sequence[tuple[str, str]]) -> bool:
 def _finish(ax: Axes, alone: bool, title: str, below: str) -> Figure:
     """Set title and legend, and return the figure."""
     style.set_title(ax, title, below)
-    style.set_legend(ax, alone, fontsize=5.5)
+    style.set_legend(ax, alone)
     return style.figure_of(ax)

@@ -1,6 +1,6 @@
 """Fig. 2: the logits of each slice, one panel per run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil, cos, pi, radians, sin
 from string import ascii_lowercase
 from typing import Any
@@ -19,6 +19,8 @@ from headscope.figures import style
 SIZE, SMALL = 11, 7  # points²; the small ones where there are many slices
 MANY = 250
 CROWD = 2000  # slices of a panel beyond which marks stand for several of them
+SMALL_MULTIPLE = 3.5  # points²
+LAYERS = 8  # in which the marks of both classes are drawn in turn
 CELLS = 44  # along each axis, in which such marks gather slices
 LEGEND = 3 * style.MM, 3.6 * style.MM  # height that the legend takes, and each of its lines
 OUTLINES: tuple[Any, ...] = ("-", (0, (3, 1.2)))
@@ -32,7 +34,7 @@ def plot_logits(
     ellipses: Sequence[Sequence[Ellipse] | None] | None = None,
     ax: Axes | Sequence[Axes] | None = None,
 ) -> Figure:
-    """Draw the two logits of each slice, by class, with the decision line and errors ringed.
+    """Draw the two logits of each slice, by class, with the decision line and errors hollow.
 
     All panels share their axes, so that dispersion can be compared; in the paper's order they are
     frozen, fine-tuned, from scratch for few epochs and for many. Beyond 2,000 slices, marks stand
@@ -84,50 +86,125 @@ def plot_logits(
     return figure
 
 
+@style.apply_style
+def plot_logit_grid(
+    networks: Mapping[str, Mapping[str, LogitScatter]], width: float = style.PAGE
+) -> Figure:
+    """Draw Fig. 2 as small multiples: networks below each other, their settings side by side.
+
+    networks holds the panels of each network by what tells them apart. Panels of one network share
+    their axes. Of more than two classes they show the logit of a slice's class against the largest
+    of the others (`LogitScatter.against_others`). width is in inches.
+    """
+    if not networks:
+        return _nothing(width)
+    every = [panel for panels in networks.values() for panel in panels.values()]
+    handles = _handles(every[0], any(len(panel.logits) > CROWD for panel in every), False)
+    columns = 2 if width <= style.COLUMN else 4
+    legend = LEGEND[0] + LEGEND[1] * ceil(len(handles) / columns)
+    titles = {name: list(panels) for name, panels in networks.items()}
+    figure, grid = style.grid_of(titles, width, legend, lines=1)
+    for panels, axes in zip(networks.values(), grid, strict=True):
+        low, high = _limits([*panels.values()], [])
+        for panel, ax in zip(panels.values(), axes, strict=True):
+            ax.axline((0, 0), slope=1, zorder=1, **style.DIAGONAL)
+            draw_slices(panel, (low, high), ax, SMALL_MULTIPLE)
+            style.add_below(ax, _share(panel))
+            style.set_square(ax, low, high)
+            style.share_ticks(ax)
+    style.name_grid(grid, *_axis_names(every[0]))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=1.2)
+    return figure
+
+
+def _nothing(width: float) -> Figure:
+    ax = style.new_figure(width, 30 * style.MM).subplots()
+    style.say_nothing(ax, "no runs")
+    return style.figure_of(ax)
+
+
+def _axis_names(panel: LogitScatter) -> tuple[str, str]:
+    if panel.against_others:
+        return "Logit of the slice's class", "Largest other logit"
+    (first, second), (i, j) = map(style.plain, map(style.short, panel.class_names)), panel.pair
+    return (
+        f"Logit of {first}, {style.subscript('z', i)}",
+        f"Logit of {second}, {style.subscript('z', j)}",
+    )
+
+
+def _share(panel: LogitScatter) -> str:
+    return f"{100 * panel.slice_accuracy:.1f}%" if len(panel.logits) else "no slices"
+
+
 def _draw(panel: LogitScatter, ax: Axes, limits: tuple[float, float], letter: str) -> None:
     ax.axline((0, 0), slope=1, zorder=1, **style.DIAGONAL)
-    draw = _draw_slices if len(panel.logits) <= CROWD else _draw_crowd
-    for k in range(2):
-        draw(panel, k, limits, ax)
-    if len(panel.logits) <= CROWD:
-        wrong = panel.logits[~panel.correct]  # (errors, 2)
-        size = 2.6 * (SMALL if len(panel.logits) > MANY else SIZE)
-        ax.scatter(wrong[:, 0], wrong[:, 1], s=size, facecolors="none", edgecolors=style.INK,
-                   linewidths=0.45, alpha=0.8, rasterized=len(panel.logits) > style.DENSE,
-                   zorder=3)  # fmt: skip
-    (first, second), (i, j) = (style.plain(name) for name in panel.class_names), panel.pair
-    ax.set(xlabel=f"Logit of {first}, $z_{{{i}}}$", ylabel=f"Logit of {second}, $z_{{{j}}}$")
+    draw_slices(panel, limits, ax)
+    ax.set(**dict(zip(("xlabel", "ylabel"), _axis_names(panel), strict=True)))
     style.set_title(ax, letter + panel.title, f"{panel.network}\n{_summary(panel)}")
 
 
-def _draw_slices(panel: LogitScatter, k: int, limits: tuple[float, float], ax: Axes) -> None:
-    points = panel.logits[panel.label == k]  # (n_k, 2)
-    dense = len(panel.logits) > style.DENSE
-    size = SMALL if len(panel.logits) > MANY else SIZE
-    ax.scatter(points[:, 0], points[:, 1], s=size, rasterized=dense, zorder=2, **_class_style(k))
+def draw_slices(
+    panel: LogitScatter, limits: tuple[float, float], ax: Axes, size: float | None = None
+) -> None:
+    """Draw a mark per slice, or per cell of a crowd: filled where correct, hollow where not.
+
+    The marks of both classes are drawn in turn, in random order, so that neither class covers the
+    other. limits are those of both axes; size is the area of a mark in points².
+    """
+    crowded = len(panel.logits) > CROWD
+    marks = [
+        (*_marks(panel, k, correct, limits, size), _mark_style(k, correct, size is not None))
+        for k in range(len(panel.class_names))
+        for correct in (True, False)
+    ]
+    for layer in range(LAYERS):
+        for points, area, look in marks if layer % 2 == 0 else marks[::-1]:
+            some, sizes = points[layer::LAYERS], area[layer::LAYERS]
+            if len(some):
+                ax.scatter(some[:, 0], some[:, 1], s=sizes, zorder=2 + layer / LAYERS,
+                           rasterized=not crowded and len(panel.logits) > style.DENSE,
+                           **look)  # fmt: skip
 
 
-def _draw_crowd(panel: LogitScatter, k: int, limits: tuple[float, float], ax: Axes) -> None:
-    """Draw a mark for the slices of each cell, its area by the root of their number."""
-    mine = panel.label == k
-    points, count = _gather(panel.logits[mine], limits)
-    most, cell = count.max(initial=1.0), 0.8 * style.COLUMN * 72 / CELLS  # points
-    area = np.maximum(1.0, cell**2 * np.sqrt(count / most))
-    ax.scatter(points[:, 0], points[:, 1], s=area, zorder=2, **_class_style(k))
-    wrong, count = _gather(panel.logits[mine & ~panel.correct], limits)
-    area = np.maximum(1.0, cell**2 * np.sqrt(count / most))
-    ax.scatter(wrong[:, 0], wrong[:, 1], s=area, marker=style.MARKERS[k], facecolors="none",
-               edgecolors=style.INK, linewidths=0.45, zorder=3)  # fmt: skip
+def _marks(
+    panel: LogitScatter, k: int, correct: bool, limits: tuple[float, float], size: float | None
+) -> tuple[Array, Array]:
+    """Return places (m, 2) and areas (m,) of the marks of one class and outcome, in random order.
+
+    Of a crowd a mark stands for the slices of a cell, its area by the root of their number.
+    """
+    points = panel.logits[(panel.label == k) & (panel.correct == correct)]  # (n, 2)
+    if len(panel.logits) > CROWD:
+        most = max(_gather(panel.logits[panel.label == label], limits)[1].max(initial=1.0)
+                   for label in range(len(panel.class_names)))  # fmt: skip
+        points, count = _gather(points, limits)
+        side = 0.8 * ((size / SMALL) ** 0.5 if size else 1.0) * style.COLUMN * 72 / CELLS  # points
+        area = np.maximum(1.0, side**2 * np.sqrt(count / most))
+    else:
+        area = np.full(len(points), size or (SMALL if len(panel.logits) > MANY else SIZE))
+    order = np.random.default_rng(0).permutation(len(points))
+    return points[order], area[order]
 
 
-def _class_style(k: int) -> dict[str, Any]:
+def _mark_style(k: int, correct: bool, small: bool) -> dict[str, Any]:
+    edge = (0.0, 0.5) if small else (0.3, 0.8)
     return {
-        "marker": style.MARKERS[k],
-        "facecolors": style.COLOURS[k] if k == 0 else "none",
-        "edgecolors": "white" if k == 0 else style.COLOURS[k],
-        "linewidths": 0.3 if k == 0 else 0.8,
+        "marker": _marker(k),
+        "facecolors": _colour(k) if correct else "none",
+        "edgecolors": "white" if correct else _colour(k),
+        "linewidths": edge[not correct],
         "alpha": 0.85,
     }
+
+
+def _colour(k: int) -> str:
+    return style.COLOURS[k % len(style.COLOURS)]
+
+
+def _marker(k: int) -> str:
+    """Return the marker of a class: no two of 36 have colour and marker alike."""
+    return style.MARKERS[(k + k // len(style.COLOURS)) % len(style.MARKERS)]
 
 
 def _gather(points: Array, limits: tuple[float, float]) -> tuple[Array, Array]:
@@ -163,7 +240,7 @@ def _mean_style(k: int) -> dict[str, Any]:
     return {
         "marker": style.MARKERS[k],
         "markersize": 6,
-        "markerfacecolor": style.COLOURS[k] if k == 0 else "white",
+        "markerfacecolor": style.COLOURS[k],
         "markeredgecolor": style.INK,
         "markeredgewidth": 0.9,
     }
@@ -210,24 +287,27 @@ def _handles(panel: LogitScatter, crowded: bool, with_ellipses: bool) -> list[Li
             [],
             [],
             linestyle="none",
-            marker=style.MARKERS[k],
+            marker=_marker(k),
             markersize=size,
-            markerfacecolor=style.COLOURS[k] if k == 0 else "none",
-            markeredgecolor=style.COLOURS[k],
-            label=f"{style.plain(name)} {unit}",
+            markerfacecolor=_colour(k),
+            markeredgecolor=_colour(k),
+            label=f"{style.plain(style.short(name))} {unit}",
         )
         for k, name in enumerate(panel.class_names)
     ]
-    wrong = f"misclassified{' (black edge)' if crowded else ''}"
-    ring = Line2D([], [], linestyle="none", marker="o", markersize=size if crowded else 6.5,
-                  markerfacecolor="none", markeredgecolor=style.INK, markeredgewidth=0.5,
-                  label=wrong)  # fmt: skip
+    hollow = Line2D([], [], linestyle="none", marker="o", markersize=size, markerfacecolor="none",
+                    markeredgecolor=style.INK, markeredgewidth=0.8,
+                    label="hollow: misclassified")  # fmt: skip
     i, j = panel.pair
-    name = f"decision line, $z_{{{i}}}=z_{{{j}}}$"
+    name = f"decision line, {style.subscript('z', i)} = {style.subscript('z', j)}"
+    if panel.against_others:
+        name = "decision line"
     line = Line2D([], [], label=name, **style.DIAGONAL)
+    if not with_ellipses:
+        return [*points, hollow, line]
     ellipses = [
         Line2D([], [], color=style.INK, linewidth=1.0, linestyle=OUTLINES[k], **_mean_style(k),
                label=f"{style.plain(name)} mean, 95% ellipse")
         for k, name in enumerate(panel.class_names)
     ]  # fmt: skip
-    return [*points, ring, line, *(ellipses if with_ellipses else [])]
+    return [*points, hollow, line, *ellipses]

@@ -1,18 +1,25 @@
 """The reliability diagram: how often predictions are correct, by their confidence."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from headscope.analysis.results.calibration import Calibration, Reliability
 from headscope.figures import style
+
+LABELS = "as trained", "at the temperature of validation"
+FEWEST = 10  # slices of a bin that is drawn
 
 
 @style.apply_style
 def plot_reliability(calibration: Calibration, ax: Axes | None = None) -> Figure:
     """Draw accuracy against confidence on test, before and after the temperature of validation.
 
-    The area of a mark is the share of slices in its bin. Source: Guo et al. 2017, Fig. 1.
+    The area of a mark is the share of slices in its bin, its line the 95% interval over subjects;
+    bins of fewer than 10 slices are left out. Source: Guo et al. 2017, Fig. 1.
     """
     alone = ax is None
     ax = style.panel_of(ax, style.COLUMN + 9 * style.MM)
@@ -34,11 +41,51 @@ def plot_reliability(calibration: Calibration, ax: Axes | None = None) -> Figure
     return style.figure_of(ax)
 
 
-def _draw(result: Reliability, ax: Axes, label: str, marker: str, colour: str) -> None:
+@style.apply_style
+def plot_reliability_grid(
+    networks: Mapping[str, Mapping[str, Calibration]], width: float = style.PAGE
+) -> Figure:
+    """Draw the reliability of every network as small multiples, its settings side by side.
+
+    Above each panel stands the calibration error as trained and at the temperature of validation,
+    in per cent. width is in inches.
+    """
+    if not networks:
+        ax = style.new_figure(width, 30 * style.MM).subplots()
+        style.say_nothing(ax, "no runs")
+        return style.figure_of(ax)
+    titles = {name: list(panels) for name, panels in networks.items()}
+    figure, grid = style.grid_of(titles, width, style.LINE * 2, lines=2)
+    for panels, axes in zip(networks.values(), grid, strict=True):
+        for result, ax in zip(panels.values(), axes, strict=True):
+            ax.plot([0, 1], [0, 1], zorder=1, **style.DIAGONAL)
+            errors = [f"{100 * result.before.ece:.1f}%", "–"]
+            _draw(result.before, ax, LABELS[0], "o", style.COLOURS[0], 25)
+            if result.after is not None:
+                _draw(result.after, ax, LABELS[1], "^", style.COLOURS[1], 25)
+                errors[1] = f"{100 * result.after.ece:.1f}% after"
+            style.add_below(ax, "\n".join(errors))
+            ax.set(xlim=(-0.03, 1.05), ylim=(-0.03, 1.05), aspect="equal", anchor="N")
+            style.share_ticks(ax)
+    style.name_grid(grid, "Confidence of the prediction", "Share of correct predictions")
+    handles = [
+        Line2D([], [], label=label, linewidth=0.8, marker=marker, markersize=4, color=colour)
+        for label, marker, colour in zip(LABELS, "o^", style.COLOURS, strict=False)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _draw(
+    result: Reliability, ax: Axes, label: str, marker: str, colour: str, most: float = 90
+) -> None:
     count = np.array(result.count)
-    filled = count > 0
+    filled = count >= FEWEST
     share = count[filled] / max(1, count.sum())
     confidence, accuracy = np.array(result.confidence)[filled], np.array(result.accuracy)[filled]
     ax.plot(confidence, accuracy, color=colour, linewidth=0.8, zorder=2)
-    ax.scatter(confidence, accuracy, s=6 + 90 * share, marker=marker, color=colour,
+    if result.low:
+        low, high = (np.array(part)[filled] for part in (result.low, result.high))
+        ax.vlines(confidence, low, high, color=colour, linewidth=1.2, alpha=0.45, zorder=2)
+    ax.scatter(confidence, accuracy, s=6 + most * share, marker=marker, color=colour,
                alpha=0.8, linewidths=0, label=label, zorder=3)  # fmt: skip

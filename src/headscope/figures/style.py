@@ -1,10 +1,10 @@
 """One look for all figures: journal column widths, Okabe–Ito colours, nothing global touched."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from io import BytesIO
 from math import isfinite
-from textwrap import fill
+from textwrap import fill, wrap
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+
+from headscope.text import fixed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,15 +35,22 @@ SEQUENTIAL, DIVERGING = "cividis", "PuOr_r"  # kept apart by every kind of colou
 REFERENCE: Any = {"color": INK, "linewidth": 0.7, "dashes": (1, 1.5)}
 DIAGONAL: Any = {"color": INK, "linewidth": 0.8, "dashes": (4, 2)}
 UNTRAINED: Any = {"linewidth": 0.8, "linestyle": (0, (2, 1))}
+LINE = 3.1 * MM  # height of a line of text
+LONGEST = 22  # characters of a name in a label
+LETTER = 4.3  # points: mean width of a letter of 7 pt
+MOST_BESIDE = (4, 6)  # small panels in a column and on a page
 TICKS = [1, 2, 2.5, 5, 10]  # round steps of an axis
 # Beyond this many points a vector file grows heavier than a picture of them.
 DENSE = 600
+
+SMALLEST = 7  # points: what a journal prints legibly; signs of mathematics would be smaller
+_SUBSCRIPTS = str.maketrans("0123456789jk", "₀₁₂₃₄₅₆₇₈₉ⱼₖ")
 
 STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "mathtext.fontset": "dejavusans",
-    "font.size": 7,
+    "font.size": SMALLEST,
     "axes.titlesize": 7.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -60,15 +69,15 @@ STYLE: Any = {
     "hatch.linewidth": 0.4,
     "grid.color": GRID,
     "grid.linewidth": 0.5,
-    "xtick.labelsize": 6.5,
-    "ytick.labelsize": 6.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
     "xtick.color": INK,
     "ytick.color": INK,
     "xtick.major.size": 2.5,
     "ytick.major.size": 2.5,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
-    "legend.fontsize": 6.5,
+    "legend.fontsize": 7,
     "legend.frameon": False,
     "legend.handlelength": 1.8,
     "lines.linewidth": 1.1,
@@ -106,12 +115,86 @@ class ShownFigure(Figure):
         return buffer.getvalue()
 
 
-def new_figure(width: float, height: float, row_gap: float = 1.6 * MM) -> Figure:
+class SquareLayout(ConstrainedLayoutEngine):
+    """A layout for many square panels, whose labels have their places only after a first time."""
+
+    def execute(self, fig: Figure) -> None:
+        """Place the panels twice."""
+        super().execute(fig)
+        super().execute(fig)
+
+
+def new_figure(
+    width: float,
+    height: float,
+    row_gap: float = 1.6 * MM,
+    engine: type[ConstrainedLayoutEngine] = ConstrainedLayoutEngine,
+) -> Figure:
     """Return an empty figure of that size in inches, without a window behind it."""
-    layout = ConstrainedLayoutEngine(h_pad=row_gap)
+    layout = engine(h_pad=row_gap)
     figure = ShownFigure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
+
+
+def grid_of(
+    panels: Mapping[str, Sequence[str]], width: float, legend: float = 0.0, lines: int = 0
+) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure of small square panels, and the axes of each network's, as titled.
+
+    panels holds for each network what its panels show, which stand beside each other, at most
+    `MOST_BESIDE` of them; width and legend, the height that one takes, are in inches. lines of
+    text stand under each title.
+    """
+    most = max(map(len, panels.values()))
+    columns = -(-most // -(-most // MOST_BESIDE[width > COLUMN]))  # rows of much the same length
+    room = max(8, int((width / columns * 72 - 6) / LETTER) - 1)  # characters
+    titles = {name: [fold(text, room) for text in texts] for name, texts in panels.items()}
+    tall = {name: max(map(_line_count, texts)) for name, texts in titles.items()}
+    rows = {name: -(-len(texts) // columns) for name, texts in panels.items()}
+    side = (width - (13 + 3 * (columns - 1)) * MM) / columns
+    height = sum(n * (side + 5 * MM + LINE * (1 + tall[name] + lines)) for name, n in rows.items())
+    figure = new_figure(width, height + 2 * LINE + legend, 0.8 * MM, SquareLayout)
+    grid = figure.subplots(sum(rows.values()), columns, squeeze=False)
+    placed, top = [], 0
+    for name, texts in titles.items():
+        axes = list(grid[top : top + rows[name]].ravel())
+        for spare in axes[len(texts) :]:
+            spare.set_axis_off()
+        for k, (ax, text) in enumerate(zip(axes, texts, strict=False)):
+            blank = "\n " * (tall[name] - _line_count(text) + lines)
+            set_title(ax, fold(name, room * columns, 1) if k == 0 else " ", text + blank)
+        placed.append(axes[: len(texts)])
+        top += rows[name]
+    return figure, placed
+
+
+def _line_count(text: str) -> int:
+    return text.count("\n") + 1
+
+
+def name_grid(grid: Sequence[Sequence[Axes]], x: str, y: str) -> None:
+    """Name the axes of small panels once: below the lowest, and left of all."""
+    columns = grid[0][0].get_gridspec().ncols  # type: ignore[union-attr]
+    first_of_last_row = (len(grid[-1]) - 1) // columns * columns
+    figure = figure_of(grid[0][0])
+    room = int(figure.get_figwidth() * 72 / LETTER) - 12  # characters
+    grid[-1][first_of_last_row].set_xlabel(fold(x, room, 1), loc="left")
+    high = int(figure.get_figheight() * 72 / LETTER)
+    figure.supylabel(fold(y, high, 1), fontsize=SMALLEST)
+
+
+def fold(text: str, room: int, most: int = 3) -> str:
+    """Return a text in lines of so many characters, at most so many lines; the rest is …."""
+    lines = [line.replace("_ ", "_") for line in wrap(text.replace("_", "_ "), room)] or [""]
+    if len(lines) > most:
+        lines = [*lines[: most - 1], lines[most - 1][: room - 1] + "…"]
+    return "\n".join(lines)
+
+
+def short(name: str) -> str:
+    """Return a name that fits beside a figure, on one line."""
+    return fold(name, LONGEST, 1)
 
 
 def panel_of(ax: Axes | None, height: float) -> Axes:
@@ -144,7 +227,10 @@ def set_weight_axes(
 ) -> None:
     """Set the axes of the weights to two classes, from −edge to edge."""
     (first, second), (i, j) = map(plain, class_names), pair
-    ax.set(xlabel=f"Weight to {first}, $W_{{{i},j}}$", ylabel=f"Weight to {second}, $W_{{{j},j}}$")
+    ax.set(
+        xlabel=f"Weight to {first}, {subscript('W', f'{i}j')}",
+        ylabel=f"Weight to {second}, {subscript('W', f'{j}j')}",
+    )
     set_square(ax, -edge, edge)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(5))
@@ -175,6 +261,29 @@ def set_title(ax: Axes, title: str, below: str) -> None:
     note.set_in_layout(False)  # a long line must not narrow the panel; the pad keeps its height
 
 
+def add_below(ax: Axes, text: str) -> None:
+    """Put a line of text where `grid_of` left room for it: under the title, above the axes."""
+    note = ax.annotate(
+        plain(text), (0, 1), (0, 4), "axes fraction", "offset points", color=FAINT, va="bottom"
+    )
+    note.set_in_layout(False)
+
+
+def share_ticks(ax: Axes) -> None:
+    """Set few ticks, and number the upright axis of the first panel of a row alone."""
+    few = 2 if figure_of(ax).get_figwidth() <= COLUMN else 3
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(few, steps=TICKS))
+        axis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
+    low, high = ax.get_xlim()
+    ticks = [tick for tick in ax.get_xticks() if low <= tick <= high]
+    if few == 2 and len(ticks) > 2:  # side by side, three numbers would touch
+        ax.set_xticks([ticks[0], ticks[-1]])
+    place = ax.get_subplotspec()
+    ax.tick_params(axis="y", labelleft=place is not None and place.is_first_col())
+    ax.tick_params(pad=1.5)
+
+
 def name_rows(ax: Axes, at: Sequence[float], runs: Sequence[str]) -> None:
     """Name the runs on the left in two lines, without the marks of an axis that measures."""
     ax.set_yticks(at, [plain(run).replace(", ", ",\n", 1) for run in runs])
@@ -197,7 +306,12 @@ def say_nothing(ax: Axes, reason: str) -> None:
 
 def decimals(value: float, digits: int) -> str:
     """Return a number with a true minus sign, or say that it is undefined."""
-    return f"{value:.{digits}f}".replace("-", "−") if isfinite(value) else UNDEFINED
+    return fixed(value, digits) if isfinite(value) else UNDEFINED
+
+
+def subscript(letter: str, index: int | str) -> str:
+    """Return a letter with an index, in signs as large as the text: z₀, W₁ⱼ."""
+    return letter + str(index).translate(_SUBSCRIPTS)
 
 
 def plain(text: str) -> str:

@@ -26,7 +26,7 @@ class Quantity:
 
 QUANTITIES = (
     Quantity("Linear CKA with\nthe frozen run", "cka", 1, 1.05),
-    Quantity("Change of weights,\n$\\|θ-θ_0\\|/\\|θ_0\\|$", "weight_change", 1, None),
+    Quantity("Change of weights,\n‖θ − θ₀‖ / ‖θ₀‖", "weight_change", 1, None),
     Quantity("Slice accuracy of\nneighbours (%)", "knn_accuracy", 100, 105),
     Quantity("Nearest slice of the\nsame subject (%)", "same_subject", 100, 105),
 )

@@ -22,7 +22,8 @@ FIT_COLOURS = (style.COLOURS[1], style.COLOURS[2], style.COLOURS[3], style.INK)
 POWERS = str.maketrans("234", "²³⁴")
 PANEL = 82 * style.MM  # height of one network's
 BINS = 48
-WIDEST = 56  # characters of an equation on one line of the legend
+NULL: Any = {"color": "#E69F00", "linewidth": 6, "alpha": 0.5, "solid_capstyle": "butt"}
+WIDEST = 48  # characters of an equation on one line of the legend
 
 
 @style.apply_style
@@ -44,9 +45,9 @@ def plot_weights(
     handles = _draw_panel(result, _rows(initial, result), title, network, ax)
     figure = style.figure_of(ax)
     if alone:
-        figure.legend(handles=handles, loc="outside lower left", fontsize=6, labelspacing=0.45)
+        figure.legend(handles=handles, loc="outside lower left", labelspacing=0.45)
     else:
-        ax.legend(handles=handles, fontsize=6)
+        ax.legend(handles=handles)
     return figure
 
 
@@ -83,9 +84,62 @@ def plot_weight_panels(
         letter = f"({ascii_lowercase[k % 26]}) " if len(heads) > 1 else ""
         handles = _draw_panel(result, initial, letter + title, "", ax[k])
         where = beside[k] if beside else ax[k]
-        where.legend(handles=handles, fontsize=6, labelspacing=0.7,
+        where.legend(handles=handles, labelspacing=0.7,
                      loc="center left" if beside else "best")  # fmt: skip
     return style.figure_of(ax[0])
+
+
+@style.apply_style
+def plot_weight_grid(
+    networks: Mapping[str, Mapping[str, PairAnalysis]], width: float = style.PAGE
+) -> Figure:
+    """Draw Fig. 3 as small multiples: networks below each other, their settings side by side.
+
+    networks holds one pair of class rows of each network, by what tells its settings apart. Above
+    each panel stand r and what the null model predicts. width is in inches.
+    """
+    if not networks:
+        ax = style.new_figure(width, 30 * style.MM).subplots()
+        style.say_nothing(ax, "no runs")
+        return style.figure_of(ax)
+    titles = {name: list(panels) for name, panels in networks.items()}
+    figure, grid = style.grid_of(titles, width, style.LINE * 2, lines=2)
+    for panels, axes in zip(networks.values(), grid, strict=True):
+        reach = [values for pair in panels.values() for values in (pair.x, pair.y)]
+        edge = 1.06 * max(float(np.abs(values).max()) for values in reach) or 1.0
+        for pair, ax in zip(panels.values(), axes, strict=True):
+            _draw_small(pair, ax)
+            style.set_square(ax, -edge, edge)
+            style.share_ticks(ax)
+    one = next(iter(next(iter(networks.values())).values()))
+    (first, second), (i, j) = map(style.plain, map(style.short, one.class_names)), one.pair
+    style.name_grid(
+        grid,
+        f"Weight to {first}, {style.subscript('W', f'{i}j')}",
+        f"Weight to {second}, {style.subscript('W', f'{j}j')}",
+    )
+    null = Line2D([], [], label="null model", **NULL | {"linewidth": 4})
+    straight, curved = (
+        Line2D([], [], color=FIT_COLOURS[degree - 1], linestyle=style.DASHES[degree - 1],
+               label=NAMES[degree].lower()) for degree in (1, 4)
+    )  # fmt: skip
+    figure.legend(handles=[straight, curved, null], loc="outside lower center", ncols=3)
+    return figure
+
+
+def _draw_small(pair: PairAnalysis, ax: Axes) -> None:
+    """Draw the features of one pair, the straight fit, that of degree 4 and the null line."""
+    dense = len(pair.x) > style.DENSE
+    ax.scatter(pair.x, pair.y, s=1.5 if dense else 3, color=style.COLOURS[0], alpha=0.4,
+               linewidths=0, rasterized=dense, zorder=2)  # fmt: skip
+    for fit in pair.fits:
+        if fit.degree in (1, 4):
+            _draw_fit(fit, pair, ax)
+    if np.isfinite(pair.null_slope):
+        _draw_null(pair, ax).set_linewidth(4)
+    digits = 2 if style.figure_of(ax).get_figwidth() <= style.COLUMN else 3
+    r, null = (style.decimals(value, digits) for value in (pair.r, pair.r_null))
+    style.add_below(ax, f"r {r}\nnull {null}")
 
 
 def _pair_of(head: HeadAnalysis, pair: tuple[int, int], title: str) -> PairAnalysis:
@@ -177,8 +231,7 @@ def _draw_null(result: PairAnalysis, ax: Axes) -> Line2D:
     label = (
         f"Null model, from the {result.null_source}: slope {style.decimals(result.null_slope, 3)}"
     )
-    look: Any = {"color": "#E69F00", "linewidth": 6, "alpha": 0.5, "solid_capstyle": "butt"}
-    return ax.plot(x, y, label=label, zorder=1.5, **look)[0]
+    return ax.plot(x, y, label=label, zorder=1.5, **NULL)[0]
 
 
 def _pretty(fit: PolynomialFit) -> str:

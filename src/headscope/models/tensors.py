@@ -200,6 +200,8 @@ def _by_place(tensors: Mapping[tuple[str, str], Any]) -> dict[str, dict[str, Any
 
 def _choose(path: Path, places: Mapping[str, Mapping[str, StoredTensor]]) -> StoredWeights:
     """Take one of the networks that have the same tensors; what else there is stays beside it."""
+    nameless = _nameless(places)
+    places = {place: part for place, part in places.items() if place not in nameless}
     taken: dict[tuple[str, tuple[int, ...]], str] = {}
     rivals: dict[str, list[str]] = {}
     for place in sorted(places, key=_rank):
@@ -228,9 +230,28 @@ def _choose(path: Path, places: Mapping[str, Mapping[str, StoredTensor]]) -> Sto
         for short, full, place, _ in named
     }
     chosen = [place for place in rivals if rivals[place]]
-    note = " ".join(_note(path, place, rivals[place]) for place in chosen)
+    notes = [_note(path, place, rivals[place]) for place in chosen]
+    if nameless:
+        notes.append(
+            f"{path.name} holds averaged weights besides, {_listed(nameless)}, which do not name "
+            "the layers and are not read."
+        )
     tensors = {full: tensor for _, full, _, tensor in named}
-    return StoredWeights(tensors, plain, chosen[0] if chosen else "", note)
+    return StoredWeights(tensors, plain, chosen[0] if chosen else "", " ".join(notes))
+
+
+def _nameless(places: Mapping[str, Mapping[str, StoredTensor]]) -> list[str]:
+    """Return places of averaged weights that have the shapes of a network, but not its names."""
+    averaged = {place: part for place, part in places.items() if not _rank(place)[0]}
+    shapes = {p: Counter(tensor.shape for tensor in part.values()) for p, part in places.items()}
+    return [
+        place
+        for place, part in averaged.items()
+        if not any("." in name for name in part)
+        for other in places.keys() - averaged.keys()
+        if 2 * (shapes[place] & shapes[other]).total() > max(len(part), len(places[other]), 2)
+        and 2 * len(part.keys() & places[other].keys()) < len(part)
+    ]
 
 
 def _note(path: Path, place: str, others: list[str]) -> str:
@@ -337,13 +358,18 @@ def _tensors(content: Any) -> Iterator[tuple[str, str, TorchTensor]]:
             continue
         seen.add(id(level))
         if isinstance(level, list | tuple):
-            level = {str(k): part for k, part in enumerate(level) if isinstance(part, Mapping)}
+            kinds = Mapping if _rank(".".join(place))[0] else (Mapping, TorchTensor)
+            level = {str(k): part for k, part in enumerate(level) if isinstance(part, kinds)}
         elif not isinstance(level, Mapping) or "param_groups" in level:
             continue
         for name, part in level.items():
             if isinstance(name, str) and isinstance(part, TorchTensor):
                 yield ".".join(place), name, part
-            elif isinstance(name, str) and isinstance(part, Mapping | list | tuple):
+            elif (
+                isinstance(name, str)
+                and isinstance(part, Mapping | list | tuple)
+                and not name.lower().startswith("optim")
+            ):
                 waiting.append(((*place, name), part))
 
 

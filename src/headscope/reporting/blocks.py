@@ -1,5 +1,6 @@
 """What the page is made of: text, tables, figures, folds and boxes, in chapters."""
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -157,16 +158,105 @@ class Box:
     kind: ClassVar[str] = "box"
 
 
-Block = Text | TableBlock | FigureBlock | Fold | Box
+@dataclass(frozen=True)
+class Panel:
+    """A panel of a run: heading, line below it, a still picture as data URI, text in its place."""
+
+    run: str
+    heading: str
+    below: Markup
+    still: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Multiples:
+    """Panels by network, all of one kind ('logits' or 'weights'), as one numbered figure."""
+
+    key: str
+    rows: Sequence[tuple[str, Sequence[Panel]]]
+    caption: str
+    kind: ClassVar[str] = "multiples"
+
+
+@dataclass(frozen=True)
+class MatrixCell:
+    """A subject under a run: the share of its test slices that are predicted wrongly."""
+
+    subject: str
+    column: int
+    share: float
+    words: str
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Subjects in columns, hardest first, runs in rows."""
+
+    subjects: Sequence[str]
+    rows: Sequence[tuple[str, str, Sequence[MatrixCell]]]
+    kind: ClassVar[str] = "matrix"
+
+    @property
+    def names(self) -> str:
+        """The subjects as JSON, for the script."""
+        return json.dumps(list(self.subjects))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A named curve: x, y and the ends of its band, between 0 and 1."""
+
+    name: str
+    points: Sequence[tuple[float, float, float, float]]
+
+    @property
+    def path(self) -> str:
+        """The curve as points of an SVG of 100 × 100."""
+        return " ".join(f"{100 * x:.1f},{100 - 100 * y:.1f}" for x, y, _, _ in self.points)
+
+    @property
+    def band(self) -> str:
+        """Its band as points of an SVG; empty without one."""
+        ends = [(x, low, high) for x, _, low, high in self.points if low == low]
+        there = [f"{100 * x:.1f},{100 - 100 * high:.1f}" for x, _, high in ends]
+        back = [f"{100 * x:.1f},{100 - 100 * low:.1f}" for x, low, _ in reversed(ends)]
+        return " ".join(there + back)
+
+
+@dataclass(frozen=True)
+class LinePlot:
+    """Curves between 0 and 1, in per cent, beside the line of chance if there is one.
+
+    x_end is what the right end of the axis stands for, where that is not 100%.
+    """
+
+    title: str
+    across: str
+    up: str
+    lines: Sequence[Line]
+    chance: tuple[tuple[float, float], tuple[float, float]] | None = None
+    x_end: float = 100.0
+    below: str = ""
+    kind: ClassVar[str] = "lines"
+
+
+Block = Text | TableBlock | FigureBlock | Multiples | Matrix | LinePlot | Fold | Box
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """A section of the page: key, title, and its blocks in their order."""
+    """A section of the page: key, title, and its blocks in their order.
+
+    One with a `result` is evidence: it is folded, and its summary says that result. `short` is
+    its name in the bar at the top.
+    """
 
     key: str
     title: str
     blocks: Sequence[Block]
+    result: Sentence = ""
+    short: str = ""
 
 
 @dataclass(frozen=True)
@@ -203,8 +293,8 @@ def label_blocks(chapters: Iterable[Chapter]) -> tuple[dict[int, Label], dict[st
     groups: dict[tuple[str, str], list[Block]] = {}
     for chapter in chapters:
         for block in _walk(chapter.blocks):
-            if isinstance(block, TableBlock | FigureBlock) and block.key:
-                groups.setdefault((block.kind, block.key), []).append(block)
+            if isinstance(block, TableBlock | FigureBlock | Multiples) and block.key:
+                groups.setdefault((_counted(block), block.key), []).append(block)
     labels, references, counts = {}, {}, {"figure": 0, "table": 0}
     for (kind, key), blocks in groups.items():
         counts[kind] += 1
@@ -253,6 +343,10 @@ def _holds_words(cell: Cell) -> bool:
     """Whether a cell is text; numbers that are set already are none."""
     numeric = (Markup('<span class="num"'), MISSING)
     return isinstance(cell.value, str) and cell is not ABOVE and not cell.value.startswith(numeric)
+
+
+def _counted(block: Block) -> str:
+    return "table" if isinstance(block, TableBlock) else "figure"
 
 
 def _walk(blocks: Iterable[Block]) -> Iterator[Block]:

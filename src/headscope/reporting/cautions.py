@@ -31,9 +31,7 @@ def cautions(audit: Audit | None, runs: Sequence[Run]) -> list[Markup]:
     """
     if audit is None:
         return []
-    apart = [run for run in runs if run.setting.split == "subject"] or runs
-    splits = [audit.split(run.settings.get("split_sha256")) for run in apart]
-    checks = list({check.name: check for check in splits if check is not None}.values())
+    checks = _checks(audit, runs)
     crossed = [check for check in checks if check.duplicated or check.equal_slices]
     sentences = []
     if crossed:
@@ -41,6 +39,19 @@ def cautions(audit: Audit | None, runs: Sequence[Run]) -> list[Markup]:
     if audit.telling():
         sentences.append(_shortcuts(audit, audit.telling()))
     return sentences
+
+
+def shared_heads(audit: Audit | None, runs: Sequence[Run]) -> bool:
+    """Return whether a head of the test is in training under another id, as far as was audited."""
+    checks = [] if audit is None else _checks(audit, runs)
+    return any(check.duplicated or check.equal_slices for check in checks)
+
+
+def _checks(audit: Audit, runs: Sequence[Run]) -> list[SplitCheck]:
+    """Return the checks of the splits by subject, if there are any, else of all."""
+    apart = [run for run in runs if run.setting.split == "subject"] or runs
+    splits = [audit.split(run.settings.get("split_sha256")) for run in apart]
+    return list({check.name: check for check in splits if check is not None}.values())
 
 
 def left_out_caution(runs: Mapping[str, str], changed: Sequence[str]) -> list[Markup]:

@@ -13,7 +13,7 @@ from headscope.analysis.final_layer.relation import ALPHA
 from headscope.reporting.blocks import refer
 from headscope.reporting.numbers import number, say
 
-ROWS = say("The correlation of the rows of weights, drawn in {}", refer("figure-weights"))
+ROWS = say("The correlation of the rows of weights, drawn in {}", refer("figure-fig3"))
 FORCED = ROWS + Markup(
     ", is the one that the training rule forces on any data, to within {residual}: it tells how "
     "far the head moved, and nothing about MRI. Of two classes nothing can depart from it while "
@@ -81,7 +81,7 @@ def _learned(pairs: Sequence[tuple[str, PairAnalysis]]) -> Markup:
         JUDGED,
         related=number(sum(pair.related for _, pair in judged), "all", "related_pairs", "count"),
         all=number(len(judged), "all", "pairs", "count"),
-        figure=refer("figure-weights"),
+        figure=refer("figure-fig3"),
         alpha=ALPHA,
         first=most.class_names[0],
         second=most.class_names[1],

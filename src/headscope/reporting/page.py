@@ -1,32 +1,39 @@
-"""`write_report`: an experiment's runs → table.tsv, runs.tsv, table.md, figures/, report.html."""
+"""`write_report`: an experiment's runs → table.tsv, runs.tsv, table.md, report.html."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from markupsafe import Markup
+import pandas as pd
 from numpy.typing import NDArray
 
 from headscope.analysis import (
+    HeadAnalysis,
     analyse_head,
     markdown_table,
     setting_results,
 )
+from headscope.analysis.leakage.analysis import Leakage
 from headscope.analysis.leakage.stored import stored_leakage
-from headscope.analysis.results.comparisons import compare_runs
+from headscope.analysis.results.comparisons import Comparisons, compare_runs
 from headscope.analysis.results.markers import marked_tables
-from headscope.audit_record import changed_inputs, read_audit
+from headscope.analysis.results.settings import SettingResult
+from headscope.audit_record import Audit, changed_inputs, read_audit
 from headscope.console import console, track
 from headscope.errors import InputError
 from headscope.files import write_table, write_text
 from headscope.manifest import DAMAGE, reason_of
-from headscope.record import find_runs, read_experiment, read_failures
+from headscope.record import Run, find_runs, read_experiment, read_failures
+from headscope.reporting.answer import answer
+from headscope.reporting.blocks import Chapter
 from headscope.reporting.cautions import cautions, left_out_caution
 from headscope.reporting.chapters.audit import audit_chapter
-from headscope.reporting.chapters.calibration import calibration_chapter
+from headscope.reporting.chapters.calibration import calibration_chapter, ranking_chapter
 from headscope.reporting.chapters.cohort import cohort_chapter
 from headscope.reporting.chapters.layers import collapse_chapter, flattening_chapter, layers_chapter
-from headscope.reporting.chapters.leakage import leakage_chapter
+from headscope.reporting.chapters.leakage import checks_chapter, leakage_chapter
 from headscope.reporting.chapters.logits import logits_chapter
 from headscope.reporting.chapters.method import (
     cite_chapter,
@@ -35,34 +42,45 @@ from headscope.reporting.chapters.method import (
     read_environment,
     settings_chapter,
 )
-from headscope.reporting.chapters.results import results_chapter
+from headscope.reporting.chapters.results import results_chapter, scores_chapter
+from headscope.reporting.chapters.runs import first_of
+from headscope.reporting.chapters.subjects import subjects_chapter
 from headscope.reporting.chapters.weights import weights_chapter
 from headscope.reporting.render import Page, render_page
+from headscope.reporting.scatters import (
+    THUMBNAILS,
+    PageData,
+    logit_panels,
+    page_data,
+    weight_panels,
+)
+from headscope.reporting.stored import report_key, stands, store_key
 from headscope.reporting.verdict import verdict
 from headscope.threads import one_blas_thread
 
-LEDE: Final = (
-    "Networks trained on MRI slices, side by side: what they reach on subjects they have never "
-    "seen, where they put each slice, and which part of the pattern in their last weights is a "
-    "finding at all."
-)
-SIMULATED: Final = Markup(
-    "<b>The cohort is simulated.</b> Its scans were made by a computer from a template brain, with "
-    "an atrophy put in on purpose. The numbers show how the tool works; they say nothing about "
-    "subjects or disease."
-)
+MOST_PANELS: Final = 24  # of Fig. 2 and of Fig. 3; of more runs those of the first seed and fold
 
 
 @one_blas_thread
-def write_report(experiment: Path | str) -> Path:
-    """Write an experiment's tables, figures and page; return the path of `report.html`.
+def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
+    """Write an experiment's tables and page; return the path of `report.html`.
 
-    What has changed since it was written is left out: the page and stderr name it.
+    Parameters
+    ----------
+    experiment
+        Its folder.
+    thumbnails
+        Which test slices the page holds as 64-pixel pictures: "test", "errors" or "none". By
+        default all of the test, and none where subjects have pseudonyms.
+
+    What has changed since it was written is left out: the page and stderr name it. Where nothing
+    changed since the last report (`report.json`), that one stands.
 
     Raises
     ------
     InputError
-        The folder is no experiment, or holds no finished run that is whole.
+        The folder is no experiment, or holds no finished run that is whole; or thumbnails are none
+        of the three.
 
     Examples
     --------
@@ -70,70 +88,131 @@ def write_report(experiment: Path | str) -> Path:
     first/report.html
     """
     experiment = Path(experiment)
-    # 1. the finished runs, in the order of the table
+    if thumbnails not in (None, *THUMBNAILS):
+        raise InputError(f"Unknown thumbnails {thumbnails!r}: choose {', '.join(THUMBNAILS)}.")
+    if thumbnails is None:
+        hidden = any(run.settings.get("pseudonymised") for run in find_runs(experiment).runs)
+        thumbnails = "none" if hidden else "test"
+    key = report_key(experiment, thumbnails)
+    if stands(experiment, key):
+        return experiment / "report.html"
+    evidence = _read_evidence(experiment)
+    runs, results, audit = evidence.runs, evidence.results, evidence.audit
+    chapters = _make_chapters(evidence)
+    shown = runs if len(runs) <= MOST_PANELS else first_of(runs)
+    data = page_data(shown, evidence.heads, evidence.pixels, thumbnails)
+    environment = read_environment(experiment / "environment.json")
+    version = f" {environment['headscope']}" if "headscope" in environment else ""
+    count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
+    left_out = left_out_caution(evidence.left_out, evidence.changed)
+    first = answer(results, evidence.leakage.gaps, audit, evidence.failures, left_out)
+    page = Page(
+        name=experiment.resolve().name,
+        kicker=f"headscope report · {count}",
+        title="What the final layer learned, and what its accuracy is worth",
+        lede="",
+        verdict=[
+            *verdict(results, evidence.compared, evidence.leakage.gaps),
+            *cautions(audit, runs),
+            *left_out,
+        ],
+        chapters=[*chapters, settings_chapter(runs, environment, chapters), cite_chapter()],
+        answer=first,
+        data=data.values,
+        footer=f"Made by headscope{version} from the record of {count}. This page needs no network "
+        f"and no other file. {_shown(data)}",
+    )
+    write_text(experiment / "report.html", render_page(page))
+    store_key(experiment, key)
+    return experiment / "report.html"
+
+
+@dataclass(frozen=True, eq=False)
+class _Evidence:
+    """What the chapters rest on; changed and notes say what of the record is not as it was."""
+
+    results: Sequence[SettingResult]
+    runs: Sequence[Run]
+    table: pd.DataFrame
+    audit: Audit | None
+    heads: Mapping[str, HeadAnalysis]
+    compared: Comparisons
+    leakage: Leakage
+    failures: Mapping[str, str]
+    left_out: Mapping[str, str]
+    notes: Sequence[str]
+    changed: Sequence[str]
+    slices: Path | None
+    pixels: NDArray[np.uint8] | None
+
+
+def _read_evidence(experiment: Path) -> _Evidence:
+    """Read an experiment's finished runs, write its tables, and analyse what chapters share."""
     results = setting_results(read_experiment(experiment))
     runs = [run for result in results for run in result.runs]
-    # 2. the tables, with what the audit of the slices found: one row per setting, one per run
     audit = read_audit(experiment)
     table, by_run = marked_tables(results, audit)
     write_table(experiment / "table.tsv", table)
     write_table(experiment / "runs.tsv", by_run)
     write_text(experiment / "table.md", markdown_table(table))
-    # 3. the analyses that several chapters rest on
     heads = {
         run.name: analyse_head(run)
         for run in track(runs, "Analysing final layers", total=len(runs))
     }
-    compared = compare_runs(runs)
-    leakage = stored_leakage(experiment)
+    compared, leakage = compare_runs(runs), stored_leakage(experiment)
     changed = changed_inputs(experiment)
     for note in changed:
         console.print(note, soft_wrap=True)
     slices = None if changed else experiment / "slices"
     pixels = None if slices is None else _read_pixels(slices / "slices.npy")
-    # 4. the chapters, and the figures in them
-    figures = experiment / "figures"
-    failures = read_failures(experiment)
-    records = find_runs(experiment)
+    failures, records = read_failures(experiment), find_runs(experiment)
+    return _Evidence(
+        results, runs, table, audit, heads, compared, leakage, failures,
+        records.left_out, records.notes, changed, slices, pixels,
+    )  # fmt: skip
+
+
+def _make_chapters(evidence: _Evidence) -> list[Chapter]:
+    """Make the chapters: first the argument, then its evidence."""
+    runs, results, heads = evidence.runs, evidence.results, evidence.heads
+    slices, pixels, audit = evidence.slices, evidence.pixels, evidence.audit
+    changed = [*evidence.notes, *evidence.changed]
+    shown = runs if len(runs) <= MOST_PANELS else first_of(runs)
     makers = (
-        lambda: cohort_chapter(runs, slices and slices / "slices.json"),
-        lambda: results_chapter(
-            table, results, failures, [*records.notes, *changed], compared, figures
+        lambda: results_chapter(evidence.table, results, evidence.failures, changed),
+        lambda: subjects_chapter(runs),
+        lambda: Chapter("fig2", "Logits of the test slices", [logit_panels(shown)], short="Fig. 2"),
+        lambda: Chapter(
+            "fig3", "Weights of the final layer", [weight_panels(shown, heads)], short="Fig. 3"
         ),
+        lambda: checks_chapter(results, evidence.leakage, audit),
+        lambda: ranking_chapter(results),
+        lambda: scores_chapter(results, evidence.compared),
+        lambda: cohort_chapter(runs, slices and slices / "slices.json"),
         lambda: audit_chapter(audit, pixels),
-        lambda: leakage_chapter(leakage, figures),
-        lambda: logits_chapter(runs, heads, figures),
-        lambda: weights_chapter(runs, heads, figures),
-        lambda: flattening_chapter(runs, pixels, figures),
-        lambda: collapse_chapter(runs, figures),
-        lambda: layers_chapter(runs, figures),
-        lambda: calibration_chapter(runs, figures),
-        lambda: curves_chapter(runs, figures),
+        lambda: leakage_chapter(evidence.leakage),
+        lambda: logits_chapter(runs),
+        lambda: weights_chapter(runs, heads),
+        lambda: flattening_chapter(runs, pixels),
+        lambda: collapse_chapter(runs),
+        lambda: layers_chapter(runs),
+        lambda: calibration_chapter(runs),
+        lambda: curves_chapter(runs),
         lambda: freeze_chapter(runs),
     )
-    drawn = (make() for make in track(makers, "Drawing figures", total=len(makers)))
-    chapters = [chapter for chapter in drawn if chapter is not None]
-    environment = read_environment(experiment / "environment.json")
-    # 5. the page
-    version = f" {environment['headscope']}" if "headscope" in environment else ""
-    count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
-    page = Page(
-        name=experiment.resolve().name,
-        kicker="headscope report",
-        title="What the final layer learned, and what its accuracy is worth",
-        lede=LEDE,
-        banner=SIMULATED if any(run.settings.get("simulated") for run in runs) else "",
-        verdict=[
-            *verdict(results, compared, leakage.gaps),
-            *cautions(audit, runs),
-            *left_out_caution(records.left_out, changed),
-        ],
-        chapters=[*chapters, settings_chapter(runs, environment, chapters), cite_chapter()],
-        footer=f"Made by headscope{version} from the record of {count}. This page needs no network "
-        "and no other file.",
+    made = (make() for make in track(makers, "Drawing figures", total=len(makers)))
+    return [chapter for chapter in made if chapter is not None]
+
+
+def _shown(data: PageData) -> str:
+    """Say how many slices of how many subjects the page holds."""
+    if not data.thumbnails:
+        return "It holds no slice as a picture."
+    subjects = f" of {data.subjects} subjects" if data.subjects else ""
+    return (
+        f"It holds {data.thumbnails} test slices{subjects} as small pictures: share it as you "
+        "would share scans (--thumbnails none leaves them out)."
     )
-    write_text(experiment / "report.html", render_page(page))
-    return experiment / "report.html"
 
 
 def _read_pixels(path: Path) -> NDArray[np.uint8] | None:

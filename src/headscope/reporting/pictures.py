@@ -1,19 +1,70 @@
-"""The page's figures: drawn from the record, saved as PNG and SVG, embedded in the page."""
+"""Figures as files (PNG and SVG), and as the page embeds them: slim, as a data URI."""
 
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
+from typing import Final
 
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from headscope.analysis import LogitScatter, PairAnalysis
-from headscope.analysis.representation.features import Ellipse
-from headscope.figures import plot_history, plot_logits, plot_weights
 from headscope.figures.style import apply_style
 from headscope.files import atomic_path
-from headscope.record import Run
-from headscope.reporting.svg import data_uri, slim
-from headscope.text import percent
+
+DECIMALS: Final = 2  # of points: a seventieth of a pixel in the page, and sharp ten times enlarged
+# What a viewer does not need: prologue, comments, who drew it.
+NEEDLESS: Final = re.compile(
+    r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", re.S
+)
+COORDINATES: Final = re.compile(r'(?<= d=")[^"]*|(?<= [xy]=")[^"]*|(?<=translate\()[^)]*')
+LONG: Final = re.compile(rf"-?\d+\.\d{{{DECIMALS + 1},}}")
+LETTER: Final = re.compile(r"\s*([A-Za-z])\s*")
+MOVED: Final = re.compile(r'(<use [^>]*)transform="translate\((\S+) (\S+)\)"')
+ESCAPES: Final = str.maketrans(
+    {"%": "%25", "#": "%23", "&": "%26", ">": "%3E", "'": "%27", '"': "'"}
+)
+
+
+def slim(svg: str) -> str:
+    """Return an SVG of matplotlib's without what no viewer needs; coordinates to 0.01 points."""
+    svg = NEEDLESS.sub("", svg)
+    svg = COORDINATES.sub(lambda match: _shorten(match[0]), svg)
+    svg = re.sub(r'(?<= style=")[^"]*', lambda match: re.sub(r"([:;,]) ", r"\1", match[0]), svg)
+    svg = MOVED.sub(r'\1x="\2" y="\3"', svg).replace(' y="0"/>', "/>")
+    return re.sub(r">\s+<", "><", _shorten_names(svg)).strip()
+
+
+def data_uri(svg: str) -> Markup:
+    """Return an SVG as a data URI, a quarter shorter than in base64, ready for an attribute."""
+    # Escaped: what would end an attribute or a tag, or begin an entity or a fragment; and "://",
+    # since names of XML dialects look like addresses to whoever searches the page for them.
+    text = svg.translate(ESCAPES).replace("://", "%3A//")
+    return Markup("data:image/svg+xml," + text)  # noqa: S704
+
+
+def _shorten(coordinates: str) -> str:
+    """Round numbers, and drop the blanks around a path's letters."""
+    rounded = LONG.sub(lambda match: _round(match[0]), coordinates)
+    return LETTER.sub(r"\1", rounded) if rounded[:1] == "M" else rounded
+
+
+def _round(number: str) -> str:
+    text = f"{float(number):.{DECIMALS}f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def _shorten_names(svg: str) -> str:
+    """Number the names that something refers to, and drop the others."""
+    used = dict.fromkeys(re.findall(r'(?:href="|url\()#([^")]+)', svg))
+    short = {name: f"n{k}" for k, name in enumerate(used)}
+    svg = re.sub(r' id="([^"]*)"', lambda match: _shorten_id(short, match[1]), svg)
+    return re.sub(r'((?:href="|url\()#)([^")]+)', lambda match: match[1] + short[match[2]], svg)
+
+
+def _shorten_id(short: dict[str, str], name: str) -> str:
+    return f' id="{short[name]}"' if name in short else ""
+
 
 DPI = 200
 
@@ -45,60 +96,17 @@ def save_figure(figure: Figure, stem: Path) -> Path:
     return stem.with_name(f"{stem.name}.svg")
 
 
-def logits_picture(
-    panels: Sequence[LogitScatter],
-    stem: Path,
-    ellipses: Sequence[Sequence[Ellipse] | None] | None = None,
-) -> Picture:
-    """Draw Fig. 2 of one network: one panel per run."""
-    first, second = panels[0].class_names
-    accuracies = "; ".join(
-        f"{panel.title}, {percent(panel.slice_accuracy)}% of {len(panel.logits)} slices correct"
-        for panel in panels
-    )
-    alt = (
-        f"Scatter plots of the logits of {first} and {second}, one dot per test slice: "
-        f"{accuracies}."
-    )
-    return draw(plot_logits(panels, ellipses), stem, alt)
+@apply_style
+def render_svg(figure: Figure) -> str:
+    """Return a figure as SVG; equal figures, equal text."""
+    stream = StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()
 
 
-def weights_picture(analysis: PairAnalysis, run: Run, stem: Path) -> Picture:
-    """Draw Fig. 3 of one run and pair of classes."""
-    first, second = analysis.class_names
-    alt = (
-        f"{run.setting.title}: weights to {first} against weights to {second}, one dot for each of "
-        f"{analysis.feature_count} features; r {analysis.r:.4f}, null {analysis.r_null:.4f}."
-    )
-    initial = run.head.get("initial_weight")
-    rows = None if initial is None else initial[list(analysis.pair)]
-    figure = plot_weights(
-        analysis, title=run.setting.title, network=run.setting.network, initial=rows
-    )
-    return draw(figure, stem, alt)
-
-
-def history_picture(run: Run, stem: Path) -> Picture:
-    """Draw the training curves of one run."""
-    last = run.history.iloc[-1]
-    alt = (
-        f"{run.setting.title}: loss and slice accuracy over {len(run.history)} epochs, ending at "
-        f"{percent(last['train_slice_accuracy'])}% in training and "
-        f"{percent(last['val_slice_accuracy'])}% in validation."
-    )
-    figure = plot_history(run.history, title=run.setting.title, network=run.setting.network)
-    return draw(figure, stem, alt)
-
-
-def draw(figure: Figure, stem: Path, alt: str) -> Picture:
-    """Save a figure and return it as the page embeds it."""
-    svg = save_figure(figure, stem)
+def draw(figure: Figure, alt: str) -> Picture:
+    """Draw a figure as the page embeds it."""
     # A picture by itself, not inline: the names inside two SVGs would clash in one page.
-    source = data_uri(slim(svg.read_text(encoding="utf-8")))
+    source = data_uri(slim(render_svg(figure)))
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     return Picture(source, alt, width, height)
-
-
-def pair_suffix(pair: tuple[int, int], class_count: int) -> str:
-    """Return what tells the pairs of classes apart in file names, where there are several."""
-    return "" if class_count == 2 else f"-{pair[0]}-{pair[1]}"

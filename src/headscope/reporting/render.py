@@ -1,13 +1,18 @@
 """A page is set from the one template beside this file; what it shows is escaped."""
 
+import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import jinja2
+from markupsafe import Markup
 
+from headscope.reporting.answer import Answer
 from headscope.reporting.blocks import Chapter, Sentence, label_blocks
 
 HERE: Final = Path(__file__).parent
@@ -16,7 +21,10 @@ REFERENCE: Final = re.compile(r'(<a href="#((?:figure|table)-[\w-]+)">)(?=</a>)'
 
 @dataclass(frozen=True)
 class Page:
-    """A page: what stands above its chapters, the chapters, and its last line."""
+    """A page: what stands above its chapters, the chapters, and its last line.
+
+    A report has an `answer` in place of title and lede, and the `data` of its script.
+    """
 
     name: str
     kicker: str
@@ -26,6 +34,8 @@ class Page:
     chapters: Sequence[Chapter]
     footer: str
     banner: Sentence = ""
+    answer: Answer | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 def render_page(page: Page) -> str:
@@ -45,5 +55,14 @@ def render_page(page: Page) -> str:
     )
     labels, references = label_blocks(page.chapters)
     template = environment.get_template("page.html.j2")
-    html = template.render(page=page, label=lambda block: labels.get(id(block)))
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    html = template.render(
+        page=page,
+        label=lambda block: labels.get(id(block)),
+        # neither names nor code end the element that they stand in
+        data=Markup(json.dumps(page.data, ensure_ascii=True).replace("<", "\\u003c")),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        script_hash=Markup("'sha256-{}'").format(digest),
+    )
     return REFERENCE.sub(lambda match: match[1] + references[match[2]], html)

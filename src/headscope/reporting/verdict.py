@@ -10,7 +10,8 @@ from markupsafe import Markup
 from headscope.analysis.leakage.split_gap import Gap, GapScore, clearest_gap
 from headscope.analysis.results.chance import area_words
 from headscope.analysis.results.comparisons import Comparison, Comparisons
-from headscope.analysis.results.settings import SettingResult, choose
+from headscope.analysis.results.settings import SettingResult
+from headscope.reporting.answer import choose_apart
 from headscope.reporting.numbers import CONFIDENCE, number, say
 
 MOST_NAMED: Final = 3  # settings that a sentence lists by name
@@ -53,12 +54,9 @@ def verdict(
     apart = [result for result in results if result.apart]
     if not apart:
         return [NAMELESS if any(result.nameless for result in results) else NONE_APART]
-    # Only settings that ran on the same seeds and folds are ranked: the most that did.
-    most = max(apart, key=lambda result: len(result.fits)).fits
-    candidates = [result for result in apart if result.fits == most]
-    best, by = choose(candidates)
+    best, by, candidates = choose_apart(apart)
     sentences = [
-        _reached(best) + _chosen(len(candidates), by),
+        _reached(best) + _chosen(candidates, by),
         _standing(best) + _rivals(best, compared),
         _claimed(best, gaps),
         _constant(results, best),

@@ -16,7 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headscope.scans.affine import geometry_notes
-from headscope.scans.frames import WHY, Frame, is_installed, load, read_frames, read_voxels
+from headscope.scans.frames import (
+    LOCALIZER,
+    WHY,
+    Frame,
+    is_installed,
+    load,
+    read_frames,
+    read_voxels,
+)
 from headscope.scans.header import LARGEST_VOLUME, Header, Refused, choose_volume
 
 MAGIC: Final = (128, b"DICM")
@@ -27,7 +35,6 @@ OTHER: Final = (
 )
 JITTER: Final = 0.1  # how far distances between slices may differ, as a share of them
 STRAY: Final = 0.25  # of the slices of a series; fewer of another size or orientation are left out
-LOCALIZER: Final = "localizer"
 SMALLER: Final = "series with fewer slices than another of the same study"
 
 
@@ -135,8 +142,9 @@ def _describe(frames: Sequence[Frame]) -> Series:
     kinds = {frame.kind for frame in frames} - {""}
     planes = _planes(frames)
     kind = next(iter(sorted(kinds)), "")
-    if not kind and (len(planes[0]) < len(frames) * (1 - STRAY) or frames[0].localizer):
-        kind = LOCALIZER
+    if not kind:
+        several = len(planes[0]) < len(frames) * (1 - STRAY)
+        kind = LOCALIZER if several else frames[0].aside
     depths = {round(frame.depth_mm, 2) for frame in planes[0]}
     return Series(
         path=min(frame.path for frame in frames),
@@ -192,6 +200,8 @@ def read_series_header(path: Path) -> tuple[Header, list[list[Frame]]]:
         raise Refused(f"is too large: it claims {bytes_claimed / 2**30:.3g} GiB of voxels")
     if "position" in first.lacks and len({frame.path for frame in frames}) > 1:
         raise Refused("stores no positions of its slices, so that their order is unknown")
+    if first.aside:
+        notes.append(f"The DICOM series is a {first.aside}, by its ImageType")
     if first.lacks:
         what = " and no ".join(first.lacks)
         notes.append(f"The DICOM file stores no {what}; it is taken as axial, of pixels of 1 mm")

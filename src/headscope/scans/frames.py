@@ -7,6 +7,7 @@ subjects from one another; no other field of a header is, and none leaves `scans
 
 import importlib
 import importlib.util
+import io
 import math
 import re
 import struct
@@ -49,6 +50,12 @@ REPORT: Final = "report or other object without a picture"
 COLOUR: Final = "picture in colour, such as a screenshot"
 SEGMENTATION: Final = "segmentation"
 MOSAIC: Final = "mosaic"
+LOCALIZER: Final = "localizer"
+ASIDE: Final = {  # words of ImageType
+    LOCALIZER: {"LOCALIZER", "SCOUT"},
+    "projection": {"MIP", "MINIP", "MNIP", "PROJECTION IMAGE"},
+    "phase image": {"P", "PHASE", "PHASE MAP"},
+}
 WHY: Final = {
     REPORT: "holds no picture: it is a report or another DICOM object",
     COLOUR: "holds no intensities: its slices are in colour or no slices",
@@ -78,7 +85,7 @@ class Frame:
     kind: str = ""
     lacks: tuple[str, ...] = ()  # which of position, orientation and spacing are not stored
     scaling: tuple[float, float] = (1.0, 0.0)  # slope and intercept
-    localizer: bool = False
+    aside: str = ""  # what is shown instead of anatomy, where a volume is there
     inverted: bool = False  # white is 0
 
     @property
@@ -102,6 +109,19 @@ def read_frames(path: Path) -> list[Frame]:
     return _parse(path, lambda dataset: _frames(path, dataset, path.stat().st_size), NO_SLICE)
 
 
+class _Bounded(io.BufferedReader):
+    """A file of which no more is asked than it holds: Python makes room for what is asked."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file."""
+        super().__init__(io.FileIO(str(path)))  # pydicom opens it again by its name
+        self.stored = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read at most `size` bytes, which a damaged field may claim to be gigabytes."""
+        return super().read(size if size is None else min(size, self.stored))
+
+
 def _parse(path: Path, use: Callable[[Any], Any], reason: str) -> Any:
     """Return what `use` makes of a file's fields; pydicom reads long ones when they are asked for.
 
@@ -113,10 +133,10 @@ def _parse(path: Path, use: Callable[[Any], Any], reason: str) -> Any:
         deflated = DEFLATED in file.read(1024)
     if deflated and stored * DEFLATE_RATIO > LARGEST_VOLUME:
         raise Refused("is too large: its deflated bytes may hold more than 1 GiB")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _Bounded(path) as file:
         warnings.simplefilter("ignore")  # our own messages say what is wrong with a file
         try:
-            dataset = pydicom.dcmread(path, force=True, defer_size=2**12)
+            dataset = pydicom.dcmread(file, force=True, defer_size=2**12)
             longest = max(getattr(field, "length", 0) % UNDEFINED for field in dataset.values())
             if longest > stored * (DEFLATE_RATIO if deflated else 1):
                 raise Refused(f"is damaged: one of its fields claims {longest} bytes")
@@ -143,7 +163,7 @@ def _frames(path: Path, dataset: Any, stored: int) -> list[Frame]:
         study="\n".join(str(dataset.get(name) or "") for name in STUDY),
         uid=str(dataset.get("SOPInstanceUID") or ""),
         kind=_kind(sop_class, image_type, dataset),
-        localizer=bool(image_type & {"LOCALIZER", "SCOUT"}),
+        aside=next((what for what, words in ASIDE.items() if image_type & words), ""),
         inverted=str(dataset.get("PhotometricInterpretation")) == "MONOCHROME1",
     )
     if not (rows and columns) or not _has_pixels(dataset):

@@ -29,6 +29,8 @@ from headscope.scans.affine import matrix_of as matrix_of
 from headscope.scans.affine import squeeze_shape as squeeze_shape
 
 GZIPPED: Final = b"\x1f\x8b"
+CHUNK: Final = 2**18
+TAIL_CHUNKS: Final = 2**10
 HEADER_BYTES: Final = 1024  # enough for every header read here: 348, 540 and 284 bytes
 MGH_OFFSET: Final = 284  # bytes before the voxels of an MGH file
 DEFLATE_RATIO: Final = 1032  # deflate packs at most so many bytes into one
@@ -125,7 +127,7 @@ def read_header(path: Path) -> Header:
         data=data,
         shape=shape,
         dtype=header.get_data_dtype(),
-        offset=_offset(header, single=header_path == data, notes=notes),
+        offset=_offset(header, data, single=header_path == data, notes=notes),
         affine=affine,
         oriented=oriented,
         slope=slope,
@@ -155,17 +157,29 @@ def _scaling(header: Any, notes: list[str]) -> tuple[float, float]:
     return 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
 
 
-def _offset(header: Any, *, single: bool, notes: list[str]) -> int:
+def _offset(header: Any, data: Path, *, single: bool, notes: list[str]) -> int:
     """Return where the voxels begin; in a single NIfTI file never within the header."""
     if isinstance(header, MGHHeader):
         return MGH_OFFSET
     offset = float(header["vox_offset"])
     if not single:
         return max(int(offset), 0)
-    if header.sizeof_hdr <= offset < np.inf:
+    behind = int(header.single_vox_offset)
+    if behind <= offset < np.inf:
         return int(offset)
+    voxels = math.prod(map(int, header.get_data_shape())) * header.get_data_dtype().itemsize
+    if header.sizeof_hdr <= offset < behind and _unpacked_size(data) < behind + voxels:
+        return int(offset)  # written without the four bytes that announce extensions
     notes.append("The voxels are said to begin within the header and are read from behind it")
-    return int(header.single_vox_offset)
+    return behind
+
+
+def _unpacked_size(path: Path) -> int:
+    """Return how many bytes a file holds; a packed one says so at its end, up to 4 GiB."""
+    with path.open("rb") as file:
+        packed = file.read(2) == GZIPPED
+        file.seek(-4 if packed else 0, os.SEEK_END)
+        return int.from_bytes(file.read(4), "little") if packed else file.tell()
 
 
 def _read_head(path: Path) -> bytes:
@@ -228,8 +242,11 @@ def scan_files(path: Path) -> tuple[Path, Path]:
     )
 
 
-def read_bytes(path: Path, start: int, size: int) -> bytes:
-    """Return up to `size` bytes from `start`, unpacked where the file is gzipped."""
+def read_bytes(path: Path, start: int, size: int, *, check: bool = False) -> bytes:
+    """Return up to `size` bytes from `start`, unpacked where the file is gzipped.
+
+    `check`: what lies behind them is unpacked too, up to 256 MiB, to compare the checksum.
+    """
     with path.open("rb") as file:
         stored = os.fstat(file.fileno()).st_size
         if file.read(2) != GZIPPED:
@@ -243,7 +260,9 @@ def read_bytes(path: Path, start: int, size: int) -> bytes:
         with igzip.IGzipFile(fileobj=file) as stream:
             stream.seek(start)
             unpacked = stream.read(size)
-            stream.read(1)  # at the end of the file this compares the checksum
+            rest = TAIL_CHUNKS if check else 1
+            while rest and stream.read(CHUNK):  # at the end of the file this compares the checksum
+                rest -= 1
             return unpacked
 
 

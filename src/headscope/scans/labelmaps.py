@@ -1,6 +1,8 @@
 """Whether a volume is a mask or a label map: few whole numbers in patches of one value."""
 
 import math
+import warnings
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 from headscope.scans.discovery import ScanFile
 from headscope.scans.header import (
     GZIPPED,
+    LARGEST_SLICE,
     UNREADABLE,
     Header,
     Refused,
@@ -21,6 +24,9 @@ from headscope.scans.header import (
 PACKED_SHARE: Final = 0.15  # of its voxels' bytes: no scan is packed to less, but for its air
 FEW_LEVELS: Final = 64
 FLAT_SHARE: Final = 0.8  # of neighbours inside: those of a scan differ by noise
+FEW_GREYS: Final = 16
+NEAR: Final = 16  # greys of 256 that JPEG makes of black, and of white
+MOST_EXTREME: Final = 0.98
 LARGEST_CHECKED: Final = 2**26  # bytes
 
 
@@ -42,6 +48,28 @@ def is_label_map(scan: ScanFile) -> bool:
         return False
     except (Refused, MemoryError):
         return False
+
+
+def is_label_picture(path: Path) -> bool:
+    """Return whether a picture is black and white (as JPEG keeps them) or has few greys."""
+    from PIL import Image  # rarely needed here
+
+    damage: tuple[type[BaseException], ...] = (
+        *UNREADABLE,
+        SyntaxError,
+        Image.DecompressionBombError,
+    )
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")
+            if math.prod(image.size) > LARGEST_SLICE:
+                return False
+            counts = np.array(image.convert("L").histogram())
+    except damage:
+        return False
+    extremes = counts[:NEAR].sum() + counts[-NEAR:].sum()
+    levels = np.count_nonzero(counts)
+    return bool(levels > 1 and (levels <= FEW_GREYS or extremes >= MOST_EXTREME * counts.sum()))
 
 
 def _holds_labels(header: Header) -> bool:

@@ -70,8 +70,14 @@ CONTRAST: Final = re.compile(
     r"|t2(w|f|flair|star|starw|tse)?|flair|pd|pdw|pdt2|swi|mra|tof|angio"
     r"|dwi|dti|adc|bold|asl|pwi|inplanet[12]|mtw?|ct|pet|fdg"
 )
-MODIFIERS: Final = {"ce", "gd", "post", "pre", "contrast", "native"}
-ENHANCED: Final = {"ce", "gd", "post", "contrast", "t1c", "t1ce", "t1gd", "t1post", "t1km", "t1wce"}
+PROTOCOL: Final = {  # words beside a contrast that name no subject
+    *PLANES,
+    *("2d", "3d", "iso", "se", "tse", "fse", "gre", "tfe", "ffe", "ir", "tirm", "space", "cube"),
+    *("vibe", "fs", "fatsat", "fl2d", "fl3d", "tfl", "tfl3d", "dark", "fluid"),
+}
+GADOLINIUM: Final = {"ce", "gd", "gad", "gadolinium", "post", "contrast"}
+MODIFIERS: Final = {*GADOLINIUM, "pre", "native"}
+ENHANCED: Final = {*GADOLINIUM, "t1c", "t1ce", "t1gd", "t1post", "t1km", "t1wce"}
 T1: Final = ("t1", "mprage", "mpr", "spgr", "fspgr", "bravo", "unit1")
 
 
@@ -170,12 +176,25 @@ def _part_without_contrast(part: str) -> str:
     tail = STEM.search(part)
     stem, suffix = (part[: tail.start()], tail[0]) if tail else (part, "")
     tokens = tokens_of(stem)
-    run = _last_run(tokens)
+    run = _with_protocol(_last_run(tokens), tokens)
     if not run or (tokens[-len(run) :] != run and not _is_structural(run)):
         return part
     words = r"(?i)(?:^|[^a-z0-9]+)" + r"[^a-z0-9]+".join(run) + r"(?![a-z0-9])"
     shorter = re.sub(words, "", stem).lstrip("_.-")
     return f"{shorter}{suffix}" if shorter else part
+
+
+def _with_protocol(run: list[str], tokens: list[str]) -> list[str]:
+    """Return a contrast with the words of its protocol beside it, as sag of t1_mprage_sag."""
+    places = [k for k in range(len(tokens)) if run and tokens[k : k + len(run)] == run]
+    if not places:
+        return run
+    first, last = places[-1], places[-1] + len(run)
+    while first > 0 and tokens[first - 1] in PROTOCOL:
+        first -= 1
+    while last < len(tokens) and tokens[last] in PROTOCOL:
+        last += 1
+    return tokens[first:last]
 
 
 def any_structural(contrasts: Collection[str | None]) -> bool:

@@ -49,12 +49,13 @@ def darken_background(scan: Scan, notes: list[str]) -> Scan:
     low, high = np.percentile(rest, (2, 98)).tolist() if rest.size else (level, level)
     if low == high:
         return scan
-    if level <= low + FAINT * (high - low):  # the rule
+    dark = low + FAINT * (high - low)
+    if level <= dark:  # the rule
         air = _air(face[face != level], face.size, low, high) if constant else None
-        if air is None or air - level <= FAINT * (high - low):
-            return scan
-        notes.append(PADDED)
-        return replace(scan, volume=np.maximum(scan.volume, scan.volume.dtype.type(air)))
+        if air is not None and air - level > FAINT * (high - low):
+            notes.append(PADDED)
+            return replace(scan, volume=np.maximum(scan.volume, scan.volume.dtype.type(air)))
+        return _darken_corners(scan, face, dark, level, notes)
     lower, upper = np.percentile(edge, (10, 90)).tolist()
     if not constant and upper - lower > EVEN * (high - low):
         notes.append(UNCLEAR)
@@ -67,7 +68,31 @@ def darken_background(scan: Scan, notes: list[str]) -> Scan:
         return scan
     notes.append(REPAIRED)
     air = _air(face[~_near(face, level, spread)], face.size, low, high)
+    if air is None and level < high - FAINT * (high - low):  # a mask wider than the head
+        shell = _shell(scan.volume, background)
+        air = _air(shell, shell.size, low, high)
     return _fill(scan, background, air)
+
+
+def _darken_corners(
+    scan: Scan, face: NDArray[Any], dark: float, air: float, notes: list[str]
+) -> Scan:
+    """Return the scan with air in a fill value beside it, as in the corners of a turned grid."""
+    values, counts = np.unique(face[face > dark], return_counts=True)
+    if not counts.size or counts.max() < SECOND * face.size:
+        return scan
+    corners = _from_border(_near(scan.volume, float(values[counts.argmax()]), 0.0))
+    if corners.mean() < LEAST:
+        return scan
+    notes.append(REPAIRED)
+    return _fill(scan, corners, air)
+
+
+def _shell(volume: NDArray[Any], background: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return what lies within two voxels of the background."""
+    from scipy.ndimage import binary_dilation
+
+    return volume[binary_dilation(background, iterations=2) & ~background]
 
 
 def looks_like_ct(scan: Scan) -> bool:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from headscope.analysis.leakage.stored import FORMAT, read_leakage, read_stored, runs_key
 from headscope.analysis.results.markers import marked_tables
 from headscope.analysis.results.settings import setting_results
+from headscope.analysis.results.table import markdown_table
 from headscope.audit_record import read_audit, split_files
 from headscope.console import track
 from headscope.errors import InputError
@@ -223,9 +224,14 @@ def _made_problems(folder: Path, runs: list[Run], notes: list[str]) -> Iterator[
         return
     yield from _leakage_problems(folder, runs, notes)
     tables = marked_tables(setting_results(true), audit)
-    for name, table in zip(("table.tsv", "runs.tsv"), tables, strict=True):
+    made = {
+        "table.tsv": lambda path: _same_table(path, tables[0]),
+        "runs.tsv": lambda path: _same_table(path, tables[1]),
+        "table.md": lambda path: path.read_bytes() == markdown_table(tables[0]).encode(),
+    }
+    for name, is_same in made.items():
         path = folder / name
-        if path.is_file() and not _same_table(path, table):
+        if path.is_file() and not is_same(path):
             yield f"{name}: it is not the table of these runs; 'headscope report' writes it again"
 
 

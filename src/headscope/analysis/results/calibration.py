@@ -16,15 +16,18 @@ from headscope.metrics import (
     BINS,
     Units,
     calibration_bins,
+    draw_subjects,
     positive_class,
     scores,
     slice_units,
     softmax,
     wilson,
 )
+from headscope.metrics.intervals import LEVEL
 from headscope.record import Run
 from headscope.tables import Cell, Column, Shown, Table
 
+FEWEST_SUBJECTS = 2  # of a bin, for an interval
 Array = NDArray[Any]
 
 
@@ -34,7 +37,8 @@ class Reliability:
 
     Bins are of equal width between 0 and 1; `count` slices are in each, `confidence` and
     `accuracy` are their means, NaN in an empty bin. nll is the mean negative log-likelihood in
-    nats, brier and ece as `headscope.metrics.scores` has them.
+    nats, brier and ece as `headscope.metrics.scores` has them. low and high are the ends of the
+    accuracy's 95% interval over subjects; empty where slices name no subjects.
     """
 
     count: tuple[int, ...]
@@ -43,6 +47,8 @@ class Reliability:
     nll: float
     brier: float
     ece: float
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,12 +155,15 @@ def analyse_calibration(run: Run, sensitivity: float = 0.9) -> Calibration:
             if not points:
                 notes.append("No operating point: validation lacks a class.")
     logits, label = tested.log_probabilities, tested.labels
+    owner = None if NO_ID in test_ids else tested.owner
     return Calibration(
         title=run.name,
         positive_class=names[positive_class(names)] if len(names) == 2 else None,
         temperature=temperature,
-        before=reliability(logits, label),
-        after=None if np.isnan(temperature) else reliability(logits / temperature, label),
+        before=reliability(logits, label, owner=owner),
+        after=None
+        if np.isnan(temperature)
+        else reliability(logits / temperature, label, owner=owner),
         points=points,
         notes=tuple(notes),
     )
@@ -195,8 +204,10 @@ def nll(log_probabilities: Array, label: Array) -> float:
     return float(-log_probabilities[np.arange(len(label)), label].mean())
 
 
-def reliability(logits: Array, label: Array, bins: int = BINS) -> Reliability:
-    """Return the reliability of predictions: logits (N, K), label (N,)."""
+def reliability(
+    logits: Array, label: Array, bins: int = BINS, owner: Array | None = None
+) -> Reliability:
+    """Return the reliability of predictions: logits (N, K), label (N,), owner (N,) the subject."""
     units = slice_units(label, logits, np.arange(len(label)))
     confidence, correct = units.probabilities.max(axis=1), units.correct
     place = calibration_bins(confidence, bins)
@@ -214,7 +225,28 @@ def reliability(logits: Array, label: Array, bins: int = BINS) -> Reliability:
         nll=nll(units.log_probabilities, label),
         brier=brier,
         ece=ece,
+        **_bin_intervals(label, owner, place, correct, bins),
     )
+
+
+def _bin_intervals(
+    label: Array, owner: Array | None, place: Array, correct: Array, bins: int
+) -> dict[str, tuple[float, ...]]:
+    """Return the ends of each bin's accuracy over draws of subjects; NaN below two subjects."""
+    if owner is None or not len(label):
+        return {}
+    subjects = int(owner.max()) + 1
+    cells = subjects, bins
+    held, right = np.zeros(cells), np.zeros(cells)
+    np.add.at(held, (owner, place), 1)
+    np.add.at(right, (owner, place), correct)
+    drawn = draw_subjects(label, owner, subjects)  # (draws, S)
+    with np.errstate(invalid="ignore"):
+        accuracy = (drawn @ right) / (drawn @ held)  # (draws, bins)
+    few = (held > 0).sum(axis=0) < FEWEST_SUBJECTS
+    ends = np.full((2, bins), nan)
+    ends[:, ~few] = np.nanquantile(accuracy[:, ~few], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return {"low": tuple(ends[0].tolist()), "high": tuple(ends[1].tolist())}
 
 
 def operating_points(

@@ -68,18 +68,21 @@ class LogitScatter:
     """The two logits of each slice of a subset: the points of Fig. 2.
 
     `logits` (n, 2), `label` (n,) with 0 and 1 for the two classes, `correct` (n,) whether the
-    largest of all K logits is the slice's class. Slices of other classes are left out.
+    largest of all K logits is the slice's class. Slices of other classes are left out; or else
+    (`against_others`) all slices are there, each with the logit of its class and the largest of the
+    others, and `label` numbers all K `class_names`.
     """
 
     title: str
     network: str
-    class_names: tuple[str, str]
+    class_names: tuple[str, ...]
     pair: tuple[int, int]
     class_count: int
     subset: str
     logits: NDArray[np.float64]
     label: NDArray[np.int64]
     correct: NDArray[np.bool_]
+    against_others: bool = False
 
     @property
     def slice_accuracy(self) -> float:
@@ -111,6 +114,35 @@ def logit_scatter(run: Run, pair: tuple[int, int] = (0, 1), subset: str = "test"
         logits=logits[:, list(pair)],  # (n, 2)
         label=(label == pair[1]).astype(np.int64),
         correct=logits.argmax(axis=1) == label if len(logits) else np.zeros(0, dtype=bool),
+    )
+
+
+def all_slices(run: Run, subset: str = "test") -> LogitScatter:
+    """Return every slice of a subset once: the pair of logits, or those that decide among several.
+
+    Of two classes it is `logit_scatter`; of more, a slice is misclassified where the largest other
+    logit is above that of its class, so that errors are those of Table 2.
+    """
+    names = run.class_names
+    if len(names) == 2:
+        return logit_scatter(run, subset=subset)
+    stored = run.features
+    inside = stored["subset"] == subset
+    logits, label = stored["logits"][inside].astype(np.float64), stored["label"][inside]
+    rows = np.arange(len(label))
+    others = logits.copy()
+    others[rows, label] = -np.inf
+    return LogitScatter(
+        title=run.setting.title,
+        network=run.setting.network,
+        class_names=tuple(names),
+        pair=(0, 1),
+        class_count=len(names),
+        subset=subset,
+        logits=np.stack([logits[rows, label], others.max(axis=1)], axis=1),  # (n, 2)
+        label=label.astype(np.int64),
+        correct=logits.argmax(axis=1) == label,
+        against_others=True,
     )
 
 

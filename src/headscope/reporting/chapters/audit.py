@@ -125,7 +125,9 @@ def audit_chapter(audit: Audit | None, pixels: Slices | None) -> Chapter | None:
         blocks.append(Fold(f"The other {len(pairs) - SHOWN} pairs", [rest]))
     if audit.notes:
         blocks.append(Fold("Notes of the audit", [Text(*audit.notes, style="list")]))
-    return Chapter("audit", "What the audit of the slices found", blocks)
+    serious = [finding.check.lower() for finding in audit.findings if finding.level == "serious"]
+    result = f"serious: {', '.join(serious)}" if serious else "nothing serious"
+    return Chapter("audit", "What the audit of the slices found", blocks, result)
 
 
 def findings_table(key: str, caption: str, findings: Sequence[Finding]) -> TableBlock:

@@ -1,19 +1,16 @@
 """Class by class: confusion matrices, and how each class differs from the rest."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headscope.figures import plot_confusion
 from headscope.figures.confusion import NARROW
 from headscope.record import Run
-from headscope.reporting.blocks import Block, FigureBlock, Fold, TableBlock, Text, cells_of
+from headscope.reporting.blocks import Block, Fold, TableBlock, Text, cells_of
 from headscope.reporting.chapters.runs import named, score_cell
-from headscope.reporting.numbers import CONFIDENCE, say
-from headscope.reporting.pictures import draw
+from headscope.reporting.numbers import CONFIDENCE
 from headscope.tables import Cell, Column, Table
 
 MOST_LISTED: Final = 10  # confusions of a run
@@ -30,15 +27,16 @@ SHARE: Final = Column("Share", "%", "percent")
 SLICES: Final = Column("Slices", "", "count")
 
 
-def class_blocks(runs: Sequence[Run], figures: Path) -> list[Block]:
+def class_blocks(runs: Sequence[Run]) -> list[Block]:
     """Return confusion matrices of each run's test and, of three classes and more, tables."""
     tested = [run for run in runs if "slice_confusion" in (run.metrics.get("test") or {})]
     if not tested:
         return []
     notes = list(dict.fromkeys(note for run in tested for note in _notes(run)))
-    matrices = [_matrices(run, figures) for run in tested]
-    blocks: list[Block] = [Text(*notes), Fold("Confusion matrices", matrices)]
+    blocks: list[Block] = [Text(*notes)]
     K = max(len(run.class_names) for run in tested)
+    if K <= MOST_CLASSES:
+        blocks.append(Fold("Confusion matrices", [_matrices(tested)]))
     if K > NARROW:
         blocks.append(Fold("The commonest confusions", [_confusions(tested)]))
     if 2 < K <= MOST_CLASSES:
@@ -46,26 +44,22 @@ def class_blocks(runs: Sequence[Run], figures: Path) -> list[Block]:
     return blocks
 
 
-def _matrices(run: Run, figures: Path) -> FigureBlock:
-    title, network = run.setting.title, run.setting.network
-    figure = plot_confusion(
-        _table(run, "slice"),
-        _table(run, "subject") if run.metrics["test"].get("subject_confusion") else None,
-        run.class_names,
-        title=title,
-        network=network,
-    )
-    alt = f"{title}: test slices and subjects by true and predicted class."
-    caption = say(
-        "Confusion matrices of {}, {}: test slices and subjects by true class (row) and predicted "
-        "class; shades are shares of the row.",
-        title,
-        network,
-    )
-    width = "wide" if len(run.class_names) > NARROW else "half"
-    return FigureBlock(
-        "confusion", draw(figure, figures / f"confusion-{run.name}", alt), caption, width
-    )
+def _matrices(runs: Sequence[Run]) -> TableBlock:
+    """Count test slices and subjects by true class (row) and predicted class (column)."""
+    names = [str(name) for name in runs[0].class_names]
+    rows: list[list[object]] = []
+    for run in runs:
+        for level in ("slice", "subject"):
+            for name, counts in zip(names, _table(run, level), strict=False):
+                cells = [
+                    Cell(int(count), run=run.name, quantity=f"matrix.{level}.{name}.{other}")
+                    for other, count in zip(names, counts, strict=True)
+                ]
+                rows.append([named(run), f"{level}s", name, *cells])
+    columns = [*map(Column, ("Run", "Of", "True class")), *(Column(n, "", "count") for n in names)]
+    over = ["", "", "", *["Predicted class"] * len(names)]
+    caption = "Confusion matrices of the test, by slices and by subjects."
+    return TableBlock("confusion", Table(caption, columns, rows), over)
 
 
 def _confusions(runs: Sequence[Run]) -> TableBlock:

@@ -48,7 +48,9 @@ def cohort_chapter(runs: Sequence[Run], slices: Path | None) -> Chapter:
         _table(splits),
         Text(*map(str, notes), style="notes"),
     ]
-    return Chapter("cohort", "Cohort and splits", blocks)
+    subjects = f"{splits[0].subjects} subjects" if splits[0].subjects else "no subject ids"
+    result = f"{subjects}, {len(splits[0].run.predictions):,} slices"
+    return Chapter("cohort", "Cohort and splits", blocks, result)
 
 
 def _split(run: Run) -> Split:

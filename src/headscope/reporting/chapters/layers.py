@@ -1,7 +1,6 @@
 """Chapters on maps, collapse and stages: what location gives, how far classes fell together."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -26,7 +25,7 @@ from headscope.reporting.blocks import (
     Text,
     cells_of,
 )
-from headscope.reporting.chapters.runs import first_of, named, network_figures, twin
+from headscope.reporting.chapters.runs import first_of, named, network_figures, spread, twin
 from headscope.reporting.pictures import draw
 from headscope.tables import Cell, Column, Table
 
@@ -58,9 +57,7 @@ SHUFFLE: Final = (
 )
 
 
-def flattening_chapter(
-    runs: Sequence[Run], pixels: NDArray[np.uint8] | None, figures: Path
-) -> Chapter | None:
+def flattening_chapter(runs: Sequence[Run], pixels: NDArray[np.uint8] | None) -> Chapter | None:
     """Say what location in the last feature map gives the decision; None without any maps."""
     results: dict[str, FlattenAnalysis] = {}
     notes = []
@@ -82,7 +79,6 @@ def flattening_chapter(
         *network_figures(
             "shuffle",
             mapped,
-            figures,
             lambda network, group: plot_shuffle(
                 {run.setting.title: results[run.name] for run in group}, network=network
             ),
@@ -93,9 +89,11 @@ def flattening_chapter(
         _shuffles(mapped, results),
     ]
     for run in first_of(mapped):
-        blocks += _surest_slice(run, pixels, figures)
+        blocks += _surest_slice(run, pixels)
     blocks.append(Text(*dict.fromkeys(notes), style="list"))
-    return Chapter("flattening", "What flattening loses", blocks)
+    drops = [100 * results[run.name].shuffles[0].drop for run in mapped]
+    result = f"shuffling positions costs {spread(drops, 'points')} points of slice accuracy"
+    return Chapter("flattening", "What flattening loses", blocks, result)
 
 
 def _shuffles(runs: Sequence[Run], results: Mapping[str, FlattenAnalysis]) -> TableBlock:
@@ -117,7 +115,7 @@ def _shuffles(runs: Sequence[Run], results: Mapping[str, FlattenAnalysis]) -> Ta
     return TableBlock("shuffle", Table(caption, SHUFFLE, rows))
 
 
-def _surest_slice(run: Run, pixels: NDArray[np.uint8] | None, figures: Path) -> list[Block]:
+def _surest_slice(run: Run, pixels: NDArray[np.uint8] | None) -> list[Block]:
     """Draw Fig. 1 for the recorded slice of the largest margin, among the correct ones if any."""
     stored = run.maps
     rows = stored["slice"]
@@ -137,6 +135,7 @@ def _surest_slice(run: Run, pixels: NDArray[np.uint8] | None, figures: Path) -> 
         names,
         predicted,
         against=against,
+        plane=_plane_of(run, int(rows[k])),
         title=title,
     )
     alt = f"{title}: a slice, what each position adds to its decision, and its strongest channels."
@@ -146,11 +145,17 @@ def _surest_slice(run: Run, pixels: NDArray[np.uint8] | None, figures: Path) -> 
         f"{names[predicted]}; what each position adds to its logit less that of {names[against]}; "
         "and the strongest channels of the last feature map."
     )
-    picture = draw(figure, figures / f"fig1-flattening-{run.name}", alt)
+    picture = draw(figure, alt)
     return [FigureBlock("flattening", picture, caption)]
 
 
-def collapse_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
+def _plane_of(run: Run, row: int) -> str | None:
+    """Return the plane of a slice of a scan; None of a picture, whose sides cannot be known."""
+    of_scans = run.settings.get("slicing", {}).get("of") == "scans"
+    return str(run.predictions["plane"].iloc[row]) if of_scans else None
+
+
+def collapse_chapter(runs: Sequence[Run]) -> Chapter:
     """Measure how far each network has collapsed, on training and on held-out subjects."""
     results = {
         run.name: {subset: analyse_collapse(run, subset) for subset in SUBSETS} for run in runs
@@ -163,7 +168,6 @@ def collapse_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
     drawn = network_figures(
         "collapse",
         runs,
-        figures,
         lambda _, group: plot_collapse(
             {run.setting.title: [*results[run.name].values()] for run in group}
         ),
@@ -183,17 +187,22 @@ def collapse_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
     )
     table = Table(caption, ("Run", "Slices", *COLLAPSE.values()), rows)
     fold = Fold("Collapse in numbers", [TableBlock("collapse", table)])
-    return Chapter("collapse", "Neural collapse", [Text(meaning), *drawn, fold])
+    within = {name: [results[run.name][name].nc1 for run in runs] for name in SUBSETS}
+    result = "NC1 " + ", ".join(
+        f"{spread(values, 'significant')} in {SUBSETS[name]}" for name, values in within.items()
+    )
+    return Chapter("collapse", "Neural collapse", [Text(meaning), *drawn, fold], result)
 
 
-def layers_chapter(runs: Sequence[Run], figures: Path) -> Chapter | None:
+def layers_chapter(runs: Sequence[Run]) -> Chapter | None:
     """Compare regimes stage by stage with the frozen network; None without recorded stages."""
     results: dict[str, TransferAnalysis] = {}
+    notes = []
     for run in runs:
         try:
             results[run.name] = analyse_transfer(run, twin(run, runs))
-        except InputError:
-            continue
+        except InputError as error:
+            notes.append(str(error))
     staged = [run for run in runs if run.name in results and results[run.name].stages]
     if not staged:
         return None
@@ -205,7 +214,6 @@ def layers_chapter(runs: Sequence[Run], figures: Path) -> Chapter | None:
     drawn = network_figures(
         "stages",
         first_of(staged),
-        figures,
         lambda network, group: plot_transfer(
             {
                 run.setting.title: results[run.name]
@@ -229,4 +237,7 @@ def layers_chapter(runs: Sequence[Run], figures: Path) -> Chapter | None:
     )
     table = Table(caption, ("Run", "Stage", *STAGE.values()), rows)
     fold = Fold("The stages in numbers", [TableBlock("stages", table)])
-    return Chapter("layers", "Layer by layer", [Text(meaning), *drawn, fold])
+    said = Text(*dict.fromkeys(notes), style="list")
+    likeness = [stage.cka for run in staged for stage in results[run.name].stages]
+    result = f"likeness to the frozen network {spread(likeness, 'fraction')} (CKA)"
+    return Chapter("layers", "Layer by layer", [Text(meaning), *drawn, fold, said], result)

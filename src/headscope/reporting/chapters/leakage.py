@@ -1,14 +1,18 @@
-"""The chapter on leakage: gap, permuted labels, re-identification and dose–response."""
+"""Chapters on leakage: every check of every setting, then each check with its evidence."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Final
+from collections.abc import Iterable, Sequence
+from math import isnan, nan
+from typing import Any, Final
+
+import numpy as np
 
 from headscope.analysis.leakage.analysis import Leakage
 from headscope.analysis.leakage.dose_response import DoseResponse
 from headscope.analysis.leakage.permutation import PermutationTest
 from headscope.analysis.leakage.reidentification import Probe, Reidentification
 from headscope.analysis.leakage.split_gap import Gap
+from headscope.analysis.results.settings import SettingResult
+from headscope.audit_record import Audit
 from headscope.figures.leakage import plot_dose, plot_gap, plot_identity, plot_permutations
 from headscope.reporting.blocks import Block, Chapter, FigureBlock, Fold, TableBlock, Text
 from headscope.reporting.chapters.audit import findings_table
@@ -16,6 +20,7 @@ from headscope.reporting.chapters.runs import group_by
 from headscope.reporting.numbers import CONFIDENCE, number
 from headscope.reporting.pictures import draw
 from headscope.tables import Cell, Column, Table
+from headscope.text import MISSING
 
 GAPS: Final = {
     "slice_accuracy": "Slice accuracy",
@@ -40,7 +45,7 @@ PROBES: Final = {
 }
 
 
-def leakage_chapter(leakage: Leakage, figures: Path) -> Chapter:
+def leakage_chapter(leakage: Leakage) -> Chapter:
     """Say what the split is worth."""
     meaning = (
         "The paper splits slices, so neighbours of one scan are in training and in test. Here is "
@@ -52,22 +57,24 @@ def leakage_chapter(leakage: Leakage, figures: Path) -> Chapter:
     by_network = group_by(leakage.permuted, lambda test: (test.architecture, test.variant))
     blocks: list[Block] = [Text(meaning), findings]
     if leakage.gaps:
-        blocks.append(_gaps(leakage.gaps, figures))
-    blocks += [_permutations(tests, figures) for _, tests in by_network]
+        blocks.append(_gaps(leakage.gaps))
+    blocks += [_permutations(tests) for _, tests in by_network]
     if leakage.reidentification:
-        blocks.append(_identity(leakage.reidentification, figures))
-    blocks += [_dose(dose, figures) for dose in leakage.dose_responses]
+        blocks.append(_identity(leakage.reidentification))
+    blocks += [_dose(dose) for dose in leakage.dose_responses]
     if leakage.gaps:
         blocks.append(Fold("The gap in numbers", [_gap_table(leakage.gaps)]))
     if leakage.reidentification:
         blocks.append(Fold("The probes in numbers", [_identity_table(leakage.reidentification)]))
     blocks.append(Text(*leakage.notes))
-    return Chapter("leakage", "What the split is worth", blocks)
+    serious = sum(finding.level == "serious" for finding in leakage.findings)
+    result = f"{serious} of {len(leakage.findings)} checks serious"
+    return Chapter("leakage", "Leakage, check by check", blocks, result)
 
 
-def _gaps(gaps: Sequence[Gap], figures: Path) -> FigureBlock:
+def _gaps(gaps: Sequence[Gap]) -> FigureBlock:
     alt = "Accuracy under both splits, joined by the gap, one row per network and regime."
-    picture = draw(plot_gap(gaps), figures / "leakage-gap", alt)
+    picture = draw(plot_gap(gaps), alt)
     caption = (
         "The same networks under both splits: accuracy of slices and of subjects, joined by the "
         "gap."
@@ -101,22 +108,21 @@ def _gap_table(gaps: Sequence[Gap]) -> TableBlock:
     return TableBlock("gap", Table(caption, GAP, rows))
 
 
-def _permutations(tests: Sequence[PermutationTest], figures: Path) -> FigureBlock:
+def _permutations(tests: Sequence[PermutationTest]) -> FigureBlock:
     """Draw the permutations of one network's runs."""
     network = tests[0].architecture, tests[0].variant
     alt = f"Distribution of test accuracy under permuted labels, by split; {', '.join(network)}."
-    stem = figures / f"permuted-{'-'.join(network).replace('/', '-')}"
     caption = (
         f"{', '.join(network)}: balanced slice accuracy of the test with labels permuted by "
         f"subject ({tests[0].draws} draws per run, {tests[0].source}), and as observed. With a "
         "leak-free split the distribution is centred on chance."
     )
-    return FigureBlock("permutations", draw(plot_permutations(tests), stem, alt), caption)
+    return FigureBlock("permutations", draw(plot_permutations(tests), alt), caption)
 
 
-def _identity(results: Sequence[Reidentification], figures: Path) -> FigureBlock:
+def _identity(results: Sequence[Reidentification]) -> FigureBlock:
     alt = "How well features tell subjects and classes apart, one row per regime, with chance."
-    picture = draw(plot_identity(results), figures / "identity", alt)
+    picture = draw(plot_identity(results), alt)
     caption = "Do the features tell subjects apart, or diagnoses? Test slices; chance in grey."
     return FigureBlock("identity", picture, caption)
 
@@ -141,12 +147,108 @@ def _probe(probe: Probe, run: str, name: str) -> Cell:
     return Cell(probe.accuracy, detail=chance, run=run, quantity=f"{name}.accuracy")
 
 
-def _dose(dose: DoseResponse, figures: Path) -> FigureBlock:
+def _dose(dose: DoseResponse) -> FigureBlock:
     title = f"{dose.architecture}, {dose.variant}"
-    stem = figures / f"dose-{dose.architecture}-{dose.variant}".replace("/", "-")
     alt = f"Slice accuracy by the share of test subjects let into training; {title}."
     caption = (
         f"{title}: dose–response of leakage. Of a growing share of the test subjects one half of "
         "the slices goes into training, which stays as large as it was; the other half is judged."
     )
-    return FigureBlock("dose", draw(plot_dose(dose), stem, alt), caption)
+    return FigureBlock("dose", draw(plot_dose(dose), alt), caption)
+
+
+CHECKED: Final = (
+    *("Regime", "Split"),
+    Column("Test subjects also in training", "", "count"),
+    Column("Test units with a duplicate in training", "", "count"),
+    Column("Nearest training slice is of the same subject", "%", "percent"),
+    Column("Permuted labels: balanced accuracy", "%", "percent"),
+    Column("Subject re-identified", "%", "percent"),
+    Column("Leakage gap", "points", "points"),
+)
+
+
+def checks_chapter(
+    results: Sequence[SettingResult], leakage: Leakage, audit: Audit | None
+) -> Chapter:
+    """Set every setting beside every check that was made of it."""
+    measured = _measured(leakage)
+    rows: list[list[object]] = []
+    tinted: list[int] = []
+    headings: dict[int, str] = {}
+    for network, group in group_by(results, lambda result: result.architecture):
+        headings[len(rows)] = network
+        for result in group:
+            if result.shared_subjects:
+                tinted.append(len(rows))
+            place = result.architecture, result.name, result.split
+            values = {name: shares.get(place, nan) for name, shares in measured.items()}
+            rows.append(
+                [
+                    result.name,
+                    result.split,
+                    MISSING
+                    if result.nameless
+                    else _cell(result, "checks.shared", result.shared_subjects),
+                    _duplicates(result, audit),
+                    *(_cell(result, f"checks.{name}", value) for name, value in values.items()),
+                    _gap_cell(result, leakage),
+                ]
+            )
+    caption = (
+        "What the split is worth: one row per setting, means over its runs. With subjects apart "
+        "no nearest slice is of the same subject, and labels permuted by subject lead to chance; "
+        "rows on a tinted ground share subjects between training and test. The gap is slice "
+        "accuracy by slice less by subject."
+    )
+    blocks: list[Block] = [
+        TableBlock("checks", Table(caption, CHECKED, rows), (), tinted, headings),
+    ]
+    return Chapter("checks", "What the split is worth", blocks, short="Leakage")
+
+
+def _measured(leakage: Leakage) -> dict[str, dict[tuple[str, str, str], float]]:
+    """Return the mean of each check over the runs of a setting, as shares."""
+    return {
+        "neighbour": _means((one, one.share) for one in leakage.neighbours),
+        "permuted": _means(
+            (one, one.scores["slice_balanced_accuracy"].mean) for one in leakage.permuted
+        ),
+        "identified": _means(
+            (one, one.nearest_subject.accuracy) for one in leakage.reidentification
+        ),
+    }
+
+
+def _means(values: Iterable[tuple[Any, float]]) -> dict[tuple[str, str, str], float]:
+    groups: dict[tuple[str, str, str], list[float]] = {}
+    for one, value in values:
+        groups.setdefault((one.architecture, one.variant, one.split), []).append(value)
+    return {place: float(np.mean(numbers)) for place, numbers in groups.items()}
+
+
+def _cell(result: SettingResult, quantity: str, value: float) -> Cell | str:
+    if isinstance(value, float) and isnan(value):
+        return MISSING
+    return Cell(value, run=result.key, quantity=quantity)
+
+
+def _duplicates(result: SettingResult, audit: Audit | None) -> Cell | str:
+    """Count the tested units with a duplicate in training, in the worst split of the setting."""
+    if audit is None:
+        return MISSING
+    checks = [audit.split(run.settings.get("split_sha256")) for run in result.runs]
+    counts = [check.duplicated for check in checks if check is not None]
+    return _cell(result, "checks.duplicated", max(counts)) if counts else MISSING
+
+
+def _gap_cell(result: SettingResult, leakage: Leakage) -> Cell | str:
+    """Return the gap beside the split that keeps subjects apart; none beside a constant."""
+    for gap in leakage.gaps:
+        if (gap.architecture, gap.variant) == (result.architecture, result.name) and result.apart:
+            if not gap.measurable:
+                return "one class predicted"
+            score = gap.scores["slice_accuracy"]
+            ends = 100 * score.low, 100 * score.high
+            return Cell(100 * score.gap, *ends, run=result.key, quantity="checks.gap")
+    return MISSING

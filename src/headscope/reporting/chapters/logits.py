@@ -1,29 +1,20 @@
 """The chapter on logits: where each network puts its test slices, drawn and in numbers."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
-from markupsafe import Markup
-
-from headscope.analysis import HeadAnalysis, LogitScatter, logit_scatter
 from headscope.analysis.representation.features import FeatureAnalysis, analyse_features
 from headscope.analysis.representation.separation import MOST_CLASSES
 from headscope.record import Run
 from headscope.reporting.blocks import (
     Block,
-    Box,
     Chapter,
-    FigureBlock,
     Fold,
     TableBlock,
     Text,
     cells_of,
-    letter_of,
 )
-from headscope.reporting.chapters.runs import group_by, named, twin
-from headscope.reporting.numbers import number, say
-from headscope.reporting.pictures import logits_picture, pair_suffix
+from headscope.reporting.chapters.runs import named, spread, twin
 from headscope.tables import Cell, Column, Table
 from headscope.text import MISSING
 
@@ -45,33 +36,18 @@ WRONG: Final = (
 )
 
 
-def logits_chapter(
-    runs: Sequence[Run], heads: Mapping[str, HeadAnalysis], figures: Path
-) -> Chapter:
-    """Draw the logits of each network and pair of classes, and say how apart the classes are."""
+def logits_chapter(runs: Sequence[Run]) -> Chapter:
+    """Say in numbers how apart the classes are in the logits and in the features."""
     features = _features(runs)
-    several = "What lies on the wrong side of the dashed line is misclassified"
-    two = ""
-    if len(runs[0].class_names) > 2:
-        two = ", for two of the classes"
-        several += (
-            "; what lies on the right side may be too, where a third class has a larger logit"
-        )
     meaning = (
-        "Each dot is one test slice, placed by the two numbers that the final layer gives "
-        f"it{two}. {several}. The panels of a figure share their axes, so that clouds can be "
-        "compared in size. Slices of one subject make up small clouds of their own: count subjects "
-        "before being impressed by dots."
+        "How far the classes are apart where the final layer puts the test slices, and in the "
+        "features that it reads. Slices of one subject make up small clouds of their own, which "
+        "the intraclass correlation measures."
     )
-    drawn: list[Block] = []
-    for network, group in group_by(runs, lambda run: run.setting.network):
-        pairs = [pair.pair for pair in heads[group[0].name].pairs]
-        first, *others = [_figure(network, group, pair, features, figures) for pair in pairs]
-        drawn.append(first)
-        if others:
-            drawn.append(Fold(f"The other {len(others)} pairs of classes, {network}", others))
-    blocks: list[Block] = [Text(meaning), Box("scatters", drawn), *_separation(runs, features)]
-    return Chapter("logits", "Logits of the slices", blocks)
+    overlaps = [analysis.logits.overlap for analysis in features.values()]
+    result = f"classes overlap by {spread(overlaps, 'fraction')} of their area"
+    blocks: list[Block] = [Text(meaning), *_separation(runs, features)]
+    return Chapter("logits", "Logits and features in numbers", blocks, result)
 
 
 def _features(runs: Sequence[Run]) -> dict[str, FeatureAnalysis]:
@@ -82,44 +58,6 @@ def _features(runs: Sequence[Run]) -> dict[str, FeatureAnalysis]:
         reference = results.get(frozen.name) if frozen and frozen.name != run.name else None
         results[run.name] = analyse_features(run, reference=reference)
     return results
-
-
-def _figure(
-    network: str,
-    runs: Sequence[Run],
-    pair: tuple[int, int],
-    features: Mapping[str, FeatureAnalysis],
-    figures: Path,
-) -> FigureBlock:
-    """Draw Fig. 2 of one network and pair of classes: a panel per run, on the same axes."""
-    panels = [logit_scatter(run, pair) for run in runs]
-    K = panels[0].class_count
-    stem = network.replace(", seed ", "-seed").replace("/", "-")
-    picture = logits_picture(
-        panels,
-        figures / f"fig2-logits-{stem}{pair_suffix(pair, K)}",
-        [features[run.name].ellipses if K == 2 else None for run in runs],
-    )
-    marks = [f"({letter_of(k)}) " if len(runs) > 1 else "" for k in range(len(runs))]
-    accuracies = Markup("; ").join(map(_accuracy, runs, panels, marks))
-    several = ""
-    if K > 2:
-        first, second = panels[0].class_names
-        several = (
-            f" Of the {K} classes, {first} and {second} are shown; a slice is correct if its class "
-            "has the largest of all logits."
-        )
-    caption = Markup("Logits of the test slices, {}. {}.{} Errors are ringed.")
-    width = "wide" if len(runs) > 1 else "one"
-    return FigureBlock("logits", picture, caption.format(network, accuracies, several), width)
-
-
-def _accuracy(run: Run, panel: LogitScatter, mark: str) -> Markup:
-    accuracy = number(
-        panel.slice_accuracy, run.name, "logits.slice_accuracy", "percent", panel.pair
-    )
-    slices = number(len(panel.logits), run.name, "logits.slices", "count", panel.pair)
-    return say("{}{}: {}% of {} slices correct", mark, panel.title, accuracy, slices)
 
 
 def _separation(runs: Sequence[Run], features: Mapping[str, FeatureAnalysis]) -> list[Block]:

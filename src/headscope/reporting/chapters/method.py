@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from math import nan
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,46 +14,73 @@ from headscope.reporting.blocks import (
     Block,
     Box,
     Chapter,
-    FigureBlock,
     Fold,
+    Line,
+    LinePlot,
     TableBlock,
     Text,
     label_blocks,
     refer,
 )
+from headscope.reporting.chapters.runs import spread
 from headscope.reporting.numbers import CONFIDENCE, say
-from headscope.reporting.pictures import history_picture
 from headscope.tables import Cell, Table
+from headscope.text import significant
 
 FREEZING: Final = ("frozen", "layerwise")  # how the names of regimes begin that freeze something
 SHOWN_DIGITS: Final = 12  # of a SHA-256
 PAPER: Final = {  # of the paper, by what stands for it here
     "table-results": "Table 2",
     "figure-flattening": "Fig. 1",
-    "figure-logits": "Fig. 2",
-    "figure-weights": "Fig. 3",
+    "figure-fig2": "Fig. 2",
+    "figure-fig3": "Fig. 3",
 }
 
 
-def curves_chapter(runs: Sequence[Run], figures: Path) -> Chapter:
+def curves_chapter(runs: Sequence[Run]) -> Chapter:
     """Draw loss and accuracy of each run over its epochs."""
     meaning = (
         "Training slice accuracy that rises to 100% while validation stays level shows slices "
-        "that were memorised. All panels have the same axis of slice accuracy unless one falls "
-        "below it."
+        "that were memorised: of training batches as they came, of validation slices after the "
+        "epoch. The table gives those of the network whose weights were kept. Losses are mean "
+        "cross-entropy per slice."
     )
+    last = max(float(run.history["epoch"].max()) for run in runs if len(run.history))
     curves = [
-        FigureBlock(
-            "curves",
-            history_picture(run, figures / f"history-{run.name}"),
-            f"{run.setting.title}, {run.setting.network}: mean cross-entropy per slice, and share "
-            "of correct slices: of training batches as they came, of validation slices after the "
-            "epoch. The table gives those of the network whose weights were kept.",
-            "",
+        LinePlot(
+            f"{run.setting.title}, {run.setting.network}",
+            "epoch",
+            "slice accuracy",
+            [
+                Line(name, [(x / last, y, nan, nan) for x, y in _accuracies(run, subset)])
+                for subset, name in (("train", "training"), ("val", "validation"))
+            ],
+            x_end=last,
+            below=_losses(run),
         )
         for run in runs
+        if len(run.history)
     ]
-    return Chapter("curves", "Training curves", [Text(meaning), Box("curves", curves)])
+    ends = (
+        f"{name} {spread([run.score(subset, 'slice_accuracy') for run in runs], 'percent')}%"
+        for subset, name in (("train", "training"), ("val", "validation"))
+    )
+    result = f"slice accuracy: {', '.join(ends)}"
+    return Chapter("curves", "Training curves", [Text(meaning), Box("curves", curves)], result)
+
+
+def _accuracies(run: Run, subset: str) -> list[tuple[float, float]]:
+    rows = run.history[["epoch", f"{subset}_slice_accuracy"]].dropna()
+    return [(float(x), float(y)) for x, y in rows.to_numpy()]
+
+
+def _losses(run: Run) -> str:
+    """Say where the losses began and ended."""
+    parts = []
+    for subset, name in (("train", "training"), ("val", "validation")):
+        first, last = run.history[f"{subset}_loss"].iloc[[0, -1]]
+        parts.append(f"{name} loss {significant(first)} → {significant(last)}")
+    return "; ".join(parts)
 
 
 def freeze_chapter(runs: Sequence[Run]) -> Chapter:
@@ -73,7 +101,9 @@ def freeze_chapter(runs: Sequence[Run]) -> Chapter:
         columns = "Run", "Before", "After", "Covers", "Outcome"
         table = Table(caption, columns, list(map(_certificate, frozen)))
         blocks = [Text(meaning), TableBlock("freeze", table)]
-    return Chapter("freeze", "Freeze certificate", blocks)
+    same = sum(bool(run.metrics["freeze_certificate"]["identical"]) for run in frozen)
+    result = f"{same} of {len(frozen)} identical, to the bit" if frozen else "nothing was frozen"
+    return Chapter("freeze", "Freeze certificate", blocks, result)
 
 
 def _certificate(run: Run) -> list[object]:
@@ -119,7 +149,9 @@ def settings_chapter(
     ]
     if environment:
         blocks.append(_facts("Versions and machine", environment))
-    return Chapter("settings", "Method and settings", blocks)
+    epochs = sorted({run.epochs for run in runs})
+    result = f"{len(runs)} run{'s' if len(runs) > 1 else ''}, epochs {', '.join(map(str, epochs))}"
+    return Chapter("settings", "Method and settings", blocks, result)
 
 
 def _facts(summary: str, facts: Mapping[str, Any]) -> Fold:
@@ -162,4 +194,4 @@ def cite_chapter() -> Chapter:
             "Name headscope with its version, and report scores over subjects with their intervals."
         ),
     ]
-    return Chapter("cite", "How to cite", blocks)
+    return Chapter("cite", "How to cite", blocks, "Khagi and Kwon 2022, and headscope")

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from math import isnan, nan
-from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
@@ -10,6 +9,7 @@ from markupsafe import Markup
 
 from headscope.analysis.results.comparisons import Comparison, Comparisons
 from headscope.analysis.results.settings import SettingResult
+from headscope.analysis.results.table import SHARED
 from headscope.record import Run
 from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text
 from headscope.reporting.chapters.classes import class_blocks
@@ -62,10 +62,6 @@ COMPARED: Final = (
     Column("AUC over subjects", "", "fraction"),
     Column("p", "", "probability"),
 )
-INTRODUCTION: Final = (
-    "The columns follow Table 2 of the paper, with what it leaves out: scores over subjects, and "
-    "intervals that resample subjects and not slices."
-)
 MEANING: Final = (
     "Slice accuracy counts slices, subject accuracy counts subjects: a subject's probability is "
     "{}. With more than two classes an area under the ROC curve is the mean of each class against "
@@ -85,8 +81,6 @@ def results_chapter(
     results: Sequence[SettingResult],
     failures: Mapping[str, str],
     left_out: Sequence[str],
-    compared: Comparisons,
-    figures: Path,
 ) -> Chapter:
     """Show what each setting reached: `table` is that of `settings_table`, with its markers.
 
@@ -96,17 +90,28 @@ def results_chapter(
     names = dict.fromkeys(str(run.settings.get("aggregate", "mean")) for run in runs)
     aggregate = " or ".join(AGGREGATES[name] for name in names)
     blocks = [
-        Text(INTRODUCTION),
         _settings_table(table),
         Text(say(MEANING, aggregate), style="notes"),
         *_failures(failures),
-        *([Text(*left_out, style="list")] if left_out else []),
+        *([Text(*left_out, style="notes")] if left_out else []),
+    ]
+    return Chapter("results", "Accuracies, as in Table 2 of the paper", blocks, short="Table 2")
+
+
+def scores_chapter(results: Sequence[SettingResult], compared: Comparisons) -> Chapter:
+    """Show each run by itself, its further scores, its classes, and settings side by side."""
+    runs = [run for result in results for run in result.runs]
+    apart = sum(row.distinguishable for row in compared.rows)
+    result = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    if compared.rows:
+        result += f"; {apart or 'none'} of {len(compared.rows)} pairs of settings told apart"
+    blocks = [
+        *_comparisons(compared),
         *_single_runs(results),
         _further_scores(runs),
-        *class_blocks(runs, figures),
-        *_comparisons(compared),
+        *class_blocks(runs),
     ]
-    return Chapter("results", "Results", blocks)
+    return Chapter("scores", "Scores, classes and comparisons", blocks, result)
 
 
 def _settings_table(table: pd.DataFrame) -> TableBlock:
@@ -120,11 +125,10 @@ def _settings_table(table: pd.DataFrame) -> TableBlock:
                 tinted.append(len(rows))
             rows.append(_setting(row))
     caption = (
-        f"One row per setting: folds are pooled, seeds averaged. Accuracies in per cent, "
-        f"{CONFIDENCE} intervals below them (bootstrap over test subjects, and over seeds where "
-        "there are several; Wilson's where the bootstrap cannot tell). The larger class is what "
-        "predicting the commonest class of the test for all gives. Rows on a tinted ground have "
-        "slices of one subject, or duplicates, in training and in test."
+        f"One row per setting, as Table 2 of the paper: folds pooled, seeds averaged, {CONFIDENCE} "
+        "intervals over test subjects (and seeds). The larger class: what predicting the "
+        "commonest class for all gives. Tinted rows have slices of one subject, or duplicates, in "
+        "training and in test."
     )
     columns, over = zip(*SETTINGS, strict=True)
     return TableBlock("results", Table(caption, columns, rows), over, tinted, headings)
@@ -143,7 +147,7 @@ def _setting(row: Mapping[Any, Any]) -> list[object]:
     folds = f"{row['folds']} folds, " if row["folds"] else ""
     return [
         Cell(row["name"], detail=row["regime"] if row["name"] != row["regime"] else ""),
-        _marked(row["split"], row["marker"]),
+        _marked(row["split"], row["marker"].replace(SHARED, "subjects shared")),
         Cell(score("runs", "count"), detail=folds + seeds if runs > 1 else ""),
         row["epochs"],
         score("train_slice_accuracy"),

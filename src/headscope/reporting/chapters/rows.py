@@ -1,7 +1,6 @@
 """The rows of the head: their spread, the features that carry them, their likeness over seeds."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 from scipy import stats
@@ -9,11 +8,10 @@ from scipy import stats
 from headscope.analysis import logit_contributions, seed_correlation
 from headscope.analysis.final_layer.layer import MOST_ROWS, HeadAnalysis
 from headscope.analysis.final_layer.rows import NEAR_ZERO
-from headscope.figures import plot_head_before_after, plot_row_distributions
+from headscope.figures import plot_row_distributions
 from headscope.record import Run
-from headscope.reporting.blocks import Block, FigureBlock, Fold, TableBlock, cells_of
+from headscope.reporting.blocks import Block, Fold, TableBlock, cells_of
 from headscope.reporting.chapters.runs import first_of, group_by, named, network_figures
-from headscope.reporting.pictures import draw
 from headscope.tables import Cell, Column, Table
 
 MOST_OPEN: Final = 4  # classes above which the figure of all rows, run by run, opens on demand
@@ -45,15 +43,12 @@ BETWEEN: Final = (
 )
 
 
-def row_blocks(
-    runs: Sequence[Run], heads: Mapping[str, HeadAnalysis], figures: Path
-) -> list[Block]:
+def row_blocks(runs: Sequence[Run], heads: Mapping[str, HeadAnalysis]) -> list[Block]:
     """Describe each row of each head, beside the untrained one."""
     drawn: list[Block] = [
         *network_figures(
             "rows",
             runs,
-            figures,
             lambda network, group: plot_row_distributions(
                 {run.setting.title: heads[run.name] for run in group}, network=network
             ),
@@ -63,14 +58,11 @@ def row_blocks(
     ]
     if max(len(run.class_names) for run in runs) > MOST_OPEN:
         drawn = [Fold("The distribution of each row", drawn)]
-    moved = [run for run in first_of(runs) if heads[run.name].initial_weight is not None]
-    before = [_before_after(run, heads[run.name], figures) for run in moved]
     return [
         *drawn,
         Fold("The rows in numbers", [_rows_table(runs, heads)]),
         *_carriers(first_of(runs)),
         *_between_seeds(runs),
-        *([Fold("The heads before and after training", before)] if before else []),
     ]
 
 
@@ -90,17 +82,6 @@ def _rows_table(runs: Sequence[Run], heads: Mapping[str, HeadAnalysis]) -> Table
         f"training; so many features make any p small: read the distance.{rest}"
     )
     return TableBlock("rows", Table(caption, ("Run", "Class", *ROW.values()), rows))
-
-
-def _before_after(run: Run, head: HeadAnalysis, figures: Path) -> FigureBlock:
-    title = run.setting.title
-    figure = plot_head_before_after(head, title=title, network=run.setting.network)
-    alt = f"{title}: two rows of weights before and after training."
-    meaning = "each feature moves along the falling diagonal: the sum of its weights is conserved"
-    if len(head.class_names) > 2:
-        meaning = "two rows of several; the sum of all rows is conserved, that of two is not"
-    picture = draw(figure, figures / f"before-after-{run.name}", alt)
-    return FigureBlock("before-after", picture, f"Before and after training, {title}: {meaning}.")
 
 
 def _carriers(runs: Sequence[Run]) -> list[Block]:

@@ -1,7 +1,7 @@
 """Which runs a figure or a row is of, and how they are named."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from math import isnan
 from typing import Any, TypeVar
 
 from matplotlib.figure import Figure
@@ -10,6 +10,7 @@ from headscope.record import Run
 from headscope.reporting.blocks import FigureBlock
 from headscope.reporting.pictures import draw
 from headscope.tables import Cell
+from headscope.text import FORMATS, MISSING
 
 T = TypeVar("T")
 
@@ -36,7 +37,6 @@ def by_network(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
 def network_figures(
     key: str,
     runs: Sequence[Run],
-    figures: Path,
     plot: Callable[[str, list[Run]], Figure],
     alt: str,
     caption: str,
@@ -44,10 +44,18 @@ def network_figures(
     """Draw a figure of the first seed's runs for each architecture; `key` names its file too."""
     blocks = []
     for network, group in by_network(runs):
-        stem = figures / f"{key}-{network.replace('/', '-')}"
-        picture = draw(plot(network, group), stem, f"{alt}; {network}.")
+        picture = draw(plot(network, group), f"{alt}; {network}.")
         blocks.append(FigureBlock(key, picture, f"{network}: {caption}"))
     return blocks
+
+
+def spread(values: Iterable[float], form: str) -> str:
+    """Return the least and the largest of some values, as 'T = 1.2 to 4.4', for a summary."""
+    numbers = [value for value in values if not isnan(value)]
+    if not numbers:
+        return MISSING
+    ends = dict.fromkeys(FORMATS[form](value) for value in (min(numbers), max(numbers)))
+    return " to ".join(ends)
 
 
 def named(run: Run) -> Cell:

@@ -1,7 +1,6 @@
 """The chapter on the final layer: its rows against each other, beside what training forces."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 from markupsafe import Markup
@@ -10,11 +9,11 @@ from headscope.analysis import HeadAnalysis, PairAnalysis, PolynomialFit
 from headscope.analysis.final_layer.null import ROUNDING
 from headscope.analysis.final_layer.pairs import MATERIAL
 from headscope.record import Run
-from headscope.reporting.blocks import Block, Box, Chapter, FigureBlock, Fold, TableBlock, Text
+from headscope.reporting.blocks import Block, Box, Chapter, Fold, TableBlock, Text
 from headscope.reporting.chapters.rows import row_blocks
+from headscope.reporting.chapters.runs import spread
 from headscope.reporting.forced import forced
 from headscope.reporting.numbers import CONFIDENCE, number, numbers, say
-from headscope.reporting.pictures import pair_suffix, weights_picture
 from headscope.tables import Cell, Column, Table
 from headscope.text import significant
 
@@ -47,9 +46,7 @@ FITS: Final = {
 }
 
 
-def weights_chapter(
-    runs: Sequence[Run], heads: Mapping[str, HeadAnalysis], figures: Path
-) -> Chapter:
+def weights_chapter(runs: Sequence[Run], heads: Mapping[str, HeadAnalysis]) -> Chapter:
     """Show each pair of rows of each final layer, `heads` by the name of the run."""
     sentence = forced({run.name: heads[run.name].pairs for run in runs})
     blocks: list[Block] = [
@@ -62,10 +59,16 @@ def weights_chapter(
         ),
         Text(*STEPS, style="steps"),
         Text(*_judgement(heads[runs[0].name])),
-        *(_run_box(run, heads[run.name], figures) for run in runs),
-        *row_blocks(runs, heads, figures),
+        *(_run_box(run, heads[run.name]) for run in runs),
+        *row_blocks(runs, heads),
     ]
-    return Chapter("weights", "Weights of the final layer", blocks)
+    pairs = [heads[run.name].pairs[0] for run in runs]
+    departing = sum(any(pair.departs for pair in heads[run.name].pairs) for run in runs)
+    result = (
+        f"r {spread([pair.r for pair in pairs], 'correlation')}; {departing or 'none'} of "
+        f"{len(runs)} heads depart{'s' if departing < 2 else ''} from what training forces"
+    )
+    return Chapter("weights", "The final layer in numbers", blocks, result)
 
 
 def _judgement(head: HeadAnalysis) -> list[Markup]:
@@ -113,9 +116,9 @@ def _power(value: float) -> str:
     return significant(value, 1).removeprefix("1 × ")
 
 
-def _run_box(run: Run, head: HeadAnalysis, figures: Path) -> Box:
+def _run_box(run: Run, head: HeadAnalysis) -> Box:
     """Show the pairs of a run's final layer, all but the first on demand."""
-    first, *others = [_pair_blocks(pair, run, figures) for pair in head.pairs]
+    first, *others = [_pair_blocks(pair, run) for pair in head.pairs]
     blocks: list[Block] = [*first]
     if others:
         title = f"The other {len(others)} pairs of classes"
@@ -123,22 +126,13 @@ def _run_box(run: Run, head: HeadAnalysis, figures: Path) -> Box:
     return Box("run", blocks, run.setting.title, run.setting.network)
 
 
-def _pair_blocks(pair: PairAnalysis, run: Run, figures: Path) -> list[Block]:
-    stem = figures / f"fig3-weights-{run.name}{pair_suffix(pair.pair, pair.class_count)}"
-    fits = f"fits of degree 1 to {pair.fits[-1].degree} and " if pair.fits else ""
-    features = number(pair.feature_count, run.name, "feature_count", "count", pair.pair)
-    caption = say(
-        "Weights to {} and {} of {} features, with {}the null model.",
-        *(*pair.class_names, features, fits),
-    )
+def _pair_blocks(pair: PairAnalysis, run: Run) -> list[Block]:
     notes = list(pair.notes)
     if pair.withheld and pair.class_count > 2:
         notes.append(pair.withheld)
     title = f"{pair.class_names[0]} against {pair.class_names[1]}; weights have no unit."
-    facts = Table(title, ("", ""), _facts(pair, run.name), notes)
-    figure = FigureBlock("weights", weights_picture(pair, run, stem), caption, "")
-    beside = Box("beside", [figure, TableBlock("pairs", facts)])
-    return [beside, TableBlock("fits", _fits(pair, run.name))] if pair.fits else [beside]
+    facts = TableBlock("pairs", Table(title, ("", ""), _facts(pair, run.name), notes))
+    return [facts, TableBlock("fits", _fits(pair, run.name))] if pair.fits else [facts]
 
 
 def _facts(pair: PairAnalysis, run: str) -> list[tuple[Cell, Markup | Cell]]:
@@ -173,6 +167,7 @@ def _facts(pair: PairAnalysis, run: str) -> list[tuple[Cell, Markup | Cell]]:
             fact("p over all pairs", "related_p", "probability"),
         ]  # fmt: skip
     return [
+        fact("Features", "feature_count", "count"),
         fact("Correlation r, observed", "r", "correlation"),
         fact("Rank correlation, Spearman", "spearman", "correlation"),
         fact("Slope, least squares", "slope", "correlation"),

@@ -1,0 +1,331 @@
+"""The page's first screen: one sentence, what to know before believing it, all settings."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import isnan
+from typing import Final
+
+from markupsafe import Markup
+
+from headscope.analysis.leakage.split_gap import Gap, clearest_gap
+from headscope.analysis.results.settings import SettingResult, choose
+from headscope.audit_record import Audit
+from headscope.reporting.blocks import Sentence
+from headscope.reporting.cautions import cautions, shared_heads
+from headscope.reporting.numbers import number, say
+from headscope.text import percent
+
+SIMULATED: Final = Markup(
+    "<b>The cohort is simulated:</b> the numbers show how the tool works and say nothing about "
+    'disease. <a href="#cohort">How it was made</a>'
+)
+MOST_ROWS: Final = 10  # of the forest plot that stand on the first screen
+CAPTION: Final = (
+    "Accuracy over test subjects with its 95% interval: ● subjects kept apart, ▲ slices of one "
+    "subject on both sides; hollow where a network predicts one class for all. The dashed line is "
+    "what predicting the larger class for all gives."
+)
+SLICE_CAPTION: Final = (
+    "Accuracy over test slices: ▲ slices of one subject on both sides, as far as is known; hollow "
+    "where a network predicts one class for all. The dashed line is what predicting the larger "
+    "class for all gives."
+)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point of the forest plot, in per cent: `mixed` splits by slice; `hollow` if constant."""
+
+    value: float
+    low: float
+    high: float
+    mixed: bool
+    hollow: bool
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """A setting's accuracies, the larger class's share in per cent, and the numbers in words."""
+
+    network: str
+    variant: str
+    marks: Sequence[Mark]
+    majority: float
+    words: Markup
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Accuracies of all settings on one axis from `start` to 100 per cent."""
+
+    rows: Sequence[ForestRow]
+    start: float
+    caption: str
+
+    @property
+    def shown(self) -> Sequence[ForestRow]:
+        """The rows on the first screen."""
+        return self.rows[:MOST_ROWS]
+
+    @property
+    def folded(self) -> Sequence[ForestRow]:
+        """The others."""
+        return self.rows[MOST_ROWS:]
+
+    @property
+    def ticks(self) -> list[int]:
+        """Where the axis is labelled, in per cent."""
+        step = 10 if self.start >= 30 else 20
+        return [value for value in range(0, 101, step) if value >= self.start]
+
+    def place(self, value: float) -> str:
+        """Return where a value stands on the axis, as a share of its width."""
+        return f"{100 * (value - self.start) / (100 - self.start):.2f}%"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a reader learns in ten seconds; `flags` link to their evidence."""
+
+    headline: Sentence
+    below: Sentence
+    flags: Sequence[Sentence]
+    forest: Forest
+
+
+def answer(
+    results: Sequence[SettingResult],
+    gaps: Sequence[Gap],
+    audit: Audit | None,
+    failures: Mapping[str, str],
+    left_out: Sequence[Sentence] = (),
+) -> Answer:
+    """Return the first screen of a report: about all settings, naming the one that it chooses.
+
+    Parameters
+    ----------
+    results
+        Of `setting_results`.
+    gaps
+        Of the settings under both splits.
+    audit
+        Of the slices; None where there is none.
+    failures
+        Reasons of the runs that failed, by name.
+    left_out
+        Sentences on what has changed since it was written and is no part of the page.
+    """
+    apart = [result for result in results if result.apart]
+    runs = [run for result in results for run in result.runs]
+    crossed = shared_heads(audit, runs)
+    headline, below = _headline(results, apart, crossed)
+    simulated = any(run.settings.get("simulated") for run in runs)
+    flags = [
+        *left_out,
+        SIMULATED if simulated else "",
+        _failed(failures, len(runs)),
+        _nameless(results),
+        _constant(results),
+        _leaking(gaps),
+        *cautions(audit, runs),
+        _few(apart),
+    ]
+    return Answer(headline, below, [flag for flag in flags if flag], forest(results))
+
+
+def choose_apart(results: Sequence[SettingResult]) -> tuple[SettingResult, str, int]:
+    """Return the setting that validation chooses, by which score, and among how many.
+
+    Only settings that ran on the same seeds and folds are ranked: the most that did.
+    """
+    most = max(results, key=lambda result: len(result.fits)).fits
+    candidates = [result for result in results if result.fits == most]
+    return *choose(candidates), len(candidates)
+
+
+def _headline(
+    results: Sequence[SettingResult], apart: Sequence[SettingResult], crossed: bool
+) -> tuple[Markup, Markup]:
+    """Return the sentence at the top, and the one below it that names the setting."""
+    if not apart:
+        reason = "slices of one subject are in training and in test"
+        if any(result.nameless for result in results):
+            reason = "the pictures name no subject"
+        text = f"No accuracy here is that of unseen subjects: {reason}."
+        return Markup.escape(text), Markup("Read each accuracy as an upper limit.")
+    best, by, candidates = choose_apart(apart)
+    below = f"{best.architecture}, {best.name}"
+    if candidates > 1:
+        way = f"chosen by {by}" if by else "the first"
+        below += f", {way} among {candidates} settings that keep subjects apart"
+    auc = best.scores["subject_auc"]
+    if isnan(auc.value):
+        return _claim(best, apart, crossed), Markup.escape(f"{below}.")
+    area = number(auc.value, best.key, "test_subject_auc", "fraction")
+    if auc.interval is not None:
+        ends = [f"{end:.3f}" for end in auc.interval]
+        area = say("{} ({} to {})", area, *ends)
+    return _claim(best, apart, crossed), say(
+        "{}; AUC over {} test subjects {}.", below, best.subjects, area
+    )
+
+
+def _claim(best: SettingResult, apart: Sequence[SettingResult], crossed: bool) -> Markup:
+    """Say what the chosen setting reached, beside chance and the larger class."""
+    value = partial(number, run=best.key, form="percent")
+    accuracy = best.scores["subject_accuracy"]
+    share = best.majority.subject_share
+    words = {
+        "who": f"{best.subjects} {'tested' if crossed else 'unseen'} subject"
+        f"{'s' if best.subjects != 1 else ''}",
+        "accuracy": value(accuracy.value, quantity="test_subject_accuracy"),
+        "share": value(share, quantity="subject_majority"),
+        "network": f"{best.architecture} ({best.name})",
+        "larger": "the larger class" if best.majority.class_name else "any one class",
+    }
+    standing = best.chance.standing
+    if len(best.constant) == len(best.runs):
+        text = (
+            "{network} predicts one class for all {who}: its {accuracy}% is that class’s share "
+            "and no skill."
+        )
+    elif standing == "above" and accuracy.interval is not None and accuracy.interval[0] > share:
+        text = (
+            "{network} predicts {accuracy}% of {who} correctly, better than chance; predicting "
+            "{larger} for all gives {share}%."
+        )
+    elif standing == "above":
+        text = (
+            "{network} ranks {who} better than chance, but its {accuracy}% is not shown to be "
+            "above the {share}% that predicting {larger} for all gives."
+        )
+    elif standing == "below":
+        text = (
+            "{network} ranks {who} worse than chance ({accuracy}% correct): labels or data "
+            "deserve a second look."
+        )
+    elif standing == "unknown":
+        text = (
+            "{who} are too few to tell whether {network} beats chance: it predicts {accuracy}% "
+            "correctly, predicting {larger} for all gives {share}%."
+        )
+    else:
+        none = not any(result.chance.better for result in apart)
+        who = "No network" if none and len(apart) > 1 else "{network}"
+        verb = "is" if none and len(apart) > 1 else "is not"
+        chosen = "the one that validation chose" if none and len(apart) > 1 else "it"
+        text = (
+            who + " " + verb + " shown to beat chance on {who}: " + chosen + " predicts "
+            "{accuracy}% correctly, predicting {larger} for all gives {share}%."
+        )
+    return say(text, **words)
+
+
+def _failed(failures: Mapping[str, str], finished: int) -> Markup | str:
+    if not failures:
+        return ""
+    return say(
+        '<b>{} of {} runs failed</b> and are not in these figures. <a href="#results">Why</a>',
+        *(len(failures), len(failures) + finished),
+    )
+
+
+def _nameless(results: Sequence[SettingResult]) -> Markup | str:
+    """Say that no ids are known, or that every split mixes subjects."""
+    if any(result.nameless for result in results):
+        return Markup(
+            "<b>No subject ids:</b> slices of one subject may be in training and in test, so an "
+            'accuracy may be that of recognising subjects. <a href="#leakage">What was tried</a>'
+        )
+    if all(result.shared_subjects for result in results):
+        return Markup(
+            "<b>Every split here shares subjects</b> between training and test. "
+            '<a href="#leakage">What that is worth</a>'
+        )
+    return ""
+
+
+def _constant(results: Sequence[SettingResult]) -> Markup | str:
+    """Count the runs that predict one class for all of their test slices."""
+    runs = sum(len(result.runs) for result in results)
+    constant = sum(len(result.constant) for result in results)
+    if not constant:
+        return ""
+    return say(
+        "<b>{} of {} runs {} one class for every test slice;</b> {} accuracy is that class’s "
+        'share, and no gap is measured beside it. <a href="#results">Which</a>',
+        number(constant, "all", "one_class_runs", "count"),
+        number(runs, "all", "runs", "count"),
+        "predict" if constant > 1 else "predicts",
+        "their" if constant > 1 else "its",
+    )
+
+
+def _leaking(gaps: Sequence[Gap]) -> Markup | str:
+    """Give the clearest gap whose interval is above 0."""
+    clearest = clearest_gap([gap for gap in gaps if gap.scores["slice_accuracy"].low > 0])
+    if clearest is None:
+        return ""
+    key = f"{clearest.architecture}-{clearest.variant}"
+    gap = number(100 * clearest.scores["slice_accuracy"].gap, key, "gap.slice_accuracy", "points")
+    return say(
+        "<b>Leakage: {} points</b> of slice accuracy ({}, {}) once slices of one subject are on "
+        'both sides. <a href="#leakage">All gaps</a>',
+        *(gap, clearest.architecture, clearest.variant),
+    )
+
+
+def _few(apart: Sequence[SettingResult]) -> Markup | str:
+    """Say that subjects are too few, where no arrangement of their labels would tell."""
+    unknown = [result for result in apart if result.chance.standing == "unknown"]
+    if not unknown:
+        return ""
+    least = min(result.subjects for result in unknown)
+    return say(
+        "<b>Too few test subjects to tell:</b> with {}, no accuracy would differ from chance. "
+        '<a href="#cohort">The cohort</a>',
+        number(least, "all", "fewest_subjects", "count"),
+    )
+
+
+def forest(results: Sequence[SettingResult]) -> Forest:
+    """Set each architecture and regime in a row, under both kinds of split."""
+    named = not any(result.nameless for result in results)
+    score = "subject_accuracy" if named else "slice_accuracy"
+    settings: dict[tuple[str, str], list[SettingResult]] = {}
+    for result in results:
+        settings.setdefault((result.architecture, result.name), []).append(result)
+    rows = [_row(place, sides, score) for place, sides in settings.items()]
+    values = [row.majority for row in rows]
+    values += [end for row in rows for mark in row.marks for end in (mark.value, mark.low)]
+    least = min((value for value in values if not isnan(value)), default=0.0)
+    start = max(0.0, 10 * ((least - 5) // 10))
+    return Forest(rows, start, CAPTION if named else SLICE_CAPTION)
+
+
+def _row(place: tuple[str, str], sides: Sequence[SettingResult], score: str) -> ForestRow:
+    sides = sorted(sides, key=lambda result: not result.apart)
+    marks, words = [], []
+    for result in sides:
+        value = 100 * result.scores[score].value
+        if isnan(value):
+            continue
+        low, high = (100 * end for end in result.scores[score].interval or (value / 100,) * 2)
+        constant = len(result.constant) == len(result.runs)
+        marks.append(Mark(value, low, high, not result.apart, constant))
+        words.append(_words(result, score, constant))
+    share = sides[0].majority
+    majority = share.subject_share if score.startswith("subject") else share.slice_share
+    return ForestRow(*place, marks, 100 * majority, Markup(" ").join(words))
+
+
+def _words(result: SettingResult, score: str, constant: bool) -> Markup:
+    """Return an accuracy with its interval, or behind an arrow that of a mixed split."""
+    value = number(result.scores[score].value, result.key, f"test_{score}", "percent")
+    ends = result.scores[score].interval
+    interval = f" {percent(ends[0])}–{percent(ends[1])}" if ends and result.apart else ""
+    classes = sorted(set(result.constant.values()))
+    one = f" all {' or '.join(classes)}" if constant else ""
+    text = "<b>{}</b><small>{}{}</small>" if result.apart else "<small>▲ {}{}{}</small>"
+    return say(text, value, interval, one)

@@ -1,0 +1,323 @@
+"""Fig. 2 and Fig. 3 as small multiples, and the data from which the page's script draws them.
+
+Networks stand in rows and regimes in columns, as in the paper. Arrays are typed arrays in base64;
+without the script a small still picture of each panel is seen.
+"""
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any, Final
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from headscope.analysis import HeadAnalysis, PairAnalysis
+from headscope.analysis.representation.location import analyse_contributions
+from headscope.errors import InputError
+from headscope.metrics import softmax
+from headscope.record import Run
+from headscope.reporting.blocks import Multiples, Panel
+from headscope.reporting.numbers import number, say
+
+THUMBNAILS: Final = ("test", "errors", "none")
+SIDE: Final = 64  # pixels of a thumbnail
+ACROSS: Final = 64  # thumbnails in a line of the sprite
+MOST_THUMBNAILS: Final = 4096  # a WebP has at most 16,383 lines
+MOST_POINTS: Final = 4000  # of a panel of Fig. 2 or 3; a seeded sample beyond
+
+
+@dataclass(frozen=True)
+class PageData:
+    """The script's data as JSON values, and what it shows of subjects."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    thumbnails: int = 0
+    subjects: int = 0
+
+
+def page_data(
+    runs: Sequence[Run],
+    heads: Mapping[str, HeadAnalysis],
+    pixels: NDArray[np.uint8] | None,
+    thumbnails: str,
+) -> PageData:
+    """Gather what Fig. 2, Fig. 3 and the film strips show.
+
+    Parameters
+    ----------
+    runs
+        In the order of the table, of the same slices.
+    heads
+        Final layers by name of the run.
+    pixels
+        Slices (N, H, W), None where they were deleted.
+    thumbnails
+        Which test slices are embedded: all, those that a run predicts wrongly, or none.
+    """
+    tests = {run.name: np.flatnonzero(run.features["subset"] == "test") for run in runs}
+    rows = np.unique(np.concatenate([*tests.values()]))  # of the store, (M,)
+    places = {run.name: np.searchsorted(rows, tests[run.name]) for run in runs}
+    panels = [_panel(run, tests[run.name], places[run.name], heads[run.name]) for run in runs]
+    wrong = np.zeros(len(rows), dtype=bool)
+    for run, panel in zip(runs, panels, strict=True):
+        wrong[places[run.name]] |= ~panel.correct
+    shown = _shown(rows, wrong, pixels, thumbnails)
+    table = runs[0].predictions.iloc[rows]
+    named = runs[0].named
+    subjects, owner = np.unique(table["subject_id"].to_numpy(str), return_inverse=True)
+    values = {
+        "classes": runs[0].class_names,
+        "subjects": subjects.tolist() if named else [],
+        "slices": {
+            "subject": _integers(owner),
+            "label": _integers(runs[0].features["label"][rows]),
+            "title": [
+                f"session {row.session_id}, {row.plane} slice {row.slice_index}"
+                for row in table.itertuples()
+            ],
+        },
+        "runs": [panel.values for panel in panels],
+        "thumbnails": _sprite(pixels, rows, shown),
+    }
+    return PageData(values, len(shown), len(np.unique(owner[shown])) if named else 0)
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """A run's part of the data, and which of its test slices are correct."""
+
+    values: dict[str, Any]
+    correct: NDArray[np.bool_]
+
+
+def _panel(run: Run, test: NDArray[np.intp], place: NDArray[np.intp], head: HeadAnalysis) -> _Panel:
+    logits = run.features["logits"][test].astype(np.float64)  # (n, K)
+    label = run.features["label"][test]
+    predicted = logits.argmax(axis=1)
+    probability = softmax(logits)[np.arange(len(logits)), predicted]
+    pair = head.pairs[0]
+    initial = run.head.get("initial_weight")
+    start = None if initial is None else initial[list(pair.pair)]
+    some = _sample(pair.feature_count)
+    setting = run.setting
+    values = {
+        "name": run.name,
+        "title": setting.title,
+        "network": setting.network,
+        "variant": setting.variant,
+        "place": _integers(place),
+        "points": _reals(place_slices(logits, label)),
+        "predicted": _integers(predicted),
+        "probability": _reals(probability),
+        "weights": _reals(np.stack([pair.x, pair.y], axis=1)[some]),
+        "initial": None if start is None else _reals(start.T[some]),
+        "feature": None if len(some) == pair.feature_count else _integers(some),
+        "pair": list(pair.class_names),
+        "null": [_plain(pair.null_slope), _plain(pair.r), _plain(pair.r_null)],
+        "maps": _maps(run, test),
+    }
+    return _Panel(values, predicted == label)
+
+
+def place_slices(logits: NDArray[np.float64], label: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return where a slice stands in Fig. 2, (n, 2).
+
+    Of two classes by their two logits, as in the paper; of more by the logit of its class and the
+    largest of the others, so that each slice stands once and errors lie above the diagonal.
+    """
+    if logits.shape[1] == 2:
+        return logits
+    rows = np.arange(len(logits))
+    of_class = logits[rows, label]
+    others = logits.copy()
+    others[rows, label] = -np.inf
+    return np.stack([of_class, others.max(axis=1)], axis=1)
+
+
+def _maps(run: Run, test: NDArray[np.intp]) -> dict[str, Any] | None:
+    """Return what each position adds to the margin of two classes, of the recorded slices."""
+    if len(run.class_names) != 2:
+        return None
+    try:
+        positions, _, rows = analyse_contributions(run)
+    except (InputError, KeyError):
+        return None
+    largest = float(np.abs(positions).max(initial=0)) or 1.0
+    scaled = np.round(positions / largest * 127).astype(np.int8)
+    return {
+        "shape": list(positions.shape[1:]),
+        "row": _integers(np.searchsorted(test, rows)),
+        "values": b64encode(scaled.tobytes()).decode(),
+    }
+
+
+def _sample(count: int) -> NDArray[np.intp]:
+    """Return which features are drawn: all, or a seeded sample of so many."""
+    if count <= MOST_POINTS:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).choice(count, MOST_POINTS, replace=False))
+
+
+def _shown(
+    rows: NDArray[np.intp],
+    wrong: NDArray[np.bool_],
+    pixels: NDArray[np.uint8] | None,
+    thumbnails: str,
+) -> NDArray[np.intp]:
+    """Return the places of the slices with a thumbnail, errors first where there are too many."""
+    if thumbnails == "none" or pixels is None or rows.max(initial=-1) >= len(pixels):
+        return np.zeros(0, dtype=np.intp)
+    places = np.flatnonzero(wrong) if thumbnails == "errors" else np.argsort(~wrong, kind="stable")
+    return np.sort(places[:MOST_THUMBNAILS])
+
+
+def _sprite(
+    pixels: NDArray[np.uint8] | None, rows: NDArray[np.intp], shown: NDArray[np.intp]
+) -> dict[str, Any] | None:
+    """Return one picture of all thumbnails, in lines, and which slice stands at each place."""
+    if pixels is None or not len(shown):
+        return None
+    across = min(ACROSS, len(shown))
+    lines = -(-len(shown) // across)
+    sprite = Image.new("L", (across * SIDE, lines * SIDE))
+    for k, place in enumerate(shown):
+        small = Image.fromarray(np.asarray(pixels[rows[place]]))
+        small.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
+        left, top = (k % across) * SIDE, (k // across) * SIDE
+        sprite.paste(small, (left + (SIDE - small.width) // 2, top + (SIDE - small.height) // 2))
+    stream = BytesIO()
+    sprite.save(stream, "WEBP", quality=45, method=4)
+    return {
+        "side": SIDE,
+        "across": across,
+        "place": _integers(shown),
+        "source": "data:image/webp;base64," + b64encode(stream.getvalue()).decode(),
+    }
+
+
+def _reals(values: NDArray[Any]) -> str:
+    return b64encode(np.ascontiguousarray(values, dtype="<f4").tobytes()).decode()
+
+
+def _integers(values: NDArray[Any]) -> str:
+    return b64encode(np.ascontiguousarray(values, dtype="<i4").tobytes()).decode()
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+STILL: Final = 170  # pixels of a still picture
+COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#9a7d00", "#56b4e9", "#7a3db8")
+INK: Final = "#333a44"
+GREY: Final = "#c4c9d0"
+
+
+def logit_panels(runs: Sequence[Run]) -> Multiples:
+    """Return Fig. 2: where each network puts its test slices."""
+    spaces = {run.name: _logits(run) for run in runs}
+    low, high = _limits([points for points, _ in spaces.values()])
+    rows: dict[str, list[Panel]] = {}
+    for run in runs:
+        points, labels = spaces[run.name]
+        accuracy = number(
+            run.score("test", "slice_accuracy"), run.name, "test_slice_accuracy", "percent"
+        )
+        count = number(len(points), run.name, "test_slices", "count")
+        below = say("{}% of {} correct", accuracy, count)
+        still = _still(points, [COLOURS[k % len(COLOURS)] for k in labels], low, high)
+        alt = f"Logits of {len(points)} test slices, {run.setting.title}, {run.setting.network}."
+        panel = Panel(run.name, run.setting.title, below, still, alt)
+        rows.setdefault(run.setting.network, []).append(panel)
+    axes = "by its two logits"
+    if len(runs[0].class_names) > 2:
+        axes = "by the logit of its class and the largest of the others"
+    names = [
+        f"{'▲' if k % 2 else '●'} {name}" for k, name in enumerate(map(str, runs[0].class_names))
+    ]
+    caption = (
+        f"Each mark is one test slice, placed {axes}: {', '.join(names)}; hollow marks are "
+        "misclassified. Slices of one subject lie close together: count subjects before being "
+        "impressed by marks."
+    )
+    return Multiples("fig2", list(rows.items()), caption)
+
+
+def weight_panels(runs: Sequence[Run], heads: Mapping[str, HeadAnalysis]) -> Multiples:
+    """Return Fig. 3: the weights to two classes, beside the line that training forces."""
+    pairs = {run.name: heads[run.name].pairs[0] for run in runs}
+    points = {name: np.stack([pair.x, pair.y], axis=1) for name, pair in pairs.items()}
+    low, high = _limits(list(points.values()))
+    rows: dict[str, list[Panel]] = {}
+    for run in runs:
+        pair = pairs[run.name]
+        values = points[run.name]
+        still = _still(values, [COLOURS[0]] * len(values), low, high, pair.null_slope)
+        alt = f"Weights of {pair.feature_count} features, {run.setting.title}."
+        panel = Panel(run.name, run.setting.title, _beside_null(pair, run), still, alt)
+        rows.setdefault(run.setting.network, []).append(panel)
+    first, second = next(iter(pairs.values())).class_names
+    caption = (
+        f"Each dot is one feature, placed by its weights to {first} and to {second}; the dashed "
+        "line is what training forces on the head (the null). A falling line is no finding: only "
+        "what departs from it is."
+    )
+    return Multiples("fig3", list(rows.items()), caption)
+
+
+def _beside_null(pair: PairAnalysis, run: Run) -> Markup:
+    def value(name: str, form: str) -> Markup:
+        return number(getattr(pair, name), run.name, f"fig3.{name}", form, pair.pair)
+
+    return say(
+        "r {}, null {}; moved {}×{}",
+        value("r", "correlation"),
+        value("r_null", "correlation"),
+        value("displacement_ratio", "significant"),
+        "; departs" if pair.departs else "",
+    )
+
+
+def _logits(run: Run) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the places (n, 2) and the labels (n,) of the test slices, as `data` does."""
+    test = run.features["subset"] == "test"
+    label = run.features["label"][test]
+    return place_slices(run.features["logits"][test].astype(np.float64), label), label
+
+
+def _limits(parts: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    values = np.concatenate([part.ravel() for part in parts])
+    values = values[np.isfinite(values)]
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    pad = 0.05 * (high - low) or 1.0
+    return low - pad, high + pad
+
+
+def _still(
+    points: NDArray[np.float64],
+    colours: Sequence[str],
+    low: float,
+    high: float,
+    slope: float = 1.0,
+) -> str:
+    """Draw points (n, 2) on a square from low to high, with a line of that slope through 0."""
+    image = Image.new("RGB", (STILL, STILL), "white")
+    pen = ImageDraw.Draw(image)
+    places = np.nan_to_num((points - low) / (high - low) * STILL)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return (x - low) / (high - low) * STILL, (high - y) / (high - low) * STILL
+
+    pen.rectangle((0, 0, STILL - 1, STILL - 1), outline=GREY)
+    for k in np.random.default_rng(0).permutation(len(places)):  # so that no class covers another
+        x, y = places[k, 0], STILL - places[k, 1]
+        pen.ellipse((x - 1, y - 1, x + 1, y + 1), fill=colours[k])
+    if np.isfinite(slope):
+        pen.line([place(low, slope * low), place(high, slope * high)], fill=INK)
+    stream = BytesIO()
+    image.quantize(8).save(stream, "PNG", optimize=True)
+    return "data:image/png;base64," + b64encode(stream.getvalue()).decode()

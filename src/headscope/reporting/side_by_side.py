@@ -1,0 +1,124 @@
+"""Several experiments on one page: their settings in one table, tested on common subjects."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from markupsafe import Markup
+
+from headscope.analysis import settings_table
+from headscope.analysis.results.comparisons import Comparisons, compare_runs
+from headscope.analysis.results.settings import SettingResult, setting_results
+from headscope.errors import InputError
+from headscope.files import write_table, write_text
+from headscope.record import Run, Setting, read_experiment
+from headscope.reporting.answer import Answer, forest
+from headscope.reporting.chapters.calibration import ranking_chapter
+from headscope.reporting.chapters.method import cite_chapter
+from headscope.reporting.chapters.results import results_chapter, scores_chapter
+from headscope.reporting.chapters.subjects import subjects_chapter
+from headscope.reporting.numbers import number, say
+from headscope.reporting.render import Page, render_page
+from headscope.threads import one_blas_thread
+
+
+@dataclass(frozen=True)
+class RunOf(Run):
+    """A run whose setting names its experiment, so that equal settings stay apart."""
+
+    experiment: str = ""
+
+    @cached_property
+    def setting(self) -> Setting:
+        """The run's setting, its variant with the experiment's name behind it."""
+        setting = Run(self.path).setting
+        return replace(setting, variant=f"{setting.variant}, {self.experiment}")
+
+
+@one_blas_thread
+def write_side_by_side(experiments: Sequence[Path | str], out: Path | str) -> Path:
+    """Write one page on several experiments, and a table beside it; return the page's path.
+
+    Settings are compared where both tested the very same slices; whether they then differ is
+    tested on their common subjects, as within an experiment.
+
+    Parameters
+    ----------
+    experiments
+        Two folders or more, of different names and of the same classes.
+    out
+        The page; the table gets its name with the ending .tsv.
+
+    Raises
+    ------
+    InputError
+        Fewer than two folders, two of one name, one that is no experiment, or other classes.
+
+    Examples
+    --------
+    >>> print(hs.side_by_side(["first", "second"], "both.html"))
+    both.html
+    """
+    folders, out = [Path(path) for path in experiments], Path(out)
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names) or len(names) < 2:
+        raise InputError(f"Side by side stand experiments of different names; got {names}.")
+    runs = [
+        RunOf(run.path, name)
+        for folder, name in zip(folders, names, strict=True)
+        for run in read_experiment(folder)
+    ]
+    classes = {tuple(run.class_names) for run in runs}
+    if len(classes) > 1:
+        listed = " and ".join(", ".join(map(str, one)) for one in sorted(classes))
+        raise InputError(f"These experiments have different classes, {listed}.")
+    results, compared = setting_results(runs), compare_runs(runs)
+    runs = [run for result in results for run in result.runs]  # type: ignore[misc]
+    table = settings_table(results)
+    chapters = [
+        results_chapter(table, results, {}, []),
+        subjects_chapter(runs),
+        ranking_chapter(results),
+        scores_chapter(results, compared),
+        cite_chapter(),
+    ]
+    page = Page(
+        name=" and ".join(names),
+        kicker=f"headscope report · {len(runs)} runs of {len(names)} experiments",
+        title="Experiments side by side",
+        lede="",
+        verdict=[*map(Markup.escape, (*compared.sentences, *compared.notes))],
+        chapters=[chapter for chapter in chapters if chapter is not None],
+        footer="Made by headscope. This page needs no network and no other file.",
+        answer=_answer(results, compared, names),
+    )
+    write_table(out.with_suffix(".tsv"), table)
+    write_text(out, render_page(page))
+    return out
+
+
+def _answer(
+    results: Sequence[SettingResult], compared: Comparisons, names: Sequence[str]
+) -> Answer:
+    """Say how many pairs of settings from different experiments can be told apart."""
+
+    def source(setting: str) -> str:
+        return next(name for name in names if setting.endswith(f", {name}"))
+
+    across = [row for row in compared.rows if source(row.first) != source(row.second)]
+    if not across:
+        headline = say("{}: no two settings were tested on the same slices.", " and ".join(names))
+        below = "Their accuracies are of different subjects, and differences may be those of them."
+        return Answer(headline, below, [], forest(results))
+    apart = [row for row in across if row.distinguishable]
+    headline = say(
+        "{}: {} of {} pairs of their settings can be told apart by subject accuracy.",
+        " and ".join(names),
+        number(len(apart), "all", "pairs_apart", "count") if apart else "none",
+        number(len(across), "all", "pairs_across", "count"),
+    )
+    fewest, most = (end([row.subjects for row in across]) for end in (min, max))
+    subjects = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    below = f"Tested on their {subjects} common test subjects; p is corrected for all pairs."
+    return Answer(headline, below, [], forest(results))

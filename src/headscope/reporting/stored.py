@@ -1,0 +1,76 @@
+"""The file that says what a report was made from, `report.json`: what stands is not made again."""
+
+import hashlib
+import json
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from headscope.files import write_json
+from headscope.manifest import DAMAGE, NAME, file_hash
+from headscope.record import find_runs
+
+WRITTEN: Final = ("report.html", "table.tsv", "runs.tsv", "table.md", "leakage.json")
+BESIDE: Final = (
+    "audit.json",
+    "failures.tsv",
+    "environment.json",
+    f"slices/{NAME}",
+    f"splits/{NAME}",
+)
+
+
+def report_key(experiment: Path, thumbnails: str) -> str | None:
+    """Return a SHA-256 of all that a report is made from; None where that cannot be known.
+
+    Records of earlier versions have no manifest, so that a change in them would go unnoticed.
+    """
+    records = find_runs(experiment)
+    runs = [*records.runs, *records.permuted]
+    if records.unchecked or not runs:
+        return None
+    digest = hashlib.sha256(f"{_code()} {thumbnails}\n".encode())
+    digest.update(json.dumps([dict(records.left_out), [run.name for run in runs]]).encode())
+    files = [run.path / name for run in runs for name in (NAME, "metrics.json")]
+    for path in [*files, *(experiment / name for name in BESIDE)]:
+        if path.is_file():
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        digest.update(b"\n")
+    pixels = experiment / "slices" / "slices.npy"
+    if pixels.is_file() and not (pixels.parent / NAME).is_file():
+        digest.update(file_hash(pixels).encode())
+    return digest.hexdigest()
+
+
+def stands(experiment: Path, key: str | None) -> bool:
+    """Whether the report of this key is there as it was written."""
+    try:
+        stored = json.loads((experiment / "report.json").read_text(encoding="utf-8"))
+        return bool(
+            key is not None
+            and stored["key"] == key
+            and all(file_hash(experiment / name) == stored["files"][name] for name in WRITTEN)
+        )
+    except DAMAGE:  # none yet, or damaged
+        return False
+
+
+def store_key(experiment: Path, key: str | None) -> None:
+    """Write what the report was made from, and hashes of what was written."""
+    if key is None:
+        (experiment / "report.json").unlink(missing_ok=True)
+        return
+    files = {name: file_hash(experiment / name) for name in WRITTEN}
+    write_json(experiment / "report.json", {"key": key, "files": files})
+
+
+@cache
+def _code() -> str:
+    """Return a SHA-256 of this package, so that a report is made again by other code."""
+    digest = hashlib.sha256()
+    package = Path(str(resources.files("headscope")))
+    for path in sorted(package.rglob("*")):
+        if path.suffix in (".py", ".js", ".css", ".j2"):
+            digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()

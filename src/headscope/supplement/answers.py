@@ -1,0 +1,382 @@
+"""What the record answers to the items of a checklist, or that it has no answer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isnan
+from typing import Final
+
+from headscope.record import Run
+from headscope.supplement import methods
+from headscope.supplement.characteristics import characteristics
+from headscope.supplement.flow import LEFT_OUT
+from headscope.supplement.prose import Facts, listed
+from headscope.supplement.study import Study
+
+UNCHANGED: Final = (
+    "The temperature of validation is reported beside the network, whose weights stay as they are."
+)
+RECORD, AUTHOR, NOT_DONE = "record", "author", "not done"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Who answers an item ("record", "author", "not done"), and what the record says."""
+
+    status: str
+    text: str = ""
+
+
+def answer(name: str, study: Study, facts: Facts) -> Answer:
+    """Return the answer of a name in `checklists.tsv`.
+
+    Raises
+    ------
+    KeyError
+        There is no such answer.
+    """
+    if name == AUTHOR:
+        return Answer(AUTHOR)
+    result = ANSWERS[name](study, facts)
+    if isinstance(result, Answer):
+        return result
+    return Answer(RECORD, result) if result else Answer(AUTHOR, "The record does not hold it.")
+
+
+def performance(study: Study, facts: Facts, *names: str) -> str:
+    """Say what the chosen setting reached on test, score by score."""
+    result, by = study.chosen
+    if result.nameless:
+        names = tuple(name for name in names if name.startswith("slice"))
+    row = f"row of {result.key}"
+    parts = []
+    for name in names:
+        score = result.scores[name]
+        if isnan(score.value):
+            continue
+        area = name.endswith("auc")
+        form, unit = ("fraction", "") if area else ("percent", "%")
+        text = f"{name.replace('_', ' ').replace('auc', 'AUC')} "
+        text += f"{facts(score.value, 'table.tsv', f'{row}, test_{name}', form)}{unit}"
+        if score.interval:
+            low, high = (
+                facts(end, "table.tsv", f"{row}, test_{name}_{side}", form)
+                for end, side in zip(score.interval, ("low", "high"), strict=True)
+            )
+            text += f" (95% interval {low} to {high})"
+        parts.append(text)
+    if not parts:
+        return f"No score of {result.key} is defined on its test."
+    chosen = f", which validation chooses by {by}" if by and len(study.results) > 1 else ""
+    constant = ""
+    if result.constant:
+        runs = f"{len(result.constant)} of {len(result.runs)} runs predict"
+        one = "The network predicts" if len(result.runs) == 1 else runs
+        constant = f" {one} one class for all test slices."
+    mixed = f" Its test is no test of unseen subjects: {result.marker}." if result.marker else ""
+    return f"{result.key}{chosen}: {listed(parts)}.{constant}{mixed}"
+
+
+def larger_class(study: Study, facts: Facts) -> str:
+    """Say what predicting the larger class of the test alone gives."""
+    result = study.chosen[0]
+    level = "slice" if result.nameless else "subject"
+    share = getattr(result.majority, f"{level}_share")
+    if isnan(share):
+        return ""
+    key = f"row of {result.key}, {level}_majority"
+    return (
+        "Predicting the larger class of the test for all is correct for "
+        f"{facts(share, 'table.tsv', key, 'percent')}% of its {level}s."
+    )
+
+
+def cautions(study: Study, facts: Facts) -> list[str]:
+    """Say what weakens the results, as far as the record knows."""
+    lines = []
+    if study.simulated:
+        lines.append("The cohort is simulated.")
+    if not study.named:
+        lines.append("The pictures name no subjects; subsets may share them.")
+    mixed = [result for result in study.results if result.shared_subjects]
+    if mixed:
+        names = listed([result.key for result in mixed])
+        lines.append(f"Subjects are in training and in test in {names}.")
+    constant = [f"{result.key} ({len(result.constant)} of {len(result.runs)} runs)"
+                for result in study.results if result.constant]  # fmt: skip
+    if constant:
+        lines.append(f"Networks predict one class for all test slices: {listed(constant)}.")
+    if study.failures:
+        count = facts(len(study.failures), "failures.tsv", "rows")
+        lines.append(f"Runs that failed and have no results: {count}.")
+    if study.audit is not None:
+        lines += [f"{finding.check}: {finding.text}." for finding in study.audit.findings
+                  if finding.level == "serious"]  # fmt: skip
+    else:
+        lines.append("The slices were not audited for duplicates and shortcuts.")
+    one_seed = all(len(result.runs) == 1 for result in study.results)
+    if one_seed:
+        lines.append("Each setting was trained once; differences between trainings are unknown.")
+    return [f"{line.rstrip('.')}." for line in lines]
+
+
+def _technology(study: Study, facts: Facts) -> str:
+    names = dict.fromkeys(run.setting.architecture for run in study.runs)
+    shown = listed([facts(name, "runs/*/run.toml", "architecture") for name in names])
+    return f"Two-dimensional convolutional or other image networks, trained with labels: {shown}."
+
+
+def _source(study: Study, facts: Facts) -> str:
+    layout, notes = study.slices.get("layout"), study.slices.get("notes") or []
+    if not layout:
+        return ""
+    said = f" {notes[0]}" if notes else ""
+    return f"Layout of the data: {facts(layout, 'slices/slices.json', 'layout')}.{said}"
+
+
+def _eligibility(study: Study, facts: Facts) -> str:
+    said = [str(note) for note in study.slices.get("notes") or []]
+    notes = [note for note in said if LEFT_OUT.search(note) or note.startswith("Classes by")]
+    where = study.settings.get("where")
+    if where:
+        notes.insert(0, f"Scans were taken where {facts(where, 'experiment.toml', 'where')}.")
+    return " ".join(notes)
+
+
+def _pseudonyms(study: Study, facts: Facts) -> str | Answer:
+    if study.main.settings.get("pseudonymised"):
+        return "Ids of subjects and sessions are keyed hashes in all that is written."
+    return Answer(AUTHOR, "Ids are those of the data.")
+
+
+def _missing(study: Study, facts: Facts) -> str:
+    if not study.slices:
+        return ""
+    count = facts(len(study.problems), "slices/problems.tsv", "rows")
+    return f"Scans that could not be used were left out: {count}. No image was imputed."
+
+
+def _labels(study: Study, facts: Facts) -> Answer:
+    notes = [str(n) for n in study.slices.get("notes") or [] if str(n).startswith("Classes by")]
+    names = listed([facts(name, "runs/*/run.toml", "class_names") for name in study.class_names])
+    return Answer(AUTHOR, " ".join([f"The classes are {names}.", *notes]))
+
+
+def _apart(study: Study, facts: Facts) -> str:
+    parts = []
+    for way in dict.fromkeys(run.setting.split for run in study.runs):
+        results = [result for result in study.results if result.split == way]
+        shared = max(result.shared_subjects for result in results)
+        if any(result.nameless for result in results):
+            text = "unknown, as the pictures name no subjects"
+        elif shared:
+            number = facts(shared, "table.tsv", f"shared_subjects of {way}")
+            text = f"none: up to {number} test subjects are in training too"
+        else:
+            text = "subjects: none of the test is in training"
+        parts.append(f"Split by {way}: {text}.")
+    if study.audit is not None:
+        worst = max((check.duplicated for check in study.audit.splits), default=0)
+        number = facts(worst, "audit.json", "splits.duplicated, the most")
+        unit = study.audit.unit
+        parts.append(f"Test {unit} with a duplicate under another id in training: {number}.")
+    return " ".join(parts)
+
+
+def _sample_size(study: Study, facts: Facts) -> Answer:
+    run = study.main
+    if not run.named:
+        return Answer(AUTHOR, "The pictures name no subjects.")
+    number = facts(
+        run.predicted("test")["subject_id"].nunique(),
+        methods.run_file(run, "predictions.tsv"),
+        "distinct subject_id of test",
+    )
+    return Answer(AUTHOR, f"The test holds {number} subjects; no size was planned on record.")
+
+
+def _model(study: Study, facts: Facts) -> str:
+    run = study.main
+    size = facts(
+        run.settings.get("slice_size", "?"), methods.run_file(run, "run.toml"), "slice_size"
+    )
+    return (
+        f"Input: one slice of {size} × {size} pixels; output: a logit for each of "
+        f"{facts(len(study.class_names), 'runs/*/run.toml', 'class_names')} classes. "
+        f"{methods.PARAGRAPHS['Networks'](study, facts)}"
+    )
+
+
+def _weights(study: Study, facts: Facts) -> str:
+    users: dict[str, dict[str, None]] = {}
+    for run in study.runs:
+        if "weights" in run.settings:
+            users.setdefault(str(run.settings["weights"]), {})[run.setting.variant] = None
+    sources = [f"{listed([*variants])}: {source}" for source, variants in users.items()]
+    init = study.values("head_init")
+    head = f" The classifier starts from {listed(list(map(str, init)), 'or')}." if init else ""
+    return f"{'; '.join(sources)}.{head}" if sources else head.strip()
+
+
+def _selection(study: Study, facts: Facts) -> str:
+    result, by = study.chosen
+    text = methods.kept_weights(study)
+    if len(study.results) > 1 and by:
+        text += f" Among settings, validation chooses {result.key} by {by}; test plays no part."
+    return text.strip()
+
+
+def _robustness(study: Study, facts: Facts) -> str | Answer:
+    done = []
+    seeds = {run.setting.seed for run in study.runs}
+    folds = {run.setting.folds for run in study.runs if run.setting.folds}
+    if len(seeds) > 1:
+        done.append(f"{facts(len(seeds), 'runs/*/run.toml', 'distinct seed')} seeds")
+    done += [f"{facts(number, 'runs/*/run.toml', 'folds')} folds" for number in sorted(folds)]
+    if len({run.setting.split for run in study.runs}) > 1:
+        done.append("the same networks under a split by slice")
+    if study.leakage.permuted:
+        done.append("training on labels permuted by subject")
+    return f"Done: {listed(done)}." if done else Answer(NOT_DONE)
+
+
+def _internal(study: Study, facts: Facts) -> str:
+    run = study.main
+    rows, file = run.predicted("test"), methods.run_file(run, "predictions.tsv")
+    unit = "subjects" if run.named else "slices"
+    parts = []
+    for name in study.class_names:
+        part = rows[rows["label"] == name]
+        number = part["subject_id"].nunique() if run.named else len(part)
+        parts.append(f"{facts(number, file, f'{unit} of {name} in test')} of {name}")
+    way = methods.SPLITS[run.setting.split]
+    return f"Test {unit}: {listed(parts)}, of the same cohort, which was split {way}."
+
+
+def _subjects(study: Study, facts: Facts) -> str | Answer:
+    names = {row.name.partition(",")[0] for row in characteristics(study.main, study.participants)}
+    missing = [name.lower() for name in ("Age", "Sex") if name not in names]
+    if missing:
+        text = f"Table 1 has counts; {' and '.join(missing)} are not on record."
+        return Answer(AUTHOR, text)
+    return "Table 1 has subjects, sessions, slices, classes, age and sex of each subset."
+
+
+def _failures(study: Study, facts: Facts) -> str:
+    run: Run = study.chosen[0].runs[0]
+    confusion = (run.metrics.get("test") or {}).get(
+        "subject_confusion" if run.named else "slice_confusion"
+    )
+    if not confusion:
+        return ""
+    unit, file = "subjects" if run.named else "slices", methods.run_file(run, "metrics.json")
+    key = f"test.{unit[:-1]}_confusion"
+    parts = [
+        f"{facts(count, file, key)} of {true} predicted {predicted}"
+        for true, row in zip(run.class_names, confusion, strict=True)
+        for predicted, count in zip(run.class_names, row, strict=True)
+        if true != predicted and count
+    ]
+    if not parts:
+        return f"{run.name} misclassifies no test {unit[:-1]}."
+    return f"{run.name}, test {unit}: {listed(parts)}; predictions.tsv names them."
+
+
+def _availability(study: Study, facts: Facts) -> str:
+    version = (study.environment.get("packages") or {}).get("headscope")
+    text = "headscope is free software under the MIT licence"
+    if version:
+        text += f", version {facts(version, 'environment.json', 'packages.headscope')}"
+    models = sum((run.path / "model.safetensors").is_file() for run in study.runs)
+    number = facts(models, "runs/*/model.safetensors", "files")
+    of = facts(len(study.runs), "runs", "finished runs")
+    return f"{text}. Weights of {number} of {of} networks are in the record. Data: the author."
+
+
+def _differences(study: Study, facts: Facts) -> str:
+    rows = characteristics(study.main, study.participants)
+    tested = [row for row in rows if not isnan(row.p)]
+    if not tested:
+        return "All subsets are of one cohort; Table 1 has no test of how they differ."
+    parts = [f"{row.name.partition(',')[0].lower()} p = "
+             f"{facts(row.p, 'table1.tsv', f'p of {row.name}', 'probability')}"
+             for row in tested]  # fmt: skip
+    return f"All subsets are of one cohort; between them {listed(parts)} (Table 1)."
+
+
+def _imbalance(study: Study, facts: Facts) -> str:
+    text = "No class was weighted or drawn more often. Balanced accuracies are in the table."
+    return f"{text} {larger_class(study, facts)}".strip()
+
+
+def _prediction(study: Study, facts: Facts) -> str:
+    over = methods.AGGREGATES.get(str(study.main.settings.get("aggregate", "mean")), "")
+    text = "The output is a probability per class and slice; the largest is predicted."
+    return f"{text} A subject's is {over}." if study.named else text
+
+
+def _performance(study: Study, facts: Facts) -> str:
+    names = ("subject_accuracy", "subject_auc", "slice_accuracy", "slice_auc")
+    text = performance(study, facts, *names)
+    return f"{text} {larger_class(study, facts)} The table has all settings.".replace("  ", " ")
+
+
+def _diagnosis(study: Study, facts: Facts) -> str | Answer:
+    if len(study.class_names) > 2 or not study.named:
+        return Answer(NOT_DONE, "Sensitivity and specificity need two classes and subject ids.")
+    positive = (study.main.metrics.get("test") or {}).get("positive_class") or ""
+    text = performance(study, facts, "subject_sensitivity", "subject_specificity")
+    return f"{text} Sensitivity is to {positive}." if positive else text
+
+
+def _flow(study: Study, facts: Facts) -> str:
+    return f"The flow diagram (flow). {methods.PARAGRAPHS['Data'](study, facts)}"
+
+
+def _explanation(study: Study, facts: Facts) -> str:
+    mapped = sum((run.path / "maps.npz").is_file() for run in study.runs)
+    number = facts(mapped, "runs/*/maps.npz", "files")
+    return (
+        "Weights of the final layer beside a null model; the share of each position in a decision "
+        f"from the last feature maps, recorded for {number} networks."
+    )
+
+
+ANSWERS: Final[dict[str, Callable[[Study, Facts], str | Answer]]] = {
+    "technology": _technology,
+    "source": _source,
+    "eligibility": _eligibility,
+    "preprocessing": methods.PARAGRAPHS["Slices"],
+    "pseudonyms": _pseudonyms,
+    "missing": _missing,
+    "labels": _labels,
+    "splits": methods.PARAGRAPHS["Splits"],
+    "apart": _apart,
+    "sample_size": _sample_size,
+    "model": _model,
+    "software": methods.PARAGRAPHS["Software"],
+    "weights": _weights,
+    "training": methods.PARAGRAPHS["Training"],
+    "selection": _selection,
+    "ensembles": lambda study, facts: Answer(NOT_DONE, "Each prediction is of one network."),
+    "evaluation": methods.PARAGRAPHS["Evaluation"],
+    "robustness": _robustness,
+    "explanation": _explanation,
+    "internal": _internal,
+    "external": lambda study, facts: Answer(NOT_DONE),
+    "flow": _flow,
+    "subjects": _subjects,
+    "performance": _performance,
+    "diagnosis": _diagnosis,
+    "failures": _failures,
+    "limitations": lambda study, facts: Answer(AUTHOR, " ".join(cautions(study, facts))),
+    "availability": _availability,
+    "predictors": lambda study, facts: (
+        f"The predictors are the pixels of slices. {methods.PARAGRAPHS['Slices'](study, facts)}"
+    ).strip(),
+    "clusters": lambda study, facts: Answer(NOT_DONE, "Sites are not on record."),
+    "updating": lambda study, facts: Answer(NOT_DONE, UNCHANGED),
+    "prediction": _prediction,
+    "imbalance": _imbalance,
+    "fairness": lambda study, facts: Answer(NOT_DONE),
+    "differences": _differences,
+}

@@ -1,0 +1,187 @@
+"""The way from scans to subsets, with what was left out and why: in rows, and drawn."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from headscope.figures import style
+from headscope.record import SUBSETS
+from headscope.supplement.study import Study
+from headscope.text import count
+
+Kind = Literal["step", "left out", "subset"]
+LEFT_OUT: Final = re.compile(r"left out|without a|have no |has no |not \w+ taken|, not ", re.I)
+NAMED_AS_UNUSABLE: Final = "could not be used"
+MOST_REASONS: Final = 4
+REASON: Final = 90  # characters of a reason
+TITLES: Final = {"train": "Training", "val": "Validation", "test": "Test"}
+CHARACTER: Final = 1.36 * style.MM  # width of a letter of 7 pt, with a margin
+GAP: Final = 4.5 * style.MM  # between boxes
+PAD: Final = 1.2 * style.MM  # within them
+
+
+@dataclass(frozen=True)
+class Box:
+    """One box of the diagram: its title, its further lines and the numbers in them by unit."""
+
+    kind: Kind
+    title: str
+    lines: tuple[str, ...] = ()
+    counts: tuple[tuple[str, int], ...] = ()
+
+
+def flow(study: Study) -> list[Box]:
+    """Return the boxes of the diagram, from the first scan to the subsets of the main split.
+
+    A box of what was left out stands after the step from which it is left out.
+    """
+    run, table = study.main, study.main.predictions
+    boxes: list[Box] = []
+    scans, failed = study.slices.get("scans"), len(study.problems)
+    reasons = [str(note) for note in study.slices.get("notes", [])]
+    before = [note for note in reasons if LEFT_OUT.search(note) and NAMED_AS_UNUSABLE not in note]
+    layout = study.slices.get("layout")
+    source = "Pictures" if (run.settings.get("slicing") or {}).get("of") == "pictures" else "Scans"
+    if layout:
+        boxes.append(Box("step", f"Data: {layout}"))
+    if before:
+        boxes.append(Box("left out", "Left out", tuple(before)))
+    if scans is not None:
+        text = f"{source} with a class: {count(scans)}"
+        boxes.append(Box("step", text, (), ((source.lower(), int(scans)),)))
+    else:
+        boxes.append(Box("step", f"{source}: their number is not on record"))
+    if failed:
+        boxes.append(_unusable(study, failed, source.lower()))
+    counts = [("slices", len(table))]
+    if run.named:
+        counts = [*_subjects_of(table), *counts]
+    boxes.append(Box("step", "Slices taken", (_say(counts),), tuple(counts)))
+    boxes += [_subset(study, name) for name in SUBSETS]
+    return boxes
+
+
+def flow_frame(boxes: Sequence[Box]) -> pd.DataFrame:
+    """Return the boxes as rows: one per count, and one per reason."""
+    rows = [
+        (number, box.kind, box.title, unit, value, "")
+        for number, box in enumerate(boxes, start=1)
+        for unit, value in (box.counts or ((("", None),) if box.kind == "step" else ()))
+    ]
+    rows += [
+        (number, box.kind, box.title, "", None, line)
+        for number, box in enumerate(boxes, start=1)
+        if box.kind == "left out"
+        for line in box.lines
+    ]
+    columns = ["box", "kind", "title", "unit", "count", "reason"]
+    frame = pd.DataFrame(rows, columns=columns).sort_values("box", kind="stable")
+    return frame.astype({"count": "Int64"})
+
+
+def _subjects_of(table: pd.DataFrame) -> list[tuple[str, int]]:
+    visits = table.drop_duplicates(["subject_id", "session_id"])
+    return [("subjects", int(table["subject_id"].nunique())), ("sessions", len(visits))]
+
+
+def _say(counts: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{count(value)} {unit}" for unit, value in counts)
+
+
+def _unusable(study: Study, failed: int, unit: str) -> Box:
+    """Return the box of scans that could not be used, by reason, the commonest first."""
+    reasons = study.problems["reason"].astype(str).value_counts(sort=True)
+    lines = [f"{count(n)}: {_shorten(text)}" for text, n in reasons[:MOST_REASONS].items()]
+    if len(reasons) > MOST_REASONS:
+        rest = int(reasons[MOST_REASONS:].sum())
+        lines.append(f"{count(rest)}: other reasons (problems.tsv)")
+    title = f"Could not be used: {count(failed)}"
+    return Box("left out", title, tuple(lines), ((unit, failed),))
+
+
+def _shorten(text: object) -> str:
+    words = str(text)
+    return words if len(words) <= REASON else f"{words[: REASON - 1]}…"
+
+
+def _subset(study: Study, subset: str) -> Box:
+    run, rows = study.main, study.main.predicted(subset)
+    counts = [("slices", len(rows))]
+    if run.named:
+        counts = [*_subjects_of(rows), *counts]
+    classes = []
+    for name in run.class_names:
+        part = rows[rows["label"] == name]
+        number = part["subject_id"].nunique() if run.named else len(part)
+        classes.append((f"{'subjects' if run.named else 'slices'} of {name}", int(number)))
+    lines = [f"{count(value)} {unit}" for unit, value in [*counts, *classes]]
+    fold = f", fold {run.setting.fold_text}" if run.setting.fold_text else ""
+    return Box("subset", f"{TITLES[subset]}{fold}", tuple(lines), (*counts, *classes))
+
+
+@style.apply_style
+def plot_flow(boxes: Sequence[Box], width: float = style.COLUMN) -> Figure:
+    """Draw the diagram: steps below each other, what was left out on the right, subsets last.
+
+    width is in inches.
+    """
+    steps = [box for box in boxes if box.kind != "subset"]
+    subsets = [box for box in boxes if box.kind == "subset"]
+    middle = 0.52 * width
+    widths = {"step": middle - GAP / 2, "left out": width - middle - GAP / 2}
+    share = (width - (len(subsets) - 1) * GAP / 2) / max(len(subsets), 1)
+    placed = [(box, _text(box, widths[box.kind])) for box in steps]
+    below = [(box, _text(box, share)) for box in subsets]
+    tall = max((_height(text) for _, text in below), default=0.0)
+    height = sum(_height(text) + GAP for _, text in placed) + tall + 2 * PAD
+    figure = style.new_figure(width, height)
+    figure.set_layout_engine(None)
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, width), ylim=(0, height))
+    ax.set_axis_off()
+    y, last = height - PAD, None
+    for box, text in placed:
+        size = _height(text)
+        x = 0.01 * width if box.kind == "step" else middle + GAP / 2
+        _draw_box(ax, x, y - size, widths[box.kind] - 0.02 * width, size, text)
+        centre = 0.01 * width + widths["step"] / 2
+        if box.kind == "left out":
+            _arrow(ax, (centre, y - size / 2), (x, y - size / 2))
+        elif last is not None:
+            _arrow(ax, (centre, last), (centre, y))
+        last = y - size if box.kind == "step" else last
+        y -= size + GAP
+    for k, (_, text) in enumerate(below):
+        x = k * (share + GAP / 2)
+        _draw_box(ax, x + 0.01 * width, y - tall, share - 0.02 * width, tall, text)
+        if last is not None:
+            start = (0.01 * width + widths["step"] / 2, last)
+            _arrow(ax, start, (x + share / 2, y))
+    return figure
+
+
+def _text(box: Box, width: float) -> str:
+    room = max(8, int((width - 2 * PAD - 0.02 * width) / CHARACTER))
+    most = 2 if box.kind == "subset" else 12  # lines: a name of a class may be long
+    return "\n".join(style.fold(line, room, most) for line in (box.title, *box.lines))
+
+
+def _height(text: str) -> float:
+    return (text.count("\n") + 1) * style.LINE + 2 * PAD
+
+
+def _draw_box(ax: Axes, x: float, y: float, width: float, height: float, text: str) -> None:
+    frame = Rectangle((x, y), width, height, facecolor="white", edgecolor=style.INK, linewidth=0.6)
+    ax.add_patch(frame)
+    ax.text(x + PAD, y + height - PAD, style.plain(text), va="top", linespacing=1.25)
+
+
+def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    look = {"arrowstyle": "-|>", "linewidth": 0.6, "color": style.INK, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", end, start, arrowprops=look, zorder=0)

@@ -1,0 +1,144 @@
+"""All that is on record of an experiment, read once; what is missing is empty, never guessed."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from headscope.analysis import setting_results, settings_table
+from headscope.analysis.leakage.analysis import Leakage
+from headscope.analysis.leakage.stored import stored_leakage
+from headscope.analysis.results.markers import mark_table
+from headscope.analysis.results.settings import SettingResult, choose
+from headscope.audit_record import Audit, read_audit
+from headscope.files import read_table
+from headscope.record import Run, Setting, read_experiment, read_failures
+
+
+@dataclass(frozen=True)
+class Study:
+    """An experiment as its record tells it.
+
+    slices are the settings of its slices (`slices.json`), problems the scans that could not be
+    used, participants age and sex of each session, environment the versions, settings those of
+    `experiment.toml`: each empty where its file is not there.
+    """
+
+    folder: Path
+    results: tuple[SettingResult, ...]
+    audit: Audit | None
+    failures: Mapping[str, str]
+    slices: Mapping[str, Any]
+    problems: pd.DataFrame
+    participants: pd.DataFrame
+    environment: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name of the experiment's folder."""
+        return self.folder.resolve().name
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """The finished runs, in the order of the table."""
+        return [run for result in self.results for run in result.runs]
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """`table.tsv`: one row per setting."""
+        by_key = {result.key: result.runs for result in self.results}
+        return mark_table(settings_table(self.results), by_key, self.audit)
+
+    @cached_property
+    def chosen(self) -> tuple[SettingResult, str]:
+        """The setting that validation chooses, and by which score; of those that keep subjects
+        apart, where there are any."""
+        apart = [result for result in self.results if result.apart]
+        return choose(apart or self.results)
+
+    @cached_property
+    def leakage(self) -> Leakage:
+        """The leakage analysis, as `leakage.json` keeps it."""
+        return stored_leakage(self.folder)
+
+    @property
+    def compares(self) -> bool:
+        """Whether two settings were trained under the same split, seed and fold."""
+        return any(
+            one.split == other.split and one.fits & other.fits
+            for one, other in combinations(self.results, 2)
+        )
+
+    @cached_property
+    def splits(self) -> dict[Setting, Run]:
+        """The first run of each split: its kind, seed and fold, subjects apart first."""
+        first: dict[tuple[Any, ...], Run] = {}
+        for run in sorted(self.runs, key=lambda run: run.setting.split != "subject"):
+            setting = run.setting
+            first.setdefault((setting.split, *setting.fit), run)
+        return {run.setting: run for run in first.values()}
+
+    @property
+    def main(self) -> Run:
+        """A run of the split that is described: by subject, where there is one."""
+        return next(iter(self.splits.values()))
+
+    @property
+    def named(self) -> bool:
+        """Whether every slice has a subject id."""
+        return self.main.named
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the scans were made by a computer."""
+        return any(run.settings.get("simulated") for run in self.runs)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes, in the order of the logits."""
+        return self.main.class_names
+
+    def values(self, key: str) -> list[Any]:
+        """Return the values that a setting has over the runs, in order, where they have it."""
+        values = [run.settings[key] for run in self.runs if key in run.settings]
+        return list(dict.fromkeys(tuple(v) if isinstance(v, list) else v for v in values))
+
+
+def read_study(experiment: Path | str) -> Study:
+    """Read an experiment's record.
+
+    Raises
+    ------
+    InputError
+        The folder is no experiment, or holds no finished run.
+    """
+    folder = Path(experiment)
+    results = tuple(setting_results(read_experiment(folder)))
+    toml = folder / "experiment.toml"
+    settings = tomllib.loads(toml.read_text(encoding="utf-8")) if toml.is_file() else {}
+    return Study(
+        folder=folder,
+        results=results,
+        audit=read_audit(folder),
+        failures=read_failures(folder),
+        slices=_json(folder / "slices" / "slices.json"),
+        problems=_table(folder / "slices" / "problems.tsv", ["path", "reason"]),
+        participants=_table(folder / "participants.tsv", ["subject_id", "session_id"]),
+        environment=_json(folder / "environment.json"),
+        settings=settings,
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _table(path: Path, columns: list[str]) -> pd.DataFrame:
+    return read_table(path) if path.is_file() else pd.DataFrame(columns=columns)
