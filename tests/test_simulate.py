@@ -49,7 +49,8 @@ def remembered():
         key = row["subject"], row["session"]
         if key not in scans:
             scans[key] = simulate_scan(template, row, settings)
-        return scans[key]
+        volume, truth = scans[key]
+        return volume, truth | {"format": row["format"]}
 
     return scan
 
