@@ -1,6 +1,7 @@
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,22 @@ def real_data() -> Path:
     return _real_data()
 
 
-@pytest.fixture(scope="module")
-def few_trees():
+QUICK_SEARCH = {"TREES": 2, "FOLDS": 2, "DRAWS": 20}
+
+
+@contextmanager
+def quick_search() -> Iterator[None]:
     """Let the audit's search for shortcuts take a moment, where its result is not asked for."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headscope.auditing.shortcuts.TREES", 5)
+        for name, value in QUICK_SEARCH.items():
+            patch.setattr(f"headscope.auditing.shortcuts.{name}", value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_trees():
+    """Search quickly for shortcuts from here to the end of the module."""
+    with quick_search():
         yield
 
 
@@ -81,4 +93,5 @@ def trained(tmp_path_factory) -> Path:
     """An experiment that torch trained: frozen, both splits."""
     from tests.support.leakage_runs import run_by_torch
 
-    return shared_copy(tmp_path_factory, "trained", run_by_torch) / "out"
+    with quick_search():
+        return shared_copy(tmp_path_factory, "trained", run_by_torch) / "out"

@@ -1,6 +1,7 @@
 """The audit finds what was planted, and nothing where nothing was."""
 
 import json
+from functools import cache
 from io import BytesIO
 
 import numpy as np
@@ -17,11 +18,24 @@ from headscope.errors import InputError
 from headscope.experiment.run import run
 from headscope.files import NO_ID, write_table
 from headscope.reporting.chapters.audit import write_audit
-from tests.support.commands import headscope
+from tests.conftest import quick_search
+from tests.support.commands import headscope_here
 from tests.support.experiments import settings, write_cohort
 from tests.support.heads import make_head, write_store
 
-RNG = np.random.default_rng(0)
+quickly = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture
+def quick():
+    with quick_search():
+        yield
+
+
+@cache
+def sixty_heads(slices):
+    rng = np.random.default_rng(slices)
+    return np.concatenate([make_head(rng, slices) for _ in range(60)]), rng.permutation(60)[:20]
 
 
 def turned(pictures, rng):
@@ -68,10 +82,9 @@ def precision_and_recall(found, true):
 @pytest.mark.parametrize("alter", ALTERED)
 @pytest.mark.parametrize("slices", [1, 5])
 def test_altered_copies_of_synthetic_heads_are_found(alter, slices):
-    rng = np.random.default_rng(slices)
-    pixels = np.concatenate([make_head(rng, slices) for _ in range(60)])
-    scan = np.repeat(np.arange(60), slices)
-    pixels, scan, true = plant(pixels, scan, rng.permutation(60)[:20], alter, rng)
+    pixels, chosen = sixty_heads(slices)
+    scan, rng = np.repeat(np.arange(60), slices), np.random.default_rng(slices)
+    pixels, scan, true = plant(pixels, scan, chosen, alter, rng)
     found = find_matches(pixels, scan, [str(n) for n in range(80)]).pairs
     assert min(precision_and_recall(found, true)) >= 0.95
 
@@ -131,6 +144,7 @@ def test_correlations_are_those_of_numpy():
 
 @pytest.mark.slow
 @pytest.mark.real_data
+@quickly
 def test_oasis2_holds_no_head_twice_and_planted_ones_are_found(real_data, tmp_path):
     """One plane of three, for time."""
     found = audit(real_data / "oasis2", out=tmp_path, plane="axial", workers=1)
@@ -150,6 +164,7 @@ def test_oasis2_holds_no_head_twice_and_planted_ones_are_found(real_data, tmp_pa
 
 
 @pytest.mark.real_data
+@quickly
 def test_nichart_has_two_people_under_two_ids(real_data):
     found = audit(real_data / "nichart_t1", label="Sex", workers=1)
     assert [pair.subjects for pair in found.pairs] == [("Subj15", "Subj16"), ("Subj10", "Subj9")]
@@ -167,6 +182,7 @@ def test_a_clean_store_is_clean(tmp_path):
     assert level(found, "Shortcut: grid") == "not checked"
 
 
+@quickly
 def test_identical_scans_are_serious_between_subjects_only(tmp_path):
     def across(table, pixels):
         pixels[2:4] = pixels[:2]  # P00, AD and P01, NC
@@ -184,6 +200,7 @@ def test_identical_scans_are_serious_between_subjects_only(tmp_path):
     assert level(found, "Identical scans") == "notice" and not found.serious
 
 
+@quickly
 def test_one_slice_in_two_scans_is_found(tmp_path):
     def alter(table, pixels):
         pixels[10] = pixels[0]
@@ -196,6 +213,7 @@ def test_one_slice_in_two_scans_is_found(tmp_path):
     assert text.startswith("1 pair of scans")
 
 
+@quickly
 def test_a_subject_with_two_labels_is_named(tmp_path):
     def alter(table, pixels):
         table.loc[table["scan"] == "s3-1.nii", "label"] = "AD"
@@ -206,6 +224,7 @@ def test_a_subject_with_two_labels_is_named(tmp_path):
     assert level(found, "Labels of a subject") == "serious"
 
 
+@quickly
 def test_a_file_listed_in_two_classes_is_found(tmp_path):
     def alter(table, pixels):
         table.loc[2:3, ["scan", "subject_id"]] = ["s0-0.nii", "P00"]
@@ -217,6 +236,7 @@ def test_a_file_listed_in_two_classes_is_found(tmp_path):
     assert level(found, "Identical scans") == "serious"  # equal scans of two classes
 
 
+@quickly
 def test_subjects_in_two_subsets_are_found(tmp_path):
     store = write_store(tmp_path / "slices")
     table = pd.read_csv(store / "slices.tsv", sep="\t")
@@ -233,6 +253,7 @@ def test_subjects_in_two_subsets_are_found(tmp_path):
     assert level(found, "Split mixed") == "notice" and len(found.splits[2].shared) == 24
 
 
+@quickly
 def test_the_table_of_a_balanced_split_is_no_split(tmp_path):
     data = write_cohort(tmp_path / "data", subjects=8)
     rows = [
@@ -246,6 +267,7 @@ def test_the_table_of_a_balanced_split_is_no_split(tmp_path):
     assert [split.name for split in audit(experiment).splits] == ["subject-seed0"]
 
 
+@quickly
 def test_a_pair_says_in_which_split_it_leaks(tmp_path):
     def alter(table, pixels):
         pixels[2:4] = turned(pixels[:2], None)
@@ -260,6 +282,7 @@ def test_a_pair_says_in_which_split_it_leaks(tmp_path):
     assert pair.crosses("subject-seed0") and not pair.crosses("subject-seed1")
 
 
+@quickly
 def test_without_ids_every_scan_is_a_person(tmp_path):
     def alter(table, pixels):
         pixels[2:4] = pixels[:2]
@@ -333,6 +356,7 @@ def test_facts_that_follow_the_label_are_raised(family):
 @pytest.mark.slow
 def test_random_facts_raise_no_alarm(monkeypatch):
     monkeypatch.setattr(shortcuts, "DRAWS", 300)
+    monkeypatch.setattr(shortcuts, "TREES", 30)
     raised = 0
     for seed in range(6):
         rng = np.random.default_rng(seed)
@@ -371,6 +395,7 @@ def test_a_threshold_that_is_none_is_refused(tmp_path):
         audit(tmp_path, copy_threshold=0.5)
 
 
+@quickly
 def test_the_page_stands_alone(tmp_path):
     def alter(table, pixels):
         pixels[2:4] = turned(pixels[:2], None)
@@ -380,20 +405,22 @@ def test_the_page_stands_alone(tmp_path):
     found = audit(write_store(tmp_path / "slices", alter=alter))
     page = write_audit(tmp_path / "audit.html", found).read_text(encoding="utf-8")
     assert page.count('src="data:image/png;base64,') == 2 * len(found.pairs) > 0
-    assert "http" not in page.replace("http://www.w3.org", "")
+    assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv=", "")
     assert "<b>P00</b>" not in page and "&lt;b&gt;P00" in page
     assert "serious finding" in page
     assert f'"correlation" data-value="{found.pairs[0].correlation!r}"' in page
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["serious"] is True
 
 
-def test_the_command_ends_with_3_where_it_is_serious(tmp_path):
+@quickly
+def test_the_command_ends_with_3_where_it_is_serious(tmp_path, monkeypatch, capsys):
     scans = write_cohort(tmp_path / "scans")
     files = sorted(path for path in scans.rglob("*.nii*"))
     ours = next(path for path in files if path.parent.name == "AD")
     theirs = next(path for path in files if path.parent.name == "NC")
     theirs.write_bytes(ours.read_bytes())
-    done = headscope("audit", scans, "--count", 2, "--workers", 1, "--json", folder=tmp_path)
+    options = ("--count", 2, "--workers", 1, "--json")
+    done = headscope_here(monkeypatch, capsys, "audit", scans, *options, folder=tmp_path)
     assert done.returncode == 3, done.stderr
     found = json.loads(done.stdout)
     assert found["serious"] and found["pairs"][0]["kind"] == "identical"

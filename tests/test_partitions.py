@@ -235,6 +235,7 @@ def test_partitions_that_cannot_be_a_split_are_refused():
         make_config(data="x", splits=["given"], folds=3)
 
 
+@pytest.mark.usefixtures("few_trees")
 def test_a_run_follows_the_given_partition_and_says_who_is_shared(tmp_path, capsys):
     rng = np.random.default_rng(0)
     for part, numbers in (("Training", range(4)), ("Testing", range(3, 6))):

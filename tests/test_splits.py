@@ -201,6 +201,19 @@ def test_foreign_split_files_are_checked(tmp_path, content, reason):
         ensure_split(tmp_path / "s.tsv", cohort([5, 5]), kind="subject")
 
 
+@pytest.mark.parametrize("suffix", [".tsv", ".csv"])
+@pytest.mark.parametrize("value", ["", "2.5", "x", "inf", "99999999999"])
+def test_a_number_of_a_slice_that_is_none_is_named(tmp_path, value, suffix):
+    """It would be joined as a float, not be joined at all, or be cut to a whole number."""
+    table, path = cohort([5, 5], slices=3), tmp_path / f"s{suffix}"
+    ensure_split(tmp_path / "s.tsv", table, kind="slice")
+    split = pd.read_csv(tmp_path / "s.tsv", sep="\t", dtype=str)
+    split.loc[1, "slice_index"] = value
+    split.to_csv(path, sep="\t" if suffix == ".tsv" else ",", index=False)
+    with pytest.raises(InputError, match=rf"slice_index holds '{value}', which is no whole number"):
+        ensure_split(tmp_path / "other.tsv", table, kind="slice", source=path)
+
+
 def test_a_subset_without_a_class_is_refused(tmp_path):
     table = cohort([5, 5])
     ensure_split(tmp_path / "s.tsv", table, kind="subject")

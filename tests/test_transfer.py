@@ -140,6 +140,16 @@ def staged(folder, *, regime, moved, seed=0):
     return reseal(run.path)
 
 
+def test_nothing_is_drawn_from_a_network_that_has_changed(tmp_path):
+    frozen = staged(tmp_path, regime="frozen", moved=0.0)
+    tuned = staged(tmp_path, regime="finetune", moved=0.5)
+    path = frozen.path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x42")  # another number in a sound file
+    with pytest.raises(InputError, match=r"frozen.*model.safetensors has changed since"):
+        analyse_transfer(tuned, frozen)
+    assert analyse_transfer(tuned).stages  # which needs no weights
+
+
 def test_stages_are_compared_with_the_frozen_run(tmp_path):
     frozen, tuned = (
         staged(tmp_path, regime=regime, moved=moved)

@@ -7,6 +7,7 @@ subjects from one another; no other field of a header is, and none leaves `scans
 
 import importlib
 import importlib.util
+import io
 import math
 import re
 import struct
@@ -108,6 +109,19 @@ def read_frames(path: Path) -> list[Frame]:
     return _parse(path, lambda dataset: _frames(path, dataset, path.stat().st_size), NO_SLICE)
 
 
+class _Bounded(io.BufferedReader):
+    """A file of which no more is asked than it holds: Python makes room for what is asked."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file."""
+        super().__init__(io.FileIO(str(path)))  # pydicom opens it again by its name
+        self.stored = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read at most `size` bytes, which a damaged field may claim to be gigabytes."""
+        return super().read(size if size is None else min(size, self.stored))
+
+
 def _parse(path: Path, use: Callable[[Any], Any], reason: str) -> Any:
     """Return what `use` makes of a file's fields; pydicom reads long ones when they are asked for.
 
@@ -119,10 +133,10 @@ def _parse(path: Path, use: Callable[[Any], Any], reason: str) -> Any:
         deflated = DEFLATED in file.read(1024)
     if deflated and stored * DEFLATE_RATIO > LARGEST_VOLUME:
         raise Refused("is too large: its deflated bytes may hold more than 1 GiB")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _Bounded(path) as file:
         warnings.simplefilter("ignore")  # our own messages say what is wrong with a file
         try:
-            dataset = pydicom.dcmread(path, force=True, defer_size=2**12)
+            dataset = pydicom.dcmread(file, force=True, defer_size=2**12)
             longest = max(getattr(field, "length", 0) % UNDEFINED for field in dataset.values())
             if longest > stored * (DEFLATE_RATIO if deflated else 1):
                 raise Refused(f"is damaged: one of its fields claims {longest} bytes")

@@ -29,6 +29,8 @@ from headscope.scans.affine import matrix_of as matrix_of
 from headscope.scans.affine import squeeze_shape as squeeze_shape
 
 GZIPPED: Final = b"\x1f\x8b"
+CHUNK: Final = 2**18
+TAIL_CHUNKS: Final = 2**10
 HEADER_BYTES: Final = 1024  # enough for every header read here: 348, 540 and 284 bytes
 MGH_OFFSET: Final = 284  # bytes before the voxels of an MGH file
 DEFLATE_RATIO: Final = 1032  # deflate packs at most so many bytes into one
@@ -240,8 +242,11 @@ def scan_files(path: Path) -> tuple[Path, Path]:
     )
 
 
-def read_bytes(path: Path, start: int, size: int) -> bytes:
-    """Return up to `size` bytes from `start`, unpacked where the file is gzipped."""
+def read_bytes(path: Path, start: int, size: int, *, check: bool = False) -> bytes:
+    """Return up to `size` bytes from `start`, unpacked where the file is gzipped.
+
+    `check`: what lies behind them is unpacked too, up to 256 MiB, to compare the checksum.
+    """
     with path.open("rb") as file:
         stored = os.fstat(file.fileno()).st_size
         if file.read(2) != GZIPPED:
@@ -255,7 +260,9 @@ def read_bytes(path: Path, start: int, size: int) -> bytes:
         with igzip.IGzipFile(fileobj=file) as stream:
             stream.seek(start)
             unpacked = stream.read(size)
-            stream.read(1)  # at the end of the file this compares the checksum
+            rest = TAIL_CHUNKS if check else 1
+            while rest and stream.read(CHUNK):  # at the end of the file this compares the checksum
+                rest -= 1
             return unpacked
 
 

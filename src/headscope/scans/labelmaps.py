@@ -61,11 +61,12 @@ def is_label_picture(path: Path) -> bool:
     from PIL import Image  # rarely needed here
 
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if math.prod(image.size) > LARGEST_SLICE:
-                return False
-            counts = np.array(image.convert("L").histogram())
+            with Image.open(path) as image:
+                if math.prod(image.size) > LARGEST_SLICE:
+                    return False
+                counts = np.array(image.convert("L").histogram())
     except (*DAMAGED, Image.DecompressionBombError):
         return False
     extremes = counts[:NEAR].sum() + counts[-NEAR:].sum()

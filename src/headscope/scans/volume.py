@@ -210,7 +210,7 @@ def _read_voxels(header: Header, volume: int | None) -> NDArray[Any]:
     spatial = shape[:3]
     number = choose_volume(math.prod(shape[3:]), volume, f" (shape {shape_text(shape)})")
     size = math.prod(spatial) * header.dtype.itemsize
-    stored = read_bytes(header.data, header.offset + size * number, size)
+    stored = read_bytes(header.data, header.offset + size * number, size, check=True)
     if len(stored) < size:
         raise Refused(f"is truncated: {len(stored)} of {size} bytes of voxels are in it")
     return np.frombuffer(stored, header.dtype, math.prod(spatial)).reshape(spatial, order="F")

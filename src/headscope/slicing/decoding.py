@@ -42,6 +42,7 @@ ADAM7: Final = (  # of an interlaced PNG's passes: first column, step; first row
 )
 CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG, by its type of colour
 MOST_UNPACKED: Final = 2**20  # bytes of it at once
+IDAT: Final = zlib.crc32(b"IDAT")
 SHORT: Final = "is truncated: it holds fewer rows than the {} that its header claims"
 
 
@@ -162,7 +163,10 @@ def _check_strips(image: ImageFile.ImageFile) -> None:
 
 
 def _check_rows(image: ImageFile.ImageFile, path: Path) -> None:
-    """Refuse a PNG whose compressed rows end before those that its header claims."""
+    """Refuse a PNG whose rows end before those that its header claims, or fail their checksum.
+
+    Pillow compares the checksums of all chunks but those of the pixels.
+    """
     content = path.read_bytes()
     wanted = _unpacked_size(*image.size, *struct.unpack(">BBxxB", content[24:29]))
     unpacker, place, size = zlib.decompressobj(), 8, 0
@@ -170,6 +174,9 @@ def _check_rows(image: ImageFile.ImageFile, path: Path) -> None:
         (length,) = struct.unpack(">I", content[place : place + 4])
         start = place + 8
         packed = content[start : start + length] if content[place + 4 : start] == b"IDAT" else b""
+        checksum = content[start + length : start + length + 4]
+        if packed and len(checksum) == 4 and zlib.crc32(packed, IDAT) != int.from_bytes(checksum):
+            raise Refused("is damaged: the checksum of its pixels is another")
         while packed and size < wanted:
             size += len(unpacker.decompress(packed, MOST_UNPACKED))
             packed = unpacker.unconsumed_tail

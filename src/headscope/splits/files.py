@@ -133,6 +133,8 @@ def _assigned(path: Path, table: pd.DataFrame, kind: str) -> NDArray[np.str_]:
     key = key_of(kind)
     try:
         split = _read_split(path)
+        if "slice_index" in key and "slice_index" in split.columns:
+            split["slice_index"] = _whole_numbers(split["slice_index"])
     except DAMAGE as error:
         raise InputError(f"{path} is no split: {reason_of(error)}.") from error
     lacking = [name for name in [*key, "subset"] if name not in split.columns]
@@ -166,12 +168,16 @@ def check_split_file(path: Path) -> None:
 
 
 def _read_split(path: Path) -> pd.DataFrame:
-    if path.suffix.lower() != ".csv":
-        return read_table(path)
-    split = read_any_table(path)
-    if "slice_index" in split.columns:
-        split["slice_index"] = split["slice_index"].astype(np.int64)
-    return split
+    return read_any_table(path) if path.suffix.lower() == ".csv" else read_table(path)
+
+
+def _whole_numbers(values: pd.Series) -> NDArray[np.int64]:
+    """Return the numbers of slices; InputError where one is none."""
+    numbers = pd.to_numeric(values, errors="coerce")
+    odd = values[~(numbers.abs() < 2**31) | (numbers % 1 != 0)]
+    if len(odd):
+        raise InputError(f"its {values.name} holds {str(odd.iloc[0])!r}, which is no whole number")
+    return numbers.to_numpy(np.int64)
 
 
 def _check_classes(path: Path | str, table: pd.DataFrame, subset: NDArray[np.str_]) -> None:

@@ -54,9 +54,9 @@ def read_tail(run: Run) -> Tail:
 
 
 def _weights(run: Run, words: Sequence[str]) -> dict[str, Array]:
-    path = run.path / "model.safetensors"
     paths = [word.partition(":")[2] for word in words if not word.startswith("pool:")]
     wanted = [f"{path}.{part}" for path in paths if path for part in ("weight", "bias")]
+    path = run.path / "model.safetensors"
     name = run.settings.get("classifier")
     classifier = {f"{name}.{part}": run.head[part] for part in ("weight", "bias")}
     if not path.is_file() and set(wanted) <= set(classifier):
@@ -66,6 +66,7 @@ def _weights(run: Run, words: Sequence[str]) -> dict[str, Array]:
             f"{path} does not exist: without the network's weights (keep_model) its layers after "
             "the feature maps are not on record."
         )
+    run.checked(path.name)
     try:
         with utf8_path(path) as name, safe_open(name, framework="numpy") as stored:
             present = set(stored.keys())

@@ -93,7 +93,8 @@ def analyse_transfer(run: Run, reference: Run | None = None) -> TransferAnalysis
     Raises
     ------
     InputError
-        The runs are of different networks or keep different slices.
+        The runs are of different networks or keep different slices, or the network of one has
+        changed since it was written.
     """
     stages = {name: values for name, values in run.layers.items() if name != "slice"}
     rows = run.layers["slice"]
@@ -244,6 +245,8 @@ def _weight_changes(run: Run, reference: Run, stages: Sequence[str]) -> dict[str
     path, start = (one.path / "model.safetensors" for one in (run, reference))
     if not (path.is_file() and start.is_file()):
         return {}
+    for one in (run, reference):
+        one.checked(path.name)
     try:
         with (
             utf8_path(path) as ours_path,

@@ -197,11 +197,12 @@ def collapse_chapter(runs: Sequence[Run]) -> Chapter:
 def layers_chapter(runs: Sequence[Run]) -> Chapter | None:
     """Compare regimes stage by stage with the frozen network; None without recorded stages."""
     results: dict[str, TransferAnalysis] = {}
+    notes = []
     for run in runs:
         try:
             results[run.name] = analyse_transfer(run, twin(run, runs))
-        except InputError:
-            continue
+        except InputError as error:
+            notes.append(str(error))
     staged = [run for run in runs if run.name in results and results[run.name].stages]
     if not staged:
         return None
@@ -236,6 +237,7 @@ def layers_chapter(runs: Sequence[Run]) -> Chapter | None:
     )
     table = Table(caption, ("Run", "Stage", *STAGE.values()), rows)
     fold = Fold("The stages in numbers", [TableBlock("stages", table)])
+    said = Text(*dict.fromkeys(notes), style="list")
     likeness = [stage.cka for run in staged for stage in results[run.name].stages]
     result = f"likeness to the frozen network {spread(likeness, 'fraction')} (CKA)"
-    return Chapter("layers", "Layer by layer", [Text(meaning), *drawn, fold], result)
+    return Chapter("layers", "Layer by layer", [Text(meaning), *drawn, fold, said], result)
