@@ -86,7 +86,7 @@ def test_closed_and_full_streams_end_without_a_traceback():
         full = shell("headscope --version > /dev/full")
         assert full.returncode == 1 and full.stderr.count("\n") == 1
         assert full.stderr.endswith(": No space left on device.\n")
-    left = shell("headscope models --json | head -1; exit ${PIPESTATUS[0]}")
+    left = shell("headscope --help | true; exit ${PIPESTATUS[0]}")  # none reads it
     assert (left.returncode, left.stderr) == (0, "")
 
 

@@ -15,10 +15,10 @@ pytestmark = pytest.mark.usefixtures("few_trees")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with scans/ and first/, an experiment on them; second/ is a copy of it."""
+    """A folder with scans/ and first/, an experiment on them; other/ is a copy of it."""
     folder = shared_copy(tmp_path_factory, "trained", run_by_torch)
     (folder / "out").rename(folder / "first")
-    shutil.copytree(folder / "first", folder / "second")
+    shutil.copytree(folder / "first", folder / "other")
     return folder
 
 

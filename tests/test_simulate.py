@@ -19,7 +19,6 @@ from headscope.simulation import head as phantom
 from headscope.simulation.cohort import plan_cohort, simulate_cohort, simulate_scan
 
 SMALL = {"subjects": 6, "seed": 3, "spacing_mm": 6.0, "repeat_share": 0.4}
-ONCE = SMALL | {"repeat_share": 0.0}
 SETTINGS = {
     "seed": 1,
     "spacing_mm": 4.0,
@@ -42,8 +41,18 @@ def cohort(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def once(tmp_path_factory):
-    return simulate_cohort(tmp_path_factory.mktemp("once"), workers=1, **ONCE)
+def remembered():
+    """What simulates a scan once in this module, for cohorts that store the same scans anew."""
+    scans = {}
+
+    def scan(template, row, settings):
+        key = row["subject"], row["session"]
+        if key not in scans:
+            scans[key] = simulate_scan(template, row, settings)
+        volume, truth = scans[key]
+        return volume, truth | {"format": row["format"]}
+
+    return scan
 
 
 def make_row(subject=0, session=1, severity=2.0, label="NC"):
@@ -288,13 +297,16 @@ def test_folder_with_something_else_is_refused(tmp_path, cohort):
 
 
 @pytest.mark.parametrize(("scan_format", "suffix"), list(simulate.FORMATS.items()))
-def test_every_format_holds_the_same_scan(scan_format, suffix, once, tmp_path):
-    made = simulate_cohort(tmp_path, workers=1, scan_format=scan_format, **ONCE)
-    theirs, ours = (read_table(folder / "scans.tsv") for folder in (once, made))
+def test_every_format_holds_the_same_scan(
+    scan_format, suffix, cohort, tmp_path, remembered, monkeypatch
+):
+    monkeypatch.setattr(simulate, "simulate_scan", remembered)
+    made = simulate_cohort(tmp_path, workers=1, scan_format=scan_format, **SMALL)
+    theirs, ours = (read_table(folder / "scans.tsv") for folder in (cohort, made))
     assert set(read_table(made / "truth.tsv")["format"]) == {scan_format}
     assert ours["path"].str.endswith(suffix).all()
     for a, b in zip(theirs["path"], ours["path"], strict=True):
-        assert np.array_equal(read_scan(once / a).volume, read_scan(made / b).volume)
+        assert np.array_equal(read_scan(cohort / a).volume, read_scan(made / b).volume)
 
 
 def test_an_unknown_format_is_refused(tmp_path):

@@ -70,8 +70,10 @@ def _run(arguments: list[str]) -> None:
     except (InputError, RunError) as error:
         print(error, file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
-    except BrokenPipeError:  # the reader of stdout has closed it, as in '| head'
-        pass
+    except SystemExit as ended:
+        # the reader of stdout has closed it, as in '| head', which typer ends with 1
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"{error.filename or 'The system'}: {error.strerror or error}.", file=sys.stderr)
         sys.exit(1)

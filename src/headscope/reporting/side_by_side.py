@@ -57,7 +57,7 @@ def write_side_by_side(experiments: Sequence[Path | str], out: Path | str) -> Pa
 
     Examples
     --------
-    >>> print(hs.side_by_side(["first", "second"], "both.html"))
+    >>> print(hs.side_by_side(["first", "other"], "both.html"))
     both.html
     """
     folders, out = [Path(path) for path in experiments], Path(out)

@@ -1,7 +1,9 @@
 """Whether a volume is a mask or a label map: few whole numbers in patches of one value."""
 
 import math
+import struct
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +25,10 @@ from headscope.scans.header import (
 
 PACKED_SHARE: Final = 0.15  # of its voxels' bytes: no scan is packed to less, but for its air
 FEW_LEVELS: Final = 64
+DAMAGED: Final = (  # what Pillow makes of a damaged picture
+    *(OSError, EOFError, ValueError, ArithmeticError, LookupError, TypeError, MemoryError),
+    *(SyntaxError, AttributeError, struct.error, zlib.error),
+)
 FLAT_SHARE: Final = 0.8  # of neighbours inside: those of a scan differ by noise
 FEW_GREYS: Final = 16
 NEAR: Final = 16  # greys of 256 that JPEG makes of black, and of white
@@ -54,18 +60,14 @@ def is_label_picture(path: Path) -> bool:
     """Return whether a picture is black and white (as JPEG keeps them) or has few greys."""
     from PIL import Image  # rarely needed here
 
-    damage: tuple[type[BaseException], ...] = (
-        *UNREADABLE,
-        SyntaxError,
-        Image.DecompressionBombError,
-    )
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if math.prod(image.size) > LARGEST_SLICE:
-                return False
-            counts = np.array(image.convert("L").histogram())
-    except damage:
+            with Image.open(path) as image:
+                if math.prod(image.size) > LARGEST_SLICE:
+                    return False
+                counts = np.array(image.convert("L").histogram())
+    except (*DAMAGED, Image.DecompressionBombError):
         return False
     extremes = counts[:NEAR].sum() + counts[-NEAR:].sum()
     levels = np.count_nonzero(counts)
