@@ -236,6 +236,20 @@ def test_a_record_that_lacks_a_setting_names_it(copy):
         stored_leakage(copy)
 
 
+def test_a_logit_beyond_float32_in_an_earlier_record_leaves_it_out(copy):
+    run = forget(copy / "runs" / SUBJECT)
+    cell("logit_AD", 1e308)(run.path)
+    assert "logits of predictions.tsv differ" in find_runs(copy).left_out[SUBJECT]
+
+
+@pytest.mark.parametrize("setting", ['of = "scans"', "slice_size = 32"])
+def test_a_prediction_names_a_setting_that_an_earlier_record_lacks(copy, setting):
+    run = forget(copy / "runs" / SUBJECT)
+    text("run.toml", setting, "other = 1")(run.path)
+    with pytest.raises(InputError, match=r"run\.toml (lacks the setting|is damaged)"):
+        hs.predict(run.path, copy)
+
+
 def test_an_audit_names_the_number_of_a_slice_that_is_none(copy):
     (copy / "splits" / "manifest.json").unlink()
     path = copy / "splits" / "slice-seed0.tsv"

@@ -259,8 +259,11 @@ def _slicing(run: Run) -> tuple[SliceSpec, str]:
         raise InputError(
             f"{run.path} was sliced by a different version of headscope; train it again."
         )
-    size = int(run.settings["slice_size"])
-    return SliceSpec.from_settings(stored | {"size": size}), str(stored["of"])
+    size = run.settings["slice_size"]
+    try:
+        return SliceSpec.from_settings(stored | {"size": int(size)}), str(stored["of"])
+    except DAMAGE as error:
+        raise InputError(f"{run.path / 'run.toml'} is damaged ({reason_of(error)}).") from None
 
 
 def _groups(path: Path, of: str) -> list[tuple[str, list[ScanFile]]]:

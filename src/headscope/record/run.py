@@ -148,7 +148,8 @@ class Run:
         """
         columns = [f"logit_{name}" for name in self.class_names]
         if set(columns) <= set(self.predictions):
-            return self.predictions[columns].to_numpy(np.float32)
+            with np.errstate(over="ignore"):  # a damaged table then differs from the features
+                return self.predictions[columns].to_numpy(np.float32)
         return self.features["logits"]
 
     @cached_property
