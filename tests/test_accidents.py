@@ -19,10 +19,17 @@ from tests.support.experiments import write_cohort
 CAUGHT = 1 << (signal.SIGTERM - 1)
 
 
+def heed_interrupts():
+    """Answer Ctrl-C, which a shell has its commands in the background ignore."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments, **options):
     """Start a command; return it once it answers signals."""
     command = [sys.executable, "-m", "headscope", *map(str, arguments)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts, **options
+    )
     while process.poll() is None:
         status = Path(f"/proc/{process.pid}/status").read_text()
         if int(status.split("SigCgt:")[1].split()[0], 16) & CAUGHT:
