@@ -11,16 +11,7 @@ from headscope.cohort.tables import read_any_table
 from headscope.errors import InputError
 from headscope.slicing.spec import SliceSpec
 from headscope.slicing.write import write_slices
-
-
-def touch(folder, *names):
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-
-
-def texts(cohort):
-    return [note.text for note in cohort.notes]
+from tests.support.folders import texts, touch
 
 
 def rows(cohort):

@@ -1,6 +1,7 @@
 """The library in use: names that complete, paths as text, results that show themselves."""
 
 import ast
+import shutil
 import subprocess
 import sys
 import time
@@ -105,6 +106,12 @@ SMALL = {"count": 2, "workers": 1}
         lambda path, scans, experiment, out: hs.read_head(path(run_of(experiment))).weight.size,
         lambda path, scans, experiment, out: hs.Run(path(run_of(experiment))).finished,
         lambda path, scans, experiment, out: hs.report(path(experiment)).is_file(),
+        lambda path, scans, experiment, out: hs.verify(path(experiment)).whole,
+        lambda path, scans, experiment, out: hs.side_by_side(
+            [path(experiment), path(shutil.copytree(experiment, out / "other"))],
+            path(out / "page.html"),
+        ).is_file(),
+        lambda path, scans, experiment, out: hs.write_figures(path(experiment), path(out)).is_dir(),
         lambda path, scans, experiment, out: hs.simulate(
             path(out), subjects=6, spacing_mm=6, workers=1
         ).is_dir(),
@@ -117,6 +124,7 @@ SMALL = {"count": 2, "workers": 1}
     ],
     ids=[
         *["inspect", "audit", "slice", "Config", "read_experiment", "read_head", "Run", "report"],
+        *["verify", "side_by_side", "write_figures"],
         *["simulate", "predict", "predict-list"],
     ],
 )

@@ -15,19 +15,9 @@ from headscope.scans.naming import subset_of
 from headscope.splits.assign import complete_given
 from headscope.splits.files import check_given, ensure_split
 from tests.support.experiments import settings
+from tests.support.folders import texts, touch
 
 CLASSES = ("glioma", "healthy")
-
-
-def touch(folder, *names):
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
-
-
-def texts(cohort):
-    return [note.text for note in cohort.notes]
 
 
 def pictures(folder, *places, ids=3):

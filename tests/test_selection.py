@@ -14,17 +14,7 @@ from headscope.scans.discovery import DEEPEST, ScanFile, find_scans, survey
 from headscope.scans.labelmaps import is_label_map
 from headscope.scans.naming import contrast_of, is_contrast, reason_left_out, without_contrast
 from headscope.slicing.export import slice_data
-
-
-def touch(folder, *names):
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
-
-
-def texts(cohort):
-    return [note.text for note in cohort.notes]
+from tests.support.folders import texts, touch
 
 
 def paths(cohort):

@@ -97,7 +97,7 @@ def plot_logit_grid(
     of the others (`LogitScatter.against_others`). width is in inches.
     """
     if not networks:
-        return _nothing(width)
+        return style.nothing(width, "no runs")
     every = [panel for panels in networks.values() for panel in panels.values()]
     handles = _handles(every[0], any(len(panel.logits) > CROWD for panel in every), False)
     columns = 2 if width <= style.COLUMN else 4
@@ -115,12 +115,6 @@ def plot_logit_grid(
     style.name_grid(grid, *_axis_names(every[0]))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=1.2)
     return figure
-
-
-def _nothing(width: float) -> Figure:
-    ax = style.new_figure(width, 30 * style.MM).subplots()
-    style.say_nothing(ax, "no runs")
-    return style.figure_of(ax)
 
 
 def _axis_names(panel: LogitScatter) -> tuple[str, str]:

@@ -108,9 +108,7 @@ def plot_curve_grid(
     is in inches.
     """
     if not networks:
-        ax = style.new_figure(width, 30 * style.MM).subplots()
-        style.say_nothing(ax, "no setting has a curve over subjects")
-        return style.figure_of(ax)
+        return style.nothing(width, "no setting has a curve over subjects")
     titles = {name: list(panels) for name, panels in networks.items()}
     figure, grid = style.grid_of(titles, width, lines=1)
     for (network, panels), axes in zip(networks.items(), grid, strict=True):

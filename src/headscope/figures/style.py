@@ -304,6 +304,13 @@ def say_nothing(ax: Axes, reason: str) -> None:
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=FAINT)
 
 
+def nothing(width: float, reason: str) -> Figure:
+    """Return a figure that says that there is nothing to show, and why; width in inches."""
+    ax = new_figure(width, 30 * MM).subplots()
+    say_nothing(ax, reason)
+    return figure_of(ax)
+
+
 def decimals(value: float, digits: int) -> str:
     """Return a number with a true minus sign, or say that it is undefined."""
     return fixed(value, digits) if isfinite(value) else UNDEFINED

@@ -99,9 +99,7 @@ def plot_weight_grid(
     each panel stand r and what the null model predicts. width is in inches.
     """
     if not networks:
-        ax = style.new_figure(width, 30 * style.MM).subplots()
-        style.say_nothing(ax, "no runs")
-        return style.figure_of(ax)
+        return style.nothing(width, "no runs")
     titles = {name: list(panels) for name, panels in networks.items()}
     figure, grid = style.grid_of(titles, width, style.LINE * 2, lines=2)
     for panels, axes in zip(networks.values(), grid, strict=True):

@@ -126,15 +126,11 @@ class TableBlock:
 
 @dataclass(frozen=True)
 class FigureBlock:
-    """A figure with its caption; figures of one `key` share a number.
-
-    `width` is half, one, wide or empty: a rule in page.css.
-    """
+    """A figure with its caption; figures of one `key` share a number."""
 
     key: str
     picture: Picture
     caption: Sentence
-    width: str = "half"
     kind: ClassVar[str] = "figure"
 
 
@@ -151,7 +147,7 @@ class Fold:
 class Box:
     """Blocks that are set together, by the rule of that name in page.css, under a heading."""
 
-    style: Literal["", "run", "beside", "curves", "scatters"]
+    style: Literal["", "run", "beside", "curves"]
     blocks: "Sequence[Block]"
     heading: str = ""
     below: str = ""

@@ -209,9 +209,7 @@
   const style = getComputedStyle(document.documentElement);
   const ink = () => style.getPropertyValue("--ink").trim();
   const soft = () => style.getPropertyValue("--soft").trim();
-  const ground = () => style.getPropertyValue("--ground").trim();
-  const colours = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#9a7d00", "#56b4e9", "#7a3db8"];
-  const colour = (label) => colours[label % colours.length];
+  const colour = (label) => data.colours[label % data.colours.length];
 
   /* The thumbnail of a slice, with what each position adds to the margin laid over it. */
   const thumbnail = (place, size, run, k) => {

@@ -99,8 +99,7 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     evidence = _read_evidence(experiment)
     runs, results, audit = evidence.runs, evidence.results, evidence.audit
     chapters = _make_chapters(evidence)
-    shown = runs if len(runs) <= MOST_PANELS else first_of(runs)
-    data = page_data(shown, evidence.heads, evidence.pixels, thumbnails)
+    data = page_data(evidence.in_panels, evidence.heads, evidence.pixels, thumbnails)
     environment = read_environment(experiment / "environment.json")
     version = f" {environment['headscope']}" if "headscope" in environment else ""
     count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
@@ -145,6 +144,11 @@ class _Evidence:
     slices: Path | None
     pixels: NDArray[np.uint8] | None
 
+    @property
+    def in_panels(self) -> Sequence[Run]:
+        """The runs that Fig. 2 and Fig. 3 show: all, or of very many those of one seed and fold."""
+        return self.runs if len(self.runs) <= MOST_PANELS else first_of(self.runs)
+
 
 def _read_evidence(experiment: Path) -> _Evidence:
     """Read an experiment's finished runs, write its tables, and analyse what chapters share."""
@@ -177,7 +181,7 @@ def _make_chapters(evidence: _Evidence) -> list[Chapter]:
     runs, results, heads = evidence.runs, evidence.results, evidence.heads
     slices, pixels, audit = evidence.slices, evidence.pixels, evidence.audit
     changed = [*evidence.notes, *evidence.changed]
-    shown = runs if len(runs) <= MOST_PANELS else first_of(runs)
+    shown = evidence.in_panels
     makers = (
         lambda: results_chapter(evidence.table, results, evidence.failures, changed),
         lambda: subjects_chapter(runs),

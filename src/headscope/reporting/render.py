@@ -33,7 +33,6 @@ class Page:
     verdict: Sequence[Sentence]
     chapters: Sequence[Chapter]
     footer: str
-    banner: Sentence = ""
     answer: Answer | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
 

@@ -71,6 +71,7 @@ def page_data(
     subjects, owner = np.unique(table["subject_id"].to_numpy(str), return_inverse=True)
     values = {
         "classes": runs[0].class_names,
+        "colours": COLOURS,
         "subjects": subjects.tolist() if named else [],
         "slices": {
             "subject": _integers(owner),

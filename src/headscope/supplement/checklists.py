@@ -7,8 +7,6 @@ publisher's; TRIPOD+AI is CC BY 4.0). Sources: Tejani et al. 2024; Collins et al
 from pathlib import Path
 from typing import Final
 
-import pandas as pd
-
 from headscope.files import read_table
 from headscope.supplement.answers import answer
 from headscope.supplement.prose import CITATION, Facts
@@ -33,8 +31,3 @@ def checklist(name: str, study: Study, facts: Facts) -> Table:
         rows.append((str(item["item"]), item["section"], item["asks"], reply.status, text))
     columns = ["Item", "Section", "Asks to", "Answered by", "Answer"]
     return Table(f"{name}, {study.name}", columns, rows, [LEGEND])
-
-
-def count_by_status(table: Table) -> pd.Series:
-    """Return how many items the record answers, the author must, and were not done."""
-    return table.to_frame()["Answered by"].value_counts()

@@ -126,10 +126,6 @@ def match_files(values: Iterable[str], names: Names) -> Matches:
     return Matches([None] * len(paths))
 
 
-def _stem(path: str) -> str:
-    return FILE_SUFFIX.sub("", path).casefold()
-
-
 def match_sessions(values: Iterable[str], names: Names) -> Matches:
     """Return which of a column's sessions each name holds: ses-02, visit 2 and 2 are the same."""
     sessions = [session_of(path) if SESSION.search(path) else "" for path in names.paths]
