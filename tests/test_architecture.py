@@ -10,7 +10,7 @@ import headscope
 ROOT = Path(headscope.__file__).parent
 GROUND = {"errors", "console", "files", "folds", "manifest", "signals", "tail", "text"}
 GROUND |= {"tables", "threads"}
-WINGS = {"final_layer", "representation", "results", "leakage"}
+WINGS = {"final_layer", "representation", "results", "leakage", "explanations"}
 RECORD = {"metrics", "record", "audit_record"}
 MAKES_RECORDS = {
     "scans",
@@ -49,6 +49,8 @@ MAY_IMPORT = {
     "analysis.representation": {"analysis"} | RECORD,
     "analysis.results": {"analysis"} | RECORD,
     "analysis.leakage": {"analysis", "analysis.representation", "analysis.results"} | RECORD,
+    "analysis.explanations": {"analysis", "analysis.results"} | RECORD,
+    "scoring": {"cohort", "analysis", "analysis.results"} | RECORD,
     "figures": {"analysis", *(f"analysis.{wing}" for wing in WINGS)},
     "reporting": {"figures", "analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
     "supplement": {"figures", "analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,

@@ -1,0 +1,1 @@
+"""What else could explain an accuracy: rivals, confounders, other cohorts (no torch)."""

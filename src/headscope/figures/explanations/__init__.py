@@ -1,0 +1,1 @@
+"""Figures on what else could explain an accuracy."""

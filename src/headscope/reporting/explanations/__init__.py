@@ -1,0 +1,1 @@
+"""Chapters on what else could explain an accuracy."""

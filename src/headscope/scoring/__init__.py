@@ -1,0 +1,1 @@
+"""Predictions of any origin, scored by subject (no torch)."""
