@@ -24,6 +24,7 @@ def inspect(
     count: opt.Count = None,
     size: opt.Size = None,
     subject_pattern: opt.SubjectPattern = None,
+    subjects: opt.Subjects = None,
     contrast: opt.Contrast = None,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -64,6 +65,7 @@ def slice_(
         str | None, typer.Option(help="Orientation of files that store none (auto).")
     ] = None,
     subject_pattern: opt.SubjectPattern = None,
+    subjects: opt.Subjects = None,
     contrast: opt.Contrast = None,
     pseudonym_key: opt.PseudonymKey = None,
     strict: opt.Strict = None,
@@ -127,6 +129,7 @@ def audit(
     threshold: opt.Threshold = None,
     where: opt.Where = None,
     subject_pattern: opt.SubjectPattern = None,
+    subjects: opt.Subjects = None,
     contrast: opt.Contrast = None,
     plane: opt.Plane = None,
     count: Annotated[int, typer.Option(help="Slices per scan to compare.", min=1)] = 30,

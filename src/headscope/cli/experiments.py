@@ -60,6 +60,7 @@ def run(
     centre: opt.Centre = None,
     spacing_mm: opt.Spacing = None,
     subject_pattern: opt.SubjectPattern = None,
+    subjects: opt.Subjects = None,
     contrast: opt.Contrast = None,
     volume: opt.Volume = None,
     window: opt.Window = None,

@@ -11,6 +11,7 @@ from headscope.models.classifier import find_head_init
 from headscope.models.regimes import Regime, find_regime
 from headscope.models.zoo import Architecture, find_architecture
 from headscope.record import Setting
+from headscope.slicing.inferred import INFERRED, PARTITIONS
 from headscope.training.recipe import Recipe
 
 MOST_RUNS: Final = 100_000
@@ -99,6 +100,8 @@ def plan_runs(config: Config) -> list[Plan]:
         for name in ([row.architecture] if row.architecture else config.architectures)
         for split in (row.splits or config.splits)
     ]
+    if config.infers_subjects:
+        grid = [(row, _inferred(setting, name)) for row, setting in grid for name in PARTITIONS]
     names = [setting.name for _, setting in grid]
     twice = sorted(name for name, times in Counter(names).items() if times > 1)
     if twice:
@@ -121,6 +124,12 @@ def plan_runs(config: Config) -> list[Plan]:
     return [*_neighbours(plans), *_permuted(plans, config.permutations)]
 
 
+def _inferred(setting: Setting, partition: str) -> Setting:
+    """Return a setting whose subjects are inferred, as its variant says."""
+    subjects = f"{INFERRED}-{partition}"
+    return replace(setting, variant=f"{setting.variant}-{subjects}", subjects=subjects)
+
+
 def _check_size(config: Config, rows: Sequence[Row], regimes: Mapping[str, Regime]) -> None:
     """Refuse a grid that would take long to list, and for ever to train."""
     runs = 0
@@ -129,6 +138,7 @@ def _check_size(config: Config, rows: Sequence[Row], regimes: Mapping[str, Regim
         networks = 1 if row.architecture else len(config.architectures)
         runs += networks * len(row.splits or config.splits) * (1 + permuted)
     runs *= len(config.seeds) * (config.folds or 1)
+    runs *= len(PARTITIONS) if config.infers_subjects else 1
     if runs > MOST_RUNS:
         raise InputError(
             f"These settings make {runs:,} runs, and an experiment holds at most {MOST_RUNS:,}: "

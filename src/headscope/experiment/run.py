@@ -26,6 +26,7 @@ from headscope.experiment.inputs import (
     store_findings,
     store_slices,
     store_splits,
+    store_subjects,
 )
 from headscope.experiment.plan import Plan, plan_runs
 from headscope.experiment.preflight import check_networks, check_places, unfinished
@@ -43,6 +44,7 @@ from headscope.record import (
     write_failures,
     write_run,
 )
+from headscope.slicing.inferred import Sets
 from headscope.slicing.spec import SliceSpec
 from headscope.slicing.store import SliceSet
 from headscope.training.device import NoRoomError, find_device, is_out_of_memory
@@ -95,7 +97,7 @@ class Shared:
 
     config: Config
     cohort: Cohort
-    slices: SliceSet
+    sets: Sets
     splits: dict[str, Subsets]
     device: torch.device
 
@@ -109,6 +111,10 @@ class Shared:
         """Return the directory of a run."""
         return self.config.out / "runs" / plan.name
 
+    def slices(self, plan: Plan) -> SliceSet:
+        """Return the slices under the ids of a run: those of names and tables, or inferred ones."""
+        return self.sets[plan.setting.subjects]
+
     def subsets(self, plan: Plan) -> Subsets:
         """Return to which subset each slice (N,) belongs in a run."""
         return self.splits[split_name(plan, self.config)]
@@ -116,8 +122,8 @@ class Shared:
     def labels(self, plan: Plan) -> NDArray[np.int64]:
         """Return the labels (N,) that a run trains on: the true ones, or permuted by subject."""
         if plan.permutation is None:
-            return self.slices.labels
-        return permuted_labels(self.slices, plan.permutation, self.subsets(plan))
+            return self.slices(plan).labels
+        return permuted_labels(self.slices(plan), plan.permutation, self.subsets(plan))
 
 
 def run(config: Config) -> Path:
@@ -162,8 +168,9 @@ def run(config: Config) -> Path:
         clear_leftovers(config.out)
         # 3. slices and splits; a finished run must be whole, and of these settings
         slices = store_slices(cohort, config)
-        splits = store_splits(plans, config, slices, cohort)
-        shared = Shared(config, cohort, slices, splits, device)
+        sets = store_subjects(config, slices)
+        splits = store_splits(plans, config, sets, cohort)
+        shared = Shared(config, cohort, sets, splits, device)
         changed = {plan.name: problem for plan in plans if (problem := shared.problem(plan))}
         finished = {
             plan.name for plan in plans if plan.name not in changed and is_finished(plan, shared)
@@ -238,7 +245,7 @@ def _reason(error: Exception, folder: Path) -> str:
 
 def train_run(plan: Plan, shared: Shared, *, title: str) -> Run:
     """Train one network and write its run directory, continuing an interrupted training."""
-    path, config, slices = shared.folder(plan), shared.config, shared.slices
+    path, config, slices = shared.folder(plan), shared.config, shared.slices(plan)
     slices.check_pixels()
     labels, subsets = shared.labels(plan), shared.subsets(plan)
     # 1. the network as its regime wants it, and every setting that makes the run
@@ -310,7 +317,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def _settings(plan: Plan, shared: Shared) -> dict[str, Any]:
     """Return what goes into run.toml before the network is built."""
-    config, slices, subsets = shared.config, shared.slices, shared.subsets(plan)
+    config, slices, subsets = shared.config, shared.slices(plan), shared.subsets(plan)
     train_rows = np.flatnonzero(subsets == "train")
     return {
         "name": plan.name,
@@ -325,7 +332,7 @@ def _settings(plan: Plan, shared: Shared) -> dict[str, Any]:
         "slices_sha256": slices.sha256,
         "slice_size": int(slices.pixels.shape[1]),
         "planes": sorted(slices.table["plane"].unique()),
-        "slicing": _slicing(shared),
+        "slicing": _slicing(shared, slices),
         "simulated": shared.cohort.simulated,
         "pseudonymised": config.pseudonym_key is not None,
         "aggregate": config.aggregate,
@@ -349,11 +356,11 @@ def _hash(path: Path, modified_ns: int) -> str:
     return sha256(path)
 
 
-def _slicing(shared: Shared) -> dict[str, Any]:
+def _slicing(shared: Shared, slices: SliceSet) -> dict[str, Any]:
     """Return how the slices were taken, so that a new scan can be sliced the same way."""
-    spec = SliceSpec.from_settings(shared.slices.settings).as_settings()
+    spec = SliceSpec.from_settings(slices.settings).as_settings()
     spec.pop("size")  # the record has it as slice_size
-    taken = spec | {"version": shared.slices.settings.get("version")}
+    taken = spec | {"version": slices.settings.get("version")}
     ready = [file.kind == "picture" for file in shared.cohort.files]
     of = "pictures" if all(ready) else "scans and pictures" if any(ready) else "scans"
     return {"of": of} | {name: value for name, value in taken.items() if value is not None}

@@ -91,6 +91,7 @@ class Run:
                 seed=int(settings["seed"]),
                 fold=settings.get("fold"),
                 folds=settings.get("folds"),
+                subjects=settings.get("subjects"),
             )
 
     @cached_property

@@ -8,7 +8,9 @@ class Setting:
     """What tells the runs of an experiment apart: written to `run.toml`, read back from there.
 
     variant is the name of the config's row, or else the regime. fold (from 0) is one of folds,
-    both None without cross-validation.
+    both None without cross-validation. subjects is None where names or tables give their ids, else
+    how they were inferred from pixels: "inferred-strict" or "inferred-loose", which the variant
+    ends in.
     """
 
     architecture: str
@@ -18,6 +20,7 @@ class Setting:
     seed: int
     fold: int | None = None
     folds: int | None = None
+    subjects: str | None = None
 
     @property
     def name(self) -> str:
