@@ -140,9 +140,10 @@ def _split_problems(folder: Path, slices: SliceSet | None, notes: list[str]) -> 
     yield from (f"splits/{text.replace(' ', ': ', 1)}" for text in problems)
     if slices is None or problems:
         return
+    sets = sets_of(folder.parent, slices)
     for path in files:
         try:
-            read_subsets(path, slices.table)
+            _subsets(path, sets)
         except InputError as error:
             yield f"splits/{path.name}: {error}"
 
@@ -186,13 +187,19 @@ def _split_hashes(folder: Path, slices: SliceSet | None) -> set[str]:
     hashes: set[str] = set()
     if slices is None:
         return hashes
+    sets = sets_of(folder, slices)
     for path in split_files(folder):
         try:
-            subsets = read_subsets(path, slices.table)
+            subsets = _subsets(path, sets)
         except InputError:
             continue
         hashes.add(hashlib.sha256("\n".join(subsets.tolist()).encode()).hexdigest())
     return hashes
+
+
+def _subsets(path: Path, sets: Sets) -> NDArray[np.str_]:
+    """Return the subset of each slice (N,) by a split, under the ids that it names."""
+    return read_subsets(path, set_of_split(sets, read_table(path)["subject_id"]).table)
 
 
 def _stored_problems(run: Run, slices: SliceSet | None, splits: set[str]) -> Iterator[str]:
