@@ -18,6 +18,7 @@ from headscope.experiment.config import Config
 from headscope.experiment.plan import Plan
 from headscope.files import NO_ID, sha256, write_json, write_table
 from headscope.manifest import DAMAGE, reason_of
+from headscope.record import Setting
 from headscope.slicing.store import SliceSet
 from headscope.slicing.write import write_slices
 from headscope.splits.assign import GIVEN, make_fold, make_split
@@ -111,7 +112,7 @@ def store_findings(config: Config, slices: SliceSet, cohort: Cohort) -> Audit:
     return result
 
 
-def split_name(plan: Plan, config: Config) -> str:
+def split_name(plan: Plan | Setting, config: Config) -> str:
     """Return the name of a run's split: its kind, fold and seed."""
     part = "" if plan.fold is None else f"fold{plan.fold}of{config.folds}-"
     return f"{plan.split}-{part}seed{plan.seed}"

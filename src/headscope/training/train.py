@@ -13,6 +13,7 @@ from torch import nn
 
 from headscope.errors import RunError
 from headscope.models.network import Network
+from headscope.pooling import Scans
 from headscope.training.augmentation import augmentation_of
 from headscope.training.cache import Store, cached_features, cached_statistics
 from headscope.training.device import find_batch_size, precision_of
@@ -58,6 +59,7 @@ def train(
     cache: Path,
     slices_key: str,
     title: str,
+    scans: Scans | None = None,
     resume_every_s: float = EVERY_S,
 ) -> Outcome:
     """Train a network on slices, as its regime and the recipe say.
@@ -82,6 +84,9 @@ def train(
         The folder of stored features, and the key of the slices in it.
     title
         The text beside the progress bar.
+    scans
+        The scans on the mean of whose features the classifier trains, one example each; None: it
+        trains on slices. Of a frozen network alone.
 
     Raises
     ------
@@ -107,9 +112,8 @@ def train(
     if regime.probe_first or not regime.trains_backbone:
         extracted = cached_features(network, inputs, store, title)
         seconds += extracted.seconds
-        features = FeatureInputs(extracted.features, device)
         history, selected = fit_part(
-            replace(data, inputs=features, training_inputs=features),
+            _feature_data(data, extracted.features, subsets, scans, device),
             recipe.for_head(recipe.probe_epochs if regime.probe_first else None),
             "probe" if regime.probe_first else "train",
             head_alone=True,
@@ -134,6 +138,22 @@ def train(
         certificate=_certificate(network, before, title),
         precision=store.precision,
     )
+
+
+def _feature_data(
+    data: Data,
+    features: NDArray[np.float32],
+    subsets: NDArray[np.str_],
+    scans: Scans | None,
+    device: torch.device,
+) -> Data:
+    """Return the data of a classifier that trains alone: features of slices, or means of scans."""
+    if scans is None:
+        inputs = FeatureInputs(features, device)
+        return replace(data, inputs=inputs, training_inputs=inputs)
+    inputs, subset = FeatureInputs(scans.mean(features), device), subsets[scans.first]
+    train_rows, val_rows = (np.flatnonzero(subset == name) for name in ("train", "val"))
+    return Data(inputs, inputs, data.labels_of(scans.first), train_rows, val_rows)
 
 
 def _fit(
