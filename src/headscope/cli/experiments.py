@@ -61,6 +61,7 @@ def run(
     spacing_mm: opt.Spacing = None,
     subject_pattern: opt.SubjectPattern = None,
     contrast: opt.Contrast = None,
+    covariates: opt.Covariates = None,
     volume: opt.Volume = None,
     window: opt.Window = None,
     strict: opt.Strict = None,
