@@ -115,7 +115,7 @@ def estimate(config: Config) -> Estimate:
         0.0 if stored else slicing_seconds,
         0 if stored else slices * config.size**2,
         torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
-        [*notes, *_weights_to_fetch(todo)],
+        [*notes, *_weights_to_fetch(todo), *_patience(todo)],
     )
 
 
@@ -144,6 +144,12 @@ def _weights_to_fetch(plans: list[Plan]) -> list[str]:
                 f"there is no network, {how_to_get(entry, weights)}."
             )
     return notes
+
+
+def _patience(plans: list[Plan]) -> list[str]:
+    """Say that some runs may take less."""
+    patient = any(plan.recipe.patience is not None for plan in plans)
+    return ["Runs with patience may end before their last epoch."] if patient else []
 
 
 def _measured(plan: Plan) -> Network:
