@@ -20,7 +20,7 @@ from headscope.training.device import find_batch_size, precision_of
 from headscope.training.features import Extracted, extract_features, extract_maps, map_rows_of
 from headscope.training.loader import FeatureInputs, SliceInputs
 from headscope.training.loop import Data, fit, train_epoch
-from headscope.training.recipe import Recipe, sgd
+from headscope.training.recipe import Recipe, make_optimizer
 from headscope.training.resume import EVERY_S, History, Progress, ResumeFile
 
 ONE_VALUE = "Expected more than 1 value per channel"  # of PyTorch's ValueError
@@ -219,7 +219,7 @@ def _largest_batch(
 
     def step(size: int) -> None:
         smaller = replace(recipe, batch_size=size)
-        optimizer, order = sgd(model, head, smaller), data.train_rows[:size]
+        optimizer, order = make_optimizer(model, head, smaller), data.train_rows[:size]
         progress = Progress.start(data.labels.device)
         training_mode()
         list(train_epoch(model, data, order, optimizer, smaller, [0], progress))
