@@ -18,7 +18,7 @@ from headscope.training.cache import Store, cached_features, cached_statistics
 from headscope.training.device import find_batch_size, precision_of
 from headscope.training.features import Extracted, extract_features, extract_maps, map_rows_of
 from headscope.training.loader import FeatureInputs, SliceInputs
-from headscope.training.loop import Data, fit, train_epoch
+from headscope.training.loop import Data, Watch, fit, ignore, train_epoch
 from headscope.training.recipe import Recipe, sgd
 from headscope.training.resume import EVERY_S, History, Progress, ResumeFile
 
@@ -59,6 +59,7 @@ def train(
     slices_key: str,
     title: str,
     resume_every_s: float = EVERY_S,
+    watch: Watch = ignore,
 ) -> Outcome:
     """Train a network on slices, as its regime and the recipe say.
 
@@ -82,6 +83,8 @@ def train(
         The folder of stored features, and the key of the slices in it.
     title
         The text beside the progress bar.
+    watch
+        What is called with the row of each epoch when it has ended.
 
     Raises
     ------
@@ -96,7 +99,7 @@ def train(
     data = Data(inputs, inputs, _on(device, labels), rows["train"], rows["val"])
     store = Store(cache, slices_key, precision_of(recipe.precision, device))
     fit_part = partial(
-        _fit, network, seed=seed, title=title, path=resume_path, every_s=resume_every_s
+        _fit, network, seed=seed, title=title, path=resume_path, every_s=resume_every_s, watch=watch
     )
     history: History = []
     # 1. what the regime changes before anything trains, and what must not change from here on
@@ -148,6 +151,7 @@ def _fit(
     every_s: float,
     head_alone: bool = False,
     after: int = 0,
+    watch: Watch,
 ) -> tuple[History, int]:
     """Train the classifier alone or all that the regime trains; turn torch's errors into advice.
 
@@ -168,6 +172,7 @@ def _fit(
             title=f"{title}: probe" if probing else title,
             phase=phase,
             after=after,
+            watch=watch,
         )
     except torch.OutOfMemoryError:
         pass  # advised below, where the error no longer holds on to the batch
