@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from headscope.console import console
 from headscope.errors import InputError, RunError
 from headscope.experiment.config import Config
 from headscope.experiment.inputs import (
@@ -17,6 +16,7 @@ from headscope.experiment.inputs import (
     store_slices,
     store_splits,
 )
+from headscope.experiment.live import Board
 from headscope.experiment.plan import Plan, plan_runs
 from headscope.experiment.preflight import check_networks, check_places, unfinished
 from headscope.experiment.shared import Shared, environment, shared_facts, slice_predictions
@@ -35,6 +35,7 @@ from headscope.record import (
 )
 from headscope.training.device import NoRoomError, find_device, is_out_of_memory
 from headscope.training.loader import batches
+from headscope.training.loop import Watch, ignore
 from headscope.training.train import train
 
 NAMED = 4  # so many runs a summary names
@@ -150,24 +151,31 @@ def _train_all(
     Those whose record has `changed` since it was written have failed.
     """
     failures: dict[str, str] = {}
-    for number, plan in enumerate(plans, start=1):
-        title = f"[{number}/{len(plans)}] {plan.name}"
-        tidy_run(shared.folder(plan))
-        if plan.name in changed:
-            failures[plan.name] = changed[plan.name]
-            console.print(f"{title}: {changed[plan.name]}", soft_wrap=True)
-            continue
+    board = Board(plans)
+    for number, plan in enumerate(plans):
         if plan.name in finished:
-            console.print(f"{title}: already finished")
-            continue
-        try:
-            train_run(plan, shared, title=title)
-        except (InputError, RuntimeError, MemoryError) as error:
-            reason = _reason(error, shared.folder(plan)).removeprefix(f"{title}: ")
-            alike = next((name for name, said in failures.items() if said == reason), None)
-            outcome = f"failed, as {alike}." if alike else f"failed. {reason}"
-            console.print(f"{title}: {outcome}", soft_wrap=True)
-            failures[plan.name] = reason
+            board.lines[number].state = "already finished"
+    with board.shown():
+        for number, plan in enumerate(plans):
+            tidy_run(shared.folder(plan))
+            if plan.name in changed:
+                failures[plan.name] = changed[plan.name]
+                board.end(number, "failed", changed[plan.name])
+                continue
+            if plan.name in finished:
+                board.end(number, "already finished")
+                continue
+            board.begin(number)
+            title = board.title(number)
+            try:
+                train_run(plan, shared, title=title, watch=board.watch)
+                board.end(number, "finished")
+            except (InputError, RuntimeError, MemoryError) as error:
+                reason = _reason(error, shared.folder(plan)).removeprefix(f"{title}: ")
+                alike = next((name for name, said in failures.items() if said == reason), None)
+                outcome = f"failed, as {alike}." if alike else f"failed. {reason}"
+                board.end(number, "failed", outcome)
+                failures[plan.name] = reason
     write_failures(shared.config.out, shared.config.for_record(failures))
     return failures
 
@@ -193,8 +201,11 @@ def _reason(error: Exception, folder: Path) -> str:
     return "Out of memory; a smaller batch_size, or ending other work, may help."
 
 
-def train_run(plan: Plan, shared: Shared, *, title: str) -> Run:
-    """Train one network and write its run directory, continuing an interrupted training."""
+def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) -> Run:
+    """Train one network and write its run directory, continuing an interrupted training.
+
+    `watch` gets the row of each epoch.
+    """
     path, config, slices = shared.folder(plan), shared.config, shared.slices
     slices.check_pixels()
     labels, subsets = shared.labels(plan), shared.subsets(plan)
@@ -224,6 +235,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str) -> Run:
         slices_key=slices.sha256,
         title=title,
         scans=shared.scans(plan),
+        watch=watch,
     )
     # 3. the record, from which everything after this reads
     predictions = slice_predictions(slices, labels, subsets, outcome.logits)
