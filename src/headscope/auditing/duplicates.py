@@ -14,7 +14,7 @@ Correlation and deviation only choose what is worth the closer look; detail deci
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice, pairwise
 from typing import Final
@@ -100,14 +100,16 @@ def find_matches(
     subject: ArrayLike,
     *,
     plane: Index | None = None,
+    cohort: ArrayLike | None = None,
     correlation: float = COPY,
 ) -> Matches:
     """Compare every scan with every other.
 
     pixels (N, H, W) are the slices, scan (N,) the number of the scan that each shows, from 0;
     slices of a scan stand together, in order. subject (S,) numbers the subjects of the scans; plane
-    (N,) numbers the planes, where there are several. `correlation` is the least of a copy. Memory
-    is bounded whatever the number of scans.
+    (N,) numbers the planes, where there are several. cohort (S,) numbers the cohorts, where only
+    scans of different ones are looked at closely. `correlation` is the least of a copy. Memory is
+    bounded whatever the number of scans.
     """
     starts = np.flatnonzero(np.diff(scan, prepend=-1))
     counts = np.diff([*starts, len(scan)])
@@ -120,11 +122,13 @@ def find_matches(
     heads = describe_heads(pixels, starts, counts, np.zeros_like(scan) if plane is None else plane)
     subjects = np.unique(np.asarray(subject), return_inverse=True)[1]
     group = _group_numbers(groups, len(starts))
-    likely, cut = _likely(heads, subjects, group)
+    apart = subjects if cohort is None else np.asarray(cohort)
+    likely, cut = _likely(heads, apart, group)
     look = Detail(pixels, starts, counts, subjects, heads.plane)
     close = [compare_depths(heads, a, b) for a, b in _tracked(likely)]
     graded = [_graded(look, agreement, correlation) for agreement in close]
-    visits = [_graded(look, agreement, correlation) for agreement in _some_visits(heads, subjects)]
+    some = _some_visits(heads, subjects) if cohort is None else []
+    visits = [_graded(look, agreement, correlation) for agreement in some]
     pairs += sorted((match for match in graded if match.kind), key=lambda match: -match.detail)
     return Matches(pairs, visits, shared, cut, groups, picture, compared=True)
 
@@ -181,7 +185,7 @@ def describe_heads(pixels: NDArray[np.uint8], starts: Index, counts: Index, plan
     rows = np.repeat(starts + counts // 2 - taken // 2, taken) + rank  # middle stays middle
     unit = np.empty((len(rows), SIDE * SIDE), dtype=np.float32)
     blocks = range(0, len(rows), BLOCK)
-    for start in track(blocks, "Shrinking slices", len(blocks)):
+    for start in _shown(blocks, "Shrinking slices"):
         small = shrink(pixels[rows[start : start + BLOCK]], SIDE)  # (n, 24, 24)
         unit[start : start + BLOCK] = unit_rows(small.reshape(len(small), -1))
     centred = np.empty_like(unit) if len(starts) >= FEWEST else None
@@ -206,7 +210,7 @@ def _likely(heads: Heads, subjects: Index, group: Index) -> tuple[list[tuple[int
     most = max(MOST_PAIRS, len(unit))
     cut = False
     blocks = range(0, len(unit), BLOCK)
-    for start in track(blocks, "Comparing scans", len(blocks)):
+    for start in _shown(blocks, "Comparing scans"):
         for other in range(start, len(unit), BLOCK):
             rows, columns = slice(start, start + BLOCK), slice(other, other + BLOCK)
             deviation = centred[rows] @ centred[columns].T  # (BLOCK, BLOCK)
@@ -267,6 +271,11 @@ def _some_visits(heads: Heads, subjects: Index) -> list[Agreement]:
     ]
     step = -(-len(pairs) // MOST_VISITS) or 1
     return [compare_depths(heads, a, b) for a, b in pairs[::step]]
+
+
+def _shown(blocks: range, description: str) -> Iterable[int]:
+    """Show the progress where there are several blocks."""
+    return blocks if len(blocks) < 2 else track(blocks, description, len(blocks))
 
 
 def _tracked(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -1,16 +1,22 @@
 """What tells the runs of an experiment apart."""
 
 from dataclasses import dataclass
+from typing import Final
+
+RIVAL: Final = "rival"  # the regime of what is no network
+RIVALS: Final = ("majority", "covariates", "pixels")  # their architectures
+UNITS: Final = ("slice", "scan")
 
 
 @dataclass(frozen=True)
 class Setting:
     """What tells the runs of an experiment apart: written to `run.toml`, read back from there.
 
-    variant is the name of the config's row, or else the regime. fold (from 0) is one of folds,
-    both None without cross-validation. subjects is None where names or tables give their ids, else
-    how they were inferred from pixels: "inferred-strict" or "inferred-loose", which the variant
-    ends in.
+    variant is the name of the config's row, or else the regime, and ends in -scan where the head
+    trains on scans. fold (from 0) is one of folds, both None without cross-validation. unit: what
+    the head trains on, a "slice", or a "scan" as the mean of its slices' features. subjects: None
+    where names or tables give their ids, else how they are inferred from pixels, "inferred-strict"
+    or "inferred-loose", in which the variant then ends.
     """
 
     architecture: str
@@ -20,7 +26,13 @@ class Setting:
     seed: int
     fold: int | None = None
     folds: int | None = None
+    unit: str = "slice"
     subjects: str | None = None
+
+    @property
+    def is_rival(self) -> bool:
+        """Whether it is a simple rival of the networks, one of `RIVALS`."""
+        return self.regime == RIVAL
 
     @property
     def name(self) -> str:

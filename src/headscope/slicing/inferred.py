@@ -7,7 +7,7 @@ Names and tables say nothing of these subjects: a strict and a loose threshold g
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -69,13 +69,17 @@ def sets_of(experiment: Path, slices: SliceSet) -> dict[str | None, SliceSet]:
     return {None: slices} | ({} if subjects is None else under_inferred(slices, subjects))
 
 
-def set_of_split(sets: Sets, subjects: Iterable[Any]) -> SliceSet:
-    """Return the slices under the ids that a split names."""
-    names = set(map(str, subjects))
-    fitting = (
-        part for name, part in sets.items() if name and names & set(part.table["subject_id"])
-    )
-    return next(fitting, sets[None])
+def set_of_split(sets: Sets, path: Path) -> SliceSet:
+    """Return the slices under the ids that a split names; what is no split names ours."""
+    if len(sets) > 1:
+        try:
+            names = set(read_table(path)["subject_id"].astype(str))
+        except DAMAGE:
+            names = set()
+        for name, part in sets.items():
+            if name and names & set(part.table["subject_id"]):
+                return part
+    return sets[None]
 
 
 def _under(slices: SliceSet, subjects: pd.DataFrame, partition: str) -> SliceSet:
