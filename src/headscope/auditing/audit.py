@@ -204,9 +204,9 @@ def audit_slices(
     matches = find_matches(slices.pixels, scan, units.subject, plane=plane, correlation=correlation)
     # 2. what crosses each split, and labels
     tables = {file.stem: read_split(file) for file in splits}
-    named = {file.stem: set_of_split(sets, file).table for file in splits}
+    beneath = {file.stem: set_of_split(sets, file).table for file in splits}
     tables |= {} if given is None else {GIVEN: given}
-    inside = {n: find_subsets(named.get(n, table), split) for n, split in tables.items()}
+    inside = {n: find_subsets(beneath.get(n, table), split) for n, split in tables.items()}
     checks = [
         check_split(name, tables[name], rows, units, matches) for name, rows in inside.items()
     ]
