@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from headscope.slicing.store import SliceSet
 from headscope.slicing.write import write_slices
 from headscope.splits.assign import GIVEN, make_fold, make_split
 from headscope.splits.balance import balance_of
-from headscope.splits.files import check_given, check_ids, ensure_split
+from headscope.splits.files import check_given, check_ids, ensure_split, subsets_by_path
 from headscope.text import printable_name
 
 OLDEST = 89  # years: an age above it could name a subject, and is one year more under pseudonyms
@@ -52,6 +53,10 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
         covariates=config.covariates,
     )
     splits = dict.fromkeys(plan.split for plan in plans)
+    if GIVEN in splits and config.split_file is not None:
+        given = subsets_by_path(config.split_file, list(cohort.scans["path"]))
+        if given is not None:
+            cohort = replace(cohort, scans=cohort.scans.assign(given=given))
     for split in () if config.infers_subjects else splits:
         check_ids(cohort.scans, split)
         if split == "subject" and not (config.folds or config.split_file):
