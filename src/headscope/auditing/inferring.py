@@ -88,6 +88,12 @@ def note_inferred(subjects: pd.DataFrame) -> list[str]:
         f"pictures show {strict} by the strict threshold (detail {THRESHOLDS['strict']:.2f}) and "
         f"{loose} by the loose one ({THRESHOLDS['loose']:.2f})."
     ]
+    alone = int((subjects["strict"].value_counts() == 1).sum())
+    if alone:
+        notes.append(
+            f"{alone} of them have no partner by the strict threshold: visits years apart, or "
+            "neighbouring slices more than about 2 mm apart, may not be recognised."
+        )
     largest = int(subjects["loose"].value_counts().iloc[0])
     if len(subjects) >= FEWEST and largest > CROWD * len(subjects):
         notes.append(

@@ -48,7 +48,7 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
         where=config.where,
         keep=config.balance,
         subject_pattern=config.subject_pattern,
-        subjects=config.subjects_file,
+        subjects=config.subjects,
         contrast=config.contrast,
         covariates=config.covariates,
     )

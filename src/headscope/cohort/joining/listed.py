@@ -6,12 +6,13 @@ from typing import Final
 
 import pandas as pd
 
+from headscope.cohort.pictures import NO_IDS
 from headscope.cohort.tables import check_subjects, counted, listed, read_any_table
 from headscope.cohort.values import Layout, Note
 from headscope.errors import InputError
 
 INFERRED: Final = "inferred"  # what the id of a subject that was inferred begins with
-WORDS: Final = ("ids", INFERRED)  # what may stand in the place of a table
+ORIGIN: Final = "Subject ids come from"  # what a note on a layout begins with
 
 
 def name_by_table(root: Path, layout: Layout, subjects: Path | str | None) -> Layout:
@@ -35,9 +36,10 @@ def name_by_table(root: Path, layout: Layout, subjects: Path | str | None) -> La
     """
     if subjects is None or str(subjects) == "ids":
         return layout
+    others = [note for note in layout.notes if note.text != NO_IDS and ORIGIN not in note.text]
     if str(subjects) == INFERRED:
         text = "Subjects are to be inferred from pixels: a run does so once slices are taken."
-        return replace(layout, notes=[*layout.notes, Note(text)])
+        return replace(layout, notes=[*others, Note(text)])
     path = Path(subjects)
     table = _read(path)
     ids = table.set_index("path")["subject_id"]
@@ -55,14 +57,14 @@ def name_by_table(root: Path, layout: Layout, subjects: Path | str | None) -> La
             f"{lacking.iloc[0]!r}: every scan needs one."
         )
     matches = names.map(ids)
-    notes = [Note(f"Subject ids come from {path.name}: {counted(matches.nunique(), 'subject')}.")]
+    notes = [Note(f"{ORIGIN} {path.name}: {counted(matches.nunique(), 'subject')}.")]
     inferred = matches[matches.str.startswith(f"{INFERRED}-")].nunique()
     if inferred:
         notes.append(
             Note(f"Of these {inferred} are named as they were inferred from pixels, not known.")
         )
     scans = layout.scans.assign(subject_id=matches)
-    return replace(layout, scans=scans, notes=[*layout.notes, *notes])
+    return replace(layout, scans=scans, notes=[*others, *notes])
 
 
 def _read(path: Path) -> pd.DataFrame:
