@@ -33,6 +33,7 @@ from headscope.auditing.inferring import THRESHOLDS, infer_subjects
 from headscope.auditing.linking import find_links, group_scans
 from headscope.cohort.layouts import find_cohort
 from headscope.record import read_experiment
+from headscope.simulation.cohort import simulate_cohort
 from headscope.slicing.spec import SliceSpec
 from headscope.slicing.write import write_slices
 
@@ -155,7 +156,7 @@ def accuracy(options):
             if name.startswith("OASIS"):
                 common["classes"] = {"AD": ["Demented"], "NC": ["Nondemented"]}
             for how, splits in ((true, ["subject", "slice"]), ("inferred", ["subject"])):
-                out = folder / how.rpartition("/")[2]
+                out = folder / ("inferred" if how == "inferred" else "true")
                 hs.run(hs.Config(out=out, subjects=how, splits=splits, **common))
                 for result in setting_results(read_experiment(out)):
                     inferred = result.runs[0].setting.subjects
@@ -170,7 +171,7 @@ def cost(options):
     """Print seconds and memory of 10,000 pictures, and how many simulated heads are joined."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        hs.simulate_cohort(folder / "scans", subjects=options.subjects, seed=0, spacing_mm=3.0,
+        simulate_cohort(folder / "scans", subjects=options.subjects, seed=0, spacing_mm=3.0,
                            repeat_share=0.0)  # fmt: skip
         cohort = find_cohort(folder / "scans")
         slices = write_slices(cohort, folder / "slices", SliceSpec("axial", 30, 128))
