@@ -36,15 +36,16 @@ def name_by_table(root: Path, layout: Layout, subjects: Path | str | None) -> La
     """
     if subjects is None or str(subjects) == "ids":
         return layout
-    others = [note for note in layout.notes if note.text != NO_IDS and ORIGIN not in note.text]
+    notes = [note for note in layout.notes if note.text != NO_IDS and ORIGIN not in note.text]
     if str(subjects) == INFERRED:
         text = "Subjects are to be inferred from pixels: a run does so once slices are taken."
-        return replace(layout, notes=[*others, Note(text)])
+        return replace(layout, notes=[*notes, Note(text)])
     path = Path(subjects)
     table = _read(path)
     ids = table.set_index("path")["subject_id"]
     names = layout.scans["path"].map(lambda name: Path(name).as_posix())
-    strange = [name for name in ids.index.difference(names) if not (root / name).exists()]
+    others = sorted(set(ids.index) - set(names))
+    strange = [name for name in others if not (root / name).exists()]
     if strange:
         raise InputError(
             f"{path} names {counted(len(strange), 'path')} that {root} does not hold, the first "
@@ -57,14 +58,14 @@ def name_by_table(root: Path, layout: Layout, subjects: Path | str | None) -> La
             f"{lacking.iloc[0]!r}: every scan needs one."
         )
     matches = names.map(ids)
-    notes = [Note(f"{ORIGIN} {path.name}: {counted(matches.nunique(), 'subject')}.")]
+    notes += [Note(f"{ORIGIN} {path.name}: {counted(matches.nunique(), 'subject')}.")]
     inferred = matches[matches.str.startswith(f"{INFERRED}-")].nunique()
     if inferred:
         notes.append(
             Note(f"Of these {inferred} are named as they were inferred from pixels, not known.")
         )
     scans = layout.scans.assign(subject_id=matches)
-    return replace(layout, scans=scans, notes=[*others, *notes])
+    return replace(layout, scans=scans, notes=notes)
 
 
 def _read(path: Path) -> pd.DataFrame:
