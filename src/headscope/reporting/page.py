@@ -20,6 +20,7 @@ from headscope.analysis.leakage.stored import stored_leakage
 from headscope.analysis.results.comparisons import Comparisons, compare_runs
 from headscope.analysis.results.markers import marked_tables
 from headscope.analysis.results.settings import SettingResult
+from headscope.analysis.stored import storing
 from headscope.audit_record import Audit, changed_inputs, read_audit
 from headscope.console import console, track
 from headscope.errors import InputError
@@ -96,9 +97,10 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     key = report_key(experiment, thumbnails)
     if stands(experiment, key):
         return experiment / "report.html"
-    evidence = _read_evidence(experiment)
+    with storing(experiment):
+        evidence = _read_evidence(experiment)
+        chapters = _make_chapters(evidence)
     runs, results, audit = evidence.runs, evidence.results, evidence.audit
-    chapters = _make_chapters(evidence)
     data = page_data(evidence.in_panels, evidence.heads, evidence.pixels, thumbnails)
     environment = read_environment(experiment / "environment.json")
     version = f" {environment['headscope']}" if "headscope" in environment else ""

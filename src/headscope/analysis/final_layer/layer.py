@@ -1,7 +1,7 @@
 """The final layer as a whole: its rows, each pair of them, and what they share with others."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from headscope.analysis.final_layer.pairs import (
 from headscope.analysis.final_layer.relation import LearnedNull, learned_null
 from headscope.analysis.final_layer.rows import MOST_ROWS as MOST_SAMPLED
 from headscope.analysis.final_layer.rows import Geometry, RowSummary, row_geometry, row_summaries
+from headscope.analysis.stored import stored
 from headscope.record import Run
 from headscope.tables import Cell, Column, Shown, Table
 from headscope.text import significant
@@ -127,7 +128,21 @@ def analyse_head(run: Run, pairs: Sequence[Pair] | None = None) -> HeadAnalysis:
     >>> head.class_names, head.weight.shape, len(head.pairs)
     (('AD', 'NC'), (2, 96), 1)
     """
-    return head_analysis(**_recorded(run), pairs=pairs)
+    head, recorded = _analysed(run, pairs), _recorded(run)
+    weights = {name: recorded[name] for name in ("weight", "bias", "initial")}
+    W, start, _ = check_head(*weights.values(), run.class_names)
+    bias = None if weights["bias"] is None else np.asarray(weights["bias"], dtype=np.float64)
+    placed = tuple(replace(pair, x=W[pair.pair[0]], y=W[pair.pair[1]]) for pair in head.pairs)
+    return replace(head, weight=W, bias=bias, initial_weight=start, pairs=placed)
+
+
+@stored
+def _analysed(run: Run, pairs: Sequence[Pair] | None) -> HeadAnalysis:
+    """Analyse a recorded layer; its weights are left out, as the record has them."""
+    options = _recorded(run) | {"shrinkage": run_shrinkage(run), "learned": learned_null(run)}
+    head, none = head_analysis(**options, pairs=pairs), np.empty(0)
+    bare = tuple(replace(pair, x=none, y=none) for pair in head.pairs)
+    return replace(head, weight=none, bias=None, initial_weight=None, pairs=bare)
 
 
 def analyse_pair(run: Run, pair: Pair = (0, 1)) -> PairAnalysis:
@@ -152,7 +167,8 @@ def analyse_pair(run: Run, pair: Pair = (0, 1)) -> PairAnalysis:
     >>> pair.class_names, abs(pair.r - pair.r_null) < 0.1
     (('AD', 'NC'), True)
     """
-    return pair_analysis(**_recorded(run), pair=pair)
+    options = _recorded(run) | {"shrinkage": run_shrinkage(run), "learned": learned_null(run)}
+    return pair_analysis(**options, pair=pair)
 
 
 def run_shrinkage(run: Run) -> float | None:
@@ -236,8 +252,6 @@ def _recorded(run: Run) -> dict[str, Any]:
         "bias": head["bias"],
         "initial": head.get("initial_weight"),
         "class_names": run.class_names,
-        "shrinkage": run_shrinkage(run),
-        "learned": learned_null(run),
     }
 
 

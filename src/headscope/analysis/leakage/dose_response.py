@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from headscope.analysis.retrain import head_recipe, inner_products, train_heads
+from headscope.analysis.stored import stored
 from headscope.analysis.units import Array, Samples, read_samples
 from headscope.console import track
 from headscope.record import Run
@@ -45,6 +46,7 @@ class DoseResponse:
         return tuple(float(np.std(d, ddof=1)) if len(d) > 1 else 0.0 for d in self.accuracies)
 
 
+@stored
 def dose_response(runs: Sequence[Run], by_slice: Sequence[Run] = ()) -> DoseResponse | None:
     """Let test subjects into training, from none to all; None where no subject has two slices.
 

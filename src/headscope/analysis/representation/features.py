@@ -23,6 +23,7 @@ from headscope.analysis.arrays import (
 )
 from headscope.analysis.representation.intraclass import Intraclass, intraclass
 from headscope.analysis.representation.separation import Separation, separation
+from headscope.analysis.stored import stored
 from headscope.errors import InputError
 from headscope.record import SUBSETS, Run
 from headscope.tables import Shown, Table
@@ -141,6 +142,7 @@ class FeatureAnalysis(Shown):
         ]
 
 
+@stored
 def analyse_features(
     run: Run,
     subset: str = "test",

@@ -16,6 +16,7 @@ from headscope.analysis.arrays import check_ids, check_labels, check_pair
 from headscope.analysis.probes import ridge_by_gram
 from headscope.analysis.representation.discriminant import subject_folds
 from headscope.analysis.representation.recorded_tail import Tail, read_tail
+from headscope.analysis.stored import stored
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.record import Run
@@ -123,6 +124,7 @@ class FlattenAnalysis(Shown):
         return [shuffled, probed]
 
 
+@stored
 def analyse_flattening(
     run: Run, *, repeats: int = REPEATS, probe_repeats: int = 5, seed: int = 0
 ) -> FlattenAnalysis:
