@@ -4,13 +4,13 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from math import ceil, floor, log10, nan
 from string import ascii_lowercase
 from typing import ClassVar, Final, Literal
 
 from markupsafe import Markup, escape
 
 from headscope.reporting.numbers import bounded, say
-from headscope.reporting.pictures import Picture
 from headscope.tables import Cell, Table
 from headscope.text import MISSING, show
 
@@ -125,13 +125,90 @@ class TableBlock:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture in the page: data URI, text in its place, and size in pixels."""
+
+    source: str
+    alt: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
 class FigureBlock:
-    """A figure with its caption; figures of one `key` share a number."""
+    """Pictures beside each other with their caption; figures of one `key` share a number."""
 
     key: str
-    picture: Picture
+    pictures: Sequence[Picture]
     caption: Sentence
     kind: ClassVar[str] = "figure"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A mark in a row of dots, with the ends of its bar, of one of the `kinds`."""
+
+    value: float
+    low: float
+    high: float
+    kind: int = 0
+    hollow: bool = False
+
+
+@dataclass(frozen=True)
+class DotRow:
+    """A row of dots: what it is of, its marks, a value to compare with, and numbers in words."""
+
+    name: str
+    below: str
+    marks: Sequence[Mark]
+    reference: float = nan
+    words: Markup = Markup()
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Values of many settings or runs, row by row on one axis from `start` to `end`.
+
+    kinds says what the marks stand for, each by its form and colour; log draws a logarithmic axis.
+    Rows beyond the first `most` are folded. Figures of one `key` share a number.
+    """
+
+    rows: Sequence[DotRow]
+    caption: Sentence
+    start: float = 0.0
+    end: float = 100.0
+    unit: str = "%"
+    kinds: Sequence[str] = ()
+    log: bool = False
+    key: str = ""
+    most: int = 10
+    kind: ClassVar[str] = "dots"
+
+    @property
+    def parts(self) -> list[Sequence[DotRow]]:
+        """The rows in sight, and the folded ones."""
+        return [self.rows[: self.most], self.rows[self.most :]]
+
+    @property
+    def height(self) -> int:
+        """The height of a row in pixels."""
+        return 6 + 8 * max(2, *(len(row.marks) for row in self.rows))
+
+    @property
+    def ticks(self) -> list[float]:
+        """Where the axis is labelled: round values, seven steps at most."""
+        if self.log:
+            return [10.0**n for n in range(ceil(log10(self.start)), floor(log10(self.end)) + 1)]
+        span = self.end - self.start
+        size = 10.0 ** floor(log10(span / 7))
+        step = next(size * n for n in (1, 2, 5, 10) if span / (size * n) <= 7)
+        return [step * n for n in range(ceil(self.start / step), floor(self.end / step) + 1)]
+
+    def place(self, value: float) -> str:
+        """Return where a value stands on the axis, as a share of its width."""
+        value, start, end = map(log10 if self.log else float, (value, self.start, self.end))
+        return f"{100 * (value - start) / (end - start):.2f}%"
 
 
 @dataclass(frozen=True)
@@ -222,9 +299,10 @@ class Line:
 
 @dataclass(frozen=True)
 class LinePlot:
-    """Curves between 0 and 1, in per cent, beside the line of chance if there is one.
+    """Curves between 0 and 1 on either axis, beside the line of chance if there is one.
 
-    x_end is what the right end of the axis stands for, where that is not 100%.
+    x_ends and y_end are what the ends of the axes stand for, where that is not 0 and 100%; names
+    stand at even distances along x in place of numbers.
     """
 
     title: str
@@ -232,12 +310,23 @@ class LinePlot:
     up: str
     lines: Sequence[Line]
     chance: tuple[tuple[float, float], tuple[float, float]] | None = None
-    x_end: float = 100.0
+    x_ends: tuple[float, float] = (0.0, 100.0)
+    y_end: float = 100.0
+    names: Sequence[str] = ()
     below: str = ""
     kind: ClassVar[str] = "lines"
 
+    @property
+    def x_ticks(self) -> list[tuple[float, str]]:
+        """Where x is labelled, between 0 and 100, and how."""
+        if self.names:
+            steps = max(len(self.names) - 1, 1)
+            return [(100 * k / steps, name) for k, name in enumerate(self.names)]
+        start, end = self.x_ends
+        return [(n, f"{start + n * (end - start) / 100:.3g}") for n in range(0, 101, 20)]
 
-Block = Text | TableBlock | FigureBlock | Multiples | Matrix | LinePlot | Fold | Box
+
+Block = Text | TableBlock | FigureBlock | Multiples | Matrix | Dots | LinePlot | Fold | Box
 
 
 @dataclass(frozen=True)
@@ -289,7 +378,7 @@ def label_blocks(chapters: Iterable[Chapter]) -> tuple[dict[int, Label], dict[st
     groups: dict[tuple[str, str], list[Block]] = {}
     for chapter in chapters:
         for block in _walk(chapter.blocks):
-            if isinstance(block, TableBlock | FigureBlock | Multiples) and block.key:
+            if isinstance(block, TableBlock | FigureBlock | Multiples | Dots) and block.key:
                 groups.setdefault((_counted(block), block.key), []).append(block)
     labels, references, counts = {}, {}, {"figure": 0, "table": 0}
     for (kind, key), blocks in groups.items():

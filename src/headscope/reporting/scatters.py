@@ -22,6 +22,7 @@ from headscope.metrics import softmax
 from headscope.record import Run
 from headscope.reporting.blocks import Multiples, Panel
 from headscope.reporting.numbers import number, say
+from headscope.reporting.pictures import png_source
 
 THUMBNAILS: Final = ("test", "errors", "none")
 SIDE: Final = 64  # pixels of a thumbnail
@@ -319,6 +320,4 @@ def _still(
         pen.ellipse((x - 1, y - 1, x + 1, y + 1), fill=colours[k])
     if np.isfinite(slope):
         pen.line([place(low, slope * low), place(high, slope * high)], fill=INK)
-    stream = BytesIO()
-    image.quantize(8).save(stream, "PNG", optimize=True)
-    return "data:image/png;base64," + b64encode(stream.getvalue()).decode()
+    return png_source(image, 8)

@@ -27,6 +27,9 @@ Array = NDArray[np.float64]
 REPEATS = 5
 FOLDS = 5
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # times the mean squared length of a slice's maps
+# What is on the left and on the right of a slice (docs/cohorts.md): of the subject, unlike in
+# radiology, its left is on the left.
+SIDES = {"axial": "LR", "coronal": "LR", "sagittal": "PA"}
 PROBE_NOTE = (
     "Probes: ridge classifiers on {slices} test slices of {subjects} subjects, 5 folds by subject, "
     "assigned {repeats} times; the penalty is chosen by subject within each training part."

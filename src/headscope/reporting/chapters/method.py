@@ -55,7 +55,7 @@ def curves_chapter(runs: Sequence[Run]) -> Chapter:
                 Line(name, [(x / last, y, nan, nan) for x, y in _accuracies(run, subset)])
                 for subset, name in (("train", "training"), ("val", "validation"))
             ],
-            x_end=last,
+            x_ends=(0.0, last),
             below=_losses(run),
         )
         for run in runs
