@@ -163,7 +163,7 @@ class DotRow:
     below: str
     marks: Sequence[Mark]
     reference: float = nan
-    words: Markup = Markup()
+    words: Sentence = ""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ SLICE_KEYS = ["subject_id", "session_id", "plane", "slice_index", "label"]
 SHARES = ("subject_accuracy", "subject_sensitivity", "subject_specificity")
 REGIMES = ("frozen", "frozen-adabn", "layerwise", "lp-ft", "finetune", "scratch-meanvar", "scratch")
 SHARED = "slices of one subject on both sides"
+NARROW = 6  # classes above which a matrix needs half a page
 NAMELESS = "no subject ids: slices of one subject may be on both sides"
 TABLE_NOTE = (
     "One row per setting: folds are pooled, seeds averaged. Accuracies are percentages of slices "

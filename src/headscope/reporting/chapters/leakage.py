@@ -92,11 +92,10 @@ def _gaps(gaps: Sequence[Gap]) -> Dots:
     rows = []
     for gap in gaps:
         marks = [
-            mark([sum(values) / len(values)], k, hollow=level == "subject")
+            mark([float(np.mean(values))], k, hollow=level == "subject")
             for level in ("slice", "subject")
-            for k, values in enumerate(
-                (gap.scores[f"{level}_accuracy"].by_subject, gap.scores[f"{level}_accuracy"].by_slice)
-            )
+            for score in [gap.scores[f"{level}_accuracy"]]
+            for k, values in enumerate((score.by_subject, score.by_slice))
         ]
         rows.append(DotRow(gap.architecture, gap.variant, marks))
     caption = (
