@@ -26,9 +26,10 @@ from headscope.errors import InputError
 from headscope.figures import plot_history
 from headscope.files import write_json
 from headscope.record import Run, read_experiment, write_failures
-from headscope.reporting import render, save_figure, write_report
+from headscope.reporting import render, write_report
 from headscope.reporting.blocks import ABOVE, Chapter, TableBlock, Text, letter_of, refer
 from headscope.reporting.numbers import number
+from headscope.supplement.export import save_figure
 from headscope.reporting.verdict import _claimed
 from headscope.tables import Table
 from headscope.text import probability, significant

@@ -61,9 +61,9 @@ def flattened(
 
 
 def _tiles(maps: NDArray[np.floating[Any]]) -> Image.Image:
-    """Draw maps (n, h, w) side by side, on one scale of grey."""
+    """Draw maps (n, h, w) side by side, the darker the stronger."""
     low, high = min(0.0, float(maps.min())), float(maps.max())
-    grey = ((maps - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
+    grey = (235 - 235 * (maps - low) / ((high - low) or 1.0)).astype(np.uint8)
     sheet = Image.new("L", (IN_ROW * TILE, -(-len(maps) // IN_ROW) * TILE), 255)
     for k, tile in enumerate(grey):
         picture = Image.fromarray(tile).resize((TILE - 4, TILE - 4), Image.Resampling.NEAREST)

@@ -151,8 +151,8 @@ def _surest_slice(run: Run, pixels: NDArray[np.uint8] | None) -> list[Block]:
     caption = (
         f"{title}: of the recorded {which}, the one of the largest margin, predicted "
         f"{names[predicted]}; what each position adds to its logit less that of {names[against]} "
-        "(orange: more, blue: less); and the strongest channels of the last feature map, "
-        f"{', '.join(map(str, channels))}."
+        "(orange: more, blue: less); and the strongest channels of the last feature map, the "
+        f"darker the stronger: {', '.join(map(str, channels))}."
     )
     return [FigureBlock("flattening", pictures, caption)]
 
@@ -277,5 +277,5 @@ def _staged(
                          if isfinite(value)])
             for title, part in values.items()
         ]  # fmt: skip
-        yield LinePlot(f"{column.name}, {network}", "stage", column.name, lines,
+        yield LinePlot(f"{column.name}, {network}", "", column.name, lines,
                        y_end=100.0 if share else high, names=stages)  # fmt: skip
