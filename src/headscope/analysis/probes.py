@@ -16,9 +16,14 @@ def standardise(features: Array, rows: Array) -> Array:
 
     Features that do not vary there are left out.
     """
-    mean, spread = features[rows].mean(axis=0), features[rows].std(axis=0)
+    some = features[rows]
+    mean, spread = some.mean(axis=0), some.std(axis=0)
     varying = spread > 1e-6 * max(float(np.abs(mean).max(initial=0)), 1e-6)
-    return ((features[:, varying] - mean[varying]) / spread[varying]).astype(np.float32)
+    if not varying.all():
+        features, mean, spread = features[:, varying], mean[varying], spread[varying]
+    scaled = features - mean
+    scaled /= spread
+    return scaled.astype(np.float32, copy=False)
 
 
 def nearest(

@@ -120,8 +120,8 @@ def train_heads(
     """
     sets = np.atleast_2d(train_rows)  # (S, n)
     if len(sets) > 1 and not recipe.plain:
-        each = [train_heads(features, labels, rows, recipe, val_rows) for rows in sets]
-        weights, biases = map(np.concatenate, zip(*each, strict=True))
+        alone = [train_heads(features, labels, rows, recipe, val_rows) for rows in sets]
+        weights, biases = map(np.concatenate, zip(*alone, strict=True))
         return weights, biases
     classes, width = recipe.weight.shape
     start = np.column_stack([recipe.weight, recipe.bias]).astype(np.float32)  # (K, D + 1)

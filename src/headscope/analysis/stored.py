@@ -62,7 +62,7 @@ def storing(experiment: Path) -> Iterator[None]:
         _AT_WORK.reset(token)
         current = {
             key: entry
-            for key, entry in store.entries.items()
+            for key, entry in sorted(store.entries.items())
             if all(_stands(experiment, *run) for run in entry["runs"].items())
         }
         if current != entries:
@@ -71,7 +71,7 @@ def storing(experiment: Path) -> Iterator[None]:
 
 
 def read_entries(path: Path) -> Mapping[str, Any]:
-    """Return the results of an `analysis.json` by key, none of other code; ValueError if damaged."""
+    """Return the results of an `analysis.json`, none of other code; ValueError if damaged."""
     stored = json.loads(path.read_text(encoding="utf-8"))
     if stored.pop("sha256") != content_hash(stored):
         raise ValueError("it has changed since it was written")

@@ -11,9 +11,9 @@ from markupsafe import Markup
 from headscope.analysis.leakage.split_gap import Gap, clearest_gap
 from headscope.analysis.results.settings import SettingResult, choose
 from headscope.audit_record import Audit
-from headscope.reporting.blocks import DotRow, Dots, Mark, Sentence
 from headscope.reporting.cautions import cautions, shared_heads
 from headscope.reporting.numbers import number, say
+from headscope.reporting.plots import DotRow, Dots, Mark, Sentence
 from headscope.text import percent
 
 SIMULATED: Final = Markup(

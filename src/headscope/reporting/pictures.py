@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from headscope.analysis.representation.location import SIDES
-from headscope.reporting.blocks import Picture
+from headscope.reporting.plots import Picture
 
 WIDTH: Final = 210  # pixels of a slice
 TILE, IN_ROW, TILES = 66, 6, 12  # pixels of a channel, and how many are shown

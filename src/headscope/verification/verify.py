@@ -14,6 +14,7 @@ from headscope.analysis.leakage.stored import FORMAT, read_leakage, read_stored,
 from headscope.analysis.results.markers import marked_tables
 from headscope.analysis.results.settings import setting_results
 from headscope.analysis.results.table import markdown_table
+from headscope.analysis.stored import FILE, read_entries
 from headscope.audit_record import read_audit, split_files
 from headscope.console import track
 from headscope.errors import InputError
@@ -66,7 +67,8 @@ def verify(experiment: Path | str) -> Verification:
     """Check that an experiment is what was written, without scans, network or training.
 
     Every file is held against its manifest. Then scores, tables, predictions, the freeze
-    certificates and the keys of `audit.json` and `leakage.json` are computed again from the arrays.
+    certificates and the keys of `audit.json` and `leakage.json` are computed again from the arrays;
+    `analysis.json` is held against its own hash.
 
     Raises
     ------
@@ -223,6 +225,7 @@ def _made_problems(folder: Path, runs: list[Run], notes: list[str]) -> Iterator[
             notes.append("Tables and leakage.json were not checked, as not all runs are whole.")
         return
     yield from _leakage_problems(folder, runs, notes)
+    yield from _analysis_problems(folder)
     tables = marked_tables(setting_results(true), audit)
     made = {
         "table.tsv": lambda path: _same_table(path, tables[0]),
@@ -249,6 +252,16 @@ def _leakage_problems(folder: Path, runs: list[Run], notes: list[str]) -> Iterat
             yield "leakage.json: it is of other runs; 'headscope report' writes it again"
     except DAMAGE as error:
         yield f"leakage.json: it is damaged ({reason_of(error)})"
+
+
+def _analysis_problems(folder: Path) -> Iterator[str]:
+    """Say whether the file of stored analyses is damaged; those of other runs are not read."""
+    try:
+        read_entries(folder / FILE)
+    except FileNotFoundError:
+        return
+    except DAMAGE as error:
+        yield f"{FILE}: it is damaged ({reason_of(error)}); 'headscope report' makes it again"
 
 
 def _same_table(path: Path, table: pd.DataFrame) -> bool:

@@ -75,7 +75,7 @@ def reidentify(run: Run) -> Reidentification | None:
     asked = _asked(samples, rows, part)
     if len(np.unique(samples.subject[rows[asked]])) < 2:
         return None
-    features = standardise(samples.features, rows)[rows]  # (n, D)
+    features = standardise(samples.features[rows], np.arange(len(rows)))  # (n, D)
     subject, label = samples.subject[rows], samples.label[rows]
     apart = part[:, None] != part[None, :] if over == "sessions" else ~np.eye(len(rows), dtype=bool)
     return Reidentification(

@@ -16,22 +16,10 @@ from headscope.analysis.representation.location import (
 from headscope.analysis.representation.stages import TransferAnalysis, analyse_transfer
 from headscope.errors import InputError
 from headscope.record import Run
-from headscope.reporting.blocks import (
-    Block,
-    Box,
-    Chapter,
-    DotRow,
-    Dots,
-    FigureBlock,
-    Fold,
-    Line,
-    LinePlot,
-    TableBlock,
-    Text,
-    cells_of,
-)
+from headscope.reporting.blocks import Block, Box, Chapter, Fold, TableBlock, Text, cells_of
 from headscope.reporting.chapters.runs import by_network, first_of, mark, named, spread, twin
 from headscope.reporting.pictures import flattened
+from headscope.reporting.plots import DotRow, Dots, FigureBlock, Line, LinePlot
 from headscope.tables import Cell, Column, Table
 
 SUBSETS: Final = {"train": "training", "test": "test"}

@@ -13,22 +13,11 @@ from headscope.analysis.leakage.reidentification import Probe, Reidentification
 from headscope.analysis.leakage.split_gap import Gap
 from headscope.analysis.results.settings import SettingResult
 from headscope.audit_record import Audit
-from headscope.reporting.blocks import (
-    Block,
-    Box,
-    Chapter,
-    DotRow,
-    Dots,
-    Fold,
-    Line,
-    LinePlot,
-    Mark,
-    TableBlock,
-    Text,
-)
+from headscope.reporting.blocks import Block, Box, Chapter, Fold, TableBlock, Text
 from headscope.reporting.chapters.audit import findings_table
 from headscope.reporting.chapters.runs import group_by, mark
 from headscope.reporting.numbers import CONFIDENCE, number
+from headscope.reporting.plots import DotRow, Dots, Line, LinePlot, Mark
 from headscope.tables import Cell, Column, Table
 from headscope.text import MISSING, signed_points
 

@@ -11,17 +11,9 @@ from headscope.analysis import logit_contributions, seed_correlation
 from headscope.analysis.final_layer.layer import MOST_ROWS, HeadAnalysis
 from headscope.analysis.final_layer.rows import NEAR_ZERO
 from headscope.record import Run
-from headscope.reporting.blocks import (
-    Block,
-    Box,
-    Fold,
-    Line,
-    LinePlot,
-    TableBlock,
-    Text,
-    cells_of,
-)
+from headscope.reporting.blocks import Block, Box, Fold, TableBlock, Text, cells_of
 from headscope.reporting.chapters.runs import first_of, group_by, named
+from headscope.reporting.plots import Line, LinePlot
 from headscope.tables import Cell, Column, Table
 
 MOST_OPEN: Final = 4  # classes above which the figure of all rows, run by run, opens on demand
@@ -29,8 +21,8 @@ MOST_CARRIERS: Final = 3  # features shown of each class
 MOST_DRAWN: Final = 6  # lines of a plot that can be told apart
 BINS: Final = 60
 DISTRIBUTIONS: Final = (
-    "The weights to each class, run by run, over those before training: how many features have a "
-    f"weight in each of {BINS} bins, as a share of the fullest."
+    "The weights to each class, of five classes at most, run by run, over those before training: "
+    f"how many features have a weight in each of {BINS} bins, as a share of the fullest."
 )
 ROW: Final = {
     "mean": Column("Mean", "", "significant"),

@@ -5,7 +5,7 @@ from math import isnan, nan
 from typing import Any, TypeVar
 
 from headscope.record import Run
-from headscope.reporting.blocks import Mark
+from headscope.reporting.plots import Mark
 from headscope.tables import Cell
 from headscope.text import FORMATS, MISSING
 
