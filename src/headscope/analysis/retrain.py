@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
+from headscope.analysis.units import examples_of
+from headscope.pooling import scans_of
 from headscope.record import Run
 
 Array = NDArray[Any]
@@ -57,6 +59,18 @@ def head_recipe(run: Run) -> HeadRecipe:
         bias=run.head["initial_bias"].astype(np.float32),
         best=settings.get("select") == "best",
     )
+
+
+def train_again(run: Run, labels: Array) -> tuple[Array, Array]:
+    """Train a run's head again on each of labels (N, R) of its slices, as `train_heads` does.
+
+    A head that trained on scans does so again, each with the label of its slices.
+    """
+    stored, _ = examples_of(run)
+    if run.setting.unit == "scan":
+        labels = labels[scans_of(run.predictions, run.features["subset"]).first]
+    train, val = (np.flatnonzero(stored["subset"] == name) for name in ("train", "val"))
+    return train_heads(stored["features"], labels, train, head_recipe(run), val)
 
 
 def train_heads(

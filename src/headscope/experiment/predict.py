@@ -246,6 +246,8 @@ def _finished(path: Path) -> Run:
         raise InputError(f"{path} is no run: it has no run.toml.")
     if not Run(path).finished:
         raise InputError(f"{path} is a run that has not ended; 'headscope run' continues it.")
+    if Run(path).is_rival:
+        raise InputError(f"{path} is a simple rival, no network: it predicts no new scans.")
     problem = run_problem(Run(path))
     if problem:
         raise InputError(f"{path} is not whole, so nothing is predicted: {problem}.")

@@ -1,8 +1,8 @@
 """The whole path on one screen: scans → slices → splits → networks → records."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from headscope.experiment.inputs import (
 )
 from headscope.experiment.plan import Plan, plan_runs
 from headscope.experiment.preflight import check_networks, check_places, unfinished
+from headscope.experiment.rivals import NO_COVARIATES, Material, fit_rival, plan_rivals
 from headscope.experiment.shared import Shared, environment, shared_facts, slice_predictions
 from headscope.files import clear_leftovers, locked, sha256, write_json
 from headscope.metrics import run_scores
@@ -28,6 +29,7 @@ from headscope.record import (
     Run,
     check_run,
     discard_run,
+    find_runs,
     start_run,
     tidy_run,
     write_failures,
@@ -52,8 +54,8 @@ class RunsFailed(RunError):  # noqa: N818 (it says what happened)
 
     @property
     def finished(self) -> bool:
-        """Whether there are finished runs to report on."""
-        return len(self.failures) < self.runs
+        """Whether there are finished networks to report on."""
+        return bool(find_runs(self.experiment).runs)
 
     @property
     def summary(self) -> str:
@@ -121,53 +123,91 @@ def run(config: Config) -> Path:
         slices = store_slices(cohort, config)
         splits = store_splits(plans, config, slices, cohort)
         shared = Shared(config, cohort, slices, splits, device)
-        changed = {plan.name: problem for plan in plans if (problem := shared.problem(plan))}
-        finished = {
-            plan.name for plan in plans if plan.name not in changed and is_finished(plan, shared)
-        }
+        runs = _runs(plans, shared)
+        changed = {run.name: problem for run in runs if (problem := shared.problem(run.name))}
+        finished = {run.name for run in runs if run.name not in changed and run.finished()}
         config.save(config.out / "experiment.toml")
         write_json(config.out / "environment.json", environment(device))
         # 4. what in slices and splits could flatter the accuracy
         store_findings(config, slices, cohort)
         # 5. the runs; one that fails does not stop the others
-        failures = _train_all(plans, finished, changed, shared)
+        failures = _train_all(runs, finished, changed, shared)
     # 6. the failures
     if failures:
-        raise RunsFailed(config.out, failures, len(plans))
+        raise RunsFailed(config.out, failures, len(runs))
     return config.out
 
 
-def is_finished(plan: Plan, shared: Shared) -> bool:
-    """Whether a run has finished; InputError where its directory is of other settings."""
-    return check_run(shared.folder(plan), _settings(plan, shared))
+@dataclass(frozen=True)
+class _Work:
+    """One run to be: its name, its settings, and what trains or fits it under a title."""
+
+    name: str
+    settings: Callable[[], Mapping[str, Any]]
+    train: Callable[[str], Run]
+    folder: Path
+
+    def finished(self) -> bool:
+        """Whether it has ended; InputError where its directory is of other settings."""
+        return check_run(self.folder, self.settings())
+
+
+def _runs(plans: Sequence[Plan], shared: Shared) -> list[_Work]:
+    """Return all runs of an experiment: the simple rivals, which take seconds, then networks."""
+    config, material = shared.config, Material(shared)
+    if "covariates" in config.rivals and material.covariates is None:
+        console.print(NO_COVARIATES, soft_wrap=True)
+    for note in dict.fromkeys(filter(None, map(shared.divided_note, plans))):
+        console.print(note, soft_wrap=True)
+    rivals = plan_rivals(config, plans, described=material.covariates is not None)
+    work = [
+        _Work(
+            rival.name,
+            partial(material.settings, rival),
+            lambda title, rival=rival: fit_rival(
+                rival, material, shared.folder(rival.name), title=title
+            ),
+            shared.folder(rival.name),
+        )
+        for rival in rivals
+    ]
+    return work + [
+        _Work(
+            plan.name,
+            partial(_settings, plan, shared),
+            lambda title, plan=plan: train_run(plan, shared, title=title),
+            shared.folder(plan.name),
+        )
+        for plan in plans
+    ]
 
 
 def _train_all(
-    plans: list[Plan], finished: set[str], changed: Mapping[str, str], shared: Shared
+    runs: Sequence[_Work], finished: Set[str], changed: Mapping[str, str], shared: Shared
 ) -> dict[str, str]:
     """Train every unfinished run; return the reasons of those that failed, by name.
 
     Those whose record has `changed` since it was written have failed.
     """
     failures: dict[str, str] = {}
-    for number, plan in enumerate(plans, start=1):
-        title = f"[{number}/{len(plans)}] {plan.name}"
-        tidy_run(shared.folder(plan))
-        if plan.name in changed:
-            failures[plan.name] = changed[plan.name]
-            console.print(f"{title}: {changed[plan.name]}", soft_wrap=True)
+    for number, run in enumerate(runs, start=1):
+        title = f"[{number}/{len(runs)}] {run.name}"
+        tidy_run(run.folder)
+        if run.name in changed:
+            failures[run.name] = changed[run.name]
+            console.print(f"{title}: {changed[run.name]}", soft_wrap=True)
             continue
-        if plan.name in finished:
+        if run.name in finished:
             console.print(f"{title}: already finished")
             continue
         try:
-            train_run(plan, shared, title=title)
+            run.train(title)
         except (InputError, RuntimeError, MemoryError) as error:
-            reason = _reason(error, shared.folder(plan)).removeprefix(f"{title}: ")
+            reason = _reason(error, run.folder).removeprefix(f"{title}: ")
             alike = next((name for name, said in failures.items() if said == reason), None)
             outcome = f"failed, as {alike}." if alike else f"failed. {reason}"
             console.print(f"{title}: {outcome}", soft_wrap=True)
-            failures[plan.name] = reason
+            failures[run.name] = reason
     write_failures(shared.config.out, shared.config.for_record(failures))
     return failures
 
@@ -195,7 +235,7 @@ def _reason(error: Exception, folder: Path) -> str:
 
 def train_run(plan: Plan, shared: Shared, *, title: str) -> Run:
     """Train one network and write its run directory, continuing an interrupted training."""
-    path, config, slices = shared.folder(plan), shared.config, shared.slices
+    path, config, slices = shared.folder(plan.name), shared.config, shared.slices
     slices.check_pixels()
     labels, subsets = shared.labels(plan), shared.subsets(plan)
     # 1. the network as its regime wants it, and every setting that makes the run

@@ -8,6 +8,7 @@ from scipy import stats
 from headscope.analysis import logit_contributions, seed_correlation
 from headscope.analysis.final_layer.layer import MOST_ROWS, HeadAnalysis
 from headscope.analysis.final_layer.rows import NEAR_ZERO
+from headscope.analysis.units import examples_of
 from headscope.figures import plot_row_distributions
 from headscope.record import Run
 from headscope.reporting.blocks import Block, Fold, TableBlock, cells_of
@@ -88,7 +89,7 @@ def _carriers(runs: Sequence[Run]) -> list[Block]:
     """List the features that add most to the logit of each class, over its test slices."""
     rows: list[list[object]] = []
     for run in runs:
-        stored = run.features
+        stored, _ = examples_of(run)
         test = stored["subset"] == "test"
         largest = logit_contributions(
             run.head["weight"],

@@ -72,11 +72,11 @@ def score_cell(
 
 
 def twin(run: Run, runs: Sequence[Run], regime: str = "frozen") -> Run | None:
-    """Return the run of that regime with the same network, split, seed and fold, if any."""
+    """Return the run of that regime with the same network, split, seed, fold and unit, if any."""
 
     def place(one: Run) -> tuple[Any, ...]:
         setting = one.setting
-        return setting.architecture, setting.split, setting.seed, setting.fold
+        return setting.architecture, setting.split, setting.seed, setting.fold, setting.unit
 
     same = (
         other for other in runs if other.setting.regime == regime and place(other) == place(run)
