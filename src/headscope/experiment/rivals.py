@@ -20,12 +20,15 @@ from headscope.metrics import run_scores, slice_units
 from headscope.pooling import KEYS, Scans, scans_of
 from headscope.record import RIVAL, Run, Setting, start_run, write_run
 from headscope.slicing.store import SliceSet
-from headscope.training.rivals import Fitted, encode, fit_linear, fit_majority, shrink
+from headscope.training.rivals import SIDE, Fitted, encode, fit_linear, fit_majority, shrink
 
 NO_COVARIATES = (
     "The rival 'covariates' is left out: the data offer no age, sex or other column beside the "
     "labels (participants.tsv)."
 )
+
+FIT_S, SHRINK_S = 0.5, 1e-8  # of a rival; of a pixel that is shrunk
+ROW_BYTES = 400  # of a slice in the record, without what is read of it
 
 
 def plan_rivals(config: Config, plans: Iterable[Plan], *, described: bool) -> list[Setting]:
@@ -40,6 +43,13 @@ def plan_rivals(config: Config, plans: Iterable[Plan], *, described: bool) -> li
         for split, seed, fold in splits
         for name in names
     ]
+
+
+def rival_cost(rival: Setting, slices: int, size: int) -> tuple[float, int]:
+    """Return about how many seconds a rival takes, and bytes it leaves (bench/rivals.py)."""
+    pixels = rival.architecture == "pixels"
+    seconds = FIT_S + slices * size**2 * SHRINK_S * pixels
+    return seconds, slices * (ROW_BYTES + SIDE**2 * pixels)
 
 
 class Material:

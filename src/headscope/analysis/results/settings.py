@@ -29,7 +29,7 @@ from headscope.analysis.results.table import (
 )
 from headscope.errors import InputError
 from headscope.metrics import positive_class, way_of, wilson
-from headscope.record import Run
+from headscope.record import RIVAL, Run
 
 VALIDATION = {
     "subject_auc": "validation AUC over subjects",
@@ -116,6 +116,11 @@ class SettingResult:
     def fits(self) -> frozenset[tuple[int, int | None]]:
         """Seed and fold of every run."""
         return frozenset(run.setting.fit for run in self.runs)
+
+    @property
+    def is_rival(self) -> bool:
+        """Whether it is a simple rival of the networks."""
+        return self.regime == RIVAL
 
     @property
     def apart(self) -> bool:
