@@ -69,8 +69,7 @@ class Material:
         """Return what goes into run.toml."""
         covariates: dict[str, Any] = {}
         if rival.architecture == "covariates":
-            assert self.covariates is not None
-            features, names = encode(self.covariates, self.subsets(rival) == "train")
+            features, names = self._encoded(rival)
             digest = hashlib.sha256("\n".join(names).encode() + features.tobytes()).hexdigest()
             covariates = {"covariates": names, "covariates_sha256": digest}
         return {"name": rival.name, **shared_facts(rival, self.shared), **covariates}
@@ -78,14 +77,22 @@ class Material:
     def features(self, rival: Setting) -> NDArray[Any]:
         """Return what the rival reads of each slice, (N, D)."""
         if rival.architecture == "covariates":
-            assert self.covariates is not None
-            return encode(self.covariates, self.subsets(rival) == "train")[0]
+            return self._encoded(rival)[0]
         if rival.architecture == "majority":
             return np.ones((len(self.shared.slices.table), 1), np.float32)
         if self._small is None:
             self.shared.slices.check_pixels()
             self._small = shrink(self.shared.slices.pixels)
         return self._small
+
+    def _encoded(self, rival: Setting) -> tuple[NDArray[np.float32], list[str]]:
+        """Return the covariates of each slice as numbers, and their names."""
+        assert self.covariates is not None  # no such rival is planned without them
+        subsets = self.subsets(rival)
+        first = scans_of(self.shared.slices.table, subsets).first
+        train = np.zeros(len(subsets), dtype=bool)
+        train[first[subsets[first] == "train"]] = True
+        return encode(self.covariates, train)
 
 
 def covariates_of(experiment: Path, slices: SliceSet) -> pd.DataFrame | None:

@@ -136,7 +136,7 @@ def encode(table: pd.DataFrame, train: Array) -> tuple[NDArray[np.float32], list
         (N, ·), one column per covariate. Numbers stay; anything else, and what is a site by its
         name, is one column for each value of the training rows.
     train
-        (N,), which rows train.
+        (N,), which rows give medians and values: one of each training scan.
 
     Returns
     -------
@@ -151,7 +151,7 @@ def encode(table: pd.DataFrame, train: Array) -> tuple[NDArray[np.float32], list
         missing = values.isna().to_numpy()
         if missing[train].all():
             continue
-        numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64)
+        numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, copy=True)
         if name.casefold() not in NUMBERED and (np.isfinite(numbers) | missing).all():
             numbers[missing] = np.median(numbers[train & ~missing])
             columns[name] = numbers
