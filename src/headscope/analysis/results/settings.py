@@ -247,6 +247,18 @@ def choose(results: Sequence[SettingResult]) -> tuple[SettingResult, str]:
     return candidates[0], ""
 
 
+def rival_words(rival: SettingResult) -> str:
+    """Return what a rival knows: 'the larger class', 'age and sex', 'small pixels'."""
+    if rival.architecture == "majority":
+        return "the larger class of training"
+    if rival.architecture == "pixels":
+        return "slices shrunk to 32 × 32 pixels"
+    columns = rival.runs[0].settings.get("covariates", [])
+    names = dict.fromkeys(name.partition("=")[0].removesuffix(" missing") for name in columns)
+    *most, last = names or {"covariates": None}
+    return f"{', '.join(most)} and {last}" if most else last
+
+
 def settings_table(results: Sequence[SettingResult]) -> pd.DataFrame:
     """Return one row per setting: raw fractions and seconds, with 95% intervals over subjects.
 

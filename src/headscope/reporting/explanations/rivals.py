@@ -8,7 +8,7 @@ from math import isnan
 from markupsafe import Markup
 
 from headscope.analysis.results.comparisons import ALPHA, Comparison, Comparisons, Difference
-from headscope.analysis.results.settings import SettingResult
+from headscope.analysis.results.settings import SettingResult, rival_words
 from headscope.reporting.numbers import CONFIDENCE, number, say
 
 LINK = Markup('<a href="#scores">the comparisons</a>')
@@ -40,18 +40,6 @@ def beats(difference: Difference) -> bool:
     if isnan(difference.low):
         return difference.value > 0 and difference.p < ALPHA
     return difference.low > 0
-
-
-def rival_words(rival: SettingResult) -> str:
-    """Return what a rival knows: 'the larger class', 'age and sex', 'small pixels'."""
-    if rival.architecture == "majority":
-        return "the larger class of training"
-    if rival.architecture == "pixels":
-        return "slices shrunk to 32 × 32 pixels"
-    columns = rival.runs[0].settings.get("covariates", [])
-    names = dict.fromkeys(name.partition("=")[0].removesuffix(" missing") for name in columns)
-    *most, last = names or {"covariates": None}
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def standings(
