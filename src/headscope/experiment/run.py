@@ -144,7 +144,7 @@ class _Work:
 
     name: str
     settings: Callable[[], Mapping[str, Any]]
-    train: Callable[[str], Run]
+    train: Callable[..., Run]
     folder: Path
 
     def finished(self) -> bool:
@@ -160,26 +160,15 @@ def _runs(plans: Sequence[Plan], shared: Shared) -> list[_Work]:
     for note in dict.fromkeys(filter(None, map(shared.divided_note, plans))):
         console.print(note, soft_wrap=True)
     rivals = plan_rivals(config, plans, described=material.covariates is not None)
-    work = [
-        _Work(
-            rival.name,
-            partial(material.settings, rival),
-            lambda title, rival=rival: fit_rival(
-                rival, material, shared.folder(rival.name), title=title
-            ),
-            shared.folder(rival.name),
-        )
-        for rival in rivals
-    ]
-    return work + [
-        _Work(
-            plan.name,
-            partial(_settings, plan, shared),
-            lambda title, plan=plan: train_run(plan, shared, title=title),
-            shared.folder(plan.name),
-        )
-        for plan in plans
-    ]
+    work = []
+    for rival in rivals:
+        folder = shared.folder(rival.name)
+        train = partial(fit_rival, rival, material, folder)
+        work.append(_Work(rival.name, partial(material.settings, rival), train, folder))
+    for plan in plans:
+        settings, train = partial(_settings, plan, shared), partial(train_run, plan, shared)
+        work.append(_Work(plan.name, settings, train, shared.folder(plan.name)))
+    return work
 
 
 def _train_all(
@@ -201,7 +190,7 @@ def _train_all(
             console.print(f"{title}: already finished")
             continue
         try:
-            run.train(title)
+            run.train(title=title)
         except (InputError, RuntimeError, MemoryError) as error:
             reason = _reason(error, run.folder).removeprefix(f"{title}: ")
             alike = next((name for name, said in failures.items() if said == reason), None)

@@ -26,8 +26,9 @@ class Study:
     """An experiment as its record tells it.
 
     results are of networks, rivals of what is none. slices are the settings of its slices
-    (`slices.json`), problems the scans that could not be used, participants age and sex of each session, environment the versions, settings those of
-    `experiment.toml`: each empty where its file is not there.
+    (`slices.json`), problems the scans that could not be used, participants age and sex of each
+    session, environment the versions, settings those of `experiment.toml`: each empty where its
+    file is not there.
     """
 
     folder: Path

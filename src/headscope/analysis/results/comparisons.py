@@ -169,7 +169,9 @@ def compare_runs(runs: Iterable[Run]) -> Comparisons:
         level, quantity = name.split("_", 1)
         return pool_of(runs).draw(level, quantity)
 
-    rows, rivals, apart = [], [], []
+    rows: list[Comparison] = []
+    rivals: list[Comparison] = []
+    apart = []
     for (one, first), (two, second) in combinations(settings.items(), 2):
         shared = sorted(first.keys() & second.keys(), key=str)
         if one[1] != two[1] or one in simple:
