@@ -97,7 +97,7 @@ def test_run_prints_the_table_and_the_report_and_goes_on(
     page = re.search(r"Report: (\S+)", done.stdout)
     assert page and (tmp_path / page[1]).is_file()
     again = headscope_here(monkeypatch, capsys, *arguments, folder=tmp_path)
-    assert again.stderr.count("already finished") == 5  # three networks, two simple rivals
+    assert again.stderr.count("already finished") == 3
     assert headscope_here(monkeypatch, capsys, "report", "first").returncode == 0
     bad = headscope_here(monkeypatch, capsys, "report", data)
     assert bad.returncode == 2 and "is no experiment" in bad.stderr

@@ -22,7 +22,7 @@ from headscope.experiment.plan import plan_runs
 from headscope.experiment.predict import predict
 from headscope.experiment.run import run
 from headscope.files import read_table
-from headscope.pooling import divided, scans_of
+from headscope.grouping import divided, scans_of
 from headscope.record import find_runs, read_experiment
 from headscope.reporting.explanations.rivals import beats
 from headscope.training.rivals import (
@@ -188,7 +188,7 @@ def test_rivals_are_runs_beside_the_networks(rivalled, capfd):
     # a second start leaves them; other covariates are other settings
     capfd.readouterr()
     run(rivalled)
-    assert capfd.readouterr().err.count("already finished") == 10
+    assert capfd.readouterr().err.count("already finished") == 4
     with pytest.raises(InputError, match="no network: it predicts no new scans"):
         predict(pixels.path, rivalled.data / "participants.csv")
 

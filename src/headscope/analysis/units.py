@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from headscope.grouping import scans_of
 from headscope.metrics import Units, slice_units, subject_level
-from headscope.pooling import scans_of
 from headscope.record import Arrays, Run
 
 Array = NDArray[Any]

@@ -89,6 +89,7 @@ class Config(BaseModel):
     where: str | None = None
     subject_pattern: str | None = None
     contrast: str | None = None
+    covariates: tuple[str, ...] = ()
     pseudonym_key: Path | None = None
     # slices
     plane: Literal["axial", "coronal", "sagittal", "all"] = "axial"

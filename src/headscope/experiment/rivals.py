@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from headscope.console import console
+from headscope.console import console, track
+from headscope.errors import InputError
 from headscope.experiment.config import Config
-from headscope.experiment.inputs import split_name
 from headscope.experiment.plan import Plan
 from headscope.experiment.shared import Shared, environment, shared_facts, slice_predictions
 from headscope.files import NO_ID, read_table
+from headscope.grouping import KEYS, Scans, scans_of
 from headscope.metrics import run_scores, slice_units
-from headscope.pooling import KEYS, Scans, scans_of
-from headscope.record import RIVAL, Run, Setting, start_run, write_run
+from headscope.record import RIVAL, Run, Setting, discard_run, start_run, tidy_run, write_run
 from headscope.slicing.store import SliceSet
 from headscope.training.rivals import SIDE, Fitted, encode, fit_linear, fit_majority, shrink
 
@@ -61,10 +61,6 @@ class Material:
         self.covariates = covariates_of(shared.config.out, shared.slices)  # (N, ·), or None
         self._small: NDArray[np.uint8] | None = None
 
-    def subsets(self, rival: Setting) -> NDArray[np.str_]:
-        """Return to which subset each slice (N,) belongs."""
-        return self.shared.splits[split_name(rival, self.shared.config)]
-
     def settings(self, rival: Setting) -> dict[str, Any]:
         """Return what goes into run.toml."""
         covariates: dict[str, Any] = {}
@@ -88,7 +84,7 @@ class Material:
     def _encoded(self, rival: Setting) -> tuple[NDArray[np.float32], list[str]]:
         """Return the covariates of each slice as numbers, and their names."""
         assert self.covariates is not None  # no such rival is planned without them
-        subsets = self.subsets(rival)
+        subsets = self.shared.subsets(rival)
         first = scans_of(self.shared.slices.table, subsets).first
         train = np.zeros(len(subsets), dtype=bool)
         train[first[subsets[first] == "train"]] = True
@@ -113,9 +109,24 @@ def covariates_of(experiment: Path, slices: SliceSet) -> pd.DataFrame | None:
     return keys.merge(described.drop_duplicates(KEYS), on=KEYS, how="left")[columns]
 
 
-def fit_rival(rival: Setting, material: Material, path: Path, *, title: str) -> Run:
+def fit_rivals(rivals: Sequence[Setting], material: Material) -> dict[str, str]:
+    """Fit rivals, which takes seconds; return the reasons of those that failed, by name."""
+    failures = {}
+    for rival in track(rivals, "Fitting simple rivals", len(rivals)) if rivals else ():
+        path = material.shared.folder(rival)
+        tidy_run(path)
+        try:
+            fit_rival(rival, material, path)
+        except (InputError, MemoryError) as error:
+            discard_run(path)
+            failures[rival.name] = str(error) or "Out of memory."
+            console.print(f"{rival.name}: failed. {failures[rival.name]}", soft_wrap=True)
+    return failures
+
+
+def fit_rival(rival: Setting, material: Material, path: Path) -> Run:
     """Fit a rival on the scans of its training subset, and write its run directory."""
-    slices, subsets = material.shared.slices, material.subsets(rival)
+    slices, subsets = material.shared.slices, material.shared.subsets(rival)
     settings = material.settings(rival)
     start_run(path, settings)
     start = time.perf_counter()
@@ -124,7 +135,6 @@ def fit_rival(rival: Setting, material: Material, path: Path, *, title: str) -> 
     fitted = _fit(rival, features, slices, subsets, scans)
     logits = fitted.logits(features)
     seconds = time.perf_counter() - start
-    console.print(f"{title}: fitted on {(subsets[scans.first] == 'train').sum()} scans")
     # 2. the record, as that of a network
     predictions = slice_predictions(slices, slices.labels, subsets, logits)
     history = _epoch(scans.mean(logits), slices.labels[scans.first], subsets[scans.first])

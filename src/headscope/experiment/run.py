@@ -1,8 +1,8 @@
 """The whole path on one screen: scans → slices → splits → networks → records."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass
-from functools import cache, partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from headscope.experiment.inputs import (
     store_slices,
     store_splits,
 )
+from headscope.experiment.live import Board
 from headscope.experiment.plan import Plan, plan_runs
 from headscope.experiment.preflight import check_networks, check_places, unfinished
-from headscope.experiment.rivals import NO_COVARIATES, Material, fit_rival, plan_rivals
+from headscope.experiment.rivals import NO_COVARIATES, Material, fit_rivals, plan_rivals
 from headscope.experiment.shared import Shared, environment, shared_facts, slice_predictions
 from headscope.files import clear_leftovers, locked, sha256, write_json
 from headscope.metrics import run_scores
@@ -27,6 +28,7 @@ from headscope.models.network import Network, build_network
 from headscope.models.tensors import split_network
 from headscope.record import (
     Run,
+    Setting,
     check_run,
     discard_run,
     find_runs,
@@ -37,6 +39,7 @@ from headscope.record import (
 )
 from headscope.training.device import NoRoomError, find_device, is_out_of_memory
 from headscope.training.loader import batches
+from headscope.training.loop import Watch, ignore
 from headscope.training.train import train
 
 NAMED = 4  # so many runs a summary names
@@ -123,81 +126,78 @@ def run(config: Config) -> Path:
         slices = store_slices(cohort, config)
         splits = store_splits(plans, config, slices, cohort)
         shared = Shared(config, cohort, slices, splits, device)
-        runs = _runs(plans, shared)
-        changed = {run.name: problem for run in runs if (problem := shared.problem(run.name))}
-        finished = {run.name for run in runs if run.name not in changed and run.finished()}
+        material = Material(shared)
+        rivals = plan_rivals(config, plans, described=material.covariates is not None)
+        runs = [*rivals, *plans]
+        changed = {run.name: problem for run in runs if (problem := shared.problem(run))}
+        finished = {
+            run.name for run in runs if run.name not in changed and is_finished(run, material)
+        }
         config.save(config.out / "experiment.toml")
         write_json(config.out / "environment.json", environment(device))
         # 4. what in slices and splits could flatter the accuracy
         store_findings(config, slices, cohort)
         # 5. the runs; one that fails does not stop the others
-        failures = _train_all(runs, finished, changed, shared)
+        _say_units(plans, material)
+        todo = [rival for rival in rivals if rival.name not in {*changed, *finished}]
+        failures = fit_rivals(todo, material)
+        failures |= {rival.name: changed[rival.name] for rival in rivals if rival.name in changed}
+        failures |= _train_all(plans, finished, changed, shared)
+        write_failures(config.out, config.for_record(failures))
     # 6. the failures
     if failures:
         raise RunsFailed(config.out, failures, len(runs))
     return config.out
 
 
-@dataclass(frozen=True)
-class _Work:
-    """One run to be: its name, its settings, and what trains or fits it under a title."""
-
-    name: str
-    settings: Callable[[], Mapping[str, Any]]
-    train: Callable[..., Run]
-    folder: Path
-
-    def finished(self) -> bool:
-        """Whether it has ended; InputError where its directory is of other settings."""
-        return check_run(self.folder, self.settings())
+def is_finished(run: Plan | Setting, material: Material) -> bool:
+    """Whether a run has finished; InputError where its directory is of other settings."""
+    rival = isinstance(run, Setting)
+    settings = material.settings(run) if rival else _settings(run, material.shared)
+    return check_run(material.shared.folder(run), settings)
 
 
-def _runs(plans: Sequence[Plan], shared: Shared) -> list[_Work]:
-    """Return all runs of an experiment: the simple rivals, which take seconds, then networks."""
-    config, material = shared.config, Material(shared)
-    if "covariates" in config.rivals and material.covariates is None:
+def _say_units(plans: Sequence[Plan], material: Material) -> None:
+    """Say which rival is left out, and where a split divides the scans on which heads train."""
+    if "covariates" in material.shared.config.rivals and material.covariates is None:
         console.print(NO_COVARIATES, soft_wrap=True)
-    for note in dict.fromkeys(filter(None, map(shared.divided_note, plans))):
+    for note in dict.fromkeys(filter(None, map(material.shared.divided_note, plans))):
         console.print(note, soft_wrap=True)
-    rivals = plan_rivals(config, plans, described=material.covariates is not None)
-    work = []
-    for rival in rivals:
-        folder = shared.folder(rival.name)
-        train = partial(fit_rival, rival, material, folder)
-        work.append(_Work(rival.name, partial(material.settings, rival), train, folder))
-    for plan in plans:
-        settings, train = partial(_settings, plan, shared), partial(train_run, plan, shared)
-        work.append(_Work(plan.name, settings, train, shared.folder(plan.name)))
-    return work
 
 
 def _train_all(
-    runs: Sequence[_Work], finished: Set[str], changed: Mapping[str, str], shared: Shared
+    plans: list[Plan], finished: set[str], changed: Mapping[str, str], shared: Shared
 ) -> dict[str, str]:
     """Train every unfinished run; return the reasons of those that failed, by name.
 
     Those whose record has `changed` since it was written have failed.
     """
     failures: dict[str, str] = {}
-    for number, run in enumerate(runs, start=1):
-        title = f"[{number}/{len(runs)}] {run.name}"
-        tidy_run(run.folder)
-        if run.name in changed:
-            failures[run.name] = changed[run.name]
-            console.print(f"{title}: {changed[run.name]}", soft_wrap=True)
-            continue
-        if run.name in finished:
-            console.print(f"{title}: already finished")
-            continue
-        try:
-            run.train(title=title)
-        except (InputError, RuntimeError, MemoryError) as error:
-            reason = _reason(error, run.folder).removeprefix(f"{title}: ")
-            alike = next((name for name, said in failures.items() if said == reason), None)
-            outcome = f"failed, as {alike}." if alike else f"failed. {reason}"
-            console.print(f"{title}: {outcome}", soft_wrap=True)
-            failures[run.name] = reason
-    write_failures(shared.config.out, shared.config.for_record(failures))
+    board = Board(plans)
+    for number, plan in enumerate(plans):
+        if plan.name in finished:
+            board.lines[number].state = "already finished"
+    with board.shown():
+        for number, plan in enumerate(plans):
+            tidy_run(shared.folder(plan))
+            if plan.name in changed:
+                failures[plan.name] = changed[plan.name]
+                board.end(number, "failed", changed[plan.name])
+                continue
+            if plan.name in finished:
+                board.end(number, "already finished")
+                continue
+            board.begin(number)
+            title = board.title(number)
+            try:
+                train_run(plan, shared, title=title, watch=board.watch)
+                board.end(number, "finished")
+            except (InputError, RuntimeError, MemoryError) as error:
+                reason = _reason(error, shared.folder(plan)).removeprefix(f"{title}: ")
+                alike = next((name for name, said in failures.items() if said == reason), None)
+                outcome = f"failed, as {alike}." if alike else f"failed. {reason}"
+                board.end(number, "failed", outcome)
+                failures[plan.name] = reason
     return failures
 
 
@@ -222,9 +222,12 @@ def _reason(error: Exception, folder: Path) -> str:
     return "Out of memory; a smaller batch_size, or ending other work, may help."
 
 
-def train_run(plan: Plan, shared: Shared, *, title: str) -> Run:
-    """Train one network and write its run directory, continuing an interrupted training."""
-    path, config, slices = shared.folder(plan.name), shared.config, shared.slices
+def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) -> Run:
+    """Train one network and write its run directory, continuing an interrupted training.
+
+    `watch` gets the row of each epoch.
+    """
+    path, config, slices = shared.folder(plan), shared.config, shared.slices
     slices.check_pixels()
     labels, subsets = shared.labels(plan), shared.subsets(plan)
     # 1. the network as its regime wants it, and every setting that makes the run
@@ -253,6 +256,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str) -> Run:
         slices_key=slices.sha256,
         title=title,
         scans=shared.scans(plan),
+        watch=watch,
     )
     # 3. the record, from which everything after this reads
     predictions = slice_predictions(slices, labels, subsets, outcome.logits)

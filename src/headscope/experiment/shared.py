@@ -16,8 +16,8 @@ from headscope.cohort.layouts import Cohort
 from headscope.experiment.config import Config
 from headscope.experiment.inputs import Subsets, permuted_labels, split_name
 from headscope.experiment.plan import Plan
+from headscope.grouping import Scans, divided, scans_of
 from headscope.metrics import logit_columns, softmax
-from headscope.pooling import Scans, divided, scans_of
 from headscope.record import Run, Setting, run_problem
 from headscope.slicing.spec import SliceSpec
 from headscope.slicing.store import SliceSet
@@ -33,17 +33,17 @@ class Shared:
     splits: dict[str, Subsets]
     device: torch.device
 
-    def problem(self, name: str) -> str:
+    def problem(self, plan: Plan | Setting) -> str:
         """Say why the record of a run that has ended is not whole; nothing where it is."""
-        run = Run(self.folder(name))
+        run = Run(self.folder(plan))
         problem = run_problem(run) if run.finished else ""
         return f"{run.path}: {problem}: delete that folder to train it again." if problem else ""
 
-    def folder(self, name: str) -> Path:
+    def folder(self, plan: Plan | Setting) -> Path:
         """Return the directory of a run."""
-        return self.config.out / "runs" / name
+        return self.config.out / "runs" / plan.name
 
-    def subsets(self, plan: Plan) -> Subsets:
+    def subsets(self, plan: Plan | Setting) -> Subsets:
         """Return to which subset each slice (N,) belongs in a run."""
         return self.splits[split_name(plan, self.config)]
 

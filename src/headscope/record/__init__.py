@@ -23,7 +23,7 @@ from headscope.record.experiment import (
     read_failures,
     write_failures,
 )
-from headscope.record.run import SUBSETS, Arrays, Run
+from headscope.record.run import MODEL, SUBSETS, Arrays, Run
 from headscope.record.setting import RIVAL, RIVALS, UNITS, Setting
 from headscope.record.whole import manifest_problems, run_problem, structure_problem
 from headscope.record.write import (
@@ -38,6 +38,7 @@ from headscope.record.write import (
 )
 
 __all__ = [
+    "MODEL",
     "NETWORK_FACTS",
     "RIVAL",
     "RIVALS",
