@@ -12,6 +12,7 @@ from headscope.analysis.leakage.split_gap import Gap, clearest_gap
 from headscope.analysis.results.settings import SettingResult, choose
 from headscope.audit_record import Audit
 from headscope.reporting.cautions import cautions, shared_heads
+from headscope.reporting.explanations.rivals import Standing, unbeaten
 from headscope.reporting.numbers import number, say
 from headscope.reporting.plots import DotRow, Dots, Mark, Sentence
 from headscope.text import percent
@@ -48,6 +49,8 @@ def answer(
     audit: Audit | None,
     failures: Mapping[str, str],
     left_out: Sequence[Sentence] = (),
+    *,
+    standing: Sequence[Standing] = (),
 ) -> Answer:
     """Return the first screen of a report: about all settings, naming the one that it chooses.
 
@@ -63,11 +66,16 @@ def answer(
         Reasons of the runs that failed, by name.
     left_out
         Sentences on what has changed since it was written and is no part of the page.
+    standing
+        How the networks stand beside simple rivals.
     """
+    rivals = [place.rival for place in standing]
     apart = [result for result in results if result.apart]
     runs = [run for result in results for run in result.runs]
     crossed = shared_heads(audit, runs)
     headline, below = _headline(results, apart, crossed)
+    if apart:
+        headline += unbeaten(standing, choose_apart(apart)[0])
     simulated = any(run.settings.get("simulated") for run in runs)
     flags = [
         *left_out,
@@ -79,7 +87,7 @@ def answer(
         *cautions(audit, runs),
         _few(apart),
     ]
-    return Answer(headline, below, [flag for flag in flags if flag], forest(results))
+    return Answer(headline, below, [flag for flag in flags if flag], forest([*results, *rivals]))
 
 
 def choose_apart(results: Sequence[SettingResult]) -> tuple[SettingResult, str, int]:

@@ -24,7 +24,7 @@ BESIDE: Final = (
 def report_key(experiment: Path, thumbnails: str) -> str | None:
     """Return a SHA-256 of all that a report is made from; None without a run."""
     records = find_runs(experiment)
-    runs = [*records.runs, *records.permuted]
+    runs = records.all
     if not runs:
         return None
     digest = hashlib.sha256(f"{code_hash()} {thumbnails}\n".encode())

@@ -17,7 +17,15 @@ from headscope.analysis.representation.stages import TransferAnalysis, analyse_t
 from headscope.errors import InputError
 from headscope.record import Run
 from headscope.reporting.blocks import Block, Box, Chapter, Fold, TableBlock, Text, cells_of
-from headscope.reporting.chapters.runs import by_network, first_of, mark, named, spread, twin
+from headscope.reporting.chapters.runs import (
+    by_network,
+    first_of,
+    mark,
+    named,
+    scan_notes,
+    spread,
+    twin,
+)
 from headscope.reporting.pictures import flattened
 from headscope.reporting.plots import DotRow, Dots, FigureBlock, Line, LinePlot
 from headscope.tables import Cell, Column, Table
@@ -179,7 +187,7 @@ def collapse_chapter(runs: Sequence[Run]) -> Chapter:
     result = "NC1 " + ", ".join(
         f"{spread(values, 'significant')} in {SUBSETS[name]}" for name, values in within.items()
     )
-    blocks = [Text(meaning), *(dots for dots in drawn if dots is not None), fold]
+    blocks = [Text(meaning, *scan_notes(runs)), *(dots for dots in drawn if dots is not None), fold]
     return Chapter("collapse", "Neural collapse", blocks, result)
 
 

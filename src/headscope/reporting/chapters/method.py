@@ -136,11 +136,12 @@ def settings_chapter(
             ),
             say(
                 "Each row trains by stochastic gradient descent on the cross-entropy of "
-                "slices; its weights are those after the last epoch or, where "
-                "<code>select</code> is best, of the lowest validation loss: nothing is chosen "
-                "on test. Intervals at {} come from a bootstrap over the test subjects of each "
-                "class. Every number above can be recomputed from <code>head.npz</code>, "
-                "<code>features.npz</code> and <code>predictions.tsv</code> of its run.",
+                "slices (of scans, where <code>unit</code> is scan); its weights are those after "
+                "the last epoch or, where <code>select</code> is best, of the lowest validation "
+                "loss: nothing is chosen on test. Intervals at {} come from a bootstrap over the "
+                "test subjects of each class. Every number above can be recomputed from "
+                "<code>head.npz</code>, <code>features.npz</code> and "
+                "<code>predictions.tsv</code> of its run.",
                 CONFIDENCE,
             ),
         ),
