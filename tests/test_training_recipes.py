@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from headscope.analysis import analyse_head, analyse_pair, head_analysis, run_shrinkage
+from headscope.analysis import head_analysis, run_shrinkage
 from headscope.analysis.final_layer.layer import null_obstacle
 from headscope.analysis.retrain import head_recipe, train_heads
 from headscope.record import Run, start_run, write_history

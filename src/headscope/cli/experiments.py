@@ -63,6 +63,7 @@ def run(
     contrast: opt.Contrast = None,
     volume: opt.Volume = None,
     window: opt.Window = None,
+    limit: opt.Limit = None,
     strict: opt.Strict = None,
     pseudonym_key: opt.PseudonymKey = None,
     architectures: Annotated[

@@ -29,6 +29,7 @@ from headscope.experiment.inputs import (
 )
 from headscope.experiment.plan import Plan, plan_runs
 from headscope.experiment.preflight import check_networks, check_places, unfinished
+from headscope.experiment.pretraining import pretraining
 from headscope.files import clear_leftovers, locked, sha256, write_json
 from headscope.metrics import logit_columns, run_scores, softmax
 from headscope.models.network import Network, build_network
@@ -321,6 +322,7 @@ def _settings(plan: Plan, shared: Shared) -> dict[str, Any]:
         "split_sha256": hashlib.sha256("\n".join(subsets.tolist()).encode()).hexdigest(),
         "steps_per_epoch": len(batches(train_rows, plan.recipe.batch_size)),
         **_weights(plan),
+        **pretraining(plan, shared.cohort),
         "class_names": slices.class_names,
         "slices_sha256": slices.sha256,
         "slice_size": int(slices.pixels.shape[1]),
@@ -328,6 +330,7 @@ def _settings(plan: Plan, shared: Shared) -> dict[str, Any]:
         "slicing": _slicing(shared),
         "simulated": shared.cohort.simulated,
         "pseudonymised": config.pseudonym_key is not None,
+        "limit": config.limit,
         "aggregate": config.aggregate,
     }
 

@@ -25,6 +25,14 @@ MODEL = "model.safetensors"
 # names of regimes in records of earlier versions, and what these regimes are named now
 RENAMED = {"frozen-bn": "frozen-adabn", "scratch-moments": "scratch-meanvar"}
 
+# settings of a training that records of earlier versions lack, and what these trained by
+ADDED = {
+    "optimizer": "sgd",
+    "class_weights": "none",
+    "label_smoothing": 0.0,
+    "sampling": "shuffle",
+}
+
 
 class Settings(dict[str, Any]):
     """The settings of a run; one that is asked for and missing is named (InputError)."""
@@ -68,7 +76,10 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Every setting that made the run (`run.toml`), regimes by their present names."""
+        """Every setting that made the run (`run.toml`), regimes by their present names.
+
+        What records of earlier versions lack has the value that it had then.
+        """
         with self._readable("run.toml") as path:
             settings = tomllib.loads(path.read_text(encoding="utf-8"))
         present = {
@@ -76,7 +87,7 @@ class Run:
             for key in ("regime", "variant")
             if key in settings
         }
-        return Settings(self.path / "run.toml", settings | present)
+        return Settings(self.path / "run.toml", ADDED | settings | present)
 
     @cached_property
     def setting(self) -> Setting:

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from headscope.errors import InputError
 from headscope.files import atomic_path, json_text, write_table, write_text
 from headscope.manifest import write_last
-from headscope.record.run import MODEL, Arrays, Run
+from headscope.record.run import ADDED, MODEL, Arrays, Run
 from headscope.record.whole import FILES, FORMAT
 
 # what of run.toml is known only once the network is built
@@ -106,7 +106,7 @@ def check_run(path: Path, settings: Mapping[str, Any]) -> bool:
 
 def _held(run: Run, settings: Mapping[str, Any], but: Set[str]) -> bool:
     """Hold settings, but for some, against those of a run; return whether it is finished."""
-    wanted = _present(settings)
+    wanted = ADDED | _present(settings)
     differing = [
         f"{name} {run.settings.get(name, 'unset')!r} instead of {wanted.get(name, 'unset')!r}"
         for name in sorted((wanted | run.settings).keys() - but)

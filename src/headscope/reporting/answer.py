@@ -13,6 +13,7 @@ from headscope.analysis.results.settings import SettingResult, choose
 from headscope.audit_record import Audit
 from headscope.reporting.blocks import Sentence
 from headscope.reporting.cautions import cautions, shared_heads
+from headscope.reporting.explanations.provenance import provenance
 from headscope.reporting.numbers import number, say
 from headscope.text import percent
 
@@ -129,6 +130,7 @@ def answer(
         _constant(results),
         _leaking(gaps),
         *cautions(audit, runs),
+        *provenance(runs),
         _few(apart),
     ]
     return Answer(headline, below, [flag for flag in flags if flag], forest(results))

@@ -40,6 +40,10 @@ SPLITS: Final = {
     "slice": "by slice, so that slices of one subject may be in several subsets",
     "given": "as the data give their subsets",
 }
+OPTIMIZERS: Final = {
+    "sgd": "stochastic gradient descent",
+    "adamw": "AdamW [@loshchilov2019]",
+}
 CODE: Final = "headscope"  # the file of facts that the program itself fixes
 
 
@@ -249,12 +253,15 @@ def _varied(study: Study, facts: Facts, key: str, words: str, form: str = "g") -
 
 
 def _training(study: Study, facts: Facts) -> str:
+    optimizers = study.values("optimizer")
+    moment = "β₁ {}" if optimizers == ["adamw"] else "momentum {}"
     parts = [
-        _varied(study, facts, "momentum", "momentum {}"),
+        _varied(study, facts, "momentum", moment),
         _varied(study, facts, "weight_decay", "weight decay {}"),
         _varied(study, facts, "batch_size", "batches of {} slices"),
     ]
-    text = "Networks were trained by stochastic gradient descent on the cross-entropy of slices"
+    by = listed([OPTIMIZERS.get(name, str(name)) for name in optimizers] or ["SGD"], "or")
+    text = f"Networks were trained by {by} on the cross-entropy of slices"
     text += f" ({'; '.join(filter(None, parts))})" if any(parts) else ""
     text += _varied(study, facts, "epochs", ", for {} epochs")
     text += _varied(study, facts, "learning_rate", ", at an initial learning rate of {}") + "."
@@ -270,7 +277,34 @@ def _training(study: Study, facts: Facts) -> str:
         text += f" The classifier trained at {shown} times that rate."
     if study.values("head_init") == ["glorot"]:
         text += " The classifier started from Glorot-uniform weights [@glorot2010]."
+    text += _loss(study, facts) + _stopping(study, facts)
     return text + _augmentation(study, facts) + kept_weights(study)
+
+
+def _loss(study: Study, facts: Facts) -> str:
+    """Say how slices are weighed, smoothed and drawn, where that is not the plain loss."""
+    text, by_row = "", ", by row"
+    for key, value, words in (
+        ("class_weights", "balanced", " Slices were weighed in the loss so that classes count "
+         "alike{} [@king2001]."),
+        ("sampling", "weighted", " Training slices were drawn with replacement, each class equally "
+         "often{}."),
+    ):  # fmt: skip
+        values = study.values(key)
+        if value in values:
+            text += words.format(by_row if len(values) > 1 else "")
+    if any(study.values("label_smoothing")):
+        words = " Targets were smoothed by {} [@szegedy2016]"
+        text += _varied(study, facts, "label_smoothing", words) + "."
+    return text
+
+
+def _stopping(study: Study, facts: Facts) -> str:
+    """Say after how many epochs without a lower validation loss training ended."""
+    words = " Training ended early after {} epochs without a lower validation loss"
+    text = _varied(study, facts, "patience", words)
+    some = any("patience" not in run.settings for run in study.runs)
+    return f"{text}{', in some rows' if some else ''}." if text else ""
 
 
 def _augmentation(study: Study, facts: Facts) -> str:
