@@ -9,7 +9,7 @@ import headscope
 
 ROOT = Path(headscope.__file__).parent
 GROUND = {"errors", "console", "files", "folds", "manifest", "signals", "tail", "text"}
-GROUND |= {"tables", "threads"}
+GROUND |= {"pooling", "tables", "threads"}
 WINGS = {"final_layer", "representation", "results", "leakage", "explanations"}
 RECORD = {"metrics", "record", "audit_record"}
 MAKES_RECORDS = {
@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "console": set(),
     "files": {"errors"},
     "manifest": {"errors", "files"},
+    "pooling": {"files"},
     "signals": set(),
     "threads": set(),
     "tail": {"errors"},

@@ -5,9 +5,9 @@ step), so a run that continues from a resume file needs no replay and ends bit-i
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -33,6 +33,11 @@ from headscope.training.resume import History, Progress, ResumeFile
 
 Rows = NDArray[np.int64]
 Scores = tuple[float, float]
+Watch = Callable[[Mapping[str, Any]], object]
+
+
+def ignore(row: Mapping[str, Any]) -> None:
+    """Take the row of an epoch and do nothing."""
 
 
 @dataclass(frozen=True)
@@ -173,10 +178,12 @@ def fit(
     title: str,
     phase: str = "train",
     after: int = 0,
+    watch: Watch = ignore,
 ) -> tuple[History, int]:
     """Train for `recipe.epochs` epochs, or until patience ends; continue from a resume file.
 
-    `after` counts the epochs of an earlier phase, after which these are numbered.
+    `after` counts the epochs of an earlier phase, after which these are numbered; `watch` gets the
+    row of each.
 
     Returns one row per epoch, and the index of the row whose weights the model has in the end. A
     row holds: epoch (from 1), phase, learning_rate, train_loss, train_slice_accuracy (of the
@@ -218,6 +225,7 @@ def fit(
             progress.end_epoch(
                 number | _finite(trained, seen, after + epoch, rate) | {"seconds": seconds}
             )
+            watch(progress.history[-1])
             # 4. store what a later start needs
             if recipe.select == "best" and progress.best_epoch() == epoch:
                 progress.best = {n: t.detach().clone() for n, t in model.state_dict().items()}
