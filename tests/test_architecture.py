@@ -9,7 +9,7 @@ import headscope
 
 ROOT = Path(headscope.__file__).parent
 GROUND = {"errors", "console", "files", "folds", "manifest", "signals", "tail", "text"}
-GROUND |= {"pooling", "tables", "threads"}
+GROUND |= {"pooling", "schedule", "tables", "threads"}
 WINGS = {"final_layer", "representation", "results", "leakage", "explanations"}
 RECORD = {"metrics", "record", "audit_record"}
 MAKES_RECORDS = {

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file
 
 from headscope.errors import InputError, RunError
 from headscope.experiment.config import Config
@@ -26,9 +27,14 @@ from headscope.metrics import run_scores
 from headscope.models.network import Network, build_network
 from headscope.models.tensors import split_network
 from headscope.record import (
+    STATE,
     Run,
+    begin_longer,
     check_run,
     discard_run,
+    finish_longer,
+    goes_on,
+    replace_run,
     start_run,
     tidy_run,
     write_failures,
@@ -37,9 +43,11 @@ from headscope.record import (
 from headscope.training.device import NoRoomError, find_device, is_out_of_memory
 from headscope.training.loader import batches
 from headscope.training.loop import Watch, ignore
-from headscope.training.train import train
+from headscope.training.resume import last_state, restart
+from headscope.training.train import Outcome, train
 
 NAMED = 4  # so many runs a summary names
+RESUME = Path("checkpoint", "last.pt")  # in the folder of a run
 
 
 class RunsFailed(RunError):  # noqa: N818 (it says what happened)
@@ -119,6 +127,7 @@ def run(config: Config) -> Path:
     check_networks(unfinished(config, plans), config.size)
     with locked(config.out):
         clear_leftovers(config.out)
+        finish_longer(config.out)
         # 3. slices and splits; a finished run must be whole, and of these settings
         slices = store_slices(cohort, config)
         splits = store_splits(plans, config, slices, cohort)
@@ -207,7 +216,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
 
     `watch` gets the row of each epoch.
     """
-    path, config, slices = shared.folder(plan), shared.config, shared.slices
+    slices = shared.slices
     slices.check_pixels()
     labels, subsets = shared.labels(plan), shared.subsets(plan)
     # 1. the network as its regime wants it, and every setting that makes the run
@@ -220,8 +229,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
         seed=plan.seed,
         head_init=plan.head_init,
     )
-    settings = _settings(plan, shared)
-    start_run(path, settings | _network_facts(network))
+    path = _begin(plan, shared, _settings(plan, shared) | _network_facts(network))
     # 2. training, from where an earlier start stopped
     outcome = train(
         network,
@@ -231,20 +239,47 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
         plan.recipe,
         seed=plan.seed,
         device=shared.device,
-        resume_path=path / "checkpoint" / "last.pt",
-        cache=config.cache_folder,
+        resume_path=path / RESUME,
+        cache=shared.config.cache_folder,
         slices_key=slices.sha256,
         title=title,
         scans=shared.scans(plan),
         watch=watch,
     )
     # 3. the record, from which everything after this reads
+    _write(path, plan, shared, outcome)
+    if path != shared.folder(plan):
+        replace_run(path, shared.folder(plan))
+    return Run(shared.folder(plan))
+
+
+def _begin(plan: Plan, shared: Shared, settings: Mapping[str, Any]) -> Path:
+    """Begin the record of a run, or go on with it; return its folder.
+
+    A finished run goes on to more epochs in a folder of its own, from the state of its last epoch.
+    """
+    finished = Run(shared.folder(plan))
+    if not goes_on(finished, plan.recipe.epochs):
+        start_run(finished.path, settings)
+        return finished.path
+    path = begin_longer(finished.path, plan.recipe.epochs)
+    start_run(path, settings)
+    if not (path / RESUME).exists():
+        restart(path / RESUME, load_file(finished.checked(STATE)), finished.phase_rows("train"))
+    return path
+
+
+def _write(path: Path, plan: Plan, shared: Shared, outcome: Outcome) -> None:
+    """Write the record of a run that has ended."""
+    config, slices = shared.config, shared.slices
+    labels, subsets = shared.labels(plan), shared.subsets(plan)
     predictions = slice_predictions(slices, labels, subsets, outcome.logits)
-    return write_run(
+    aggregate = shared_facts(plan.setting, shared)["aggregate"]
+    write_run(
         path,
         history=outcome.history,
         predictions=predictions,
-        metrics=run_scores(predictions, slices.class_names, settings["aggregate"])
+        metrics=run_scores(predictions, slices.class_names, aggregate)
         | {
             "epochs": len(outcome.history),
             "selected_epoch": outcome.selected_epoch,
@@ -265,6 +300,9 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
         layers=outcome.extracted.layers,
         maps=outcome.maps,
         model=outcome.model if config.keep_model and plan.permutation is None else None,
+        state=last_state(path / RESUME)
+        if config.keep_state or not plan.regime.trains_backbone
+        else None,
     )
 
 

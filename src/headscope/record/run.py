@@ -21,6 +21,7 @@ from headscope.record.setting import RIVAL, Setting
 Arrays = dict[str, NDArray[Any]]
 SUBSETS = ("train", "val", "test")
 MODEL = "model.safetensors"
+STATE = "state.safetensors"
 
 # names of regimes in records of earlier versions, and what these regimes are named now
 RENAMED = {"frozen-bn": "frozen-adabn", "scratch-moments": "scratch-meanvar"}
@@ -111,6 +112,12 @@ class Run:
         """One row per epoch."""
         with self._readable("history.jsonl") as path:
             return pd.read_json(path, lines=True)
+
+    def phase_rows(self, phase: str) -> list[dict[str, Any]]:
+        """Return the rows of the history of a phase, with all digits."""
+        with self._readable("history.jsonl") as path:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [row for row in rows if row.get("phase", "train") == phase]
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
