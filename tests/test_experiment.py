@@ -47,7 +47,8 @@ def test_every_run_of_the_grid_leaves_a_whole_record(experiment):
     assert [record.name for record in runs] == names
     for record in runs:
         files = {path.name for path in record.path.iterdir()}
-        assert files == {
+        assert ("state.safetensors" in files) == (record.setting.regime == "frozen")
+        assert files - {"state.safetensors"} == {
             "run.toml",
             "history.jsonl",
             "predictions.tsv",

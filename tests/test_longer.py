@@ -1,4 +1,4 @@
-"""A finished run goes on to more epochs: as if trained at once, and with nothing lost on the way."""
+"""A finished run goes on to more epochs: as if trained at once, with nothing lost on the way."""
 
 import json
 import shutil
@@ -102,7 +102,7 @@ def test_what_cannot_go_on_says_why(data, begun, tmp_path):
     for state in begun.glob("runs/*-finetune-*/state.safetensors"):
         state.unlink()
     assert len(read_experiment(begun)) == 3  # a state may be deleted to save room
-    with pytest.raises(InputError, match=r"from 2 to 4 epochs: state\.safetensors, the state after"):
+    with pytest.raises(InputError, match=r"from 2 to 4 epochs: state\.safetensors, the"):
         trained(data, begun, 4)
     cosine = {"rows": (), "regimes": ["frozen"], "schedule": "cosine"}
     trained(data, tmp_path / "cosine", 2, **cosine)
