@@ -16,8 +16,8 @@ from headscope.cohort.layouts import Cohort
 from headscope.experiment.config import Config
 from headscope.experiment.inputs import Subsets, permuted_labels, split_name
 from headscope.experiment.plan import Plan
+from headscope.grouping import Scans, scans_of
 from headscope.metrics import logit_columns, softmax
-from headscope.pooling import Scans, scans_of
 from headscope.record import Run, Setting, run_problem
 from headscope.slicing.spec import SliceSpec
 from headscope.slicing.store import SliceSet

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from headscope.errors import RunError
+from headscope.grouping import Scans
 from headscope.models.network import Network
-from headscope.pooling import Scans
 from headscope.training.augmentation import augmentation_of
 from headscope.training.cache import Store, cached_features, cached_statistics
 from headscope.training.device import find_batch_size, precision_of

@@ -1,4 +1,4 @@
-"""Slices taken together by scan: which belong to one, and the mean of each."""
+"""Slices taken together by scan, and subjects dealt to folds."""
 
 from typing import Any, NamedTuple
 
@@ -45,3 +45,25 @@ def divided(table: pd.DataFrame, subset: NDArray[Any]) -> int:
     columns = table[KEYS].astype(str).assign(subset=np.asarray(subset, dtype=str))
     parts = columns[columns["subject_id"] != NO_ID].drop_duplicates()
     return int((parts.groupby(KEYS).size() > 1).sum())
+
+
+def deal_folds(
+    strata: NDArray[np.integer], folds: int, order: NDArray[np.integer]
+) -> NDArray[np.int64]:
+    """Return the fold of each unit, from 0.
+
+    Folds differ by one unit at most, in all and in each stratum: dealing continues from one stratum
+    to the next.
+
+    Parameters
+    ----------
+    strata
+        The stratum of each unit (U,); strata are dealt in ascending order.
+    folds
+        How many folds.
+    order
+        A permutation of the units (U,): within a stratum they are dealt in this order.
+    """
+    fold = np.empty(len(strata), dtype=np.int64)
+    fold[order[np.argsort(strata[order], kind="stable")]] = np.arange(len(strata)) % folds
+    return fold
