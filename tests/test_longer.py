@@ -1,4 +1,4 @@
-"""A finished run goes on to more epochs: as if trained at once, with nothing lost on the way."""
+"""A finished run continues to more epochs: as if trained at once, with nothing lost on the way."""
 
 import json
 import shutil

@@ -11,7 +11,7 @@ from headscope.models.network import build_network
 from headscope.models.pretrained import find_published
 from headscope.models.regimes import trained_paths
 from headscope.models.tensors import check_file, split_network
-from headscope.record import Run, goes_on
+from headscope.record import Run, wants_more
 
 
 def check_places(config: Config, plans: Iterable[Plan]) -> None:
@@ -28,13 +28,13 @@ def check_places(config: Config, plans: Iterable[Plan]) -> None:
 
 
 def unfinished(config: Config, plans: Iterable[Plan]) -> list[Plan]:
-    """Return the runs that have not ended yet, or go on to more epochs."""
+    """Return the runs that have not ended yet, or continue to more epochs."""
     return [plan for plan in plans if not _is_done(Run(config.out / "runs" / plan.name), plan)]
 
 
 def _is_done(run: Run, plan: Plan) -> bool:
     try:
-        return run.finished and not goes_on(run, plan.recipe.epochs)
+        return run.finished and not wants_more(run, plan.recipe.epochs)
     except InputError:  # its record is damaged, which is said where it is read
         return True
 

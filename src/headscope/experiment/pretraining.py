@@ -33,24 +33,24 @@ def pretraining(plan: Plan, cohort: Cohort) -> dict[str, list[str] | None]:
     """Return what run.toml says of the cohorts that a run's weights have seen; None: nothing."""
     weights = plan.weights if plan.needs_weights else "random"
     given = plan.pretraining_cohorts if plan.needs_weights else ()
-    known = trained_on(plan.architecture, weights, given)
+    seen = trained_on(plan.architecture, weights, given)
     return {
-        "pretraining_cohorts": [*known.cohorts] or None,
-        "pretraining_overlap": overlaps(known, cohort) or None,
+        "pretraining_cohorts": [*seen.cohorts] or None,
+        "pretraining_overlap": overlaps(seen, cohort) or None,
     }
 
 
-def overlaps(known: TrainedOn, cohort: Cohort) -> list[str]:
+def overlaps(seen: TrainedOn, cohort: Cohort) -> list[str]:
     """Return a sentence for each cohort of an encoder's pretraining that the data are of.
 
     Releases of one study (OASIS-1 to -4) share subjects or may, so the name of the study counts.
     """
     sentences = []
-    for name in known.cohorts:
+    for name in seen.cohorts:
         for data, how in _names(cohort):
             if _study(name) and _study(name) == _study(data):
                 sentences.append(
-                    f"it was pretrained on {name} ({known.how}), and the data are {data} ({how})"
+                    f"it was pretrained on {name} ({seen.how}), and the data are {data} ({how})"
                 )
                 break
     return sentences

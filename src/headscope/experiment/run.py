@@ -33,10 +33,10 @@ from headscope.record import (
     check_run,
     discard_run,
     finish_longer,
-    goes_on,
     replace_run,
     start_run,
     tidy_run,
+    wants_more,
     write_failures,
     write_run,
 )
@@ -254,12 +254,12 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
 
 
 def _begin(plan: Plan, shared: Shared, settings: Mapping[str, Any]) -> Path:
-    """Begin the record of a run, or go on with it; return its folder.
+    """Begin the record of a run, or continue it; return its folder.
 
-    A finished run goes on to more epochs in a folder of its own, from the state of its last epoch.
+    A finished run continues to more epochs in another folder, from the state of its last epoch.
     """
     finished = Run(shared.folder(plan))
-    if not goes_on(finished, plan.recipe.epochs):
+    if not wants_more(finished, plan.recipe.epochs):
         start_run(finished.path, settings)
         return finished.path
     path = begin_longer(finished.path, plan.recipe.epochs)

@@ -1,4 +1,4 @@
-"""A finished run goes on to more epochs, and its longer record takes the place of the old one.
+"""A finished run continues to more epochs, and its longer record takes the place of the old one.
 
 The longer record is made in `EXPERIMENT/continued/NAME` while the old one stays as it is. Once it
 is whole the two change places by renames; the next start completes what a killed one left.
@@ -15,13 +15,13 @@ FOLDER: Final = "continued"
 OLD: Final = ".old"  # ends the name of a record that a longer one replaces
 
 
-def goes_on(run: Run, epochs: Any) -> bool:
+def wants_more(run: Run, epochs: Any) -> bool:
     """Whether a run has finished, and more epochs than it had are wanted."""
     return run.finished and int(epochs) > int(run.settings.get("epochs", epochs))
 
 
 def obstacle(run: Run) -> str:
-    """Say why a finished run cannot go on to more epochs; nothing where it can."""
+    """Say why a finished run cannot continue to more epochs; nothing where it can."""
     if run.settings.get("schedule") == "cosine":
         return "by its cosine schedule the rate of each epoch depends on how many there are"
     if not (run.path / STATE).is_file():
@@ -57,7 +57,7 @@ def finish_longer(experiment: Path) -> None:
 
 
 def _remove_old(folder: Path) -> None:
-    """Remove what has been replaced, and the folder where no run is going on in it."""
+    """Remove what has been replaced, and the folder where no run continues in it."""
     for old in folder.glob(f"*{OLD}"):
         shutil.rmtree(old, ignore_errors=True)
     with suppress(OSError):

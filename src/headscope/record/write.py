@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from headscope.errors import InputError
 from headscope.files import atomic_path, json_text, write_table, write_text
 from headscope.manifest import write_last
-from headscope.record.longer import goes_on, obstacle
+from headscope.record.longer import obstacle, wants_more
 from headscope.record.run import ADDED, MODEL, STATE, Arrays, Run
 from headscope.record.whole import FILES, FORMAT
 
@@ -43,7 +43,7 @@ def write_run(
     Before it the manifest is written, by which every reader tells whether the files are these.
     `run.toml` is there since `start_run`; the resume file is removed. Without
     `model` the network is not saved, without `state` (the tensors of the last epoch, the
-    optimiser's too) the run cannot go on to more epochs.
+    optimiser's too) the run cannot continue to more epochs.
     """
     write_history(path, history)
     write_table(path / "predictions.tsv", predictions)
@@ -95,7 +95,7 @@ def start_run(path: Path, settings: Mapping[str, Any]) -> bool:
 def check_run(path: Path, settings: Mapping[str, Any]) -> bool:
     """Return whether a run of these settings is finished, before its network is built.
 
-    A finished one that has fewer epochs, and else the same settings, goes on: it is not finished.
+    A finished one that has fewer epochs, and else the same settings, continues: it is not finished.
 
     What only the built network shows (`NETWORK_FACTS`) may be missing in `settings`, so that a
     finished run is recognised without its weights.
@@ -103,7 +103,7 @@ def check_run(path: Path, settings: Mapping[str, Any]) -> bool:
     Raises
     ------
     InputError
-        The directory was begun with other settings, which are named, or cannot go on to more
+        The directory was begun with other settings, which are named, or cannot continue to more
         epochs.
     """
     if not (path / "run.toml").is_file():
@@ -119,11 +119,11 @@ def _held(run: Run, settings: Mapping[str, Any], but: Set[str]) -> bool:
         for name in sorted((wanted | run.settings).keys() - but)
         if run.settings.get(name) != wanted.get(name)
     ]
-    if len(differing) == 1 and goes_on(run, wanted.get("epochs", 0)):
+    if len(differing) == 1 and wants_more(run, wanted.get("epochs", 0)):
         problem = obstacle(run)
         if problem:
             raise InputError(
-                f"{run.path} cannot go on from {run.settings['epochs']} to {wanted['epochs']} "
+                f"{run.path} cannot continue from {run.settings['epochs']} to {wanted['epochs']} "
                 f"epochs: {problem}. Choose another --out, or delete that folder to train it from "
                 "the start."
             )
