@@ -8,6 +8,7 @@ from headscope.metrics import DRAWS
 from headscope.metrics.intervals import LEVEL
 from headscope.record import Run
 from headscope.supplement.prose import Facts, Prose, listed
+from headscope.supplement.recipes import OPTIMIZERS, loss_words, varied
 from headscope.supplement.study import Study
 
 NETWORKS: Final = {  # how names of architectures begin, and who described them
@@ -39,10 +40,6 @@ SPLITS: Final = {
     "subject": "by subject, so that all slices of a subject are in one subset",
     "slice": "by slice, so that slices of one subject may be in several subsets",
     "given": "as the data give their subsets",
-}
-OPTIMIZERS: Final = {
-    "sgd": "stochastic gradient descent",
-    "adamw": "AdamW [@loshchilov2019]",
 }
 CODE: Final = "headscope"  # the file of facts that the program itself fixes
 
@@ -243,32 +240,23 @@ def _start(study: Study, regime: str) -> str:
     return "the weights at its start" if asked & {"random", None} else "pretrained weights"
 
 
-def _varied(study: Study, facts: Facts, key: str, words: str, form: str = "g") -> str:
-    """Return a setting with its words: one value, or those of the rows."""
-    values = study.values(key)
-    if not values:
-        return ""
-    shown = listed([facts(v, "runs/*/run.toml", key, form) for v in sorted(values)], "or")
-    return words.format(shown) + (" (by row of the table of results)" if len(values) > 1 else "")
-
-
 def _training(study: Study, facts: Facts) -> str:
     optimizers = study.values("optimizer")
     moment = "β₁ {}" if optimizers == ["adamw"] else "momentum {}"
     parts = [
-        _varied(study, facts, "momentum", moment),
-        _varied(study, facts, "weight_decay", "weight decay {}"),
-        _varied(study, facts, "batch_size", "batches of {} slices"),
+        varied(study, facts, "momentum", moment),
+        varied(study, facts, "weight_decay", "weight decay {}"),
+        varied(study, facts, "batch_size", "batches of {} slices"),
     ]
     by = listed([OPTIMIZERS.get(name, str(name)) for name in optimizers] or ["SGD"], "or")
     text = f"Networks were trained by {by} on the cross-entropy of slices"
     text += f" ({'; '.join(filter(None, parts))})" if any(parts) else ""
-    text += _varied(study, facts, "epochs", ", for {} epochs")
-    text += _varied(study, facts, "learning_rate", ", at an initial learning rate of {}") + "."
+    text += varied(study, facts, "epochs", ", for {} epochs")
+    text += varied(study, facts, "learning_rate", ", at an initial learning rate of {}") + "."
     schedules = study.values("schedule")
     if schedules == ["step"]:
-        text += _varied(study, facts, "drop_factor", " The rate was multiplied by {}")
-        text += _varied(study, facts, "drop_every", " after every {} epochs.")
+        text += varied(study, facts, "drop_factor", " The rate was multiplied by {}")
+        text += varied(study, facts, "drop_every", " after every {} epochs.")
     elif schedules == ["cosine"]:
         text += " The rate fell along half a cosine [@loshchilov2017]."
     factors = [value for value in study.values("head_learning_rate") if value != 1]
@@ -277,34 +265,8 @@ def _training(study: Study, facts: Facts) -> str:
         text += f" The classifier trained at {shown} times that rate."
     if study.values("head_init") == ["glorot"]:
         text += " The classifier started from Glorot-uniform weights [@glorot2010]."
-    text += _loss(study, facts) + _stopping(study, facts)
+    text += loss_words(study, facts)
     return text + _augmentation(study, facts) + kept_weights(study)
-
-
-def _loss(study: Study, facts: Facts) -> str:
-    """Say how slices are weighed, smoothed and drawn, where that is not the plain loss."""
-    text, by_row = "", ", by row"
-    for key, value, words in (
-        ("class_weights", "balanced", " Slices were weighed in the loss so that classes count "
-         "alike{} [@king2001]."),
-        ("sampling", "weighted", " Training slices were drawn with replacement, each class equally "
-         "often{}."),
-    ):  # fmt: skip
-        values = study.values(key)
-        if value in values:
-            text += words.format(by_row if len(values) > 1 else "")
-    if any(study.values("label_smoothing")):
-        words = " Targets were smoothed by {} [@szegedy2016]"
-        text += _varied(study, facts, "label_smoothing", words) + "."
-    return text
-
-
-def _stopping(study: Study, facts: Facts) -> str:
-    """Say after how many epochs without a lower validation loss training ended."""
-    words = " Training ended early after {} epochs without a lower validation loss"
-    text = _varied(study, facts, "patience", words)
-    some = any("patience" not in run.settings for run in study.runs)
-    return f"{text}{', in some rows' if some else ''}." if text else ""
 
 
 def _augmentation(study: Study, facts: Facts) -> str:
