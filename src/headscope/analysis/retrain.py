@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
+from headscope.analysis.units import examples_of
+from headscope.grouping import scans_of
 from headscope.record import Run
 from headscope.schedule import balanced_weights, epoch_order, rate_of
 
@@ -86,6 +88,18 @@ def _rates(run: Run) -> list[float]:
     names = ("learning_rate", "schedule", "epochs", "drop_every", "drop_factor")
     schedule = {name: settings[name] for name in names}
     return [rate_of(epoch, **schedule) for epoch in range(int(settings["epochs"]))]
+
+
+def train_again(run: Run, labels: Array) -> tuple[Array, Array]:
+    """Train a run's head again on each of labels (N, R) of its slices, as `train_heads` does.
+
+    A head that trained on scans does so again, each with the label of its slices.
+    """
+    stored, _ = examples_of(run)
+    if run.setting.unit == "scan":
+        labels = labels[scans_of(run.predictions, run.features["subset"]).first]
+    train, val = (np.flatnonzero(stored["subset"] == name) for name in ("train", "val"))
+    return train_heads(stored["features"], labels, train, head_recipe(run), val)
 
 
 def train_heads(

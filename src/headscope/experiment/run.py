@@ -1,6 +1,6 @@
 """The whole path on one screen: scans → slices → splits → networks → records."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from headscope.console import console
 from headscope.errors import InputError, RunError
 from headscope.experiment.config import Config
 from headscope.experiment.inputs import (
@@ -21,6 +22,7 @@ from headscope.experiment.live import Board
 from headscope.experiment.plan import Plan, plan_runs
 from headscope.experiment.preflight import check_networks, check_places, unfinished
 from headscope.experiment.pretraining import pretraining
+from headscope.experiment.rivals import NO_COVARIATES, Material, fit_rivals, plan_rivals
 from headscope.experiment.shared import Shared, environment, shared_facts, slice_predictions
 from headscope.files import clear_leftovers, locked, sha256, write_json
 from headscope.metrics import run_scores
@@ -29,9 +31,11 @@ from headscope.models.tensors import split_network
 from headscope.record import (
     STATE,
     Run,
+    Setting,
     begin_longer,
     check_run,
     discard_run,
+    find_runs,
     finish_longer,
     replace_run,
     start_run,
@@ -62,8 +66,8 @@ class RunsFailed(RunError):  # noqa: N818 (it says what happened)
 
     @property
     def finished(self) -> bool:
-        """Whether there are finished runs to report on."""
-        return len(self.failures) < self.runs
+        """Whether there are finished networks to report on."""
+        return bool(find_runs(self.experiment).runs)
 
     @property
     def summary(self) -> str:
@@ -132,25 +136,43 @@ def run(config: Config) -> Path:
         slices = store_slices(cohort, config)
         splits = store_splits(plans, config, slices, cohort)
         shared = Shared(config, cohort, slices, splits, device)
-        changed = {plan.name: problem for plan in plans if (problem := shared.problem(plan))}
+        material = Material(shared)
+        rivals = plan_rivals(config, plans, described=material.covariates is not None)
+        runs = [*rivals, *plans]
+        changed = {run.name: problem for run in runs if (problem := shared.problem(run))}
         finished = {
-            plan.name for plan in plans if plan.name not in changed and is_finished(plan, shared)
+            run.name for run in runs if run.name not in changed and is_finished(run, material)
         }
         config.save(config.out / "experiment.toml")
         write_json(config.out / "environment.json", environment(device))
         # 4. what in slices and splits could flatter the accuracy
         store_findings(config, slices, cohort)
         # 5. the runs; one that fails does not stop the others
-        failures = _train_all(plans, finished, changed, shared)
+        _say_units(plans, material)
+        todo = [rival for rival in rivals if rival.name not in {*changed, *finished}]
+        failures = fit_rivals(todo, material)
+        failures |= {rival.name: changed[rival.name] for rival in rivals if rival.name in changed}
+        failures |= _train_all(plans, finished, changed, shared)
+        write_failures(config.out, config.for_record(failures))
     # 6. the failures
     if failures:
-        raise RunsFailed(config.out, failures, len(plans))
+        raise RunsFailed(config.out, failures, len(runs))
     return config.out
 
 
-def is_finished(plan: Plan, shared: Shared) -> bool:
+def is_finished(run: Plan | Setting, material: Material) -> bool:
     """Whether a run has finished; InputError where its directory is of other settings."""
-    return check_run(shared.folder(plan), _settings(plan, shared))
+    rival = isinstance(run, Setting)
+    settings = material.settings(run) if rival else _settings(run, material.shared)
+    return check_run(material.shared.folder(run), settings)
+
+
+def _say_units(plans: Sequence[Plan], material: Material) -> None:
+    """Say which rival is left out, and where a split divides the scans on which heads train."""
+    if "covariates" in material.shared.config.rivals and material.covariates is None:
+        console.print(NO_COVARIATES, soft_wrap=True)
+    for note in dict.fromkeys(filter(None, map(material.shared.divided_note, plans))):
+        console.print(note, soft_wrap=True)
 
 
 def _train_all(
@@ -186,7 +208,6 @@ def _train_all(
                 outcome = f"failed, as {alike}." if alike else f"failed. {reason}"
                 board.end(number, "failed", outcome)
                 failures[plan.name] = reason
-    write_failures(shared.config.out, shared.config.for_record(failures))
     return failures
 
 

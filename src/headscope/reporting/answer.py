@@ -14,6 +14,7 @@ from headscope.audit_record import Audit
 from headscope.reporting.blocks import Sentence
 from headscope.reporting.cautions import cautions, shared_heads
 from headscope.reporting.explanations.provenance import provenance
+from headscope.reporting.explanations.rivals import Standing, unbeaten
 from headscope.reporting.numbers import number, say
 from headscope.text import percent
 
@@ -101,6 +102,8 @@ def answer(
     audit: Audit | None,
     failures: Mapping[str, str],
     left_out: Sequence[Sentence] = (),
+    *,
+    standing: Sequence[Standing] = (),
 ) -> Answer:
     """Return the first screen of a report: about all settings, naming the one that it chooses.
 
@@ -116,11 +119,16 @@ def answer(
         Reasons of the runs that failed, by name.
     left_out
         Sentences on what has changed since it was written and is no part of the page.
+    standing
+        How the networks stand beside simple rivals.
     """
+    rivals = [place.rival for place in standing]
     apart = [result for result in results if result.apart]
     runs = [run for result in results for run in result.runs]
     crossed = shared_heads(audit, runs)
     headline, below = _headline(results, apart, crossed)
+    if apart:
+        headline += unbeaten(standing, choose_apart(apart)[0])
     simulated = any(run.settings.get("simulated") for run in runs)
     flags = [
         *left_out,
@@ -133,7 +141,7 @@ def answer(
         *provenance(runs),
         _few(apart),
     ]
-    return Answer(headline, below, [flag for flag in flags if flag], forest(results))
+    return Answer(headline, below, [flag for flag in flags if flag], forest([*results, *rivals]))
 
 
 def choose_apart(results: Sequence[SettingResult]) -> tuple[SettingResult, str, int]:

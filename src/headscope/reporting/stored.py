@@ -28,7 +28,7 @@ def report_key(experiment: Path, thumbnails: str) -> str | None:
     Records of earlier versions have no manifest, so that a change in them would go unnoticed.
     """
     records = find_runs(experiment)
-    runs = [*records.runs, *records.permuted]
+    runs = records.all
     if records.unchecked or not runs:
         return None
     digest = hashlib.sha256(f"{_code()} {thumbnails}\n".encode())

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from headscope.analysis.results.settings import rival_words
 from headscope.files import NO_ID
 from headscope.metrics import DRAWS
 from headscope.metrics.intervals import LEVEL
@@ -266,7 +267,27 @@ def _training(study: Study, facts: Facts) -> str:
     if study.values("head_init") == ["glorot"]:
         text += " The classifier started from Glorot-uniform weights [@glorot2010]."
     text += loss_words(study, facts)
-    return text + _augmentation(study, facts) + kept_weights(study)
+    return text + _augmentation(study, facts) + kept_weights(study) + _beside(study, facts)
+
+
+def _beside(study: Study, facts: Facts) -> str:
+    """Say which heads trained on scans, and what stood beside the networks."""
+    text = ""
+    scans = {run.setting.variant for run in study.runs if run.setting.unit == "scan"}
+    if scans:
+        names = listed([facts(name, "runs/*/run.toml", "variant") for name in sorted(scans)])
+        text = f" In {names} the classifier trained on the mean of each scan's features."
+    rivals = {result.architecture: rival_words(result) for result in study.rivals}
+    if not rivals:
+        return text
+    named = [f"{'logistic regression on ' * (name != 'majority')}{words}"
+             for name, words in rivals.items()]  # fmt: skip
+    text += f" Beside the networks stood, on the same splits, {listed(named)}."
+    if [*rivals] == ["majority"]:
+        return text
+    return (
+        f"{text} Regressions have one row per scan and an L2 penalty, chosen on validation scans."
+    )
 
 
 def _augmentation(study: Study, facts: Facts) -> str:

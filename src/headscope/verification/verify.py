@@ -92,7 +92,7 @@ def verify(experiment: Path | str) -> Verification:
     records = find_runs(folder) if (folder / "runs").is_dir() else Records([], [], {}, [])
     runs = _check_runs(folder, records, slices, problems, notes)
     # 3. what was made of them
-    whole = len(runs) == len(records.runs + records.permuted) and not records.left_out
+    whole = len(runs) == len(records.all) and not records.left_out
     problems += _made_problems(folder, runs if whole else [], notes)
     files = sum(len(_listed(path)) for path in _folders(folder))
     return Verification(str(experiment), len(runs), files, tuple(problems), tuple(notes))
@@ -172,7 +172,7 @@ def _check_runs(
     problems += [f"runs/{name}: {reason}" for name, reason in records.left_out.items()]
     notes += [note for note in records.notes if note.startswith("No manifest")]
     splits = _split_hashes(folder, slices)
-    whole, finished = [], [*records.runs, *records.permuted]
+    whole, finished = [], records.all
     for run in track(finished, "Verifying runs", len(finished)) if finished else ():
         differing = run_problems(run) or [*_stored_problems(run, slices, splits)]
         problems += [f"runs/{run.name}: {text}" for text in differing]
@@ -222,7 +222,7 @@ def _made_problems(folder: Path, runs: list[Run], notes: list[str]) -> Iterator[
         if (folder / "table.tsv").is_file():
             notes.append("Tables and leakage.json were not checked, as not all runs are whole.")
         return
-    yield from _leakage_problems(folder, runs, notes)
+    yield from _leakage_problems(folder, [run for run in runs if not run.is_rival], notes)
     tables = marked_tables(setting_results(true), audit)
     made = {
         "table.tsv": lambda path: _same_table(path, tables[0]),

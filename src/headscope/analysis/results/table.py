@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headscope.analysis.arrays import check_pair
 from headscope.errors import InputError
 from headscope.files import NO_ID
-from headscope.record import SUBSETS, Run
+from headscope.record import RIVAL, RIVALS, SUBSETS, Run
 from headscope.tables import Cell, Column, Table
 from headscope.text import percent
 
@@ -149,8 +149,8 @@ def all_slices(run: Run, subset: str = "test") -> LogitScatter:
 def results_table(runs: Iterable[Run]) -> pd.DataFrame:
     """Return one row per run: raw fractions and seconds, with 95% intervals over subjects.
 
-    Sorted by architecture, split (by subject first), regime and seed. `shared_subjects` counts
-    the test subjects with other slices in training. Sensitivity is that of
+    Sorted by architecture, split (by subject first), regime and seed, simple rivals last.
+    `shared_subjects` counts the test subjects with other slices in training. Sensitivity is that of
     `positive_class`; shares of subjects also have Wilson's interval. Scores that a record lacks
     are NaN. Source: Table 2.
     """
@@ -196,7 +196,7 @@ def full_table(table: pd.DataFrame) -> Table:
         Column("Split"): itemgetter("split"),
         Column("Seeds"): itemgetter("seed"),
         Column("Folds"): lambda row: row["folds"] or "",
-        Column("Epochs"): itemgetter("epochs"),
+        Column("Epochs"): epochs_text,
         Column("Training slice accuracy", "%", "percent"): itemgetter("train_slice_accuracy"),
         Column("Validation slice accuracy", "%", "percent"): itemgetter("val_slice_accuracy"),
         Column("Test slice accuracy", "%", "percent", True): _bounded("test_slice_accuracy"),
@@ -225,7 +225,7 @@ def short_table(table: pd.DataFrame) -> Table:
         Column("Regime"): itemgetter("name"),
         Column("Split"): itemgetter("split"),
         Column("Runs"): itemgetter("runs"),
-        Column("Epochs"): itemgetter("epochs"),
+        Column("Epochs"): epochs_text,
         Column("Train %", format="percent"): itemgetter("train_slice_accuracy"),
         Column("Val %", format="percent"): itemgetter("val_slice_accuracy"),
         Column("Test slice % [95%]", format="percent"): _bounded("test_slice_accuracy"),
@@ -259,9 +259,14 @@ def _bounded(name: str) -> Callable[[Row], Cell]:
     return cell
 
 
+def epochs_text(row: Row) -> object:
+    """Return the epochs of a row of a table; nothing for a simple rival, which has none."""
+    return "" if row["regime"] == RIVAL else row["epochs"]
+
+
 def regime_text(name: str, regime: str) -> str:
     """Return the regime, after the row's own name if it has one."""
-    return regime if name == regime else f"{name} ({regime})"
+    return name if name in (regime, f"{regime}-scan") else f"{name} ({regime})"
 
 
 def _result(run: Run) -> dict[str, Any]:
@@ -317,10 +322,11 @@ def score_columns(name: str, score: Score) -> dict[str, float]:
 
 
 def run_rank(run: Run) -> tuple[Any, ...]:
-    """Order by architecture, split, regime from least to most trained, seed and fold."""
+    """Order by architecture, split, regime from least to most trained, and fit; rivals last."""
     setting = run.setting
+    rival = RIVALS.index(setting.architecture) if setting.is_rival else -1
     family = setting.regime.partition(":")[0]
     regime = REGIMES.index(family) if family in REGIMES else len(REGIMES)
     split = setting.split
     fit = setting.variant, setting.seed, setting.fold or 0, run.name
-    return setting.architecture, split != "subject", split, regime, run.epochs, *fit
+    return rival, setting.architecture, split != "subject", split, regime, run.epochs, *fit

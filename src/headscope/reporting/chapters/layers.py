@@ -25,7 +25,14 @@ from headscope.reporting.blocks import (
     Text,
     cells_of,
 )
-from headscope.reporting.chapters.runs import first_of, named, network_figures, spread, twin
+from headscope.reporting.chapters.runs import (
+    first_of,
+    named,
+    network_figures,
+    scan_notes,
+    spread,
+    twin,
+)
 from headscope.reporting.pictures import draw
 from headscope.tables import Cell, Column, Table
 
@@ -191,7 +198,9 @@ def collapse_chapter(runs: Sequence[Run]) -> Chapter:
     result = "NC1 " + ", ".join(
         f"{spread(values, 'significant')} in {SUBSETS[name]}" for name, values in within.items()
     )
-    return Chapter("collapse", "Neural collapse", [Text(meaning), *drawn, fold], result)
+    return Chapter(
+        "collapse", "Neural collapse", [Text(meaning, *scan_notes(runs)), *drawn, fold], result
+    )
 
 
 def layers_chapter(runs: Sequence[Run]) -> Chapter | None:

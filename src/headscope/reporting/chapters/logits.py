@@ -14,7 +14,7 @@ from headscope.reporting.blocks import (
     Text,
     cells_of,
 )
-from headscope.reporting.chapters.runs import named, spread, twin
+from headscope.reporting.chapters.runs import named, scan_notes, spread, twin
 from headscope.tables import Cell, Column, Table
 from headscope.text import MISSING
 
@@ -46,7 +46,7 @@ def logits_chapter(runs: Sequence[Run]) -> Chapter:
     )
     overlaps = [analysis.logits.overlap for analysis in features.values()]
     result = f"classes overlap by {spread(overlaps, 'fraction')} of their area"
-    blocks: list[Block] = [Text(meaning), *_separation(runs, features)]
+    blocks: list[Block] = [Text(meaning, *scan_notes(runs)), *_separation(runs, features)]
     return Chapter("logits", "Logits and features in numbers", blocks, result)
 
 

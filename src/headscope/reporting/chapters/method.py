@@ -144,12 +144,13 @@ def settings_chapter(
                 Markup(", ").join(shown),
             ),
             say(
-                "Each row trains by {} on the cross-entropy of slices, as its settings "
-                "below say; its weights are those after the last epoch or, where "
-                "<code>select</code> is best, of the lowest validation loss: nothing is chosen "
-                "on test. Intervals at {} come from a bootstrap over the test subjects of each "
-                "class. Every number above can be recomputed from <code>head.npz</code>, "
-                "<code>features.npz</code> and <code>predictions.tsv</code> of its run.",
+                "Each row trains by {} on the cross-entropy of slices (of scans, where "
+                "<code>unit</code> is scan), as its settings say; its weights are those after "
+                "the last epoch or, where <code>select</code> is best, of the lowest validation "
+                "loss: nothing is chosen on test. Intervals at {} come from a bootstrap over the "
+                "test subjects of each class. Every number above can be recomputed from "
+                "<code>head.npz</code>, <code>features.npz</code> and "
+                "<code>predictions.tsv</code> of its run.",
                 *(_optimizers(runs), CONFIDENCE),
             ),
         ),

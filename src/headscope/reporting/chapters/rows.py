@@ -8,10 +8,11 @@ from scipy import stats
 from headscope.analysis import logit_contributions, seed_correlation
 from headscope.analysis.final_layer.layer import MOST_ROWS, HeadAnalysis
 from headscope.analysis.final_layer.rows import NEAR_ZERO
+from headscope.analysis.units import examples_of
 from headscope.figures import plot_row_distributions
 from headscope.record import Run
-from headscope.reporting.blocks import Block, Fold, TableBlock, cells_of
-from headscope.reporting.chapters.runs import first_of, group_by, named, network_figures
+from headscope.reporting.blocks import Block, Fold, TableBlock, Text, cells_of
+from headscope.reporting.chapters.runs import first_of, group_by, named, network_figures, scan_notes
 from headscope.tables import Cell, Column, Table
 
 MOST_OPEN: Final = 4  # classes above which the figure of all rows, run by run, opens on demand
@@ -88,7 +89,7 @@ def _carriers(runs: Sequence[Run]) -> list[Block]:
     """List the features that add most to the logit of each class, over its test slices."""
     rows: list[list[object]] = []
     for run in runs:
-        stored = run.features
+        stored, _ = examples_of(run)
         test = stored["subset"] == "test"
         largest = logit_contributions(
             run.head["weight"],
@@ -111,7 +112,7 @@ def _carriers(runs: Sequence[Run]) -> list[Block]:
     )
     columns = [Column("Run"), Column("Class"), Column("Feature", "index"), *CARRIER.values()]
     table = TableBlock("carriers", Table(caption, columns, rows))
-    return [Fold("The features that carry each class", [table])]
+    return [Fold("The features that carry each class", [table, Text(*scan_notes(runs))])]
 
 
 def _between_seeds(runs: Sequence[Run]) -> list[Block]:

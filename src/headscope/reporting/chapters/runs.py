@@ -63,6 +63,14 @@ def named(run: Run) -> Cell:
     return Cell(run.setting.title, detail=run.setting.network)
 
 
+def scan_notes(runs: Sequence[Run]) -> list[str]:
+    """Say that what is measured of some heads is measured over scans; nothing of none."""
+    names = dict.fromkeys(run.setting.variant for run in runs if run.setting.unit == "scan")
+    if not names:
+        return []
+    return [f"Of {', '.join(names)} all is over scans, on the means of which the head trained."]
+
+
 def score_cell(
     score: Mapping[str, float | None] | None, run: Run, quantity: str, way: str = ""
 ) -> Cell:
@@ -72,11 +80,11 @@ def score_cell(
 
 
 def twin(run: Run, runs: Sequence[Run], regime: str = "frozen") -> Run | None:
-    """Return the run of that regime with the same network, split, seed and fold, if any."""
+    """Return the run of that regime with the same network, split, seed, fold and unit, if any."""
 
     def place(one: Run) -> tuple[Any, ...]:
         setting = one.setting
-        return setting.architecture, setting.split, setting.seed, setting.fold
+        return setting.architecture, setting.split, setting.seed, setting.fold, setting.unit
 
     same = (
         other for other in runs if other.setting.regime == regime and place(other) == place(run)
