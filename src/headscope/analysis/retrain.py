@@ -280,7 +280,7 @@ class _Watch:
         self.stored = weight.copy()  # what is kept: of the best epoch, or of the end
 
     def ends(self, weight: Array, loss: Array) -> bool:
-        """Take the losses (S, R) of an epoch; return whether no head goes on."""
+        """Take the losses (S, R) of an epoch; return whether all have ended."""
         better = (loss < self.lowest) & ~self.ended
         self.since = np.where(better, 0, self.since + 1)
         self.lowest = np.where(better, loss, self.lowest)

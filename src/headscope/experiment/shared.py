@@ -100,6 +100,7 @@ def shared_facts(setting: Setting, shared: Shared) -> dict[str, Any]:
         "slicing": _slicing(shared),
         "simulated": shared.cohort.simulated,
         "pseudonymised": shared.config.pseudonym_key is not None,
+        "limit": shared.config.limit,
         "aggregate": "logits" if setting.unit == "scan" else shared.config.aggregate,
     }
 

@@ -12,6 +12,7 @@ from headscope.analysis.leakage.split_gap import Gap, clearest_gap
 from headscope.analysis.results.settings import SettingResult, choose
 from headscope.audit_record import Audit
 from headscope.reporting.cautions import cautions, shared_heads
+from headscope.reporting.explanations.provenance import provenance
 from headscope.reporting.explanations.rivals import Standing, unbeaten
 from headscope.reporting.numbers import number, say
 from headscope.reporting.plots import DotRow, Dots, Mark, Sentence
@@ -85,6 +86,7 @@ def answer(
         _constant(results),
         _leaking(gaps),
         *cautions(audit, runs),
+        *provenance(runs),
         _few(apart),
     ]
     return Answer(headline, below, [flag for flag in flags if flag], forest([*results, *rivals]))

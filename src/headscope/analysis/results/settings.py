@@ -22,6 +22,7 @@ from headscope.analysis.results.table import (
     SLICE_KEYS,
     TESTED,
     Score,
+    first_try,
     recorded_score,
     run_rank,
     score_columns,
@@ -301,5 +302,5 @@ def _row(result: SettingResult) -> dict[str, Any]:
         "test_subjects": result.subjects,
         "train_seconds": float(np.mean(seconds)),
         "shared_subjects": result.shared_subjects,
-        "marker": result.marker,
+        "marker": "; ".join(filter(None, [result.marker, first_try(result.runs[0])])),
     }

@@ -295,7 +295,15 @@ def _result(run: Run) -> dict[str, Any]:
     row["marker"] = SHARED if row["shared_subjects"] else ""
     if not run.named:
         row["marker"] = NAMELESS
+    row["marker"] = "; ".join(filter(None, [row["marker"], first_try(run)]))
     return row
+
+
+def first_try(run: Run) -> str:
+    """Say that a run had some subjects of each class alone; nothing where it had all."""
+    limit = run.settings.get("limit")
+    unit = "subject" if run.named else "picture"
+    return f"first try: {limit} {unit}{'s' * (limit > 1)} per class" if limit else ""
 
 
 def recorded_score(run: Run, name: str) -> Score:
