@@ -15,6 +15,7 @@ from headscope.auditing.audit import files_of, store_audit
 from headscope.auditing.inferring import note_inferred, store_inferred
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
+from headscope.cohort.selection import limit_subjects
 from headscope.console import console
 from headscope.errors import InputError
 from headscope.experiment.config import Config
@@ -57,6 +58,9 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
         given = subsets_by_path(config.split_file, list(cohort.scans["path"]))
         if given is not None:
             cohort = replace(cohort, scans=cohort.scans.assign(given=given))
+    if config.limit is not None:
+        scans, note = limit_subjects(cohort.scans, config.limit)
+        cohort = replace(cohort, scans=scans, notes=[*cohort.notes, note])
     for split in () if config.infers_subjects else splits:
         check_ids(cohort.scans, split)
         if split == "subject" and not (config.folds or config.split_file):

@@ -21,7 +21,8 @@ MOST_RUNS: Final = 100_000
 class Plan:
     """One run to be: what trains on which split with which seed.
 
-    recipe is what acts in the regime. weights: "pretrained", "random" or a file. permutation: None,
+    recipe is what acts in the regime. weights: "pretrained", "random" or a file.
+    pretraining_cohorts: those that the weights are said to have seen. permutation: None,
     or the number (from 1) of the permutation of the labels that it trains on.
     """
 
@@ -30,6 +31,7 @@ class Plan:
     regime: Regime
     recipe: Recipe
     weights: str = "pretrained"
+    pretraining_cohorts: tuple[str, ...] = ()
     head_init: str = "glorot"
     permutation: int | None = None
 
@@ -107,7 +109,8 @@ def plan_runs(config: Config) -> list[Plan]:
         for split in (row.splits or config.splits)
     ]
     if config.infers_subjects:
-        grid = [(row, _inferred(setting, name)) for row, setting in grid for name in PARTITIONS]
+        names = [f"{INFERRED}-{name}" for name in PARTITIONS]
+        grid = [(row, under_subjects(setting, name)) for row, setting in grid for name in names]
     names = [setting.name for _, setting in grid]
     twice = sorted(name for name, times in Counter(names).items() if times > 1)
     if twice:
@@ -123,6 +126,7 @@ def plan_runs(config: Config) -> list[Plan]:
             regimes[row.regime],
             (row.recipe or config.recipe).applied(regimes[row.regime]),
             row.weights or config.weights,
+            row.pretraining_cohorts or config.pretraining_cohorts,
             row.head_init or config.head_init,
         )
         for row, setting in grid
@@ -130,9 +134,10 @@ def plan_runs(config: Config) -> list[Plan]:
     return [*_neighbours(plans), *_permuted(plans, config.permutations)]
 
 
-def _inferred(setting: Setting, partition: str) -> Setting:
-    """Return a setting whose subjects are inferred, as its variant says."""
-    subjects = f"{INFERRED}-{partition}"
+def under_subjects(setting: Setting, subjects: str | None) -> Setting:
+    """Return a setting whose subjects are inferred, as its variant says; None leaves it."""
+    if subjects is None:
+        return setting
     return replace(setting, variant=f"{setting.variant}-{subjects}", subjects=subjects)
 
 
