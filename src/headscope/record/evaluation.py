@@ -29,7 +29,6 @@ from headscope.manifest import (
     file_hash,
     folder_problems,
     problem_of,
-    read_manifest,
     reason_of,
     write_last,
 )
@@ -235,13 +234,6 @@ def evaluations_hash(experiment: Path) -> str:
     for path in paths:
         digest.update(path.relative_to(experiment).as_posix().encode() + path.read_bytes())
     return digest.hexdigest() if paths else ""
-
-
-def listed_files(evaluation: Evaluation) -> int:
-    """Return how many files the manifests of an evaluation hold."""
-    folders = [evaluation.path, evaluation.path / "slices"]
-    folders += [evaluation.folder(run) for run in evaluation.run_names]
-    return sum(len(read_manifest(folder) or {}) for folder in folders)
 
 
 def _read_overlap(path: Path) -> Overlap:
