@@ -24,7 +24,7 @@ from headscope.record.experiment import (
     write_failures,
 )
 from headscope.record.run import MODEL, SUBSETS, Arrays, Run
-from headscope.record.setting import Setting
+from headscope.record.setting import RIVAL, RIVALS, UNITS, Setting
 from headscope.record.whole import manifest_problems, run_problem, structure_problem
 from headscope.record.write import (
     NETWORK_FACTS,
@@ -40,7 +40,10 @@ from headscope.record.write import (
 __all__ = [
     "MODEL",
     "NETWORK_FACTS",
+    "RIVAL",
+    "RIVALS",
     "SUBSETS",
+    "UNITS",
     "Arrays",
     "Records",
     "Run",
