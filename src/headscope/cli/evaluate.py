@@ -44,7 +44,10 @@ def evaluate(
     names = ("out", "volume", "pseudonym_key", "device", "workers", "strict")
     options = given(locals(), *COHORT, *names)
     with resumable():
-        from headscope.experiment.new_scans.evaluate import evaluate as evaluate_cohort
+        from headscope.console import busy
+
+        with busy("Loading"):
+            from headscope.experiment.new_scans.evaluate import evaluate as evaluate_cohort
 
         result = evaluate_cohort(trained, data, **options)
         if as_json:

@@ -258,9 +258,9 @@ def predict(
         elif out is None:
             show(prediction)
         else:
-            print(f"Predictions of {len(prediction.scans)} scans: {out}")
-    for warning in prediction.warnings:
-        print(warning, file=sys.stderr)
+            print(f"Predictions: {out}")
+    for warning in prediction.warnings if as_json or out is not None else ():
+        print(warning, file=sys.stderr)  # else they are below the table
     if prediction.failures:
         for scan, reason in prediction.failures.items():
             print(f"{scan}: {reason}", file=sys.stderr)

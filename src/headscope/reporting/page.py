@@ -179,13 +179,13 @@ def _read_evidence(experiment: Path) -> _Evidence:
     }
     compared, leakage = compare_runs(runs), stored_leakage(experiment)
     changed = changed_inputs(experiment)
-    for note in changed:
+    cohorts, cohort_notes = read_cohorts(experiment)
+    write_cohorts(experiment, cohorts)
+    for note in [*changed, *cohort_notes]:
         console.print(note, soft_wrap=True)
     slices = None if changed else experiment / "slices"
     pixels = None if slices is None else _read_pixels(slices / "slices.npy")
     failures, records = read_failures(experiment), find_runs(experiment)
-    cohorts, cohort_notes = read_cohorts(experiment)
-    write_cohorts(experiment, cohorts)
     return _Evidence(
         results, runs, table, audit, heads, compared, leakage, failures,
         records.left_out, records.notes, changed, slices, pixels, cohorts, cohort_notes,

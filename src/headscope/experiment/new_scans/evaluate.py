@@ -144,7 +144,7 @@ def _find_runs(path: Path) -> tuple[Path, list[Run], list[str]]:
         experiment, runs = path.resolve().parent.parent, [run]
     else:
         experiment, runs = path, read_experiment(path)
-    runs = [run for run in runs if not getattr(run, "is_rival", False)]
+    runs = [run for run in runs if not run.is_rival]
     usable = [run for run in runs if (run.path / MODEL).is_file()]
     if not usable:
         raise InputError(

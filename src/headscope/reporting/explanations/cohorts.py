@@ -94,7 +94,7 @@ def _sentence(cohort: CohortResult, row: CohortRow) -> Markup:
     score, key = row.scores[f"{level}_accuracy"], f"{_key(cohort)}/{row.key}"
     count = row.subjects or row.slices
     return say(
-        "On {} {}s of {}, a cohort from elsewhere, {} ({}) predicts {}%{} correctly; {}.",
+        "On {} {}s of {}, a cohort from elsewhere, {} ({}) predicts {}%{} correctly, {}{}.",
         number(count, key, f"{level}s", "count"),
         level,
         cohort.name,
@@ -103,7 +103,18 @@ def _sentence(cohort: CohortResult, row: CohortRow) -> Markup:
         number(score.value, key, f"{level}_accuracy", "percent"),
         _ends(score.low, score.high, key, f"{level}_accuracy", "percent"),
         _drop(score, key, f"{level}_accuracy"),
+        _larger(row, key),
     )
+
+
+def _larger(row: CohortRow, key: str) -> Markup:
+    """Say what predicting the larger class there for all would give."""
+    if not row.prevalence:
+        return Markup()
+    shares = {name: there for name, (_, there) in row.prevalence.items()}
+    largest = max(shares, key=lambda name: shares[name])
+    value = number(shares[largest], key, f"prevalence_{largest}", "percent")
+    return say("; predicting {} for all gives {}%", largest, value)
 
 
 def _drop(score: External, key: str, quantity: str) -> Markup:
