@@ -168,9 +168,9 @@ def _sample(runs: Sequence[Run], tables: Sequence[pd.DataFrame]) -> _Sample:
 def _score(pool: Pool, there: _Sample, name: str, inside: SettingResult, positive: int) -> External:
     """Return a score there with its drop; the interval of what draws cannot tell is Wilson's."""
     level, quantity = name.split("_", 1)
-    own = inside.scores[name].value
+    inside_value = inside.scores[name].value
     if level == "subject" and not there.pool.named:
-        return External(nan, nan, nan, own, nan, nan, nan)
+        return External(nan, nan, nan, inside_value, nan, nan, nan)
     drawn, way = there.draw(level, quantity, positive), way_of(level, quantity)
     low = high = drop_low = drop_high = nan
     if there.pool.named:

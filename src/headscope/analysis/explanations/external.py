@@ -203,13 +203,13 @@ def _plain(name: str, row: CohortRow) -> dict[str, Any]:
         ends |= {"_inside": part.inside, "_drop": part.drop}
         ends |= {"_drop_low": part.drop_low, "_drop_high": part.drop_high}
         values |= {score + end: value for end, value in ends.items()}
-    for part in row.calibration:
+    for fit in row.calibration:
         values |= {
-            f"{quantity}_{part.class_name}{end}": getattr(part, quantity + end)
+            f"{quantity}_{fit.class_name}{end}": getattr(fit, quantity + end)
             for quantity in ("large", "slope")
             for end in ("", "_low", "_high")
         }
-        values[f"expected_{part.class_name}"] = part.expected
+        values[f"expected_{fit.class_name}"] = fit.expected
     for label, (here, there) in row.prevalence.items():
         values |= {f"prevalence_{label}_inside": here, f"prevalence_{label}": there}
     return values

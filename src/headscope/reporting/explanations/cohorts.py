@@ -121,12 +121,12 @@ def _drop(score: External, key: str, quantity: str) -> Markup:
     """Say how far a score is from that of the own test, and whether that is more than chance."""
     points = number(100 * abs(score.drop), key, f"{quantity}_drop", "points")
     way = "below" if score.drop > 0 else "above"
-    told = not isnan(score.drop_low) and (score.drop_low > 0 or score.drop_high < 0)
+    clear = not isnan(score.drop_low) and (score.drop_low > 0 or score.drop_high < 0)
     ends = _ends(100 * score.drop_low, 100 * score.drop_high, key, f"{quantity}_drop", "points")
     if not score.drop:
         return say("as in its own test{}", ends)
     return say(
-        "{} points {} its own test{}{}", points, way, ends, "" if told else ", not told from none"
+        "{} points {} its own test{}{}", points, way, ends, "" if clear else ", not told from none"
     )
 
 
@@ -192,13 +192,13 @@ def _score_cells(
     cells: list[object] = []
     for name in names:
         score, quantity = row.scores[f"{level}_{name}"], f"{level}_{name}"
-        facts = {"run": f"{_key(cohort)}/{row.key}"}
+        place = f"{_key(cohort)}/{row.key}"
         scale = 100 if SCORES[name].unit else 1
-        drop = [scale * end for end in (score.drop, score.drop_low, score.drop_high)]
+        drop = scale * score.drop, scale * score.drop_low, scale * score.drop_high
         cells += [
-            Cell(score.value, score.low, score.high, quantity=quantity, **facts),
-            Cell(score.inside, quantity=f"{quantity}_inside", **facts),
-            Cell(*drop, quantity=f"{quantity}_drop", **facts),
+            Cell(score.value, score.low, score.high, run=place, quantity=quantity),
+            Cell(score.inside, run=place, quantity=f"{quantity}_inside"),
+            Cell(*drop, run=place, quantity=f"{quantity}_drop"),
         ]
     return cells
 
@@ -207,7 +207,7 @@ def _calibration(cohort: CohortResult) -> list[Block]:
     rows: list[list[object]] = []
     for row in cohort.rows:
         for part in row.calibration:
-            facts = {"run": f"{_key(cohort)}/{row.key}/{part.class_name}"}
+            place = f"{_key(cohort)}/{row.key}/{part.class_name}"
             here, there = row.prevalence[part.class_name]
             shares: Mapping[str, float] = {
                 "expected": part.expected, "observed": there, "inside": here,
@@ -216,9 +216,9 @@ def _calibration(cohort: CohortResult) -> list[Block]:
                 [
                     *_named(row),
                     part.class_name,
-                    Cell(part.large, part.large_low, part.large_high, quantity="large", **facts),
-                    Cell(part.slope, part.slope_low, part.slope_high, quantity="slope", **facts),
-                    *(Cell(share, quantity=name, **facts) for name, share in shares.items()),
+                    Cell(part.large, part.large_low, part.large_high, run=place, quantity="large"),
+                    Cell(part.slope, part.slope_low, part.slope_high, run=place, quantity="slope"),
+                    *(Cell(share, run=place, quantity=name) for name, share in shares.items()),
                 ]
             )
     if not rows:
