@@ -168,9 +168,9 @@ def _sample(runs: Sequence[Run], tables: Sequence[pd.DataFrame]) -> _Sample:
 def _score(pool: Pool, there: _Sample, name: str, inside: SettingResult, positive: int) -> External:
     """Return a score there with its drop; the interval of what draws cannot tell is Wilson's."""
     level, quantity = name.split("_", 1)
-    inside_value = inside.scores[name].value
+    at_home = inside.scores[name].value
     if level == "subject" and not there.pool.named:
-        return External(nan, nan, nan, inside_value, nan, nan, nan)
+        return External(nan, nan, nan, at_home, nan, nan, nan)
     drawn, way = there.draw(level, quantity, positive), way_of(level, quantity)
     low = high = drop_low = drop_high = nan
     if there.pool.named:
@@ -180,7 +180,7 @@ def _score(pool: Pool, there: _Sample, name: str, inside: SettingResult, positiv
     if there.pool.named and pool.named:
         difference = drop_between(pool.draw(level, quantity, positive), drawn)
         drop_low, drop_high = difference.interval(way, pool.ratio, SHARED_GAP, (-1.0, 1.0))
-    return External(drawn.mean, low, high, own, own - drawn.mean, drop_low, drop_high)
+    return External(drawn.mean, low, high, at_home, at_home - drawn.mean, drop_low, drop_high)
 
 
 def _wilson(there: _Sample, name: str, positive: int) -> tuple[float, float]:
