@@ -8,14 +8,16 @@ from typing import Final
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
+from PIL import Image
 
 from headscope.analysis.explanations.external import CohortResult, CohortRow, External
 from headscope.analysis.results.settings import SettingResult
 from headscope.record.evaluation import SharedHead
 from headscope.reporting.answer import choose_apart
 from headscope.reporting.blocks import Block, Chapter, TableBlock, Text
-from headscope.reporting.chapters.audit import WIDTH, picture_source
+from headscope.reporting.chapters.audit import WIDTH
 from headscope.reporting.numbers import CONFIDENCE, number, say
+from headscope.reporting.pictures import png_source
 from headscope.tables import Cell, Column, Table
 
 MOST_PAIRS: Final = 12  # that the page shows
@@ -269,7 +271,8 @@ def _scan(pair: SharedHead, n: int, pixels: NDArray[np.uint8] | None) -> Markup:
     if pixels is not None and pair.rows[n] < len(pixels):
         picture = say(
             '<img src="{}" alt="Middle slice of {}" width="{}" height="{}">',
-            *(picture_source(pixels[pair.rows[n]]), pair.scans[n], WIDTH, WIDTH),
+            *(png_source(Image.fromarray(np.asarray(pixels[pair.rows[n]]))), pair.scans[n]),
+            *(WIDTH, WIDTH),
         )
     return say(
         "{}{}, session {} <small>{}</small><small>{}</small>",
