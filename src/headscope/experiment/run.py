@@ -25,7 +25,7 @@ from headscope.experiment.preflight import check_networks, check_places, unfinis
 from headscope.experiment.pretraining import pretraining
 from headscope.experiment.rivals import NO_COVARIATES, Material, fit_rivals, plan_rivals
 from headscope.experiment.shared import Shared, environment, shared_facts, slice_predictions
-from headscope.files import clear_leftovers, locked, sha256, write_json
+from headscope.files import clear_leftovers, locked, sha256, utf8_path, write_json
 from headscope.metrics import run_scores
 from headscope.models.network import Network, build_network
 from headscope.models.tensors import split_network
@@ -288,7 +288,8 @@ def _begin(plan: Plan, shared: Shared, settings: Mapping[str, Any]) -> Path:
     path = begin_longer(finished.path, plan.recipe.epochs)
     start_run(path, settings)
     if not (path / RESUME).exists():
-        restart(path / RESUME, load_file(finished.checked(STATE)), finished.phase_rows("train"))
+        with utf8_path(finished.checked(STATE)) as file:
+            restart(path / RESUME, load_file(file), finished.phase_rows("train"))
     return path
 
 
