@@ -32,9 +32,9 @@ import headscope.experiment.run as experiment
 import headscope.reporting.page
 import headscope.slicing.export  # noqa: F401
 from headscope.cli import main as headscope_command
-from headscope.supplement import export
 from headscope.signals import STOPPED, end_at_signals
 from headscope.simulation.cohort import simulate_cohort
+from headscope.supplement import export
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 NEW_EVERY = 5  # so many processes, of which one is no fork
