@@ -17,6 +17,7 @@ hs.read_head("network.pth")                         the final layer of anyone's 
 hs.feature_analysis(features, logits, labels, subjects)   what it reads: classes, subjects
 hs.analyse_leakage(hs.read_experiment("first"))     leak gap, permuted labels, re-identification
 hs.verify("first")                                  whether a record is what was written
+hs.score("predictions.csv")                         anyone's predictions, by subject
 hs.compare_runs(hs.read_experiment("first"))        which settings differ, on the same subjects
 
 Every path may be text or a `pathlib.Path`. `__init__.pyi` lists the names and their modules; each

@@ -19,6 +19,7 @@ from .models.listing import list_models
 from .record import Run, read_experiment
 from .reporting.page import write_report as report
 from .reporting.side_by_side import write_side_by_side as side_by_side
+from .scoring.score import score
 from .simulation.cohort import simulate_cohort as simulate
 from .simulation.oasis_vbm import fetch_oasis_vbm as fetch
 from .slicing.export import slice_data as slice
@@ -52,6 +53,7 @@ __all__ = [
     "read_head",
     "report",
     "run",
+    "score",
     "seed_correlation",
     "side_by_side",
     "simulate",
