@@ -45,8 +45,8 @@ def main():
     parser.add_argument("--rows", type=int, action="append")
     options = parser.parse_args()
     cases = [(rows, rows // 30) for rows in options.rows] if options.rows else CASES
-    print("| rows | subjects | MB | seconds | peak MB |")
-    print("|---|---|---|---|---|")
+    print("| rows | subjects | MB | seconds | of a processor | peak MB |")
+    print("|---|---|---|---|---|---|")
     for rows, subjects in cases:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "predictions.csv"
@@ -60,8 +60,9 @@ def main():
             spent = time.perf_counter() - start
             assert status == 0, "headscope score failed"
             size = path.stat().st_size / 1e6
+        busy = usage.ru_utime + usage.ru_stime
         peak = usage.ru_maxrss / 1e3
-        print(f"| {rows:,} | {subjects:,} | {size:.0f} | {spent:.1f} | {peak:.0f} |", flush=True)
+        print(f"| {rows:,} | {subjects:,} | {size:.0f} | {spent:.1f} | {busy:.1f} | {peak:.0f} |", flush=True)
 
 
 if __name__ == "__main__":
