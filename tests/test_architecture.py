@@ -8,8 +8,8 @@ import pytest
 import headscope
 
 ROOT = Path(headscope.__file__).parent
-GROUND = {"errors", "console", "files", "folds", "manifest", "signals", "tail", "text"}
-GROUND |= {"tables", "threads"}
+GROUND = {"errors", "console", "files", "grouping", "manifest", "signals", "tail", "text"}
+GROUND |= {"schedule", "tables", "threads"}
 WINGS = {"final_layer", "representation", "results", "leakage", "explanations"}
 RECORD = {"metrics", "record", "audit_record"}
 MAKES_RECORDS = {
@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "signals": set(),
     "threads": set(),
     "tail": {"errors"},
-    "folds": set(),
+    "grouping": {"files"},
+    "schedule": set(),
     "text": set(),
     "tables": set(),
     "scans": set(),

@@ -31,7 +31,10 @@ def demo(
     """
     print("The demo's cohort is simulated: no score in it says anything about real brains.")
     with resumable():
-        from headscope.experiment.demo import demo as run_demo
+        from headscope.console import busy
+
+        with busy("Loading"):
+            from headscope.experiment.demo import demo as run_demo
 
         _conclude(lambda: run_demo(out, subjects=subjects, epochs=epochs, seed=seed))
 
@@ -61,6 +64,7 @@ def run(
     spacing_mm: opt.Spacing = None,
     subject_pattern: opt.SubjectPattern = None,
     contrast: opt.Contrast = None,
+    covariates: opt.Covariates = None,
     volume: opt.Volume = None,
     window: opt.Window = None,
     strict: opt.Strict = None,
@@ -121,7 +125,10 @@ def run(
         show_estimate(estimate(config), config.out)
         return
     with resumable():
-        from headscope.experiment.run import run as run_experiment
+        from headscope.console import busy
+
+        with busy("Loading"):
+            from headscope.experiment.run import run as run_experiment
 
         _conclude(lambda: run_experiment(config))
 
@@ -225,7 +232,10 @@ def predict(
     Example: headscope predict first/runs/resnet101-finetune-subject-seed0 new.nii.gz
     """
     with resumable():
-        from headscope.experiment.predict import predict as predict_scans
+        from headscope.console import busy
+
+        with busy("Loading"):
+            from headscope.experiment.predict import predict as predict_scans
 
         prediction = predict_scans(run, scans, device=device)
         if as_json:

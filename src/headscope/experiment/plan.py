@@ -8,7 +8,7 @@ from typing import Final
 from headscope.errors import InputError
 from headscope.experiment.config import WEIGHT_WORDS, Config, Row
 from headscope.models.classifier import find_head_init
-from headscope.models.regimes import Regime, find_regime
+from headscope.models.regimes import REGIMES, Regime, find_regime
 from headscope.models.zoo import Architecture, find_architecture
 from headscope.record import Setting
 from headscope.training.recipe import Recipe
@@ -91,8 +91,9 @@ def plan_runs(config: Config) -> list[Plan]:
     rows = config.rows or [Row(regime=name) for name in config.regimes]
     regimes = {row.regime: find_regime(row.regime) for row in rows}
     _check_size(config, rows, regimes)
+    _check_units(config, rows, regimes)
     grid = [
-        (row, Setting(name, row.name or row.regime, row.regime, split, seed, fold, config.folds))
+        (row, _setting(row, config, name, split, seed, fold))
         for seed in config.seeds
         for fold in (range(config.folds) if config.folds else [None])
         for row in rows
@@ -119,6 +120,27 @@ def plan_runs(config: Config) -> list[Plan]:
         for row, setting in grid
     ]
     return [*_neighbours(plans), *_permuted(plans, config.permutations)]
+
+
+def _setting(
+    row: Row, config: Config, architecture: str, split: str, seed: int, fold: int | None
+) -> Setting:
+    """Return what tells a run of a row apart; a head that trains on scans is named so."""
+    unit = row.unit or config.unit
+    variant = f"{row.name or row.regime}{'-scan' * (unit == 'scan')}"
+    return Setting(architecture, variant, row.regime, split, seed, fold, config.folds, unit)
+
+
+def _check_units(config: Config, rows: Sequence[Row], regimes: Mapping[str, Regime]) -> None:
+    """Refuse a head that trains on scans while its backbone trains on slices."""
+    for row in rows:
+        if (row.unit or config.unit) == "scan" and regimes[row.regime].trains_backbone:
+            frozen = " and ".join(name for name, it in REGIMES.items() if not it.trains_backbone)
+            raise InputError(
+                f"unit = 'scan' trains the head on the mean of a scan's stored features, and the "
+                f"regime {row.regime!r} trains the backbone on slices: give it to {frozen}, by "
+                "regimes or in a row of its own."
+            )
 
 
 def _check_size(config: Config, rows: Sequence[Row], regimes: Mapping[str, Regime]) -> None:

@@ -23,8 +23,8 @@ from headscope.record.experiment import (
     read_failures,
     write_failures,
 )
-from headscope.record.run import SUBSETS, Arrays, Run
-from headscope.record.setting import Setting
+from headscope.record.run import MODEL, SUBSETS, Arrays, Run
+from headscope.record.setting import RIVAL, RIVALS, UNITS, Setting
 from headscope.record.whole import manifest_problems, run_problem, structure_problem
 from headscope.record.write import (
     NETWORK_FACTS,
@@ -38,8 +38,12 @@ from headscope.record.write import (
 )
 
 __all__ = [
+    "MODEL",
     "NETWORK_FACTS",
+    "RIVAL",
+    "RIVALS",
     "SUBSETS",
+    "UNITS",
     "Arrays",
     "Records",
     "Run",

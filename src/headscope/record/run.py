@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from headscope.errors import InputError
 from headscope.files import NO_ID, read_table
 from headscope.manifest import DAMAGE, problem_of, reason_of
-from headscope.record.setting import Setting
+from headscope.record.setting import RIVAL, Setting
 
 Arrays = dict[str, NDArray[Any]]
 SUBSETS = ("train", "val", "test")
@@ -76,11 +76,11 @@ class Run:
             for key in ("regime", "variant")
             if key in settings
         }
-        return Settings(self.path / "run.toml", settings | present)
+        return Settings(self.path / "run.toml", {"unit": "slice"} | settings | present)
 
     @cached_property
     def setting(self) -> Setting:
-        """What tells it apart from the other runs; records of earlier versions lack a variant."""
+        """What tells it apart from the other runs; earlier versions lack a variant and a unit."""
         settings = self.settings
         with self._readable("run.toml"):
             return Setting(
@@ -91,6 +91,7 @@ class Run:
                 seed=int(settings["seed"]),
                 fold=settings.get("fold"),
                 folds=settings.get("folds"),
+                unit=str(settings["unit"]),
             )
 
     @cached_property
@@ -115,6 +116,11 @@ class Run:
     def epochs(self) -> int:
         """The number of epochs trained."""
         return int(self.metrics.get("epochs") or self.settings.get("epochs") or 0)
+
+    @property
+    def is_rival(self) -> bool:
+        """Whether it is no network but one of `RIVALS`."""
+        return bool(self.settings.get("regime") == RIVAL)
 
     @property
     def named(self) -> bool:

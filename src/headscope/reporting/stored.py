@@ -16,6 +16,7 @@ BESIDE: Final = (
     "audit.json",
     "failures.tsv",
     "environment.json",
+    "participants.tsv",
     f"slices/{NAME}",
     f"splits/{NAME}",
 )

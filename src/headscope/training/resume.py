@@ -12,6 +12,8 @@ from headscope.errors import InputError
 from headscope.files import atomic_path
 from headscope.models.state import load_state
 from headscope.models.tensors import DAMAGE
+from headscope.schedule import has_stopped
+from headscope.training.recipe import Recipe
 
 EVERY_S = 300.0  # within an epoch
 SHARE = 0.05  # of the time at most goes into writing
@@ -43,6 +45,10 @@ class Progress:
         """Return the index of the row with the lowest validation loss, the first of equals."""
         losses = [row["val_loss"] for row in self.history]
         return losses.index(min(losses))
+
+    def stopped(self, recipe: Recipe) -> bool:
+        """Whether the patience of a recipe has ended."""
+        return has_stopped([row["val_loss"] for row in self.history], recipe.patience)
 
     def end_epoch(self, row: dict[str, Any]) -> None:
         """Add the row of the epoch that has ended, and reset what belongs to an epoch."""

@@ -179,7 +179,7 @@ def _obstacle(run: Run) -> str:
 def _retrain(samples: Samples, recipe: HeadRecipe, heads: int, seed: int) -> Array:
     labels = permuted_within_subsets(samples, heads, seed)  # (N, R)
     labels = np.column_stack([samples.label, labels])
-    val = samples.rows("val") if recipe.best else None
+    val = samples.rows("val") if recipe.validates else None
     weights, _ = train_heads(samples.features, labels, samples.rows("train"), recipe, val)
     return learned_correlations(weights)
 
