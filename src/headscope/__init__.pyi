@@ -11,6 +11,7 @@ from .analysis.results.comparisons import compare_runs
 from .auditing.audit import audit
 from .auditing.inspect import inspect_data as inspect
 from .errors import InputError, RunError
+from .experiment.ablate import ablate
 from .experiment.config import Config
 from .experiment.predict import predict
 from .experiment.run import run
@@ -33,6 +34,7 @@ __all__ = [
     "InputError",
     "Run",
     "RunError",
+    "ablate",
     "analyse_calibration",
     "analyse_features",
     "analyse_head",

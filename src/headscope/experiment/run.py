@@ -131,7 +131,7 @@ def run(config: Config) -> Path:
         # 4. what in slices and splits could flatter the accuracy
         store_findings(config, slices, cohort)
         # 5. the runs; one that fails does not stop the others
-        failures = _train_all(plans, finished, changed, shared)
+        failures = train_all(plans, finished, changed, shared)
     # 6. the failures
     if failures:
         raise RunsFailed(config.out, failures, len(plans))
@@ -143,7 +143,7 @@ def is_finished(plan: Plan, shared: Shared) -> bool:
     return check_run(shared.folder(plan), _settings(plan, shared))
 
 
-def _train_all(
+def train_all(
     plans: list[Plan], finished: set[str], changed: Mapping[str, str], shared: Shared
 ) -> dict[str, str]:
     """Train every unfinished run; return the reasons of those that failed, by name.
@@ -235,6 +235,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
         slices_key=slices.sha256,
         title=title,
         scans=shared.scans(plan),
+        maps=shared.maps,
         watch=watch,
     )
     # 3. the record, from which everything after this reads
