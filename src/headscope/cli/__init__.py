@@ -1,6 +1,7 @@
 """The command line: parse, call, print. A command imports what is heavy only when it runs."""
 
 from headscope.cli import (  # noqa: F401 (their commands join the app)
+    ablate,
     cohorts,
     experiments,
     head,

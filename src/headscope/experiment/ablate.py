@@ -83,7 +83,7 @@ def ablate(
 
     Examples
     --------
-    >>> ladder = hs.ablate("first", rungs=["silhouette"])
+    >>> ladder = hs.ablate("other", rungs=["silhouette"])
     >>> [rung.name for rung in ladder.settings[0].rungs]
     ['whole', 'silhouette']
     """
@@ -139,9 +139,7 @@ def _sources(
                 raise InputError(f"{experiment} has no {what} {name!r}: choose {listed(present)}.")
         frozen = [run for run in frozen if not names or of(run) in names]
     if not frozen:
-        raise InputError(
-            f"{experiment}: none of the runs {listed(runs or ())} is of such a network."
-        )
+        raise InputError(f"{experiment}: none of these runs is of {listed(architectures or ())}.")
     return frozen
 
 
@@ -213,7 +211,7 @@ def _pixel_mm(experiment: Path, slices: SliceSet) -> tuple[float, str]:
         )
     pixel_mm = SIDE_MM / size
     return pixel_mm, (
-        f"What a pixel is in mm is not known (pictures, or scans that are not at hand): the side of "
+        "What a pixel is in mm is not known (pictures, or scans that are not at hand): the side of "
         f"a slice, {size} pixels, is taken as {SIDE_MM:.0f} mm."
     )
 

@@ -15,6 +15,7 @@ from headscope.analysis import (
     markdown_table,
     setting_results,
 )
+from headscope.analysis.explanations.ladder import Ladder, read_ladder
 from headscope.analysis.leakage.analysis import Leakage
 from headscope.analysis.leakage.stored import stored_leakage
 from headscope.analysis.results.comparisons import Comparisons, compare_runs
@@ -46,6 +47,7 @@ from headscope.reporting.chapters.results import results_chapter, scores_chapter
 from headscope.reporting.chapters.runs import first_of
 from headscope.reporting.chapters.subjects import subjects_chapter
 from headscope.reporting.chapters.weights import weights_chapter
+from headscope.reporting.explanations.ladder import ladder_chapter, ladder_sentences
 from headscope.reporting.render import Page, render_page
 from headscope.reporting.scatters import (
     THUMBNAILS,
@@ -98,7 +100,7 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         return experiment / "report.html"
     evidence = _read_evidence(experiment)
     runs, results, audit = evidence.runs, evidence.results, evidence.audit
-    chapters = _make_chapters(evidence)
+    chapters = _make_chapters(evidence, thumbnails)
     data = page_data(evidence.in_panels, evidence.heads, evidence.pixels, thumbnails)
     environment = read_environment(experiment / "environment.json")
     version = f" {environment['headscope']}" if "headscope" in environment else ""
@@ -112,6 +114,7 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         lede="",
         verdict=[
             *verdict(results, evidence.compared, evidence.leakage.gaps),
+            *ladder_sentences(evidence.ladder),
             *cautions(audit, runs),
             *left_out,
         ],
@@ -143,6 +146,7 @@ class _Evidence:
     changed: Sequence[str]
     slices: Path | None
     pixels: NDArray[np.uint8] | None
+    ladder: Ladder | None
 
     @property
     def in_panels(self) -> Sequence[Run]:
@@ -172,11 +176,11 @@ def _read_evidence(experiment: Path) -> _Evidence:
     failures, records = read_failures(experiment), find_runs(experiment)
     return _Evidence(
         results, runs, table, audit, heads, compared, leakage, failures,
-        records.left_out, records.notes, changed, slices, pixels,
+        records.left_out, records.notes, changed, slices, pixels, read_ladder(experiment),
     )  # fmt: skip
 
 
-def _make_chapters(evidence: _Evidence) -> list[Chapter]:
+def _make_chapters(evidence: _Evidence, thumbnails: str) -> list[Chapter]:
     """Make the chapters: first the argument, then its evidence."""
     runs, results, heads = evidence.runs, evidence.results, evidence.heads
     slices, pixels, audit = evidence.slices, evidence.pixels, evidence.audit
@@ -193,6 +197,7 @@ def _make_chapters(evidence: _Evidence) -> list[Chapter]:
         lambda: ranking_chapter(results),
         lambda: scores_chapter(results, evidence.compared),
         lambda: cohort_chapter(runs, slices and slices / "slices.json"),
+        lambda: ladder_chapter(evidence.ladder, thumbnails != "none"),
         lambda: audit_chapter(audit, pixels),
         lambda: leakage_chapter(evidence.leakage),
         lambda: logits_chapter(runs),

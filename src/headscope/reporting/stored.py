@@ -34,6 +34,8 @@ def report_key(experiment: Path, thumbnails: str) -> str | None:
     digest = hashlib.sha256(f"{_code()} {thumbnails}\n".encode())
     digest.update(json.dumps([dict(records.left_out), [run.name for run in runs]]).encode())
     files = [run.path / name for run in runs for name in (NAME, "metrics.json")]
+    files += sorted(experiment.glob("ablation/*.json"))
+    files += sorted(experiment.glob("ablation/*/runs/*/metrics.json"))
     for path in [*files, *(experiment / name for name in BESIDE)]:
         if path.is_file():
             digest.update(hashlib.sha256(path.read_bytes()).digest())

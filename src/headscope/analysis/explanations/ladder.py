@@ -150,13 +150,14 @@ COLUMNS = (
 def _row(rung: Rung) -> tuple[object, ...]:
     difference: object = ""
     if rung.name != WHOLE and not isnan(rung.difference.value):
-        ends = (rung.difference.value, rung.difference.low, rung.difference.high)
-        difference = Cell(*(100 * end for end in ends))
+        gap = rung.difference
+        difference = Cell(100 * gap.value, 100 * gap.low, 100 * gap.high)
     return rung.title, _cell(rung.accuracy), difference, _cell(rung.auc), rung.majority
 
 
 def _cell(score: Score) -> Cell:
-    return Cell(score.value, *(score.interval or (nan, nan)))
+    low, high = score.interval or (nan, nan)
+    return Cell(score.value, low, high)
 
 
 def _accuracy(rung: Rung) -> str:
