@@ -62,7 +62,10 @@ def main():
             size = path.stat().st_size / 1e6
         busy = usage.ru_utime + usage.ru_stime
         peak = usage.ru_maxrss / 1e3
-        print(f"| {rows:,} | {subjects:,} | {size:.0f} | {spent:.1f} | {busy:.1f} | {peak:.0f} |", flush=True)
+        print(
+            f"| {rows:,} | {subjects:,} | {size:.0f} | {spent:.1f} | {busy:.1f} | {peak:.0f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from headscope.analysis.explanations.ladder import Ladder, Rung, SettingLadder
 from headscope.figures import style
 
 MOST = 6  # networks that one figure shows: as many as there are colours
-PANEL = 36 * style.MM  # height of the axes
 LETTERS = 14  # of a title in a line
 
 
@@ -45,9 +44,10 @@ def plot_ladder(
         return style.nothing(width, "no rung has finished")
     names = [name for name in ladder.titles if any(_rung(s, name) for s in shown)]
     above = pictures and any(name in ladder.pictures for name in names)
-    side = 0.86 * width / (len(names) + 1) if above else 0.0
+    side = 0.95 * width / len(names) if above else 0.0
     figure = style.new_figure(width, 58 * style.MM + side + style.LINE * ((len(shown) + 1) // 2))
-    ax = figure.subplots()
+    room, ax = figure.subplots(2, 1, height_ratios=[side + 1e-3, 36 * style.MM])
+    room.set_axis_off()  # for the slices, which stand where the marks do
     for k, setting in enumerate(shown):
         _draw(setting, names, k, 0.5 * (k - (len(shown) - 1) / 2) / len(shown), ax)
     whole = shown[0].rungs[0]
@@ -59,7 +59,7 @@ def plot_ladder(
     ax.tick_params(axis="x", length=0)
     ax.grid(visible=False, axis="x")
     if above:
-        _show_slices(ladder, names, side / PANEL, ax)
+        _show_slices(ladder, names, ax)
     figure.legend(handles=_handles(shown), loc="outside lower center", ncols=2)
     return figure
 
@@ -68,13 +68,15 @@ def _rung(setting: SettingLadder, name: str) -> Rung | None:
     return next((rung for rung in setting.rungs if rung.name == name), None)
 
 
-def _show_slices(ladder: Ladder, names: Sequence[str], height: float, ax: Axes) -> None:
-    """Set the slice of each rung above its marks; height is in that of the axes."""
+def _show_slices(ladder: Ladder, names: Sequence[str], ax: Axes) -> None:
+    """Set the slice of each rung above its marks."""
     for x, name in enumerate(names):
         if name in ladder.pictures:
-            place = (x - 0.46, 1.04, 0.92, height)
+            place = (x - 0.46, 1.04, 0.92, 2.0)
             above = ax.inset_axes(place, transform=ax.get_xaxis_transform())
             above.imshow(ladder.pictures[name], cmap="gray", vmin=0, vmax=255)
+            above.set_anchor("S")
+            above.set_in_layout(False)
             above.set_axis_off()
 
 
