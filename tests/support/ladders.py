@@ -40,7 +40,6 @@ def make_ladder(rows=REACHING, share=0.55, nameless=False, name="frozen"):
             titles[rung],
             Score(value, low, high),
             Score(value, low, high),
-            Score(value, low, high),
             Difference(value - rows[0][0], least, most, "bootstrap over subjects", 0.5),
             share,
         )

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headscope.analysis.results.comparisons import Difference, difference_of
-from headscope.analysis.results.pooled import pool_sides
-from headscope.analysis.results.settings import SettingResult, setting_results
-from headscope.analysis.results.table import Score
+from headscope.analysis.results.pooled import Pool, pool_sides
+from headscope.analysis.results.settings import SettingResult, pooled_score, setting_results
+from headscope.analysis.results.table import Score, recorded_score
 from headscope.record import Run, find_runs, read_experiment
 from headscope.record.ablation import Ablation, read_ablation, rung_folder, rung_picture
 from headscope.tables import Cell, Column, Shown, Table
@@ -38,7 +38,6 @@ class Rung:
     title: str
     accuracy: Score
     auc: Score
-    slice_accuracy: Score
     difference: Difference
     majority: float
 
@@ -214,34 +213,31 @@ def _runs_of(experiment: Path, rung: str) -> list[Run]:
 
 def _rungs(full: SettingResult, by_rung: dict[str, list[Run]], ablation: Ablation) -> list[Rung]:
     """Return the rungs of a setting: whole slices, and those of which all of its runs are there."""
-    rungs = [_rung(WHOLE, TITLE, full, NOWHERE)]
+    level = "slice" if full.nameless else "subject"
+    share = getattr(full.majority, f"{level}_share")
+    whole = full.scores[f"{level}_accuracy"], full.scores["subject_auc"]
+    rungs = [Rung(WHOLE, TITLE, *whole, NOWHERE, share)]
+    wanted = {run.name for run in full.runs}
     for name, title in ablation.rungs.items():
-        wanted = {run.name for run in full.runs}
         runs = [run for run in by_rung[name] if run.name in wanted]
-        if len(runs) != len(wanted):
-            continue
-        (result,) = setting_results(runs)
-        rungs.append(_rung(name, title, result, _difference(runs, full)))
+        if len(runs) == len(wanted):
+            pools = pool_sides([runs, full.runs])
+            accuracy = _score(runs, pools[0], f"{level}_accuracy")
+            auc = _score(runs, pools[0], "subject_auc")
+            rungs.append(Rung(name, title, accuracy, auc, _difference(pools), share))
     return rungs
 
 
-def _rung(name: str, title: str, result: SettingResult, difference: Difference) -> Rung:
-    level = "slice" if result.nameless else "subject"
-    return Rung(
-        name,
-        title,
-        result.scores[f"{level}_accuracy"],
-        result.scores["subject_auc"],
-        result.scores["slice_accuracy"],
-        difference,
-        getattr(result.majority, f"{level}_share"),
-    )
+def _score(runs: Sequence[Run], pool: Pool, name: str) -> Score:
+    """Return a score of the test, as the table of results has it."""
+    if len(runs) == 1:
+        return recorded_score(runs[0], name)
+    return pooled_score(pool, name, runs[0].class_names)
 
 
-def _difference(runs: Sequence[Run], full: SettingResult) -> Difference:
-    """Return the rung's subject accuracy minus that of whole slices, by the same draws."""
-    if full.nameless:
+def _difference(pools: Sequence[Pool]) -> Difference:
+    """Return the subject accuracy of the first less that of the second, by the same draws."""
+    if not pools[0].named:
         return NOWHERE
-    pools = pool_sides([runs, full.runs])
     one, two = (pool.draw("subject", "accuracy") for pool in pools)
     return difference_of(one - two, "subject_accuracy", pools[0].ratio)
