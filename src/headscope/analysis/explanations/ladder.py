@@ -68,6 +68,11 @@ class SettingLadder:
         return f"{self.full.architecture} ({self.full.name})"
 
     @property
+    def speaker(self) -> str:
+        """The network, with its split where that leaves slices of one subject on both sides."""
+        return self.network if self.full.apart else f"{self.network}, {self.full.split} split,"
+
+    @property
     def reached(self) -> Rung | None:
         """The rung that keeps least of those that reach the accuracy of whole slices."""
         whole, *rest = self.rungs
@@ -82,26 +87,26 @@ class SettingLadder:
         whole, *rest = self.rungs
         if self.full.nameless:
             return (
-                f"Of {self.network} the rungs are shown without a verdict: the pictures name no "
+                f"Of {self.speaker} the rungs are shown without a verdict: the pictures name no "
                 "subjects, over which they could be compared."
             )
         share = f"{percent(whole.majority)}%"
         if not whole.beats_majority:
             return (
-                f"Nothing can be said of what {self.network} reads: on whole slices its accuracy, "
+                f"Nothing can be said of what {self.speaker} reads: on whole slices its accuracy, "
                 f"{_accuracy(whole)}, is no better than the larger class ({share})."
             )
         rung = self.reached
         if rung is not None:
             return (
-                f"{self.network} needs no more than the rung ‘{rung.title}’: "
+                f"{self.speaker} needs no more than the rung ‘{rung.title}’: "
                 f"{_accuracy(rung)}, where whole slices give {percent(whole.accuracy.value)}% "
                 f"(difference {_points(rung.difference)}) and the larger class {share}."
             )
         nearest = max(rest, key=lambda rung: rung.accuracy.value, default=None)
         near = f"; ‘{nearest.title}’ comes nearest with {_accuracy(nearest)}" if nearest else ""
         return (
-            f"No rung of the ladder reaches what {self.network} does on whole slices, "
+            f"No rung of the ladder reaches what {self.speaker} does on whole slices, "
             f"{_accuracy(whole)}{near}."
         )
 
