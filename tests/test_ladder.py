@@ -101,7 +101,7 @@ def test_a_slice_of_nothing_stays_one(name):
 def test_the_rung_that_keeps_least_of_those_that_reach_is_named():
     (setting,) = make_ladder().settings
     assert setting.reached.name == "binary"  # histogram's difference is wide, and beats no share
-    assert "needs no more than the rung ‘binarised at the foreground’" in setting.sentence
+    assert "The rung ‘binarised at the foreground’ already reaches" in setting.sentence
     (setting,) = make_ladder(REACHING[:1] + REACHING[3:4]).settings
     assert setting.reached is None
     assert "No rung of the ladder reaches" in setting.sentence

@@ -99,9 +99,10 @@ class SettingLadder:
         rung = self.reached
         if rung is not None:
             return (
-                f"{self.speaker} needs no more than the rung ‘{rung.title}’: "
-                f"{_accuracy(rung)}, where whole slices give {percent(whole.accuracy.value)}% "
-                f"(difference {_points(rung.difference)}) and the larger class {share}."
+                f"The rung ‘{rung.title}’ already reaches what {self.speaker} reaches on whole "
+                f"slices, as far as {self.full.subjects} subjects tell: {_accuracy(rung)}, where "
+                f"whole slices give {percent(whole.accuracy.value)}% (difference "
+                f"{_points(rung.difference)}) and the larger class {share}."
             )
         nearest = max(rest, key=lambda rung: rung.accuracy.value, default=None)
         near = f"; ‘{nearest.title}’ comes nearest with {_accuracy(nearest)}" if nearest else ""
