@@ -5,8 +5,8 @@
 
 The experiment is copied, so that its own ladder stays as it is. A rung costs one forward pass where
 each slice went through each backbone once, whatever the number of seeds, folds and heads.
---simulate makes cohorts whose classes differ in what is inside of a ball, or in its outline alone, and
-prints what the ladder says of each.
+--simulate makes cohorts whose classes differ in what is inside of a ball, or in its outline alone,
+and prints what the ladder says of each.
 """
 
 import argparse

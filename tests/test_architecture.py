@@ -53,9 +53,10 @@ MAY_IMPORT = {
     "analysis.explanations": {"analysis", "analysis.results"} | RECORD,
     "scoring": {"cohort", "analysis", "analysis.results"} | RECORD,
     "figures": {"analysis", *(f"analysis.{wing}" for wing in WINGS)},
-    "reporting": {"figures", "analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
+    "reporting": {"analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
     "supplement": {"figures", "analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
-    "verification": {"slicing", "splits", "analysis.leakage", "analysis.results"} | RECORD,
+    "verification": {"slicing", "splits", "analysis", "analysis.leakage", "analysis.results"}
+    | RECORD,
     "experiment": MAKES_RECORDS | RECORD | {"analysis", "analysis.explanations"},
 }
 EVERYTHING = {"cli", "__init__", "__main__"}

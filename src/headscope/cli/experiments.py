@@ -67,6 +67,7 @@ def run(
     covariates: opt.Covariates = None,
     volume: opt.Volume = None,
     window: opt.Window = None,
+    limit: opt.Limit = None,
     strict: opt.Strict = None,
     pseudonym_key: opt.PseudonymKey = None,
     architectures: Annotated[

@@ -17,14 +17,14 @@ from headscope.errors import InputError
 from headscope.experiment.config import WEIGHT_WORDS, Config, make_config, read_config
 from headscope.experiment.inputs import split_name
 from headscope.experiment.plan import Plan
-from headscope.experiment.run import RunsFailed, is_finished, train_all
+from headscope.experiment.run import RunsFailed, plan_settings, train_all
 from headscope.experiment.shared import Shared
 from headscope.files import atomic_path, clear_leftovers, json_text, locked, sha256
 from headscope.manifest import write_last
 from headscope.models.regimes import find_regime
 from headscope.models.tensors import split_network
 from headscope.models.zoo import find_architecture
-from headscope.record import MODEL, Run, read_experiment
+from headscope.record import MODEL, Run, check_run, read_experiment, write_failures
 from headscope.record.ablation import (
     FOLDER,
     Ablation,
@@ -106,6 +106,7 @@ def ablate(
             for shared, plans in _groups(folder, name, store, sources, target):
                 failed = _train(plans, shared)
                 failures |= {f"{name}/{run}": reason for run, reason in failed.items()}
+        write_failures(folder / FOLDER, failures)
     if failures:
         raise RunsFailed(folder / FOLDER, failures, len(chosen) * len(sources))
     ladder = read_ladder(folder)
@@ -115,7 +116,11 @@ def ablate(
 
 def _train(plans: Sequence[Plan], shared: Shared) -> dict[str, str]:
     changed = {plan.name: problem for plan in plans if (problem := shared.problem(plan))}
-    finished = {p.name for p in plans if p.name not in changed and is_finished(p, shared)}
+    finished = {
+        plan.name
+        for plan in plans
+        if plan.name not in changed and check_run(shared.folder(plan), plan_settings(plan, shared))
+    }
     return train_all([*plans], finished, changed, shared)
 
 
@@ -295,7 +300,8 @@ def _groups(
 
 def _facts(run: Run) -> dict[str, Any]:
     """Return what run.toml says of the cohort, and how slices make a subject."""
-    names = ("slicing", "simulated", "pseudonymised", "aggregate")
+    names = ("slicing", "simulated", "pseudonymised", "limit", "aggregate")
+    names += ("pretraining_cohorts", "pretraining_overlap")
     return {name: run.settings[name] for name in names if name in run.settings}
 
 
@@ -321,7 +327,8 @@ def _plan(experiment: Path, run: Run) -> Plan:
         regime,
         recipe.applied(regime),
         _weights(experiment, run),
-        str(settings.get("head_init", "glorot")),
+        pretraining_cohorts=tuple(settings.get("pretraining_cohorts", ())),
+        head_init=str(settings.get("head_init", "glorot")),
     )
 
 

@@ -55,6 +55,7 @@ class Row(BaseModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")] | None = None
     architecture: str | None = None
     weights: str | None = None
+    pretraining_cohorts: tuple[str, ...] | None = None
     head_init: str | None = None
     unit: Unit | None = None
     splits: tuple[SplitKind, ...] | None = None
@@ -91,6 +92,7 @@ class Config(BaseModel):
     contrast: str | None = None
     covariates: tuple[str, ...] = ()
     pseudonym_key: Path | None = None
+    limit: Positive | None = None
     # slices
     plane: Literal["axial", "coronal", "sagittal", "all"] = "axial"
     count: Annotated[Whole, Field(ge=1, le=10_000)] = 30
@@ -111,6 +113,7 @@ class Config(BaseModel):
     # networks and their training
     architectures: tuple[str, ...] = ("tf_efficientnet_lite0",)
     weights: str = "pretrained"
+    pretraining_cohorts: tuple[str, ...] = ()
     head_init: str = "glorot"
     regimes: tuple[str, ...] = ("frozen", "finetune", "scratch")
     unit: Unit = "slice"
@@ -121,6 +124,7 @@ class Config(BaseModel):
     aggregate: Literal["mean", "logits", "vote"] = "mean"
     permutations: Annotated[Whole, Field(ge=0, le=100_000)] = 0
     keep_model: bool = True
+    keep_state: bool = False
     cache: Path | None = None
     # device
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -22,9 +22,11 @@ from headscope.experiment.config import Config
 from headscope.experiment.inputs import find_scans
 from headscope.experiment.plan import Plan, plan_runs
 from headscope.experiment.preflight import check_networks, check_places, unfinished
+from headscope.experiment.rivals import plan_rivals, rival_cost
 from headscope.models.classifier import tap
 from headscope.models.network import build_network
 from headscope.models.pretrained import find_published, how_to_get
+from headscope.record import Setting
 from headscope.scans.volume import ScanError
 from headscope.slicing.parallel import take_file
 from headscope.training.device import autocast, find_device
@@ -109,8 +111,11 @@ def estimate(config: Config) -> Estimate:
         except torch.OutOfMemoryError:
             notes.append(f"Batches of {batch_size} do not fit into {device}'s memory: {name}.")
     # 4. the runs, each with its share
+    rows = _rows(plans, {plan.name for plan in todo}, costs, slices, config)
+    rivals = plan_rivals(config, plans, described=len(cohort.described.columns) > 1)
+    beside = _rival_rows(rivals, unfinished(config, rivals), slices, config)
     return Estimate(
-        _rows(plans, {plan.name for plan in todo}, costs, slices, config),
+        pd.concat([beside, rows], ignore_index=True) if rivals else rows,
         slices,
         0.0 if stored else slicing_seconds,
         0 if stored else slices * config.size**2,
@@ -237,6 +242,19 @@ def _rows(
     return pd.DataFrame(rows)
 
 
+def _rival_rows(
+    rivals: list[Setting], todo: list[Setting], slices: int, config: Config
+) -> pd.DataFrame:
+    """Return one row per simple rival; they have no epochs."""
+    rows = []
+    for rival in rivals:
+        seconds, size = rival_cost(rival, slices, config.size) if rival in todo else (0.0, 0)
+        facts = {"finished": rival not in todo, "seconds": seconds, "bytes": size}
+        recipe = {"epochs": 0, "learning_rate": 0.0}
+        rows.append({"run": rival.name} | asdict(rival) | recipe | facts)
+    return pd.DataFrame(rows)
+
+
 def _run_cost(
     plan: Plan, cost: Cost, slices: int, config: Config, new_features: bool
 ) -> tuple[float, int]:
@@ -258,4 +276,7 @@ def _run_cost(
     size += int(min(test, MAP_SLICES) * cost.map_bytes)
     if config.keep_model and plan.permutation is None:
         size += cost.model_bytes
+    if config.keep_state and regime.trains_backbone:  # weights, their moments, and the best
+        copies = (3 if recipe.optimizer == "adamw" else 2) + (recipe.select == "best")
+        size += copies * cost.model_bytes
     return seconds, int(size)

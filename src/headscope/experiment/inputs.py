@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from headscope.audit_record import Audit, summary_line
 from headscope.auditing.audit import files_of, store_audit
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
+from headscope.cohort.selection import limit_subjects
 from headscope.console import console
 from headscope.errors import InputError
 from headscope.experiment.config import Config
@@ -48,6 +50,9 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
         contrast=config.contrast,
         covariates=config.covariates,
     )
+    if config.limit is not None:
+        scans, note = limit_subjects(cohort.scans, config.limit)
+        cohort = replace(cohort, scans=scans, notes=[*cohort.notes, note])
     for split in dict.fromkeys(plan.split for plan in plans):
         check_ids(cohort.scans, split)
         if split == "subject" and not (config.folds or config.split_file):

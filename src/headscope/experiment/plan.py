@@ -20,7 +20,8 @@ MOST_RUNS: Final = 100_000
 class Plan:
     """One run to be: what trains on which split with which seed.
 
-    recipe is what acts in the regime. weights: "pretrained", "random" or a file. permutation: None,
+    recipe is what acts in the regime. weights: "pretrained", "random" or a file.
+    pretraining_cohorts: those that the weights are said to have seen. permutation: None,
     or the number (from 1) of the permutation of the labels that it trains on.
     """
 
@@ -29,6 +30,7 @@ class Plan:
     regime: Regime
     recipe: Recipe
     weights: str = "pretrained"
+    pretraining_cohorts: tuple[str, ...] = ()
     head_init: str = "glorot"
     permutation: int | None = None
 
@@ -115,6 +117,7 @@ def plan_runs(config: Config) -> list[Plan]:
             regimes[row.regime],
             (row.recipe or config.recipe).applied(regimes[row.regime]),
             row.weights or config.weights,
+            row.pretraining_cohorts or config.pretraining_cohorts,
             row.head_init or config.head_init,
         )
         for row, setting in grid

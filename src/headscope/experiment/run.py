@@ -1,13 +1,15 @@
 """The whole path on one screen: scans → slices → splits → networks → records."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file
 
+from headscope.console import console
 from headscope.errors import InputError, RunError
 from headscope.experiment.config import Config
 from headscope.experiment.inputs import (
@@ -19,26 +21,37 @@ from headscope.experiment.inputs import (
 from headscope.experiment.live import Board
 from headscope.experiment.plan import Plan, plan_runs
 from headscope.experiment.preflight import check_networks, check_places, unfinished
+from headscope.experiment.pretraining import pretraining
+from headscope.experiment.rivals import NO_COVARIATES, Material, fit_rivals, plan_rivals
 from headscope.experiment.shared import Shared, environment, shared_facts, slice_predictions
 from headscope.files import clear_leftovers, locked, sha256, write_json
 from headscope.metrics import run_scores
 from headscope.models.network import Network, build_network
 from headscope.models.tensors import split_network
 from headscope.record import (
+    STATE,
     Run,
+    Setting,
+    begin_longer,
     check_run,
     discard_run,
+    find_runs,
+    finish_longer,
+    replace_run,
     start_run,
     tidy_run,
+    wants_more,
     write_failures,
     write_run,
 )
 from headscope.training.device import NoRoomError, find_device, is_out_of_memory
 from headscope.training.loader import batches
 from headscope.training.loop import Watch, ignore
-from headscope.training.train import train
+from headscope.training.resume import last_state, restart
+from headscope.training.train import Outcome, train
 
 NAMED = 4  # so many runs a summary names
+RESUME = Path("checkpoint", "last.pt")  # in the folder of a run
 
 
 class RunsFailed(RunError):  # noqa: N818 (it says what happened)
@@ -53,8 +66,8 @@ class RunsFailed(RunError):  # noqa: N818 (it says what happened)
 
     @property
     def finished(self) -> bool:
-        """Whether there are finished runs to report on."""
-        return len(self.failures) < self.runs
+        """Whether there are finished networks to report on."""
+        return bool(find_runs(self.experiment).runs)
 
     @property
     def summary(self) -> str:
@@ -118,29 +131,48 @@ def run(config: Config) -> Path:
     check_networks(unfinished(config, plans), config.size)
     with locked(config.out):
         clear_leftovers(config.out)
+        finish_longer(config.out)
         # 3. slices and splits; a finished run must be whole, and of these settings
         slices = store_slices(cohort, config)
         splits = store_splits(plans, config, slices, cohort)
         shared = Shared(config, cohort, slices, splits, device)
-        changed = {plan.name: problem for plan in plans if (problem := shared.problem(plan))}
+        material = Material(shared)
+        rivals = plan_rivals(config, plans, described=material.covariates is not None)
+        runs = [*rivals, *plans]
+        changed = {run.name: problem for run in runs if (problem := shared.problem(run))}
         finished = {
-            plan.name for plan in plans if plan.name not in changed and is_finished(plan, shared)
+            run.name for run in runs if run.name not in changed and is_finished(run, material)
         }
         config.save(config.out / "experiment.toml")
         write_json(config.out / "environment.json", environment(device))
         # 4. what in slices and splits could flatter the accuracy
         store_findings(config, slices, cohort)
         # 5. the runs; one that fails does not stop the others
-        failures = train_all(plans, finished, changed, shared)
+        _say_units(plans, material)
+        todo = [rival for rival in rivals if rival.name not in {*changed, *finished}]
+        failures = fit_rivals(todo, material)
+        failures |= {rival.name: changed[rival.name] for rival in rivals if rival.name in changed}
+        failures |= train_all(plans, finished, changed, shared)
+        write_failures(config.out, config.for_record(failures))
     # 6. the failures
     if failures:
-        raise RunsFailed(config.out, failures, len(plans))
+        raise RunsFailed(config.out, failures, len(runs))
     return config.out
 
 
-def is_finished(plan: Plan, shared: Shared) -> bool:
+def is_finished(run: Plan | Setting, material: Material) -> bool:
     """Whether a run has finished; InputError where its directory is of other settings."""
-    return check_run(shared.folder(plan), _settings(plan, shared))
+    rival = isinstance(run, Setting)
+    settings = material.settings(run) if rival else plan_settings(run, material.shared)
+    return check_run(material.shared.folder(run), settings)
+
+
+def _say_units(plans: Sequence[Plan], material: Material) -> None:
+    """Say which rival is left out, and where a split divides the scans on which heads train."""
+    if "covariates" in material.shared.config.rivals and material.covariates is None:
+        console.print(NO_COVARIATES, soft_wrap=True)
+    for note in dict.fromkeys(filter(None, map(material.shared.divided_note, plans))):
+        console.print(note, soft_wrap=True)
 
 
 def train_all(
@@ -176,7 +208,6 @@ def train_all(
                 outcome = f"failed, as {alike}." if alike else f"failed. {reason}"
                 board.end(number, "failed", outcome)
                 failures[plan.name] = reason
-    write_failures(shared.config.out, shared.config.for_record(failures))
     return failures
 
 
@@ -206,7 +237,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
 
     `watch` gets the row of each epoch.
     """
-    path, config, slices = shared.folder(plan), shared.config, shared.slices
+    slices = shared.slices
     slices.check_pixels()
     labels, subsets = shared.labels(plan), shared.subsets(plan)
     # 1. the network as its regime wants it, and every setting that makes the run
@@ -219,8 +250,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
         seed=plan.seed,
         head_init=plan.head_init,
     )
-    settings = _settings(plan, shared)
-    start_run(path, settings | _network_facts(network))
+    path = _begin(plan, shared, plan_settings(plan, shared) | _network_facts(network))
     # 2. training, from where an earlier start stopped
     outcome = train(
         network,
@@ -230,8 +260,8 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
         plan.recipe,
         seed=plan.seed,
         device=shared.device,
-        resume_path=path / "checkpoint" / "last.pt",
-        cache=config.cache_folder,
+        resume_path=path / RESUME,
+        cache=shared.config.cache_folder,
         slices_key=slices.sha256,
         title=title,
         scans=shared.scans(plan),
@@ -239,12 +269,39 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
         watch=watch,
     )
     # 3. the record, from which everything after this reads
+    _write(path, plan, shared, outcome)
+    if path != shared.folder(plan):
+        replace_run(path, shared.folder(plan))
+    return Run(shared.folder(plan))
+
+
+def _begin(plan: Plan, shared: Shared, settings: Mapping[str, Any]) -> Path:
+    """Begin the record of a run, or continue it; return its folder.
+
+    A finished run continues to more epochs in another folder, from the state of its last epoch.
+    """
+    finished = Run(shared.folder(plan))
+    if not wants_more(finished, plan.recipe.epochs):
+        start_run(finished.path, settings)
+        return finished.path
+    path = begin_longer(finished.path, plan.recipe.epochs)
+    start_run(path, settings)
+    if not (path / RESUME).exists():
+        restart(path / RESUME, load_file(finished.checked(STATE)), finished.phase_rows("train"))
+    return path
+
+
+def _write(path: Path, plan: Plan, shared: Shared, outcome: Outcome) -> None:
+    """Write the record of a run that has ended."""
+    config, slices = shared.config, shared.slices
+    labels, subsets = shared.labels(plan), shared.subsets(plan)
     predictions = slice_predictions(slices, labels, subsets, outcome.logits)
-    return write_run(
+    aggregate = shared_facts(plan.setting, shared)["aggregate"]
+    write_run(
         path,
         history=outcome.history,
         predictions=predictions,
-        metrics=run_scores(predictions, slices.class_names, settings["aggregate"])
+        metrics=run_scores(predictions, slices.class_names, aggregate)
         | {
             "epochs": len(outcome.history),
             "selected_epoch": outcome.selected_epoch,
@@ -265,10 +322,13 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
         layers=outcome.extracted.layers,
         maps=outcome.maps,
         model=outcome.model if config.keep_model and plan.permutation is None else None,
+        state=last_state(path / RESUME)
+        if config.keep_state or not plan.regime.trains_backbone
+        else None,
     )
 
 
-def _settings(plan: Plan, shared: Shared) -> dict[str, Any]:
+def plan_settings(plan: Plan, shared: Shared) -> dict[str, Any]:
     """Return what goes into run.toml before the network is built."""
     scans, subsets = shared.scans(plan), shared.subsets(plan)
     trained = np.flatnonzero((subsets if scans is None else subsets[scans.first]) == "train")
@@ -279,6 +339,7 @@ def _settings(plan: Plan, shared: Shared) -> dict[str, Any]:
         "head_init": plan.head_init,
         "steps_per_epoch": len(batches(trained, plan.recipe.batch_size)),
         **_weights(plan),
+        **({} if shared.cohort is None else pretraining(plan, shared.cohort)),
         **shared_facts(plan.setting, shared),
     }
 

@@ -17,7 +17,7 @@ from headscope.cohort.layouts import Cohort
 from headscope.experiment.config import Config
 from headscope.experiment.inputs import Subsets, permuted_labels, split_name
 from headscope.experiment.plan import Plan
-from headscope.grouping import Scans, scans_of
+from headscope.grouping import Scans, divided, scans_of
 from headscope.metrics import logit_columns, softmax
 from headscope.record import Run, Setting, run_problem
 from headscope.slicing.spec import SliceSpec
@@ -40,17 +40,17 @@ class Shared:
     facts: Mapping[str, Any] = field(default_factory=dict)
     maps: bool = True
 
-    def problem(self, plan: Plan) -> str:
+    def problem(self, plan: Plan | Setting) -> str:
         """Say why the record of a run that has ended is not whole; nothing where it is."""
         run = Run(self.folder(plan))
         problem = run_problem(run) if run.finished else ""
         return f"{run.path}: {problem}: delete that folder to train it again." if problem else ""
 
-    def folder(self, plan: Plan) -> Path:
+    def folder(self, plan: Plan | Setting) -> Path:
         """Return the directory of a run."""
         return self.config.out / "runs" / plan.name
 
-    def subsets(self, plan: Plan) -> Subsets:
+    def subsets(self, plan: Plan | Setting) -> Subsets:
         """Return to which subset each slice (N,) belongs in a run."""
         return self.splits[split_name(plan, self.config)]
 
@@ -59,6 +59,17 @@ class Shared:
         if plan.setting.unit == "slice":
             return None
         return scans_of(self.slices.table, self.subsets(plan))
+
+    def divided_note(self, plan: Plan) -> str:
+        """Say of how many scans a mean is taken within each subset, where the split divides any."""
+        slices = plan.setting.unit == "slice"
+        count = 0 if slices else divided(self.slices.table, self.subsets(plan))
+        if not count:
+            return ""
+        return (
+            f"{split_name(plan, self.config)}: several subsets have slices of {count} scans, so a "
+            "head of scans trains on the mean of those of a scan's slices that are in training."
+        )
 
     def labels(self, plan: Plan) -> NDArray[np.int64]:
         """Return the labels (N,) that a run trains on: the true ones, or permuted by subject."""
@@ -95,6 +106,7 @@ def shared_facts(setting: Setting, shared: Shared) -> dict[str, Any]:
         "planes": sorted(slices.table["plane"].unique()),
         **({} if shared.cohort is None else _cohort_facts(shared.slices, shared.cohort)),
         "pseudonymised": shared.config.pseudonym_key is not None,
+        "limit": shared.config.limit,
         "aggregate": "logits" if setting.unit == "scan" else shared.config.aggregate,
         **shared.facts,
     }

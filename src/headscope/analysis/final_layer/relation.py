@@ -92,7 +92,7 @@ def learned_null(run: Run) -> LearnedNull:
     reason = _obstacle(run)
     if reason:
         return no_reference(reason)
-    samples, recipe = read_samples(run), head_recipe(run)
+    samples, recipe = read_samples(run, examples=True), head_recipe(run)
     heads = head_count(len(samples.rows("train")), recipe)
     if heads < FEWEST_HEADS:
         return no_reference(

@@ -73,6 +73,8 @@ def load_network(run: Run, device: str = "auto") -> Network:
         The run keeps no network, or its file does not fit.
     """
     path = run.path / MODEL
+    if run.is_rival:
+        raise InputError(f"{run.path} is a simple rival, no network: it predicts no new scans.")
     if not path.is_file():
         raise InputError(
             f"{run.path} keeps no network (model.safetensors): it was trained with "

@@ -1,19 +1,21 @@
 """The chapter on the ablation ladder, and its sentence of the verdict."""
 
-from collections.abc import Sequence
+from typing import Final
 
 from markupsafe import Markup
+from PIL import Image
 
 from headscope.analysis.explanations.ladder import WHOLE, Ladder, SettingLadder
 from headscope.analysis.results.settings import choose
 from headscope.analysis.results.table import Score
-from headscope.figures.explanations.ladder import MOST, plot_ladder
-from headscope.reporting.blocks import Block, Chapter, FigureBlock, TableBlock, Text
+from headscope.reporting.blocks import Block, Chapter, TableBlock, Text
 from headscope.reporting.numbers import CONFIDENCE, say
-from headscope.reporting.pictures import draw
+from headscope.reporting.pictures import png_source
+from headscope.reporting.plots import DotRow, Dots, FigureBlock, Mark, Picture
 from headscope.tables import Cell, Column, Table
 
-COLUMNS = (
+SIDE: Final = 112  # pixels of a slice on the page
+COLUMNS: Final = (
     Column("Network"),
     Column("Split"),
     Column("Slices"),
@@ -35,9 +37,9 @@ def ladder_chapter(ladder: Ladder | None, pictures: bool = True) -> Chapter | No
         "slices, over the same subjects, is not shown to be below zero."
     )
     blocks: list[Block] = [Text(meaning), Text(*ladder.sentences, style="list")]
-    for start in range(0, len(ladder.settings), MOST):
-        shown = ladder.settings[start : start + MOST]
-        blocks.append(_figure(ladder, shown, pictures))
+    if pictures and ladder.pictures:
+        blocks.append(_slices(ladder))
+    blocks += [_dots(setting) for setting in ladder.settings]
     blocks += [_table(ladder), Text(*ladder.notes, style="notes")]
     named = [setting.reached.title for setting in ladder.settings if setting.reached]
     result = f"reached by: {named[0]}" if named else "no rung reaches whole slices"
@@ -58,14 +60,32 @@ def ladder_sentences(ladder: Ladder | None) -> list[Markup]:
     return [say('{} (<a href="#ladder">The ablation ladder</a>.)', chosen.sentence)]
 
 
-def _figure(ladder: Ladder, shown: Sequence[SettingLadder], pictures: bool) -> FigureBlock:
-    alt = "Accuracy with its interval on each rung of the ladder, from whole slices to the least."
+def _slices(ladder: Ladder) -> FigureBlock:
+    """Set one slice on each rung side by side."""
+    pictures = []
+    for name, pixels in ladder.pictures.items():
+        image = Image.fromarray(pixels).resize((SIDE, SIDE))
+        title = ladder.titles[name]
+        pictures.append(Picture(png_source(image), f"A test slice, {title}.", SIDE, SIDE))
+    titles = "; ".join(ladder.titles[name] for name in ladder.pictures)
+    return FigureBlock("rungs", pictures, f"One test slice on each rung: {titles}.")
+
+
+def _dots(setting: SettingLadder) -> Dots:
+    """Set the accuracy of each rung in a row, beside what the larger class alone gives."""
+    rows = []
+    for rung in setting.rungs:
+        ends = rung.accuracy.interval or (rung.accuracy.value,) * 2
+        reaches = rung.name == WHOLE or (rung.beats_majority and rung.level_with_whole)
+        low, high = (100 * end for end in ends)
+        mark = Mark(100 * rung.accuracy.value, low, high, hollow=not reaches)
+        rows.append(DotRow(rung.title, "", [mark], 100 * rung.majority))
     caption = (
-        f"What networks reach on slices that keep less and less, with {CONFIDENCE} intervals over "
-        "subjects. Dashed: whole slices; dotted: the larger class alone (both of the first "
-        "network). Hollow: not shown to reach whole slices."
+        f"{setting.network}, {setting.full.split} split: test accuracy on each rung with its "
+        f"{CONFIDENCE} interval. Dashed is what the larger class alone gives; hollow marks are not "
+        "shown to reach whole slices."
     )
-    return FigureBlock("ladder", draw(plot_ladder(ladder, shown, pictures=pictures), alt), caption)
+    return Dots(rows, caption, key="ladder")
 
 
 def _cell(score: Score, run: str, quantity: str) -> Cell:
