@@ -81,9 +81,7 @@ def main():
         data=folder / "home", out=folder / "out", regimes=["frozen"], **options, **network
     )
     hs.run(config)
-    print(
-        f"# Cohorts from elsewhere: {given.subjects} subjects in each, {PLANTED} of them planted\n"
-    )
+    print(f"# Cohorts from elsewhere: {given.subjects // 2} other subjects and {PLANTED} planted\n")
     print("| scanner | AUC, own test | AUC there | drop | in the large | slope | farther |", end="")
     print(" planted found | others |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|")
     for name, scanner in SCANNERS.items():
