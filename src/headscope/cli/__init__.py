@@ -3,6 +3,7 @@
 from headscope.cli import (  # noqa: F401 (their commands join the app)
     ablate,
     cohorts,
+    evaluate,
     experiments,
     head,
     models,

@@ -46,7 +46,7 @@ def plan_rivals(config: Config, plans: Iterable[Plan], *, described: bool) -> li
 
 
 def rival_cost(rival: Setting, slices: int, size: int) -> tuple[float, int]:
-    """Return about how long a rival takes, in seconds, and the bytes that it leaves (bench/rivals.py)."""
+    """Return about how long a rival takes (s), and the bytes that it leaves (bench/rivals.py)."""
     pixels = rival.architecture == "pixels"
     seconds = FIT_S + slices * size**2 * SHRINK_S * pixels
     return seconds, slices * (ROW_BYTES + SIDE**2 * pixels)

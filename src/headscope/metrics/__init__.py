@@ -6,6 +6,7 @@ intervals resample subjects, never slices (docs/trust.md, Intervals).
 
 from headscope.metrics.draws import (
     DRAWS,
+    EXTERNAL_SEED,
     Drawn,
     Resampled,
     deal_subjects,
@@ -38,6 +39,7 @@ __all__ = [
     "AGGREGATES",
     "BINS",
     "DRAWS",
+    "EXTERNAL_SEED",
     "SCORES",
     "SHARED",
     "SHARED_GAP",

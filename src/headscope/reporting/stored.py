@@ -9,6 +9,7 @@ from headscope.analysis.stored import code_hash, record_hash
 from headscope.files import write_json
 from headscope.manifest import DAMAGE, NAME, file_hash
 from headscope.record import find_runs
+from headscope.record.evaluation import evaluations_hash
 
 WRITTEN: Final = ("report.html", "table.tsv", "runs.tsv", "table.md", "leakage.json")
 BESIDE: Final = (
@@ -37,6 +38,7 @@ def report_key(experiment: Path, thumbnails: str) -> str | None:
         if path.is_file():
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         digest.update(b"\n")
+    digest.update(evaluations_hash(experiment).encode())
     pixels = experiment / "slices" / "slices.npy"
     if pixels.is_file() and not (pixels.parent / NAME).is_file():
         digest.update(file_hash(pixels).encode())

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from headscope.analysis.explanations.external import TABLE
 from headscope.analysis.leakage.stored import FORMAT, read_leakage, read_stored, runs_key
 from headscope.analysis.results.markers import marked_tables
 from headscope.analysis.results.settings import setting_results
@@ -22,11 +23,13 @@ from headscope.files import read_table
 from headscope.manifest import DAMAGE, NAME, cache_hash, folder_problems, read_manifest, reason_of
 from headscope.record import Records, Run, find_runs
 from headscope.record.ablation import rung_folder
+from headscope.record.evaluation import FOLDER
 from headscope.slicing.store import SliceSet, open_slices
 from headscope.splits.files import read_subsets
 from headscope.tables import Shown, Table
 from headscope.threads import one_blas_thread
 from headscope.verification.ablation import find_ablation, rung_problems
+from headscope.verification.evaluations import evaluation_problems, table_of_cohorts
 from headscope.verification.runs import CLOSE, run_problems
 
 
@@ -98,6 +101,7 @@ def verify(experiment: Path | str) -> Verification:
     # 3. what was made of them
     whole = len(runs) == len(records.all) and not records.left_out
     problems += _made_problems(folder, runs if whole else [], notes)
+    problems += evaluation_problems(folder, {run.name: run for run in records.runs}, notes)
     files = sum(len(_listed(path)) for path in _folders(folder))
     # 4. the ablation ladder, each rung as an experiment
     ladder = _verify_ladder(folder, slices, problems)
@@ -125,7 +129,8 @@ def _verify_ladder(
 
 def _folders(folder: Path) -> list[Path]:
     runs = sorted((folder / "runs").iterdir()) if (folder / "runs").is_dir() else []
-    return [folder / "slices", folder / "splits", *runs]
+    evaluations = sorted(path.parent for path in (folder / FOLDER).glob(f"**/{NAME}"))
+    return [folder / "slices", folder / "splits", *runs, *evaluations]
 
 
 def _listed(folder: Path) -> Sequence[str]:
@@ -255,6 +260,9 @@ def _made_problems(folder: Path, runs: list[Run], notes: list[str]) -> Iterator[
         "runs.tsv": lambda path: _same_table(path, tables[1]),
         "table.md": lambda path: path.read_bytes() == markdown_table(tables[0]).encode(),
     }
+    cohorts = table_of_cohorts(folder)
+    if cohorts is not None:
+        made[TABLE] = lambda path: _same_table(path, cohorts)
     for name, is_same in made.items():
         path = folder / name
         if path.is_file() and not is_same(path):
