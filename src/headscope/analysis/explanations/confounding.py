@@ -1,0 +1,369 @@
+"""What age, sex, site and the like explain of a setting's accuracy, and what the network reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import nan
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from scipy.stats import rankdata
+
+from headscope.analysis.explanations.adjusted import adjusted_auc
+from headscope.analysis.explanations.confounders import (
+    Permuted,
+    differs_by_class,
+    full_test,
+    partial_test,
+)
+from headscope.analysis.explanations.covariates import Covariates, has_value, read_covariates
+from headscope.analysis.explanations.probes import CovariateProbe, probe_covariates
+from headscope.analysis.results.paired import holm
+from headscope.analysis.results.pooled import Pool, pool_runs
+from headscope.analysis.results.settings import SettingResult, pooled_score, setting_results
+from headscope.analysis.results.table import Score
+from headscope.analysis.units import Array
+from headscope.metrics import positive_class
+from headscope.record import read_experiment
+from headscope.tables import Cell, Column, Shown, Table
+
+ALPHA = 0.05
+FEWEST = 2  # test subjects of each class without which nothing is tested
+STRATA = 3  # parts of a quantity
+MOST_LEVELS = 12  # categories in which an accuracy is given, the largest first
+Finding = Literal["explains", "reads", "coincides", ""]
+
+
+@dataclass(frozen=True)
+class Confounder:
+    """What one covariate has to do with the predictions of one setting.
+
+    Attributes
+    ----------
+    covariate, number
+        Its name; whether it is a quantity.
+    subjects, missing
+        Test subjects with a value, and without.
+    label_p
+        Of the covariate being alike in all classes, over all subjects of the cohort.
+    partial, partial_p
+        The test of predictions and covariate given the label, and its p corrected for all
+        covariates (Holm).
+    full
+        The test of predictions and label given the covariate.
+    auc, adjusted
+        The AUC over these subjects, and among subjects of the same value.
+    finding
+        Where the classes differ in it: "explains", the predictions beat chance and are not shown to
+        tell the label given the covariate; "coincides", it decides the label, so that nothing can
+        be told; "reads", the predictions tell it given the label.
+    """
+
+    covariate: str
+    number: bool
+    subjects: int
+    missing: int
+    label_p: float
+    partial: Permuted
+    partial_p: float
+    full: Permuted
+    auc: Score
+    adjusted: Score
+    finding: Finding
+
+    @property
+    def read(self) -> bool:
+        """Whether predictions tell the covariate given the label."""
+        return self.partial_p <= ALPHA
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """Accuracy and AUC over the test subjects of one category, or third of a quantity."""
+
+    covariate: str
+    level: str
+    subjects: int
+    accuracy: Score
+    auc: Score
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Confounding(Shown):
+    """What the covariates explain of one setting.
+
+    confounders has one row per covariate, strata one per category, probes one per covariate
+    (of its first run); notes say what was left out.
+    """
+
+    setting: str
+    title: str
+    better: bool
+    confounders: tuple[Confounder, ...]
+    strata: tuple[Stratum, ...]
+    probes: tuple[CovariateProbe, ...]
+    notes: tuple[str, ...]
+
+    @cached_property
+    def flagged(self) -> list[Confounder]:
+        """The covariates with a finding, those first that could explain the accuracy."""
+        order = ("coincides", "explains", "reads")
+        flagged = [item for item in self.confounders if item.finding]
+        return sorted(flagged, key=lambda item: order.index(item.finding))
+
+    def tables(self) -> list[Table]:
+        """Return the tests, and where they were made the strata and the probes."""
+        tables = [tests_table(self)]
+        if self.strata:
+            tables.append(strata_table(self))
+        return [*tables, probes_table(self)] if self.probes else tables
+
+
+def analyse_confounders(experiment: Path | str) -> list[Confounding]:
+    """Test what the covariates of an experiment explain of its settings that keep subjects apart.
+
+    Parameters
+    ----------
+    experiment
+        Its folder, with `participants.tsv`.
+
+    Returns
+    -------
+    list of Confounding
+        One per setting; none where the experiment has no covariates or splits all subjects.
+
+    Raises
+    ------
+    InputError
+        The folder is no experiment.
+
+    Examples
+    --------
+    >>> [item.covariate for result in hs.analyse_confounders("first") for item in result.confounders]
+    []
+    """
+    covariates = read_covariates(experiment)
+    results = setting_results(read_experiment(experiment))
+    return [] if covariates is None else confounding(results, covariates)
+
+
+def confounding(
+    results: Sequence[SettingResult], covariates: Covariates, deep: Sequence[str] | None = None
+) -> list[Confounding]:
+    """Test each setting that keeps subjects apart; strata and probes for those `deep` by key."""
+    return [
+        _of_setting(result, covariates, deep is None or result.key in deep)
+        for result in results
+        if result.apart
+    ]
+
+
+def _of_setting(result: SettingResult, covariates: Covariates, deep: bool) -> Confounding:
+    run = result.runs[0]
+    pool, changing = _one_label(pool_runs(result.runs))
+    names = run.class_names
+    tested, notes = [], []
+    if changing:
+        notes.append(f"Left out, as their class changes between sessions: {changing} subjects.")
+    for name in covariates.values:
+        values, given = covariates.of(name, pool.ids)
+        part = pool.restrict(given)
+        reason = _untested(part, values[given])
+        if reason:
+            notes.append(f"{name} is not tested: {reason}.")
+        else:
+            tested.append(_test(name, part, values[given], covariates, names, int((~given).sum())))
+        if covariates.varying.get(name):
+            count = covariates.varying[name]
+            notes.append(f"{name} changes between sessions of {count} subjects: the first counts.")
+    tested = _judge(tested, result.chance.better)
+    used = [item.covariate for item in tested]
+    strata = [row for name in used if deep for row in _strata(name, pool, covariates, names)]
+    probes = probe_covariates(run, covariates, used) if deep else []
+    title = f"{result.architecture}, {result.name}, {result.split} split"
+    return Confounding(
+        result.key, title, result.chance.better, tuple(tested), tuple(strata), tuple(probes),
+        tuple(notes),
+    )  # fmt: skip
+
+
+def _one_label(pool: Pool) -> tuple[Pool, int]:
+    """Return the tests of subjects that have one label, and how many have several."""
+    owners = np.concatenate([test.subjects.owner for test in pool.tests])
+    labels = np.concatenate([test.subjects.labels for test in pool.tests])
+    pairs = np.unique(np.column_stack([owners, labels]), axis=0)
+    one = np.bincount(pairs[:, 0], minlength=len(pool.ids)) == 1
+    return (pool, 0) if one.all() else (pool.restrict(one), int((~one).sum()))
+
+
+def _untested(pool: Pool, values: Array) -> str:
+    """Say why nothing can be tested; nothing where it can."""
+    if not len(values):
+        return "no test subject has a value"
+    if (values == values[0]).all():
+        return f"it is {values[0]} for every test subject"
+    counts = np.bincount(pool.labels, minlength=pool.class_count)
+    if (counts > 0).sum() < 2 or counts[counts > 0].min() < FEWEST:
+        return f"a class has fewer than {FEWEST} test subjects with a value"
+    return ""
+
+
+def _test(
+    name: str,
+    pool: Pool,
+    values: Array,
+    covariates: Covariates,
+    class_names: Sequence[str],
+    missing: int,
+) -> Confounder:
+    """Make both tests of one covariate, and the adjusted area; what they come to is judged later."""
+    groups = _groups(pool)
+    place = {label: k for k, label in enumerate(class_names)}
+    everyone = covariates.values[name]
+    inside = has_value(everyone) & np.isin(covariates.labels, class_names)
+    labels = np.array([place[label] for label in covariates.labels[inside]], dtype=np.int64)
+    partial = partial_test(pooled_ranks(pool, by_class=True), pool.labels, values, groups)
+    full = full_test(
+        pooled_ranks(pool), pool.labels, values, groups, reference=(labels, everyone[inside])
+    )
+    return Confounder(
+        covariate=name,
+        number=bool(np.issubdtype(values.dtype, np.number)),
+        subjects=len(values),
+        missing=missing,
+        label_p=differs_by_class(labels, everyone[inside]),
+        partial=partial,
+        partial_p=nan,
+        full=full,
+        auc=pooled_score(pool, "subject_auc", class_names),
+        adjusted=adjusted_auc(pool, values, positive_class(class_names)),
+        finding="",
+    )
+
+
+def _judge(tested: Sequence[Confounder], better: bool) -> list[Confounder]:
+    """Correct the p of all partial tests, and say what the tests of each covariate come to."""
+    corrected = holm([item.partial.p for item in tested])
+    return [
+        replace(item, partial_p=float(p), finding=_finding(item, float(p), better))
+        for item, p in zip(tested, corrected, strict=True)
+    ]
+
+
+def _finding(item: Confounder, partial_p: float, better: bool) -> Finding:
+    if not item.label_p <= ALPHA:
+        return ""
+    if not item.full.permutations:
+        return "coincides"
+    if better and item.full.p > ALPHA:
+        return "explains"
+    return "reads" if partial_p <= ALPHA else ""
+
+
+def pooled_ranks(pool: Pool, *, by_class: bool = False) -> Array:
+    """Return the sum over tests of each subject's rank among those of its test, (S, m).
+
+    As shares, less their mean (of the class); m is 1 for two classes, that of class 1, else K.
+    """
+    classes = [1] if pool.class_count == 2 else list(range(pool.class_count))
+    ranks = np.zeros((len(pool.ids), len(classes)))
+    for test in pool.tests:
+        units = test.subjects
+        for column, k in enumerate(classes):
+            share = rankdata(units.margin(k)) / max(len(units.labels), 1)
+            for cell in np.unique(units.labels) if by_class else [None]:
+                rows = units.labels == cell if by_class else np.ones(len(share), dtype=bool)
+                np.add.at(ranks[:, column], units.owner[rows], share[rows] - share[rows].mean())
+    return ranks
+
+
+def _groups(pool: Pool) -> Array:
+    """Return the fold of each subject (S,) where all seeds have the same, else one for all."""
+    folds = np.full((len(pool.seeds), len(pool.ids)), -1)
+    for row, tests in zip(folds, pool.seeds, strict=True):
+        for number, test in enumerate(tests):
+            row[test.subjects.owner] = number
+    return folds[0] if (folds == folds[0]).all() else np.zeros(len(pool.ids), dtype=np.int64)
+
+
+def _strata(
+    name: str, pool: Pool, covariates: Covariates, class_names: Sequence[str]
+) -> list[Stratum]:
+    """Return accuracy and AUC in each category, or third, that has test subjects of two classes."""
+    values, given = covariates.of(name, pool.ids)
+    rows = []
+    for level, inside in _levels(values, given):
+        part = pool.restrict(inside)
+        counts = np.bincount(part.labels, minlength=2)
+        if (counts > 0).sum() > 1 and all(len(test.subjects.labels) for test in part.tests):
+            scores = (pooled_score(part, f"subject_{q}", class_names) for q in ("accuracy", "auc"))
+            rows.append(Stratum(name, level, int(inside.sum()), *scores))
+    return rows
+
+
+def _levels(values: Array, given: Array) -> list[tuple[str, Array]]:
+    """Return the categories of a covariate, or its thirds, and which subjects (S,) are in each."""
+    if not np.issubdtype(values.dtype, np.number):
+        levels, counts = np.unique(values[given], return_counts=True)
+        largest = sorted(levels[np.argsort(-counts, kind="stable")][:MOST_LEVELS])
+        return [(str(level), given & (values == level)) for level in largest]
+    cuts = np.unique(np.quantile(values[given], np.arange(1, STRATA) / STRATA))
+    number = np.searchsorted(cuts, values, side="left")
+    levels = []
+    for part in range(len(cuts) + 1):
+        inside = given & (number == part)
+        if inside.any():
+            low, high = values[inside].min(), values[inside].max()
+            levels.append((f"{low:.4g} to {high:.4g}", inside))
+    return levels
+
+
+def tests_table(result: Confounding) -> Table:
+    """Return the tests of one setting, one covariate per row."""
+    columns = (
+        *("Covariate", Column("Test subjects", "", "count")),
+        Column("Alike in the classes", "p", "probability"),
+        Column("Read, given the class", "p", "probability"),
+        Column("Class told, given it", "p", "probability"),
+        Column("AUC", "", "fraction", interval=True),
+        Column("Adjusted AUC", "", "fraction", interval=True),
+    )
+    rows = []
+    for item in result.confounders:
+        areas = [_score_cell(score) for score in (item.auc, item.adjusted)]
+        tests = (item.label_p, item.partial_p, item.full.p)
+        rows.append([item.covariate, item.subjects, *tests, *areas])
+    return Table(f"Confounder tests: {result.title}", columns, rows, result.notes)
+
+
+def strata_table(result: Confounding) -> Table:
+    """Return accuracy and AUC within strata."""
+    columns = (
+        *("Covariate", "Among", Column("Test subjects", "", "count")),
+        Column("Subject accuracy", "%", "percent", interval=True),
+        Column("AUC", "", "fraction", interval=True),
+    )
+    rows = [
+        [row.covariate, row.level, row.subjects, _score_cell(row.accuracy), _score_cell(row.auc)]
+        for row in result.strata
+    ]
+    return Table(f"Within strata: {result.title}", columns, rows)
+
+
+def probes_table(result: Confounding) -> Table:
+    """Return how well features tell covariates."""
+    columns = (
+        *("Covariate", "Told apart", Column("Subjects", "", "count")),
+        Column("Balanced accuracy", "%", "percent"),
+        Column("Chance", "%", "percent"),
+    )
+    rows = [
+        [probe.covariate, ", ".join(probe.levels), probe.subjects, probe.accuracy, probe.chance]
+        for probe in result.probes
+    ]
+    return Table(f"Features and covariates: {result.title}", columns, rows)
+
+
+def _score_cell(score: Score) -> Cell:
+    return Cell(score.value, *(score.interval or (None, None)))
