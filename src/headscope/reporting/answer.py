@@ -100,6 +100,7 @@ def answer(
     audit: Audit | None,
     failures: Mapping[str, str],
     left_out: Sequence[Sentence] = (),
+    explained: Sequence[Sentence] = (),
 ) -> Answer:
     """Return the first screen of a report: about all settings, naming the one that it chooses.
 
@@ -115,6 +116,8 @@ def answer(
         Reasons of the runs that failed, by name.
     left_out
         Sentences on what has changed since it was written and is no part of the page.
+    explained
+        Sentences on what else could explain the accuracy.
     """
     apart = [result for result in results if result.apart]
     runs = [run for result in results for run in result.runs]
@@ -129,6 +132,7 @@ def answer(
         _constant(results),
         _leaking(gaps),
         *cautions(audit, runs),
+        *explained,
         _few(apart),
     ]
     return Answer(headline, below, [flag for flag in flags if flag], forest(results))

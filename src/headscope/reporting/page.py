@@ -15,6 +15,7 @@ from headscope.analysis import (
     markdown_table,
     setting_results,
 )
+from headscope.analysis.explanations.confounding import Confounding
 from headscope.analysis.leakage.analysis import Leakage
 from headscope.analysis.leakage.stored import stored_leakage
 from headscope.analysis.results.comparisons import Comparisons, compare_runs
@@ -46,6 +47,12 @@ from headscope.reporting.chapters.results import results_chapter, scores_chapter
 from headscope.reporting.chapters.runs import first_of
 from headscope.reporting.chapters.subjects import subjects_chapter
 from headscope.reporting.chapters.weights import weights_chapter
+from headscope.reporting.explanations.confounders import (
+    confounder_flags,
+    confounder_sentences,
+    confounders_chapter,
+    read_confounding,
+)
 from headscope.reporting.render import Page, render_page
 from headscope.reporting.scatters import (
     THUMBNAILS,
@@ -104,7 +111,8 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     version = f" {environment['headscope']}" if "headscope" in environment else ""
     count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
     left_out = left_out_caution(evidence.left_out, evidence.changed)
-    first = answer(results, evidence.leakage.gaps, audit, evidence.failures, left_out)
+    explained = confounder_flags(evidence.confounded)
+    first = answer(results, evidence.leakage.gaps, audit, evidence.failures, left_out, explained)
     page = Page(
         name=experiment.resolve().name,
         kicker=f"headscope report · {count}",
@@ -112,6 +120,7 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         lede="",
         verdict=[
             *verdict(results, evidence.compared, evidence.leakage.gaps),
+            *confounder_sentences(evidence.confounded),
             *cautions(audit, runs),
             *left_out,
         ],
@@ -137,6 +146,7 @@ class _Evidence:
     heads: Mapping[str, HeadAnalysis]
     compared: Comparisons
     leakage: Leakage
+    confounded: Sequence[Confounding]
     failures: Mapping[str, str]
     left_out: Mapping[str, str]
     notes: Sequence[str]
@@ -164,6 +174,7 @@ def _read_evidence(experiment: Path) -> _Evidence:
         for run in track(runs, "Analysing final layers", total=len(runs))
     }
     compared, leakage = compare_runs(runs), stored_leakage(experiment)
+    confounded = read_confounding(experiment, results)
     changed = changed_inputs(experiment)
     for note in changed:
         console.print(note, soft_wrap=True)
@@ -171,7 +182,7 @@ def _read_evidence(experiment: Path) -> _Evidence:
     pixels = None if slices is None else _read_pixels(slices / "slices.npy")
     failures, records = read_failures(experiment), find_runs(experiment)
     return _Evidence(
-        results, runs, table, audit, heads, compared, leakage, failures,
+        results, runs, table, audit, heads, compared, leakage, confounded, failures,
         records.left_out, records.notes, changed, slices, pixels,
     )  # fmt: skip
 
@@ -192,6 +203,7 @@ def _make_chapters(evidence: _Evidence) -> list[Chapter]:
         lambda: checks_chapter(results, evidence.leakage, audit),
         lambda: ranking_chapter(results),
         lambda: scores_chapter(results, evidence.compared),
+        lambda: confounders_chapter(evidence.confounded),
         lambda: cohort_chapter(runs, slices and slices / "slices.json"),
         lambda: audit_chapter(audit, pixels),
         lambda: leakage_chapter(evidence.leakage),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import nan
 from pathlib import Path
 from typing import Literal
@@ -140,7 +140,7 @@ def analyse_confounders(experiment: Path | str) -> list[Confounding]:
 
     Examples
     --------
-    >>> [item.covariate for result in hs.analyse_confounders("first") for item in result.confounders]
+    >>> hs.analyse_confounders("first")  # without age, sex or site in the data
     []
     """
     covariates = read_covariates(experiment)
@@ -217,13 +217,13 @@ def _test(
     class_names: Sequence[str],
     missing: int,
 ) -> Confounder:
-    """Make both tests of one covariate, and the adjusted area; what they come to is judged later."""
+    """Make both tests of one covariate, and the adjusted area; all are judged together later."""
     groups = _groups(pool)
     place = {label: k for k, label in enumerate(class_names)}
     everyone = covariates.values[name]
     inside = has_value(everyone) & np.isin(covariates.labels, class_names)
     labels = np.array([place[label] for label in covariates.labels[inside]], dtype=np.int64)
-    partial = partial_test(pooled_ranks(pool, by_class=True), pool.labels, values, groups)
+    within = pooled_ranks(pool, by_class=True)
     full = full_test(
         pooled_ranks(pool), pool.labels, values, groups, reference=(labels, everyone[inside])
     )
@@ -233,7 +233,7 @@ def _test(
         subjects=len(values),
         missing=missing,
         label_p=differs_by_class(labels, everyone[inside]),
-        partial=partial,
+        partial=partial_test(within, pool.labels, values, groups),
         partial_p=nan,
         full=full,
         auc=pooled_score(pool, "subject_auc", class_names),
@@ -319,10 +319,10 @@ def _levels(values: Array, given: Array) -> list[tuple[str, Array]]:
     return levels
 
 
-def tests_table(result: Confounding) -> Table:
-    """Return the tests of one setting, one covariate per row."""
+def tests_table(*results: Confounding) -> Table:
+    """Return the tests of settings, one row per covariate."""
     columns = (
-        *("Covariate", Column("Test subjects", "", "count")),
+        *("Setting", "Covariate", Column("Test subjects", "", "count")),
         Column("Alike in the classes", "p", "probability"),
         Column("Read, given the class", "p", "probability"),
         Column("Class told, given it", "p", "probability"),
@@ -330,11 +330,23 @@ def tests_table(result: Confounding) -> Table:
         Column("Adjusted AUC", "", "fraction", interval=True),
     )
     rows = []
-    for item in result.confounders:
-        areas = [_score_cell(score) for score in (item.auc, item.adjusted)]
-        tests = (item.label_p, item.partial_p, item.full.p)
-        rows.append([item.covariate, item.subjects, *tests, *areas])
-    return Table(f"Confounder tests: {result.title}", columns, rows, result.notes)
+    for result in results:
+        for item in result.confounders:
+            cell = partial(_cell, result.setting, item.covariate)
+            rows.append(
+                [
+                    result.title,
+                    item.covariate,
+                    cell("subjects", item.subjects),
+                    cell("label_p", item.label_p),
+                    cell("partial_p", item.partial_p),
+                    cell("full_p", item.full.p),
+                    cell("auc", item.auc),
+                    cell("adjusted_auc", item.adjusted),
+                ]
+            )
+    notes = dict.fromkeys(note for result in results for note in result.notes)
+    return Table("Confounder tests", columns, rows, list(notes))
 
 
 def strata_table(result: Confounding) -> Table:
@@ -344,10 +356,11 @@ def strata_table(result: Confounding) -> Table:
         Column("Subject accuracy", "%", "percent", interval=True),
         Column("AUC", "", "fraction", interval=True),
     )
-    rows = [
-        [row.covariate, row.level, row.subjects, _score_cell(row.accuracy), _score_cell(row.auc)]
-        for row in result.strata
-    ]
+    rows: list[list[object]] = []
+    for row in result.strata:
+        cell = partial(_cell, result.setting, f"{row.covariate}.{row.level}")
+        scores = (cell("subject_accuracy", row.accuracy), cell("subject_auc", row.auc))
+        rows.append([row.covariate, row.level, cell("subjects", row.subjects), *scores])
     return Table(f"Within strata: {result.title}", columns, rows)
 
 
@@ -358,12 +371,17 @@ def probes_table(result: Confounding) -> Table:
         Column("Balanced accuracy", "%", "percent"),
         Column("Chance", "%", "percent"),
     )
-    rows = [
-        [probe.covariate, ", ".join(probe.levels), probe.subjects, probe.accuracy, probe.chance]
-        for probe in result.probes
-    ]
+    rows: list[list[object]] = []
+    for probe in result.probes:
+        cell = partial(_cell, result.setting, f"{probe.covariate}.probe")
+        scores = (cell("accuracy", probe.accuracy), cell("chance", probe.chance))
+        told = ", ".join(probe.levels)
+        rows.append([probe.covariate, told, cell("subjects", probe.subjects), *scores])
     return Table(f"Features and covariates: {result.title}", columns, rows)
 
 
-def _score_cell(score: Score) -> Cell:
-    return Cell(score.value, *(score.interval or (None, None)))
+def _cell(setting: str, covariate: str, name: str, value: Score | float) -> Cell:
+    """Return a number as a cell that says where it comes from."""
+    score = value if isinstance(value, Score) else Score(value)
+    ends = score.interval or (None, None)
+    return Cell(score.value, *ends, run=setting, quantity=f"confounder.{covariate}.{name}")

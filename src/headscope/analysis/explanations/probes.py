@@ -38,7 +38,8 @@ def probe_covariates(
 
     A ridge classifier is tested on subjects that it was not trained on, in five folds stratified by
     category. The mean of each class is taken from features first, so that what the classes tell
-    does not count. A quantity is cut in two at the median of each class.
+    does not count, nor do classes of one category. A quantity is cut in two at the median of each
+    class.
     """
     samples = read_samples(run)
     ids = np.unique(run.features["subject_id"])
@@ -57,7 +58,11 @@ def _probe(name: str, features: Array, label: Array, values: Array, given: Array
     texts, counts = np.unique(level[given], return_counts=True)
     common = texts[counts >= FEWEST]
     rows = given & np.isin(level, common)
-    if len(common) < 2:
+    for k in np.unique(label[rows]):  # a class of one category says nothing within class
+        if len(np.unique(level[rows & (label == k)])) < 2:
+            rows &= label != k
+    common = np.unique(level[rows])
+    if len(common) < 2 or min((level[rows] == name).sum() for name in common) < FEWEST:
         return CovariateProbe(name, tuple(common), int(rows.sum()), nan, nan)
     number = np.searchsorted(common, level[rows])
     points = standardise(features[rows], np.arange(int(rows.sum()))).astype(np.float64)
