@@ -29,6 +29,7 @@ from headscope.record import read_experiment
 from headscope.tables import Cell, Column, Shown, Table
 
 ALPHA = 0.05
+DIFFERS = 0.01  # of a covariate that is flagged because it is read: most networks read age a little
 FEWEST = 2  # test subjects of each class without which nothing is tested
 STRATA = 3  # parts of a quantity
 MOST_LEVELS = 12  # categories in which an accuracy is given, the largest first
@@ -46,7 +47,8 @@ class Confounder:
     subjects, missing
         Test subjects with a value, and without.
     label_p
-        Of the covariate being alike in all classes, over all subjects of the cohort.
+        Of the covariate being alike in all classes, over all subjects of the cohort, corrected for
+        all covariates (Holm).
     partial, partial_p
         The test of predictions and covariate given the label, and its p corrected for all
         covariates (Holm).
@@ -57,7 +59,8 @@ class Confounder:
     finding
         Where the classes differ in it: "explains", the predictions beat chance and are not shown to
         tell the label given the covariate; "coincides", it decides the label, so that nothing can
-        be told; "reads", the predictions tell it given the label.
+        be told; "reads", the predictions tell it given the label, and p of a difference is at
+        most 0.01.
     """
 
     covariate: str
@@ -160,32 +163,43 @@ def confounding(
 
 
 def _of_setting(result: SettingResult, covariates: Covariates, deep: bool) -> Confounding:
-    run = result.runs[0]
+    names = result.runs[0].class_names
     pool, changing = _one_label(pool_runs(result.runs))
-    names = run.class_names
-    tested, notes = [], []
+    tested, notes = hold_against(pool, covariates, names, better=result.chance.better)
     if changing:
-        notes.append(f"Left out, as their class changes between sessions: {changing} subjects.")
+        notes.insert(0, f"Left out, as their class changes between sessions: {changing} subjects.")
+    used = [item.covariate for item in tested if deep]
+    return Confounding(
+        setting=result.key,
+        title=f"{result.architecture}, {result.name}, {result.split} split",
+        better=result.chance.better,
+        confounders=tuple(tested),
+        strata=tuple(row for name in used for row in _strata(name, pool, covariates, names)),
+        probes=tuple(probe_covariates(result.runs[0], covariates, used)) if used else (),
+        notes=tuple(notes),
+    )
+
+
+def hold_against(
+    pool: Pool, covariates: Covariates, class_names: Sequence[str], *, better: bool
+) -> tuple[list[Confounder], list[str]]:
+    """Return the tests of each covariate over subjects of one label, and notes on what is left out.
+
+    better says whether the predictions beat chance: what does not needs no explanation.
+    """
+    tested, notes = [], []
     for name in covariates.values:
         values, given = covariates.of(name, pool.ids)
-        part = pool.restrict(given)
+        part, missing = pool.restrict(given), int((~given).sum())
         reason = _untested(part, values[given])
         if reason:
             notes.append(f"{name} is not tested: {reason}.")
         else:
-            tested.append(_test(name, part, values[given], covariates, names, int((~given).sum())))
+            tested.append(_test(name, part, values[given], covariates, class_names, missing))
         if covariates.varying.get(name):
             count = covariates.varying[name]
             notes.append(f"{name} changes between sessions of {count} subjects: the first counts.")
-    tested = _judge(tested, result.chance.better)
-    used = [item.covariate for item in tested]
-    strata = [row for name in used if deep for row in _strata(name, pool, covariates, names)]
-    probes = probe_covariates(run, covariates, used) if deep else []
-    title = f"{result.architecture}, {result.name}, {result.split} split"
-    return Confounding(
-        result.key, title, result.chance.better, tuple(tested), tuple(strata), tuple(probes),
-        tuple(notes),
-    )  # fmt: skip
+    return _judge(tested, better), notes
 
 
 def _one_label(pool: Pool) -> tuple[Pool, int]:
@@ -243,22 +257,25 @@ def _test(
 
 
 def _judge(tested: Sequence[Confounder], better: bool) -> list[Confounder]:
-    """Correct the p of all partial tests, and say what the tests of each covariate come to."""
-    corrected = holm([item.partial.p for item in tested])
-    return [
-        replace(item, partial_p=float(p), finding=_finding(item, float(p), better))
-        for item, p in zip(tested, corrected, strict=True)
+    """Correct p for the number of covariates, and say what the tests of each come to."""
+    read = holm([item.partial.p for item in tested])
+    differ = holm([item.label_p for item in tested])
+    corrected = [
+        replace(item, partial_p=float(partial_p), label_p=float(label_p))
+        for item, partial_p, label_p in zip(tested, read, differ, strict=True)
     ]
+    return [replace(item, finding=_finding(item, better)) for item in corrected]
 
 
-def _finding(item: Confounder, partial_p: float, better: bool) -> Finding:
+def _finding(item: Confounder, better: bool) -> Finding:
+    """Return what both tests come to, where the classes differ in the covariate."""
     if not item.label_p <= ALPHA:
         return ""
     if not item.full.permutations:
         return "coincides"
     if better and item.full.p > ALPHA:
         return "explains"
-    return "reads" if partial_p <= ALPHA else ""
+    return "reads" if item.read and item.label_p <= DIFFERS else ""
 
 
 def pooled_ranks(pool: Pool, *, by_class: bool = False) -> Array:
