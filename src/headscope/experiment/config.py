@@ -26,7 +26,7 @@ from headscope.slicing.spec import SliceSpec
 from headscope.text import printable_name
 from headscope.training.recipe import Number, Positive, Recipe, Whole
 
-SplitKind = Literal["subject", "slice", "given"]
+SplitKind = Literal["subject", "slice", "given", "site"]
 PATHS = ("data", "out", "cache", "split_file", "pseudonym_key", "weights")
 RENAMED = {"pseudonymise": "pseudonym_key"}  # setting of 0.1 → what it is now
 FORMS = {  # of the settings that are tables in a TOML file

@@ -18,7 +18,7 @@ from torch import nn
 from headscope.cohort.layouts import Cohort
 from headscope.console import track
 from headscope.experiment.config import Config
-from headscope.experiment.inputs import find_scans
+from headscope.experiment.inputs import count_sites, find_scans
 from headscope.experiment.plan import Plan, plan_runs
 from headscope.experiment.preflight import check_networks, check_places, unfinished
 from headscope.models.classifier import tap
@@ -90,6 +90,7 @@ def estimate(config: Config) -> Estimate:
     device = find_device(config.device)
     check_places(config, plans)
     cohort = find_scans(config, plans, write=False)
+    plans = plan_runs(config, count_sites(cohort))
     todo = unfinished(config, plans)
     check_networks(todo, config.size, fetch=False)
     # 2. the slices: how many, and the time that one scan takes

@@ -11,6 +11,7 @@ from headscope.models.classifier import find_head_init
 from headscope.models.regimes import Regime, find_regime
 from headscope.models.zoo import Architecture, find_architecture
 from headscope.record import Setting
+from headscope.splits.sites import SITE
 from headscope.training.recipe import Recipe
 
 MOST_RUNS: Final = 100_000
@@ -76,11 +77,12 @@ class Plan:
         return (self.architecture.name, self.regime.name, self.weights, drawn, part)
 
 
-def plan_runs(config: Config) -> list[Plan]:
+def plan_runs(config: Config, sites: int = 1) -> list[Plan]:
     """Return every run of the grid: rows × architectures × splits × folds × seeds.
 
     Seed by seed, so that the first table is whole early; but runs that share the features of a
-    frozen backbone follow one another. Where labels are permuted too, those runs come last.
+    frozen backbone follow one another. Where labels are permuted too, those runs come last. A split
+    by site has one fold per site; `sites` counts them once the scans are known.
 
     Raises
     ------
@@ -92,12 +94,13 @@ def plan_runs(config: Config) -> list[Plan]:
     regimes = {row.regime: find_regime(row.regime) for row in rows}
     _check_size(config, rows, regimes)
     grid = [
-        (row, Setting(name, row.name or row.regime, row.regime, split, seed, fold, config.folds))
+        (row, Setting(name, row.name or row.regime, row.regime, split, seed, *part))
         for seed in config.seeds
-        for fold in (range(config.folds) if config.folds else [None])
+        for fold in range(max(config.folds or 1, sites))
         for row in rows
         for name in ([row.architecture] if row.architecture else config.architectures)
         for split in (row.splits or config.splits)
+        for part in _fold(fold, sites if split == SITE else config.folds)
     ]
     names = [setting.name for _, setting in grid]
     twice = sorted(name for name, times in Counter(names).items() if times > 1)
@@ -119,6 +122,13 @@ def plan_runs(config: Config) -> list[Plan]:
         for row, setting in grid
     ]
     return [*_neighbours(plans), *_permuted(plans, config.permutations)]
+
+
+def _fold(fold: int, folds: int | None) -> list[tuple[int | None, int | None]]:
+    """Return a fold and of how many it is, where there are so many; else none of none, once."""
+    if folds is None:
+        return [(None, None)] if fold == 0 else []
+    return [(fold, folds)] if fold < folds else []
 
 
 def _check_size(config: Config, rows: Sequence[Row], regimes: Mapping[str, Regime]) -> None:

@@ -20,6 +20,7 @@ from headscope.errors import InputError, RunError
 from headscope.experiment.config import Config
 from headscope.experiment.inputs import (
     Subsets,
+    count_sites,
     find_scans,
     permuted_labels,
     split_name,
@@ -157,6 +158,7 @@ def run(config: Config) -> Path:
     check_places(config, plans)
     # 2. the scans, and whether they can be split as asked; then the networks
     cohort = find_scans(config, plans)
+    plans = plan_runs(config, count_sites(cohort))
     check_networks(unfinished(config, plans), config.size)
     with locked(config.out):
         clear_leftovers(config.out)

@@ -36,8 +36,8 @@ MEANING: Final = (
 )
 METHOD: Final = (
     "Berrett et al. 2020; Spisak 2022; Janes and Pepe 2009. Folds are pooled, seeds averaged. p of "
-    "<i>Alike</i> and of <i>Read</i> are corrected for the number of covariates (Holm). Covariates are taken one at a "
-    "time: two together may explain what neither does alone."
+    "<i>Alike</i> and of <i>Read</i> are corrected for the number of covariates (Holm). Covariates "
+    "are taken one at a time: two together may explain what neither does alone."
 )
 
 
