@@ -313,7 +313,7 @@ def _strata(
     for level, inside in _levels(values, given):
         part = pool.restrict(inside)
         counts = np.bincount(part.labels, minlength=2)
-        if (counts > 0).sum() > 1 and all(len(test.subjects.labels) for test in part.tests):
+        if (counts > 0).sum() > 1:
             scores = (pooled_score(part, f"subject_{q}", class_names) for q in ("accuracy", "auc"))
             rows.append(Stratum(name, level, int(inside.sum()), *scores))
     return rows

@@ -76,7 +76,7 @@ class Pool:
         )
 
     def restrict(self, inside: Array) -> "Pool":
-        """Return the tests of those subjects alone that are `inside` (S,)."""
+        """Return the tests of those subjects alone that are `inside` (S,); none that are empty."""
         place = np.cumsum(inside) - 1
 
         def part(units: Units) -> Units:
@@ -84,11 +84,20 @@ class Pool:
             labels, logs, owner = (column[rows] for column in units)
             return Units(labels, logs, place[owner])
 
-        seeds = tuple(
-            tuple(Test(part(test.slices), part(test.subjects)) for test in folds)
+        seeds = (
+            tuple(
+                Test(part(test.slices), part(test.subjects))
+                for test in folds
+                if inside[test.subjects.owner].any()
+            )
             for folds in self.seeds
         )
-        return Pool(seeds, self.ids[inside], self.labels[inside], self.ratio)
+        return Pool(
+            tuple(folds for folds in seeds if folds),
+            self.ids[inside],
+            self.labels[inside],
+            self.ratio,
+        )
 
     @cached_property
     def resampled(self) -> Resampled:
