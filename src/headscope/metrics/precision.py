@@ -5,16 +5,19 @@ Known before training, from the number of test subjects alone. Source: docs/scie
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import nan, sqrt
+from math import isnan, nan, sqrt
+from typing import Any
 
 from scipy import optimize, stats
 
+from headscope.files import encode_nan
 from headscope.metrics.intervals import LEVEL
 from headscope.tables import Column, Shown, Table
 
 POWER = 0.8
 CORRELATION = 0.5  # of the errors of two networks on the same subjects
 ASSUMED = (0.7, 0.8, 0.9)  # true accuracy and AUC
+MIDDLE = 0.8  # of which a sentence speaks
 Z = float(stats.norm.ppf((1 + LEVEL) / 2))
 REACH = Z + float(stats.norm.ppf(POWER))
 
@@ -41,6 +44,26 @@ class Precisions(Shown):
     subjects: tuple[int, ...]
     rows: tuple[Precision, ...]
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON; undefined ones are None."""
+        rows = [encode_nan(vars(row)) for row in self.rows]
+        return {"subjects": list(self.subjects), "rows": rows}
+
+    @property
+    def sentence(self) -> str:
+        """What a true AUC and accuracy of 0.8 would give, in one sentence."""
+        row = min(self.rows, key=lambda row: abs(row.truth - MIDDLE))
+        counts = " and ".join(map(str, self.subjects))
+        found = "no difference of two networks would be found"
+        if not isnan(row.accuracy_difference):
+            loss = f"{100 * row.accuracy_difference:.0f} points"
+            found = f"two networks must differ by {loss} to be told apart with {POWER:.0%} power"
+        return (
+            f"A test of {counts} subjects of the classes: the 95% interval of an AUC of "
+            f"{row.truth} is {row.auc_width:.2f} wide, that of an accuracy of {row.truth:.0%} "
+            f"{100 * row.accuracy_width:.0f} points; {found}."
+        )
+
     def tables(self) -> list[Table]:
         """Return one row per true value."""
         columns = (
@@ -65,9 +88,8 @@ class Precisions(Shown):
             "Differences of two networks on the same subjects, by McNemar's and DeLong's tests "
             f"at 5% with {POWER:.0%} power, if their errors correlate by {CORRELATION}."
         )
-        return [
-            Table(f"What a test of {counts} subjects per class can tell", columns, rows, [note])
-        ]
+        title = f"What a test of {counts} subjects of the classes can tell"
+        return [Table(title, columns, rows, [note])]
 
 
 def precisions(per_class: Sequence[int], truths: Sequence[float] = ASSUMED) -> Precisions:

@@ -18,7 +18,7 @@ from scipy import stats
 
 from headscope.analysis.units import Array
 
-PERMUTATIONS = 1_999
+PERMUTATIONS = 999
 STEPS = 50  # rounds of swaps to and from the hub of the chains: Berrett et al., section 4
 DEGREE = 2  # of the logistic regression of the label on a quantity: exact for normal classes
 _CELLS = 20_000_000  # of permuted covariates at once

@@ -188,7 +188,7 @@ def hold_against(
     better says whether the predictions beat chance: what does not needs no explanation.
     """
     tested, notes = [], []
-    for name in covariates.values:
+    for name in covariates.columns:
         values, given = covariates.of(name, pool.ids)
         part, missing = pool.restrict(given), int((~given).sum())
         reason = _untested(part, values[given])
@@ -234,7 +234,7 @@ def _test(
     """Make both tests of one covariate, and the adjusted area; all are judged together later."""
     groups = _groups(pool)
     place = {label: k for k, label in enumerate(class_names)}
-    everyone = covariates.values[name]
+    everyone = covariates.columns[name]
     inside = has_value(everyone) & np.isin(covariates.labels, class_names)
     labels = np.array([place[label] for label in covariates.labels[inside]], dtype=np.int64)
     within = pooled_ranks(pool, by_class=True)

@@ -21,20 +21,20 @@ FEW = 5  # distinct numbers up to which a column holds categories
 class Covariates:
     """Values of covariates by subject: numbers (NaN) or text ('' where missing).
 
-    subjects (S,) are ids; values has an array (S,) for each covariate. labels (S,) is the class of
+    subjects (S,) are ids; columns has an array (S,) for each covariate. labels (S,) is the class of
     each subject, its first where it changes; varying counts, by covariate, subjects whose category
     changes between sessions: they have that of the first.
     """
 
     subjects: Array
     labels: Array
-    values: dict[str, Array]
+    columns: dict[str, Array]
     varying: dict[str, int]
 
     def of(self, name: str, ids: Array) -> tuple[Array, Array]:
         """Return a covariate of the subjects `ids` (n,), and which of them have a value (n,)."""
         place = pd.Index(self.subjects).get_indexer(pd.Index(ids))
-        values = self.values[name]
+        values = self.columns[name]
         taken = values[np.maximum(place, 0)]
         return taken, (place >= 0) & has_value(taken)
 
