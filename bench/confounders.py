@@ -10,6 +10,8 @@ folds of subjects, and its predictions are held against age or site as the repor
 """
 
 import argparse
+import sys
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -24,14 +26,14 @@ from headscope.analysis.results.chance import against_chance
 from headscope.analysis.results.pooled import Pool, Test
 from headscope.folds import deal_folds
 from headscope.metrics import slice_units
+from headscope.simulation.cohort import plan_cohort
+from headscope.simulation.confounders import SITES, plant_confounders, shade
+from headscope.simulation.head import Atrophy, draw_head, draw_visit, load_template, scan_head
 
 COHORT = 200  # subjects of a cohort, of whom some are tested
 PERMUTATIONS = 199
 SUBJECTS, FOLDS, SIDE = 80, 3, 96
-SETTINGS = {
-    "spacing_mm": 6.0, "ventricle_mm": 1.15, "thinning_mm": 0.2, "medial_loss": 0.06,
-    "individuality": 0.5, "noise": 0.02,
-}  # fmt: skip
+SPACING, INDIVIDUALITY = 6.0, 0.5  # mm; of 1 in a cohort as `headscope simulate` makes it
 PLANTED = {  # name: covariate, effect of the class, what is planted
     "age differs by 9 years, atrophy follows age alone": ("age", 0.0, (9.0, 2.0, 0.0, 0.0)),
     "age alike, atrophy follows age and class": ("age", 2.2, (0.0, 2.0, 0.0, 0.0)),
@@ -136,23 +138,31 @@ def encoder():
     return read
 
 
+@lru_cache(SUBJECTS)
+def head_of(seed, subject):
+    """Return the head of a subject, which all cohorts of a seed share."""
+    return draw_head(np.random.default_rng([seed, subject]), INDIVIDUALITY)
+
+
 def simulate(seed, effect, planted):
     """Return the plan of a simulated cohort and three axial slices of each scan, (S, 3, H, W)."""
-    from headscope.simulation.cohort import plan_cohort, simulate_scan
-    from headscope.simulation.confounders import plant_confounders
-    from headscope.simulation.head import load_template
-
     names = ("age_gap", "age_effect", "site_gap", "site_bias")
-    settings = SETTINGS | {"seed": seed} | dict(zip(names, planted, strict=True))
+    settings = dict(zip(names, planted, strict=True))
     plan = plan_cohort(SUBJECTS, seed, 0.0, effect, "nifti")
-    plan = plant_confounders(plan, seed, settings)
-    template, scans = load_template(), []
+    plan, template, scans = plant_confounders(plan, seed, settings), load_template(), []
     for row in plan:
-        volume = simulate_scan(template, row, settings)[0].astype(np.float32)
+        severity = row["severity"]
+        atrophy = Atrophy(1.15 * severity, 0.2 * severity, 1 - np.exp(-0.06 * severity))
+        rng = np.random.default_rng([seed, row["subject"], 1])
+        visit = draw_visit(rng, INDIVIDUALITY, 0.02)
+        head = head_of(seed, row["subject"])
+        volume = scan_head(template, head, atrophy, visit, rng, SPACING)[0]
+        if row["site"] == SITES[1]:
+            volume = shade(volume, settings["site_bias"])
         middle = volume.shape[2] // 2
-        taken = np.moveaxis(volume[:, :, middle - 1 : middle + 2], 2, 0)
+        taken = np.moveaxis(volume[:, :, middle - 1 : middle + 2], 2, 0).astype(np.float32)
         scans.append(np.clip(taken / np.percentile(volume[volume > 0], 99), 0, 1))
-    return pd.DataFrame(plan), np.stack(scans)
+    return pd.DataFrame(plan), np.stack(scans).astype(np.float32)
 
 
 def flags(seed, covariate, effect, planted, read):
@@ -180,16 +190,19 @@ def flags(seed, covariate, effect, planted, read):
     return (result.flagged[0].finding if result.flagged else ""), chance.value
 
 
-def planted_cohorts(seeds):
+def planted_cohorts(seeds, names=tuple(PLANTED)):
     """Print in how many simulated cohorts each confounder raises a flag."""
     read = encoder()
+    outcomes = {name: [] for name in names}
+    for seed, name in product(range(seeds), names):  # the cohorts of a seed share their heads
+        outcomes[name].append(flags(seed, *PLANTED[name], read))
+        print(seed, name, *outcomes[name][-1], file=sys.stderr, flush=True)
     print("| cohort | flag | of them 'could explain' | AUC, mean |")
     print("|---|--:|--:|--:|")
-    for name, (covariate, effect, planted) in PLANTED.items():
-        outcomes = [flags(seed, covariate, effect, planted, read) for seed in range(seeds)]
-        raised = [finding for finding, _ in outcomes if finding]
-        explains, area = raised.count("explains"), np.mean([auc for _, auc in outcomes])
-        print(f"| {name} | {len(raised)} of {seeds} | {explains} | {area:.2f} |", flush=True)
+    for name, rows in outcomes.items():
+        raised = [finding for finding, _ in rows if finding]
+        explains, area = raised.count("explains"), np.mean([auc for _, auc in rows])
+        print(f"| {name} | {len(raised)} of {seeds} | {explains} | {area:.2f} |")
 
 
 def main():

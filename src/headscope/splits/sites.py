@@ -47,19 +47,18 @@ def check_sites(scans: pd.DataFrame, site: "pd.Series[str]") -> None:
             "--splits subject."
         )
     counts = pd.crosstab(names, table["label"])
-    for label in counts:
-        for name, count in counts[label].items():
-            if not count:
-                raise InputError(
-                    f"--splits site tests each site once, and {name} has no subject of class "
-                    f"{label}: leave it out with --where, or use --splits subject."
-                )
-            rest = int(counts[label].sum() - count)
-            if rest < LEAST:
-                raise InputError(
-                    f"--splits site: outside of {name} there are {rest} subjects of class {label}, "
-                    f"and training and validation need {LEAST}."
-                )
+    for (name, label), count in counts.stack().items():
+        if not count:
+            raise InputError(
+                f"--splits site tests each site once, and {name} has no subject of class {label}: "
+                "leave it out with --where, or use --splits subject."
+            )
+    for (name, label), rest in (counts.sum() - counts).stack().items():
+        if rest < LEAST:
+            raise InputError(
+                f"--splits site: outside of {name} there is {counted(rest, 'subject')} of class "
+                f"{label}, and training and validation need {LEAST}."
+            )
 
 
 def make_site_split(
