@@ -37,8 +37,8 @@ def test_each_site_is_tested_once_and_its_subjects_stay_together():
         assert set(table["site"][subset == "test"]) == {name}
         assert (subset == "test").sum() == (table["site"] == name).sum()
         frame = table.assign(subset=subset)
-        assert (frame.groupby("subject_id")["subset"].nunique() == 1).all()
-        assert (frame.groupby("subset")["label"].nunique() == 2).all()
+        assert frame.groupby("subject_id")["subset"].nunique().max() == 1
+        assert frame.groupby("subset")["label"].nunique().min() == 2
 
 
 def test_a_subject_of_two_sites_is_of_the_one_of_most_scans():
@@ -57,7 +57,7 @@ def test_a_subject_of_two_sites_is_of_the_one_of_most_scans():
         ),
         (["Rome", None] * 3, None, "3 subjects without a site cannot be tested"),
         (["A", "B"] * 3, ["AD", "NC"] * 3, "A has no subject of class NC: leave it out with --whe"),
-        (["A"] * 4 + ["B"] * 2, None, "outside of A there are 1 subjects of class AD"),
+        (["A"] * 4 + ["B"] * 2, None, "outside of A there is 1 subject of class AD"),
     ],
 )
 def test_what_cannot_be_split_by_site_is_refused(site, label, sentence):

@@ -1,6 +1,7 @@
 """Leave one site out: each site is tested once, by networks that never saw it."""
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any, Final
 
 import numpy as np
@@ -47,13 +48,14 @@ def check_sites(scans: pd.DataFrame, site: "pd.Series[str]") -> None:
             "--splits subject."
         )
     counts = pd.crosstab(names, table["label"])
-    for (name, label), count in counts.stack().items():
-        if not count:
+    for name, label in product(counts.index, counts):
+        if not counts.loc[name, label]:
             raise InputError(
                 f"--splits site tests each site once, and {name} has no subject of class {label}: "
                 "leave it out with --where, or use --splits subject."
             )
-    for (name, label), rest in (counts.sum() - counts).stack().items():
+    for name, label in product(counts.index, counts):
+        rest = int(counts[label].sum() - counts.loc[name, label])
         if rest < LEAST:
             raise InputError(
                 f"--splits site: outside of {name} there is {counted(rest, 'subject')} of class "
