@@ -24,7 +24,7 @@ from headscope.analysis.explanations.confounding import Confounding, hold_agains
 from headscope.analysis.explanations.covariates import covariates_of
 from headscope.analysis.results.chance import against_chance
 from headscope.analysis.results.pooled import Pool, Test
-from headscope.folds import deal_folds
+from headscope.grouping import deal_folds
 from headscope.metrics import slice_units
 from headscope.simulation.cohort import plan_cohort
 from headscope.simulation.confounders import SITES, plant_confounders, shade

@@ -8,8 +8,8 @@ import pytest
 import headscope
 
 ROOT = Path(headscope.__file__).parent
-GROUND = {"errors", "console", "files", "folds", "manifest", "signals", "tail", "text"}
-GROUND |= {"tables", "threads"}
+GROUND = {"errors", "console", "files", "grouping", "manifest", "signals", "tail", "text"}
+GROUND |= {"schedule", "tables", "threads"}
 WINGS = {"final_layer", "representation", "results", "leakage", "explanations"}
 RECORD = {"metrics", "record", "audit_record"}
 MAKES_RECORDS = {
@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "signals": set(),
     "threads": set(),
     "tail": {"errors"},
-    "folds": set(),
+    "grouping": {"files"},
+    "schedule": set(),
     "text": set(),
     "tables": set(),
     "scans": set(),
@@ -52,10 +53,11 @@ MAY_IMPORT = {
     "analysis.explanations": {"analysis", "analysis.results"} | RECORD,
     "scoring": {"cohort", "analysis", "analysis.results"} | RECORD,
     "figures": {"analysis", *(f"analysis.{wing}" for wing in WINGS)},
-    "reporting": {"figures", "analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
+    "reporting": {"analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
     "supplement": {"figures", "analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
-    "verification": {"slicing", "splits", "analysis.leakage", "analysis.results"} | RECORD,
-    "experiment": MAKES_RECORDS | RECORD | {"analysis"},
+    "verification": {"slicing", "splits", "analysis", *(f"analysis.{wing}" for wing in WINGS)}
+    | RECORD,
+    "experiment": MAKES_RECORDS | RECORD | {"analysis", "analysis.explanations"},
 }
 EVERYTHING = {"cli", "__init__", "__main__"}
 MOST_MODULES, MOST_LINES = 13, 400

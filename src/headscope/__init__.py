@@ -4,6 +4,7 @@ import headscope as hs
 
 hs.run(hs.Config(data="scans", out="first"))        the whole path, from scans to records
 hs.predict("first/runs/NAME", "new.nii.gz")         what a run says of a new scan
+hs.evaluate("first", "elsewhere")                   its networks on a labelled cohort from elsewhere
 hs.report("first")                                  table, figures and HTML page
 hs.write_figures("first")                           figures, tables and methods for a paper
 hs.simulate("cohort")                               a simulated cohort with known atrophy

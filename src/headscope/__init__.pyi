@@ -13,6 +13,7 @@ from .auditing.audit import audit
 from .auditing.inspect import inspect_data as inspect
 from .errors import InputError, RunError
 from .experiment.config import Config
+from .experiment.new_scans.evaluate import evaluate
 from .experiment.predict import predict
 from .experiment.run import run
 from .models.checkpoint import read_head
@@ -41,6 +42,7 @@ __all__ = [
     "analyse_pair",
     "audit",
     "compare_runs",
+    "evaluate",
     "feature_analysis",
     "fetch",
     "figures",

@@ -25,6 +25,9 @@ SubjectPattern = Annotated[
 Contrast = Annotated[
     str | None, typer.Option(help="Contrast in the names of the scans to take: t1, t1ce, flair.")
 ]
+Limit = Annotated[
+    int | None, typer.Option(help="Subjects per class, drawn for a first try (all).", min=1)
+]
 Covariates = Annotated[
     str | None,
     typer.Option(

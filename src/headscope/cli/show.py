@@ -26,6 +26,7 @@ def show_json(value: Any) -> None:
 
 def conclude(experiment: Path, thumbnails: str | None = None) -> None:
     """Write the report of an experiment; print its table and where the page is."""
+    from headscope.analysis.explanations.external import TABLE, short_cohorts
     from headscope.analysis.results.table import short_table
     from headscope.audit_record import read_audit, summary_line
     from headscope.files import read_table
@@ -33,6 +34,8 @@ def conclude(experiment: Path, thumbnails: str | None = None) -> None:
 
     page = write_report(experiment, thumbnails)
     show(short_table(read_table(experiment / "table.tsv")))
+    if (experiment / TABLE).is_file():
+        show(*short_cohorts(read_table(experiment / TABLE)))
     audit = read_audit(experiment)
     if audit is not None:
         print(summary_line(audit))
@@ -45,8 +48,8 @@ def show_estimate(estimate: "Estimate", out: Path) -> None:
 
     rows = [
         (
-            *(row.run, row.architecture, row.regime, row.split, row.seed, row.epochs),
-            f"{row.learning_rate:g}",
+            *(row.run, row.architecture, row.regime, row.split, row.seed, row.epochs or ""),
+            f"{row.learning_rate:g}" if row.epochs else "",
             "already finished" if row.finished else _duration(row.seconds),
             "" if row.finished else _size(row.bytes),
         )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,14 @@ from headscope.auditing.audit import files_of, store_audit
 from headscope.cohort.demographics import describe_subjects
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
+from headscope.cohort.selection import limit_subjects
 from headscope.console import console
 from headscope.errors import InputError
 from headscope.experiment.config import Config
 from headscope.experiment.plan import Plan
 from headscope.files import NO_ID, sha256, write_json, write_table
 from headscope.manifest import DAMAGE, reason_of
+from headscope.record import Setting
 from headscope.slicing.store import SliceSet
 from headscope.slicing.write import write_slices
 from headscope.splits.assign import GIVEN, make_fold, make_split
@@ -49,6 +52,9 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
         contrast=config.contrast,
         covariates=config.covariates,
     )
+    if config.limit is not None:
+        scans, note = limit_subjects(cohort.scans, config.limit)
+        cohort = replace(cohort, scans=scans, notes=[*cohort.notes, note])
     for split in dict.fromkeys(plan.split for plan in plans):
         check_ids(cohort.scans, split)
         if split == "subject" and not (config.folds or config.split_file):
@@ -126,9 +132,9 @@ def store_findings(config: Config, slices: SliceSet, cohort: Cohort) -> Audit:
     return result
 
 
-def split_name(plan: Plan, config: Config) -> str:
+def split_name(plan: Plan | Setting, config: Config) -> str:
     """Return the name of a run's split: its kind, fold and seed."""
-    part = "" if plan.fold is None else f"fold{plan.fold}of{plan.setting.folds}-"
+    part = "" if plan.fold is None else f"fold{plan.fold}of{plan.folds}-"
     return f"{plan.split}-{part}seed{plan.seed}"
 
 
@@ -166,7 +172,7 @@ def _split(
         kind=plan.split,
         ratio=config.ratio,
         seed=plan.seed,
-        fold=None if plan.fold is None else (plan.fold, plan.setting.folds or 0),
+        fold=None if plan.fold is None else (plan.fold, plan.folds or 0),
         covariates=covariates,
         source=config.split_file if foreign else None,
         given=_given(plan, config, slices, cohort),

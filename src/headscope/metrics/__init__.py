@@ -4,7 +4,15 @@ The unit of inference is the subject: slices of one subject are near copies of e
 intervals resample subjects, never slices (docs/trust.md, Intervals).
 """
 
-from headscope.metrics.draws import DRAWS, Drawn, Resampled, draw_subjects, resample, strata
+from headscope.metrics.draws import (
+    DRAWS,
+    EXTERNAL_SEED,
+    Drawn,
+    Resampled,
+    draw_subjects,
+    resample,
+    strata,
+)
 from headscope.metrics.intervals import bootstrap_interval, way_of, wilson
 from headscope.metrics.repeats import SHARED, SHARED_GAP, repeated_draws, repeated_interval
 from headscope.metrics.scores import (
@@ -30,6 +38,7 @@ __all__ = [
     "AGGREGATES",
     "BINS",
     "DRAWS",
+    "EXTERNAL_SEED",
     "SCORES",
     "SHARED",
     "SHARED_GAP",

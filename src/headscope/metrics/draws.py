@@ -12,6 +12,7 @@ from headscope.metrics.repeats import SHARED, repeated_draws, repeated_interval
 from headscope.metrics.subjects import Array
 
 DRAWS = 2000
+EXTERNAL_SEED = 1  # of draws of a cohort from elsewhere, so that they are independent of the test's
 Key = TypeVar("Key", bound=Hashable)
 
 

@@ -1,12 +1,13 @@
 """`write_report`: an experiment's runs → table.tsv, runs.tsv, table.md, report.html."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from headscope.analysis import (
@@ -15,12 +16,15 @@ from headscope.analysis import (
     markdown_table,
     setting_results,
 )
+from headscope.analysis.explanations.cohorts import read_cohorts
 from headscope.analysis.explanations.confounding import Confounding
+from headscope.analysis.explanations.external import CohortResult, write_cohorts
 from headscope.analysis.leakage.analysis import Leakage
 from headscope.analysis.leakage.stored import stored_leakage
 from headscope.analysis.results.comparisons import Comparisons, compare_runs
 from headscope.analysis.results.markers import marked_tables
 from headscope.analysis.results.settings import SettingResult
+from headscope.analysis.stored import storing
 from headscope.audit_record import Audit, changed_inputs, read_audit
 from headscope.console import console, track
 from headscope.errors import InputError
@@ -47,12 +51,18 @@ from headscope.reporting.chapters.results import results_chapter, scores_chapter
 from headscope.reporting.chapters.runs import first_of
 from headscope.reporting.chapters.subjects import subjects_chapter
 from headscope.reporting.chapters.weights import weights_chapter
+from headscope.reporting.explanations.cohorts import (
+    cohort_flags,
+    cohort_sentences,
+    cohorts_chapter,
+)
 from headscope.reporting.explanations.confounders import (
     confounder_flags,
     confounder_sentences,
     confounders_chapter,
     read_confounding,
 )
+from headscope.reporting.explanations.rivals import rival_sentences, standings
 from headscope.reporting.render import Page, render_page
 from headscope.reporting.scatters import (
     THUMBNAILS,
@@ -103,16 +113,26 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     key = report_key(experiment, thumbnails)
     if stands(experiment, key):
         return experiment / "report.html"
-    evidence = _read_evidence(experiment)
+    with storing(experiment):
+        evidence = _read_evidence(experiment)
+        chapters = _make_chapters(evidence)
     runs, results, audit = evidence.runs, evidence.results, evidence.audit
-    chapters = _make_chapters(evidence)
     data = page_data(evidence.in_panels, evidence.heads, evidence.pixels, thumbnails)
     environment = read_environment(experiment / "environment.json")
     version = f" {environment['headscope']}" if "headscope" in environment else ""
     count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
     left_out = left_out_caution(evidence.left_out, evidence.changed)
-    explained = confounder_flags(evidence.confounded)
-    first = answer(results, evidence.leakage.gaps, audit, evidence.failures, left_out, explained)
+    standing = standings(results, evidence.rivals, evidence.compared)
+    first = answer(
+        results, evidence.leakage.gaps, audit, evidence.failures, left_out, standing=standing
+    )
+    elsewhere = cohort_sentences(evidence.cohorts, results)
+    flags = [
+        *first.flags,
+        *confounder_flags(evidence.confounded),
+        *cohort_flags(evidence.cohorts),
+    ]
+    first = replace(first, below=Markup(" ").join([first.below, *elsewhere]), flags=flags)
     page = Page(
         name=experiment.resolve().name,
         kicker=f"headscope report · {count}",
@@ -120,7 +140,9 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         lede="",
         verdict=[
             *verdict(results, evidence.compared, evidence.leakage.gaps),
+            *rival_sentences(standing),
             *confounder_sentences(evidence.confounded),
+            *elsewhere,
             *cautions(audit, runs),
             *left_out,
         ],
@@ -137,9 +159,13 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class _Evidence:
-    """What the chapters rest on; changed and notes say what of the record is not as it was."""
+    """What the chapters rest on; changed and notes say what of the record is not as it was.
+
+    results and runs are of networks, rivals of what is none.
+    """
 
     results: Sequence[SettingResult]
+    rivals: Sequence[SettingResult]
     runs: Sequence[Run]
     table: pd.DataFrame
     audit: Audit | None
@@ -153,6 +179,8 @@ class _Evidence:
     changed: Sequence[str]
     slices: Path | None
     pixels: NDArray[np.uint8] | None
+    cohorts: Sequence[CohortResult]
+    cohort_notes: Sequence[str]
 
     @property
     def in_panels(self) -> Sequence[Run]:
@@ -162,10 +190,12 @@ class _Evidence:
 
 def _read_evidence(experiment: Path) -> _Evidence:
     """Read an experiment's finished runs, write its tables, and analyse what chapters share."""
-    results = setting_results(read_experiment(experiment))
+    everything = setting_results(read_experiment(experiment, rivals=True))
+    results = [result for result in everything if not result.is_rival]
+    rivals = [result for result in everything if result.is_rival]
     runs = [run for result in results for run in result.runs]
     audit = read_audit(experiment)
-    table, by_run = marked_tables(results, audit)
+    table, by_run = marked_tables(everything, audit)
     write_table(experiment / "table.tsv", table)
     write_table(experiment / "runs.tsv", by_run)
     write_text(experiment / "table.md", markdown_table(table))
@@ -173,17 +203,20 @@ def _read_evidence(experiment: Path) -> _Evidence:
         run.name: analyse_head(run)
         for run in track(runs, "Analysing final layers", total=len(runs))
     }
-    compared, leakage = compare_runs(runs), stored_leakage(experiment)
+    compared = compare_runs(run for result in everything for run in result.runs)
+    leakage = stored_leakage(experiment)
     confounded = read_confounding(experiment, results)
     changed = changed_inputs(experiment)
-    for note in changed:
+    cohorts, cohort_notes = read_cohorts(experiment)
+    write_cohorts(experiment, cohorts)
+    for note in [*changed, *cohort_notes]:
         console.print(note, soft_wrap=True)
     slices = None if changed else experiment / "slices"
     pixels = None if slices is None else _read_pixels(slices / "slices.npy")
     failures, records = read_failures(experiment), find_runs(experiment)
     return _Evidence(
-        results, runs, table, audit, heads, compared, leakage, confounded, failures,
-        records.left_out, records.notes, changed, slices, pixels,
+        results, rivals, runs, table, audit, heads, compared, leakage, confounded, failures,
+        records.left_out, records.notes, changed, slices, pixels, cohorts, cohort_notes,
     )  # fmt: skip
 
 
@@ -202,8 +235,9 @@ def _make_chapters(evidence: _Evidence) -> list[Chapter]:
         ),
         lambda: checks_chapter(results, evidence.leakage, audit),
         lambda: ranking_chapter(results),
-        lambda: scores_chapter(results, evidence.compared),
+        lambda: scores_chapter([*results, *evidence.rivals], evidence.compared),
         lambda: confounders_chapter(evidence.confounded),
+        lambda: cohorts_chapter(evidence.cohorts, evidence.cohort_notes, pixels),
         lambda: cohort_chapter(runs, slices and slices / "slices.json"),
         lambda: audit_chapter(audit, pixels),
         lambda: leakage_chapter(evidence.leakage),

@@ -10,20 +10,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from headscope.analysis.explanations.external import TABLE
 from headscope.analysis.leakage.stored import FORMAT, read_leakage, read_stored, runs_key
 from headscope.analysis.results.markers import marked_tables
 from headscope.analysis.results.settings import setting_results
 from headscope.analysis.results.table import markdown_table
+from headscope.analysis.stored import FILE, read_entries
 from headscope.audit_record import read_audit, split_files
 from headscope.console import track
 from headscope.errors import InputError
 from headscope.files import read_table
 from headscope.manifest import DAMAGE, NAME, cache_hash, folder_problems, read_manifest, reason_of
 from headscope.record import Records, Run, find_runs
+from headscope.record.evaluation import FOLDER
 from headscope.slicing.store import SliceSet, open_slices
 from headscope.splits.files import read_subsets
 from headscope.tables import Shown, Table
 from headscope.threads import one_blas_thread
+from headscope.verification.evaluations import evaluation_problems, table_of_cohorts
 from headscope.verification.runs import CLOSE, run_problems
 
 
@@ -66,7 +70,8 @@ def verify(experiment: Path | str) -> Verification:
     """Check that an experiment is what was written, without scans, network or training.
 
     Every file is held against its manifest. Then scores, tables, predictions, the freeze
-    certificates and the keys of `audit.json` and `leakage.json` are computed again from the arrays.
+    certificates and the keys of `audit.json` and `leakage.json` are computed again from the arrays;
+    `analysis.json` is held against its own hash.
 
     Raises
     ------
@@ -92,15 +97,17 @@ def verify(experiment: Path | str) -> Verification:
     records = find_runs(folder) if (folder / "runs").is_dir() else Records([], [], {}, [])
     runs = _check_runs(folder, records, slices, problems, notes)
     # 3. what was made of them
-    whole = len(runs) == len(records.runs + records.permuted) and not records.left_out
+    whole = len(runs) == len(records.all) and not records.left_out
     problems += _made_problems(folder, runs if whole else [], notes)
+    problems += evaluation_problems(folder, {run.name: run for run in records.runs}, notes)
     files = sum(len(_listed(path)) for path in _folders(folder))
     return Verification(str(experiment), len(runs), files, tuple(problems), tuple(notes))
 
 
 def _folders(folder: Path) -> list[Path]:
     runs = sorted((folder / "runs").iterdir()) if (folder / "runs").is_dir() else []
-    return [folder / "slices", folder / "splits", *runs]
+    evaluations = sorted(path.parent for path in (folder / FOLDER).glob(f"**/{NAME}"))
+    return [folder / "slices", folder / "splits", *runs, *evaluations]
 
 
 def _listed(folder: Path) -> Sequence[str]:
@@ -172,7 +179,7 @@ def _check_runs(
     problems += [f"runs/{name}: {reason}" for name, reason in records.left_out.items()]
     notes += [note for note in records.notes if note.startswith("No manifest")]
     splits = _split_hashes(folder, slices)
-    whole, finished = [], [*records.runs, *records.permuted]
+    whole, finished = [], records.all
     for run in track(finished, "Verifying runs", len(finished)) if finished else ():
         differing = run_problems(run) or [*_stored_problems(run, slices, splits)]
         problems += [f"runs/{run.name}: {text}" for text in differing]
@@ -222,13 +229,17 @@ def _made_problems(folder: Path, runs: list[Run], notes: list[str]) -> Iterator[
         if (folder / "table.tsv").is_file():
             notes.append("Tables and leakage.json were not checked, as not all runs are whole.")
         return
-    yield from _leakage_problems(folder, runs, notes)
+    yield from _leakage_problems(folder, [run for run in runs if not run.is_rival], notes)
+    yield from _analysis_problems(folder)
     tables = marked_tables(setting_results(true), audit)
     made = {
         "table.tsv": lambda path: _same_table(path, tables[0]),
         "runs.tsv": lambda path: _same_table(path, tables[1]),
         "table.md": lambda path: path.read_bytes() == markdown_table(tables[0]).encode(),
     }
+    cohorts = table_of_cohorts(folder)
+    if cohorts is not None:
+        made[TABLE] = lambda path: _same_table(path, cohorts)
     for name, is_same in made.items():
         path = folder / name
         if path.is_file() and not is_same(path):
@@ -249,6 +260,16 @@ def _leakage_problems(folder: Path, runs: list[Run], notes: list[str]) -> Iterat
             yield "leakage.json: it is of other runs; 'headscope report' writes it again"
     except DAMAGE as error:
         yield f"leakage.json: it is damaged ({reason_of(error)})"
+
+
+def _analysis_problems(folder: Path) -> Iterator[str]:
+    """Say whether the file of stored analyses is damaged; those of other runs are not read."""
+    try:
+        read_entries(folder / FILE)
+    except FileNotFoundError:
+        return
+    except DAMAGE as error:
+        yield f"{FILE}: it is damaged ({reason_of(error)}); 'headscope report' makes it again"
 
 
 def _same_table(path: Path, table: pd.DataFrame) -> bool:

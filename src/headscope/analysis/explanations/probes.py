@@ -9,7 +9,7 @@ import numpy as np
 from headscope.analysis.explanations.covariates import Covariates
 from headscope.analysis.probes import held_out_correct, standardise
 from headscope.analysis.units import Array, read_samples
-from headscope.folds import deal_folds
+from headscope.grouping import deal_folds
 from headscope.record import Run
 
 FOLDS = 5

@@ -1,0 +1,171 @@
+"""The runs of a grid while they train: one table in a terminal, plain lines elsewhere."""
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import fmean
+from time import perf_counter
+from typing import Any, Final
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from headscope.console import console, live
+from headscope.experiment.plan import Plan
+from headscope.text import MISSING, fixed, minutes, percent, printable_name
+
+AROUND: Final = 10  # lines of a terminal that the table leaves to others
+BESIDE: Final = 62  # letters of a line that are no name
+STATES: Final = {  # the word in the table, and how it is set
+    "waiting": ("waiting", "dim"),
+    "training": ("training", "bold"),
+    "finished": ("finished", "green"),
+    "already finished": ("earlier", "dim"),
+    "failed": ("failed", "red"),
+}
+COLUMNS: Final = ("Epoch", "Loss", "Val.", "Acc. %", "Val. %", "Time", "Left")
+
+
+@dataclass
+class Line:
+    """A run in the table: its epochs in all, state, the last row of its history, its seconds.
+
+    Epochs of one `kind` take about as long; `paces` holds the seconds of those that ended.
+    """
+
+    name: str
+    epochs: int
+    kind: Hashable = None
+    state: str = "waiting"
+    last: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    paces: list[float] = field(default_factory=list)
+
+    @property
+    def to_do(self) -> int:
+        """The epochs that are to come."""
+        going_on = self.state in ("waiting", "training")
+        return self.epochs - self.last.get("epoch", 0) if going_on else 0
+
+    @property
+    def cells(self) -> list[str]:
+        """What the columns after name and state show, without the time that is left."""
+        if not self.last:
+            return [f"{MISSING}/{self.epochs}" if self.state == "training" else "", *[""] * 5]
+        losses = [fixed(self.last[f"{subset}_loss"], 3) for subset in ("train", "val")]
+        shares = [percent(self.last[f"{subset}_slice_accuracy"]) for subset in ("train", "val")]
+        epoch = f"{self.last['epoch']}/{self.epochs}"
+        return [epoch, *losses, *shares, minutes(self.seconds)]
+
+
+class Board:
+    """The runs of a grid with epochs, losses, slice accuracies and the time that remains.
+
+    The time is estimated from the epochs so far of runs of the same network that train the same
+    parts; where a run to come is like none, it reads '> 1:20'.
+    """
+
+    def __init__(self, plans: Sequence[Plan]) -> None:
+        """List the plans; all wait."""
+        self.lines = [Line(printable_name(plan.name), _epochs(plan), _kind(plan)) for plan in plans]
+        self.at, self.start, self.over = 0, 0.0, False
+
+    @contextmanager
+    def shown(self) -> Iterator["Board"]:
+        """Show the table in a terminal while the block runs, and whole at its end."""
+        with live(self):
+            yield self
+            self.over = True
+
+    def title(self, number: int) -> str:
+        """Return what a run is called in what is printed: '[2/4] name'."""
+        return f"[{number + 1}/{len(self.lines)}] {self.lines[number].name}"
+
+    def begin(self, number: int) -> None:
+        """Note that a run trains from now on."""
+        self.at, self.start = number, perf_counter()
+        self.lines[number].state = "training"
+
+    def watch(self, row: Mapping[str, Any]) -> None:
+        """Note the row of the history of the epoch that has ended."""
+        line = self.lines[self.at]
+        line.last, line.seconds = row, perf_counter() - self.start
+        line.paces.append(row["seconds"])
+
+    def end(self, number: int, state: str, reason: str = "") -> None:
+        """Note how a run ended; a plain line says it where no table is shown."""
+        line = self.lines[number]
+        line.state = state
+        if state == "finished":
+            line.seconds = perf_counter() - self.start
+        if reason or not console.is_interactive:
+            console.print(f"{self.title(number)}: {reason or self._outcome(line)}", soft_wrap=True)
+
+    def _outcome(self, line: Line) -> str:
+        """Say in words what the table shows of a run that has ended."""
+        if not line.last:
+            return line.state
+        _, loss, val_loss, share, val_share, seconds = line.cells
+        left = self.left()
+        return (
+            f"{line.state} after {line.last['epoch']} epochs: loss {loss} (validation {val_loss}), "
+            f"slice accuracy {share}% (validation {val_share}%), in {seconds}"
+            + (f"; about {left} left" if left else "")
+        )
+
+    def left(self, lines: Sequence[Line] | None = None) -> str:
+        """Say about how long the lines, or all, will take; nothing before the first epoch."""
+        paces = {line.kind: fmean(line.paces) for line in self.lines if line.paces}
+        lines = [line for line in lines or self.lines if line.to_do]
+        paced = [line.to_do * paces[line.kind] for line in lines if line.kind in paces]
+        return ("> " if len(paced) < len(lines) else "") + minutes(sum(paced)) if paced else ""
+
+    def __rich__(self) -> Table:
+        """Return the table; while runs train, those around the one that does."""
+        first, last = self._window()
+        caption = self._caption(first, last)
+        table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left", pad_edge=False)
+        for name in ("Run", "State"):
+            table.add_column(name, no_wrap=True)
+        for name in COLUMNS:
+            table.add_column(name, justify="right", no_wrap=True)
+        for line in self.lines[first:last]:
+            left = self.left([line]) if line.state == "training" else ""
+            word, style = STATES[line.state]
+            cells = (_cut(line.name, console.width - BESIDE), word, *line.cells, left)
+            table.add_row(*map(Text, cells), style=style)
+        return table
+
+    def _window(self) -> tuple[int, int]:
+        """Return which lines fit into the terminal, the run that trains among them."""
+        count = len(self.lines)
+        room = count if self.over else max(3, console.height - AROUND)
+        first = max(0, min(self.at - room // 2, count - room))
+        return first, min(count, first + room)
+
+    def _caption(self, first: int, last: int) -> str:
+        ended = sum(line.state not in ("waiting", "training") for line in self.lines)
+        words = [f"{ended} of {len(self.lines)} runs ended"]
+        if last - first < len(self.lines):
+            words.append(f"{first} above and {len(self.lines) - last} below are not shown")
+        left = "" if self.over else self.left()
+        return "; ".join([*words, *([f"about {left} left"] if left else [])])
+
+
+def _cut(name: str, room: int) -> str:
+    """Return a name that fits, its middle left out: runs differ in their first and last letters."""
+    half = max(8, room // 2 - 1)
+    return name if len(name) <= 2 * half + 1 else f"{name[:half]}…{name[-half:]}"
+
+
+def _epochs(plan: Plan) -> int:
+    """Return the epochs of a run, those of the classifier alone among them."""
+    recipe = plan.recipe
+    probe = (recipe.probe_epochs or recipe.epochs) if plan.regime.probe_first else 0
+    return recipe.epochs + probe
+
+
+def _kind(plan: Plan) -> Hashable:
+    """Return what the time of a run's epochs depends on most."""
+    return plan.setting.architecture, plan.regime.trains_backbone
