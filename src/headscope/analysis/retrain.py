@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 
 from headscope.analysis.units import examples_of
 from headscope.grouping import scans_of
@@ -52,6 +52,11 @@ class HeadRecipe:
     def validates(self) -> bool:
         """Whether the validation loss decides something."""
         return self.best or self.patience is not None
+
+    @property
+    def plain(self) -> bool:
+        """Whether each slice comes once an epoch and counts alike, and steps are those of SGD."""
+        return self.optimizer == "sgd" and not (self.balanced or self.weighted)
 
 
 def trains_again(run: Run) -> bool:
@@ -108,61 +113,124 @@ def train_heads(
     train_rows: Array,
     recipe: HeadRecipe,
     val_rows: Array | None = None,
+    gram: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Train R heads on features (N, D) and labels (N, R); return weights (R, K, D), biases (R, K).
+    """Train heads on features (N, D); return weights (S·R, K, D) and biases (S·R, K).
 
-    All heads start alike and see the same rows in the same order; float32 throughout. The
-    batches are those of training: the order of epoch e is a function of (seed, e), and their
-    sizes differ by one at most. `val_rows` are needed where the recipe validates.
+    All heads start alike; float32 throughout. The batches are those of training: the order of
+    epoch e is a function of (seed, e), and their sizes differ by one at most. `val_rows` are
+    needed where the recipe validates.
+
+    Parameters
+    ----------
+    features, labels
+        (N, D), and (N, R) for so many heads.
+    train_rows
+        (n,), or (S, n) for R heads on each of so many sets of rows.
+    recipe, val_rows
+        How they are trained, and the rows (V,) by which an epoch is chosen.
+    gram
+        What `inner_products` gives of the features, where the caller has it already.
     """
+    sets = np.atleast_2d(train_rows)  # (S, n)
+    if len(sets) > 1 and not recipe.plain:
+        alone = [train_heads(features, labels, rows, recipe, val_rows) for rows in sets]
+        weights, biases = map(np.concatenate, zip(*alone, strict=True))
+        return weights, biases
     classes, width = recipe.weight.shape
-    step = 1 if recipe.weighted else max(1, CHUNK_BYTES // (4 * classes * (width + 1)))
-    inputs = np.ones((len(features), width + 1), dtype=np.float32)
-    inputs[:, :width] = features  # the last column carries the bias
+    start = np.column_stack([recipe.weight, recipe.bias]).astype(np.float32)  # (K, D + 1)
+    inputs, points, begin = _with_ones(features), None, start.T
+    union = np.unique(sets) if recipe.plain else None
+    if union is not None and len(union) <= width:
+        points = np.concatenate([inputs[union], start])  # (U + K, D + 1)
+        begin = np.eye(len(points), classes, -len(union), dtype=np.float32)
+        read = inputs @ inputs[union].T if gram is None else gram.take(union, axis=1)
+        inputs = np.concatenate([read, inputs @ start.T], axis=1)  # (N, U + K)
+    else:
+        union = None
+    step = max(1, CHUNK_BYTES // (4 * classes * len(begin) * len(sets)))
     parts = [
-        _train_chunk(inputs, labels[:, start : start + step], train_rows, recipe, val_rows)
-        for start in range(0, labels.shape[1], step)
-    ]
-    trained = np.concatenate(parts)  # (R, K, D + 1)
+        _train_chunk(inputs, labels[:, first : first + step], sets, recipe, val_rows, begin, union)
+        for first in range(0, labels.shape[1], 1 if recipe.weighted else step)
+    ]  # fmt: skip
+    trained = np.concatenate(parts, axis=1).reshape(-1, len(begin))
+    trained = (trained if points is None else trained @ points).reshape(-1, classes, width + 1)
     return trained[:, :, :width], trained[:, :, width]
 
 
+def inner_products(features: Array) -> Array | None:
+    """Return the inner products (N, N) of all slices, by which heads train; None of too many."""
+    if len(features) > features.shape[1]:
+        return None
+    inputs = _with_ones(features)
+    return inputs @ inputs.T
+
+
+def _with_ones(features: Array) -> Array:
+    """Return features (N, D + 1) in float32, the last column of ones: it carries the bias."""
+    inputs = np.ones((len(features), features.shape[1] + 1), dtype=np.float32)
+    inputs[:, :-1] = features
+    return inputs
+
+
 def _train_chunk(
-    inputs: Array, labels: Array, train_rows: Array, recipe: HeadRecipe, val_rows: Array | None
+    inputs: Array,
+    labels: Array,
+    sets: Array,
+    recipe: HeadRecipe,
+    val_rows: Array | None,
+    begin: Array,
+    union: Array | None,
 ) -> Array:
-    """Train as many heads as fit; return (R, K, D + 1)."""
-    classes, heads = len(recipe.weight), labels.shape[1]
-    start = np.column_stack([recipe.weight, recipe.bias]).astype(np.float32)  # (K, D + 1)
-    weight = np.repeat(start.T, heads, axis=1)  # (D + 1, K·R): column k·R + r
-    targets, mass = _targets(labels, train_rows, classes, recipe)  # (N, K, R), (N, R)
+    """Train as many heads as fit, on S sets of rows (S, n); return (S, R, K, P).
+
+    inputs (N, P) are the slices themselves, and begin (P, K) the start. Or, with `union` (U,), they
+    are their inner products with the slices of those rows and with the start: gradients are sums of
+    slices, so a head is a combination of slices and of the start, whose coefficients are trained
+    in place of the weights, as SGD is the same in either. A product less for each batch.
+    """
+    (P, classes), heads, count = begin.shape, labels.shape[1], len(sets)
+    weight = np.repeat(np.repeat(begin, heads, axis=1)[None], count, axis=0)  # (S, P, K·R)
+    targets, mass = _targets(labels, sets[0], classes, recipe)  # (N, K, R), (N, R)
     step: Step = (_AdamW if recipe.optimizer == "adamw" else _SGD)(weight, recipe)
     watch = _Watch(weight, heads, recipe) if recipe.validates and val_rows is not None else None
-    drawn_by = labels[train_rows, 0] if recipe.weighted else None
-    parts = max(1, -(-len(train_rows) // recipe.batch_size))
+    drawn_by = labels[sets[0], 0] if recipe.weighted else None
+    parts = max(1, -(-sets.shape[1] // recipe.batch_size))
+    places = None if union is None else np.searchsorted(union, sets)
+    # one block for every batch: fresh pages cost more than what is copied into them
+    held = np.empty(count * -(-sets.shape[1] // parts) * P, dtype=np.float32)
     for epoch, rate in enumerate(recipe.learning_rates):
-        order = epoch_order(train_rows, recipe.seed, epoch, drawn_by)
-        for rows in np.array_split(order, parts):
-            x = inputs[rows]  # (B, D + 1)
-            error = softmax((x @ weight).reshape(len(rows), classes, heads), axis=1)
-            goal = targets[rows]  # (B, K, R)
+        order = epoch_order(np.arange(sets.shape[1]), recipe.seed, epoch, drawn_by)
+        for batch in np.array_split(order, parts):
+            rows = sets.take(batch, axis=1)  # (S, B)
+            x = inputs.take(rows, axis=0, out=held[: rows.size * P].reshape(*rows.shape, P),
+                            mode="clip")  # fmt: skip
+            error = _softmax((x @ weight).reshape(*rows.shape, classes, heads))
+            goal = targets.take(rows, axis=0)  # (S, B, K, R)
             if recipe.balanced or recipe.label_smoothing:
-                error *= goal.sum(axis=1, keepdims=True)
+                error *= goal.sum(axis=2, keepdims=True)
             error -= goal
-            error /= mass[rows].sum(axis=0)
-            step(weight, x.T @ error.reshape(len(rows), -1), np.float32(rate))
+            error /= mass.take(rows, axis=0).sum(axis=1)[:, None, None]
+            error = error.reshape(*rows.shape, -1)
+            if places is None:
+                gradient = x.swapaxes(1, 2) @ error
+            else:
+                gradient = np.zeros_like(weight)
+                gradient[np.arange(count)[:, None], places.take(batch, axis=1)] = error
+            step(weight, gradient, np.float32(rate))
         if watch is not None and val_rows is not None:
-            loss = _losses(inputs[val_rows] @ weight, targets[val_rows], mass[val_rows])
-            if watch.ends(weight, loss):
+            logits = (inputs[val_rows] @ weight).reshape(count, len(val_rows), classes, heads)
+            if watch.ends(weight, _losses(logits, targets[val_rows], mass[val_rows])):
                 break
     final = weight if watch is None else watch.stored
-    return final.T.reshape(classes, heads, -1).transpose(1, 0, 2)
+    return final.reshape(count, P, classes, heads).transpose(0, 3, 2, 1)
 
 
 class Step(Protocol):
     """One step down the gradient, in place."""
 
     def __call__(self, weight: Array, gradient: Array, rate: np.float32) -> None:
-        """Change weight (D + 1, K·R); the gradient may be overwritten."""
+        """Change weight (S, P, K·R); the gradient may be overwritten."""
 
 
 class _SGD:
@@ -206,18 +274,18 @@ class _Watch:
 
     def __init__(self, weight: Array, heads: int, recipe: HeadRecipe) -> None:
         self.recipe, self.classes = recipe, len(recipe.weight)
-        self.lowest, self.since = np.full(heads, np.inf), np.zeros(heads, dtype=int)
-        self.ended = np.zeros(heads, dtype=bool)
+        shape = len(weight), heads
+        self.lowest, self.since = np.full(shape, np.inf), np.zeros(shape, dtype=int)
+        self.ended = np.zeros(shape, dtype=bool)
         self.stored = weight.copy()  # what is kept: of the best epoch, or of the end
 
     def ends(self, weight: Array, loss: Array) -> bool:
-        """Take the losses (R,) of an epoch; return whether all have ended."""
+        """Take the losses (S, R) of an epoch; return whether all have ended."""
         better = (loss < self.lowest) & ~self.ended
         self.since = np.where(better, 0, self.since + 1)
         self.lowest = np.where(better, loss, self.lowest)
         new = better if self.recipe.best else ~self.ended
-        columns = np.tile(new, self.classes)
-        self.stored[:, columns] = weight[:, columns]
+        np.copyto(self.stored, weight, where=np.tile(new, self.classes)[:, None])
         if self.recipe.patience is not None:
             self.ended |= self.since >= self.recipe.patience
         return bool(self.ended.all())
@@ -246,7 +314,16 @@ def _one_hot(labels: Array, classes: int) -> Array:
     return (labels[:, None, :] == np.arange(classes)[:, None]).astype(np.float32)
 
 
+def _softmax(logits: Array) -> Array:
+    """Return probabilities for logits (S, B, K, R); classes come first, which is faster."""
+    raised = np.ascontiguousarray(np.moveaxis(logits, 2, 0))
+    raised -= raised.max(axis=0)
+    np.exp(raised, out=raised)
+    raised /= raised.sum(axis=0)
+    return np.ascontiguousarray(np.moveaxis(raised, 0, 2))
+
+
 def _losses(logits: Array, targets: Array, mass: Array) -> Array:
-    """Mean loss of each head, (R,); logits (V, K·R), targets (V, K, R), mass (V, R)."""
-    shaped = logits.reshape(targets.shape).astype(np.float64)
-    return -(log_softmax(shaped, axis=1) * targets).sum(axis=(0, 1)) / mass.sum(axis=0)
+    """Mean loss of each head, (S, R); logits (S, V, K, R), targets (V, K, R), mass (V, R)."""
+    logs = log_softmax(logits.astype(np.float64), axis=2)
+    return -(logs * targets).sum(axis=(1, 2)) / mass.sum(axis=0)

@@ -56,7 +56,7 @@ def head(
     Example: headscope head resnet50.pth --initial before.pth --classes NC,AD --out head
     """
     from headscope.models.checkpoint import read_head
-    from headscope.reporting.head import head_facts, write_head
+    from headscope.supplement.head import head_facts, write_head
 
     layer_read = read_head(checkpoint, layer)
     class_names = names(classes) if classes else None

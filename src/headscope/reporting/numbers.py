@@ -39,7 +39,7 @@ def numbers(
     values: Sequence[float], run: str, quantity: str, text: str, pair: tuple[int, int] | None = None
 ) -> Markup:
     """Return a text that stands for several numbers, such as the equation of a fit."""
-    whole = " ".join(repr(value) for value in values)
+    whole = " ".join(repr(getattr(value, "item", lambda value=value: value)()) for value in values)
     classes = Markup(' data-pair="{},{}"').format(*pair) if pair else ""
     return NUMBER.format(run=run, quantity=quantity, value=whole, text=text, pair=classes)
 

@@ -13,7 +13,8 @@ import jinja2
 from markupsafe import Markup
 
 from headscope.reporting.answer import Answer
-from headscope.reporting.blocks import Chapter, Sentence, label_blocks
+from headscope.reporting.blocks import Chapter, label_blocks
+from headscope.reporting.plots import Sentence
 
 HERE: Final = Path(__file__).parent
 REFERENCE: Final = re.compile(r'(<a href="#((?:figure|table)-[\w-]+)">)(?=</a>)')

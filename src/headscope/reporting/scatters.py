@@ -20,8 +20,9 @@ from headscope.analysis.representation.location import analyse_contributions
 from headscope.errors import InputError
 from headscope.metrics import softmax
 from headscope.record import Run
-from headscope.reporting.blocks import Multiples, Panel
 from headscope.reporting.numbers import number, say
+from headscope.reporting.pictures import png_source
+from headscope.reporting.plots import Multiples, Panel
 
 THUMBNAILS: Final = ("test", "errors", "none")
 SIDE: Final = 64  # pixels of a thumbnail
@@ -191,7 +192,7 @@ def _sprite(
         left, top = (k % across) * SIDE, (k // across) * SIDE
         sprite.paste(small, (left + (SIDE - small.width) // 2, top + (SIDE - small.height) // 2))
     stream = BytesIO()
-    sprite.save(stream, "WEBP", quality=45, method=4)
+    sprite.save(stream, "WEBP", quality=45, method=2)
     return {
         "side": SIDE,
         "across": across,
@@ -319,6 +320,4 @@ def _still(
         pen.ellipse((x - 1, y - 1, x + 1, y + 1), fill=colours[k])
     if np.isfinite(slope):
         pen.line([place(low, slope * low), place(high, slope * high)], fill=INK)
-    stream = BytesIO()
-    image.quantize(8).save(stream, "PNG", optimize=True)
-    return "data:image/png;base64," + b64encode(stream.getvalue()).decode()
+    return png_source(image, 8)

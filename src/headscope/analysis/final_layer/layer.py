@@ -1,7 +1,7 @@
 """The final layer as a whole: its rows, each pair of them, and what they share with others."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from headscope.analysis.final_layer.pairs import (
 from headscope.analysis.final_layer.relation import LearnedNull, learned_null
 from headscope.analysis.final_layer.rows import MOST_ROWS as MOST_SAMPLED
 from headscope.analysis.final_layer.rows import Geometry, RowSummary, row_geometry, row_summaries
+from headscope.analysis.stored import stored
 from headscope.record import Run
 from headscope.tables import Cell, Column, Shown, Table
 from headscope.text import significant
@@ -128,7 +129,19 @@ def analyse_head(run: Run, pairs: Sequence[Pair] | None = None) -> HeadAnalysis:
     >>> head.class_names, head.weight.shape, len(head.pairs)
     (('AD', 'NC'), (2, 96), 1)
     """
-    return head_analysis(**_recorded(run), pairs=pairs)
+    recorded = _recorded(run)
+    W, start, _ = check_head(*(recorded[name] for name in ("weight", "bias", "initial")), None)
+    head, bias = _analysed(run, pairs), np.asarray(recorded["bias"], dtype=np.float64)
+    placed = tuple(replace(pair, x=W[pair.pair[0]], y=W[pair.pair[1]]) for pair in head.pairs)
+    return replace(head, weight=W, bias=bias, initial_weight=start, pairs=placed)
+
+
+@stored
+def _analysed(run: Run, pairs: Sequence[Pair] | None) -> HeadAnalysis:
+    """Analyse a recorded layer; its weights are left out, as the record has them."""
+    head, none = head_analysis(**_recorded(run), **_trained(run), pairs=pairs), np.empty(0)
+    bare = tuple(replace(pair, x=none, y=none) for pair in head.pairs)
+    return replace(head, weight=none, bias=None, initial_weight=None, pairs=bare)
 
 
 def analyse_pair(run: Run, pair: Pair = (0, 1)) -> PairAnalysis:
@@ -153,7 +166,7 @@ def analyse_pair(run: Run, pair: Pair = (0, 1)) -> PairAnalysis:
     >>> pair.class_names, abs(pair.r - pair.r_null) < 0.1
     (('AD', 'NC'), True)
     """
-    return pair_analysis(**_recorded(run), pair=pair)
+    return pair_analysis(**_recorded(run), **_trained(run), pair=pair)
 
 
 def run_shrinkage(run: Run) -> float | None:
@@ -259,6 +272,12 @@ def _recorded(run: Run) -> dict[str, Any]:
         "bias": head["bias"],
         "initial": head.get("initial_weight"),
         "class_names": run.class_names,
+    }
+
+
+def _trained(run: Run) -> dict[str, Any]:
+    """Return what the training says of a run's final layer."""
+    return {
         "shrinkage": run_shrinkage(run),
         "learned": learned_null(run),
         "no_null": null_obstacle(run),

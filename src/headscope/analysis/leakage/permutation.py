@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from headscope.analysis.permute import NoLeak, holds_classes, no_leak, permute_labels
 from headscope.analysis.retrain import train_again, trains_again
+from headscope.analysis.stored import stored
 from headscope.analysis.units import Samples, read_samples, run_facts
 from headscope.errors import InputError
 from headscope.metrics import slice_units, subject_level
@@ -86,6 +87,7 @@ class PermutationTest:
     no_leak: NoLeak | None = None
 
 
+@stored
 def permutation_test(
     run: Run, *, permutations: int = 200, permuted: Sequence[Run] = ()
 ) -> PermutationTest | None:

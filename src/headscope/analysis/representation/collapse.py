@@ -19,6 +19,7 @@ from headscope.analysis.arrays import (
     check_points,
 )
 from headscope.analysis.representation.discriminant import class_means
+from headscope.analysis.stored import stored
 from headscope.analysis.units import examples_of, over_scans
 from headscope.errors import InputError
 from headscope.record import SUBSETS, Run
@@ -98,6 +99,7 @@ class Collapse(Shown):
         return [Table(title, ("", "measure", "value", "collapsed"), rows, self.notes)]
 
 
+@stored
 def analyse_collapse(run: Run, subset: str = "test") -> Collapse:
     """Measure neural collapse of a recorded run; off the training slices NC4 takes their means.
 

@@ -23,6 +23,7 @@ from headscope.analysis.arrays import (
 )
 from headscope.analysis.representation.intraclass import Intraclass, intraclass
 from headscope.analysis.representation.separation import Separation, separation
+from headscope.analysis.stored import stored
 from headscope.analysis.units import examples_of, over_scans
 from headscope.errors import InputError
 from headscope.record import SUBSETS, Run
@@ -142,6 +143,7 @@ class FeatureAnalysis(Shown):
         ]
 
 
+@stored
 def analyse_features(
     run: Run,
     subset: str = "test",

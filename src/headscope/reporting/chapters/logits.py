@@ -53,9 +53,9 @@ def logits_chapter(runs: Sequence[Run]) -> Chapter:
 def _features(runs: Sequence[Run]) -> dict[str, FeatureAnalysis]:
     """Analyse the test logits and features of each run, beside its frozen twin's."""
     results: dict[str, FeatureAnalysis] = {}
-    for run in sorted(runs, key=lambda run: run.setting.regime != "frozen"):
+    for run in runs:
         frozen = twin(run, runs)
-        reference = results.get(frozen.name) if frozen and frozen.name != run.name else None
+        reference = frozen if frozen and frozen.name != run.name else None
         results[run.name] = analyse_features(run, reference=reference)
     return results
 

@@ -15,8 +15,6 @@ from headscope.reporting.blocks import (
     Box,
     Chapter,
     Fold,
-    Line,
-    LinePlot,
     TableBlock,
     Text,
     label_blocks,
@@ -24,6 +22,7 @@ from headscope.reporting.blocks import (
 )
 from headscope.reporting.chapters.runs import spread
 from headscope.reporting.numbers import CONFIDENCE, say
+from headscope.reporting.plots import Line, LinePlot
 from headscope.tables import Cell, Table
 from headscope.text import significant
 
@@ -55,7 +54,7 @@ def curves_chapter(runs: Sequence[Run]) -> Chapter:
                 Line(name, [(x / last, y, nan, nan) for x, y in _accuracies(run, subset)])
                 for subset, name in (("train", "training"), ("val", "validation"))
             ],
-            x_end=last,
+            x_ends=(0.0, last),
             below=_losses(run),
         )
         for run in runs
