@@ -3,7 +3,8 @@
 import hashlib
 import importlib.metadata
 import platform
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,20 @@ from headscope.slicing.store import SliceSet
 
 @dataclass(frozen=True)
 class Shared:
-    """What all runs of an experiment share."""
+    """What all runs of an experiment share.
+
+    Without a cohort, as where slices of slices are made, `facts` hold what run.toml says of it;
+    they win over the rest. Without `maps` runs record no feature maps, which a pass would cost.
+    """
 
     config: Config
-    cohort: Cohort
+    cohort: Cohort | None
     slices: SliceSet
     sets: Sets
     splits: dict[str, Subsets]
     device: torch.device
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    maps: bool = True
 
     def problem(self, plan: Plan | Setting) -> str:
         """Say why the record of a run that has ended is not whole; nothing where it is."""
@@ -105,22 +112,23 @@ def shared_facts(setting: Setting, shared: Shared) -> dict[str, Any]:
         "slices_sha256": slices.sha256,
         "slice_size": int(slices.pixels.shape[1]),
         "planes": sorted(slices.table["plane"].unique()),
-        "slicing": _slicing(shared),
-        "simulated": shared.cohort.simulated,
+        **({} if shared.cohort is None else _cohort_facts(shared.slices, shared.cohort)),
         "pseudonymised": shared.config.pseudonym_key is not None,
         "limit": shared.config.limit,
         "aggregate": "logits" if setting.unit == "scan" else shared.config.aggregate,
+        **shared.facts,
     }
 
 
-def _slicing(shared: Shared) -> dict[str, Any]:
+def _cohort_facts(slices: SliceSet, cohort: Cohort) -> dict[str, Any]:
     """Return how the slices were taken, so that a new scan can be sliced the same way."""
-    spec = SliceSpec.from_settings(shared.slices.settings).as_settings()
+    spec = SliceSpec.from_settings(slices.settings).as_settings()
     spec.pop("size")  # the record has it as slice_size
-    taken = spec | {"version": shared.slices.settings.get("version")}
-    ready = [file.kind == "picture" for file in shared.cohort.files]
+    taken = spec | {"version": slices.settings.get("version")}
+    ready = [file.kind == "picture" for file in cohort.files]
     of = "pictures" if all(ready) else "scans and pictures" if any(ready) else "scans"
-    return {"of": of} | {name: value for name, value in taken.items() if value is not None}
+    slicing = {"of": of} | {name: value for name, value in taken.items() if value is not None}
+    return {"slicing": slicing, "simulated": cohort.simulated}
 
 
 def slice_predictions(

@@ -22,6 +22,7 @@ from headscope.errors import InputError
 from headscope.files import read_table
 from headscope.manifest import DAMAGE, NAME, cache_hash, folder_problems, read_manifest, reason_of
 from headscope.record import Records, Run, find_runs
+from headscope.record.ablation import rung_folder
 from headscope.record.evaluation import FOLDER
 from headscope.slicing.inferred import FOLDER as SUBJECTS
 from headscope.slicing.inferred import Sets, set_of_split, sets_of
@@ -29,6 +30,7 @@ from headscope.slicing.store import SliceSet, open_slices
 from headscope.splits.files import read_subsets
 from headscope.tables import Shown, Table
 from headscope.threads import one_blas_thread
+from headscope.verification.ablation import find_ablation, rung_problems
 from headscope.verification.evaluations import evaluation_problems, table_of_cohorts
 from headscope.verification.runs import CLOSE, run_problems
 
@@ -104,7 +106,28 @@ def verify(experiment: Path | str) -> Verification:
     problems += _made_problems(folder, runs if whole else [], notes)
     problems += evaluation_problems(folder, {run.name: run for run in records.runs}, notes)
     files = sum(len(_listed(path)) for path in _folders(folder))
-    return Verification(str(experiment), len(runs), files, tuple(problems), tuple(notes))
+    # 4. the ablation ladder, each rung as an experiment
+    ladder = _verify_ladder(folder, slices, problems)
+    count = len(runs) + sum(rung.runs for rung in ladder)
+    files += sum(rung.files for rung in ladder)
+    return Verification(str(experiment), count, files, tuple(problems), tuple(notes))
+
+
+def _verify_ladder(
+    folder: Path, slices: SliceSet | None, problems: list[str]
+) -> list[Verification]:
+    """Verify each rung of a ladder, and that it follows from the experiment."""
+    ablation = find_ablation(folder, problems)
+    rungs = []
+    for name in ablation.rungs if ablation else ():
+        place = rung_folder(folder, name)
+        if not any((place / part).is_dir() for part in ("runs", "slices")):
+            continue
+        rung = verify(place)
+        problems += [f"ablation/{name}/{text}" for text in rung.problems]
+        problems += rung_problems(folder, name, ablation, slices) if ablation else ()
+        rungs.append(rung)
+    return rungs
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -159,7 +159,7 @@ def _result(key: tuple[str, str, str, str], runs: Sequence[Run]) -> SettingResul
     pool = pool_runs(runs)
     scores = {name: recorded_score(runs[0], name) for name in TESTED}
     if len(runs) > 1:
-        scores = {name: _pooled(pool, name, runs[0].class_names) for name in TESTED}
+        scores = {name: pooled_score(pool, name, runs[0].class_names) for name in TESTED}
     nameless = not all(run.named for run in runs)
     rows = pd.concat([run.predicted("test")[SLICE_KEYS] for run in runs])
     labelled = rows[["subject_id", "label"]].drop_duplicates()
@@ -179,7 +179,7 @@ def _result(key: tuple[str, str, str, str], runs: Sequence[Run]) -> SettingResul
     )
 
 
-def _pooled(pool: Pool, name: str, class_names: Sequence[str]) -> Score:
+def pooled_score(pool: Pool, name: str, class_names: Sequence[str]) -> Score:
     """Return a score over folds and seeds; its interval holds what lies between seeds."""
     level, quantity = name.split("_", 1)
     if level == "subject" and not pool.named:
