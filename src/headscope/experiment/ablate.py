@@ -289,9 +289,10 @@ def _groups(
         facts = _facts(run) | {"rung": rung}
         plan = _plan(experiment, run)
         config = _config(experiment, rung, run)
-        key = json_text([facts, run.setting.folds])
+        key = json_text([facts, run.setting.folds, run.setting.subjects])
+        sets = {run.setting.subjects: store}
         shared, plans = groups.setdefault(
-            key, (Shared(config, None, store, {}, device, facts, maps=False), [])
+            key, (Shared(config, None, store, sets, {}, device, facts, maps=False), [])
         )
         shared.splits[split_name(run.setting, config)] = run.features["subset"]
         plans.append(plan)
