@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -24,8 +25,8 @@ from headscope.experiment.predict import predict
 from headscope.experiment.run import run
 from headscope.files import read_table
 from headscope.grouping import divided, scans_of
-from headscope.record import find_runs, read_experiment
-from headscope.reporting.explanations.rivals import beats
+from headscope.record import Setting, find_runs, read_experiment
+from headscope.reporting.explanations.rivals import beats, rival_sentences, standings, unbeaten
 from headscope.training.rivals import (
     STRENGTHS,
     Fitted,
@@ -300,6 +301,39 @@ def test_settings_of_rivals_and_units(tmp_path):
     plans = plan_runs(make_config(data="x", rows=rows))
     assert [plan.setting.unit for plan in plans] == ["scan", "slice"]
     assert "frozen-adabn-scan-" in plans[0].name
+
+
+class Result:
+    """What the words ask of a setting."""
+
+    apart = True
+
+    def __init__(self, architecture, name, subjects=None):
+        self.architecture, self.name, self.split, self.key = architecture, name, "subject", name
+        setting = Setting(architecture, name, name, "subject", 0, subjects=subjects)
+        self.runs = [SimpleNamespace(setting=setting, settings={})]
+        self.scores = {"subject_accuracy": SimpleNamespace(value=0.6)}
+
+
+def test_each_network_stands_beside_the_rivals_of_its_own_subjects():
+    ways = ("inferred-strict", "inferred-loose")
+    networks = [Result("net", f"frozen-{way}", way) for way in ways]
+    rivals = [Result("pixels", f"rival-{way}", way) for way in ways]
+    rows = [
+        SimpleNamespace(
+            split="subject", first=network.name, second="pixels",
+            subject_accuracy=Difference(0.1, low, 0.2, "bootstrap over subjects", 0.5),
+        )
+        for network, low in zip(networks, (0.05, -0.05), strict=True)
+    ]  # fmt: skip
+    placed = standings(networks, rivals, SimpleNamespace(rivals=rows))
+    assert [[*place.networks] for place in placed] == [[network] for network in networks]
+    assert not unbeaten(placed, networks[0])
+    assert "32 × 32 pixels (inferred-loose)" in unbeaten(placed, networks[1])
+    (words,) = rival_sentences(placed)
+    assert words.count("The network is not shown to beat") == 1
+    assert "Every network" not in words
+    assert rival_sentences(placed[:1])[0].endswith("beat each of them by subject accuracy.")
 
 
 @pytest.mark.parametrize(

@@ -291,7 +291,8 @@ def _groups(
         facts = _facts(run) | {"rung": rung}
         plan = _plan(experiment, run)
         config = _config(experiment, rung, run)
-        key = json_text([facts, run.setting.folds])
+        key = json_text([facts, run.setting.folds, run.setting.subjects])
+        sets = {run.setting.subjects: store}
         shared, plans = groups.setdefault(
             key, (Shared(config, None, store, sets, {}, device, facts, maps=False), [])
         )

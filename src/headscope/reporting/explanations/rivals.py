@@ -23,8 +23,9 @@ class Standing:
 
     @property
     def words(self) -> str:
-        """Say what the rival is."""
-        return rival_words(self.rival)
+        """Say what the rival is, and how its subjects are inferred, where they are."""
+        subjects = _subjects(self.rival)
+        return rival_words(self.rival) + (f" ({subjects})" if subjects else "")
 
     @property
     def beating(self) -> list[SettingResult]:
@@ -57,14 +58,21 @@ def standings(
     rows = {(row.split, row.first, row.second): row for row in compared.rivals}
     placed = []
     for rival in rivals:
-        pairs = {
-            result: rows.get((rival.split, name, rival.architecture))
-            for result in results
-            for name in (result.name, f"{result.architecture} {result.name}")
-            if result.split == rival.split and (rival.split, name, rival.architecture) in rows
-        }
-        placed.append(Standing(rival, {one: row for one, row in pairs.items() if row is not None}))
+        networks = {}
+        for result in results:
+            names = (result.name, f"{result.architecture} {result.name}")  # where there is but one
+            keys = [(rival.split, name, rival.architecture) for name in names]
+            row = next((rows[key] for key in keys if key in rows), None)
+            alike = (result.split, _subjects(result)) == (rival.split, _subjects(rival))
+            if row is not None and alike:
+                networks[result] = row
+        placed.append(Standing(rival, networks))
     return placed
+
+
+def _subjects(result: SettingResult) -> str | None:
+    """Return how a setting's subjects are inferred; None where their ids are given."""
+    return result.runs[0].setting.subjects
 
 
 def unbeaten(standing: Sequence[Standing], best: SettingResult) -> Markup:
