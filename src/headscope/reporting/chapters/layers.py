@@ -187,7 +187,11 @@ def collapse_chapter(runs: Sequence[Run]) -> Chapter:
     result = "NC1 " + ", ".join(
         f"{spread(values, 'significant')} in {SUBSETS[name]}" for name, values in within.items()
     )
-    blocks = [Text(meaning, *scan_notes(runs)), *(dots for dots in drawn if dots is not None), fold]
+    blocks: list[Block] = [
+        Text(meaning, *scan_notes(runs)),
+        *(dots for dots in drawn if dots is not None),
+        fold,
+    ]
     return Chapter("collapse", "Neural collapse", blocks, result)
 
 
