@@ -9,15 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from headscope.analysis import head_analysis, run_shrinkage
+from headscope.analysis import analyse_head, analyse_pair, head_analysis, run_shrinkage
 from headscope.analysis.final_layer.layer import null_obstacle
 from headscope.analysis.retrain import head_recipe, train_heads
+from headscope.figures import plot_weights
 from headscope.record import Run, start_run, write_history
+from headscope.reporting.chapters.weights import weights_chapter
+from headscope.reporting.forced import forced
+from headscope.reporting.scatters import weight_panels
 from headscope.schedule import balanced_weights, epoch_order
 from headscope.training.loader import FeatureInputs, batches
 from headscope.training.loop import Data, fit
 from headscope.training.recipe import Recipe, make_optimizer
 from headscope.training.resume import ResumeFile
+from tests.support.records import reseal
+from tests.support.synthetic import write_synthetic_run
 from tests.support.training import CPU
 
 NEW = {
@@ -166,3 +172,18 @@ def test_adamw_of_three_classes_does_not_conserve_the_row_sum(tmp_path):
     weight, initial = run.head["weight"], run.head["initial_weight"]
     kept = run_shrinkage(run) * initial.sum(axis=0)
     assert np.abs(weight.sum(axis=0) - kept).max() > 1e-3
+
+
+def test_page_and_figure_say_why_there_is_no_null(tmp_path):
+    written = write_synthetic_run(tmp_path, class_names=("A", "B", "C"), width=24, slices_each=2)
+    with (written.path / "run.toml").open("a") as file:
+        file.write('optimizer = "adamw"\n')
+    run = reseal(written.path)
+    head = analyse_head(run)
+    assert "No null is given: training by AdamW" in head.meaning
+    blocks = weights_chapter([run], {run.name: head}).blocks
+    reason = head.pairs[0].no_null
+    assert any(reason in getattr(block, "sentences", ()) for block in blocks)
+    assert "No null is given" in forced({run.name: head.pairs})
+    plot_weights(analyse_pair(run))
+    assert ", no null; moved" in str(weight_panels([run], {run.name: head}).rows[0][1][0].below)

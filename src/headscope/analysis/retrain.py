@@ -153,9 +153,8 @@ def train_heads(
         _train_chunk(inputs, labels[:, first : first + step], sets, recipe, val_rows, begin, union)
         for first in range(0, labels.shape[1], 1 if recipe.weighted else step)
     ]  # fmt: skip
-    weights: Array = np.concatenate(parts, axis=1).reshape(-1, len(begin))
-    trained: Array = weights if points is None else weights @ points
-    trained = trained.reshape(-1, classes, width + 1)
+    trained = np.concatenate(parts, axis=1).reshape(-1, len(begin))
+    trained = (trained if points is None else trained @ points).reshape(-1, classes, width + 1)
     return trained[:, :, :width], trained[:, :, width]
 
 
@@ -281,7 +280,7 @@ class _Watch:
         self.stored = weight.copy()  # what is kept: of the best epoch, or of the end
 
     def ends(self, weight: Array, loss: Array) -> bool:
-        """Take the losses (S, R) of an epoch; return whether all heads have ended."""
+        """Take the losses (S, R) of an epoch; return whether all have ended."""
         better = (loss < self.lowest) & ~self.ended
         self.since = np.where(better, 0, self.since + 1)
         self.lowest = np.where(better, loss, self.lowest)

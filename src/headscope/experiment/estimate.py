@@ -276,4 +276,7 @@ def _run_cost(
     size += int(min(test, MAP_SLICES) * cost.map_bytes)
     if config.keep_model and plan.permutation is None:
         size += cost.model_bytes
+    if config.keep_state and regime.trains_backbone:  # weights, their moments, and the best
+        copies = (3 if recipe.optimizer == "adamw" else 2) + (recipe.select == "best")
+        size += copies * cost.model_bytes
     return seconds, int(size)

@@ -12,7 +12,7 @@ from headscope.models.network import build_network
 from headscope.models.pretrained import find_published
 from headscope.models.regimes import trained_paths
 from headscope.models.tensors import check_file, split_network
-from headscope.record import Run, Setting
+from headscope.record import Run, Setting, wants_more
 
 Named = TypeVar("Named", Plan, Setting)
 
@@ -28,11 +28,24 @@ def check_places(config: Config, plans: Iterable[Plan]) -> None:
             check_file(split_network(plan.weights_file)[0])
     if config.split_file is not None and not Path(config.split_file).is_file():
         raise InputError(f"{config.split_file} does not exist, or is no file.")
+    if config.subjects_file is not None and not config.subjects_file.is_file():
+        raise InputError(
+            f"The subjects {config.subjects_file} do not exist, or are no file: choose ids, "
+            "inferred, or a table with path and subject_id."
+        )
 
 
 def unfinished(config: Config, plans: Iterable[Named]) -> list[Named]:
-    """Return the runs that have not ended yet."""
-    return [plan for plan in plans if not Run(config.out / "runs" / plan.name).finished]
+    """Return the runs that have not ended yet, or continue to more epochs."""
+    return [plan for plan in plans if not _is_done(Run(config.out / "runs" / plan.name), plan)]
+
+
+def _is_done(run: Run, plan: Plan | Setting) -> bool:
+    try:
+        longer = isinstance(plan, Plan) and wants_more(run, plan.recipe.epochs)
+        return run.finished and not longer
+    except InputError:  # its record is damaged, which is said where it is read
+        return True
 
 
 def check_networks(plans: list[Plan], size: int, *, fetch: bool = True) -> None:

@@ -276,9 +276,9 @@ def _beside_null(pair: PairAnalysis, run: Run) -> Markup:
         return number(getattr(pair, name), run.name, f"fig3.{name}", form, pair.pair)
 
     return say(
-        "r {}, null {}; moved {}×{}",
+        "r {}, {}; moved {}×{}",
         value("r", "correlation"),
-        value("r_null", "correlation"),
+        "no null" if pair.no_null else say("null {}", value("r_null", "correlation")),
         value("displacement_ratio", "significant"),
         "; departs" if pair.departs else "",
     )

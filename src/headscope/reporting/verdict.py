@@ -12,6 +12,8 @@ from headscope.analysis.results.chance import area_words
 from headscope.analysis.results.comparisons import Comparison, Comparisons
 from headscope.analysis.results.settings import SettingResult
 from headscope.reporting.answer import choose_apart
+from headscope.reporting.explanations.inferred import inferred_sentences
+from headscope.reporting.explanations.provenance import provenance
 from headscope.reporting.numbers import CONFIDENCE, number, say
 
 MOST_NAMED: Final = 3  # settings that a sentence lists by name
@@ -58,8 +60,10 @@ def verdict(
     sentences = [
         _reached(best) + _chosen(candidates, by),
         _standing(best) + _rivals(best, compared),
+        *inferred_sentences(results, best),
         _claimed(best, gaps),
         _constant(results, best),
+        *provenance([run for result in results for run in result.runs]),
     ]
     return [sentence for sentence in sentences if sentence]
 
@@ -106,6 +110,8 @@ def _over(best: SettingResult) -> Markup:
     """Say over what the scores are taken: one test, folds, seeds or both."""
     count = partial(number, run=best.key, form="count")
     subjects = count(best.subjects, quantity="test_subjects")
+    if best.runs[0].setting.subjects:
+        subjects += Markup(" inferred")
     if len(best.runs) == 1:
         return say("On {} subjects never seen in training, ", subjects)
     ways = []

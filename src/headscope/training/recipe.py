@@ -139,10 +139,10 @@ def make_optimizer(model: nn.Module, head: nn.Module, recipe: Recipe) -> torch.o
     backbone = [parameter for parameter in trained if id(parameter) not in of_head]
     groups = [{"params": backbone, "factor": 1.0}] if backbone else []
     groups.append({"params": list(head.parameters()), "factor": recipe.head_learning_rate})
-    common = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, betas=(recipe.momentum, BETA2), **common)
-    return torch.optim.SGD(groups, momentum=recipe.momentum, **common)
+        return torch.optim.AdamW(groups, rate, (recipe.momentum, BETA2), weight_decay=decay)
+    return torch.optim.SGD(groups, rate, recipe.momentum, weight_decay=decay)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -105,6 +105,14 @@ def freeze_chapter(runs: Sequence[Run]) -> Chapter:
     return Chapter("freeze", "Freeze certificate", blocks, result)
 
 
+def _optimizers(runs: Sequence[Run]) -> str:
+    """Name the optimisers of the runs."""
+    names = {"sgd": "stochastic gradient descent", "adamw": "AdamW"}
+    return " or ".join(
+        dict.fromkeys(names.get(name, name) for name in (run.settings["optimizer"] for run in runs))
+    )
+
+
 def _certificate(run: Run) -> list[object]:
     certificate = run.metrics["freeze_certificate"]
     hashes = [
@@ -135,14 +143,14 @@ def settings_chapter(
                 Markup(", ").join(shown),
             ),
             say(
-                "Each row trains by stochastic gradient descent on the cross-entropy of "
-                "slices (of scans, where <code>unit</code> is scan); its weights are those after "
+                "Each row trains by {} on the cross-entropy of slices (of scans, where "
+                "<code>unit</code> is scan), as its settings say; its weights are those after "
                 "the last epoch or, where <code>select</code> is best, of the lowest validation "
                 "loss: nothing is chosen on test. Intervals at {} come from a bootstrap over the "
                 "test subjects of each class. Every number above can be recomputed from "
                 "<code>head.npz</code>, <code>features.npz</code> and "
                 "<code>predictions.tsv</code> of its run.",
-                CONFIDENCE,
+                *(_optimizers(runs), CONFIDENCE),
             ),
         ),
         *(_facts(run.name, run.settings) for run in runs),

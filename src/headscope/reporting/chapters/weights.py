@@ -245,11 +245,12 @@ def _fits(pair: PairAnalysis, run: str) -> Table:
         shuffles,
     )
     caption = caption if pair.no_null else caption + beside
-    rows = [_fit(fit, pair.pair, run) for fit in pair.fits]
-    return Table(caption, ("Degree", "Fit", *FITS.values()), rows)
+    names = [name for name in FITS if first.shuffles or "shuffled" not in name]
+    rows = [_fit(fit, pair.pair, run, names) for fit in pair.fits]
+    return Table(caption, ("Degree", "Fit", *(FITS[name] for name in names)), rows)
 
 
-def _fit(fit: PolynomialFit, pair: tuple[int, int], run: str) -> list[object]:
+def _fit(fit: PolynomialFit, pair: tuple[int, int], run: str, names: Sequence[str]) -> list[object]:
     key, text = f"fit{fit.degree}", fit.equation.partition(", where")[0]
     for sign in "−+":
         text = text.replace(f"{sign} ", f"{sign}\u00a0")
@@ -257,5 +258,5 @@ def _fit(fit: PolynomialFit, pair: tuple[int, int], run: str) -> list[object]:
     return [
         fit.degree,
         say('<div class="equation">{}</div>', equation),
-        *(Cell(getattr(fit, name), run=run, quantity=f"{key}.{name}", pair=pair) for name in FITS),
+        *(Cell(getattr(fit, name), run=run, quantity=f"{key}.{name}", pair=pair) for name in names),
     ]
