@@ -153,8 +153,8 @@ def train_heads(
         _train_chunk(inputs, labels[:, first : first + step], sets, recipe, val_rows, begin, union)
         for first in range(0, labels.shape[1], 1 if recipe.weighted else step)
     ]  # fmt: skip
-    weights: Array = np.concatenate(parts, axis=1).reshape(-1, len(begin))
-    trained: Array = weights if points is None else weights @ points
+    moved: Array = np.concatenate(parts, axis=1).reshape(-1, len(begin))
+    trained: Array = moved if points is None else moved @ points
     trained = trained.reshape(-1, classes, width + 1)
     return trained[:, :, :width], trained[:, :, width]
 
