@@ -48,7 +48,7 @@ def main():
     for experiment in options.experiments:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / experiment.resolve().name
-            leave = shutil.ignore_patterns("leakage.json", "cache", "report.html")
+            leave = shutil.ignore_patterns("leakage.json", "analysis.json", "cache", "report.*")
             shutil.copytree(experiment, folder, ignore=leave)
             first = timed(folder)
             again = min(timed(folder) for _ in range(options.rounds))

@@ -98,16 +98,12 @@ def ridge_by_gram(gram: Array, labels: Array, train: Array, penalties: Array) ->
     classes = np.unique(labels[train])
     columns = np.where(labels[train][:, None] == classes, 1.0, -1.0)  # (n of train, K)
     shares, diagonal = columns.mean(axis=0), np.eye(len(centred))
-    options: dict[str, Any] = {"assume_a": "pos", "overwrite_a": True, "check_finite": False}
-    return np.stack(
-        [
-            classes[
-                (points @ solve(centred + penalty * diagonal, columns - shares, **options) + shares)
-                .argmax(axis=1)
-            ]
-            for penalty in penalties
-        ]
-    )  # fmt: skip
+    predicted = []
+    for penalty in penalties:
+        tied = centred + penalty * diagonal
+        dual = solve(tied, columns - shares, assume_a="pos", overwrite_a=True, check_finite=False)
+        predicted.append(classes[(points @ dual + shares).argmax(axis=1)])
+    return np.stack(predicted)
 
 
 def held_out_correct(
