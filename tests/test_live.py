@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from io import StringIO
@@ -156,9 +155,10 @@ def test_a_spinner_leaves_nothing_and_bars_stay_unless_a_table_stands(shown):
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
 def test_ctrl_c_gives_the_cursor_back():
     code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from headscope.signals import end_at_signals\nend_at_signals()\n"
         "from headscope.cli.streams import plain_streams\n"
-        "from headscope.console import live, track\nimport os, signal, time\n"
+        "from headscope.console import live, track\nimport os, time\n"
         "with plain_streams(), live('table'):\n"
         "    for n in track(range(99), 'Counting', 99):\n"
         "        time.sleep(0.1)\n"
@@ -170,7 +170,7 @@ def test_ctrl_c_gives_the_cursor_back():
     environment = os.environ | {"TERM": "xterm"}
     done = subprocess.Popen(
         [sys.executable, "-c", code], stdin=slave, stdout=subprocess.PIPE, stderr=slave,
-        env=environment, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        env=environment,
     )  # fmt: skip
     os.close(slave)
     text = b""

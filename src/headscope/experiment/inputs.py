@@ -12,7 +12,7 @@ from headscope.audit_record import Audit, summary_line
 from headscope.auditing.audit import files_of, store_audit
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
-from headscope.console import console
+from headscope.console import busy, console
 from headscope.errors import InputError
 from headscope.experiment.config import Config
 from headscope.experiment.plan import Plan
@@ -29,6 +29,7 @@ OLDEST = 89  # years: an age above it could name a subject, and is one year more
 Subsets = NDArray[np.str_]
 
 
+@busy("Looking for scans")
 def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> Cohort:
     """Find the scans, check that they can be split as asked, and print the notes on them.
 
@@ -96,6 +97,7 @@ def _store_participants(cohort: Cohort, config: Config) -> None:
     write_table(config.out / "participants.tsv", table)
 
 
+@busy("Splitting")
 def store_splits(
     plans: Iterable[Plan], config: Config, slices: SliceSet, cohort: Cohort
 ) -> dict[str, Subsets]:
@@ -104,6 +106,7 @@ def store_splits(
     return {name: _split(name, plan, config, slices, cohort) for name, plan in by_name.items()}
 
 
+@busy("Auditing slices")
 def store_findings(config: Config, slices: SliceSet, cohort: Cohort) -> Audit:
     """Audit slices and splits, unless `audit.json` is of the same ones; print the result."""
     result = store_audit(config.out, slices, files_of(cohort))

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from headscope.cohort.layouts import Cohort
+from headscope.console import busy
 from headscope.errors import InputError, RunError
 from headscope.experiment.config import Config
 from headscope.experiment.inputs import (
@@ -165,10 +166,13 @@ def run(config: Config) -> Path:
         slices = store_slices(cohort, config)
         splits = store_splits(plans, config, slices, cohort)
         shared = Shared(config, cohort, slices, splits, device)
-        changed = {plan.name: problem for plan in plans if (problem := shared.problem(plan))}
-        finished = {
-            plan.name for plan in plans if plan.name not in changed and is_finished(plan, shared)
-        }
+        with busy("Checking records"):
+            changed = {plan.name: problem for plan in plans if (problem := shared.problem(plan))}
+            finished = {
+                plan.name
+                for plan in plans
+                if plan.name not in changed and is_finished(plan, shared)
+            }
         config.save(config.out / "experiment.toml")
         write_json(config.out / "environment.json", environment(device))
         # 4. what in slices and splits could flatter the accuracy
@@ -279,33 +283,34 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
         watch=watch,
     )
     # 3. the record, from which everything after this reads
-    predictions = _predictions(slices, labels, subsets, outcome.logits)
-    return write_run(
-        path,
-        history=outcome.history,
-        predictions=predictions,
-        metrics=run_scores(predictions, slices.class_names, config.aggregate)
-        | {
-            "epochs": len(outcome.history),
-            "selected_epoch": outcome.selected_epoch,
-            "precision": outcome.precision,
-            "train_seconds": outcome.train_seconds,
-            "freeze_certificate": outcome.certificate,
-            "environment": environment(shared.device),
-        },
-        head=outcome.head | {"class_names": np.array(slices.class_names)},
-        features={
-            "features": outcome.extracted.features,
-            "logits": outcome.logits,
-            "label": labels,
-            "subject_id": slices.table["subject_id"].to_numpy(str),
-            "subset": subsets,
-            "slice": np.arange(len(subsets)),
-        },
-        layers=outcome.extracted.layers,
-        maps=outcome.maps,
-        model=outcome.model if config.keep_model and plan.permutation is None else None,
-    )
+    with busy(f"{title}: record"):
+        predictions = _predictions(slices, labels, subsets, outcome.logits)
+        return write_run(
+            path,
+            history=outcome.history,
+            predictions=predictions,
+            metrics=run_scores(predictions, slices.class_names, config.aggregate)
+            | {
+                "epochs": len(outcome.history),
+                "selected_epoch": outcome.selected_epoch,
+                "precision": outcome.precision,
+                "train_seconds": outcome.train_seconds,
+                "freeze_certificate": outcome.certificate,
+                "environment": environment(shared.device),
+            },
+            head=outcome.head | {"class_names": np.array(slices.class_names)},
+            features={
+                "features": outcome.extracted.features,
+                "logits": outcome.logits,
+                "label": labels,
+                "subject_id": slices.table["subject_id"].to_numpy(str),
+                "subset": subsets,
+                "slice": np.arange(len(subsets)),
+            },
+            layers=outcome.extracted.layers,
+            maps=outcome.maps,
+            model=outcome.model if config.keep_model and plan.permutation is None else None,
+        )
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from headscope.analysis.results.comparisons import Comparisons, compare_runs
 from headscope.analysis.results.markers import marked_tables
 from headscope.analysis.results.settings import SettingResult
 from headscope.audit_record import Audit, changed_inputs, read_audit
-from headscope.console import console, track
+from headscope.console import busy, console, track
 from headscope.errors import InputError
 from headscope.files import write_table, write_text
 from headscope.manifest import DAMAGE, reason_of
@@ -61,6 +61,7 @@ from headscope.threads import one_blas_thread
 MOST_PANELS: Final = 24  # of Fig. 2 and of Fig. 3; of more runs those of the first seed and fold
 
 
+@busy("Writing the report")
 @one_blas_thread
 def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     """Write an experiment's tables and page; return the path of `report.html`.
