@@ -52,7 +52,8 @@ MAY_IMPORT = {
     "analysis.explanations": {"analysis", "analysis.results"} | RECORD,
     "scoring": {"cohort", "analysis", "analysis.results"} | RECORD,
     "figures": {"analysis", *(f"analysis.{wing}" for wing in WINGS)},
-    "reporting": {"figures", "analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
+    "reporting": {"figures", "supplement", "analysis", *(f"analysis.{wing}" for wing in WINGS)}
+    | RECORD,
     "supplement": {"figures", "analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
     "verification": {"slicing", "splits", "analysis.leakage", "analysis.results"} | RECORD,
     "experiment": MAKES_RECORDS | RECORD | {"analysis"},

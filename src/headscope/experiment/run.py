@@ -27,7 +27,7 @@ from headscope.experiment.inputs import (
     store_slices,
     store_splits,
 )
-from headscope.experiment.live import Board
+from headscope.experiment.live import Board, RunsFailed
 from headscope.experiment.plan import Plan, plan_runs
 from headscope.experiment.preflight import check_networks, check_places, unfinished
 from headscope.files import clear_leftovers, locked, sha256, write_json
@@ -50,45 +50,6 @@ from headscope.training.device import NoRoomError, find_device, is_out_of_memory
 from headscope.training.loader import batches
 from headscope.training.loop import Watch, ignore
 from headscope.training.train import train
-
-NAMED = 4  # so many runs a summary names
-
-
-class RunsFailed(RunError):  # noqa: N818 (it says what happened)
-    """Some runs of a grid failed and the others continued; `failures` holds the reasons."""
-
-    def __init__(self, experiment: Path, failures: Mapping[str, str], runs: int) -> None:
-        """Keep what is needed to report on the finished runs."""
-        self.experiment = experiment
-        self.failures = dict(failures)
-        self.runs = runs
-        super().__init__(experiment, failures, runs)
-
-    @property
-    def finished(self) -> bool:
-        """Whether there are finished runs to report on."""
-        return len(self.failures) < self.runs
-
-    @property
-    def summary(self) -> str:
-        """The failed runs in one sentence; their reasons were printed as they failed."""
-        names = [*self.failures]
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        return (
-            f"{len(names)} of {self.runs} runs failed: {', '.join(names[:NAMED])}{more}. The same "
-            f"command tries them again; {self.experiment / 'failures.tsv'} keeps the reasons."
-        )
-
-    def __str__(self) -> str:
-        """Return a line of summary and each reason once, with its runs."""
-        runs: dict[str, list[str]] = {}
-        for name, reason in self.failures.items():
-            runs.setdefault(reason, []).append(name)
-        reasons = "".join(f"\n  {', '.join(names)}: {reason}" for reason, names in runs.items())
-        return (
-            f"{len(self.failures)} of {self.runs} runs failed; the same command tries them "
-            f"again.{reasons}"
-        )
 
 
 @dataclass(frozen=True)

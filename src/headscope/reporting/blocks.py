@@ -1,6 +1,7 @@
 """What the page is made of: text, tables, figures, folds and boxes, in chapters."""
 
 import json
+from base64 import b64encode
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -19,7 +20,8 @@ ABOVE: Final = Cell("")  # continues the cell above
 
 
 class Text:
-    """Sentences: one per paragraph, or per item of the style notes, list, steps or quote."""
+    """Sentences: one per paragraph, or per item of the style notes, list, steps, quote or
+    copied (under a button that copies them)."""
 
     kind: Final = "text"
 
@@ -237,7 +239,29 @@ class LinePlot:
     kind: ClassVar[str] = "lines"
 
 
-Block = Text | TableBlock | FigureBlock | Multiples | Matrix | LinePlot | Fold | Box
+@dataclass(frozen=True)
+class Download:
+    """A file that the page holds: its name and text."""
+
+    name: str
+    text: str
+
+    @property
+    def address(self) -> str:
+        """The file as a data URI."""
+        return "data:text/plain;base64," + b64encode(self.text.encode()).decode()
+
+
+@dataclass(frozen=True)
+class Downloads:
+    """Files by what they hold, and a line on what else there is."""
+
+    rows: Sequence[tuple[str, Sequence[Download]]]
+    below: str
+    kind: ClassVar[str] = "downloads"
+
+
+Block = Text | TableBlock | FigureBlock | Multiples | Matrix | LinePlot | Downloads | Fold | Box
 
 
 @dataclass(frozen=True)

@@ -145,16 +145,33 @@
     });
   }
 
-  /* A number tells its full value, its run, its file and key. */
-  const fileOf = (quantity) => (/^(test|train|val)_|majority|one_class|chance_p/.test(quantity)
-    ? "table.tsv, metrics.json" : "analysis of the run's arrays");
+  /* A number tells its full value, its file and key: by the rules of numbers.py. */
+  const source = document.getElementById("data");
+  const data = source ? JSON.parse(source.textContent) : {};
+  const sourceOf = (number) => {
+    const { run, quantity } = number.dataset;
+    const ofSetting = number.closest("header, .verdict, #results, #checks");
+    const many = ofSetting && !data.sources?.single.includes(run);
+    const name = `${many ? "many" : "one"}\t${run}\t${quantity}`;
+    for (const [pattern, ...places] of data.sources?.rules ?? []) {
+      const rule = new RegExp(pattern);
+      if (rule.test(name)) return places.map((place) => name.replace(rule, place));
+    }
+    return [run, quantity];
+  };
   const explain = (number) => {
     const box = number.getBoundingClientRect();
+    const [file, key] = sourceOf(number);
     showTip(box.left, box.bottom, make("b", { textContent: number.dataset.value }),
-      make("div", { textContent: number.dataset.quantity }),
-      make("div", { textContent: number.dataset.run }),
-      make("small", { textContent: fileOf(number.dataset.quantity) }));
+      make("div", { textContent: file }), make("div", { textContent: key }));
   };
+  for (const number of all(".num[data-value]")) {
+    if (number.closest(".box")) continue; // there the arrow keys go from number to number
+    number.tabIndex = 0;
+    number.setAttribute("role", "button");
+    number.addEventListener("focus", () => { if (number.matches(":focus-visible")) explain(number); });
+    number.addEventListener("blur", hideTip);
+  }
   document.addEventListener("click", (event) => {
     const number = event.target.closest?.(".num[data-value]");
     if (number) explain(number);
@@ -177,9 +194,7 @@
   }
 
   /* The arrays. */
-  const source = document.getElementById("data");
-  if (!source) { openTarget(); return; }
-  const data = JSON.parse(source.textContent);
+  if (!data.slices) { openTarget(); return; }
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const reals = (text) => new Float32Array(bytes(text).buffer);
   const integers = (text) => new Int32Array(bytes(text).buffer);

@@ -39,6 +39,7 @@ from headscope.reporting.chapters.method import (
     cite_chapter,
     curves_chapter,
     freeze_chapter,
+    paper_chapter,
     read_environment,
     settings_chapter,
 )
@@ -46,6 +47,7 @@ from headscope.reporting.chapters.results import results_chapter, scores_chapter
 from headscope.reporting.chapters.runs import first_of
 from headscope.reporting.chapters.subjects import subjects_chapter
 from headscope.reporting.chapters.weights import weights_chapter
+from headscope.reporting.numbers import page_sources
 from headscope.reporting.render import Page, render_page
 from headscope.reporting.scatters import (
     THUMBNAILS,
@@ -56,6 +58,7 @@ from headscope.reporting.scatters import (
 )
 from headscope.reporting.stored import report_key, stands, store_key
 from headscope.reporting.verdict import verdict
+from headscope.supplement.study import read_study
 from headscope.threads import one_blas_thread
 
 MOST_PANELS: Final = 24  # of Fig. 2 and of Fig. 3; of more runs those of the first seed and fold
@@ -116,9 +119,14 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
             *cautions(audit, runs),
             *left_out,
         ],
-        chapters=[*chapters, settings_chapter(runs, environment, chapters), cite_chapter()],
+        chapters=[
+            *chapters,
+            _paper(experiment, results),
+            settings_chapter(runs, environment, chapters),
+            cite_chapter(),
+        ],
         answer=first,
-        data=data.values,
+        data=page_sources(results, evidence.table.columns) | data.content,
         footer=f"Made by headscope{version} from the record of {count}. This page needs no network "
         f"and no other file. {_shown(data)}",
     )
@@ -207,6 +215,13 @@ def _make_chapters(evidence: _Evidence) -> list[Chapter]:
     )
     made = (make() for make in track(makers, "Drawing figures", total=len(makers)))
     return [chapter for chapter in made if chapter is not None]
+
+
+def _paper(experiment: Path, results: Sequence[SettingResult]) -> Chapter:
+    """Make the chapter on what a paper takes, with the tables that stand beside the page."""
+    names = ("table.tsv", "table.md", "runs.tsv")
+    files = {name: (experiment / name).read_text(encoding="utf-8") for name in names}
+    return paper_chapter(read_study(experiment, results), files)
 
 
 def _shown(data: PageData) -> str:

@@ -34,7 +34,7 @@ MOST_POINTS: Final = 4000  # of a panel of Fig. 2 or 3; a seeded sample beyond
 class PageData:
     """The script's data as JSON values, and what it shows of subjects."""
 
-    values: Mapping[str, Any] = field(default_factory=dict)
+    content: Mapping[str, Any] = field(default_factory=dict)
     thumbnails: int = 0
     subjects: int = 0
 
