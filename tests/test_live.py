@@ -132,7 +132,9 @@ def test_a_step_that_lasts_says_so_and_a_short_one_is_silent(shown, monkeypatch)
     for _ in track(range(2), "Counting", 4, 2):
         sleep(0.03)
     lines = console.file.getvalue().splitlines()
-    assert lines == ["Sorting: for 0:00", "Counting: 2 of 4", "Counting: 4 of 4 in 0:00"]
+    assert lines[0] == "Sorting: for 0:00"
+    assert re.match(r"Counting: [23] of 4", lines[1])
+    assert lines[2:] == ["Counting: 4 of 4 in 0:00"]
     monkeypatch.setattr(module, "FIRST_S", 9.0)
     console = shown(False)
     with busy("Sorting"):

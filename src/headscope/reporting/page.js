@@ -222,8 +222,9 @@
   const sprite = thumbs && make("img", { src: thumbs.source });
   const spot = new Map(thumbs ? [...thumbs.place].map((place, k) => [place, k]) : []);
   const style = getComputedStyle(document.documentElement);
-  const ink = () => style.getPropertyValue("--ink").trim();
-  const soft = () => style.getPropertyValue("--soft").trim();
+  let onPaper = false; // where lines and letters are dark, whatever the screen's scheme
+  const ink = () => (onPaper ? "#1b1f24" : style.getPropertyValue("--ink").trim());
+  const soft = () => (onPaper ? "#56606c" : style.getPropertyValue("--soft").trim());
   const colour = (label) => data.colours[label % data.colours.length];
 
   /* The thumbnail of a slice, with what each position adds to the margin laid over it. */
@@ -512,7 +513,11 @@
   for (const figure of all("figure.scatter")) panels.push(new Panel(figure));
   for (const control of all("[data-option]")) control.addEventListener("change", redrawAll);
   addEventListener("resize", () => { redraw("logits"); redraw("weights"); });
-  addEventListener("beforeprint", redrawAll);
+  const print = (now) => { onPaper = now; redrawAll(); };
+  addEventListener("beforeprint", () => print(true));
+  addEventListener("afterprint", () => print(false));
+  matchMedia("print").addEventListener("change", (event) => print(event.matches));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
 
   /* The subjects: a column of the matrix opens the film strip of its subject. */
   const strip = one("#strip");
