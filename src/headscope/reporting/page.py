@@ -28,7 +28,7 @@ from headscope.manifest import DAMAGE, reason_of
 from headscope.record import Run, find_runs, read_experiment, read_failures
 from headscope.reporting.answer import answer
 from headscope.reporting.blocks import Chapter
-from headscope.reporting.cautions import cautions, left_out_caution
+from headscope.reporting.cautions import cautions, left_out_caution, shared_heads
 from headscope.reporting.chapters.audit import audit_chapter
 from headscope.reporting.chapters.calibration import calibration_chapter, ranking_chapter
 from headscope.reporting.chapters.cohort import cohort_chapter
@@ -115,7 +115,7 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         title="What the final layer learned, and what its accuracy is worth",
         lede="",
         verdict=[
-            *verdict(results, evidence.compared, evidence.leakage.gaps),
+            *verdict(results, evidence.compared, evidence.leakage.gaps, shared_heads(audit, runs)),
             *cautions(audit, runs),
             *left_out,
         ],
