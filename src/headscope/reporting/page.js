@@ -225,6 +225,7 @@
   let onPaper = false; // where lines and letters are dark, whatever the screen's scheme
   const ink = () => (onPaper ? "#1b1f24" : style.getPropertyValue("--ink").trim());
   const soft = () => (onPaper ? "#56606c" : style.getPropertyValue("--soft").trim());
+  const blue = () => (onPaper ? "#0072b2" : style.getPropertyValue("--apart").trim());
   const colour = (label) => data.colours[label % data.colours.length];
 
   /* The thumbnail of a slice, with what each position adds to the margin laid over it. */
@@ -370,9 +371,10 @@
     }
 
     titles() {
-      if (this.kind === "weights") return this.run.pair.map((name) => `weight to ${name}`);
+      const cut = (name) => (name.length > 14 ? `${name.slice(0, 13)}…` : name);
+      if (this.kind === "weights") return this.run.pair.map((name) => `weight to ${cut(name)}`);
       if (!two) return ["logit of the slice's class", "largest other logit"];
-      const [a, b] = data.classes;
+      const [a, b] = data.classes.map(cut);
       return option("turn")?.checked
         ? [`logit ${a} + logit ${b}`, `logit ${b} − logit ${a}`]
         : [`logit of ${a}`, `logit of ${b}`];
@@ -404,15 +406,18 @@
     mark(pen, k) {
       const [x, y] = this.place(k);
       if (this.kind === "weights") {
-        pen.fillStyle = option("before")?.checked ? "rgba(110,118,130,0.55)" : "rgba(0,114,178,0.5)";
+        pen.fillStyle = option("before")?.checked ? soft() : blue();
+        pen.globalAlpha = 0.5;
         pen.fillRect(x - 1, y - 1, 2, 2);
+        pen.globalAlpha = 1;
         return;
       }
       const label = slices.label[this.run.place[k]];
       const mine = lit >= 0 && slices.subject[this.run.place[k]] === lit;
       pen.globalAlpha = lit >= 0 && !mine ? 0.14 : 0.6;
       pen.beginPath();
-      if (label % 2) { pen.moveTo(x - 3.6, y + 3); pen.lineTo(x, y - 3.6); pen.lineTo(x + 3.6, y + 3); pen.closePath(); }
+      if (label % 3 === 1) { pen.moveTo(x - 3.6, y + 3); pen.lineTo(x, y - 3.6); pen.lineTo(x + 3.6, y + 3); pen.closePath(); }
+      else if (label % 3 === 2) pen.rect(x - 2.7, y - 2.7, 5.4, 5.4);
       else pen.arc(x, y, 3, 0, 7);
       pen.strokeStyle = pen.fillStyle = colour(label);
       if (wrongAt(this.run, k)) { pen.lineWidth = 1.4; pen.globalAlpha = Math.min(1, pen.globalAlpha * 1.6); pen.stroke(); } else pen.fill();

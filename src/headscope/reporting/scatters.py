@@ -238,7 +238,7 @@ def logit_panels(runs: Sequence[Run]) -> Multiples:
     if len(runs[0].class_names) > 2:
         axes = "by the logit of its class and the largest of the others"
     names = [
-        f"{'▲' if k % 2 else '●'} {name}" for k, name in enumerate(map(str, runs[0].class_names))
+        f"{'●▲■'[k % 3]} {name}" for k, name in enumerate(map(str, runs[0].class_names))
     ]
     caption = (
         f"Each mark is one test slice, placed {axes}: {', '.join(names)}; hollow marks are "
