@@ -71,7 +71,6 @@ from headscope.cli import main as headscope_command
 from headscope.manifest import content_hash, file_hash
 from headscope.models.checkpoint import read_head
 from headscope.models.zoo import find_architecture
-from headscope.reporting import pictures
 from headscope.scans.discovery import ScanFile
 from headscope.scans.volume import ScanError
 from headscope.slicing.parallel import take_file
@@ -623,14 +622,6 @@ def pixels_of(store: Path) -> dict[str, np.ndarray]:
     return {str(scan): np.array(slices.pixels[index]) for scan, index in rows.items()}
 
 
-def save_nothing(figure, stem):
-    """Write an empty figure."""
-    path = stem.with_name(f"{stem.name}.svg")
-    with pictures.atomic_path(path) as temporary:
-        temporary.write_text("<svg/>")
-    return path
-
-
 def parse():
     """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -686,7 +677,6 @@ def main():
     bench = Bench(Path(given.out or tempfile.mkdtemp()).resolve(), given.seed, kinds)
     bench.folder.mkdir(exist_ok=True)
     signal.signal(signal.SIGTERM, lambda number, _: STOPPED.append(number))
-    pictures.save_figure = save_nothing
     headscope.auditing.shortcuts.TREES = 5
     counts = {"files": given.files // FILES, "scans": given.scans // DAMAGED}
     counts |= {"checkpoints": given.checkpoints, "records": given.records}

@@ -32,9 +32,9 @@ import headscope.experiment.run as experiment
 import headscope.reporting.page
 import headscope.slicing.export  # noqa: F401
 from headscope.cli import main as headscope_command
-from headscope.reporting import pictures
 from headscope.signals import STOPPED, end_at_signals
 from headscope.simulation.cohort import simulate_cohort
+from headscope.supplement import export
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 NEW_EVERY = 5  # so many processes, of which one is no fork
@@ -204,7 +204,7 @@ def main():
     exec(STILL)  # in the forks
     experiment.train = functools.partial(experiment.train, resume_every_s=0.0)
     if given.no_figures:
-        pictures.save_figure = save_nothing
+        export.save_figure = save_nothing
     seconds = undisturbed(given, folder / "undisturbed", log)
     oracle = written(folder / "undisturbed")
     durations = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
@@ -238,7 +238,7 @@ def main():
 def save_nothing(figure, stem):
     """Write an empty figure."""
     path = stem.with_name(f"{stem.name}.svg")
-    with pictures.atomic_path(path) as temporary:
+    with export.atomic_path(path) as temporary:
         temporary.write_text("<svg/>")
     return path
 

@@ -142,10 +142,11 @@ def headscope(name, folder, steps):
     """Return the rate of headscope's own loop, its least step and the least bare step."""
     from headscope.console import console, track
     from headscope.models.network import build_network
+    from headscope.schedule import epoch_order
     from headscope.training.device import autocast, steady_memory
-    from headscope.training.loader import SliceInputs, batches, epoch_order, step_seeds
+    from headscope.training.loader import SliceInputs, batches, step_seeds
     from headscope.training.loop import Data, train_epoch
-    from headscope.training.recipe import Recipe, sgd
+    from headscope.training.recipe import Recipe, make_optimizer
     from headscope.training.resume import Progress, ResumeFile
 
     console.quiet = True
@@ -156,7 +157,7 @@ def headscope(name, folder, steps):
     labels = torch.from_numpy(np.load(folder / "labels.npy")).to(DEVICE)
     rows = np.resize(np.arange(len(pixels)), BATCH * (steps + WARM))
     data = Data(inputs, inputs, labels, rows, rows)
-    optimizer, resume = sgd(model, network.head, recipe), ResumeFile(folder / "last.pt")
+    optimizer, resume = make_optimizer(model, network.head, recipe), ResumeFile(folder / "last.pt")
     network.training_mode()
     x, y = inputs(rows[:BATCH]), labels[:BATCH]
 

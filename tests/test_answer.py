@@ -11,7 +11,7 @@ from headscope.errors import InputError
 from headscope.files import write_json
 from headscope.record import read_experiment
 from headscope.reporting import write_report
-from headscope.reporting.blocks import Line
+from headscope.reporting.plots import Line
 from tests.support.records import reseal
 from tests.support.synthetic import write_experiment, write_synthetic_run
 

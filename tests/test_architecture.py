@@ -8,8 +8,8 @@ import pytest
 import headscope
 
 ROOT = Path(headscope.__file__).parent
-GROUND = {"errors", "console", "files", "folds", "manifest", "signals", "tail", "text"}
-GROUND |= {"tables", "threads"}
+GROUND = {"errors", "console", "files", "grouping", "manifest", "signals", "tail", "text"}
+GROUND |= {"schedule", "tables", "threads"}
 WINGS = {"final_layer", "representation", "results", "leakage", "explanations"}
 RECORD = {"metrics", "record", "audit_record"}
 MAKES_RECORDS = {
@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "signals": set(),
     "threads": set(),
     "tail": {"errors"},
-    "folds": set(),
+    "grouping": {"files"},
+    "schedule": set(),
     "text": set(),
     "tables": set(),
     "scans": set(),
@@ -52,10 +53,10 @@ MAY_IMPORT = {
     "analysis.explanations": {"analysis", "analysis.results"} | RECORD,
     "scoring": {"cohort", "analysis", "analysis.results"} | RECORD,
     "figures": {"analysis", *(f"analysis.{wing}" for wing in WINGS)},
-    "reporting": {"figures", "supplement", "analysis", *(f"analysis.{wing}" for wing in WINGS)}
-    | RECORD,
+    "reporting": {"supplement", "analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
     "supplement": {"figures", "analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
-    "verification": {"slicing", "splits", "analysis.leakage", "analysis.results"} | RECORD,
+    "verification": {"slicing", "splits", "analysis", "analysis.leakage", "analysis.results"}
+    | RECORD,
     "experiment": MAKES_RECORDS | RECORD | {"analysis"},
 }
 EVERYTHING = {"cli", "__init__", "__main__"}

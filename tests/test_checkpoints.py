@@ -27,7 +27,7 @@ from headscope.models.checkpoint import read_arrays, read_head
 from headscope.models.network import build_network
 from headscope.models.state import read_state
 from headscope.models.zoo import find_architecture
-from headscope.reporting.head import head_facts
+from headscope.supplement.head import head_facts
 from tests.support.checkpoints import network, sound_checkpoints
 from tests.support.mutation import mutated
 from tests.support.networks import TINY, tiny

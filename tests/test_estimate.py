@@ -132,7 +132,7 @@ def test_the_command_prints_the_plan(data, tmp_path, monkeypatch, capsys):
     done = headscope_here(monkeypatch, capsys, "run", "grid.toml", *options)
     assert done.returncode == 0, done.stderr
     assert "timm-test_resnet-scratch-subject-seed0" in done.stdout
-    assert "2 of 2 runs to do on 24 slices" in done.stdout
+    assert "4 of 4 runs to do on 24 slices" in done.stdout  # with two simple rivals
     assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.toml"]
     without = headscope_here(monkeypatch, capsys, "run", "grid.toml")
     assert without.returncode == 2 and "'data' is missing" in without.stderr
@@ -152,7 +152,7 @@ def test_a_failed_run_is_shown_at_the_end_with_exit_code_1(
     assert "Report:" in done.stdout and "timm/test_resnet" in done.stdout
     assert done.stderr.count("The loss is no longer finite in epoch 1.") == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("1 of 2 runs failed: timm-test_resnet-scratch-subject-seed0. The same")
+    assert last.startswith("1 of 4 runs failed: timm-test_resnet-scratch-subject-seed0. The same")
 
 
 def test_settings_that_cannot_be_are_refused_as_by_run(data, tmp_path):

@@ -47,7 +47,8 @@ def test_every_run_of_the_grid_leaves_a_whole_record(experiment):
     assert [record.name for record in runs] == names
     for record in runs:
         files = {path.name for path in record.path.iterdir()}
-        assert files == {
+        assert ("state.safetensors" in files) == (record.setting.regime == "frozen")
+        assert files - {"state.safetensors"} == {
             "run.toml",
             "history.jsonl",
             "predictions.tsv",
@@ -210,8 +211,10 @@ def test_what_a_killed_process_left_is_removed(data, tmp_path):
 
 
 def test_other_settings_for_a_standing_run_are_refused(data, experiment):
-    with pytest.raises(InputError, match=r"begun with other settings \(epochs 2 instead of 3\)"):
-        run(settings(data, experiment, epochs=3))
+    with pytest.raises(InputError, match=r"begun with other settings \(epochs 2 instead of 1\)"):
+        run(settings(data, experiment, epochs=1))
+    with pytest.raises(InputError, match=r"cannot continue from 2 to 3 epochs: state\.safetensors"):
+        run(settings(data, experiment, epochs=3))  # finetune and scratch kept no state
     with pytest.raises(InputError, match="size"):
         run(settings(data, experiment, size=48))
 

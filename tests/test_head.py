@@ -304,7 +304,7 @@ def test_a_wrong_layer_names_the_likely_ones(tmp_path):
 
 
 def test_a_safetensors_head_is_read_without_torch():
-    modules = "models.checkpoint", "analysis.final_layer.layer", "reporting.head"
+    modules = "models.checkpoint", "analysis.final_layer.layer", "supplement.head"
     code = "import sys, " + ", ".join(f"headscope.{name}" for name in modules)
 
     done = subprocess.run(

@@ -27,7 +27,7 @@ from headscope.analysis.final_layer.shuffles import (
 from headscope.analysis.retrain import HeadRecipe, train_heads
 from headscope.analysis.units import read_samples
 from headscope.reporting import write_report
-from headscope.reporting.head import head_facts, write_head
+from headscope.supplement.head import head_facts, write_head
 from tests.support.records import reseal
 from tests.support.synthetic import write_synthetic_run
 

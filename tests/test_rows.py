@@ -20,7 +20,7 @@ from headscope.analysis.final_layer.null import residual_interval
 from headscope.analysis.final_layer.relation import LearnedNull, learned_correlations
 from headscope.errors import InputError
 from headscope.record import write_history
-from headscope.reporting.head import head_facts, head_tables
+from headscope.supplement.head import head_facts, head_tables
 from tests.support.records import reseal
 from tests.support.synthetic import write_synthetic_run
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from headscope.cohort.layouts import find_cohort
 from headscope.errors import InputError
-from headscope.folds import deal_folds
+from headscope.grouping import deal_folds
 from headscope.splits.assign import SUBSETS, make_fold, make_split
 from headscope.splits.balance import balance_of
 from headscope.splits.files import LeakageError, ensure_split

@@ -7,9 +7,10 @@ from torchvision.transforms import v2
 
 from headscope.errors import InputError, RunError
 from headscope.models.regimes import find_regime
+from headscope.schedule import epoch_order
 from headscope.training import loop
 from headscope.training.features import extract_features, extract_maps, spread
-from headscope.training.loader import FeatureInputs, SliceInputs, batches, epoch_order
+from headscope.training.loader import FeatureInputs, SliceInputs, batches
 from headscope.training.recipe import Recipe
 from tests.support.training import CPU, network, run, small_cohort
 
@@ -81,7 +82,7 @@ def test_sgd_takes_the_step_of_the_closed_form():
     """Momentum and weight decay by hand, with a faster classifier."""
     built = network("finetune")
     recipe = Recipe(epochs=1, learning_rate=0.1, head_learning_rate=10, weight_decay=0.01)
-    optimizer = loop.sgd(built.model, built.head, recipe)
+    optimizer = loop.make_optimizer(built.model, built.head, recipe)
     loop.set_learning_rate(optimizer, 0.1)
     weights = [built.head.bias, built.model.conv1[0].weight]
     for tensor, rate in zip(weights, (1.0, 0.1), strict=True):

@@ -37,6 +37,7 @@ def settings(data, out, **changes):
         "batch_size": 8,
         "splits": ["subject", "slice"],
         "workers": 1,
+        "rivals": [],
     }
     return make_config(**(known | changes))
 

@@ -142,5 +142,6 @@ def run_by_torch(folder):
         head_learning_rate=1.5,
         workers=1,
         device="cpu",
+        rivals=[],
     )
     return run_experiment(config)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve
 
 Array = NDArray[Any]
 BLOCK = 1024  # queries whose distances are held at once
@@ -15,9 +16,14 @@ def standardise(features: Array, rows: Array) -> Array:
 
     Features that do not vary there are left out.
     """
-    mean, spread = features[rows].mean(axis=0), features[rows].std(axis=0)
+    some = features[rows]
+    mean, spread = some.mean(axis=0), some.std(axis=0)
     varying = spread > 1e-6 * max(float(np.abs(mean).max(initial=0)), 1e-6)
-    return ((features[:, varying] - mean[varying]) / spread[varying]).astype(np.float32)
+    if not varying.all():
+        features, mean, spread = features[:, varying], mean[varying], spread[varying]
+    scaled = features - mean
+    scaled /= spread
+    return scaled.astype(np.float32, copy=False)
 
 
 def nearest(
@@ -80,28 +86,28 @@ def ridge_classes(points: Array, labels: Array, queries: Array, penalty: float) 
 def ridge_by_gram(gram: Array, labels: Array, train: Array, penalties: Array) -> Array:
     """Return the classes (P, n) of all points by ridge regressions on those of `train` (n,).
 
-    gram (n, n) holds the inner products of the points, which are all that a ridge needs; one
-    eigendecomposition serves every penalty (P,). Otherwise as `ridge_classes`.
+    gram (n, n) holds the inner products of the points, which are all that a ridge needs;
+    penalties (P,) are above 0. Otherwise as `ridge_classes`.
     """
     inner, across = gram[np.ix_(train, train)], gram[:, train]
     means = inner.mean(axis=0)
     centred = inner - means - means[:, None] + means.mean()
+    points = across - across.mean(axis=1)[:, None] - means + means.mean()
     if np.trace(centred) <= 1e-12 * np.trace(inner):
-        centred = np.zeros_like(inner)  # the points do not vary
-    values, vectors = np.linalg.eigh(centred)
-    values = values.clip(min=0)
+        centred, points = np.zeros_like(inner), np.zeros_like(points)  # the points do not vary
     classes = np.unique(labels[train])
     columns = np.where(labels[train][:, None] == classes, 1.0, -1.0)  # (n of train, K)
-    shares = columns.mean(axis=0)
-    target = vectors.T @ (columns - shares)
-    points = (across - across.mean(axis=1)[:, None] - means + means.mean()) @ vectors
-    points[:, values == 0] = 0
+    shares, diagonal = columns.mean(axis=0), np.eye(len(centred))
+    options = {"assume_a": "pos", "overwrite_a": True, "check_finite": False}
     return np.stack(
         [
-            classes[(points @ (target / (values + penalty)[:, None]) + shares).argmax(axis=1)]
+            classes[
+                (points @ solve(centred + penalty * diagonal, columns - shares, **options) + shares)
+                .argmax(axis=1)
+            ]
             for penalty in penalties
         ]
-    )
+    )  # fmt: skip
 
 
 def held_out_correct(

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from headscope.grouping import scans_of
 from headscope.metrics import Units, slice_units, subject_level
-from headscope.record import Run
+from headscope.record import Arrays, Run
 
 Array = NDArray[Any]
 
@@ -47,9 +48,34 @@ class Samples:
         return np.flatnonzero(self.subset == subset)
 
 
-def read_samples(run: Run) -> Samples:
-    """Read a run's slices from `features.npz` and `predictions.tsv`."""
+OVER_SCANS = "The head trained on scans: each slice here is a scan, the mean of its slices."
+
+
+def over_scans(run: Run) -> tuple[str, ...]:
+    """Return the note on the analyses of a head that trained on scans; none of another."""
+    return () if run.setting.unit == "slice" else (OVER_SCANS,)
+
+
+def examples_of(run: Run) -> tuple[Arrays, pd.DataFrame]:
+    """Return the arrays of `features.npz` and the rows of what a run's head trained on.
+
+    These are its slices; or its scans, where it trained on the mean of each: the mean of their
+    features and logits, with the first slice of each in the table (docs/science.md, section 11).
+    """
     stored, table = run.features, run.predictions
+    if run.setting.unit == "slice":
+        return stored, table
+    scans = scans_of(table, stored["subset"])
+    pooled = {
+        name: scans.mean(values) if name in ("features", "logits") else values[scans.first]
+        for name, values in stored.items()
+    }
+    return pooled, table.iloc[scans.first].reset_index(drop=True)
+
+
+def read_samples(run: Run, *, examples: bool = False) -> Samples:
+    """Read a run's slices from its record, or the `examples_of` its head."""
+    stored, table = examples_of(run) if examples else (run.features, run.predictions)
     subject = np.unique(stored["subject_id"], return_inverse=True)[1]
     visits = pd.DataFrame({"subject": subject, "session": table["session_id"].astype(str)})
     session = visits.groupby(["subject", "session"], sort=True).ngroup().to_numpy()

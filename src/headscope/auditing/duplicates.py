@@ -14,7 +14,7 @@ Correlation and deviation only choose what is worth the closer look; detail deci
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice, pairwise
 from typing import Final
@@ -76,7 +76,7 @@ class Matches:
 
 
 @dataclass(frozen=True)
-class _Heads:
+class Heads:
     """The slices of S scans, shrunk: unit (M, 576), and centred at their depth.
 
     Slices of scan s are rows starts[s] to starts[s] + counts[s]; centred is None for few scans.
@@ -90,6 +90,7 @@ class _Heads:
 
     @property
     def middles(self) -> Index:
+        """The row of each scan's middle slice (S,)."""
         return self.starts + self.counts // 2
 
 
@@ -99,36 +100,40 @@ def find_matches(
     subject: ArrayLike,
     *,
     plane: Index | None = None,
+    cohort: ArrayLike | None = None,
     correlation: float = COPY,
 ) -> Matches:
     """Compare every scan with every other.
 
     pixels (N, H, W) are the slices, scan (N,) the number of the scan that each shows, from 0;
     slices of a scan stand together, in order. subject (S,) numbers the subjects of the scans; plane
-    (N,) numbers the planes, where there are several. `correlation` is the least of a copy. Memory
-    is bounded whatever the number of scans.
+    (N,) numbers the planes, where there are several. cohort (S,) numbers the cohorts, where only
+    scans of different ones are looked at closely. `correlation` is the least of a copy. Memory is
+    bounded whatever the number of scans.
     """
     starts = np.flatnonzero(np.diff(scan, prepend=-1))
     counts = np.diff([*starts, len(scan)])
-    picture = _number_pictures(pixels)
-    groups, shared = _identical(picture, starts, counts)
+    picture = number_pictures(pixels)
+    groups, shared = identical_scans(picture, starts, counts)
     identical = (two for members in groups for two in combinations(members, 2))
     pairs = [Match(a, b, "identical", 1.0, 1.0, 1.0) for a, b in islice(identical, MOST_LISTED)]
     if min(pixels.shape[1:]) < LEAST_SIDE:
         return Matches(pairs, [], shared, False, groups, picture, compared=False)
-    heads = _describe(pixels, starts, counts, np.zeros_like(scan) if plane is None else plane)
+    heads = describe_heads(pixels, starts, counts, np.zeros_like(scan) if plane is None else plane)
     subjects = np.unique(np.asarray(subject), return_inverse=True)[1]
     group = _group_numbers(groups, len(starts))
-    likely, cut = _likely(heads, subjects, group)
+    apart = subjects if cohort is None else np.asarray(cohort)
+    likely, cut = _likely(heads, apart, group)
     look = Detail(pixels, starts, counts, subjects, heads.plane)
-    close = [_agreement(heads, a, b) for a, b in _tracked(likely)]
+    close = [compare_depths(heads, a, b) for a, b in _tracked(likely)]
     graded = [_graded(look, agreement, correlation) for agreement in close]
-    visits = [_graded(look, agreement, correlation) for agreement in _some_visits(heads, subjects)]
+    some = _some_visits(heads, subjects) if cohort is None else []
+    visits = [_graded(look, agreement, correlation) for agreement in some]
     pairs += sorted((match for match in graded if match.kind), key=lambda match: -match.detail)
     return Matches(pairs, visits, shared, cut, groups, picture, compared=True)
 
 
-def _number_pictures(pixels: NDArray[np.uint8]) -> Index:
+def number_pictures(pixels: NDArray[np.uint8]) -> Index:
     """Return a number (N,) for each slice, the same for slices of equal pixels; by hash.
 
     Slices of one grey value get negative ones.
@@ -142,7 +147,7 @@ def _number_pictures(pixels: NDArray[np.uint8]) -> Index:
     return picture
 
 
-def _identical(
+def identical_scans(
     picture: Index, starts: Index, counts: Index
 ) -> tuple[list[tuple[int, ...]], list[tuple[int, int]]]:
     """Return groups of scans of equal pixels, and pairs that share single slices.
@@ -172,7 +177,7 @@ def _group_numbers(groups: Sequence[tuple[int, ...]], scans: int) -> Index:
     return group
 
 
-def _describe(pixels: NDArray[np.uint8], starts: Index, counts: Index, plane: Index) -> _Heads:
+def describe_heads(pixels: NDArray[np.uint8], starts: Index, counts: Index, plane: Index) -> Heads:
     """Shrink the slices; of many scans only the middle ones, so that all fit into memory."""
     taken = np.minimum(counts, max(1, MOST_SLICES // len(starts)))
     first = np.cumsum(taken) - taken
@@ -180,7 +185,7 @@ def _describe(pixels: NDArray[np.uint8], starts: Index, counts: Index, plane: In
     rows = np.repeat(starts + counts // 2 - taken // 2, taken) + rank  # middle stays middle
     unit = np.empty((len(rows), SIDE * SIDE), dtype=np.float32)
     blocks = range(0, len(rows), BLOCK)
-    for start in track(blocks, "Shrinking slices", len(blocks)):
+    for start in _shown(blocks, "Shrinking slices"):
         small = shrink(pixels[rows[start : start + BLOCK]], SIDE)  # (n, 24, 24)
         unit[start : start + BLOCK] = unit_rows(small.reshape(len(small), -1))
     centred = np.empty_like(unit) if len(starts) >= FEWEST else None
@@ -189,10 +194,10 @@ def _describe(pixels: NDArray[np.uint8], starts: Index, counts: Index, plane: In
         for depth in np.unique(depths):
             here = depths == depth
             centred[here] = unit_rows(unit[here] - unit[here].mean(axis=0))
-    return _Heads(unit, centred, first, taken, plane[starts + counts // 2])
+    return Heads(unit, centred, first, taken, plane[starts + counts // 2])
 
 
-def _likely(heads: _Heads, subjects: Index, group: Index) -> tuple[list[tuple[int, int]], bool]:
+def _likely(heads: Heads, subjects: Index, group: Index) -> tuple[list[tuple[int, int]], bool]:
     """Return pairs (a, b), a < b, of different subjects whose middle slices may be of one head.
 
     Scans of one group (S,) are equal, and no pairs here. Of more than 20,000 pairs those of the
@@ -205,7 +210,7 @@ def _likely(heads: _Heads, subjects: Index, group: Index) -> tuple[list[tuple[in
     most = max(MOST_PAIRS, len(unit))
     cut = False
     blocks = range(0, len(unit), BLOCK)
-    for start in track(blocks, "Comparing scans", len(blocks)):
+    for start in _shown(blocks, "Comparing scans"):
         for other in range(start, len(unit), BLOCK):
             rows, columns = slice(start, start + BLOCK), slice(other, other + BLOCK)
             deviation = centred[rows] @ centred[columns].T  # (BLOCK, BLOCK)
@@ -238,7 +243,7 @@ def _highest_of_each(pairs: Index, best: Floats, most: int) -> Index:
 Agreement = tuple[int, int, float, float, int]  # two scans, correlation, deviation, depth
 
 
-def _agreement(heads: _Heads, a: int, b: int) -> Agreement:
+def compare_depths(heads: Heads, a: int, b: int) -> Agreement:
     """Return mean correlation and deviation over the slices of two scans, at the best depth."""
     counts = heads.counts[a], heads.counts[b]
     best = (-2.0, -2.0, 0)
@@ -256,7 +261,7 @@ def _agreement(heads: _Heads, a: int, b: int) -> Agreement:
     return a, b, *best
 
 
-def _some_visits(heads: _Heads, subjects: Index) -> list[Agreement]:
+def _some_visits(heads: Heads, subjects: Index) -> list[Agreement]:
     """Return how pairs of neighbouring scans of one subject agree, up to 300 spread over all."""
     order = np.lexsort((heads.plane, subjects))
     pairs = [
@@ -265,7 +270,12 @@ def _some_visits(heads: _Heads, subjects: Index) -> list[Agreement]:
         if subjects[a] == subjects[b] and heads.plane[a] == heads.plane[b]
     ]
     step = -(-len(pairs) // MOST_VISITS) or 1
-    return [_agreement(heads, a, b) for a, b in pairs[::step]]
+    return [compare_depths(heads, a, b) for a, b in pairs[::step]]
+
+
+def _shown(blocks: range, description: str) -> Iterable[int]:
+    """Show the progress where there are several blocks."""
+    return blocks if len(blocks) < 2 else track(blocks, description, len(blocks))
 
 
 def _tracked(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from nibabel.orientations import axcodes2ornt, io_orientation
 
+from headscope.cohort.demographics import RECOGNISED
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.tables import counted
 from headscope.console import track
@@ -40,8 +41,9 @@ class Inspection(Shown):
     """What a cohort holds.
 
     `classes` has one row per class (label, subjects, sessions, scans), `grids` one per format,
-    shape and spacing_mm in R, A, S order with its number of scans, `problems` path and reason of
-    each scan whose header cannot be used. `slices`, `store_bytes` (their file) and `memory_bytes`
+    shape and spacing_mm in R, A, S order with its number of scans, `covariates` the columns that
+    `--covariates` can name with what they hold, `problems` path and reason of each scan whose
+    header cannot be used. `slices`, `store_bytes` (their file) and `memory_bytes`
     (each process that slices) say what a run would cost.
     """
 
@@ -51,6 +53,7 @@ class Inspection(Shown):
     sessions: int
     classes: pd.DataFrame
     grids: pd.DataFrame
+    covariates: pd.DataFrame
     problems: pd.DataFrame
     slices: int
     store_bytes: int
@@ -65,7 +68,11 @@ class Inspection(Shown):
 
     def tables(self) -> list[Table]:
         """Return classes with what is worth knowing, then grids, then problems."""
-        frames = (("Files", self.grids), ("Problems", self.problems))
+        frames = (
+            ("Files", self.grids),
+            ("Covariates", self.covariates),
+            ("Problems", self.problems),
+        )
         return [
             Table.from_frame(self.layout, self.classes, [*self.notes, self.cost]),
             *(Table.from_frame(title, frame) for title, frame in frames if len(frame)),
@@ -159,6 +166,7 @@ def inspect_cohort(
         sessions=len(scans[named].drop_duplicates(keys)),
         classes=_classes(cohort),
         grids=pd.DataFrame(rows, columns=["format", "grid", "spacing_mm", "scans"]),
+        covariates=_covariates(cohort),
         problems=pd.DataFrame(problems, columns=["path", "reason"]),
         slices=slices,
         store_bytes=slices * size**2,
@@ -237,6 +245,14 @@ def _classes(cohort: Cohort) -> pd.DataFrame:
         subjects=("subject_id", "nunique"), sessions=("visit", "nunique"), scans=("path", "size")
     )
     return counts.loc[cohort.class_names].reset_index()
+
+
+def _covariates(cohort: Cohort) -> pd.DataFrame:
+    """Return the columns that could be covariates, those first that are taken without asking."""
+    usable = [covariate for covariate in cohort.covariates if not covariate.problem]
+    usable.sort(key=lambda covariate: covariate.name not in RECOGNISED)
+    rows = [(item.column, item.name, item.content, item.missing) for item in usable]
+    return pd.DataFrame(rows, columns=["column", "covariate", "values", "subjects_without"])
 
 
 def _size_text(size: float) -> str:

@@ -64,8 +64,10 @@ def run(
     spacing_mm: opt.Spacing = None,
     subject_pattern: opt.SubjectPattern = None,
     contrast: opt.Contrast = None,
+    covariates: opt.Covariates = None,
     volume: opt.Volume = None,
     window: opt.Window = None,
+    limit: opt.Limit = None,
     strict: opt.Strict = None,
     pseudonym_key: opt.PseudonymKey = None,
     architectures: Annotated[

@@ -57,7 +57,7 @@ def head(
     """
     from headscope.console import busy
     from headscope.models.checkpoint import read_head
-    from headscope.reporting.head import head_facts, write_head
+    from headscope.supplement.head import head_facts, write_head
 
     with busy("Analysing the layer"):
         layer_read = read_head(checkpoint, layer)

@@ -34,12 +34,13 @@ def models(
         (
             *(entry.name, entry.size, entry.classifier or "–", entry.features or "–"),
             "–" if entry.parameters is None else f"{entry.parameters / 1e6:.1f} M",
-            *(entry.licence, "on this machine" if listing.file else "to get"),
+            *(entry.licence, listing.trained_on, "on this machine" if listing.file else "to get"),
         )
         for listing in listings
         for entry in [listing.architecture]
     ]
-    heads = ("Architecture", "Side", "Classifier", "Features", "Parameters", "Licence", "Weights")
+    heads = ("Architecture", "Side", "Classifier", "Features", "Parameters", "Licence",
+             "Trained on", "Weights")  # fmt: skip
     show(Table("", heads, rows))
     absent = [listing for listing in listings if listing.file is None]
     for listing in absent[:FEW]:

@@ -25,6 +25,15 @@ SubjectPattern = Annotated[
 Contrast = Annotated[
     str | None, typer.Option(help="Contrast in the names of the scans to take: t1, t1ce, flair.")
 ]
+Limit = Annotated[
+    int | None, typer.Option(help="Subjects per class, drawn for a first try (all).", min=1)
+]
+Covariates = Annotated[
+    str | None,
+    typer.Option(
+        help="Columns that could explain the classes, by comma: Age,Sex,Site (those recognised)."
+    ),
+]
 Volume = Annotated[int | None, typer.Option(help="Which volume of 4-D files, from 0.")]
 PseudonymKey = Annotated[
     Path | None,
@@ -54,7 +63,7 @@ Workers = Annotated[int | None, typer.Option(help="Processes that slice (all cor
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 COHORT: Final = ("label", "classes", "threshold", "where", "subject_pattern", "contrast")
-LISTS: Final = ("architectures", "regimes", "splits", "balance", "seeds")
+LISTS: Final = ("architectures", "regimes", "splits", "balance", "seeds", "covariates")
 
 
 def given(options: dict[str, Any], *wanted: str) -> dict[str, Any]:

@@ -45,8 +45,8 @@ def show_estimate(estimate: "Estimate", out: Path) -> None:
 
     rows = [
         (
-            *(row.run, row.architecture, row.regime, row.split, row.seed, row.epochs),
-            f"{row.learning_rate:g}",
+            *(row.run, row.architecture, row.regime, row.split, row.seed, row.epochs or ""),
+            f"{row.learning_rate:g}" if row.epochs else "",
             "already finished" if row.finished else _duration(row.seconds),
             "" if row.finished else _size(row.bytes),
         )

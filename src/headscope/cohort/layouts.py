@@ -15,7 +15,13 @@ import numpy as np
 import pandas as pd
 
 from headscope.cohort.bids import find_bids
-from headscope.cohort.demographics import describe_subjects
+from headscope.cohort.demographics import (
+    Covariate,
+    check_covariates,
+    describe_subjects,
+    inspect_covariate,
+    join_sidecars,
+)
 from headscope.cohort.filters import where_holds
 from headscope.cohort.folders import inside, read_class_folders, read_scan_table
 from headscope.cohort.ids import ID
@@ -35,7 +41,7 @@ from headscope.cohort.selection import (
     take_contrast,
     with_given,
 )
-from headscope.cohort.tables import MISSING, counted, listed
+from headscope.cohort.tables import CLASS_FOLDER, MISSING, counted, listed
 from headscope.cohort.values import Layout, Note
 from headscope.errors import InputError
 from headscope.scans.discovery import SUFFIXES, Kind, ScanFile, is_picture, survey
@@ -54,7 +60,7 @@ class Cohort:
 
     `notes` say what was recognised, what was left out, and where the ids come from; `simulated`
     holds where simulation.json is beside the scans. `kinds` has what each path is; `described`
-    age and sex by path, where a table has them.
+    age, sex and covariates by path; `offered` every column that could be one.
     """
 
     root: Path
@@ -65,12 +71,19 @@ class Cohort:
     simulated: bool
     kinds: Mapping[str, Kind]
     described: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False)
+    offered: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False, repr=False)
 
     @property
     def names(self) -> "pd.Series[str]":
         """The name of each scan in results, as text: its path, or its pseudonym if it has one."""
         column = "name" if "name" in self.scans.columns else "path"
         return self.scans[column].map(printable_name)
+
+    @property
+    def covariates(self) -> list[Covariate]:
+        """What each column of the tables, and of the JSON beside scans, would be as a covariate."""
+        columns = [name for name in self.offered.columns if name not in ("path", "subject_id")]
+        return [inspect_covariate(self.offered, name) for name in columns]
 
     @property
     def files(self) -> list[ScanFile]:
@@ -93,6 +106,7 @@ def find_cohort(
     keep: Sequence[str] = (),
     subject_pattern: str | None = None,
     contrast: str | None = None,
+    covariates: Sequence[str] = (),
     need_classes: bool = True,
 ) -> Cohort:
     """Recognise the layout of the scans below `data` and return the labelled ones.
@@ -120,6 +134,9 @@ def find_cohort(
         Regular expression whose first group is the subject id in a path below its class folder.
     contrast : str, optional
         Takes the scans whose names hold this contrast: t1 is BraTS's t1n and BIDS's T1w too.
+    covariates : sequence of str
+        Columns for `described`, as they are named or as age, sex, site, manufacturer or
+        field_strength; by default these, where they are recognised.
     need_classes : bool
         If false, scans whose classes are unknown are all labelled "unlabelled".
 
@@ -132,8 +149,8 @@ def find_cohort(
     Raises
     ------
     InputError
-        There is no such folder, no scan, no label, no column of a name, one class only, or a listed
-        file is missing.
+        There is no such folder, no scan, no label, no column of a name, one class only, a covariate
+        says nothing, or a listed file is missing.
     """
     data = Path(data)
     if not data.exists():
@@ -168,6 +185,8 @@ def find_cohort(
     scans = scans.assign(**{name: scans[name].map(printable_name) for name in (*KEY, "label")})
     class_names = [printable_name(name) for name in class_names]
     summary = _summarise(layout, scans, class_names)
+    offered = _offer_covariates(root, scans, kinds, column)
+    named = check_covariates(data, offered, covariates)
     return Cohort(
         root=root,
         layout=layout.name,
@@ -176,7 +195,8 @@ def find_cohort(
         notes=[summary, *layout.notes, *left_out, *notes, *doubled, *odd],
         simulated=(root / "simulation.json").is_file(),
         kinds=kinds,
-        described=describe_subjects(scans),
+        described=describe_subjects(offered, named),
+        offered=offered,
     )
 
 
@@ -292,6 +312,16 @@ def _extra_columns(data: Path, scans: pd.DataFrame, keep: Sequence[str]) -> list
             raise InputError(f"There is no column {name!r} in {data}: it has {listed(offered)}.")
     ours = (name for name in [*OURS, GIVEN] if name in scans.columns)
     return [*ours, *dict.fromkeys(keep)]
+
+
+def _offer_covariates(
+    root: Path, scans: pd.DataFrame, kinds: Mapping[str, Kind], classes: str
+) -> pd.DataFrame:
+    """Return path, subject_id and the columns that could be covariates: not that of the classes."""
+    volumes = [path for path in scans["path"] if kinds[path] == "volume"]
+    scans = join_sidecars(root, scans, volumes)
+    columns = [name for name in _offered(scans) if name not in (classes, "label", CLASS_FOLDER)]
+    return scans[["path", "subject_id", *columns]]
 
 
 def _offered(scans: pd.DataFrame) -> list[str]:

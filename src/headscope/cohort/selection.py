@@ -40,6 +40,7 @@ SUBSETS: Final = ("train", "val", "test")
 SUBSET_COLUMNS: Final = ("subset", "split", "partition", "set")
 FALLBACKS: Final = (DERIVATIVES, OTHER_DATA, MAPS, AUGMENTED)  # used where there is nothing else
 MOST_KINDS: Final = 12  # of other files that a note names
+LIMIT_STREAM: Final = 0x11417  # seeds the draw of `limit_subjects`
 MANY: Final = 500  # scans, of which looking takes a second
 
 
@@ -207,6 +208,31 @@ def note_given(scans: "pd.DataFrame") -> list[Note]:
         )
         notes.append(Note(text))
     return notes
+
+
+def limit_subjects(scans: "pd.DataFrame", count: int) -> "tuple[pd.DataFrame, Note]":
+    """Return the scans of `count` subjects per class, drawn by one seed, and a note on it.
+
+    A subject is drawn with all of its scans, those of other classes too, and of scans without ids
+    each is drawn alone. Where the data give subsets, as many are drawn per class of each.
+    """
+    by = ["label", *([GIVEN] if GIVEN in scans.columns else [])]
+    unit = scans["subject_id"].where(scans["subject_id"] != NO_ID, scans["path"])
+    rng = np.random.default_rng(LIMIT_STREAM)
+    drawn: set[str] = set()
+    for _, part in scans.assign(unit=unit).groupby(by, sort=True):
+        units = np.sort(part["unit"].unique())
+        # subjects of several classes that are drawn already count
+        order = sorted(rng.permutation(units), key=lambda name: name not in drawn)
+        drawn |= set(order[:count])
+    limited = scans[unit.isin(drawn)]
+    what = "pictures" if (scans["subject_id"] == NO_ID).all() else "subjects"
+    text = (
+        f"A first try: {count} {what} per class were drawn, or all where there are fewer: "
+        f"{len(limited):,} of {len(scans):,} scans (limit = {count}). Its scores are no result "
+        "of the cohort."
+    )
+    return limited.reset_index(drop=True), Note(text)
 
 
 def scans_of_subjects(subjects: "pd.Series[str]") -> str:

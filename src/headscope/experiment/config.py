@@ -16,17 +16,21 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from headscope.errors import InputError
 from headscope.files import write_text
+from headscope.record import RIVALS
 from headscope.slicing.spec import SliceSpec
 from headscope.text import printable_name
 from headscope.training.recipe import Number, Positive, Recipe, Whole
 
 SplitKind = Literal["subject", "slice", "given"]
+Unit = Literal["slice", "scan"]
+Rival = Literal["majority", "covariates", "pixels"]
 PATHS = ("data", "out", "cache", "split_file", "pseudonym_key", "weights")
 RENAMED = {"pseudonymise": "pseudonym_key"}  # setting of 0.1 → what it is now
 FORMS = {  # of the settings that are tables in a TOML file
@@ -51,7 +55,9 @@ class Row(BaseModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")] | None = None
     architecture: str | None = None
     weights: str | None = None
+    pretraining_cohorts: tuple[str, ...] | None = None
     head_init: str | None = None
+    unit: Unit | None = None
     splits: tuple[SplitKind, ...] | None = None
     recipe: Recipe | None = None
 
@@ -84,7 +90,9 @@ class Config(BaseModel):
     where: str | None = None
     subject_pattern: str | None = None
     contrast: str | None = None
+    covariates: tuple[str, ...] = ()
     pseudonym_key: Path | None = None
+    limit: Positive | None = None
     # slices
     plane: Literal["axial", "coronal", "sagittal", "all"] = "axial"
     count: Annotated[Whole, Field(ge=1, le=10_000)] = 30
@@ -105,14 +113,18 @@ class Config(BaseModel):
     # networks and their training
     architectures: tuple[str, ...] = ("tf_efficientnet_lite0",)
     weights: str = "pretrained"
+    pretraining_cohorts: tuple[str, ...] = ()
     head_init: str = "glorot"
     regimes: tuple[str, ...] = ("frozen", "finetune", "scratch")
+    unit: Unit = "slice"
+    rivals: tuple[Rival, ...] = RIVALS
     recipe: Recipe = Recipe()
     rows: tuple[Row, ...] = ()
     # scores and record
     aggregate: Literal["mean", "logits", "vote"] = "mean"
     permutations: Annotated[Whole, Field(ge=0, le=100_000)] = 0
     keep_model: bool = True
+    keep_state: bool = False
     cache: Path | None = None
     # device
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -133,12 +145,18 @@ class Config(BaseModel):
             gathered["rows"] = [_gather_row(row, common) for row in rows]
         return gathered | {"recipe": common}
 
-    @field_validator("splits", "seeds", "architectures", "regimes")
+    @field_validator("splits", "seeds", "architectures", "regimes", "rivals")
     @classmethod
-    def _without_repeats(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        if not values:
+    def _without_repeats(cls, values: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+        if not values and info.field_name != "rivals":
             raise ValueError("needs at least one value")
         return tuple(dict.fromkeys(values))
+
+    @field_validator("rivals", mode="before")
+    @classmethod
+    def _none_by_name(cls, values: Any) -> Any:
+        none = values == "none" or (isinstance(values, list | tuple) and [*values] == ["none"])
+        return () if none else values
 
     @model_validator(mode="after")
     def _one_way_to_split(self) -> "Config":

@@ -9,6 +9,7 @@ import timeit
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -21,17 +22,20 @@ from headscope.experiment.config import Config
 from headscope.experiment.inputs import find_scans
 from headscope.experiment.plan import Plan, plan_runs
 from headscope.experiment.preflight import check_networks, check_places, unfinished
+from headscope.experiment.rivals import plan_rivals, rival_cost
 from headscope.models.classifier import tap
 from headscope.models.network import build_network
 from headscope.models.pretrained import find_published, how_to_get
+from headscope.record import Setting
 from headscope.scans.volume import ScanError
 from headscope.slicing.parallel import take_file
 from headscope.training.device import autocast, find_device
 from headscope.training.features import EXTRACT_BATCH, LAYER_SLICES, MAP_SLICES
 from headscope.training.loader import SliceInputs
-from headscope.training.recipe import Recipe, sgd
+from headscope.training.recipe import Recipe, make_optimizer
 
 CPU_BATCH = 8  # slices of a measured step: on a CPU, more take longer in proportion
+Network = tuple[str, int, Literal["sgd", "adamw"]]  # its name, its batches, its optimiser
 HEAD_STEP_S = 5e-4  # one step of a classifier alone, on stored features
 
 
@@ -97,22 +101,26 @@ def estimate(config: Config) -> Estimate:
     stored = (config.out / "slices" / "slices.json").is_file()
     # 3. each network, measured once
     costs, notes = {}, []
-    networks = dict.fromkeys((plan.architecture.name, plan.recipe.batch_size) for plan in todo)
-    for name, batch_size in track(networks, "Measuring", len(networks)):
+    networks = dict.fromkeys(map(_measured, todo))
+    for network in track(networks, "Measuring", len(networks)):
+        name, batch_size, optimizer = network
         try:
-            costs[name, batch_size] = _measure(
-                name, batch_size, config, len(cohort.class_names), device
+            costs[network] = _measure(
+                name, batch_size, optimizer, config, len(cohort.class_names), device
             )
         except torch.OutOfMemoryError:
             notes.append(f"Batches of {batch_size} do not fit into {device}'s memory: {name}.")
     # 4. the runs, each with its share
+    rows = _rows(plans, {plan.name for plan in todo}, costs, slices, config)
+    rivals = plan_rivals(config, plans, described=len(cohort.described.columns) > 1)
+    beside = _rival_rows(rivals, unfinished(config, rivals), slices, config)
     return Estimate(
-        _rows(plans, {plan.name for plan in todo}, costs, slices, config),
+        pd.concat([beside, rows], ignore_index=True) if rivals else rows,
         slices,
         0.0 if stored else slicing_seconds,
         0 if stored else slices * config.size**2,
         torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
-        [*notes, *_weights_to_fetch(todo)],
+        [*notes, *_weights_to_fetch(todo), *_patience(todo)],
     )
 
 
@@ -143,8 +151,24 @@ def _weights_to_fetch(plans: list[Plan]) -> list[str]:
     return notes
 
 
+def _patience(plans: list[Plan]) -> list[str]:
+    """Say that some runs may take less."""
+    patient = any(plan.recipe.patience is not None for plan in plans)
+    return ["Runs with patience may end before their last epoch."] if patient else []
+
+
+def _measured(plan: Plan) -> Network:
+    """Return what is measured once for all plans that share it."""
+    return plan.architecture.name, plan.recipe.batch_size, plan.recipe.optimizer
+
+
 def _measure(
-    name: str, batch_size: int, config: Config, classes: int, device: torch.device
+    name: str,
+    batch_size: int,
+    optimizer_name: Literal["sgd", "adamw"],
+    config: Config,
+    classes: int,
+    device: torch.device,
 ) -> Cost:
     """Time one training step and one forward pass on made-up slices, and look at the shapes."""
     network = build_network(name, "scratch", "random", classes=classes, size=config.size, seed=0)
@@ -155,7 +179,8 @@ def _measure(
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     inputs = SliceInputs(pixels, entry.mean, entry.std, device)
     labels = torch.zeros(most, dtype=torch.int64, device=device)
-    optimizer = sgd(network.model, network.head, Recipe(epochs=1, learning_rate=1e-6))
+    recipe = Recipe(epochs=1, learning_rate=1e-6, optimizer=optimizer_name)
+    optimizer = make_optimizer(network.model, network.head, recipe)
 
     def train_step() -> None:
         network.training_mode()
@@ -198,7 +223,7 @@ def _second_try(work: Callable[[], None], device: torch.device) -> float:
 def _rows(
     plans: list[Plan],
     todo: set[str],
-    costs: dict[tuple[str, int], Cost],
+    costs: dict[Network, Cost],
     slices: int,
     config: Config,
 ) -> pd.DataFrame:
@@ -207,13 +232,26 @@ def _rows(
     for plan in plans:
         taken: tuple[float | None, int | None] = (0.0, 0)
         if plan.name in todo:
-            cost = costs.get((plan.architecture.name, plan.recipe.batch_size))
+            cost = costs.get(_measured(plan))
             new = plan.features_of not in passed
             passed.add(plan.features_of)
             taken = _run_cost(plan, cost, slices, config, new) if cost else (None, None)
         recipe = {"epochs": plan.recipe.epochs, "learning_rate": plan.recipe.learning_rate}
         facts = {"finished": plan.name not in todo, "seconds": taken[0], "bytes": taken[1]}
         rows.append({"run": plan.name} | asdict(plan.setting) | recipe | facts)
+    return pd.DataFrame(rows)
+
+
+def _rival_rows(
+    rivals: list[Setting], todo: list[Setting], slices: int, config: Config
+) -> pd.DataFrame:
+    """Return one row per simple rival; they have no epochs."""
+    rows = []
+    for rival in rivals:
+        seconds, size = rival_cost(rival, slices, config.size) if rival in todo else (0.0, 0)
+        facts = {"finished": rival not in todo, "seconds": seconds, "bytes": size}
+        recipe = {"epochs": 0, "learning_rate": 0.0}
+        rows.append({"run": rival.name} | asdict(rival) | recipe | facts)
     return pd.DataFrame(rows)
 
 
@@ -238,4 +276,7 @@ def _run_cost(
     size += int(min(test, MAP_SLICES) * cost.map_bytes)
     if config.keep_model and plan.permutation is None:
         size += cost.model_bytes
+    if config.keep_state and regime.trains_backbone:  # weights, their moments, and the best
+        copies = (3 if recipe.optimizer == "adamw" else 2) + (recipe.select == "best")
+        size += copies * cost.model_bytes
     return seconds, int(size)

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from headscope.analysis.permute import permute_labels
@@ -12,12 +14,14 @@ from headscope.audit_record import Audit, summary_line
 from headscope.auditing.audit import files_of, store_audit
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
+from headscope.cohort.selection import limit_subjects
 from headscope.console import busy, console
 from headscope.errors import InputError
 from headscope.experiment.config import Config
 from headscope.experiment.plan import Plan
 from headscope.files import NO_ID, sha256, write_json, write_table
 from headscope.manifest import DAMAGE, reason_of
+from headscope.record import Setting
 from headscope.slicing.store import SliceSet
 from headscope.slicing.write import write_slices
 from headscope.splits.assign import GIVEN, make_fold, make_split
@@ -45,7 +49,11 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
         keep=config.balance,
         subject_pattern=config.subject_pattern,
         contrast=config.contrast,
+        covariates=config.covariates,
     )
+    if config.limit is not None:
+        scans, note = limit_subjects(cohort.scans, config.limit)
+        cohort = replace(cohort, scans=scans, notes=[*cohort.notes, note])
     for split in dict.fromkeys(plan.split for plan in plans):
         check_ids(cohort.scans, split)
         if split == "subject" and not (config.folds or config.split_file):
@@ -84,8 +92,8 @@ def store_slices(cohort: Cohort, config: Config) -> SliceSet:
 
 
 def _store_participants(cohort: Cohort, config: Config) -> None:
-    """Write `participants.tsv`, age and sex of each session, where the data have either."""
-    if not {"age", "sex"} & set(cohort.described.columns):
+    """Write `participants.tsv`, age, sex and covariates of each session, where there are any."""
+    if set(cohort.described.columns) <= {"path"}:
         return
     keys = ["subject_id", "session_id", "label"]
     table = cohort.scans[["path", *keys]].merge(cohort.described, on="path")
@@ -94,7 +102,16 @@ def _store_participants(cohort: Cohort, config: Config) -> None:
         table["age"] = table["age"].clip(upper=OLDEST + 1)
         if (table["age"] > OLDEST).any():
             console.print(f"Ages above {OLDEST} are recorded as {OLDEST + 1}.")
+    if config.pseudonym_key is not None and "site" in table:
+        table["site"] = _number_sites(table["site"])
+        console.print("Sites are recorded by number.")
     write_table(config.out / "participants.tsv", table)
+
+
+def _number_sites(sites: pd.Series) -> pd.Series:
+    """Return sites as site 1, site 2, …: the name of a hospital narrows down who a subject is."""
+    names = {name: f"site {k}" for k, name in enumerate(sorted(sites.dropna().unique()), start=1)}
+    return sites.map(names)
 
 
 @busy("Splitting")
@@ -114,7 +131,7 @@ def store_findings(config: Config, slices: SliceSet, cohort: Cohort) -> Audit:
     return result
 
 
-def split_name(plan: Plan, config: Config) -> str:
+def split_name(plan: Plan | Setting, config: Config) -> str:
     """Return the name of a run's split: its kind, fold and seed."""
     part = "" if plan.fold is None else f"fold{plan.fold}of{config.folds}-"
     return f"{plan.split}-{part}seed{plan.seed}"

@@ -1,9 +1,8 @@
-"""The runs of a grid while they train: a table in a terminal, plain lines elsewhere; failures."""
+"""The runs of a grid while they train: a table in a terminal, plain lines elsewhere."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
 from time import perf_counter
 from typing import Any, Final
@@ -13,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from headscope.console import console, live
-from headscope.errors import RunError
 from headscope.experiment.plan import Plan
 from headscope.text import fixed, minutes, percent, printable_name
 
@@ -26,7 +24,6 @@ STATES: Final = {  # the word in the table, and how it is set
     "already finished": ("earlier", "dim"),
     "failed": ("failed", "red"),
 }
-NAMED: Final = 4  # so many failed runs a summary names
 COLUMNS: Final = ("Epoch", "Loss", "Val.", "Acc. %", "Val. %", "Time", "Left")
 
 
@@ -176,40 +173,3 @@ def _epochs(plan: Plan) -> int:
 def _kind(plan: Plan) -> Hashable:
     """Return what the time of a run's epochs depends on most."""
     return plan.setting.architecture, plan.regime.trains_backbone
-
-
-class RunsFailed(RunError):  # noqa: N818 (it says what happened)
-    """Some runs of a grid failed and the others continued; `failures` holds the reasons."""
-
-    def __init__(self, experiment: Path, failures: Mapping[str, str], runs: int) -> None:
-        """Keep what is needed to report on the finished runs."""
-        self.experiment = experiment
-        self.failures = dict(failures)
-        self.runs = runs
-        super().__init__(experiment, failures, runs)
-
-    @property
-    def finished(self) -> bool:
-        """Whether there are finished runs to report on."""
-        return len(self.failures) < self.runs
-
-    @property
-    def summary(self) -> str:
-        """The failed runs in one sentence; their reasons were printed as they failed."""
-        names = [*self.failures]
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        return (
-            f"{len(names)} of {self.runs} runs failed: {', '.join(names[:NAMED])}{more}. The same "
-            f"command tries them again; {self.experiment / 'failures.tsv'} keeps the reasons."
-        )
-
-    def __str__(self) -> str:
-        """Return a line of summary and each reason once, with its runs."""
-        runs: dict[str, list[str]] = {}
-        for name, reason in self.failures.items():
-            runs.setdefault(reason, []).append(name)
-        reasons = "".join(f"\n  {', '.join(names)}: {reason}" for reason, names in runs.items())
-        return (
-            f"{len(self.failures)} of {self.runs} runs failed; the same command tries them "
-            f"again.{reasons}"
-        )

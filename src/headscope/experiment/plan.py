@@ -8,7 +8,7 @@ from typing import Final
 from headscope.errors import InputError
 from headscope.experiment.config import WEIGHT_WORDS, Config, Row
 from headscope.models.classifier import find_head_init
-from headscope.models.regimes import Regime, find_regime
+from headscope.models.regimes import REGIMES, Regime, find_regime
 from headscope.models.zoo import Architecture, find_architecture
 from headscope.record import Setting
 from headscope.training.recipe import Recipe
@@ -20,7 +20,8 @@ MOST_RUNS: Final = 100_000
 class Plan:
     """One run to be: what trains on which split with which seed.
 
-    recipe is what acts in the regime. weights: "pretrained", "random" or a file. permutation: None,
+    recipe is what acts in the regime. weights: "pretrained", "random" or a file.
+    pretraining_cohorts: those that the weights are said to have seen. permutation: None,
     or the number (from 1) of the permutation of the labels that it trains on.
     """
 
@@ -29,6 +30,7 @@ class Plan:
     regime: Regime
     recipe: Recipe
     weights: str = "pretrained"
+    pretraining_cohorts: tuple[str, ...] = ()
     head_init: str = "glorot"
     permutation: int | None = None
 
@@ -91,8 +93,9 @@ def plan_runs(config: Config) -> list[Plan]:
     rows = config.rows or [Row(regime=name) for name in config.regimes]
     regimes = {row.regime: find_regime(row.regime) for row in rows}
     _check_size(config, rows, regimes)
+    _check_units(config, rows, regimes)
     grid = [
-        (row, Setting(name, row.name or row.regime, row.regime, split, seed, fold, config.folds))
+        (row, _setting(row, config, name, split, seed, fold))
         for seed in config.seeds
         for fold in (range(config.folds) if config.folds else [None])
         for row in rows
@@ -114,11 +117,33 @@ def plan_runs(config: Config) -> list[Plan]:
             regimes[row.regime],
             (row.recipe or config.recipe).applied(regimes[row.regime]),
             row.weights or config.weights,
+            row.pretraining_cohorts or config.pretraining_cohorts,
             row.head_init or config.head_init,
         )
         for row, setting in grid
     ]
     return [*_neighbours(plans), *_permuted(plans, config.permutations)]
+
+
+def _setting(
+    row: Row, config: Config, architecture: str, split: str, seed: int, fold: int | None
+) -> Setting:
+    """Return what tells a run of a row apart; a head that trains on scans is named so."""
+    unit = row.unit or config.unit
+    variant = f"{row.name or row.regime}{'-scan' * (unit == 'scan')}"
+    return Setting(architecture, variant, row.regime, split, seed, fold, config.folds, unit)
+
+
+def _check_units(config: Config, rows: Sequence[Row], regimes: Mapping[str, Regime]) -> None:
+    """Refuse a head that trains on scans while its backbone trains on slices."""
+    for row in rows:
+        if (row.unit or config.unit) == "scan" and regimes[row.regime].trains_backbone:
+            frozen = " and ".join(name for name, it in REGIMES.items() if not it.trains_backbone)
+            raise InputError(
+                f"unit = 'scan' trains the head on the mean of a scan's stored features, and the "
+                f"regime {row.regime!r} trains the backbone on slices: give it to {frozen}, by "
+                "regimes or in a row of its own."
+            )
 
 
 def _check_size(config: Config, rows: Sequence[Row], regimes: Mapping[str, Regime]) -> None:

@@ -1,108 +1,69 @@
 """What a finished run predicts for a new scan, which is sliced as the run sliced its own.
 
-Only the run's own directory is read (`run.toml`, `head.npz`, `model.safetensors`): neither the
-data it was trained on nor pretrained weights are needed.
+Only the run's own directory is needed (`run.toml`, `head.npz`, `model.safetensors`): neither the
+data it was trained on nor pretrained weights are. The experiment's slices, where they are still
+there, tell more surely whether a scan was trained on.
 """
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from headscope.cohort.pictures import number_pictures
 from headscope.console import console, track
-from headscope.errors import InputError, RunError
-from headscope.files import utf8_path
-from headscope.manifest import DAMAGE, reason_of
+from headscope.errors import InputError
+from headscope.experiment.new_scans.familiar import (
+    Familiarity,
+    far_warning,
+    read_familiarity,
+    trained_warning,
+)
+from headscope.experiment.new_scans.maps import averaging_tail, map_name, margin_maps, write_map
+from headscope.experiment.new_scans.prediction import Prediction
+from headscope.experiment.new_scans.trained import (
+    Passed,
+    finished_run,
+    load_network,
+    pass_slices,
+    slicing_of,
+)
 from headscope.metrics import slice_units, softmax, subject_level
-from headscope.models.network import Network, build_network
-from headscope.models.state import load_state
-from headscope.record import Run, run_problem
+from headscope.record import Run
 from headscope.scans.discovery import ScanFile, find_scans
 from headscope.scans.volume import ScanError, with_plane
 from headscope.slicing.extract import count_empty
 from headscope.slicing.notes import Remarks, summarise_remarks
 from headscope.slicing.parallel import take_file
-from headscope.slicing.spec import GEOMETRY, SliceSpec
-from headscope.tables import Column, Shown, Table
+from headscope.slicing.spec import SliceSpec
+from headscope.tail import Tail
 from headscope.text import printable_name
-from headscope.training.device import find_device, fixed_batch
-from headscope.training.features import EXTRACT_BATCH
-from headscope.training.loader import SliceInputs, batches
-
-JOINED = {"mean": "the mean", "logits": "the mean of the logits", "vote": "the votes"}
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Prediction(Shown):
-    """What a run predicts for new scans.
+@dataclass(frozen=True, eq=False)
+class _Scan:
+    """What was made of one scan: its rows, its slices, and how it relates to training."""
 
-    Attributes
-    ----------
-    slices
-        One row per slice: scan, file, plane, slice_index, predicted, probability_<class>. file is
-        the name of the picture, or of the file or folder of the scan.
-    scans
-        One row per scan: scan, slices, predicted, probability_<class>. The probabilities of its
-        slices are joined as `aggregate` says and as the run joined those of a subject.
-    notes
-        What was assumed of scans or repaired, and which gave slices that show nothing.
-    failures
-        Why each other scan has no prediction, by scan.
-    """
-
-    run: str
-    class_names: list[str]
-    aggregate: str
-    slices: pd.DataFrame
-    scans: pd.DataFrame
-    notes: Sequence[str] = ()
-    failures: Mapping[str, str] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return all of it as plain values, the slices of each scan below it."""
-        return {
-            "run": self.run,
-            "class_names": self.class_names,
-            "aggregate": self.aggregate,
-            "notes": list(self.notes),
-            "scans": [
-                _nested(row, self.class_names)
-                | {"slices": [_nested(part, self.class_names) for part in self._of(row["scan"])]}
-                for row in self.scans.drop(columns="slices").to_dict("records")
-            ],
-            "failures": dict(self.failures),
-        }
-
-    def tables(self) -> list[Table]:
-        """Return the slices, then the scans."""
-        note = f"Run {self.run}; a scan's probability is {JOINED[self.aggregate]} of its slices."
-        notes = [note, *self.notes]
-        return [self._table("Slices", self.slices), self._table("Scans", self.scans, notes)]
-
-    def _table(self, title: str, frame: pd.DataFrame, notes: Sequence[str] = ()) -> Table:
-        columns = [
-            Column(name.removeprefix("probability_"), format="fraction")
-            if name.startswith("probability_")
-            else Column(name.replace("_", " ").capitalize())
-            for name in frame.columns
-        ]
-        return Table(title, columns, frame.to_numpy(object).tolist(), notes)
-
-    def _of(self, scan: str) -> list[dict[Any, Any]]:
-        rows = self.slices[self.slices["scan"] == scan]
-        return rows.drop(columns="scan").to_dict("records")
+    name: str
+    table: pd.DataFrame
+    logits: NDArray[np.float32]
+    remarks: Remarks
+    share: float
+    match: str
+    plane_known: bool
 
 
 def predict(
-    run: Path | str, scans: Sequence[Path | str] | Path | str, *, device: str = "auto"
+    run: Path | str,
+    scans: Sequence[Path | str] | Path | str,
+    *,
+    device: str = "auto",
+    volume: int | None = None,
+    maps: Path | str | None = None,
 ) -> Prediction:
     """Return what a finished run predicts for new scans, computed in float32.
 
@@ -116,6 +77,11 @@ def predict(
         pictures, and a folder of them is one subject.
     device
         auto, cpu or cuda.
+    volume
+        Which volume of 4-D files, from 0; by default that of the run.
+    maps
+        A folder for pictures: each slice with what its positions add to the margin of the predicted
+        class laid over it. For networks that average positions before the final layer.
 
     Returns
     -------
@@ -123,13 +89,14 @@ def predict(
         Probabilities per slice and per scan. Scans bear their paths, or numbers in the order given
         where the run holds pseudonyms. If a ready slice does not name its plane, stderr names the
         planes that the run was trained on. A scan that cannot be read or used is in `failures`, as
-        long as another can.
+        long as another can. `warnings` say which scans are unlike those of training, or among them.
 
     Raises
     ------
     InputError
-        `run` is not a finished run with a network, its record has changed since it was written, or
-        no scan can be used: read, and in a plane that the run was trained on.
+        `run` is not a finished run with a network, its record has changed since it was written, no
+        scan can be used: read, and in a plane that the run was trained on; or there are no maps of
+        this network.
     RunError
         The device is out of memory, or the network gives no finite numbers.
 
@@ -140,18 +107,20 @@ def predict(
     >>> len(prediction.scans), list(prediction.slices.columns[:4])
     (6, ['scan', 'file', 'plane', 'slice_index'])
     """
-    # 1. the run: how it sliced, and its network
-    record = _finished(Path(run))
-    (spec, of), planes = _slicing(record), list(record.settings["planes"])
+    # 1. the run: how it sliced, its network, and what trained it
+    record = finished_run(Path(run))
+    (spec, of), planes = slicing_of(record), list(record.settings["planes"])
+    spec = spec if volume is None else replace(spec, volume=volume)
     network = load_network(record, device)
+    tail = None if maps is None else averaging_tail(network, record)
+    familiarity = read_familiarity(record)
     # 2. the scans
     given = [scans] if isinstance(scans, str | Path) else scans
     failures: dict[str, str] = {}
     groups = [group for path in given for group in _find_groups(Path(path), of, failures)]
     hidden = bool(record.settings.get("pseudonymised"))
-    # 3. the slices of each, and the logits of the network
-    names = record.class_names
-    parts, logits, silent, remarks = [], [], [], []
+    # 3. the slices of each, what the network makes of them, and whether it was trained on them
+    seen: list[_Scan] = []
     for number, (scan, files) in enumerate(track(groups, "Predicting", len(groups)), start=1):
         name = f"scan {number}" if hidden else printable_name(scan)
         notes: list[str] = []
@@ -161,19 +130,65 @@ def predict(
             failures[name] = _failure(error, hidden)
             continue
         table.insert(0, "scan", name)
-        remarks.append(Remarks(name, dict.fromkeys(notes), count_empty(pixels), len(pixels)))
-        logits.append(_logits(network, pixels, record))
-        parts.append(_with_probabilities(table, softmax(logits[-1]), names))
-        if not plane_known:
-            silent.append(name)
-    if not parts:
+        passed = pass_slices(network, pixels, record, maps=tail is not None)
+        remarks = Remarks(name, dict.fromkeys(notes), count_empty(pixels), len(pixels))
+        share = familiarity.reference.share_of_limit(passed.features)
+        match = familiarity.match(passed.features, pixels, table["plane"].tolist())
+        named = _with_probabilities(table, softmax(passed.logits), record.class_names)
+        seen.append(_Scan(name, named, passed.logits, remarks, share, match, plane_known))
+        if tail is not None and maps is not None:
+            _write_maps(Path(maps), number, named, pixels, passed, tail, record.class_names)
+    if not seen:
         raise InputError(_nothing(failures))
-    _note_planes(silent, len(groups), planes)
-    slices = pd.concat(parts, ignore_index=True)
-    aggregate = str(record.settings["aggregate"])
-    scans_table = _joined(slices, np.concatenate(logits), names, aggregate)
-    said = summarise_remarks(remarks)
-    return Prediction(record.name, names, aggregate, slices, scans_table, said, failures)
+    _note_planes([scan.name for scan in seen if not scan.plane_known], len(groups), planes)
+    return _gather(record, seen, failures, familiarity)
+
+
+def _gather(
+    run: Run, seen: Sequence[_Scan], failures: Mapping[str, str], familiarity: Familiarity
+) -> Prediction:
+    """Join the scans to one result, with what must be said of them."""
+    aggregate = str(run.settings["aggregate"])
+    slices = pd.concat([scan.table for scan in seen], ignore_index=True)
+    logits = np.concatenate([scan.logits for scan in seen])
+    shares = {scan.name: scan.share for scan in seen}
+    scans = _joined(slices, logits, run.class_names, aggregate)
+    scans["distance"] = scans["scan"].map(shares)
+    far = far_warning(shares, familiarity.reference.subjects)
+    matches = {scan.name: scan.match for scan in seen if scan.match}
+    return Prediction(
+        run.name,
+        run.class_names,
+        aggregate,
+        slices,
+        scans,
+        [*summarise_remarks([scan.remarks for scan in seen]), *filter(None, [familiarity.note])],
+        failures,
+        [*([far] if far else []), *trained_warning(matches)],
+    )
+
+
+def _write_maps(
+    folder: Path,
+    number: int,
+    table: pd.DataFrame,
+    pixels: NDArray[np.uint8],
+    passed: Passed,
+    tail: Tail,
+    names: Sequence[str],
+) -> None:
+    """Write a picture of each slice of a scan with its contribution map."""
+    assert passed.maps is not None
+    positions, classes = margin_maps(tail, passed.maps, passed.logits)
+    for n, row in enumerate(table.to_dict("records")):
+        first, second = (names[k] for k in classes[n])
+        lines = [
+            f"{first} {row[f'probability_{first}']:.2f}   {row['file']}, {row['plane']} "
+            f"{row['slice_index']}",
+            f"red: for {first}, blue: for {second} instead",
+        ]
+        name = map_name(number, row["file"], row["plane"], row["slice_index"])
+        write_map(folder / name, pixels[n], positions[n], row["plane"], lines)
 
 
 def _find_groups(path: Path, of: str, failures: dict[str, str]) -> list[tuple[str, list[ScanFile]]]:
@@ -196,74 +211,6 @@ def _nothing(failures: Mapping[str, str]) -> str:
         return "No scan was given to predict."
     first = next(iter(failures.values()))
     return first if len(failures) == 1 else f"None of {len(failures)} scans can be used: {first}"
-
-
-def load_network(run: Run, device: str = "auto") -> Network:
-    """Return the trained network of a run, in eval mode.
-
-    Raises
-    ------
-    InputError
-        The run keeps no network, or its file does not fit.
-    """
-    path = run.path / "model.safetensors"
-    if not path.is_file():
-        raise InputError(
-            f"{run.path} keeps no network (model.safetensors): it was trained with "
-            "keep_model = false, or on permuted labels."
-        )
-    network = build_network(
-        run.settings["architecture"],
-        "scratch",  # its weights follow from the run
-        "random",
-        classes=len(run.class_names),
-        size=int(run.settings["slice_size"]),
-        seed=0,
-    )
-    run.checked(path.name)
-    try:
-        with utf8_path(path) as name:
-            load_state(network.model, load_file(name))
-    except (SafetensorError, *DAMAGE, RuntimeError) as error:
-        reason = reason_of(error)
-        raise InputError(f"{path} is damaged or of another network ({reason}).") from None
-    if not np.array_equal(network.head.weight.detach().numpy(), run.head["weight"]):
-        raise InputError(
-            f"{path} has another classifier than head.npz beside it: one of them has changed "
-            f"since {run.path} was trained."
-        )
-    network.model.to(find_device(device)).eval()
-    return network
-
-
-def _finished(path: Path) -> Run:
-    """Return the run at `path`, or say what `path` is instead."""
-    if (path / "runs").is_dir():
-        runs = sorted(run.name for run in map(Run, (path / "runs").iterdir()) if run.finished)
-        named = f": {', '.join(runs[:6])}{', …' if len(runs) > 6 else ''}" if runs else ""
-        raise InputError(f"{path} is an experiment: name one of its runs, {path / 'runs'}/…{named}")
-    if not (path / "run.toml").is_file():
-        raise InputError(f"{path} is no run: it has no run.toml.")
-    if not Run(path).finished:
-        raise InputError(f"{path} is a run that has not ended; 'headscope run' continues it.")
-    problem = run_problem(Run(path))
-    if problem:
-        raise InputError(f"{path} is not whole, so nothing is predicted: {problem}.")
-    return Run(path)
-
-
-def _slicing(run: Run) -> tuple[SliceSpec, str]:
-    """Return how the run took its slices, and of what: scans, pictures or both."""
-    stored = run.settings.get("slicing")
-    if not isinstance(stored, dict) or stored.get("version") != GEOMETRY:
-        raise InputError(
-            f"{run.path} was sliced by a different version of headscope; train it again."
-        )
-    size = run.settings["slice_size"]
-    try:
-        return SliceSpec.from_settings(stored | {"size": int(size)}), str(stored["of"])
-    except DAMAGE as error:
-        raise InputError(f"{run.path / 'run.toml'} is damaged ({reason_of(error)}).") from None
 
 
 def _groups(path: Path, of: str) -> list[tuple[str, list[ScanFile]]]:
@@ -296,6 +243,7 @@ def _take(
     what was assumed of the files.
     """
     parts, rows, names, planes_known = [], [], [], True
+    root = Path(os.path.commonpath([file.path.parent for file in files]))
     for number, file in enumerate(files, start=1):
         try:
             pixels, indices, plane_known = _take_file(file, spec, planes, notes)
@@ -305,8 +253,8 @@ def _take(
             failures[f"file {number}" if hidden else str(file.path)] = _failure(error, hidden)
             continue
         parts.append(pixels)
-        names.append(file.path.name)
-        name = f"file {number}" if hidden else file.path.name
+        names.append(file.path.relative_to(root).as_posix())
+        name = f"file {number}" if hidden else names[-1]
         rows += [(name, *index) for index in indices]
         planes_known = planes_known and plane_known
     if not parts:
@@ -354,21 +302,6 @@ def _note_planes(silent: list[str], scans: int, planes: list[str]) -> None:
         )
 
 
-@torch.inference_mode()
-def _logits(network: Network, pixels: NDArray[np.uint8], run: Run) -> NDArray[np.float32]:
-    """Return the logits (n, K) of slices (n, H, W); RunError where they are no numbers."""
-    entry = network.architecture
-    inputs = SliceInputs(pixels, entry.mean, entry.std, network.head.weight.device)
-    logits = []
-    for part in batches(np.arange(len(pixels)), EXTRACT_BATCH):
-        with fixed_batch(len(part), inputs.device):
-            logits.append(network.model(inputs(part)).cpu())
-    joined = torch.cat(logits).numpy()
-    if not np.isfinite(joined).all():
-        raise RunError(f"The network of {run.path} gives no finite numbers: train it again.")
-    return joined
-
-
 def _with_probabilities(
     table: pd.DataFrame, probabilities: NDArray[np.float64], names: list[str]
 ) -> pd.DataFrame:
@@ -387,8 +320,3 @@ def _joined(
     whole = subject_level(units, aggregate)
     table = pd.DataFrame({"scan": scans, "slices": np.bincount(owner)})
     return _with_probabilities(table, whole.probabilities, names)
-
-
-def _nested(row: Mapping[Any, Any], names: list[str]) -> dict[str, Any]:
-    plain = {key: value for key, value in row.items() if not key.startswith("probability_")}
-    return plain | {"probabilities": {name: row[f"probability_{name}"] for name in names}}

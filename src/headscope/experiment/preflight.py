@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from headscope.console import console, track
 from headscope.errors import InputError
@@ -11,7 +12,9 @@ from headscope.models.network import build_network
 from headscope.models.pretrained import find_published
 from headscope.models.regimes import trained_paths
 from headscope.models.tensors import check_file, split_network
-from headscope.record import Run
+from headscope.record import Run, Setting, wants_more
+
+Named = TypeVar("Named", Plan, Setting)
 
 
 def check_places(config: Config, plans: Iterable[Plan]) -> None:
@@ -27,9 +30,17 @@ def check_places(config: Config, plans: Iterable[Plan]) -> None:
         raise InputError(f"{config.split_file} does not exist, or is no file.")
 
 
-def unfinished(config: Config, plans: Iterable[Plan]) -> list[Plan]:
-    """Return the runs that have not ended yet."""
-    return [plan for plan in plans if not Run(config.out / "runs" / plan.name).finished]
+def unfinished(config: Config, plans: Iterable[Named]) -> list[Named]:
+    """Return the runs that have not ended yet, or continue to more epochs."""
+    return [plan for plan in plans if not _is_done(Run(config.out / "runs" / plan.name), plan)]
+
+
+def _is_done(run: Run, plan: Plan | Setting) -> bool:
+    try:
+        longer = isinstance(plan, Plan) and wants_more(run, plan.recipe.epochs)
+        return run.finished and not longer
+    except InputError:  # its record is damaged, which is said where it is read
+        return True
 
 
 def check_networks(plans: list[Plan], size: int, *, fetch: bool = True) -> None:

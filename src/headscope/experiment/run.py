@@ -1,86 +1,94 @@
 """The whole path on one screen: scans → slices → splits → networks → records."""
 
-import hashlib
-import importlib.metadata
-import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import torch
-from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
-from headscope.cohort.layouts import Cohort
-from headscope.console import busy
+from headscope.console import busy, console
 from headscope.errors import InputError, RunError
 from headscope.experiment.config import Config
 from headscope.experiment.inputs import (
-    Subsets,
     find_scans,
-    permuted_labels,
-    split_name,
     store_findings,
     store_slices,
     store_splits,
 )
-from headscope.experiment.live import Board, RunsFailed
+from headscope.experiment.live import Board
 from headscope.experiment.plan import Plan, plan_runs
 from headscope.experiment.preflight import check_networks, check_places, unfinished
+from headscope.experiment.pretraining import pretraining
+from headscope.experiment.rivals import NO_COVARIATES, Material, fit_rivals, plan_rivals
+from headscope.experiment.shared import Shared, environment, shared_facts, slice_predictions
 from headscope.files import clear_leftovers, locked, sha256, write_json
-from headscope.metrics import logit_columns, run_scores, softmax
+from headscope.metrics import run_scores
 from headscope.models.network import Network, build_network
 from headscope.models.tensors import split_network
 from headscope.record import (
+    STATE,
     Run,
+    Setting,
+    begin_longer,
     check_run,
     discard_run,
-    run_problem,
+    find_runs,
+    finish_longer,
+    replace_run,
     start_run,
     tidy_run,
+    wants_more,
     write_failures,
     write_run,
 )
-from headscope.slicing.spec import SliceSpec
-from headscope.slicing.store import SliceSet
 from headscope.training.device import NoRoomError, find_device, is_out_of_memory
 from headscope.training.loader import batches
 from headscope.training.loop import Watch, ignore
-from headscope.training.train import train
+from headscope.training.resume import last_state, restart
+from headscope.training.train import Outcome, train
+
+NAMED = 4  # so many runs a summary names
+RESUME = Path("checkpoint", "last.pt")  # in the folder of a run
 
 
-@dataclass(frozen=True)
-class Shared:
-    """What all runs of an experiment share."""
+class RunsFailed(RunError):  # noqa: N818 (it says what happened)
+    """Some runs of a grid failed and the others continued; `failures` holds the reasons."""
 
-    config: Config
-    cohort: Cohort
-    slices: SliceSet
-    splits: dict[str, Subsets]
-    device: torch.device
+    def __init__(self, experiment: Path, failures: Mapping[str, str], runs: int) -> None:
+        """Keep what is needed to report on the finished runs."""
+        self.experiment = experiment
+        self.failures = dict(failures)
+        self.runs = runs
+        super().__init__(experiment, failures, runs)
 
-    def problem(self, plan: Plan) -> str:
-        """Say why the record of a run that has ended is not whole; nothing where it is."""
-        run = Run(self.folder(plan))
-        problem = run_problem(run) if run.finished else ""
-        return f"{run.path}: {problem}: delete that folder to train it again." if problem else ""
+    @property
+    def finished(self) -> bool:
+        """Whether there are finished networks to report on."""
+        return bool(find_runs(self.experiment).runs)
 
-    def folder(self, plan: Plan) -> Path:
-        """Return the directory of a run."""
-        return self.config.out / "runs" / plan.name
+    @property
+    def summary(self) -> str:
+        """The failed runs in one sentence; their reasons were printed as they failed."""
+        names = [*self.failures]
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        return (
+            f"{len(names)} of {self.runs} runs failed: {', '.join(names[:NAMED])}{more}. The same "
+            f"command tries them again; {self.experiment / 'failures.tsv'} keeps the reasons."
+        )
 
-    def subsets(self, plan: Plan) -> Subsets:
-        """Return to which subset each slice (N,) belongs in a run."""
-        return self.splits[split_name(plan, self.config)]
-
-    def labels(self, plan: Plan) -> NDArray[np.int64]:
-        """Return the labels (N,) that a run trains on: the true ones, or permuted by subject."""
-        if plan.permutation is None:
-            return self.slices.labels
-        return permuted_labels(self.slices, plan.permutation, self.subsets(plan))
+    def __str__(self) -> str:
+        """Return a line of summary and each reason once, with its runs."""
+        runs: dict[str, list[str]] = {}
+        for name, reason in self.failures.items():
+            runs.setdefault(reason, []).append(name)
+        reasons = "".join(f"\n  {', '.join(names)}: {reason}" for reason, names in runs.items())
+        return (
+            f"{len(self.failures)} of {self.runs} runs failed; the same command tries them "
+            f"again.{reasons}"
+        )
 
 
 def run(config: Config) -> Path:
@@ -123,32 +131,48 @@ def run(config: Config) -> Path:
     check_networks(unfinished(config, plans), config.size)
     with locked(config.out):
         clear_leftovers(config.out)
+        finish_longer(config.out)
         # 3. slices and splits; a finished run must be whole, and of these settings
         slices = store_slices(cohort, config)
         splits = store_splits(plans, config, slices, cohort)
         shared = Shared(config, cohort, slices, splits, device)
+        material = Material(shared)
+        rivals = plan_rivals(config, plans, described=material.covariates is not None)
+        runs = [*rivals, *plans]
         with busy("Checking records"):
-            changed = {plan.name: problem for plan in plans if (problem := shared.problem(plan))}
-            finished = {
-                plan.name
-                for plan in plans
-                if plan.name not in changed and is_finished(plan, shared)
-            }
+            changed = {run.name: problem for run in runs if (problem := shared.problem(run))}
+            whole = [run for run in runs if run.name not in changed]
+            finished = {run.name for run in whole if is_finished(run, material)}
         config.save(config.out / "experiment.toml")
         write_json(config.out / "environment.json", environment(device))
         # 4. what in slices and splits could flatter the accuracy
         store_findings(config, slices, cohort)
         # 5. the runs; one that fails does not stop the others
-        failures = _train_all(plans, finished, changed, shared)
+        _say_units(plans, material)
+        todo = [rival for rival in rivals if rival.name not in {*changed, *finished}]
+        failures = fit_rivals(todo, material)
+        failures |= {rival.name: changed[rival.name] for rival in rivals if rival.name in changed}
+        failures |= _train_all(plans, finished, changed, shared)
+        write_failures(config.out, config.for_record(failures))
     # 6. the failures
     if failures:
-        raise RunsFailed(config.out, failures, len(plans))
+        raise RunsFailed(config.out, failures, len(runs))
     return config.out
 
 
-def is_finished(plan: Plan, shared: Shared) -> bool:
+def is_finished(run: Plan | Setting, material: Material) -> bool:
     """Whether a run has finished; InputError where its directory is of other settings."""
-    return check_run(shared.folder(plan), _settings(plan, shared))
+    rival = isinstance(run, Setting)
+    settings = material.settings(run) if rival else _settings(run, material.shared)
+    return check_run(material.shared.folder(run), settings)
+
+
+def _say_units(plans: Sequence[Plan], material: Material) -> None:
+    """Say which rival is left out, and where a split divides the scans on which heads train."""
+    if "covariates" in material.shared.config.rivals and material.covariates is None:
+        console.print(NO_COVARIATES, soft_wrap=True)
+    for note in dict.fromkeys(filter(None, map(material.shared.divided_note, plans))):
+        console.print(note, soft_wrap=True)
 
 
 def _train_all(
@@ -184,7 +208,6 @@ def _train_all(
                 outcome = f"failed, as {alike}." if alike else f"failed. {reason}"
                 board.end(number, "failed", outcome)
                 failures[plan.name] = reason
-    write_failures(shared.config.out, shared.config.for_record(failures))
     return failures
 
 
@@ -214,7 +237,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
 
     `watch` gets the row of each epoch.
     """
-    path, config, slices = shared.folder(plan), shared.config, shared.slices
+    slices = shared.slices
     slices.check_pixels()
     labels, subsets = shared.labels(plan), shared.subsets(plan)
     # 1. the network as its regime wants it, and every setting that makes the run
@@ -227,7 +250,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
         seed=plan.seed,
         head_init=plan.head_init,
     )
-    start_run(path, _settings(plan, shared) | _network_facts(network))
+    path = _begin(plan, shared, _settings(plan, shared) | _network_facts(network))
     # 2. training, from where an earlier start stopped
     outcome = train(
         network,
@@ -237,76 +260,87 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
         plan.recipe,
         seed=plan.seed,
         device=shared.device,
-        resume_path=path / "checkpoint" / "last.pt",
-        cache=config.cache_folder,
+        resume_path=path / RESUME,
+        cache=shared.config.cache_folder,
         slices_key=slices.sha256,
         title=title,
+        scans=shared.scans(plan),
         watch=watch,
     )
     # 3. the record, from which everything after this reads
     with busy(f"{title}: record"):
-        predictions = _predictions(slices, labels, subsets, outcome.logits)
-        return write_run(
-            path,
-            history=outcome.history,
-            predictions=predictions,
-            metrics=run_scores(predictions, slices.class_names, config.aggregate)
-            | {
-                "epochs": len(outcome.history),
-                "selected_epoch": outcome.selected_epoch,
-                "precision": outcome.precision,
-                "train_seconds": outcome.train_seconds,
-                "freeze_certificate": outcome.certificate,
-                "environment": environment(shared.device),
-            },
-            head=outcome.head | {"class_names": np.array(slices.class_names)},
-            features={
-                "features": outcome.extracted.features,
-                "logits": outcome.logits,
-                "label": labels,
-                "subject_id": slices.table["subject_id"].to_numpy(str),
-                "subset": subsets,
-                "slice": np.arange(len(subsets)),
-            },
-            layers=outcome.extracted.layers,
-            maps=outcome.maps,
-            model=outcome.model if config.keep_model and plan.permutation is None else None,
-        )
+        _write(path, plan, shared, outcome)
+    if path != shared.folder(plan):
+        replace_run(path, shared.folder(plan))
+    return Run(shared.folder(plan))
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Return the versions of what computed the numbers; nothing about the machine's owner."""
-    packages = ("headscope", "torch", "torchvision", "timm", "numpy", "scikit-learn", "nibabel")
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
-        "threads": torch.get_num_threads(),
-        "packages": {name: importlib.metadata.version(name) for name in packages},
-    }
+def _begin(plan: Plan, shared: Shared, settings: Mapping[str, Any]) -> Path:
+    """Begin the record of a run, or continue it; return its folder.
+
+    A finished run continues to more epochs in another folder, from the state of its last epoch.
+    """
+    finished = Run(shared.folder(plan))
+    if not wants_more(finished, plan.recipe.epochs):
+        start_run(finished.path, settings)
+        return finished.path
+    path = begin_longer(finished.path, plan.recipe.epochs)
+    start_run(path, settings)
+    if not (path / RESUME).exists():
+        restart(path / RESUME, load_file(finished.checked(STATE)), finished.phase_rows("train"))
+    return path
+
+
+def _write(path: Path, plan: Plan, shared: Shared, outcome: Outcome) -> None:
+    """Write the record of a run that has ended."""
+    config, slices = shared.config, shared.slices
+    labels, subsets = shared.labels(plan), shared.subsets(plan)
+    predictions = slice_predictions(slices, labels, subsets, outcome.logits)
+    aggregate = shared_facts(plan.setting, shared)["aggregate"]
+    write_run(
+        path,
+        history=outcome.history,
+        predictions=predictions,
+        metrics=run_scores(predictions, slices.class_names, aggregate)
+        | {
+            "epochs": len(outcome.history),
+            "selected_epoch": outcome.selected_epoch,
+            "precision": outcome.precision,
+            "train_seconds": outcome.train_seconds,
+            "freeze_certificate": outcome.certificate,
+            "environment": environment(shared.device),
+        },
+        head=outcome.head | {"class_names": np.array(slices.class_names)},
+        features={
+            "features": outcome.extracted.features,
+            "logits": outcome.logits,
+            "label": labels,
+            "subject_id": slices.table["subject_id"].to_numpy(str),
+            "subset": subsets,
+            "slice": np.arange(len(subsets)),
+        },
+        layers=outcome.extracted.layers,
+        maps=outcome.maps,
+        model=outcome.model if config.keep_model and plan.permutation is None else None,
+        state=last_state(path / RESUME)
+        if config.keep_state or not plan.regime.trains_backbone
+        else None,
+    )
 
 
 def _settings(plan: Plan, shared: Shared) -> dict[str, Any]:
     """Return what goes into run.toml before the network is built."""
-    config, slices, subsets = shared.config, shared.slices, shared.subsets(plan)
-    train_rows = np.flatnonzero(subsets == "train")
+    scans, subsets = shared.scans(plan), shared.subsets(plan)
+    trained = np.flatnonzero((subsets if scans is None else subsets[scans.first]) == "train")
     return {
         "name": plan.name,
-        **asdict(plan.setting),
         "permutation": plan.permutation,
         **asdict(plan.recipe),
         "head_init": plan.head_init,
-        "split_sha256": hashlib.sha256("\n".join(subsets.tolist()).encode()).hexdigest(),
-        "steps_per_epoch": len(batches(train_rows, plan.recipe.batch_size)),
+        "steps_per_epoch": len(batches(trained, plan.recipe.batch_size)),
         **_weights(plan),
-        "class_names": slices.class_names,
-        "slices_sha256": slices.sha256,
-        "slice_size": int(slices.pixels.shape[1]),
-        "planes": sorted(slices.table["plane"].unique()),
-        "slicing": _slicing(shared),
-        "simulated": shared.cohort.simulated,
-        "pseudonymised": config.pseudonym_key is not None,
-        "aggregate": config.aggregate,
+        **pretraining(plan, shared.cohort),
+        **shared_facts(plan.setting, shared),
     }
 
 
@@ -327,16 +361,6 @@ def _hash(path: Path, modified_ns: int) -> str:
     return sha256(path)
 
 
-def _slicing(shared: Shared) -> dict[str, Any]:
-    """Return how the slices were taken, so that a new scan can be sliced the same way."""
-    spec = SliceSpec.from_settings(shared.slices.settings).as_settings()
-    spec.pop("size")  # the record has it as slice_size
-    taken = spec | {"version": shared.slices.settings.get("version")}
-    ready = [file.kind == "picture" for file in shared.cohort.files]
-    of = "pictures" if all(ready) else "scans and pictures" if any(ready) else "scans"
-    return {"of": of} | {name: value for name, value in taken.items() if value is not None}
-
-
 def _network_facts(network: Network) -> dict[str, Any]:
     """Return what goes into run.toml once the network is built."""
     return {
@@ -347,25 +371,3 @@ def _network_facts(network: Network) -> dict[str, Any]:
         "tail": None if network.tail is None else list(network.tail),
         "note": network.architecture.note or None,
     }
-
-
-def _predictions(
-    slices: SliceSet,
-    labels: NDArray[np.int64],
-    subsets: Subsets,
-    logits: NDArray[np.float32],
-) -> pd.DataFrame:
-    """Return predictions.tsv: by slice its scan, ids, label, prediction, probabilities, logits.
-
-    Logits rank slices; a probability that is rounded to 1 no longer can.
-    """
-    names, probabilities = np.array(slices.class_names), softmax(logits)  # (K,), (N, K)
-    table = slices.table[["scan", "subject_id", "session_id", "plane", "slice_index"]].copy()
-    table["label"] = names[labels]
-    table.insert(0, "subset", subsets)
-    table["predicted"] = names[logits.argmax(axis=1)]
-    for k, name in enumerate(slices.class_names):
-        table[f"probability_{name}"] = probabilities[:, k]
-    for column, values in zip(logit_columns(slices.class_names), logits.T, strict=True):
-        table[column] = values
-    return table

@@ -7,12 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from headscope.analysis.results.table import NARROW
 from headscope.errors import InputError
 from headscope.figures import style
 
 NUMBERED = 16  # classes above which the cells carry no numbers
 SHARES = 4  # classes above which they carry no shares beside the counts
-NARROW = 6  # classes above which a matrix needs half a page
 DARKEST = 1.7  # share that would have the darkest shade: black numbers stay at a contrast of 4.5
 READABLE = 28  # class names that an axis of that size holds
 

@@ -11,6 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from headscope.analysis.representation.location import SIDES
 from headscope.errors import InputError
 from headscope.figures import style
 
@@ -20,9 +21,6 @@ GAP = 0.12  # between tiles, in widths of a tile
 LABEL = 0.36  # height above each tile for its number
 HATCH = "/////"
 OVER = 0.15  # opacity of a map over its slice where it is zero
-# What is on the left and on the right of a slice (docs/cohorts.md): of the subject, unlike in
-# radiology, its left is on the left.
-SIDES = {"axial": "LR", "coronal": "LR", "sagittal": "PA"}
 UNIT = (0.0, 1.0, 1.0, 0.0)  # so that pictures of any grid lie on one another
 
 

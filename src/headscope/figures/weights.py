@@ -137,7 +137,7 @@ def _draw_small(pair: PairAnalysis, ax: Axes) -> None:
         _draw_null(pair, ax).set_linewidth(4)
     digits = 2 if style.figure_of(ax).get_figwidth() <= style.COLUMN else 3
     r, null = (style.decimals(value, digits) for value in (pair.r, pair.r_null))
-    style.add_below(ax, f"r {r}\nnull {null}")
+    style.add_below(ax, f"r {r}\n{'no null' if pair.no_null else f'null {null}'}")
 
 
 def _pair_of(head: HeadAnalysis, pair: tuple[int, int], title: str) -> PairAnalysis:
@@ -246,4 +246,6 @@ def _pretty(fit: PolynomialFit) -> str:
 
 def _summary(result: PairAnalysis) -> str:
     text = f"D = {result.feature_count:,}    r = {style.decimals(result.r, 4)}"
+    if result.no_null:
+        return f"{text}    no null, as training does not conserve the row sum"
     return f"{text}    null prediction {style.decimals(result.r_null, 4)}"

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from headscope.errors import InputError
 from headscope.models.pretrained import find_published, how_to_get
+from headscope.models.sources import published_data
 from headscope.models.zoo import TABLE, Architecture, all_names, find_architecture
+
+NONE_PUBLISHED = "none published"
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,11 @@ class Listing:
     file: Path | None
     get: str
 
+    @property
+    def trained_on(self) -> str:
+        """What its published weights were trained on; '–' where there are none."""
+        return "–" if self.weights == NONE_PUBLISHED else published_data(self.architecture)
+
     def to_dict(self) -> dict[str, object]:
         """Return plain values, for JSON; those of the architecture as `Architecture` has them."""
         entry = self.architecture
@@ -29,6 +37,7 @@ class Listing:
         return {
             "architecture": entry.name,
             **(facts | {"mean": list(entry.mean), "std": list(entry.std)}),
+            "trained_on": self.trained_on,
             "weights": self.weights,
             "file": None if self.file is None else str(self.file),
             "get": self.get,
@@ -73,5 +82,5 @@ def _listing(entry: Architecture) -> Listing:
     published = find_published(entry)
     get = how_to_get(entry, published)
     if published is None:
-        return Listing(entry, "none published", None, get)
+        return Listing(entry, NONE_PUBLISHED, None, get)
     return Listing(entry, published.text, published.file, "" if published.file else get)

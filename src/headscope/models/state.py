@@ -17,6 +17,10 @@ from headscope.models.zoo import Architecture
 
 State = dict[str, Tensor]
 
+# what only training uses: auxiliary heads of GoogLeNet and Inception, which are off in every
+# regime, and the decoder and mask of masked autoencoders (MAE, DINOv2)
+_UNUSED = re.compile(r"(aux[12]|AuxLogits|decoder\w*)\.|(mask_token|decoder_\w+)$")
+
 # files of torchvision's DenseNets hold names that modules may no longer have
 _DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
 
@@ -155,8 +159,7 @@ def _load_checked(
     """
     expected = model.state_dict()
     state = _by_names_of(model, {_DENSENET.sub(r"\1", n): t for n, t in state.items()})
-    # the auxiliary heads of GoogLeNet and Inception, which are off in every regime
-    state = {n: t for n, t in state.items() if not n.startswith(("aux1.", "aux2.", "AuxLogits."))}
+    state = {n: t for n, t in state.items() if n in expected or not _UNUSED.match(n)}
     head = f"{classifier}."
     trunk = {name for name in expected if not _is_head(name, head, state)}
     missing = sorted(name for name in trunk - set(state) if not name.endswith("batches_tracked"))

@@ -30,7 +30,8 @@ class Architecture:
     pixels in 0 to 1; size is the side in pixels at which it was trained; weights says where
     pretrained ones come from: "torchvision", "timm", "package", or "file" where only a file has
     them. classifier is the path of the final layer, features the width D that it reads, parameters
-    their number with those classes (None where only building the network tells).
+    their number with those classes (None where only building the network tells). tag is timm's, of
+    how the weights were trained.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Architecture:
     features: int | None = None
     parameters: int | None = None
     licence: str = TORCHVISION_LICENCE
+    tag: str = ""
 
 
 def _torchvision(name: str, **options: Any) -> Callable[[], nn.Module]:
@@ -203,4 +205,5 @@ def _from_timm(name: str) -> Architecture:
         size=settings.input_size[-1],
         classifier=settings.classifier if isinstance(settings.classifier, str) else None,
         licence=settings.license or "not stated",
+        tag=settings.tag or "",
     )

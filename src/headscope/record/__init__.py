@@ -10,6 +10,7 @@ Each file opens with numpy, pandas or a TOML or JSON reader alone:
     layers.npz          mean activation (n, C) of each stage, and the rows ("slice") they come from
     maps.npz            last feature maps (n, C, h, w) of test slices, and their rows ("slice")
     model.safetensors   every parameter and buffer of the trained network
+    state.safetensors   weights and optimiser after the last epoch, from which a run continues
     manifest.json       the SHA-256 of every file, by which a record knows whether it is whole
     metrics.json        scores with intervals, training seconds, freeze certificate
 
@@ -23,8 +24,9 @@ from headscope.record.experiment import (
     read_failures,
     write_failures,
 )
-from headscope.record.run import SUBSETS, Arrays, Run
-from headscope.record.setting import Setting
+from headscope.record.longer import begin_longer, finish_longer, replace_run, wants_more
+from headscope.record.run import MODEL, STATE, SUBSETS, Arrays, Run
+from headscope.record.setting import RIVAL, RIVALS, UNITS, Setting
 from headscope.record.whole import manifest_problems, run_problem, structure_problem
 from headscope.record.write import (
     NETWORK_FACTS,
@@ -38,23 +40,32 @@ from headscope.record.write import (
 )
 
 __all__ = [
+    "MODEL",
     "NETWORK_FACTS",
+    "RIVAL",
+    "RIVALS",
+    "STATE",
     "SUBSETS",
+    "UNITS",
     "Arrays",
     "Records",
     "Run",
     "Setting",
+    "begin_longer",
     "check_run",
     "discard_run",
     "find_runs",
+    "finish_longer",
     "manifest_problems",
     "read_experiment",
     "read_failures",
+    "replace_run",
     "run_problem",
     "seal_run",
     "start_run",
     "structure_problem",
     "tidy_run",
+    "wants_more",
     "write_failures",
     "write_history",
     "write_run",

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -20,15 +20,21 @@ from headscope.record.whole import run_problem
 class Records:
     """The finished runs of an experiment, by name.
 
-    runs are whole and on the true labels, permuted whole and on permuted ones; left_out says of
-    each other run why nothing is drawn from it. unchecked names those of an earlier version,
-    which have no manifest.
+    runs are whole networks on the true labels, permuted whole ones on permuted labels, rivals what
+    is no network; left_out says of each other run why nothing is drawn from it. unchecked names
+    those of an earlier version, which have no manifest.
     """
 
     runs: list[Run]
     permuted: list[Run]
     left_out: dict[str, str]
     unchecked: list[str]
+    rivals: list[Run] = field(default_factory=list)
+
+    @property
+    def all(self) -> list[Run]:
+        """Every run that is whole."""
+        return [*self.runs, *self.rivals, *self.permuted]
 
     @property
     def notes(self) -> list[str]:
@@ -86,19 +92,22 @@ def find_runs(experiment: Path | str) -> Records:
         if problem:
             records.left_out[run.name] = problem
             continue
-        (records.permuted if "permutation" in run.settings else records.runs).append(run)
+        kind = records.rivals if run.is_rival else records.runs
+        (records.permuted if "permutation" in run.settings else kind).append(run)
         if not (run.path / NAME).is_file():
             records.unchecked.append(run.name)
     return records
 
 
-def read_experiment(experiment: Path | str, *, permuted: bool = False) -> list[Run]:
-    """Return the finished runs of an experiment, by name.
+def read_experiment(
+    experiment: Path | str, *, permuted: bool = False, rivals: bool = False
+) -> list[Run]:
+    """Return the finished networks of an experiment, by name.
 
     A run whose record has changed since it was written is left out, and said on stderr.
 
     permuted: those trained on permuted labels (`settings["permutation"]` numbers them, from 1)
-    in place of those on the true ones.
+    in place of those on the true ones. rivals: what is no network too (`Run.is_rival`), last.
 
     Raises
     ------
@@ -115,7 +124,7 @@ def read_experiment(experiment: Path | str, *, permuted: bool = False) -> list[R
         _say_once(str(experiment), note)
     runs = records.permuted if permuted else records.runs
     if runs:
-        return runs
+        return [*runs, *(records.rivals if rivals else [])]
     kind = " on permuted labels" if permuted else ""
     if records.left_out and not permuted:
         raise InputError(f"{experiment} has no run that is whole: {' '.join(records.notes)}")

@@ -16,14 +16,24 @@ from numpy.typing import NDArray
 from headscope.errors import InputError
 from headscope.files import NO_ID, read_table
 from headscope.manifest import DAMAGE, problem_of, reason_of
-from headscope.record.setting import Setting
+from headscope.record.setting import RIVAL, Setting
 
 Arrays = dict[str, NDArray[Any]]
 SUBSETS = ("train", "val", "test")
 MODEL = "model.safetensors"
+STATE = "state.safetensors"
 
 # names of regimes in records of earlier versions, and what these regimes are named now
 RENAMED = {"frozen-bn": "frozen-adabn", "scratch-moments": "scratch-meanvar"}
+
+# settings of a training that records of earlier versions lack, and what these trained by
+ADDED = {
+    "unit": "slice",
+    "optimizer": "sgd",
+    "class_weights": "none",
+    "label_smoothing": 0.0,
+    "sampling": "shuffle",
+}
 
 
 class Settings(dict[str, Any]):
@@ -68,7 +78,10 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Every setting that made the run (`run.toml`), regimes by their present names."""
+        """Every setting that made the run (`run.toml`), regimes by their present names.
+
+        What records of earlier versions lack has the value that it had then.
+        """
         with self._readable("run.toml") as path:
             settings = tomllib.loads(path.read_text(encoding="utf-8"))
         present = {
@@ -76,11 +89,11 @@ class Run:
             for key in ("regime", "variant")
             if key in settings
         }
-        return Settings(self.path / "run.toml", settings | present)
+        return Settings(self.path / "run.toml", ADDED | settings | present)
 
     @cached_property
     def setting(self) -> Setting:
-        """What tells it apart from the other runs; records of earlier versions lack a variant."""
+        """What tells it apart from the other runs; earlier versions lack a variant and a unit."""
         settings = self.settings
         with self._readable("run.toml"):
             return Setting(
@@ -91,6 +104,7 @@ class Run:
                 seed=int(settings["seed"]),
                 fold=settings.get("fold"),
                 folds=settings.get("folds"),
+                unit=str(settings["unit"]),
             )
 
     @cached_property
@@ -98,6 +112,12 @@ class Run:
         """One row per epoch."""
         with self._readable("history.jsonl") as path:
             return pd.read_json(path, lines=True)
+
+    def phase_rows(self, phase: str) -> list[dict[str, Any]]:
+        """Return the rows of the history of a phase, with all digits."""
+        with self._readable("history.jsonl") as path:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [row for row in rows if row.get("phase", "train") == phase]
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
@@ -115,6 +135,11 @@ class Run:
     def epochs(self) -> int:
         """The number of epochs trained."""
         return int(self.metrics.get("epochs") or self.settings.get("epochs") or 0)
+
+    @property
+    def is_rival(self) -> bool:
+        """Whether it is no network but one of `RIVALS`."""
+        return bool(self.settings.get("regime") == RIVAL)
 
     @property
     def named(self) -> bool:

@@ -1,14 +1,20 @@
 """What tells the runs of an experiment apart."""
 
 from dataclasses import dataclass
+from typing import Final
+
+RIVAL: Final = "rival"  # the regime of what is no network
+RIVALS: Final = ("majority", "covariates", "pixels")  # their architectures
+UNITS: Final = ("slice", "scan")
 
 
 @dataclass(frozen=True)
 class Setting:
     """What tells the runs of an experiment apart: written to `run.toml`, read back from there.
 
-    variant is the name of the config's row, or else the regime. fold (from 0) is one of folds,
-    both None without cross-validation.
+    variant is the name of the config's row, or else the regime, and ends in -scan where the head
+    trains on scans. fold (from 0) is one of folds, both None without cross-validation. unit: what
+    the head trains on, a "slice", or a "scan" as the mean of its slices' features.
     """
 
     architecture: str
@@ -18,6 +24,12 @@ class Setting:
     seed: int
     fold: int | None = None
     folds: int | None = None
+    unit: str = "slice"
+
+    @property
+    def is_rival(self) -> bool:
+        """Whether it is a simple rival of the networks, one of `RIVALS`."""
+        return self.regime == RIVAL
 
     @property
     def name(self) -> str:

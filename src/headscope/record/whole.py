@@ -4,7 +4,7 @@ import numpy as np
 
 from headscope.errors import InputError
 from headscope.manifest import DAMAGE, MISSING, NAME, folder_problems, read_manifest, reason_of
-from headscope.record.run import MODEL, SUBSETS, Run
+from headscope.record.run import MODEL, STATE, SUBSETS, Run
 
 FORMAT = 2  # of the record, in metrics.json; those of earlier versions lack it and a manifest
 FILES = (
@@ -18,7 +18,7 @@ def run_problem(run: Run) -> str:
 
     A run without a manifest, of an earlier version, is held against itself (`structure_problem`).
     """
-    problems = manifest_problems(run, quick=(MODEL,))
+    problems = manifest_problems(run, quick=(MODEL, STATE))
     if problems:
         return "; ".join(problems)
     return "" if (run.path / NAME).is_file() else structure_problem(run)
@@ -33,8 +33,9 @@ def manifest_problems(run: Run, quick: tuple[str, ...] = ()) -> list[str]:
     except InputError as error:
         return [f"{NAME} is damaged" if (run.path / NAME).is_file() else str(error)]
     unlisted = [name for name in (*FILES, "metrics.json") if name not in names]
-    if (run.path / MODEL).is_file() and MODEL not in names:
-        unlisted.append(MODEL)
+    unlisted += [
+        name for name in (MODEL, STATE) if (run.path / name).is_file() and name not in names
+    ]
     deleted = {f"{name} {MISSING}" for name in quick}  # to save room
     problems = [text for text in folder_problems(run.path, quick) if text not in deleted]
     return [f"{name} is not in {NAME}" for name in unlisted] + problems

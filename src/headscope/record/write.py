@@ -15,7 +15,8 @@ from safetensors.numpy import save_file
 from headscope.errors import InputError
 from headscope.files import atomic_path, json_text, write_table, write_text
 from headscope.manifest import write_last
-from headscope.record.run import MODEL, Arrays, Run
+from headscope.record.longer import obstacle, wants_more
+from headscope.record.run import ADDED, MODEL, STATE, Arrays, Run
 from headscope.record.whole import FILES, FORMAT
 
 # what of run.toml is known only once the network is built
@@ -35,12 +36,14 @@ def write_run(
     layers: Arrays,
     maps: Arrays,
     model: Arrays | None,
+    state: Arrays | None = None,
 ) -> Run:
     """Write everything that analysis will want; `metrics.json` last, which marks the end.
 
     Before it the manifest is written, by which every reader tells whether the files are these.
     `run.toml` is there since `start_run`; the resume file is removed. Without
-    `model` the network is not saved.
+    `model` the network is not saved, without `state` (the tensors of the last epoch, the
+    optimiser's too) the run cannot continue to more epochs.
     """
     write_history(path, history)
     write_table(path / "predictions.tsv", predictions)
@@ -52,9 +55,10 @@ def write_run(
     ):
         with atomic_path(path / f"{name}.npz") as temporary:
             np.savez(temporary, **arrays)  # type: ignore[arg-type]
-    if model is not None:
-        with atomic_path(path / MODEL) as temporary:
-            save_file(model, temporary)
+    for name, tensors in ((MODEL, model), (STATE, state)):
+        if tensors is not None:
+            with atomic_path(path / name) as temporary:
+                save_file(tensors, temporary)
     seal_run(path, metrics)
     shutil.rmtree(path / "checkpoint", ignore_errors=True)
     return Run(path)
@@ -62,7 +66,7 @@ def write_run(
 
 def seal_run(path: Path, metrics: Mapping[str, Any]) -> None:
     """Write the manifest of a run's files, then `metrics.json`, which marks the end."""
-    present = [name for name in (*FILES, MODEL) if (path / name).is_file()]
+    present = [name for name in (*FILES, MODEL, STATE) if (path / name).is_file()]
     write_last(path / "metrics.json", json_text({**metrics, "record": FORMAT}), present)
 
 
@@ -91,13 +95,16 @@ def start_run(path: Path, settings: Mapping[str, Any]) -> bool:
 def check_run(path: Path, settings: Mapping[str, Any]) -> bool:
     """Return whether a run of these settings is finished, before its network is built.
 
+    A finished one that has fewer epochs, and else the same settings, continues: it is not finished.
+
     What only the built network shows (`NETWORK_FACTS`) may be missing in `settings`, so that a
     finished run is recognised without its weights.
 
     Raises
     ------
     InputError
-        The directory was begun with other settings; they are named.
+        The directory was begun with other settings, which are named, or cannot continue to more
+        epochs.
     """
     if not (path / "run.toml").is_file():
         return False
@@ -106,12 +113,21 @@ def check_run(path: Path, settings: Mapping[str, Any]) -> bool:
 
 def _held(run: Run, settings: Mapping[str, Any], but: Set[str]) -> bool:
     """Hold settings, but for some, against those of a run; return whether it is finished."""
-    wanted = _present(settings)
+    wanted = ADDED | _present(settings)
     differing = [
         f"{name} {run.settings.get(name, 'unset')!r} instead of {wanted.get(name, 'unset')!r}"
         for name in sorted((wanted | run.settings).keys() - but)
         if run.settings.get(name) != wanted.get(name)
     ]
+    if len(differing) == 1 and wants_more(run, wanted.get("epochs", 0)):
+        problem = obstacle(run)
+        if problem:
+            raise InputError(
+                f"{run.path} cannot continue from {run.settings['epochs']} to {wanted['epochs']} "
+                f"epochs: {problem}. Choose another --out, or delete that folder to train it from "
+                "the start."
+            )
+        return False
     if differing:
         raise InputError(
             f"{run.path} was begun with other settings ({', '.join(differing[:4])}): choose "

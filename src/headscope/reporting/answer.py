@@ -12,16 +12,17 @@ from headscope.analysis.leakage.split_gap import Gap, clearest_gap
 from headscope.analysis.results.settings import SettingResult, choose
 from headscope.analysis.results.table import Score
 from headscope.audit_record import Audit
-from headscope.reporting.blocks import Sentence
 from headscope.reporting.cautions import cautions, shared_heads
+from headscope.reporting.explanations.provenance import provenance
+from headscope.reporting.explanations.rivals import Standing, unbeaten
 from headscope.reporting.numbers import number, say
+from headscope.reporting.plots import DotRow, Dots, Mark, Sentence
 from headscope.text import percent
 
 SIMULATED: Final = Markup(
     "<b>The cohort is simulated:</b> the numbers show how the tool works and say nothing about "
     'disease. <a href="#cohort">How it was made</a>'
 )
-MOST_ROWS: Final = 10  # of the forest plot that stand on the first screen
 CAPTION: Final = (
     "Accuracy over test subjects with its 95% interval: ● subjects kept apart, ▲ slices of one "
     "subject on both sides; hollow where a network predicts one class for all. The dashed line is "
@@ -35,64 +36,13 @@ SLICE_CAPTION: Final = (
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A point of the forest plot, in per cent: `mixed` splits by slice; `hollow` if constant."""
-
-    value: float
-    low: float
-    high: float
-    mixed: bool
-    hollow: bool
-
-
-@dataclass(frozen=True)
-class ForestRow:
-    """A setting's accuracies, the larger class's share in per cent, and the numbers in words."""
-
-    network: str
-    variant: str
-    marks: Sequence[Mark]
-    majority: float
-    words: Markup
-
-
-@dataclass(frozen=True)
-class Forest:
-    """Accuracies of all settings on one axis from `start` to 100 per cent."""
-
-    rows: Sequence[ForestRow]
-    start: float
-    caption: str
-
-    @property
-    def shown(self) -> Sequence[ForestRow]:
-        """The rows on the first screen."""
-        return self.rows[:MOST_ROWS]
-
-    @property
-    def folded(self) -> Sequence[ForestRow]:
-        """The others."""
-        return self.rows[MOST_ROWS:]
-
-    @property
-    def ticks(self) -> list[int]:
-        """Where the axis is labelled, in per cent."""
-        step = 10 if self.start >= 30 else 20
-        return [value for value in range(0, 101, step) if value >= self.start]
-
-    def place(self, value: float) -> str:
-        """Return where a value stands on the axis, as a share of its width."""
-        return f"{100 * (value - self.start) / (100 - self.start):.2f}%"
-
-
-@dataclass(frozen=True)
 class Answer:
     """What a reader learns in ten seconds; `flags` link to their evidence."""
 
     headline: Sentence
     below: Sentence
     flags: Sequence[Sentence]
-    forest: Forest
+    forest: Dots
 
 
 def answer(
@@ -101,6 +51,8 @@ def answer(
     audit: Audit | None,
     failures: Mapping[str, str],
     left_out: Sequence[Sentence] = (),
+    *,
+    standing: Sequence[Standing] = (),
 ) -> Answer:
     """Return the first screen of a report: about all settings, naming the one that it chooses.
 
@@ -116,11 +68,16 @@ def answer(
         Reasons of the runs that failed, by name.
     left_out
         Sentences on what has changed since it was written and is no part of the page.
+    standing
+        How the networks stand beside simple rivals.
     """
+    rivals = [place.rival for place in standing]
     apart = [result for result in results if result.apart]
     runs = [run for result in results for run in result.runs]
     crossed = shared_heads(audit, runs)
     headline, below = _headline(results, apart, crossed)
+    if apart:
+        headline += unbeaten(standing, choose_apart(apart)[0])
     simulated = any(run.settings.get("simulated") for run in runs)
     flags = [
         *left_out,
@@ -130,10 +87,11 @@ def answer(
         _constant(results),
         _leaking(gaps),
         *cautions(audit, runs),
+        *provenance(runs),
         _few(apart),
         _untested(results),
     ]
-    return Answer(headline, below, [flag for flag in flags if flag], forest(results))
+    return Answer(headline, below, [flag for flag in flags if flag], forest([*results, *rivals]))
 
 
 def choose_apart(results: Sequence[SettingResult]) -> tuple[SettingResult, str, int]:
@@ -310,7 +268,7 @@ def _untested(results: Sequence[SettingResult]) -> Markup | str:
     )
 
 
-def forest(results: Sequence[SettingResult]) -> Forest:
+def forest(results: Sequence[SettingResult]) -> Dots:
     """Set each architecture and regime in a row, under both kinds of split."""
     named = not any(result.nameless for result in results)
     score = "subject_accuracy" if named else "slice_accuracy"
@@ -318,14 +276,14 @@ def forest(results: Sequence[SettingResult]) -> Forest:
     for result in results:
         settings.setdefault((result.architecture, result.name), []).append(result)
     rows = [_row(place, sides, score) for place, sides in settings.items()]
-    values = [row.majority for row in rows]
+    values = [row.reference for row in rows]
     values += [end for row in rows for mark in row.marks for end in (mark.value, mark.low)]
     least = min((value for value in values if not isnan(value)), default=0.0)
     start = max(0.0, 10 * ((least - 5) // 10))
-    return Forest(rows, start, CAPTION if named else SLICE_CAPTION)
+    return Dots(rows, CAPTION if named else SLICE_CAPTION, start)
 
 
-def _row(place: tuple[str, str], sides: Sequence[SettingResult], score: str) -> ForestRow:
+def _row(place: tuple[str, str], sides: Sequence[SettingResult], score: str) -> DotRow:
     sides = sorted(sides, key=lambda result: not result.apart)
     marks, words = [], []
     for result in sides:
@@ -334,11 +292,11 @@ def _row(place: tuple[str, str], sides: Sequence[SettingResult], score: str) -> 
             continue
         low, high = (100 * end for end in result.scores[score].interval or (value / 100,) * 2)
         constant = len(result.constant) == len(result.runs)
-        marks.append(Mark(value, low, high, not result.apart, constant))
+        marks.append(Mark(value, low, high, int(not result.apart), constant))
         words.append(_words(result, score, constant))
     share = sides[0].majority
     majority = share.subject_share if score.startswith("subject") else share.slice_share
-    return ForestRow(*place, marks, 100 * majority, Markup(" ").join(words))
+    return DotRow(*place, marks, 100 * majority, Markup(" ").join(words))
 
 
 def _words(result: SettingResult, score: str, constant: bool) -> Markup:

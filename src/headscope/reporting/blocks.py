@@ -1,6 +1,5 @@
-"""What the page is made of: text, tables, figures, folds and boxes, in chapters."""
+"""What the page is made of: text, tables, folds and boxes, in chapters; figures are `plots`."""
 
-import json
 from base64 import b64encode
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +10,10 @@ from typing import ClassVar, Final, Literal
 from markupsafe import Markup, escape
 
 from headscope.reporting.numbers import bounded, say
-from headscope.reporting.pictures import Picture
+from headscope.reporting.plots import Dots, FigureBlock, LinePlot, Matrix, Multiples, Sentence
 from headscope.tables import Cell, Table
 from headscope.text import MISSING, show
 
-Sentence = Markup | str
 ABOVE: Final = Cell("")  # continues the cell above
 
 
@@ -127,16 +125,6 @@ class TableBlock:
 
 
 @dataclass(frozen=True)
-class FigureBlock:
-    """A figure with its caption; figures of one `key` share a number."""
-
-    key: str
-    picture: Picture
-    caption: Sentence
-    kind: ClassVar[str] = "figure"
-
-
-@dataclass(frozen=True)
 class Fold:
     """Blocks that open on demand, and what to click on."""
 
@@ -154,89 +142,6 @@ class Box:
     heading: str = ""
     below: str = ""
     kind: ClassVar[str] = "box"
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A panel of a run: heading, line below it, a still picture as data URI, text in its place."""
-
-    run: str
-    heading: str
-    below: Markup
-    still: str
-    alt: str
-
-
-@dataclass(frozen=True)
-class Multiples:
-    """Panels by network, all of one kind ('logits' or 'weights'), as one numbered figure."""
-
-    key: str
-    rows: Sequence[tuple[str, Sequence[Panel]]]
-    caption: str
-    kind: ClassVar[str] = "multiples"
-
-
-@dataclass(frozen=True)
-class MatrixCell:
-    """A subject under a run: the share of its test slices that are predicted wrongly."""
-
-    subject: str
-    column: int
-    share: float
-    words: str
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Subjects in columns, hardest first, runs in rows."""
-
-    subjects: Sequence[str]
-    rows: Sequence[tuple[str, str, Sequence[MatrixCell]]]
-    kind: ClassVar[str] = "matrix"
-
-    @property
-    def names(self) -> str:
-        """The subjects as JSON, for the script."""
-        return json.dumps(list(self.subjects))
-
-
-@dataclass(frozen=True)
-class Line:
-    """A named curve: x, y and the ends of its band, between 0 and 1."""
-
-    name: str
-    points: Sequence[tuple[float, float, float, float]]
-
-    @property
-    def path(self) -> str:
-        """The curve as points of an SVG of 100 × 100."""
-        return " ".join(f"{100 * x:.1f},{100 - 100 * y:.1f}" for x, y, _, _ in self.points)
-
-    @property
-    def band(self) -> str:
-        """Its band as points of an SVG; empty without one."""
-        ends = [(x, low, high) for x, _, low, high in self.points if low == low]
-        there = [f"{100 * x:.1f},{100 - 100 * high:.1f}" for x, _, high in ends]
-        back = [f"{100 * x:.1f},{100 - 100 * low:.1f}" for x, low, _ in reversed(ends)]
-        return " ".join(there + back)
-
-
-@dataclass(frozen=True)
-class LinePlot:
-    """Curves between 0 and 1, in per cent, beside the line of chance if there is one.
-
-    x_end is what the right end of the axis stands for, where that is not 100%.
-    """
-
-    title: str
-    across: str
-    up: str
-    lines: Sequence[Line]
-    chance: tuple[tuple[float, float], tuple[float, float]] | None = None
-    x_end: float = 100.0
-    below: str = ""
-    kind: ClassVar[str] = "lines"
 
 
 @dataclass(frozen=True)
@@ -261,7 +166,9 @@ class Downloads:
     kind: ClassVar[str] = "downloads"
 
 
-Block = Text | TableBlock | FigureBlock | Multiples | Matrix | LinePlot | Downloads | Fold | Box
+Block = (
+    Text | TableBlock | FigureBlock | Multiples | Matrix | Dots | LinePlot | Downloads | Fold | Box
+)
 
 
 @dataclass(frozen=True)
@@ -313,7 +220,7 @@ def label_blocks(chapters: Iterable[Chapter]) -> tuple[dict[int, Label], dict[st
     groups: dict[tuple[str, str], list[Block]] = {}
     for chapter in chapters:
         for block in _walk(chapter.blocks):
-            if isinstance(block, TableBlock | FigureBlock | Multiples) and block.key:
+            if isinstance(block, TableBlock | FigureBlock | Multiples | Dots) and block.key:
                 groups.setdefault((_counted(block), block.key), []).append(block)
     labels, references, counts = {}, {}, {"figure": 0, "table": 0}
     for (kind, key), blocks in groups.items():

@@ -46,11 +46,17 @@ def forced(heads: Mapping[str, Sequence[PairAnalysis]]) -> Markup:
     `heads` holds the pairs of each final layer by the name of its run; the sentence refers to
     their figure.
     """
-    pairs = [
-        (run, pair) for run, of_run in heads.items() for pair in of_run if not isnan(pair.residual)
-    ]
+    defined = [(run, pair) for run, of_run in heads.items() for pair in of_run if not isnan(pair.r)]
+    reasons = dict.fromkeys(pair.no_null for _, pair in defined if pair.no_null)
+    pairs = [(run, pair) for run, pair in defined if not pair.no_null]
+    without = say(" ".join(reasons))
     if not pairs:
-        return Markup()
+        return _learned(defined, without) if defined else Markup()
+    return _beside(pairs) + (Markup(" ") + without if reasons else "")
+
+
+def _beside(pairs: Sequence[tuple[str, PairAnalysis]]) -> Markup:
+    """Say whether the correlation of these rows is the one of their null."""
     apart = [(run, pair) for run, pair in pairs if pair.departs]
     run, farthest = max(apart or pairs, key=lambda item: abs(item[1].residual))
     residual = number(abs(farthest.residual), run, "abs_residual", "brief", farthest.pair)
@@ -61,7 +67,7 @@ def forced(heads: Mapping[str, Sequence[PairAnalysis]]) -> Markup:
     return FORCED.format(residual=residual) if farthest.class_count == 2 else _learned(pairs)
 
 
-def _learned(pairs: Sequence[tuple[str, PairAnalysis]]) -> Markup:
+def _learned(pairs: Sequence[tuple[str, PairAnalysis]], opening: Markup = MANY) -> Markup:
     """Say of several classes, whose null hardly binds, which pairs are related beyond chance.
 
     The r of these pairs is that of the null.
@@ -74,7 +80,7 @@ def _learned(pairs: Sequence[tuple[str, PairAnalysis]]) -> Markup:
         for k, (reason, count) in enumerate(reasons.items())
     ]
     if not judged:
-        return MANY + Markup().join(withheld)
+        return opening + Markup().join(withheld)
     run, most = max(judged, key=lambda item: relatedness(item[1]))
     r = partial(number, run=run, form="correlation", pair=most.pair)
     sentence = say(
@@ -91,4 +97,4 @@ def _learned(pairs: Sequence[tuple[str, PairAnalysis]]) -> Markup:
         high=r(most.r_unrelated_high, quantity="r_unrelated_high_most"),
         p=number(most.related_p, run, "related_p_most", "probability", most.pair),
     )
-    return MANY + sentence + Markup().join(withheld)
+    return opening + sentence + Markup().join(withheld)

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from math import isnan
 from typing import Any, Final
 
-import numpy as np
 from markupsafe import Markup
 
 from headscope.analysis.results.settings import SettingResult
@@ -49,9 +48,7 @@ def numbers(
     values: Sequence[float], run: str, quantity: str, text: str, pair: tuple[int, int] | None = None
 ) -> Markup:
     """Return a text that stands for several numbers, such as the equation of a fit."""
-    whole = " ".join(
-        repr(value.item() if isinstance(value, np.generic) else value) for value in values
-    )
+    whole = " ".join(repr(getattr(value, "item", lambda value=value: value)()) for value in values)
     classes = Markup(' data-pair="{},{}"').format(*pair) if pair else ""
     return NUMBER.format(run=run, quantity=quantity, value=whole, text=text, pair=classes)
 

@@ -20,6 +20,7 @@ from headscope.analysis.leakage.stored import stored_leakage
 from headscope.analysis.results.comparisons import Comparisons, compare_runs
 from headscope.analysis.results.markers import marked_tables
 from headscope.analysis.results.settings import SettingResult
+from headscope.analysis.stored import storing
 from headscope.audit_record import Audit, changed_inputs, read_audit
 from headscope.console import busy, console, track
 from headscope.errors import InputError
@@ -47,6 +48,7 @@ from headscope.reporting.chapters.results import results_chapter, scores_chapter
 from headscope.reporting.chapters.runs import first_of
 from headscope.reporting.chapters.subjects import subjects_chapter
 from headscope.reporting.chapters.weights import weights_chapter
+from headscope.reporting.explanations.rivals import rival_sentences, standings
 from headscope.reporting.numbers import page_sources
 from headscope.reporting.render import Page, render_page
 from headscope.reporting.scatters import (
@@ -100,15 +102,19 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     key = report_key(experiment, thumbnails)
     if stands(experiment, key):
         return experiment / "report.html"
-    evidence = _read_evidence(experiment)
+    with storing(experiment):
+        evidence = _read_evidence(experiment)
+        chapters = _make_chapters(evidence)
     runs, results, audit = evidence.runs, evidence.results, evidence.audit
-    chapters = _make_chapters(evidence)
     data = page_data(evidence.in_panels, evidence.heads, evidence.pixels, thumbnails)
     environment = read_environment(experiment / "environment.json")
     version = f" {environment['headscope']}" if "headscope" in environment else ""
     count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
     left_out = left_out_caution(evidence.left_out, evidence.changed)
-    first = answer(results, evidence.leakage.gaps, audit, evidence.failures, left_out)
+    standing = standings(results, evidence.rivals, evidence.compared)
+    first = answer(
+        results, evidence.leakage.gaps, audit, evidence.failures, left_out, standing=standing
+    )
     page = Page(
         name=experiment.resolve().name,
         kicker=f"headscope report · {count}",
@@ -116,17 +122,18 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         lede="",
         verdict=[
             *verdict(results, evidence.compared, evidence.leakage.gaps, shared_heads(audit, runs)),
+            *rival_sentences(standing),
             *cautions(audit, runs),
             *left_out,
         ],
         chapters=[
             *chapters,
-            _paper(experiment, results),
+            _paper(experiment, [*results, *evidence.rivals]),
             settings_chapter(runs, environment, chapters),
             cite_chapter(),
         ],
         answer=first,
-        data=page_sources(results, evidence.table.columns) | data.content,
+        data=page_sources([*results, *evidence.rivals], evidence.table.columns) | data.content,
         footer=f"Made by headscope{version} from the record of {count}. This page needs no network "
         f"and no other file. {_shown(data)}",
     )
@@ -137,9 +144,13 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class _Evidence:
-    """What the chapters rest on; changed and notes say what of the record is not as it was."""
+    """What the chapters rest on; changed and notes say what of the record is not as it was.
+
+    results and runs are of networks, rivals of what is none.
+    """
 
     results: Sequence[SettingResult]
+    rivals: Sequence[SettingResult]
     runs: Sequence[Run]
     table: pd.DataFrame
     audit: Audit | None
@@ -161,10 +172,12 @@ class _Evidence:
 
 def _read_evidence(experiment: Path) -> _Evidence:
     """Read an experiment's finished runs, write its tables, and analyse what chapters share."""
-    results = setting_results(read_experiment(experiment))
+    everything = setting_results(read_experiment(experiment, rivals=True))
+    results = [result for result in everything if not result.is_rival]
+    rivals = [result for result in everything if result.is_rival]
     runs = [run for result in results for run in result.runs]
     audit = read_audit(experiment)
-    table, by_run = marked_tables(results, audit)
+    table, by_run = marked_tables(everything, audit)
     write_table(experiment / "table.tsv", table)
     write_table(experiment / "runs.tsv", by_run)
     write_text(experiment / "table.md", markdown_table(table))
@@ -172,7 +185,8 @@ def _read_evidence(experiment: Path) -> _Evidence:
         run.name: analyse_head(run)
         for run in track(runs, "Analysing final layers", total=len(runs))
     }
-    compared, leakage = compare_runs(runs), stored_leakage(experiment)
+    compared = compare_runs(run for result in everything for run in result.runs)
+    leakage = stored_leakage(experiment)
     changed = changed_inputs(experiment)
     for note in changed:
         console.print(note, soft_wrap=True)
@@ -180,7 +194,7 @@ def _read_evidence(experiment: Path) -> _Evidence:
     pixels = None if slices is None else _read_pixels(slices / "slices.npy")
     failures, records = read_failures(experiment), find_runs(experiment)
     return _Evidence(
-        results, runs, table, audit, heads, compared, leakage, failures,
+        results, rivals, runs, table, audit, heads, compared, leakage, failures,
         records.left_out, records.notes, changed, slices, pixels,
     )  # fmt: skip
 
@@ -200,7 +214,7 @@ def _make_chapters(evidence: _Evidence) -> list[Chapter]:
         ),
         lambda: checks_chapter(results, evidence.leakage, audit),
         lambda: ranking_chapter(results),
-        lambda: scores_chapter(results, evidence.compared),
+        lambda: scores_chapter([*results, *evidence.rivals], evidence.compared),
         lambda: cohort_chapter(runs, slices and slices / "slices.json"),
         lambda: audit_chapter(audit, pixels),
         lambda: leakage_chapter(evidence.leakage),

@@ -13,7 +13,8 @@ import jinja2
 from markupsafe import Markup
 
 from headscope.reporting.answer import Answer
-from headscope.reporting.blocks import Chapter, Sentence, label_blocks
+from headscope.reporting.blocks import Chapter, label_blocks
+from headscope.reporting.plots import Sentence
 from headscope.text import printable
 
 HERE: Final = Path(__file__).parent

@@ -20,8 +20,9 @@ from headscope.analysis.representation.location import analyse_contributions
 from headscope.errors import InputError
 from headscope.metrics import softmax
 from headscope.record import Run
-from headscope.reporting.blocks import Multiples, Panel
 from headscope.reporting.numbers import number, say
+from headscope.reporting.pictures import png_source
+from headscope.reporting.plots import Multiples, Panel
 
 THUMBNAILS: Final = ("test", "errors", "none")
 SIDE: Final = 64  # pixels of a thumbnail
@@ -191,7 +192,7 @@ def _sprite(
         left, top = (k % across) * SIDE, (k // across) * SIDE
         sprite.paste(small, (left + (SIDE - small.width) // 2, top + (SIDE - small.height) // 2))
     stream = BytesIO()
-    sprite.save(stream, "WEBP", quality=45, method=4)
+    sprite.save(stream, "WEBP", quality=45, method=2)
     return {
         "side": SIDE,
         "across": across,
@@ -237,9 +238,7 @@ def logit_panels(runs: Sequence[Run]) -> Multiples:
     axes = "by its two logits"
     if len(runs[0].class_names) > 2:
         axes = "by the logit of its class and the largest of the others"
-    names = [
-        f"{'●▲■'[k % 3]} {name}" for k, name in enumerate(map(str, runs[0].class_names))
-    ]
+    names = [f"{'●▲■'[k % 3]} {name}" for k, name in enumerate(map(str, runs[0].class_names))]
     caption = (
         f"Each mark is one test slice, placed {axes}: {', '.join(names)}; hollow marks are "
         "misclassified. Slices of one subject lie close together: count subjects before being "
@@ -275,9 +274,9 @@ def _beside_null(pair: PairAnalysis, run: Run) -> Markup:
         return number(getattr(pair, name), run.name, f"fig3.{name}", form, pair.pair)
 
     return say(
-        "r {}, null {}; moved {}×{}",
+        "r {}, {}; moved {}×{}",
         value("r", "correlation"),
-        value("r_null", "correlation"),
+        "no null" if pair.no_null else say("null {}", value("r_null", "correlation")),
         value("displacement_ratio", "significant"),
         "; departs" if pair.departs else "",
     )
@@ -319,6 +318,4 @@ def _still(
         pen.ellipse((x - 1, y - 1, x + 1, y + 1), fill=colours[k])
     if np.isfinite(slope):
         pen.line([place(low, slope * low), place(high, slope * high)], fill=INK)
-    stream = BytesIO()
-    image.quantize(8).save(stream, "PNG", optimize=True)
-    return "data:image/png;base64," + b64encode(stream.getvalue()).decode()
+    return png_source(image, 8)

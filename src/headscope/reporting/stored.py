@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Final
 
+from headscope.analysis.stored import code_hash, record_hash
 from headscope.files import write_json
 from headscope.manifest import DAMAGE, NAME, file_hash
 from headscope.record import find_runs
@@ -16,23 +15,22 @@ BESIDE: Final = (
     "audit.json",
     "failures.tsv",
     "environment.json",
+    "participants.tsv",
     f"slices/{NAME}",
     f"splits/{NAME}",
 )
 
 
 def report_key(experiment: Path, thumbnails: str) -> str | None:
-    """Return a SHA-256 of all that a report is made from; None where that cannot be known.
-
-    Records of earlier versions have no manifest, so that a change in them would go unnoticed.
-    """
+    """Return a SHA-256 of all that a report is made from; None without a run."""
     records = find_runs(experiment)
-    runs = [*records.runs, *records.permuted]
-    if records.unchecked or not runs:
+    runs = records.all
+    if not runs:
         return None
-    digest = hashlib.sha256(f"{_code()} {thumbnails}\n".encode())
+    digest = hashlib.sha256(f"{code_hash()} {thumbnails}\n".encode())
     digest.update(json.dumps([dict(records.left_out), [run.name for run in runs]]).encode())
-    files = [run.path / name for run in runs for name in (NAME, "metrics.json")]
+    digest.update("".join(map(record_hash, runs)).encode())
+    files = [run.path / "metrics.json" for run in runs]  # measured seconds and all
     for path in [*files, *(experiment / name for name in BESIDE)]:
         if path.is_file():
             digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -63,14 +61,3 @@ def store_key(experiment: Path, key: str | None) -> None:
         return
     files = {name: file_hash(experiment / name) for name in WRITTEN}
     write_json(experiment / "report.json", {"key": key, "files": files})
-
-
-@cache
-def _code() -> str:
-    """Return a SHA-256 of this package, so that a report is made again by other code."""
-    digest = hashlib.sha256()
-    package = Path(str(resources.files("headscope")))
-    for path in sorted(package.rglob("*")):
-        if path.suffix in (".py", ".js", ".css", ".j2"):
-            digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()

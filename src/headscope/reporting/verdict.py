@@ -12,6 +12,7 @@ from headscope.analysis.results.chance import area_words
 from headscope.analysis.results.comparisons import Comparison, Comparisons
 from headscope.analysis.results.settings import SettingResult
 from headscope.reporting.answer import beside_share, choose_apart
+from headscope.reporting.explanations.provenance import provenance
 from headscope.reporting.numbers import CONFIDENCE, number, say
 
 MOST_NAMED: Final = 3  # settings that a sentence lists by name
@@ -64,6 +65,7 @@ def verdict(
         _standing(best) + _rivals(best, compared),
         _claimed(best, gaps),
         _constant(results, best),
+        *provenance([run for result in results for run in result.runs]),
     ]
     return [sentence for sentence in sentences if sentence]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headscope.errors import InputError
 from headscope.files import NO_ID
-from headscope.folds import deal_folds
+from headscope.grouping import deal_folds
 from headscope.splits.balance import balance_of
 
 SUBSETS: Final = ("train", "val", "test")

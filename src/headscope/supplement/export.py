@@ -19,6 +19,7 @@ METADATA: Final[dict[str, Any]] = {
     "svg": {"Date": None},
     "png": {"Software": None},
 }
+SCREEN_DPI: Final = 200
 DPI: Final = 600  # of PNG, and of dense dots within PDF and SVG
 
 
@@ -62,3 +63,20 @@ def _save(figure: Figure, stem: Path, suffix: str) -> Path:
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=suffix, dpi=DPI, metadata=METADATA[suffix])
     return path
+
+
+@apply_style
+def save_figure(figure: Figure, stem: Path) -> Path:
+    """Write `stem`.png (200 dpi) and `stem`.svg; return the latter. Equal figures, equal bytes."""
+    # Panels are placed once: matplotlib would place them, by a drawing of all, for each format.
+    engine, dpi = figure.get_layout_engine(), figure.get_dpi()
+    if engine is not None:
+        figure.set_dpi(SCREEN_DPI)
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+    for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
+        with atomic_path(stem.with_name(stem.name + suffix)) as temporary:
+            figure.savefig(temporary, dpi=SCREEN_DPI, metadata=metadata)
+    figure.set_dpi(dpi)
+    figure.set_layout_engine(engine)
+    return stem.with_name(f"{stem.name}.svg")

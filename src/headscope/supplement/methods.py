@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from headscope.analysis.results.settings import rival_words
 from headscope.files import NO_ID
 from headscope.metrics import DRAWS
 from headscope.metrics.intervals import LEVEL
 from headscope.record import Run
 from headscope.supplement.prose import Facts, Prose, listed
+from headscope.supplement.recipes import OPTIMIZERS, loss_words, varied
 from headscope.supplement.study import Study
 
 NETWORKS: Final = {  # how names of architectures begin, and who described them
@@ -239,29 +241,23 @@ def _start(study: Study, regime: str) -> str:
     return "the weights at its start" if asked & {"random", None} else "pretrained weights"
 
 
-def _varied(study: Study, facts: Facts, key: str, words: str, form: str = "g") -> str:
-    """Return a setting with its words: one value, or those of the rows."""
-    values = study.values(key)
-    if not values:
-        return ""
-    shown = listed([facts(v, "runs/*/run.toml", key, form) for v in sorted(values)], "or")
-    return words.format(shown) + (" (by row of the table of results)" if len(values) > 1 else "")
-
-
 def _training(study: Study, facts: Facts) -> str:
+    optimizers = study.values("optimizer")
+    moment = "β₁ {}" if optimizers == ["adamw"] else "momentum {}"
     parts = [
-        _varied(study, facts, "momentum", "momentum {}"),
-        _varied(study, facts, "weight_decay", "weight decay {}"),
-        _varied(study, facts, "batch_size", "batches of {} slices"),
+        varied(study, facts, "momentum", moment),
+        varied(study, facts, "weight_decay", "weight decay {}"),
+        varied(study, facts, "batch_size", "batches of {} slices"),
     ]
-    text = "Networks were trained by stochastic gradient descent on the cross-entropy of slices"
+    by = listed([OPTIMIZERS.get(name, str(name)) for name in optimizers] or ["SGD"], "or")
+    text = f"Networks were trained by {by} on the cross-entropy of slices"
     text += f" ({'; '.join(filter(None, parts))})" if any(parts) else ""
-    text += _varied(study, facts, "epochs", ", for {} epochs")
-    text += _varied(study, facts, "learning_rate", ", at an initial learning rate of {}") + "."
+    text += varied(study, facts, "epochs", ", for {} epochs")
+    text += varied(study, facts, "learning_rate", ", at an initial learning rate of {}") + "."
     schedules = study.values("schedule")
     if schedules == ["step"]:
-        text += _varied(study, facts, "drop_factor", " The rate was multiplied by {}")
-        text += _varied(study, facts, "drop_every", " after every {} epochs.")
+        text += varied(study, facts, "drop_factor", " The rate was multiplied by {}")
+        text += varied(study, facts, "drop_every", " after every {} epochs.")
     elif schedules == ["cosine"]:
         text += " The rate fell along half a cosine [@loshchilov2017]."
     factors = [value for value in study.values("head_learning_rate") if value != 1]
@@ -270,7 +266,28 @@ def _training(study: Study, facts: Facts) -> str:
         text += f" The classifier trained at {shown} times that rate."
     if study.values("head_init") == ["glorot"]:
         text += " The classifier started from Glorot-uniform weights [@glorot2010]."
-    return text + _augmentation(study, facts) + kept_weights(study)
+    text += loss_words(study, facts)
+    return text + _augmentation(study, facts) + kept_weights(study) + _beside(study, facts)
+
+
+def _beside(study: Study, facts: Facts) -> str:
+    """Say which heads trained on scans, and what stood beside the networks."""
+    text = ""
+    scans = {run.setting.variant for run in study.runs if run.setting.unit == "scan"}
+    if scans:
+        names = listed([facts(name, "runs/*/run.toml", "variant") for name in sorted(scans)])
+        text = f" In {names} the classifier trained on the mean of each scan's features."
+    rivals = {result.architecture: rival_words(result) for result in study.rivals}
+    if not rivals:
+        return text
+    named = [f"{'logistic regression on ' * (name != 'majority')}{words}"
+             for name, words in rivals.items()]  # fmt: skip
+    text += f" Beside the networks stood, on the same splits, {listed(named)}."
+    if [*rivals] == ["majority"]:
+        return text
+    return (
+        f"{text} Regressions have one row per scan and an L2 penalty, chosen on validation scans."
+    )
 
 
 def _augmentation(study: Study, facts: Facts) -> str:

@@ -158,7 +158,7 @@ def _weight_frame(panels: Networks[PairAnalysis]) -> pd.DataFrame:
 def _forest(study: Study) -> Iterator[Picture]:
     rows = [
         (r.architecture, r.name, r.split, *forest_score(r), len(r.constant), len(r.runs))
-        for r in study.results
+        for r in study.everything
     ]
     columns = ["network", "setting", "split", "accuracy", "low", "high", "larger_class",
                "one_class_runs", "runs"]  # fmt: skip
@@ -167,7 +167,7 @@ def _forest(study: Study) -> Iterator[Picture]:
         f"Accuracy over test {over}, with its 95% interval where it has one, beside what "
         "predicting the larger class for all gives. Hollow: every network predicts one class."
     )
-    yield Picture("accuracies", lambda width: plot_forest(study.results, width),
+    yield Picture("accuracies", lambda width: plot_forest(study.everything, width),
                    pd.DataFrame(rows, columns=columns), caption)  # fmt: skip
 
 

@@ -25,9 +25,10 @@ from headscope.record import Run, Setting, read_experiment, read_failures
 class Study:
     """An experiment as its record tells it.
 
-    slices are the settings of its slices (`slices.json`), problems the scans that could not be
-    used, participants age and sex of each session, environment the versions, settings those of
-    `experiment.toml`: each empty where its file is not there.
+    results are of networks, rivals of what is none. slices are the settings of its slices
+    (`slices.json`), problems the scans that could not be used, participants age and sex of each
+    session, environment the versions, settings those of `experiment.toml`: each empty where its
+    file is not there.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class Study:
     participants: pd.DataFrame
     environment: Mapping[str, Any]
     settings: Mapping[str, Any]
+    rivals: tuple[SettingResult, ...] = ()
 
     @property
     def name(self) -> str:
@@ -50,11 +52,16 @@ class Study:
         """The finished runs, in the order of the table."""
         return [run for result in self.results for run in result.runs]
 
+    @property
+    def everything(self) -> tuple[SettingResult, ...]:
+        """Networks, then simple rivals."""
+        return *self.results, *self.rivals
+
     @cached_property
     def table(self) -> pd.DataFrame:
         """`table.tsv`: one row per setting."""
-        by_key = {result.key: result.runs for result in self.results}
-        return mark_table(settings_table(self.results), by_key, self.audit)
+        by_key = {result.key: result.runs for result in self.everything}
+        return mark_table(settings_table(self.everything), by_key, self.audit)
 
     @cached_property
     def chosen(self) -> tuple[SettingResult, str]:
@@ -120,12 +127,13 @@ def read_study(experiment: Path | str, results: Sequence[SettingResult] | None =
         The folder is no experiment, or holds no finished run.
     """
     folder = Path(experiment)
-    results = tuple(results or setting_results(read_experiment(folder)))
+    results = results or setting_results(read_experiment(folder, rivals=True))
     toml = folder / "experiment.toml"
     settings = tomllib.loads(toml.read_text(encoding="utf-8")) if toml.is_file() else {}
     return Study(
         folder=folder,
-        results=results,
+        results=tuple(result for result in results if not result.is_rival),
+        rivals=tuple(result for result in results if result.is_rival),
         audit=read_audit(folder),
         failures=read_failures(folder),
         slices=_json(folder / "slices" / "slices.json"),

@@ -103,11 +103,6 @@ def batches(rows: NDArray[Any], batch_size: int) -> list[NDArray[Any]]:
     return np.array_split(rows, max(1, -(-len(rows) // batch_size)))
 
 
-def epoch_order(rows: NDArray[Any], seed: int, epoch: int) -> NDArray[Any]:
-    """Return the order of an epoch: a function of (seed, epoch) alone."""
-    return np.random.default_rng((seed, epoch)).permutation(rows)
-
-
 def step_seeds(steps: int, seed: int, epoch: int) -> list[int]:
     """Return the seed of each step of an epoch: a function of (seed, epoch, step) alone."""
     return np.random.SeedSequence((seed, epoch)).generate_state(steps).tolist()

@@ -6,7 +6,7 @@ step), so a run that continues from a resume file needs no replay and ends bit-i
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +19,7 @@ from headscope.console import track
 from headscope.errors import RunError
 from headscope.models.classifier import tap
 from headscope.models.state import load_state
+from headscope.schedule import balanced_weights, epoch_order
 from headscope.training.device import (
     autocast,
     fixed_batch,
@@ -26,8 +27,8 @@ from headscope.training.device import (
     seed_step,
     steady_memory,
 )
-from headscope.training.loader import Inputs, batches, epoch_order, step_seeds
-from headscope.training.recipe import Recipe, set_learning_rate, sgd
+from headscope.training.loader import Inputs, batches, step_seeds
+from headscope.training.recipe import Recipe, make_optimizer, set_learning_rate
 from headscope.training.resume import History, Progress, ResumeFile
 
 Rows = NDArray[np.int64]
@@ -43,7 +44,8 @@ def ignore(row: Mapping[str, Any]) -> None:
 class Data:
     """The data of a training: inputs with their labels (N,), and the rows of two subsets.
 
-    training_inputs are the inputs of a training step: augmented, or the same.
+    training_inputs are the inputs of a training step: augmented, or the same. class_weights (K,)
+    weigh the slices in the loss; None: all alike.
     """
 
     inputs: Inputs
@@ -51,10 +53,34 @@ class Data:
     labels: Tensor
     train_rows: Rows
     val_rows: Rows
+    class_weights: Tensor | None = None
 
     def labels_of(self, rows: Rows) -> Tensor:
         """Return the labels (B,) of some rows, on the device."""
         return self.labels[torch.from_numpy(rows).to(self.labels.device, non_blocking=True)]
+
+    def order(self, recipe: Recipe, seed: int, epoch: int) -> Rows:
+        """Return the training rows of an epoch in their order, as the recipe draws them."""
+        weighted = recipe.sampling == "weighted"
+        classes = self.labels_of(self.train_rows).cpu().numpy() if weighted else None
+        return epoch_order(self.train_rows, seed, epoch, classes)
+
+    def weighted(self, recipe: Recipe, classes: int) -> "Data":
+        """Return the same data with the class weights of a recipe, of its training slices."""
+        if recipe.class_weights == "none":
+            return self
+        weights = balanced_weights(self.labels_of(self.train_rows).cpu().numpy(), classes)
+        return replace(self, class_weights=torch.from_numpy(weights).float().to(self.labels.device))
+
+    def loss(self, logits: Tensor, y: Tensor, recipe: Recipe, reduction: str = "mean") -> Tensor:
+        """Return the cross-entropy of logits (B, K) by the recipe."""
+        return cross_entropy(
+            logits,
+            y,
+            weight=self.class_weights,
+            label_smoothing=recipe.label_smoothing,
+            reduction=reduction,
+        )
 
 
 def train_epoch(
@@ -78,7 +104,7 @@ def train_epoch(
         # 2. forward
         with autocast(recipe.precision, device):
             logits = model(x).float()  # (B, K)
-        loss = cross_entropy(logits, y)
+        loss = data.loss(logits, y, recipe)
         # 3. backward, and one step down
         optimizer.zero_grad()
         loss.backward()
@@ -100,10 +126,12 @@ def evaluate(model: nn.Module, data: Data, rows: Rows, recipe: Recipe) -> Scores
         y = data.labels_of(part)
         with autocast(recipe.precision, sums.device):
             logits = model(data.inputs(part)).float()
-        loss = cross_entropy(logits, y, reduction="sum")
+        loss = data.loss(logits, y, recipe, "sum")
         sums += torch.stack([loss.double(), (logits.argmax(dim=1) == y).sum()])
-    loss, accuracy = (sums / len(rows)).tolist()
-    return loss, accuracy
+    weights = data.class_weights
+    total = len(rows) if weights is None else float(weights[data.labels_of(rows)].double().sum())
+    loss, correct = sums.tolist()
+    return loss / total, correct / len(rows)
 
 
 @torch.inference_mode()
@@ -140,7 +168,7 @@ def extract(
 
 def fit(
     model: nn.Module,
-    head: nn.Module,
+    head: nn.Linear,
     training_mode: Callable[[], object],
     data: Data,
     recipe: Recipe,
@@ -152,7 +180,7 @@ def fit(
     after: int = 0,
     watch: Watch = ignore,
 ) -> tuple[History, int]:
-    """Train for `recipe.epochs` epochs, or continue from the resume file where it exists.
+    """Train for `recipe.epochs` epochs, or until patience ends; continue from a resume file.
 
     `after` counts the epochs of an earlier phase, after which these are numbered; `watch` gets the
     row of each.
@@ -166,18 +194,21 @@ def fit(
     RunError
         The loss is no longer a finite number.
     """
-    optimizer = sgd(model, head, recipe)
+    optimizer = make_optimizer(model, head, recipe)
+    data = data.weighted(recipe, head.out_features)
     progress = resume.load(model, optimizer, data.labels.device)
     forward = cast(nn.Module, torch.compile(model)) if recipe.compile else model
     steps = len(batches(data.train_rows, recipe.batch_size))
 
     def work() -> Iterator[None]:
         for epoch in range(len(progress.history), recipe.epochs):
+            if progress.stopped(recipe):
+                return
             # 1. the epoch's own rate, order and random numbers
             start = time.perf_counter() - progress.seconds
             rate = recipe.learning_rate_of(epoch)
             set_learning_rate(optimizer, rate)
-            order = epoch_order(data.train_rows, seed, after + epoch)
+            order = data.order(recipe, seed, after + epoch)
             seeds = step_seeds(steps, seed, after + epoch)
             # 2. train, from the step to which an interrupted epoch has come
             training_mode()
@@ -198,7 +229,8 @@ def fit(
             # 4. store what a later start needs
             if recipe.select == "best" and progress.best_epoch() == epoch:
                 progress.best = {n: t.detach().clone() for n, t in model.state_dict().items()}
-            if epoch + 1 == recipe.epochs or resume.due(within_epoch=False):
+            ended = epoch + 1 == recipe.epochs or progress.stopped(recipe)
+            if ended or resume.due(within_epoch=False):
                 resume.save(model, optimizer, progress)
 
     device = data.labels.device
@@ -207,7 +239,7 @@ def fit(
         for _ in track(work(), title, total=total, done=done):
             pass
     if progress.best is None:
-        return progress.history, recipe.epochs - 1
+        return progress.history, len(progress.history) - 1
     load_state(model, progress.best)
     return progress.history, progress.best_epoch()
 

@@ -1,6 +1,5 @@
-"""The recipe of a training: SGD with momentum and weight decay, its schedule, what is kept."""
+"""The recipe of a training: its optimiser and loss, its schedule, what is kept."""
 
-import math
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from headscope.errors import InputError
 from headscope.models.regimes import Regime
+from headscope.schedule import rate_of
 
 
 def _refuse_truth(value: Any) -> Any:
@@ -24,6 +24,7 @@ Number = Annotated[float, BeforeValidator(_refuse_truth), Field(allow_inf_nan=Fa
 Positive = Annotated[Whole, Field(ge=1, le=1_000_000)]
 Rate = Annotated[Number, Field(gt=0, le=1e4)]  # far below what overflows in float32
 Share = Annotated[Number, Field(ge=0, lt=1)]
+BETA2 = 0.999  # of AdamW, whose first beta is the momentum
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,22 @@ class Recipe:
         drop_every epochs (the paper's 'drops by 10% after every 10 epochs' read as 0.9; Table 2),
         by "cosine" it falls to nearly 0 along half a cosine, epoch by epoch (Loshchilov and Hutter
         2017). The classifier trains at head_learning_rate times that.
+    optimizer
+        "sgd" with momentum, or "adamw" (Loshchilov and Hutter 2019; β₁ is the momentum, β₂ 0.999),
+        whose weight decay acts on the weights alone.
+    class_weights, label_smoothing
+        The weight of a slice in the loss: the same for all ("none"), or "balanced", by class n / (K
+        · n_k) of the training slices; and the share of the target that all classes have alike
+        (Szegedy et al. 2016). Both count in the validation loss too.
+    sampling
+        An epoch has every training slice once ("shuffle"), or as many drawn with replacement, each
+        class equally often ("weighted").
     select
         Which weights are kept: those of the "final" epoch, or of the "best", the one of the lowest
         validation loss.
+    patience
+        Training ends after so many epochs without a lower validation loss (None: never). What is
+        kept is what select says: the weights at that end, or those of the best epoch.
     precision
         "auto" is bfloat16 on CUDA and float32 elsewhere; weights are float32 always.
     augment_flip, augment_rotate_deg, augment_jitter
@@ -60,12 +74,17 @@ class Recipe:
     epochs: Positive = 20
     learning_rate: Rate = 0.001
     batch_size: Positive = 32
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: Share = 0.9
     weight_decay: Annotated[Number, Field(ge=0, le=1e4)] = 1e-4
     schedule: Literal["step", "cosine"] = "step"
     drop_every: Positive = 10
     drop_factor: Annotated[Number, Field(gt=0, le=1)] = 0.9
     head_learning_rate: Rate = 1.0
+    class_weights: Literal["none", "balanced"] = "none"
+    label_smoothing: Share = 0.0
+    sampling: Literal["shuffle", "weighted"] = "shuffle"
+    patience: Positive | None = None
     select: Literal["final", "best"] = "final"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
@@ -85,9 +104,8 @@ class Recipe:
 
     def learning_rate_of(self, epoch: int) -> float:
         """Return the learning rate of `epoch`, counted from 0."""
-        if self.schedule == "cosine":
-            return self.learning_rate * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
-        return self.learning_rate * self.drop_factor ** (epoch // self.drop_every)
+        names = ("learning_rate", "schedule", "epochs", "drop_every", "drop_factor")
+        return rate_of(epoch, **{name: getattr(self, name) for name in names})
 
     def applied(self, regime: Regime) -> "Recipe":
         """Return what of the recipe acts in a regime, as the record should say it."""
@@ -114,19 +132,17 @@ class Recipe:
         )
 
 
-def sgd(model: nn.Module, head: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+def make_optimizer(model: nn.Module, head: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Return an optimiser over what may train: the backbone, then the classifier."""
     of_head = {id(parameter) for parameter in head.parameters()}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     backbone = [parameter for parameter in trained if id(parameter) not in of_head]
     groups = [{"params": backbone, "factor": 1.0}] if backbone else []
     groups.append({"params": list(head.parameters()), "factor": recipe.head_learning_rate})
-    return torch.optim.SGD(
-        groups,
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-    )
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, rate, (recipe.momentum, BETA2), weight_decay=decay)
+    return torch.optim.SGD(groups, rate, recipe.momentum, weight_decay=decay)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -1,17 +1,21 @@
 """The resume file, from which an interrupted training continues: written whole, read as data."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headscope.errors import InputError
 from headscope.files import atomic_path
 from headscope.models.state import load_state
 from headscope.models.tensors import DAMAGE
+from headscope.schedule import has_stopped
+from headscope.training.recipe import Recipe
 
 EVERY_S = 300.0  # within an epoch
 SHARE = 0.05  # of the time at most goes into writing
@@ -43,6 +47,10 @@ class Progress:
         """Return the index of the row with the lowest validation loss, the first of equals."""
         losses = [row["val_loss"] for row in self.history]
         return losses.index(min(losses))
+
+    def stopped(self, recipe: Recipe) -> bool:
+        """Whether the patience of a recipe has ended."""
+        return has_stopped([row["val_loss"] for row in self.history], recipe.patience)
 
     def end_epoch(self, row: dict[str, Any]) -> None:
         """Add the row of the epoch that has ended, and reset what belongs to an epoch."""
@@ -96,7 +104,7 @@ class ResumeFile:
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
             load_state(model, state["model"])
-            optimizer.load_state_dict(state["optimizer"])
+            optimizer.load_state_dict(optimizer.state_dict() | state["optimizer"])
             progress = Progress(**state["progress"])
         except DAMAGE as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -106,3 +114,38 @@ class ResumeFile:
             ) from None
         progress.sums = progress.sums.to(device)
         return progress
+
+
+def last_state(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the tensors of a resume file by names like model.weight, optimizer.0.exp_avg, best."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    parts = {"model": state["model"], "best": state["progress"]["best"] or {}}
+    parts |= {f"optimizer.{k}": part for k, part in state["optimizer"]["state"].items()}
+    return {
+        f"{part}.{name}": tensor.contiguous().numpy()
+        for part, tensors in parts.items()
+        for name, tensor in tensors.items()
+        if isinstance(tensor, Tensor)
+    }
+
+
+def restart(path: Path, state: Mapping[str, NDArray[Any]], history: History) -> None:
+    """Write a resume file from what `last_state` returned, and the rows of the epochs so far."""
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}}
+    optimizer: dict[int, dict[str, Tensor]] = {}
+    for full, array in state.items():
+        part, _, name = full.partition(".")
+        if part == "optimizer":
+            number, _, name = name.partition(".")
+            optimizer.setdefault(int(number), {})[name] = torch.from_numpy(array)
+        else:
+            parts[part][name] = torch.from_numpy(array)
+    progress = Progress.start(torch.device("cpu"))
+    progress.history, progress.best = history, parts["best"] or None
+    whole = {
+        "model": parts["model"],
+        "optimizer": {"state": optimizer},
+        "progress": dict(vars(progress)),
+    }
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(whole, file)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from headscope.errors import RunError
+from headscope.grouping import Scans
 from headscope.models.network import Network
 from headscope.training.augmentation import augmentation_of
 from headscope.training.cache import Store, cached_features, cached_statistics
@@ -19,7 +20,7 @@ from headscope.training.device import find_batch_size, precision_of
 from headscope.training.features import Extracted, extract_features, extract_maps, map_rows_of
 from headscope.training.loader import FeatureInputs, SliceInputs
 from headscope.training.loop import Data, Watch, fit, ignore, train_epoch
-from headscope.training.recipe import Recipe, sgd
+from headscope.training.recipe import Recipe, make_optimizer
 from headscope.training.resume import EVERY_S, History, Progress, ResumeFile
 
 ONE_VALUE = "Expected more than 1 value per channel"  # of PyTorch's ValueError
@@ -58,6 +59,7 @@ def train(
     cache: Path,
     slices_key: str,
     title: str,
+    scans: Scans | None = None,
     resume_every_s: float = EVERY_S,
     watch: Watch = ignore,
 ) -> Outcome:
@@ -83,6 +85,9 @@ def train(
         The folder of stored features, and the key of the slices in it.
     title
         The text beside the progress bar.
+    scans
+        The scans on the mean of whose features the classifier trains, one example each; None: it
+        trains on slices. Of a frozen network alone.
     watch
         What is called with the row of each epoch when it has ended.
 
@@ -110,9 +115,8 @@ def train(
     if regime.probe_first or not regime.trains_backbone:
         extracted = cached_features(network, inputs, store, title)
         seconds += extracted.seconds
-        features = FeatureInputs(extracted.features, device)
         history, selected = fit_part(
-            replace(data, inputs=features, training_inputs=features),
+            _feature_data(data, extracted.features, subsets, scans, device),
             recipe.for_head(recipe.probe_epochs if regime.probe_first else None),
             "probe" if regime.probe_first else "train",
             head_alone=True,
@@ -137,6 +141,22 @@ def train(
         certificate=_certificate(network, before, title),
         precision=store.precision,
     )
+
+
+def _feature_data(
+    data: Data,
+    features: NDArray[np.float32],
+    subsets: NDArray[np.str_],
+    scans: Scans | None,
+    device: torch.device,
+) -> Data:
+    """Return the data of a classifier that trains alone: features of slices, or means of scans."""
+    if scans is None:
+        inputs = FeatureInputs(features, device)
+        return replace(data, inputs=inputs, training_inputs=inputs)
+    inputs, subset = FeatureInputs(scans.mean(features), device), subsets[scans.first]
+    train_rows, val_rows = (np.flatnonzero(subset == name) for name in ("train", "val"))
+    return Data(inputs, inputs, data.labels_of(scans.first), train_rows, val_rows)
 
 
 def _fit(
@@ -204,7 +224,7 @@ def _largest_batch(
 
     def step(size: int) -> None:
         smaller = replace(recipe, batch_size=size)
-        optimizer, order = sgd(model, head, smaller), data.train_rows[:size]
+        optimizer, order = make_optimizer(model, head, smaller), data.train_rows[:size]
         progress = Progress.start(data.labels.device)
         training_mode()
         list(train_epoch(model, data, order, optimizer, smaller, [0], progress))

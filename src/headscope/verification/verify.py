@@ -14,6 +14,7 @@ from headscope.analysis.leakage.stored import FORMAT, read_leakage, read_stored,
 from headscope.analysis.results.markers import marked_tables
 from headscope.analysis.results.settings import setting_results
 from headscope.analysis.results.table import markdown_table
+from headscope.analysis.stored import FILE, read_entries
 from headscope.audit_record import read_audit, split_files
 from headscope.console import busy, track
 from headscope.errors import InputError
@@ -67,7 +68,8 @@ def verify(experiment: Path | str) -> Verification:
     """Check that an experiment is what was written, without scans, network or training.
 
     Every file is held against its manifest. Then scores, tables, predictions, the freeze
-    certificates and the keys of `audit.json` and `leakage.json` are computed again from the arrays.
+    certificates and the keys of `audit.json` and `leakage.json` are computed again from the arrays;
+    `analysis.json` is held against its own hash.
 
     Raises
     ------
@@ -93,7 +95,7 @@ def verify(experiment: Path | str) -> Verification:
     records = find_runs(folder) if (folder / "runs").is_dir() else Records([], [], {}, [])
     runs = _check_runs(folder, records, slices, problems, notes)
     # 3. what was made of them
-    whole = len(runs) == len(records.runs + records.permuted) and not records.left_out
+    whole = len(runs) == len(records.all) and not records.left_out
     problems += _made_problems(folder, runs if whole else [], notes)
     files = sum(len(_listed(path)) for path in _folders(folder))
     return Verification(str(experiment), len(runs), files, tuple(problems), tuple(notes))
@@ -173,7 +175,7 @@ def _check_runs(
     problems += [f"runs/{name}: {reason}" for name, reason in records.left_out.items()]
     notes += [note for note in records.notes if note.startswith("No manifest")]
     splits = _split_hashes(folder, slices)
-    whole, finished = [], [*records.runs, *records.permuted]
+    whole, finished = [], records.all
     for run in track(finished, "Verifying runs", len(finished)) if finished else ():
         differing = run_problems(run) or [*_stored_problems(run, slices, splits)]
         problems += [f"runs/{run.name}: {text}" for text in differing]
@@ -223,7 +225,8 @@ def _made_problems(folder: Path, runs: list[Run], notes: list[str]) -> Iterator[
         if (folder / "table.tsv").is_file():
             notes.append("Tables and leakage.json were not checked, as not all runs are whole.")
         return
-    yield from _leakage_problems(folder, runs, notes)
+    yield from _leakage_problems(folder, [run for run in runs if not run.is_rival], notes)
+    yield from _analysis_problems(folder)
     tables = marked_tables(setting_results(true), audit)
     made = {
         "table.tsv": lambda path: _same_table(path, tables[0]),
@@ -250,6 +253,16 @@ def _leakage_problems(folder: Path, runs: list[Run], notes: list[str]) -> Iterat
             yield "leakage.json: it is of other runs; 'headscope report' writes it again"
     except DAMAGE as error:
         yield f"leakage.json: it is damaged ({reason_of(error)})"
+
+
+def _analysis_problems(folder: Path) -> Iterator[str]:
+    """Say whether the file of stored analyses is damaged; those of other runs are not read."""
+    try:
+        read_entries(folder / FILE)
+    except FileNotFoundError:
+        return
+    except DAMAGE as error:
+        yield f"{FILE}: it is damaged ({reason_of(error)}); 'headscope report' makes it again"
 
 
 def _same_table(path: Path, table: pd.DataFrame) -> bool:

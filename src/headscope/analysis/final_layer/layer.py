@@ -1,7 +1,7 @@
 """The final layer as a whole: its rows, each pair of them, and what they share with others."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,13 @@ from headscope.analysis.final_layer.pairs import (
 from headscope.analysis.final_layer.relation import LearnedNull, learned_null
 from headscope.analysis.final_layer.rows import MOST_ROWS as MOST_SAMPLED
 from headscope.analysis.final_layer.rows import Geometry, RowSummary, row_geometry, row_summaries
+from headscope.analysis.stored import stored
 from headscope.record import Run
 from headscope.tables import Cell, Column, Shown, Table
 from headscope.text import significant
 
 MOST_ROWS = 10
+OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,7 +72,7 @@ class HeadAnalysis(Shown):
     @property
     def meaning(self) -> str:
         """What the pair farthest from its null, or else from unrelated rows, says in words."""
-        defined = [pair for pair in self.pairs if not np.isnan(pair.residual)]
+        defined = [pair for pair in self.pairs if not np.isnan(pair.r)]
         if not defined:
             return "No pair of rows has a correlation: it is undefined for constant weights."
         apart, K = [pair for pair in defined if pair.departs], len(self.class_names)
@@ -89,7 +91,7 @@ class HeadAnalysis(Shown):
                 f"pairs are analysed where --pairs (pairs=) asks for them, else the first."
             ] = None
         facts = [("displacement ratio", self.displacement_ratio)]
-        if self.initial_weight is not None:
+        if not np.isnan(self.row_sum_drift):
             facts.append(("drift of the row sum", self.row_sum_drift))
         if K > 2:
             facts += [
@@ -127,7 +129,19 @@ def analyse_head(run: Run, pairs: Sequence[Pair] | None = None) -> HeadAnalysis:
     >>> head.class_names, head.weight.shape, len(head.pairs)
     (('AD', 'NC'), (2, 96), 1)
     """
-    return head_analysis(**_recorded(run), pairs=pairs)
+    recorded = _recorded(run)
+    W, start, _ = check_head(*(recorded[name] for name in ("weight", "bias", "initial")), None)
+    head, bias = _analysed(run, pairs), np.asarray(recorded["bias"], dtype=np.float64)
+    placed = tuple(replace(pair, x=W[pair.pair[0]], y=W[pair.pair[1]]) for pair in head.pairs)
+    return replace(head, weight=W, bias=bias, initial_weight=start, pairs=placed)
+
+
+@stored
+def _analysed(run: Run, pairs: Sequence[Pair] | None) -> HeadAnalysis:
+    """Analyse a recorded layer; its weights are left out, as the record has them."""
+    head, none = head_analysis(**_recorded(run), **_trained(run), pairs=pairs), np.empty(0)
+    bare = tuple(replace(pair, x=none, y=none) for pair in head.pairs)
+    return replace(head, weight=none, bias=None, initial_weight=None, pairs=bare)
 
 
 def analyse_pair(run: Run, pair: Pair = (0, 1)) -> PairAnalysis:
@@ -152,11 +166,13 @@ def analyse_pair(run: Run, pair: Pair = (0, 1)) -> PairAnalysis:
     >>> pair.class_names, abs(pair.r - pair.r_null) < 0.1
     (('AD', 'NC'), True)
     """
-    return pair_analysis(**_recorded(run), pair=pair)
+    return pair_analysis(**_recorded(run), **_trained(run), pair=pair)
 
 
 def run_shrinkage(run: Run) -> float | None:
     """Return the factor by which weight decay shrank a run's row sum; None if it is not known.
+
+    AdamW takes its decay from the weights alone, without momentum: Π(1 − η λ).
 
     It is known if `run.toml` gives `weight_decay`, `momentum` and `steps_per_epoch`. The rate of
     a step is that of its epoch times `head_learning_rate`. Epochs whose weights were not kept do
@@ -177,8 +193,26 @@ def run_shrinkage(run: Run) -> float | None:
         rates = epochs["learning_rate"].to_numpy(np.float64)
         rates = np.repeat(rates, int(settings["steps_per_epoch"]))
         rates = rates * float(settings.get("head_learning_rate", 1.0))
-        total *= sum_shrinkage(rates, settings["weight_decay"], settings["momentum"])
+        momentum = 0.0 if settings.get("optimizer") == "adamw" else settings["momentum"]
+        total *= sum_shrinkage(rates, settings["weight_decay"], momentum)
     return total
+
+
+def null_obstacle(run: Run) -> str:
+    """Say why a run has no null, as its training does not conserve the row sum; '' if it has.
+
+    Class weights and label smoothing leave the gradients of the rows a sum of zero. AdamW scales
+    each gradient by its own size: of two classes, whose gradients are opposite, alike, of more not
+    (docs/science.md, section 10).
+    """
+    optimizer = str(run.settings.get("optimizer", "sgd"))
+    if optimizer == "sgd" or (optimizer == "adamw" and len(run.head["weight"]) == 2):
+        return ""
+    return (
+        f"No null is given: training by {OPTIMIZERS.get(optimizer, optimizer)} does not conserve "
+        f"the sum of {len(run.head['weight'])} rows, since it scales the gradient of each by its "
+        "own size."
+    )
 
 
 def head_analysis(
@@ -190,12 +224,13 @@ def head_analysis(
     pairs: Sequence[Pair] | None = None,
     shrinkage: float | None = None,
     learned: LearnedNull | None = None,
+    no_null: str = "",
 ) -> HeadAnalysis:
     """Analyse a final layer.
 
     Parameters
     ----------
-    weight, bias, initial, class_names, shrinkage, learned
+    weight, bias, initial, class_names, shrinkage, learned, no_null
         As of `pair_analysis`.
     pairs
         Pairs of class rows; all of up to 10 classes by default, else the first.
@@ -210,10 +245,11 @@ def head_analysis(
     W, start, names = check_head(weight, bias, initial, class_names)
     chosen = class_pairs(len(W)) if pairs is None else list(pairs)
     drift = NAN
-    if start is not None:
+    if start is not None and not no_null:
         factor = row_sum_shrinkage(W, start, shrinkage).factor
         drift = float(np.abs(W.sum(axis=0) - predicted_sum(start, factor)).max())
     options: dict[str, Any] = {"class_names": names, "shrinkage": shrinkage, "learned": learned}
+    options["no_null"] = no_null
     options["asked"] = class_pairs(len(W)) if len(W) <= MOST_CLASSES else chosen
     return HeadAnalysis(
         class_names=tuple(names),
@@ -236,8 +272,15 @@ def _recorded(run: Run) -> dict[str, Any]:
         "bias": head["bias"],
         "initial": head.get("initial_weight"),
         "class_names": run.class_names,
+    }
+
+
+def _trained(run: Run) -> dict[str, Any]:
+    """Return what the training says of a run's final layer."""
+    return {
         "shrinkage": run_shrinkage(run),
         "learned": learned_null(run),
+        "no_null": null_obstacle(run),
     }
 
 
@@ -250,8 +293,12 @@ def relatedness(pair: PairAnalysis) -> tuple[float, float]:
 def _meaning(pair: PairAnalysis, displacement: float) -> str:
     first, second = pair.class_names
     given = f"The weights to {first} and to {second} correlate by {pair.r:.4f}"
-    if pair.departs:
-        why = " The row sum moved as SGD cannot move it." if pair.drifted else ""
+    if pair.no_null:
+        text = f"{given}. {pair.no_null}"
+        if pair.class_count > 2 and not pair.withheld:
+            text += f" {_relation_words(pair)}"
+    elif pair.departs:
+        why = " The row sum moved as training cannot move it." if pair.drifted else ""
         text = (
             f"{given}, where training alone gives {pair.r_null:.4f}. The rest, "
             f"{pair.residual:.4f}, is worth a look.{why}"
@@ -275,10 +322,8 @@ def _displacement_words(ratio: float) -> str:
 
 
 def _relation_words(pair: PairAnalysis) -> str:
-    text = (
-        "Without what all rows share, which training conserves, they correlate by "
-        f"{pair.r_learned:.4f}"
-    )
+    conserved = "" if pair.no_null else ", which training conserves"
+    text = f"Without what all rows share{conserved}, they correlate by {pair.r_learned:.4f}"
     if pair.withheld:
         return f"{text}. {pair.withheld}"
     text += (

@@ -8,7 +8,7 @@ The correlation of two rows then measures how far training moved the head, not w
 from collections.abc import Iterator
 from functools import lru_cache
 from math import sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -123,6 +123,42 @@ def null_prediction(W: Array, mean_row: Array, pair: Pair) -> Null:
         slope=shared / variance_a if variance_a > 0 else NAN,
         r_conserved=pearson(mean_row + a, mean_row + b),
     )
+
+
+def beside_null(
+    W: Array, start: Array | None, decay: Shrinkage, pair: Pair, *, observed: bool = True
+) -> dict[str, Any]:
+    """Return the fields of a pair that compare r and the row sum with what training forces on them.
+
+    Without the initial head `start` the null takes the row sum as observed; unless it may be
+    `observed` there is no null, and what needs one is NaN.
+    """
+    x, y = W[pair[0]], W[pair[1]]
+    row_sum = W.sum(axis=0)
+    s, d = x + y, x - y
+    moments = covariance(s, s), covariance(d, d), covariance(s, d)
+    predicted = row_sum if start is None else predicted_sum(start, decay.factor)
+    null, low, high = Null(NAN, NAN, NAN), NAN, NAN
+    if start is not None or observed:
+        null = null_prediction(W, predicted / len(W), pair)
+        low, high = residual_interval(W, predicted / len(W), pair)
+    r = pearson(x, y)
+    return {
+        "r": r,
+        "sum_variance": moments[0],
+        "difference_variance": moments[1],
+        "sum_difference_covariance": moments[2],
+        "r_identity": correlation_from_moments(*moments),
+        "r_null": null.r,
+        "residual": r - null.r,
+        "residual_low": low,
+        "residual_high": high,
+        "null_slope": null.slope,
+        "r_conserved": NAN if start is None else null.r_conserved,
+        "row_sum_drift": NAN if start is None else float(np.abs(row_sum - predicted).max()),
+        "drift_limit": NAN if start is None else drift_limit(W, predicted, decay.estimated),
+        "null_source": "observed row sum" if start is None else "initial head",
+    }
 
 
 def residual_interval(W: Array, mean_row: Array, pair: Pair) -> tuple[float, float]:

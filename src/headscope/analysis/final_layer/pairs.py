@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import hypot, isinf, isnan
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,14 +16,10 @@ from headscope.analysis.final_layer.null import (
     Array,
     Pair,
     Shrinkage,
-    correlation_from_moments,
+    beside_null,
     covariance,
     displacement_ratio,
-    drift_limit,
-    null_prediction,
     pearson,
-    predicted_sum,
-    residual_interval,
     row_sum_shrinkage,
 )
 from headscope.analysis.final_layer.relation import (
@@ -85,6 +81,10 @@ class PairAnalysis(Shown):
         How many.
     withheld
         Why `related` is not judged; '' if it is.
+    no_null
+        Why no null is given, as by an optimiser that does not conserve the row sum; '' if it is.
+        Without it `r_null`, `residual`, `null_slope`, `r_conserved`, drift and shrinkage are NaN
+        or None.
     residual
         r − r_null.
     residual_low, residual_high
@@ -135,6 +135,7 @@ class PairAnalysis(Shown):
     related_p: float
     retrained_heads: int
     withheld: str
+    no_null: str
     residual: float
     residual_low: float
     residual_high: float
@@ -220,8 +221,9 @@ class PairAnalysis(Shown):
         if fits:
             where = self.fits[0].equation.partition(", ")[2]
             columns = ("degree", f"fit, {where}", "R²", "F", "95% of F", "p")
-            note = shuffle_note(self.fits[0].shuffles)
-            tables.append(Table("Polynomial fits", columns, fits, [note]))
+            made = self.fits[0].shuffles
+            notes = [shuffle_note(made)] if made else []
+            tables.append(Table("Polynomial fits", columns, fits, notes))
         return tables
 
     def _relation_facts(self) -> list[tuple[str, float]]:
@@ -245,6 +247,7 @@ def pair_analysis(
     shrinkage: float | None = None,
     learned: LearnedNull | None = None,
     asked: Sequence[Pair] | None = None,
+    no_null: str = "",
 ) -> PairAnalysis:
     """Correlate and fit two rows of a final layer, beside what training forces on them.
 
@@ -265,6 +268,8 @@ def pair_analysis(
     asked
         The pairs for which p and intervals are adjusted; by default every pair of up to 10
         classes, or this one of more.
+    no_null
+        Why training does not conserve the row sum, so that there is no null (`null_obstacle`).
 
     Raises
     ------
@@ -284,8 +289,8 @@ def pair_analysis(
     x, y = W[first], W[second]
     row_sum = W.sum(axis=0)  # (D,)
     decay = row_sum_shrinkage(W, start, shrinkage)
-    conserved = np.tile(row_sum / K, (2, 1)) if start is None else decay.factor * start[[*pair]]
     family = list(asked or class_pairs(K, pair))
+    tied = start if not no_null else None
     learned = learned or no_reference(TWO_CLASSES if K == 2 else NO_FEATURES)
     standing = relation(learned, pair, family)
     return PairAnalysis(
@@ -305,49 +310,27 @@ def pair_analysis(
         related_p=standing.p,
         retrained_heads=learned.heads,
         withheld=learned.reason,
-        shrinkage=None if start is None else decay.factor,
-        shrinkage_estimated=decay.estimated,
+        no_null=no_null,
+        shrinkage=None if tied is None else decay.factor,
+        shrinkage_estimated=decay.estimated and not no_null,
         displacement_ratio=displacement_ratio(W),
         pairs_asked=len(family),
-        fits=beside_shuffles(
-            polynomial_fits(x, y), conserved, W[[*pair]] - conserved, shuffle_count(D, len(family))
-        ),
-        notes=_notes(W, pair, names, start, decay),
-        **_beside_null(W, start, decay, pair),
+        fits=_fits(W, tied, decay, pair, 0 if no_null else shuffle_count(D, len(family))),
+        notes=(no_null,) if no_null else _notes(W, pair, names, start, decay),
+        **beside_null(W, tied, decay, pair, observed=not no_null),
     )
 
 
-def _beside_null(W: Array, start: Array | None, decay: Shrinkage, pair: Pair) -> dict[str, Any]:
-    """Return the fields that compare r and the row sum with what training forces on them."""
-    x, y = W[pair[0]], W[pair[1]]
-    row_sum = W.sum(axis=0)
-    predicted = row_sum if start is None else predicted_sum(start, decay.factor)
-    s, d = x + y, x - y
-    moments = covariance(s, s), covariance(d, d), covariance(s, d)
-    null = null_prediction(W, predicted / len(W), pair)
-    low, high = residual_interval(W, predicted / len(W), pair)
-    r = pearson(x, y)
-    fields: dict[str, Any] = {
-        "r": r,
-        "sum_variance": moments[0],
-        "difference_variance": moments[1],
-        "sum_difference_covariance": moments[2],
-        "r_identity": correlation_from_moments(*moments),
-        "r_null": null.r,
-        "residual": r - null.r,
-        "residual_low": low,
-        "residual_high": high,
-        "null_slope": null.slope,
-    }
-    if start is None:
-        unknown = {"r_conserved": NAN, "row_sum_drift": NAN, "drift_limit": NAN}
-        return fields | unknown | {"null_source": "observed row sum"}
-    return fields | {
-        "r_conserved": null.r_conserved,
-        "row_sum_drift": float(np.abs(row_sum - predicted).max()),
-        "drift_limit": drift_limit(W, predicted, decay.estimated),
-        "null_source": "initial head",
-    }
+def _fits(
+    W: Array, start: Array | None, decay: Shrinkage, pair: Pair, shuffles: int
+) -> tuple[PolynomialFit, ...]:
+    """Fit one row by the other, beside shuffles of the conserved part against the rest."""
+    fits, rows = polynomial_fits(*W[[*pair]]), [*pair]
+    if not shuffles:
+        return fits
+    mean = W.sum(axis=0) / len(W)
+    conserved = np.tile(mean, (2, 1)) if start is None else decay.factor * start[rows]
+    return beside_shuffles(fits, conserved, W[rows] - conserved, shuffles)
 
 
 def class_pairs(class_count: int, first: Pair = (0, 1)) -> list[Pair]:

@@ -92,7 +92,7 @@ def learned_null(run: Run) -> LearnedNull:
     reason = _obstacle(run)
     if reason:
         return no_reference(reason)
-    samples, recipe = read_samples(run), head_recipe(run)
+    samples, recipe = read_samples(run, examples=True), head_recipe(run)
     heads = head_count(len(samples.rows("train")), recipe)
     if heads < FEWEST_HEADS:
         return no_reference(
@@ -179,7 +179,7 @@ def _obstacle(run: Run) -> str:
 def _retrain(samples: Samples, recipe: HeadRecipe, heads: int, seed: int) -> Array:
     labels = permuted_within_subsets(samples, heads, seed)  # (N, R)
     labels = np.column_stack([samples.label, labels])
-    val = samples.rows("val") if recipe.best else None
+    val = samples.rows("val") if recipe.validates else None
     weights, _ = train_heads(samples.features, labels, samples.rows("train"), recipe, val)
     return learned_correlations(weights)
 

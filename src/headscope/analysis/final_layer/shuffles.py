@@ -17,7 +17,7 @@ from headscope.analysis.final_layer.null import Array
 
 MOST, FEWEST = 999, 199
 WORK = 5e7  # shuffled weights of all pairs of a head: two to three seconds
-BLOCK = 2**19  # weights shuffled at once
+BLOCK = 2**15  # weights shuffled at once: what a processor holds near
 TIES = 1e-9
 
 

@@ -154,7 +154,7 @@ def _gap(group: Sequence[Run]) -> Gap | None:
 
 
 def _dose(group: Sequence[Run]) -> DoseResponse | None:
-    by_subject = _of_split(group, "subject")
+    by_subject = [run for run in _of_split(group, "subject") if run.setting.unit == "slice"]
     if not by_subject or not all(map(trains_again, by_subject)):
         return None
     return dose_response(by_subject, _of_split(group, "slice"))

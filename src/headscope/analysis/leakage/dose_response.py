@@ -1,13 +1,14 @@
 """Dose–response of leakage: slice accuracy as test subjects leak into training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Any
 
 import numpy as np
 
-from headscope.analysis.retrain import head_recipe, train_heads
+from headscope.analysis.retrain import head_recipe, inner_products, train_heads
+from headscope.analysis.stored import stored
 from headscope.analysis.units import Array, Samples, read_samples
 from headscope.console import track
 from headscope.record import Run
@@ -45,6 +46,7 @@ class DoseResponse:
         return tuple(float(np.std(d, ddof=1)) if len(d) > 1 else 0.0 for d in self.accuracies)
 
 
+@stored
 def dose_response(runs: Sequence[Run], by_slice: Sequence[Run] = ()) -> DoseResponse | None:
     """Let test subjects into training, from none to all; None where no subject has two slices.
 
@@ -55,15 +57,16 @@ def dose_response(runs: Sequence[Run], by_slice: Sequence[Run] = ()) -> DoseResp
     slice stay judged and cannot leak. The classifier is trained by the run's own recipe.
     """
     draws = -(-DRAWS // len(runs))
-    tasks = [(run, draw) for run in runs for draw in range(draws)]
     curves, judged = [], 0
-    for run, draw in track(tasks, "dose–response", total=len(tasks)):
+    for run in track(runs, "dose–response", total=len(runs)):
         samples = read_samples(run)
-        leak, seen, order = _halves(samples, np.random.default_rng((draw, STREAM, *_seed(run))))
-        if not len(leak):
-            return None
-        judged = judged or len(seen)
-        curves.append(list(_curve(run, samples, leak, seen, order, draw)))
+        gram = inner_products(samples.features)
+        for draw in range(draws):
+            leak, seen, order = _halves(samples, np.random.default_rng((draw, STREAM, *_seed(run))))
+            if not len(leak):
+                return None
+            judged = judged or len(seen)
+            curves.append(_curve(run, samples, gram, leak, seen, order, draw))
     first = runs[0]
     return DoseResponse(
         architecture=str(first.settings["architecture"]),
@@ -94,19 +97,33 @@ def _half(rows: Array, rng: np.random.Generator) -> Array:
 
 
 def _curve(
-    run: Run, samples: Samples, leak: Array, judged: Array, order: Array, draw: int
-) -> Iterator[float]:
-    """Yield the slice accuracy at each share of the test subjects, in one order of them."""
+    run: Run,
+    samples: Samples,
+    gram: Array | None,
+    leak: Array,
+    judged: Array,
+    order: Array,
+    draw: int,
+) -> list[float]:
+    """Return the slice accuracy at each share of the test subjects, in one order of them."""
     train, recipe = samples.rows("train"), head_recipe(run)
     displaced = np.random.default_rng((draw, STREAM + 1, *_seed(run))).permutation(train)
-    truth = samples.label[:, None]
+    taught = []
     for share in SHARES:
         chosen = order[: round(share * len(order))]
         new = leak[np.isin(samples.subject[leak], chosen)]
-        rows = np.sort(np.concatenate([_staying(samples, displaced, new), new]))
-        weight, bias = train_heads(samples.features, truth, rows, recipe, samples.rows("val"))
-        predicted = (samples.features[judged] @ weight[0].T + bias[0]).argmax(axis=1)
-        yield float((predicted == samples.label[judged]).mean())
+        taught.append(np.sort(np.concatenate([_staying(samples, displaced, new), new])))
+    accuracies: dict[int, float] = {}
+    for size in {len(rows) for rows in taught}:  # one, but where a class has too few to displace
+        places = [k for k, rows in enumerate(taught) if len(rows) == size]
+        weights, biases = train_heads(
+            samples.features, samples.label[:, None], np.stack([taught[k] for k in places]),
+            recipe, samples.rows("val"), gram,
+        )  # fmt: skip
+        for k, weight, bias in zip(places, weights, biases, strict=True):
+            predicted = (samples.features[judged] @ weight.T + bias).argmax(axis=1)
+            accuracies[k] = float((predicted == samples.label[judged]).mean())
+    return [accuracies[k] for k in range(len(SHARES))]
 
 
 def _staying(samples: Samples, displaced: Array, new: Array) -> Array:

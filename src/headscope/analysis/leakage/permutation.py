@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headscope.analysis.permute import NoLeak, holds_classes, no_leak, permute_labels
-from headscope.analysis.retrain import head_recipe, train_heads, trains_again
+from headscope.analysis.retrain import train_again, trains_again
+from headscope.analysis.stored import stored
 from headscope.analysis.units import Samples, read_samples, run_facts
 from headscope.errors import InputError
 from headscope.metrics import slice_units, subject_level
@@ -86,6 +87,7 @@ class PermutationTest:
     no_leak: NoLeak | None = None
 
 
+@stored
 def permutation_test(
     run: Run, *, permutations: int = 200, permuted: Sequence[Run] = ()
 ) -> PermutationTest | None:
@@ -151,9 +153,7 @@ def _key(label: Array) -> str:
 
 def retrained_logits(run: Run, samples: Samples, labels: Array) -> Array:
     """Return logits (R, n, K) of the test slices after training again on each of labels (N, R)."""
-    weight, bias = train_heads(
-        samples.features, labels, samples.rows("train"), head_recipe(run), samples.rows("val")
-    )
+    weight, bias = train_again(run, labels)
     read = samples.features[samples.rows("test")]  # (n, D)
     return np.einsum("nd,rkd->rnk", read, weight, optimize=True) + bias[:, None, :]
 

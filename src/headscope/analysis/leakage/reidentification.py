@@ -11,6 +11,7 @@ import numpy as np
 
 from headscope.analysis.probes import Array, held_out_correct, nearest, ridge_classes, standardise
 from headscope.analysis.representation.discriminant import subject_folds
+from headscope.analysis.stored import stored
 from headscope.analysis.units import Samples, read_samples, run_facts
 from headscope.record import Run
 
@@ -50,6 +51,7 @@ class Reidentification:
     linear_class: Probe
 
 
+@stored
 def reidentify(run: Run) -> Reidentification | None:
     """Probe a run's features for subject and class; None without ids, or without two subjects.
 
@@ -73,7 +75,7 @@ def reidentify(run: Run) -> Reidentification | None:
     asked = _asked(samples, rows, part)
     if len(np.unique(samples.subject[rows[asked]])) < 2:
         return None
-    features = standardise(samples.features, rows)[rows]  # (n, D)
+    features = standardise(samples.features[rows], np.arange(len(rows)))  # (n, D)
     subject, label = samples.subject[rows], samples.label[rows]
     apart = part[:, None] != part[None, :] if over == "sessions" else ~np.eye(len(rows), dtype=bool)
     return Reidentification(

@@ -8,6 +8,7 @@ import numpy as np
 
 from headscope.analysis.probes import nearest, standardise
 from headscope.analysis.results.pooled import Pool, pool_sides
+from headscope.analysis.stored import stored
 from headscope.analysis.units import read_samples, run_facts
 from headscope.metrics import SHARED_GAP
 from headscope.record import Run
@@ -115,6 +116,7 @@ class Neighbours:
     other_accuracy: float
 
 
+@stored
 def leak_gap(pairs: Sequence[Pair]) -> Gap:
     """Compare runs by subject with the same runs by slice, in pairs of a seed (and fold).
 
@@ -167,6 +169,7 @@ def _gap(name: str, pools: Sequence[Pool], varied: bool) -> GapScore:
     return GapScore(*values, gap.mean, *ends)
 
 
+@stored
 def nearest_neighbours(run: Run) -> Neighbours | None:
     """Return how many test slices have their subject's slice nearest in training.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headscope.analysis.leakage.analysis import PERMUTATIONS, Leakage, analyse_leakage
+from headscope.analysis.stored import storing
 from headscope.audit_record import Audit, read_audit
 from headscope.console import busy
 from headscope.files import decode_nan, write_json
@@ -36,7 +37,8 @@ def stored_leakage(experiment: Path | str, *, permutations: int = PERMUTATIONS) 
             return read_leakage(stored)
     except DAMAGE:  # none yet, or changed since
         pass
-    result = analyse_leakage(runs, permutations=permutations, audit=audit)
+    with storing(folder):
+        result = analyse_leakage(runs, permutations=permutations, audit=audit)
     facts = result.to_dict()
     write_json(folder / "leakage.json", {"key": key, "sha256": content_hash(facts)} | facts)
     return result

@@ -5,7 +5,7 @@ phase of deep learning training, PNAS 117(40), 2020; docs/science.md, section 5.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 
 import numpy as np
@@ -19,6 +19,8 @@ from headscope.analysis.arrays import (
     check_points,
 )
 from headscope.analysis.representation.discriminant import class_means
+from headscope.analysis.stored import stored
+from headscope.analysis.units import examples_of, over_scans
 from headscope.errors import InputError
 from headscope.record import SUBSETS, Run
 from headscope.tables import Shown, Table
@@ -97,6 +99,7 @@ class Collapse(Shown):
         return [Table(title, ("", "measure", "value", "collapsed"), rows, self.notes)]
 
 
+@stored
 def analyse_collapse(run: Run, subset: str = "test") -> Collapse:
     """Measure neural collapse of a recorded run; off the training slices NC4 takes their means.
 
@@ -107,14 +110,14 @@ def analyse_collapse(run: Run, subset: str = "test") -> Collapse:
     """
     if subset not in SUBSETS:
         raise InputError(f"subset {subset!r} is none of {', '.join(SUBSETS)}.")
-    stored, head = run.features, run.head
+    (stored, _), head = examples_of(run), run.head
     rows = stored["subset"] == subset
     means = None
     if subset != "train":
         train = stored["subset"] == "train"
         features = stored["features"][train].astype(np.float64)
         means = class_means(features, stored["label"][train], len(head["weight"]))
-    return collapse_analysis(
+    collapse = collapse_analysis(
         stored["features"][rows],
         stored["label"][rows],
         head["weight"],
@@ -124,6 +127,7 @@ def analyse_collapse(run: Run, subset: str = "test") -> Collapse:
         title=run.name,
         subset=subset,
     )
+    return replace(collapse, notes=(*collapse.notes, *over_scans(run)))
 
 
 def collapse_analysis(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from headscope.files import NO_ID
-from headscope.folds import deal_folds
+from headscope.grouping import deal_folds
 
 Array = NDArray[np.float64]
 FOLDS = 5

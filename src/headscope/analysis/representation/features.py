@@ -5,7 +5,7 @@ subject, and which slices are predicted wrongly (docs/science.md, section 4).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from typing import Any
 
@@ -23,6 +23,8 @@ from headscope.analysis.arrays import (
 )
 from headscope.analysis.representation.intraclass import Intraclass, intraclass
 from headscope.analysis.representation.separation import Separation, separation
+from headscope.analysis.stored import stored
+from headscope.analysis.units import examples_of, over_scans
 from headscope.errors import InputError
 from headscope.record import SUBSETS, Run
 from headscope.tables import Shown, Table
@@ -141,6 +143,7 @@ class FeatureAnalysis(Shown):
         ]
 
 
+@stored
 def analyse_features(
     run: Run,
     subset: str = "test",
@@ -178,9 +181,9 @@ def analyse_features(
     if isinstance(reference, Run):
         _check_same(run, reference)
         reference = analyse_features(reference, subset, pair=pair)
-    stored, table = run.features, run.predictions
+    stored, table = examples_of(run)
     rows = np.flatnonzero(stored["subset"] == subset)
-    return feature_analysis(
+    analysis = feature_analysis(
         stored["features"][rows],
         stored["logits"][rows],
         stored["label"][rows],
@@ -192,6 +195,7 @@ def analyse_features(
         title=run.name,
         subset=subset,
     )
+    return replace(analysis, notes=(*analysis.notes, *over_scans(run)))
 
 
 def feature_analysis(

@@ -16,6 +16,7 @@ from headscope.analysis.arrays import check_ids, check_labels, check_pair
 from headscope.analysis.probes import ridge_by_gram
 from headscope.analysis.representation.discriminant import subject_folds
 from headscope.analysis.representation.recorded_tail import Tail, read_tail
+from headscope.analysis.stored import stored
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.record import Run
@@ -26,6 +27,9 @@ Array = NDArray[np.float64]
 REPEATS = 5
 FOLDS = 5
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # times the mean squared length of a slice's maps
+# What is on the left and on the right of a slice (docs/cohorts.md): of the subject, unlike in
+# radiology, its left is on the left.
+SIDES = {"axial": "LR", "coronal": "LR", "sagittal": "PA"}
 PROBE_NOTE = (
     "Probes: ridge classifiers on {slices} test slices of {subjects} subjects, 5 folds by subject, "
     "assigned {repeats} times; the penalty is chosen by subject within each training part."
@@ -123,6 +127,7 @@ class FlattenAnalysis(Shown):
         return [shuffled, probed]
 
 
+@stored
 def analyse_flattening(
     run: Run, *, repeats: int = REPEATS, probe_repeats: int = 5, seed: int = 0
 ) -> FlattenAnalysis:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from headscope.analysis.arrays import check_points
 from headscope.analysis.probes import nearest
+from headscope.analysis.stored import stored
 from headscope.errors import InputError
 from headscope.files import NO_ID, utf8_path
 from headscope.record import Run
@@ -87,6 +88,7 @@ class TransferAnalysis(Shown):
         ]  # fmt: skip
 
 
+@stored
 def analyse_transfer(run: Run, reference: Run | None = None) -> TransferAnalysis:
     """Compare the stages of a run with those of the frozen run of the same network.
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
+from headscope.analysis.stored import stored
 from headscope.analysis.units import run_units
 from headscope.files import NO_ID
 from headscope.metrics import (
@@ -120,6 +121,7 @@ class Calibration(Shown):
         return tables
 
 
+@stored
 def analyse_calibration(run: Run, sensitivity: float = 0.9) -> Calibration:
     """Return the calibration of a run's test, with temperature and thresholds from validation.
 

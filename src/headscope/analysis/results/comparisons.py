@@ -78,16 +78,23 @@ class Comparison:
 class Comparisons(Shown):
     """All comparisons of an experiment, in the order of the runs.
 
-    notes name the runs that are left out, and say why settings are not compared.
+    rows are of two networks, rivals of a network (first) and a simple rival (second), corrected by
+    themselves. notes name the runs that are left out, and say why settings are not compared.
     """
 
     rows: tuple[Comparison, ...]
     notes: tuple[str, ...]
+    rivals: tuple[Comparison, ...] = ()
+
+    @property
+    def pairs(self) -> tuple[Comparison, ...]:
+        """All rows: of two networks, then with rivals."""
+        return *self.rows, *self.rivals
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """Each comparison in words."""
-        return tuple(comparison_sentence(row) for row in self.rows)
+        return tuple(comparison_sentence(row) for row in self.pairs)
 
     def tables(self) -> Sequence[Table]:
         """Return one table per score: differences in points, intervals and corrected p."""
@@ -100,18 +107,18 @@ class Comparisons(Shown):
             Table(
                 f"{words}, first minus second",
                 columns,
-                [_cells(row, getattr(row, name)) for row in self.rows],
+                [_cells(row, getattr(row, name)) for row in self.pairs],
                 self.notes if name == "subject_auc" else (),
             )
             for name, words in SCORES.items()
-            if self.rows or name == "subject_auc"  # one empty table says why
+            if self.pairs or name == "subject_auc"  # one empty table says why
         ]
 
     @property
     def table(self) -> pd.DataFrame:
         """One row per pair, fractions and p-values."""
         rows = []
-        for comparison in self.rows:
+        for comparison in self.pairs:
             row = asdict(comparison)
             for name in SCORES:
                 row |= {f"{name}_{part}": value for part, value in row.pop(name).items()}
@@ -128,8 +135,9 @@ def compare_runs(runs: Iterable[Run]) -> Comparisons:
     Folds of a seed are pooled (ranks within folds for areas under the curve), seeds averaged; a
     draw holds a subject with all tests of it, and what lies between seeds is in the interval.
     Subject accuracy is tested by McNemar's exact test and the area by DeLong's where each subject
-    was tested once and by one training (McNemar: folds too), else by the bootstrap. Runs without
-    subject ids are left out. Source: docs/trust.md, Comparisons.
+    was tested once and by one training (McNemar: folds too), else by the bootstrap. Simple rivals
+    are compared with each network, not with one another. Runs without subject ids are left out.
+    Source: docs/trust.md, Comparisons.
 
     Parameters
     ----------
@@ -143,13 +151,15 @@ def compare_runs(runs: Iterable[Run]) -> Comparisons:
     0
     """
     settings: dict[tuple[str, str], dict[Hashable, Run]] = {}
-    notes = []
-    for run in runs:
+    notes, simple = [], set()
+    for run in sorted(runs, key=lambda run: run.is_rival):  # so that a rival comes second
         test = run.predicted("test")
         if test.empty or (test["subject_id"] == NO_ID).any():
             notes.append(f"{run.name} is left out: its test names no subjects.")
             continue
-        key = f"{run.setting.architecture} {run.setting.variant}", run.setting.split
+        variant = "" if run.is_rival else f" {run.setting.variant}"
+        key = f"{run.setting.architecture}{variant}", run.setting.split
+        simple |= {key} if run.is_rival else set()
         settings.setdefault(key, {})[*run.setting.fit, _fingerprint(test)] = run
     # pools of the same tests draw alike, so that their draws are paired
     pool_of = cache(pool_runs)
@@ -159,17 +169,29 @@ def compare_runs(runs: Iterable[Run]) -> Comparisons:
         level, quantity = name.split("_", 1)
         return pool_of(runs).draw(level, quantity)
 
-    rows, apart = [], []
+    rows: list[Comparison] = []
+    rivals: list[Comparison] = []
+    apart = []
     for (one, first), (two, second) in combinations(settings.items(), 2):
         shared = sorted(first.keys() & second.keys(), key=str)
-        if one[1] == two[1] and not shared:
+        if one[1] != two[1] or one in simple:
+            continue
+        if not shared:
             apart.append(f"{one[0]} and {two[0]}, {one[1]} split")
-        if one[1] == two[1] and shared:
+        else:
             sides = tuple(first[fit] for fit in shared), tuple(second[fit] for fit in shared)
-            rows.append(_compare((one[0], two[0]), one[1], sides, pool_of, draw))
+            compared = _compare((one[0], two[0]), one[1], sides, pool_of, draw)
+            (rivals if two in simple else rows).append(compared)
+    networks = [key for key in settings if key not in simple]
+    reasons = _not_compared(networks, [*rows, *rivals], apart)
+    both = (tuple(_shorten(_by_split(group))) for group in (rows, rivals))
+    return Comparisons(next(both), (*notes, *reasons), next(both))
+
+
+def _by_split(rows: Sequence[Comparison]) -> list[Comparison]:
+    """Gather comparisons by split, and correct those of each."""
     splits = list(dict.fromkeys(row.split for row in rows))
-    rows = [row for split in splits for row in _corrected([r for r in rows if r.split == split])]
-    return Comparisons(tuple(_shorten(rows)), (*notes, *_not_compared(settings, rows, apart)))
+    return [row for split in splits for row in _corrected([r for r in rows if r.split == split])]
 
 
 def _not_compared(
@@ -288,11 +310,12 @@ def _fingerprint(test: pd.DataFrame) -> bytes:
 
 
 def _shorten(rows: Sequence[Comparison]) -> list[Comparison]:
-    """Leave the architecture out of the names where there is but one."""
-    networks = {name.partition(" ")[0] for row in rows for name in (row.first, row.second)}
-    if len(networks) != 1:
+    """Leave the architecture out of the names of networks where there is but one."""
+    names = {name for row in rows for name in (row.first, row.second) if " " in name}
+    if len({name.partition(" ")[0] for name in names}) != 1:
         return list(rows)
+    short = {name: name.partition(" ")[2] for name in names}
     return [
-        replace(row, first=row.first.partition(" ")[2], second=row.second.partition(" ")[2])
+        replace(row, first=short[row.first], second=short.get(row.second, row.second))
         for row in rows
     ]

@@ -22,6 +22,7 @@ from headscope.analysis.results.table import (
     SLICE_KEYS,
     TESTED,
     Score,
+    first_try,
     recorded_score,
     run_rank,
     score_columns,
@@ -29,7 +30,7 @@ from headscope.analysis.results.table import (
 )
 from headscope.errors import InputError
 from headscope.metrics import positive_class, way_of, wilson
-from headscope.record import Run
+from headscope.record import RIVAL, Run
 
 VALIDATION = {
     "subject_auc": "validation AUC over subjects",
@@ -122,6 +123,11 @@ class SettingResult:
     def fits(self) -> frozenset[tuple[int, int | None]]:
         """Seed and fold of every run."""
         return frozenset(run.setting.fit for run in self.runs)
+
+    @property
+    def is_rival(self) -> bool:
+        """Whether it is a simple rival of the networks."""
+        return self.regime == RIVAL
 
     @property
     def apart(self) -> bool:
@@ -248,6 +254,18 @@ def choose(results: Sequence[SettingResult]) -> tuple[SettingResult, str]:
     return candidates[0], ""
 
 
+def rival_words(rival: SettingResult) -> str:
+    """Return what a rival knows: 'the larger class', 'age and sex', 'small pixels'."""
+    if rival.architecture == "majority":
+        return "the larger class of training"
+    if rival.architecture == "pixels":
+        return "slices shrunk to 32 × 32 pixels"
+    columns = rival.runs[0].settings.get("covariates", [])
+    names = dict.fromkeys(name.partition("=")[0].removesuffix(" missing") for name in columns)
+    *most, last = names or {"covariates": None}
+    return f"{', '.join(most)} and {last}" if most else last
+
+
 def settings_table(results: Sequence[SettingResult]) -> pd.DataFrame:
     """Return one row per setting: raw fractions and seconds, with 95% intervals over subjects.
 
@@ -290,5 +308,5 @@ def _row(result: SettingResult) -> dict[str, Any]:
         "test_subjects": result.subjects,
         "train_seconds": float(np.mean(seconds)),
         "shared_subjects": result.shared_subjects,
-        "marker": result.marker,
+        "marker": "; ".join(filter(None, [result.marker, first_try(result.runs[0])])),
     }

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headscope.analysis.arrays import check_pair
 from headscope.errors import InputError
 from headscope.files import NO_ID
-from headscope.record import SUBSETS, Run
+from headscope.record import RIVAL, RIVALS, SUBSETS, Run
 from headscope.tables import Cell, Column, Table
 from headscope.text import percent
 
@@ -22,6 +22,7 @@ SLICE_KEYS = ["subject_id", "session_id", "plane", "slice_index", "label"]
 SHARES = ("subject_accuracy", "subject_sensitivity", "subject_specificity")
 REGIMES = ("frozen", "frozen-adabn", "layerwise", "lp-ft", "finetune", "scratch-meanvar", "scratch")
 SHARED = "slices of one subject on both sides"
+NARROW = 6  # classes above which a matrix needs half a page
 NAMELESS = "no subject ids: slices of one subject may be on both sides"
 TABLE_NOTE = (
     "One row per setting: folds are pooled, seeds averaged. Accuracies are percentages of slices "
@@ -149,8 +150,8 @@ def all_slices(run: Run, subset: str = "test") -> LogitScatter:
 def results_table(runs: Iterable[Run]) -> pd.DataFrame:
     """Return one row per run: raw fractions and seconds, with 95% intervals over subjects.
 
-    Sorted by architecture, split (by subject first), regime and seed. `shared_subjects` counts
-    the test subjects with other slices in training. Sensitivity is that of
+    Sorted by architecture, split (by subject first), regime and seed, simple rivals last.
+    `shared_subjects` counts the test subjects with other slices in training. Sensitivity is that of
     `positive_class`; shares of subjects also have Wilson's interval. Scores that a record lacks
     are NaN. Source: Table 2.
     """
@@ -196,7 +197,7 @@ def full_table(table: pd.DataFrame) -> Table:
         Column("Split"): itemgetter("split"),
         Column("Seeds"): itemgetter("seed"),
         Column("Folds"): lambda row: row["folds"] or "",
-        Column("Epochs"): itemgetter("epochs"),
+        Column("Epochs"): epochs_text,
         Column("Training slice accuracy", "%", "percent"): itemgetter("train_slice_accuracy"),
         Column("Validation slice accuracy", "%", "percent"): itemgetter("val_slice_accuracy"),
         Column("Test slice accuracy", "%", "percent", True): _bounded("test_slice_accuracy"),
@@ -225,7 +226,7 @@ def short_table(table: pd.DataFrame) -> Table:
         Column("Regime"): itemgetter("name"),
         Column("Split"): itemgetter("split"),
         Column("Runs"): itemgetter("runs"),
-        Column("Epochs"): itemgetter("epochs"),
+        Column("Epochs"): epochs_text,
         Column("Train %", format="percent"): itemgetter("train_slice_accuracy"),
         Column("Val %", format="percent"): itemgetter("val_slice_accuracy"),
         Column("Test slice % [95%]", format="percent"): _bounded("test_slice_accuracy"),
@@ -259,9 +260,14 @@ def _bounded(name: str) -> Callable[[Row], Cell]:
     return cell
 
 
+def epochs_text(row: Row) -> object:
+    """Return the epochs of a row of a table; nothing for a simple rival, which has none."""
+    return "" if row["regime"] == RIVAL else row["epochs"]
+
+
 def regime_text(name: str, regime: str) -> str:
     """Return the regime, after the row's own name if it has one."""
-    return regime if name == regime else f"{name} ({regime})"
+    return name if name in (regime, f"{regime}-scan") else f"{name} ({regime})"
 
 
 def _result(run: Run) -> dict[str, Any]:
@@ -289,7 +295,15 @@ def _result(run: Run) -> dict[str, Any]:
     row["marker"] = SHARED if row["shared_subjects"] else ""
     if not run.named:
         row["marker"] = NAMELESS
+    row["marker"] = "; ".join(filter(None, [row["marker"], first_try(run)]))
     return row
+
+
+def first_try(run: Run) -> str:
+    """Say that a run had some subjects of each class alone; nothing where it had all."""
+    limit = run.settings.get("limit")
+    unit = "subject" if run.named else "picture"
+    return f"first try: {limit} {unit}{'s' * (limit > 1)} per class" if limit else ""
 
 
 def recorded_score(run: Run, name: str) -> Score:
@@ -309,10 +323,11 @@ def score_columns(name: str, score: Score) -> dict[str, float]:
 
 
 def run_rank(run: Run) -> tuple[Any, ...]:
-    """Order by architecture, split, regime from least to most trained, seed and fold."""
+    """Order by architecture, split, regime from least to most trained, and fit; rivals last."""
     setting = run.setting
+    rival = RIVALS.index(setting.architecture) if setting.is_rival else -1
     family = setting.regime.partition(":")[0]
     regime = REGIMES.index(family) if family in REGIMES else len(REGIMES)
     split = setting.split
     fit = setting.variant, setting.seed, setting.fold or 0, run.name
-    return setting.architecture, split != "subject", split, regime, run.epochs, *fit
+    return rival, setting.architecture, split != "subject", split, regime, run.epochs, *fit

@@ -1,8 +1,6 @@
 """What an audit of the slices found: one self-contained page, or a chapter of the report."""
 
-from base64 import b64encode
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +29,7 @@ from headscope.audit_record import (
 from headscope.files import write_text
 from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text, refer
 from headscope.reporting.numbers import CONFIDENCE, number, say
+from headscope.reporting.pictures import png_source
 from headscope.reporting.render import Page, render_page
 from headscope.tables import Cell, Column, Table
 from headscope.text import MISSING, fraction
@@ -138,13 +137,6 @@ def findings_table(key: str, caption: str, findings: Sequence[Finding]) -> Table
 
 def _coloured(text: str, level: str) -> Markup:
     return say('<span class="{}">{}</span>', COLOURS[level][0], text)
-
-
-def picture_source(pixels: Slices) -> str:
-    """Return a slice (H, W) as the data URI of a PNG."""
-    stream = BytesIO()
-    Image.fromarray(np.asarray(pixels)).save(stream, "PNG", optimize=True)
-    return "data:image/png;base64," + b64encode(stream.getvalue()).decode("ascii")
 
 
 def _verdict(audit: Audit) -> list[Markup]:
@@ -274,7 +266,7 @@ def _scan(audit: Audit, pair: Pair, n: int, pixels: Slices | None) -> Markup:
     if pixels is not None:
         picture = say(
             '<img src="{}" alt="Middle slice of {}" width="{}" height="{}">',
-            picture_source(pixels),
+            png_source(Image.fromarray(np.asarray(pixels))),
             pair.scans[n],
             WIDTH,
             WIDTH,

@@ -10,19 +10,10 @@ from headscope.analysis.results.settings import SettingResult
 from headscope.metrics import positive_class, wilson
 from headscope.metrics.scores import BINS
 from headscope.record import Run
-from headscope.reporting.blocks import (
-    Block,
-    Box,
-    Chapter,
-    Fold,
-    Line,
-    LinePlot,
-    TableBlock,
-    Text,
-    cells_of,
-)
+from headscope.reporting.blocks import Block, Box, Chapter, Fold, TableBlock, Text, cells_of
 from headscope.reporting.chapters.runs import named, spread
 from headscope.reporting.numbers import CONFIDENCE
+from headscope.reporting.plots import Line, LinePlot
 from headscope.tables import Cell, Column, Table
 
 SCORES = {"nll": ("NLL", "nats"), "brier": ("Brier score", ""), "ece": ("Calibration error", "")}

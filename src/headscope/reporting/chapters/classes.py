@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from headscope.figures.confusion import NARROW
+from headscope.analysis.results.table import NARROW
 from headscope.record import Run
 from headscope.reporting.blocks import Block, Fold, TableBlock, Text, cells_of
 from headscope.reporting.chapters.runs import named, score_cell

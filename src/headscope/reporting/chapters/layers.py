@@ -1,12 +1,13 @@
 """Chapters on maps, collapse and stages: what location gives, how far classes fell together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite, nan
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headscope.analysis.representation.collapse import analyse_collapse
+from headscope.analysis.representation.collapse import Collapse, analyse_collapse
 from headscope.analysis.representation.location import (
     FlattenAnalysis,
     analyse_contributions,
@@ -14,19 +15,19 @@ from headscope.analysis.representation.location import (
 )
 from headscope.analysis.representation.stages import TransferAnalysis, analyse_transfer
 from headscope.errors import InputError
-from headscope.figures import plot_collapse, plot_flattening, plot_shuffle, plot_transfer
 from headscope.record import Run
-from headscope.reporting.blocks import (
-    Block,
-    Chapter,
-    FigureBlock,
-    Fold,
-    TableBlock,
-    Text,
-    cells_of,
+from headscope.reporting.blocks import Block, Box, Chapter, Fold, TableBlock, Text, cells_of
+from headscope.reporting.chapters.runs import (
+    by_network,
+    first_of,
+    mark,
+    named,
+    scan_notes,
+    spread,
+    twin,
 )
-from headscope.reporting.chapters.runs import first_of, named, network_figures, spread, twin
-from headscope.reporting.pictures import draw
+from headscope.reporting.pictures import flattened
+from headscope.reporting.plots import DotRow, Dots, FigureBlock, Line, LinePlot
 from headscope.tables import Cell, Column, Table
 
 SUBSETS: Final = {"train": "training", "test": "test"}
@@ -45,6 +46,11 @@ STAGE: Final = {
     "knn_accuracy": Column("Class by neighbours", "%", "percent"),
     "same_subject": Column("Nearest is same subject", "%", "percent"),
 }
+SHUFFLED: Final = (
+    *("as it is", "one permutation for all slices", "one permutation per slice"),
+    *("probe of pooled maps", "probe of unpooled maps"),
+)
+MOST_LINES: Final = 6  # of a plot that can be told apart
 SHUFFLE: Final = (
     *("Run", "Positions are"),
     Column("Slice accuracy", "%", "percent"),
@@ -76,16 +82,7 @@ def flattening_chapter(runs: Sequence[Run], pixels: NDArray[np.uint8] | None) ->
     )
     blocks: list[Block] = [
         Text(meaning),
-        *network_figures(
-            "shuffle",
-            mapped,
-            lambda network, group: plot_shuffle(
-                {run.setting.title: results[run.name] for run in group}, network=network
-            ),
-            "Slice accuracy as it is and with the positions of the maps shuffled",
-            "test slice accuracy as it is, with positions permuted, and of linear probes on "
-            "pooled and unpooled maps.",
-        ),
+        _shuffled(first_of(mapped), results),
         _shuffles(mapped, results),
     ]
     for run in first_of(mapped):
@@ -94,6 +91,20 @@ def flattening_chapter(runs: Sequence[Run], pixels: NDArray[np.uint8] | None) ->
     drops = [100 * results[run.name].shuffles[0].drop for run in mapped]
     result = f"shuffling positions costs {spread(drops, 'points')} points of slice accuracy"
     return Chapter("flattening", "What flattening loses", blocks, result)
+
+
+def _shuffled(runs: Sequence[Run], results: Mapping[str, FlattenAnalysis]) -> Dots:
+    """Draw slice accuracy as it is, with positions permuted, and probed."""
+    rows = []
+    for run in runs:
+        result = results[run.name]
+        values = [[result.slice_accuracy]]
+        values += [shuffle.slice_accuracy.tolist() for shuffle in result.shuffles]
+        values += [probe.slice_accuracy.tolist() for probe in result.probes]
+        marks = [mark(part, k) for k, part in enumerate(values)]
+        rows.append(DotRow(run.setting.network, run.setting.title, marks))
+    caption = "Test slice accuracy with the positions of the maps permuted, bars over repeats."
+    return Dots(rows, caption, kinds=SHUFFLED, key="shuffle")
 
 
 def _shuffles(runs: Sequence[Run], results: Mapping[str, FlattenAnalysis]) -> TableBlock:
@@ -128,25 +139,18 @@ def _surest_slice(run: Run, pixels: NDArray[np.uint8] | None) -> list[Block]:
         return []
     positions, _, _ = analyse_contributions(run, (against, predicted))
     names, title = run.class_names, run.setting.title
-    figure = plot_flattening(
-        pixels[rows[k]],
-        stored["maps"][k],
-        positions[k],
-        names,
-        predicted,
-        against=against,
-        plane=_plane_of(run, int(rows[k])),
-        title=title,
-    )
     alt = f"{title}: a slice, what each position adds to its decision, and its strongest channels."
     which = "correctly predicted test slices" if correct[k] else "test slices, all misclassified"
+    channels, pictures = flattened(
+        pixels[rows[k]], stored["maps"][k], positions[k], alt, _plane_of(run, int(rows[k]))
+    )
     caption = (
         f"{title}: of the recorded {which}, the one of the largest margin, predicted "
-        f"{names[predicted]}; what each position adds to its logit less that of {names[against]}; "
-        "and the strongest channels of the last feature map."
+        f"{names[predicted]}; what each position adds to its logit less that of {names[against]} "
+        "(orange: more, blue: less); and the strongest channels of the last feature map, the "
+        f"darker the stronger: {', '.join(map(str, channels))}."
     )
-    picture = draw(figure, alt)
-    return [FigureBlock("flattening", picture, caption)]
+    return [FigureBlock("flattening", pictures, caption)]
 
 
 def _plane_of(run: Run, row: int) -> str | None:
@@ -165,15 +169,7 @@ def collapse_chapter(runs: Sequence[Run]) -> Chapter:
         "onto those means. On training slices that follows from the training; whether held-out "
         "subjects collapse too says whether it means anything."
     )
-    drawn = network_figures(
-        "collapse",
-        runs,
-        lambda _, group: plot_collapse(
-            {run.setting.title: [*results[run.name].values()] for run in group}
-        ),
-        "NC1 to NC4 of each run, on training and on test slices",
-        "neural collapse on training and on test slices; lines mark full collapse.",
-    )
+    drawn = [_measured(name, first_of(runs), results) for name in COLLAPSE]
     rows = [
         [named(run), SUBSETS[subset], *cells_of(result, COLLAPSE, run.name, subset)]
         for run in runs
@@ -191,7 +187,32 @@ def collapse_chapter(runs: Sequence[Run]) -> Chapter:
     result = "NC1 " + ", ".join(
         f"{spread(values, 'significant')} in {SUBSETS[name]}" for name, values in within.items()
     )
-    return Chapter("collapse", "Neural collapse", [Text(meaning), *drawn, fold], result)
+    blocks = [Text(meaning, *scan_notes(runs)), *(dots for dots in drawn if dots is not None), fold]
+    return Chapter("collapse", "Neural collapse", blocks, result)
+
+
+def _measured(
+    name: str, runs: Sequence[Run], results: Mapping[str, Mapping[str, Collapse]]
+) -> Dots | None:
+    """Draw one measure of collapse on training and test slices; None where it is undefined."""
+    rows = [
+        DotRow(run.setting.network, run.setting.title,
+               [mark([getattr(results[run.name][subset], name)], k, 1.0)
+                for k, subset in enumerate(SUBSETS)])
+        for run in runs
+    ]  # fmt: skip
+    values = [one.value for row in rows for one in row.marks if isfinite(one.value)]
+    if not values:
+        return None
+    limit = float(name == "nc4")
+    low, high = min(*values, limit), max(*values, limit)
+    log = not limit and min(values) > 0 and max(values) / min(values) > 30
+    if log:
+        low, high = min(values) / 1.3, max(values) * 1.3
+    pad = 0.0 if log else 0.04 * (high - low) or 0.5
+    caption = f"{COLLAPSE[name].name}; {limit:.0f} is full collapse."
+    kinds = [f"{title} slices" for title in SUBSETS.values()]
+    return Dots(rows, caption, low - pad, high + pad, "", kinds, log, "collapse")
 
 
 def layers_chapter(runs: Sequence[Run]) -> Chapter | None:
@@ -211,21 +232,7 @@ def layers_chapter(runs: Sequence[Run]) -> Chapter | None:
         "to the frozen network's (linear CKA), and how well the nearest neighbours of a test "
         "slice, among other subjects' training slices, name its class."
     )
-    drawn = network_figures(
-        "stages",
-        first_of(staged),
-        lambda network, group: plot_transfer(
-            {
-                run.setting.title: results[run.name]
-                for run in group
-                if run.setting.split == group[0].setting.split
-            },
-            network=network,
-        ),
-        "Likeness of each stage to the frozen network, and accuracy of nearest neighbours",
-        "what each stage keeps of the frozen network, and what its nearest neighbours know of the "
-        "class.",
-    )
+    plots = [plot for group in by_network(staged) for plot in _staged(*group, results)]
     rows = [
         [named(run), stage.stage, *cells_of(stage, STAGE, run.name, f"stage.{stage.stage}")]
         for run in staged
@@ -240,4 +247,31 @@ def layers_chapter(runs: Sequence[Run]) -> Chapter | None:
     said = Text(*dict.fromkeys(notes), style="list")
     likeness = [stage.cka for run in staged for stage in results[run.name].stages]
     result = f"likeness to the frozen network {spread(likeness, 'fraction')} (CKA)"
-    return Chapter("layers", "Layer by layer", [Text(meaning), *drawn, fold, said], result)
+    blocks: list[Block] = [Text(meaning), Box("curves", plots), fold, said]
+    return Chapter("layers", "Layer by layer", blocks, result)
+
+
+def _staged(
+    network: str, runs: Sequence[Run], results: Mapping[str, TransferAnalysis]
+) -> Iterator[LinePlot]:
+    """Draw each quantity of the stages, one line per run under the first split."""
+    shown = [run for run in runs if run.setting.split == runs[0].setting.split][:MOST_LINES]
+    stages = list(dict.fromkeys(one.stage for run in shown for one in results[run.name].stages))
+    for name, column in STAGE.items():
+        values = {
+            run.setting.title: [getattr(one, name) for one in results[run.name].stages]
+            for run in shown
+        }
+        every = [value for part in values.values() for value in part if isfinite(value)]
+        if not every:
+            continue
+        share = column.format != "significant"  # between 0 and 1
+        high = 1.0 if share else max(every) or 1.0
+        steps = max(len(stages) - 1, 1)
+        lines = [
+            Line(title, [(k / steps, value / high, nan, nan) for k, value in enumerate(part)
+                         if isfinite(value)])
+            for title, part in values.items()
+        ]  # fmt: skip
+        yield LinePlot(f"{column.name}, {network}", "", column.name, lines,
+                       y_end=100.0 if share else high, names=stages)  # fmt: skip

@@ -13,14 +13,13 @@ from headscope.analysis.leakage.reidentification import Probe, Reidentification
 from headscope.analysis.leakage.split_gap import Gap
 from headscope.analysis.results.settings import SettingResult
 from headscope.audit_record import Audit
-from headscope.figures.leakage import plot_dose, plot_gap, plot_identity, plot_permutations
-from headscope.reporting.blocks import Block, Chapter, FigureBlock, Fold, TableBlock, Text
+from headscope.reporting.blocks import Block, Box, Chapter, Fold, TableBlock, Text
 from headscope.reporting.chapters.audit import findings_table
-from headscope.reporting.chapters.runs import group_by
+from headscope.reporting.chapters.runs import group_by, mark
 from headscope.reporting.numbers import CONFIDENCE, number
-from headscope.reporting.pictures import draw
+from headscope.reporting.plots import DotRow, Dots, Line, LinePlot, Mark
 from headscope.tables import Cell, Column, Table
-from headscope.text import MISSING
+from headscope.text import MISSING, signed_points
 
 GAPS: Final = {
     "slice_accuracy": "Slice accuracy",
@@ -36,6 +35,10 @@ GAP: Final = (
     Column("Split by subject", "%", "points"),
     Column("Split by slice", "%", "points"),
     Column("Gap", "points", "points"),
+)
+DOSE: Final = (
+    "Dose–response of leakage. Of a growing share of the test subjects one half of the slices goes "
+    "into training, which stays as large as it was; the other half is judged."
 )
 PROBES: Final = {
     "nearest_subject": Column("Subject, nearest neighbour", "%", "percent"),
@@ -54,14 +57,16 @@ def leakage_chapter(leakage: Leakage) -> Chapter:
     )
     caption = "What was asked of the runs, and the outcome."
     findings = findings_table("leakage", caption, leakage.findings)
-    by_network = group_by(leakage.permuted, lambda test: (test.architecture, test.variant))
     blocks: list[Block] = [Text(meaning), findings]
     if leakage.gaps:
         blocks.append(_gaps(leakage.gaps))
-    blocks += [_permutations(tests) for _, tests in by_network]
+    if leakage.permuted:
+        blocks.append(_permutations(leakage.permuted))
     if leakage.reidentification:
         blocks.append(_identity(leakage.reidentification))
-    blocks += [_dose(dose) for dose in leakage.dose_responses]
+    if leakage.dose_responses:
+        doses = Box("curves", [_dose(dose) for dose in leakage.dose_responses])
+        blocks += [doses, Text(DOSE, style="notes")]
     if leakage.gaps:
         blocks.append(Fold("The gap in numbers", [_gap_table(leakage.gaps)]))
     if leakage.reidentification:
@@ -72,14 +77,20 @@ def leakage_chapter(leakage: Leakage) -> Chapter:
     return Chapter("leakage", "Leakage, check by check", blocks, result)
 
 
-def _gaps(gaps: Sequence[Gap]) -> FigureBlock:
-    alt = "Accuracy under both splits, joined by the gap, one row per network and regime."
-    picture = draw(plot_gap(gaps), alt)
+def _gaps(gaps: Sequence[Gap]) -> Dots:
+    rows = []
+    for gap in gaps:
+        marks = [
+            mark([float(np.mean(values))], k, hollow=level == "subject")
+            for level in ("slice", "subject")
+            for score in [gap.scores[f"{level}_accuracy"]]
+            for k, values in enumerate((score.by_subject, score.by_slice))
+        ]
+        rows.append(DotRow(gap.architecture, gap.variant, marks))
     caption = (
-        "The same networks under both splits: accuracy of slices and of subjects, joined by the "
-        "gap."
+        "The same networks under both splits: accuracy of slices (filled) and of subjects (hollow)."
     )
-    return FigureBlock("gap", picture, caption)
+    return Dots(rows, caption, kinds=("subjects apart", "slices mixed"), key="gap")
 
 
 def _gap_table(gaps: Sequence[Gap]) -> TableBlock:
@@ -108,23 +119,39 @@ def _gap_table(gaps: Sequence[Gap]) -> TableBlock:
     return TableBlock("gap", Table(caption, GAP, rows))
 
 
-def _permutations(tests: Sequence[PermutationTest]) -> FigureBlock:
-    """Draw the permutations of one network's runs."""
-    network = tests[0].architecture, tests[0].variant
-    alt = f"Distribution of test accuracy under permuted labels, by split; {', '.join(network)}."
+def _permutations(tests: Sequence[PermutationTest]) -> Dots:
+    """Set what was observed beside the permutations, run by run."""
+    rows = []
+    for test in tests:
+        score, kind = test.scores["slice_balanced_accuracy"], int(test.split == "slice")
+        ends = (100 * end for end in (score.mean, score.low, score.high))
+        marks = [Mark(*ends, kind, hollow=True), mark([score.observed], kind)]
+        below = f"{test.variant}, {test.split} split, seed {test.seed}"
+        rows.append(DotRow(test.architecture, below, marks, 100 / test.classes))
+    draws = " or ".join(dict.fromkeys(f"{test.draws} draws, {test.source}" for test in tests))
     caption = (
-        f"{', '.join(network)}: balanced slice accuracy of the test with labels permuted by "
-        f"subject ({tests[0].draws} draws per run, {tests[0].source}), and as observed. With a "
-        "leak-free split the distribution is centred on chance."
+        "Balanced slice accuracy of the test as observed (filled), and with labels permuted by "
+        f"subject (hollow: mean, with the middle {CONFIDENCE} of {draws}). Dashed is chance, where "
+        "a leak-free split has its permutations."
     )
-    return FigureBlock("permutations", draw(plot_permutations(tests), alt), caption)
+    return Dots(rows, caption, kinds=("subjects apart", "slices mixed"), key="permutations")
 
 
-def _identity(results: Sequence[Reidentification]) -> FigureBlock:
-    alt = "How well features tell subjects and classes apart, one row per regime, with chance."
-    picture = draw(plot_identity(results), alt)
-    caption = "Do the features tell subjects apart, or diagnoses? Test slices; chance in grey."
-    return FigureBlock("identity", picture, caption)
+def _identity(results: Sequence[Reidentification]) -> Dots:
+    rows = []
+    for (network, variant), group in group_by(results, lambda one: (one.architecture, one.variant)):
+        marks = [
+            mark([getattr(one, name).accuracy for one in group], k // 2, hollow=k % 2 == 1)
+            for k, name in enumerate(PROBES)
+        ]
+        chance = float(np.mean([one.nearest_class.chance for one in group]))
+        rows.append(DotRow(network, variant, marks, 100 * chance))
+    caption = (
+        "Do the features tell subjects apart, or diagnoses? Test slices identified by their "
+        "nearest neighbour (filled) and by a linear probe (hollow), bars over runs; dashed is "
+        "chance of a class."
+    )
+    return Dots(rows, caption, kinds=("subject", "class"), key="identity")
 
 
 def _identity_table(results: Sequence[Reidentification]) -> TableBlock:
@@ -147,14 +174,21 @@ def _probe(probe: Probe, run: str, name: str) -> Cell:
     return Cell(probe.accuracy, detail=chance, run=run, quantity=f"{name}.accuracy")
 
 
-def _dose(dose: DoseResponse) -> FigureBlock:
-    title = f"{dose.architecture}, {dose.variant}"
-    alt = f"Slice accuracy by the share of test subjects let into training; {title}."
-    caption = (
-        f"{title}: dose–response of leakage. Of a growing share of the test subjects one half of "
-        "the slices goes into training, which stays as large as it was; the other half is judged."
+def _dose(dose: DoseResponse) -> LinePlot:
+    """Draw accuracy by the share of subjects let in; dashed is that of slices mixed."""
+    spread = zip(dose.shares, dose.means, dose.spreads, strict=True)
+    points = [(x, y, max(0.0, y - sd), min(1.0, y + sd)) for x, y, sd in spread]
+    line = Line(f"mean of {len(dose.accuracies[0])} draws ± standard deviation", points)
+    mixed = None if isnan(dose.paper) else ((0.0, dose.paper), (1.0, dose.paper))
+    rise = signed_points(100 * (dose.means[-1] - dose.means[0]))
+    return LinePlot(
+        f"{dose.architecture}, {dose.variant}",
+        "test subjects with slices in training",
+        "test slice accuracy",
+        [line],
+        mixed,
+        below=f"{rise} points{'; dashed: slices mixed' if mixed else ''}",
     )
-    return FigureBlock("dose", draw(plot_dose(dose), alt), caption)
 
 
 CHECKED: Final = (

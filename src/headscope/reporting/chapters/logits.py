@@ -14,7 +14,7 @@ from headscope.reporting.blocks import (
     Text,
     cells_of,
 )
-from headscope.reporting.chapters.runs import named, spread, twin
+from headscope.reporting.chapters.runs import named, scan_notes, spread, twin
 from headscope.tables import Cell, Column, Table
 from headscope.text import MISSING
 
@@ -46,16 +46,16 @@ def logits_chapter(runs: Sequence[Run]) -> Chapter:
     )
     overlaps = [analysis.logits.overlap for analysis in features.values()]
     result = f"classes overlap by {spread(overlaps, 'fraction')} of their area"
-    blocks: list[Block] = [Text(meaning), *_separation(runs, features)]
+    blocks: list[Block] = [Text(meaning, *scan_notes(runs)), *_separation(runs, features)]
     return Chapter("logits", "Logits and features in numbers", blocks, result)
 
 
 def _features(runs: Sequence[Run]) -> dict[str, FeatureAnalysis]:
     """Analyse the test logits and features of each run, beside its frozen twin's."""
     results: dict[str, FeatureAnalysis] = {}
-    for run in sorted(runs, key=lambda run: run.setting.regime != "frozen"):
+    for run in runs:
         frozen = twin(run, runs)
-        reference = results.get(frozen.name) if frozen and frozen.name != run.name else None
+        reference = frozen if frozen and frozen.name != run.name else None
         results[run.name] = analyse_features(run, reference=reference)
     return results
 

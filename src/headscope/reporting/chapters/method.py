@@ -18,8 +18,6 @@ from headscope.reporting.blocks import (
     Download,
     Downloads,
     Fold,
-    Line,
-    LinePlot,
     TableBlock,
     Text,
     label_blocks,
@@ -27,6 +25,7 @@ from headscope.reporting.blocks import (
 )
 from headscope.reporting.chapters.runs import spread
 from headscope.reporting.numbers import CONFIDENCE, say
+from headscope.reporting.plots import Line, LinePlot
 from headscope.supplement.methods import methods
 from headscope.supplement.prose import Facts, references
 from headscope.supplement.study import Study
@@ -61,7 +60,7 @@ def curves_chapter(runs: Sequence[Run]) -> Chapter:
                 Line(name, [(x / last, y, nan, nan) for x, y in _accuracies(run, subset)])
                 for subset, name in (("train", "training"), ("val", "validation"))
             ],
-            x_end=last,
+            x_ends=(0.0, last),
             below=_losses(run),
         )
         for run in runs
@@ -112,6 +111,14 @@ def freeze_chapter(runs: Sequence[Run]) -> Chapter:
     return Chapter("freeze", "Freeze certificate", blocks, result)
 
 
+def _optimizers(runs: Sequence[Run]) -> str:
+    """Name the optimisers of the runs."""
+    names = {"sgd": "stochastic gradient descent", "adamw": "AdamW"}
+    return " or ".join(
+        dict.fromkeys(names.get(name, name) for name in (run.settings["optimizer"] for run in runs))
+    )
+
+
 def _certificate(run: Run) -> list[object]:
     certificate = run.metrics["freeze_certificate"]
     hashes = [
@@ -142,13 +149,14 @@ def settings_chapter(
                 Markup(", ").join(shown),
             ),
             say(
-                "Each row trains by stochastic gradient descent on the cross-entropy of "
-                "slices; its weights are those after the last epoch or, where "
-                "<code>select</code> is best, of the lowest validation loss: nothing is chosen "
-                "on test. Intervals at {} come from a bootstrap over the test subjects of each "
-                "class. Every number above can be recomputed from <code>head.npz</code>, "
-                "<code>features.npz</code> and <code>predictions.tsv</code> of its run.",
-                CONFIDENCE,
+                "Each row trains by {} on the cross-entropy of slices (of scans, where "
+                "<code>unit</code> is scan), as its settings say; its weights are those after "
+                "the last epoch or, where <code>select</code> is best, of the lowest validation "
+                "loss: nothing is chosen on test. Intervals at {} come from a bootstrap over the "
+                "test subjects of each class. Every number above can be recomputed from "
+                "<code>head.npz</code>, <code>features.npz</code> and "
+                "<code>predictions.tsv</code> of its run.",
+                *(_optimizers(runs), CONFIDENCE),
             ),
         ),
         *(_facts(run.name, run.settings) for run in runs),

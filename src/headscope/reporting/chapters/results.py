@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from headscope.analysis.results.comparisons import Comparison, Comparisons
 from headscope.analysis.results.settings import SettingResult
-from headscope.analysis.results.table import SHARED
+from headscope.analysis.results.table import SHARED, epochs_text
 from headscope.record import Run
 from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text
 from headscope.reporting.chapters.classes import class_blocks
@@ -101,10 +101,11 @@ def results_chapter(
 def scores_chapter(results: Sequence[SettingResult], compared: Comparisons) -> Chapter:
     """Show each run by itself, its further scores, its classes, and settings side by side."""
     runs = [run for result in results for run in result.runs]
-    apart = sum(row.distinguishable for row in compared.rows)
+    pairs = [*compared.rows, *compared.rivals]
+    apart = sum(row.distinguishable for row in pairs)
     result = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
-    if compared.rows:
-        result += f"; {apart or 'none'} of {len(compared.rows)} pairs of settings told apart"
+    if pairs:
+        result += f"; {apart or 'none'} of {len(pairs)} pairs of settings told apart"
     blocks = [
         *_comparisons(compared),
         *_single_runs(results),
@@ -149,7 +150,7 @@ def _setting(row: Mapping[Any, Any]) -> list[object]:
         Cell(row["name"], detail=row["regime"] if row["name"] != row["regime"] else ""),
         _marked(row["split"], row["marker"].replace(SHARED, "subjects shared")),
         Cell(score("runs", "count"), detail=folds + seeds if runs > 1 else ""),
-        row["epochs"],
+        epochs_text(row),
         score("train_slice_accuracy"),
         score("val_slice_accuracy"),
         score("test_slice_accuracy"),
@@ -224,16 +225,18 @@ def _further_scores(runs: Sequence[Run]) -> Fold:
 
 def _comparisons(compared: Comparisons) -> list[Block]:
     """Set every two settings that were tested on the same subjects side by side."""
-    if not compared.rows:
+    pairs = [*compared.rows, *compared.rivals]
+    if not pairs:
         return [Text(*compared.notes)] if compared.notes else []
     tests = [
-        " or ".join(dict.fromkeys(getattr(row, name).test for row in compared.rows))
+        " or ".join(dict.fromkeys(getattr(row, name).test for row in pairs))
         for name in ("subject_accuracy", "subject_auc")
     ]
     caption = (
         f"Every two settings tested on the same subjects, first less second, with {CONFIDENCE} "
         f"intervals from the same draws of subjects for both. p of subject accuracy: {tests[0]}; "
-        f"of the AUC: {tests[1]}; both corrected by Holm over the pairs of a split."
+        f"of the AUC: {tests[1]}; both corrected by Holm over the pairs of a split, those of two "
+        "networks and those with a simple rival each by themselves."
     )
     meaning = (
         "Settings side by side, by subject accuracy. Each interval is of its pair alone; p is "
@@ -243,7 +246,7 @@ def _comparisons(compared: Comparisons) -> list[Block]:
     return [
         Text(meaning),
         Text(*compared.sentences, style="list"),
-        TableBlock("comparisons", Table(caption, COMPARED, list(map(_compared, compared.rows)))),
+        TableBlock("comparisons", Table(caption, COMPARED, list(map(_compared, pairs)))),
         Text(*compared.notes),
     ]
 

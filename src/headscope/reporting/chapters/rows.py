@@ -1,21 +1,30 @@
 """The rows of the head: their spread, the features that carry them, their likeness over seeds."""
 
 from collections.abc import Mapping, Sequence
+from math import nan
 from typing import Final
 
+import numpy as np
 from scipy import stats
 
 from headscope.analysis import logit_contributions, seed_correlation
 from headscope.analysis.final_layer.layer import MOST_ROWS, HeadAnalysis
 from headscope.analysis.final_layer.rows import NEAR_ZERO
-from headscope.figures import plot_row_distributions
+from headscope.analysis.units import examples_of
 from headscope.record import Run
-from headscope.reporting.blocks import Block, Fold, TableBlock, cells_of
-from headscope.reporting.chapters.runs import first_of, group_by, named, network_figures
+from headscope.reporting.blocks import Block, Box, Fold, TableBlock, Text, cells_of
+from headscope.reporting.chapters.runs import first_of, group_by, named, scan_notes
+from headscope.reporting.plots import Line, LinePlot
 from headscope.tables import Cell, Column, Table
 
 MOST_OPEN: Final = 4  # classes above which the figure of all rows, run by run, opens on demand
 MOST_CARRIERS: Final = 3  # features shown of each class
+MOST_DRAWN: Final = 6  # lines of a plot that can be told apart
+BINS: Final = 60
+DISTRIBUTIONS: Final = (
+    "The weights to each class, of five classes at most, run by run, over those before training: "
+    f"how many features have a weight in each of {BINS} bins, as a share of the fullest."
+)
 ROW: Final = {
     "mean": Column("Mean", "", "significant"),
     "sd": Column("SD", "", "significant"),
@@ -45,17 +54,8 @@ BETWEEN: Final = (
 
 def row_blocks(runs: Sequence[Run], heads: Mapping[str, HeadAnalysis]) -> list[Block]:
     """Describe each row of each head, beside the untrained one."""
-    drawn: list[Block] = [
-        *network_figures(
-            "rows",
-            runs,
-            lambda network, group: plot_row_distributions(
-                {run.setting.title: heads[run.name] for run in group}, network=network
-            ),
-            "Distribution of the weights of each class, run by run",
-            "the weights to each class, run by run, over those before training.",
-        )
-    ]
+    plots = [_distributions(run, heads[run.name]) for run in first_of(runs)]
+    drawn: list[Block] = [Box("curves", plots), Text(DISTRIBUTIONS, style="notes")]
     if max(len(run.class_names) for run in runs) > MOST_OPEN:
         drawn = [Fold("The distribution of each row", drawn)]
     return [
@@ -64,6 +64,26 @@ def row_blocks(runs: Sequence[Run], heads: Mapping[str, HeadAnalysis]) -> list[B
         *_carriers(first_of(runs)),
         *_between_seeds(runs),
     ]
+
+
+def _distributions(run: Run, head: HeadAnalysis) -> LinePlot:
+    """Draw how the weights of each row are distributed, over those before training."""
+    rows = dict(zip(head.class_names, head.weight, strict=True))
+    if head.initial_weight is not None:
+        rows = dict(list(rows.items())[: MOST_DRAWN - 1])
+        rows["before training"] = head.initial_weight[: len(rows)].ravel()
+    else:
+        rows = dict(list(rows.items())[:MOST_DRAWN])
+    edge = 1.03 * max(float(np.abs(row).max()) for row in rows.values()) or 1.0
+    bins = np.linspace(-edge, edge, BINS + 1)
+    lines = []
+    for name, row in rows.items():
+        heights = np.histogram(row, bins)[0]
+        high = heights / max(heights.max(), 1)
+        centres = (np.arange(BINS) + 0.5) / BINS
+        lines.append(Line(name, [(x, y, nan, nan) for x, y in zip(centres, high, strict=True)]))
+    title = f"{run.setting.title}, {run.setting.network}"
+    return LinePlot(title, "weight", "of the highest bin", lines, x_ends=(-edge, edge))
 
 
 def _rows_table(runs: Sequence[Run], heads: Mapping[str, HeadAnalysis]) -> TableBlock:
@@ -88,7 +108,7 @@ def _carriers(runs: Sequence[Run]) -> list[Block]:
     """List the features that add most to the logit of each class, over its test slices."""
     rows: list[list[object]] = []
     for run in runs:
-        stored = run.features
+        stored, _ = examples_of(run)
         test = stored["subset"] == "test"
         largest = logit_contributions(
             run.head["weight"],
@@ -111,7 +131,7 @@ def _carriers(runs: Sequence[Run]) -> list[Block]:
     )
     columns = [Column("Run"), Column("Class"), Column("Feature", "index"), *CARRIER.values()]
     table = TableBlock("carriers", Table(caption, columns, rows))
-    return [Fold("The features that carry each class", [table])]
+    return [Fold("The features that carry each class", [table, Text(*scan_notes(runs))])]
 
 
 def _between_seeds(runs: Sequence[Run]) -> list[Block]:

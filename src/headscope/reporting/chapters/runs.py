@@ -1,14 +1,11 @@
 """Which runs a figure or a row is of, and how they are named."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import isnan
+from math import isnan, nan
 from typing import Any, TypeVar
 
-from matplotlib.figure import Figure
-
 from headscope.record import Run
-from headscope.reporting.blocks import FigureBlock
-from headscope.reporting.pictures import draw
+from headscope.reporting.plots import Mark
 from headscope.tables import Cell
 from headscope.text import FORMATS, MISSING
 
@@ -34,19 +31,11 @@ def by_network(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
     return group_by(first_of(runs), lambda run: run.setting.architecture)
 
 
-def network_figures(
-    key: str,
-    runs: Sequence[Run],
-    plot: Callable[[str, list[Run]], Figure],
-    alt: str,
-    caption: str,
-) -> list[FigureBlock]:
-    """Draw a figure of the first seed's runs for each architecture; `key` names its file too."""
-    blocks = []
-    for network, group in by_network(runs):
-        picture = draw(plot(network, group), f"{alt}; {network}.")
-        blocks.append(FigureBlock(key, picture, f"{network}: {caption}"))
-    return blocks
+def mark(values: Iterable[float], kind: int, scale: float = 100.0, hollow: bool = False) -> Mark:
+    """Return the mean of some values as a mark, its bar from the least to the largest."""
+    numbers = [scale * value for value in values if not isnan(value)]
+    mean = sum(numbers) / len(numbers) if numbers else nan
+    return Mark(mean, min(numbers, default=nan), max(numbers, default=nan), kind, hollow)
 
 
 def spread(values: Iterable[float], form: str) -> str:
@@ -63,6 +52,14 @@ def named(run: Run) -> Cell:
     return Cell(run.setting.title, detail=run.setting.network)
 
 
+def scan_notes(runs: Sequence[Run]) -> list[str]:
+    """Say that what is measured of some heads is measured over scans; nothing of none."""
+    names = dict.fromkeys(run.setting.variant for run in runs if run.setting.unit == "scan")
+    if not names:
+        return []
+    return [f"Of {', '.join(names)} all is over scans, on the means of which the head trained."]
+
+
 def score_cell(
     score: Mapping[str, float | None] | None, run: Run, quantity: str, way: str = ""
 ) -> Cell:
@@ -72,11 +69,11 @@ def score_cell(
 
 
 def twin(run: Run, runs: Sequence[Run], regime: str = "frozen") -> Run | None:
-    """Return the run of that regime with the same network, split, seed and fold, if any."""
+    """Return the run of that regime with the same network, split, seed, fold and unit, if any."""
 
     def place(one: Run) -> tuple[Any, ...]:
         setting = one.setting
-        return setting.architecture, setting.split, setting.seed, setting.fold
+        return setting.architecture, setting.split, setting.seed, setting.fold, setting.unit
 
     same = (
         other for other in runs if other.setting.regime == regime and place(other) == place(run)

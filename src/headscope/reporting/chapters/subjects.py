@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from headscope.record import Run
-from headscope.reporting.blocks import Block, Chapter, Matrix, MatrixCell, Text
+from headscope.reporting.blocks import Block, Chapter, Text
 from headscope.reporting.chapters.runs import group_by
+from headscope.reporting.plots import Matrix, MatrixCell
 
 MOST_ROWS: Final = 24  # runs that have a row each
 MOST_SUBJECTS: Final = 160  # columns of the matrix

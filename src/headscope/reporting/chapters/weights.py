@@ -1,6 +1,6 @@
 """The chapter on the final layer: its rows against each other, beside what training forces."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from markupsafe import Markup
@@ -45,6 +45,8 @@ FITS: Final = {
     "shuffled_p": Column("p of shuffles", "", "probability"),
 }
 
+Fact = tuple[Cell, Markup | Cell]  # a name with a note, and a value
+
 
 def weights_chapter(runs: Sequence[Run], heads: Mapping[str, HeadAnalysis]) -> Chapter:
     """Show each pair of rows of each final layer, `heads` by the name of the run."""
@@ -58,6 +60,7 @@ def weights_chapter(runs: Sequence[Run], heads: Mapping[str, HeadAnalysis]) -> C
             "rule:"
         ),
         Text(*STEPS, style="steps"),
+        Text(*_without_null(heads.values())),
         Text(*_judgement(heads[runs[0].name])),
         *(_run_box(run, heads[run.name]) for run in runs),
         *row_blocks(runs, heads),
@@ -69,6 +72,13 @@ def weights_chapter(runs: Sequence[Run], heads: Mapping[str, HeadAnalysis]) -> C
         f"{len(runs)} heads depart{'s' if departing < 2 else ''} from what training forces"
     )
     return Chapter("weights", "The final layer in numbers", blocks, result)
+
+
+def _without_null(heads: Iterable[HeadAnalysis]) -> list[str]:
+    """Say why some heads have no null."""
+    return list(
+        dict.fromkeys(pair.no_null for head in heads for pair in head.pairs if pair.no_null)
+    )
 
 
 def _judgement(head: HeadAnalysis) -> list[Markup]:
@@ -135,7 +145,7 @@ def _pair_blocks(pair: PairAnalysis, run: Run) -> list[Block]:
     return [facts, TableBlock("fits", _fits(pair, run.name))] if pair.fits else [facts]
 
 
-def _facts(pair: PairAnalysis, run: str) -> list[tuple[Cell, Markup | Cell]]:
+def _facts(pair: PairAnalysis, run: str) -> list[Fact]:
     """Return the facts of a pair: name with a note, and value."""
 
     def fact(
@@ -154,9 +164,8 @@ def _facts(pair: PairAnalysis, run: str) -> list[tuple[Cell, Markup | Cell]]:
         )
         return Cell(name, detail=note), say("{} to {}", low, high)
 
-    null = pair.null_source
     retrained = number(pair.retrained_heads, run, "retrained_heads", "count", pair.pair)
-    learned: list[tuple[Cell, Markup | Cell]] = [
+    learned: list[Fact] = [
         fact("Learned part of r", "r_learned", "correlation", "rows less the mean row")
     ]
     if not pair.withheld:
@@ -172,23 +181,44 @@ def _facts(pair: PairAnalysis, run: str) -> list[tuple[Cell, Markup | Cell]]:
         fact("Rank correlation, Spearman", "spearman", "correlation"),
         fact("Slope, least squares", "slope", "correlation"),
         fact("Slope, orthogonal", "orthogonal_slope", "correlation"),
+        *_null_facts(pair, fact, ends),
+        *(learned if pair.class_count > 2 else []),
+        fact("Displacement ratio", "displacement_ratio", note=(
+             "nothing is conserved, as of a head that started at zero"
+             if pair.conserves_nothing else "")),
+        *_drift_facts(pair, fact),
+        fact("Variance of the sum s", "sum_variance"),
+        fact("Variance of the difference d", "difference_variance"),
+        fact("Covariance of s and d", "sum_difference_covariance"),
+    ]  # fmt: skip
+
+
+def _null_facts(
+    pair: PairAnalysis, fact: Callable[..., Fact], ends: Callable[..., Fact]
+) -> list[Fact]:
+    """Return the facts that stand beside the null, where there is one."""
+    if pair.no_null:
+        return []
+    null = pair.null_source
+    return [
         fact("Null prediction of r", "r_null", "correlation",
              f"row sum from the {null}" if null == "initial head" else null),
         fact("Residual, observed − null", "residual"),
         ends(f"Its {CONFIDENCE} interval", "residual", "significant", "bootstrap over features"),
         fact("r by conservation alone", "r_conserved", "correlation",
              "predicted row sum, learned part as it is"),
-        *(learned if pair.class_count > 2 else []),
-        fact("Displacement ratio", "displacement_ratio", note=(
-             "nothing is conserved, as of a head that started at zero"
-             if pair.conserves_nothing else "")),
+    ]  # fmt: skip
+
+
+def _drift_facts(pair: PairAnalysis, fact: Callable[..., Fact]) -> list[Fact]:
+    """Return the facts on the row sum, where training conserves it."""
+    if pair.no_null:
+        return []
+    return [
         fact("Drift of the row sum", "row_sum_drift",
              note="beyond weight decay, largest of all features"),
         fact("Shrinkage by weight decay", "shrinkage", "factor",
              f"factor on the row sum{', estimated from it' if pair.shrinkage_estimated else ''}"),
-        fact("Variance of the sum s", "sum_variance"),
-        fact("Variance of the difference d", "difference_variance"),
-        fact("Covariance of s and d", "sum_difference_covariance"),
     ]  # fmt: skip
 
 
@@ -201,21 +231,26 @@ def _fits(pair: PairAnalysis, run: str) -> Table:
     caption = say(
         "Polynomial fits of the weight to {} (y) on the weight to {} (x), centred and scaled as in "
         "the paper: z = (x − μ)/σ with μ = {} and σ = {}. F tests a degree against the one below "
-        "it. Training ties the rows, so F has not the distribution of independent features: it "
-        "stands beside its median and {} quantile over {} shuffles of what training conserves "
-        "against what was learned, and p is the share of shuffles that reach it.",
+        "it.",
         pair.class_names[1],
         pair.class_names[0],
         mu,
         sigma,
+    )
+    beside = say(
+        " Training ties the rows, so F has not the distribution of independent features: it "
+        "stands beside its median and {} quantile over {} shuffles of what training conserves "
+        "against what was learned, and p is the share of shuffles that reach it.",
         CONFIDENCE,
         shuffles,
     )
-    rows = [_fit(fit, pair.pair, run) for fit in pair.fits]
-    return Table(caption, ("Degree", "Fit", *FITS.values()), rows)
+    caption = caption if pair.no_null else caption + beside
+    names = [name for name in FITS if first.shuffles or "shuffled" not in name]
+    rows = [_fit(fit, pair.pair, run, names) for fit in pair.fits]
+    return Table(caption, ("Degree", "Fit", *(FITS[name] for name in names)), rows)
 
 
-def _fit(fit: PolynomialFit, pair: tuple[int, int], run: str) -> list[object]:
+def _fit(fit: PolynomialFit, pair: tuple[int, int], run: str, names: Sequence[str]) -> list[object]:
     key, text = f"fit{fit.degree}", fit.equation.partition(", where")[0]
     for sign in "−+":
         text = text.replace(f"{sign} ", f"{sign}\u00a0")
@@ -223,5 +258,5 @@ def _fit(fit: PolynomialFit, pair: tuple[int, int], run: str) -> list[object]:
     return [
         fit.degree,
         say('<div class="equation">{}</div>', equation),
-        *(Cell(getattr(fit, name), run=run, quantity=f"{key}.{name}", pair=pair) for name in FITS),
+        *(Cell(getattr(fit, name), run=run, quantity=f"{key}.{name}", pair=pair) for name in names),
     ]

@@ -95,7 +95,7 @@ def write_head(
     known, the two rows before and after training.
     """
     from headscope.figures import plot_head_before_after, plot_row_distributions, plot_weights
-    from headscope.reporting.pictures import save_figure
+    from headscope.supplement.export import save_figure
 
     written = [folder / "head.json"]
     write_json(written[0], facts)

@@ -1,0 +1,1 @@
+"""A finished network meets scans that it was not trained on."""

@@ -1,0 +1,137 @@
+"""What all runs of an experiment share, and what the record of any of them holds."""
+
+import hashlib
+import importlib.metadata
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from headscope.cohort.layouts import Cohort
+from headscope.experiment.config import Config
+from headscope.experiment.inputs import Subsets, permuted_labels, split_name
+from headscope.experiment.plan import Plan
+from headscope.grouping import Scans, divided, scans_of
+from headscope.metrics import logit_columns, softmax
+from headscope.record import Run, Setting, run_problem
+from headscope.slicing.spec import SliceSpec
+from headscope.slicing.store import SliceSet
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all runs of an experiment share."""
+
+    config: Config
+    cohort: Cohort
+    slices: SliceSet
+    splits: dict[str, Subsets]
+    device: torch.device
+
+    def problem(self, plan: Plan | Setting) -> str:
+        """Say why the record of a run that has ended is not whole; nothing where it is."""
+        run = Run(self.folder(plan))
+        problem = run_problem(run) if run.finished else ""
+        return f"{run.path}: {problem}: delete that folder to train it again." if problem else ""
+
+    def folder(self, plan: Plan | Setting) -> Path:
+        """Return the directory of a run."""
+        return self.config.out / "runs" / plan.name
+
+    def subsets(self, plan: Plan | Setting) -> Subsets:
+        """Return to which subset each slice (N,) belongs in a run."""
+        return self.splits[split_name(plan, self.config)]
+
+    def scans(self, plan: Plan) -> Scans | None:
+        """Return the scans on which a run's head trains; None where it trains on slices."""
+        if plan.setting.unit == "slice":
+            return None
+        return scans_of(self.slices.table, self.subsets(plan))
+
+    def divided_note(self, plan: Plan) -> str:
+        """Say of how many scans a mean is taken within each subset, where the split divides any."""
+        slices = plan.setting.unit == "slice"
+        count = 0 if slices else divided(self.slices.table, self.subsets(plan))
+        if not count:
+            return ""
+        return (
+            f"{split_name(plan, self.config)}: several subsets have slices of {count} scans, so a "
+            "head of scans trains on the mean of those of a scan's slices that are in training."
+        )
+
+    def labels(self, plan: Plan) -> NDArray[np.int64]:
+        """Return the labels (N,) that a run trains on: the true ones, or permuted by subject."""
+        if plan.permutation is None:
+            return self.slices.labels
+        return permuted_labels(self.slices, plan.permutation, self.subsets(plan))
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return the versions of what computed the numbers; nothing about the machine's owner."""
+    packages = ("headscope", "torch", "torchvision", "timm", "numpy", "scikit-learn", "nibabel")
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "threads": torch.get_num_threads(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def shared_facts(setting: Setting, shared: Shared) -> dict[str, Any]:
+    """Return what run.toml holds of any run: which it is, and of which slices and split.
+
+    A head of scans is linear, so that the mean of a scan's slice logits is the logit of the mean on
+    which it trained: such runs are aggregated by "logits".
+    """
+    slices, subsets = shared.slices, shared.splits[split_name(setting, shared.config)]
+    return {
+        **asdict(setting),
+        "split_sha256": hashlib.sha256("\n".join(subsets.tolist()).encode()).hexdigest(),
+        "class_names": slices.class_names,
+        "slices_sha256": slices.sha256,
+        "slice_size": int(slices.pixels.shape[1]),
+        "planes": sorted(slices.table["plane"].unique()),
+        "slicing": _slicing(shared),
+        "simulated": shared.cohort.simulated,
+        "pseudonymised": shared.config.pseudonym_key is not None,
+        "limit": shared.config.limit,
+        "aggregate": "logits" if setting.unit == "scan" else shared.config.aggregate,
+    }
+
+
+def _slicing(shared: Shared) -> dict[str, Any]:
+    """Return how the slices were taken, so that a new scan can be sliced the same way."""
+    spec = SliceSpec.from_settings(shared.slices.settings).as_settings()
+    spec.pop("size")  # the record has it as slice_size
+    taken = spec | {"version": shared.slices.settings.get("version")}
+    ready = [file.kind == "picture" for file in shared.cohort.files]
+    of = "pictures" if all(ready) else "scans and pictures" if any(ready) else "scans"
+    return {"of": of} | {name: value for name, value in taken.items() if value is not None}
+
+
+def slice_predictions(
+    slices: SliceSet,
+    labels: NDArray[np.int64],
+    subsets: Subsets,
+    logits: NDArray[np.float32],
+) -> pd.DataFrame:
+    """Return predictions.tsv: by slice its scan, ids, label, prediction, probabilities, logits.
+
+    Logits rank slices; a probability that is rounded to 1 no longer can.
+    """
+    names, probabilities = np.array(slices.class_names), softmax(logits)  # (K,), (N, K)
+    table = slices.table[["scan", "subject_id", "session_id", "plane", "slice_index"]].copy()
+    table["label"] = names[labels]
+    table.insert(0, "subset", subsets)
+    table["predicted"] = names[logits.argmax(axis=1)]
+    for k, name in enumerate(slices.class_names):
+        table[f"probability_{name}"] = probabilities[:, k]
+    for column, values in zip(logit_columns(slices.class_names), logits.T, strict=True):
+        table[column] = values
+    return table

@@ -1,0 +1,131 @@
+"""Whether networks beat what simpler explanations reach on the same subjects, in words."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import isnan
+
+from markupsafe import Markup
+
+from headscope.analysis.results.comparisons import ALPHA, Comparison, Comparisons, Difference
+from headscope.analysis.results.settings import SettingResult, rival_words
+from headscope.reporting.numbers import CONFIDENCE, number, say
+
+LINK = Markup('<a href="#scores">the comparisons</a>')
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """A simple rival under one split, and each network's comparison with it, by its setting."""
+
+    rival: SettingResult
+    networks: Mapping[SettingResult, Comparison]
+
+    @property
+    def words(self) -> str:
+        """Say what the rival is."""
+        return rival_words(self.rival)
+
+    @property
+    def beating(self) -> list[SettingResult]:
+        """The networks whose subject accuracy is shown to be above the rival's."""
+        return [result for result, row in self.networks.items() if beats(row.subject_accuracy)]
+
+
+def beats(difference: Difference) -> bool:
+    """Whether a network is shown to beat a rival: the interval of the difference is above 0.
+
+    Where all draws agree and there is no interval, the test decides.
+    """
+    if isnan(difference.low):
+        return difference.value > 0 and difference.p < ALPHA
+    return difference.low > 0
+
+
+def standings(
+    results: Sequence[SettingResult], rivals: Sequence[SettingResult], compared: Comparisons
+) -> list[Standing]:
+    """Set each rival beside the networks that were tested on the same subjects.
+
+    Parameters
+    ----------
+    results, rivals
+        Networks, and what is none; of `setting_results`.
+    compared
+        Of all their runs.
+    """
+    rows = {(row.split, row.first, row.second): row for row in compared.rivals}
+    placed = []
+    for rival in rivals:
+        pairs = {
+            result: rows.get((rival.split, name, rival.architecture))
+            for result in results
+            for name in (result.name, f"{result.architecture} {result.name}")
+            if result.split == rival.split and (rival.split, name, rival.architecture) in rows
+        }
+        placed.append(Standing(rival, {one: row for one, row in pairs.items() if row is not None}))
+    return placed
+
+
+def unbeaten(standing: Sequence[Standing], best: SettingResult) -> Markup:
+    """Say in the headline which rivals the chosen setting is not shown to beat; nothing of none."""
+    beside = [place for place in standing if best in place.networks]
+    names = [place.words for place in beside if best not in place.beating]
+    if not names:
+        return Markup()
+    return say(" It is not shown to beat {}.", " or ".join(names))
+
+
+def rival_sentences(standing: Sequence[Standing]) -> list[Markup]:
+    """Return what the verdict says of simple rivals, where subjects are kept apart."""
+    apart = [place for place in standing if place.networks and place.rival.apart]
+    return [Markup(" ").join(_sentences(apart))] if apart else []
+
+
+def _sentences(standing: Sequence[Standing]) -> Iterator[Markup]:
+    """Yield what the rivals reach, then of each how many networks are shown to beat it."""
+    reached = Markup(", ").join(
+        say("{} {}%", place.words, _accuracy(place.rival)) for place in standing
+    )
+    yield say("What is no network reaches on the same subjects: {}.", reached)
+    short = [place for place in standing if len(place.beating) < len(place.networks)]
+    for place in short:
+        yield say(
+            "{} shown to beat {} by subject accuracy{}.",
+            *(_who(place), place.words, _closest(place)),
+        )
+    if not short:
+        yield Markup("Every network is shown to beat each of them by subject accuracy.")
+
+
+def _who(place: Standing) -> Markup:
+    """Say how many of the networks are shown to beat a rival, up to the verb."""
+    count = partial(number, run=place.rival.key, form="count")
+    beating, networks = len(place.beating), count(len(place.networks), quantity="networks")
+    if len(place.networks) == 1:
+        return Markup("The network is not")
+    if not beating:
+        return say("None of {} networks is", networks)
+    verb = "is" if beating == 1 else "are"
+    return say("{} of {} networks {}", count(beating, quantity="beating"), networks, verb)
+
+
+def _closest(place: Standing) -> Markup:
+    """Return the largest difference to a rival that is not beaten, with its interval."""
+    rest = [row for one, row in place.networks.items() if one not in place.beating]
+    row = max(rest, key=lambda row: row.subject_accuracy.value)
+    pair, difference = f"{row.first} | {row.second} | {row.split}", row.subject_accuracy
+    value, low, high = (
+        number(100 * end, pair, f"difference.subject_accuracy{name}", "points")
+        for end, name in (
+            (difference.value, ""), (difference.low, "_low"), (difference.high, "_high")
+        )
+    )  # fmt: skip
+    if isnan(difference.low):
+        return say(" ({}: {} points)", row.first, value)
+    return say(" ({}: {} points, {} {} to {})", row.first, value, CONFIDENCE, low, high)
+
+
+def _accuracy(rival: SettingResult) -> Markup:
+    value = rival.scores["subject_accuracy"].value
+    return number(value, rival.key, "test_subject_accuracy", "percent")
