@@ -31,7 +31,7 @@ HOSTILE = ("<script>alert(1)</script>", "=1+1\u202e../../\"'", f"\U0001f642{LONG
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory):
-    """Return, by name, the folder of an experiment whose report is written, figures undrawn."""
+    """Return, by name, the folder of an experiment whose report is written."""
     made = {}
     makers = {
         "demo": lambda folder: with_slices(write_experiment(folder, **SMALL)),
@@ -44,17 +44,15 @@ def reported(tmp_path_factory):
             folder, class_names=HOSTILE, subject_prefix="<i>s</i>&\u202e-", **SMALL
         ),
     }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headscope.reporting.pictures.render_svg", lambda figure: "<svg/>")
 
-        def get(name):
-            if name not in made:
-                made[name] = tmp_path_factory.mktemp("page") / name.replace(" ", "-")
-                makers[name](made[name])
-                write_report(made[name])
-            return made[name]
+    def get(name):
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("page") / name.replace(" ", "-")
+            makers[name](made[name])
+            write_report(made[name])
+        return made[name]
 
-        yield get
+    return get
 
 
 def with_slices(folder):

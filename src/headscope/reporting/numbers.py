@@ -146,10 +146,15 @@ BEFORE: Final = (
     (r"^\w+\t(.+) \| (.+) \| (.+)\t(.+)$", "runs/*/predictions.tsv", "$1 and $2 by $3: $4"),
     (r"^\w+\tall\t(gaps|leaking_gaps)$", LEAKAGE, "counted over gaps"),
     (r"^\w+\tall\t(withheld_pairs_\d+|related_pairs|pairs)$", "runs/*/head.npz", "counted: $1"),
+    (r"^\w+\tall\t(limit)$", "runs/*/run.toml", "$1, the least"),
     (r"^\w+\tall\t(.+)$", "table.tsv", "counted over its rows: $1"),
 )
 AFTER: Final = (
-    (r"^\w+\t(.+)\t(folds|seeds|subject_labels|rivals\w*)$", "table.tsv", "counted: $2"),
+    (
+        r"^\w+\t(.+)\t(folds|seeds|subject_labels|rivals\w*|networks|beating)$",
+        "table.tsv",
+        "counted: $2",
+    ),
     # what is computed from arrays
     (r"^\w+\t(.+)\t(?:subjects|sessions|slices)(?:\..+)?$", PREDICTIONS, COUNTED),
     (r"^\w+\t(.+)\twrong\..+$", PREDICTIONS, COUNTED),
