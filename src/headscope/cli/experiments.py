@@ -184,7 +184,10 @@ def figures(
     Example: headscope figures headscope-demo
     """
     with resumable():
-        from headscope.supplement.write import write_figures
+        from headscope.console import busy
+
+        with busy("Loading"):
+            from headscope.supplement.write import write_figures
 
         print(write_figures(experiment, out))
 

@@ -133,7 +133,8 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
             cite_chapter(),
         ],
         answer=first,
-        data=page_sources([*results, *evidence.rivals], evidence.table.columns) | data.content,
+        data=page_sources([*results, *evidence.rivals], evidence.table.columns)
+        | dict(data.content),
         footer=f"Made by headscope{version} from the record of {count}. This page needs no network "
         f"and no other file. {_shown(data)}",
     )

@@ -243,5 +243,5 @@ def paper_chapter(study: Study, files: dict[str, str]) -> Chapter:
         "checklists and a model card."
     )
     words = Text(*prose.to_text().strip().split("\n\n"), style="copied")
-    blocks = [Downloads(rows, below), Fold("The methods in words", [words])]
+    blocks: list[Block] = [Downloads(rows, below), Fold("The methods in words", [words])]
     return Chapter("paper", "For the paper", blocks, short="Paper")
