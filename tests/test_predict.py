@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -13,10 +14,14 @@ from safetensors.numpy import load_file, save_file
 import headscope as hs
 from headscope.errors import InputError, RunError
 from headscope.experiment import predict as prediction
+from headscope.experiment.new_scans.maps import averaging_tail, margin_maps
+from headscope.experiment.new_scans.trained import pass_slices
 from headscope.experiment.predict import predict
 from headscope.experiment.run import run
+from headscope.files import read_table
 from headscope.metrics import slice_units, subject_level
 from headscope.record import read_experiment
+from headscope.slicing.store import open_slices
 from tests.support.commands import headscope_here
 from tests.support.experiments import settings, write_cohort
 from tests.support.records import forget, reseal
@@ -311,3 +316,89 @@ def test_a_prediction_made_of_black_slices_says_so(record, tmp_path):
     (note,) = said.notes
     assert "slices show nothing but one grey, in 1 of 1 scans" in note
     assert note in said.tables()[1].notes and said.as_dict()["notes"] == [note]
+
+
+def test_a_scan_that_was_trained_on_is_named_with_and_without_the_slices(data, record, tmp_path):
+    subject = record.predicted("train")["subject_id"].iloc[0]
+    path = next(data.rglob(f"{subject}_T1w.nii.gz"))
+    (warning,) = predict(record.path, path).warnings
+    assert f"equal in every pixel to those of {subject}, session" in warning
+    lone = shutil.copytree(record.path, tmp_path / "run")
+    result = predict(lone, path)
+    assert f"what it read of {subject}, session" in result.warnings[0]
+    assert "is judged by its features alone" in result.notes[-1]
+    tested = record.predicted("test")["subject_id"].iloc[0]
+    assert predict(lone, next(data.rglob(f"{tested}_T1w.nii.gz"))).scans["distance"][0] > 0.01
+
+
+def test_a_scan_unlike_those_of_training_is_said_to_be(record, tmp_path):
+    volume = np.zeros((24, 24, 24), np.int16)
+    volume[2:22, ::2, 2:22] = 900
+    nib.save(nib.Nifti1Image(volume, np.diag([8, 8, 8, 1])), tmp_path / "a.nii.gz")
+    result = predict(record.path, tmp_path / "a.nii.gz")
+    assert (
+        result.scans["distance"][0] > 1
+        and "a prediction for others is a guess" in (result.warnings[0])
+    )
+    assert result.as_dict()["scans"][0]["distance"] == result.scans["distance"][0]
+
+
+def test_predictions_are_written_as_a_table_or_json(data, record, tmp_path, monkeypatch, capsys):
+    scans = [data / "AD" / "sub-AD0_T1w.nii.gz", data / "NC" / "sub-NC1_T1w.nii.gz"]
+    expected = predict(record.path, scans)
+    for name in ("p.tsv", "p.json"):
+        out = tmp_path / name
+        done = headscope_here(monkeypatch, capsys, "predict", record.path, *scans, "--out", out)
+        assert done.returncode == 0 and done.stdout == f"Predictions: {out}\n"
+        assert all(warning in done.stderr for warning in expected.warnings)
+    table = read_table(tmp_path / "p.tsv")
+    assert table["file"].tolist() == [scan.name for scan in scans for _ in range(5)]
+    np.testing.assert_allclose(table[PROBABILITIES], expected.slices[PROBABILITIES])
+    joined = table.groupby("scan")["scan_probability_AD"].first()
+    np.testing.assert_allclose(joined, expected.scans.set_index("scan")["probability_AD"])
+    assert json.loads((tmp_path / "p.json").read_text()) == expected.as_dict()
+    done = headscope_here(
+        monkeypatch, capsys, "predict", record.path, *scans, "--out", tmp_path / "p.csv"
+    )
+    assert done.returncode == 2 and "ends in .tsv or .json" in done.stderr
+
+
+def test_maps_add_up_to_the_margin_and_are_drawn_over_the_slice(data, record, tmp_path):
+    scan = data / "AD" / "sub-AD0_T1w.nii.gz"
+    table = predict(record.path, scan, maps=tmp_path / "maps").slices
+    pictures = sorted((tmp_path / "maps").iterdir())
+    assert [path.name for path in pictures] == [
+        f"0001_sub-AD0_T1w_coronal_slice-{index:03d}.png" for index in table["slice_index"]
+    ]
+    with Image.open(pictures[0]) as picture:
+        assert picture.size == (448, 492)
+    network = prediction.load_network(record)
+    tail = averaging_tail(network, record)
+    pixels = open_slices(record.path.parents[1] / "slices").pixels[:3]
+    passed = pass_slices(network, np.asarray(pixels), record, maps=True)
+    positions, classes = margin_maps(tail, passed.maps, passed.logits)
+    for n, (first, second) in enumerate(classes):
+        direction = np.zeros(2)
+        direction[[first, second]] = 1, -1
+        biases = tail.local(passed.maps[n : n + 1].astype(float), direction)[1][0]
+        margin = passed.logits[n, first] - passed.logits[n, second]
+        assert positions[n].sum() + biases == pytest.approx(margin, abs=1e-4)
+
+
+def test_there_are_no_maps_where_positions_are_not_averaged(data, record, tmp_path, monkeypatch):
+    network = replace(prediction.load_network(record), tail=("flatten", "linear:fc"))
+    monkeypatch.setattr(prediction, "load_network", lambda *_: network)
+    with pytest.raises(InputError, match="--maps needs a network that averages positions"):
+        predict(record.path, data / "AD", maps=tmp_path / "maps")
+    assert not (tmp_path / "maps").exists()
+
+
+def test_a_volume_of_a_4d_file_can_be_named(data, record, tmp_path):
+    scan = nib.load(data / "AD" / "sub-AD1_T1w.nii.gz")
+    both = np.stack([np.zeros(scan.shape), scan.get_fdata()], axis=-1).astype(np.int16)
+    nib.save(nib.Nifti1Image(both, scan.affine), tmp_path / "a.nii.gz")
+    with pytest.raises(InputError, match="volumes"):
+        predict(record.path, tmp_path / "a.nii.gz")
+    table = predict(record.path, tmp_path / "a.nii.gz", volume=1).slices
+    then = known(record, "sub-AD1")
+    np.testing.assert_allclose(table[PROBABILITIES], then[PROBABILITIES], atol=2e-6)

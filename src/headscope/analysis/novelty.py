@@ -58,7 +58,9 @@ class TrainingScans:
 
     def distances(self, features: ArrayLike) -> Array:
         """Return the distance (S,) of a scan, by the features (n, D) of its slices, to each."""
-        return np.linalg.norm(self.centre - np.mean(features, axis=0, dtype=np.float64), axis=1)
+        return np.linalg.norm(
+            self.centre - np.asarray(features, dtype=np.float64).mean(axis=0), axis=1
+        )
 
     def share_of_limit(self, features: ArrayLike) -> float:
         """Return the distance to the nearest training scan over the limit; NaN if unjudged.

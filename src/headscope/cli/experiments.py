@@ -63,6 +63,7 @@ def run(
     centre: opt.Centre = None,
     spacing_mm: opt.Spacing = None,
     subject_pattern: opt.SubjectPattern = None,
+    subjects: opt.Subjects = None,
     contrast: opt.Contrast = None,
     covariates: opt.Covariates = None,
     volume: opt.Volume = None,
@@ -225,13 +226,23 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A finished run: EXPERIMENT/runs/NAME.")],
     scans: Annotated[list[Path], typer.Argument(metavar="SCAN...", help="Scans, DICOM folders.")],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    volume: opt.Volume = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="FILE.tsv (one row per slice, with its scan's prediction) or FILE.json."),
+    ] = None,
+    maps: Annotated[
+        Path | None,
+        typer.Option(help="Folder for pictures of the slices, their contribution maps over them."),
+    ] = None,
     as_json: opt.AsJson = False,
 ) -> None:
     """Slice new scans as a run did, and print its network's prediction for each slice and scan.
 
     Needs the run's folder alone. Each SCAN is predicted alone; of a folder, every scan. A ready
     slice of another plane than the run's is refused, where its plane is known. Scans that fail are
-    named at the end, with exit code 1; the others are predicted.
+    named at the end, with exit code 1; the others are predicted. Warns of scans that are unlike
+    those of training, and of those that were among them.
 
     Example: headscope predict first/runs/resnet101-finetune-subject-seed0 new.nii.gz
     """
@@ -239,13 +250,22 @@ def predict(
         from headscope.console import busy
 
         with busy("Loading"):
+            from headscope.experiment.new_scans.prediction import check_format
             from headscope.experiment.predict import predict as predict_scans
 
-        prediction = predict_scans(run, scans, device=device)
+        if out is not None:
+            check_format(out)
+        prediction = predict_scans(run, scans, device=device, volume=volume, maps=maps)
+        if out is not None:
+            prediction.save(out)
         if as_json:
             show_json(prediction.as_dict())
-        else:
+        elif out is None:
             show(prediction)
+        else:
+            print(f"Predictions: {out}")
+    for warning in prediction.warnings if as_json or out is not None else ():
+        print(warning, file=sys.stderr)  # else they are below the table
     if prediction.failures:
         for scan, reason in prediction.failures.items():
             print(f"{scan}: {reason}", file=sys.stderr)

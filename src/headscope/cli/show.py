@@ -29,6 +29,8 @@ def conclude(experiment: Path, thumbnails: str | None = None) -> None:
     from headscope.console import busy
 
     with busy("Loading"):
+        from headscope.analysis.explanations.external import TABLE, short_cohorts
+        from headscope.analysis.explanations.ladder import read_ladder
         from headscope.analysis.results.table import short_table
         from headscope.audit_record import read_audit, summary_line
         from headscope.files import read_table
@@ -36,9 +38,14 @@ def conclude(experiment: Path, thumbnails: str | None = None) -> None:
 
     page = write_report(experiment, thumbnails)
     show(short_table(read_table(experiment / "table.tsv")))
+    if (experiment / TABLE).is_file():
+        show(*short_cohorts(read_table(experiment / TABLE)))
     audit = read_audit(experiment)
     if audit is not None:
         print(summary_line(audit))
+    ladder = read_ladder(experiment)
+    for sentence in ladder.sentences if ladder is not None else ():
+        print(f"Ablation ladder: {sentence}")
     print(f"Report: {page}")
 
 

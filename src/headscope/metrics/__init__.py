@@ -4,7 +4,16 @@ The unit of inference is the subject: slices of one subject are near copies of e
 intervals resample subjects, never slices (docs/trust.md, Intervals).
 """
 
-from headscope.metrics.draws import DRAWS, Drawn, Resampled, draw_subjects, resample, strata
+from headscope.metrics.draws import (
+    DRAWS,
+    EXTERNAL_SEED,
+    Drawn,
+    Resampled,
+    deal_subjects,
+    draw_subjects,
+    resample,
+    strata,
+)
 from headscope.metrics.intervals import bootstrap_interval, way_of, wilson
 from headscope.metrics.repeats import SHARED, SHARED_GAP, repeated_draws, repeated_interval
 from headscope.metrics.scores import (
@@ -24,12 +33,13 @@ from headscope.metrics.subjects import (
     softmax,
     subject_level,
 )
-from headscope.metrics.summary import logit_columns, run_scores, subset_scores
+from headscope.metrics.summary import logit_columns, run_scores, subset_scores, unit_scores
 
 __all__ = [
     "AGGREGATES",
     "BINS",
     "DRAWS",
+    "EXTERNAL_SEED",
     "SCORES",
     "SHARED",
     "SHARED_GAP",
@@ -41,6 +51,7 @@ __all__ = [
     "calibration_bins",
     "class_scores",
     "confusion",
+    "deal_subjects",
     "draw_subjects",
     "logit_columns",
     "positive_class",
@@ -54,6 +65,7 @@ __all__ = [
     "strata",
     "subject_level",
     "subset_scores",
+    "unit_scores",
     "way_of",
     "wilson",
 ]

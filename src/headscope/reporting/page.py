@@ -1,12 +1,13 @@
 """`write_report`: an experiment's runs → table.tsv, runs.tsv, table.md, report.html."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from headscope.analysis import (
@@ -15,6 +16,9 @@ from headscope.analysis import (
     markdown_table,
     setting_results,
 )
+from headscope.analysis.explanations.cohorts import read_cohorts
+from headscope.analysis.explanations.external import CohortResult, write_cohorts
+from headscope.analysis.explanations.ladder import Ladder, read_ladder
 from headscope.analysis.leakage.analysis import Leakage
 from headscope.analysis.leakage.stored import stored_leakage
 from headscope.analysis.results.comparisons import Comparisons, compare_runs
@@ -48,6 +52,12 @@ from headscope.reporting.chapters.results import results_chapter, scores_chapter
 from headscope.reporting.chapters.runs import first_of
 from headscope.reporting.chapters.subjects import subjects_chapter
 from headscope.reporting.chapters.weights import weights_chapter
+from headscope.reporting.explanations.cohorts import (
+    cohort_flags,
+    cohort_sentences,
+    cohorts_chapter,
+)
+from headscope.reporting.explanations.ladder import ladder_chapter, ladder_sentences
 from headscope.reporting.explanations.rivals import rival_sentences, standings
 from headscope.reporting.numbers import page_sources
 from headscope.reporting.render import Page, render_page
@@ -104,7 +114,7 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         return experiment / "report.html"
     with storing(experiment):
         evidence = _read_evidence(experiment)
-        chapters = _make_chapters(evidence)
+        chapters = _make_chapters(evidence, thumbnails)
     runs, results, audit = evidence.runs, evidence.results, evidence.audit
     data = page_data(evidence.in_panels, evidence.heads, evidence.pixels, thumbnails)
     environment = read_environment(experiment / "environment.json")
@@ -115,6 +125,9 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     first = answer(
         results, evidence.leakage.gaps, audit, evidence.failures, left_out, standing=standing
     )
+    elsewhere = cohort_sentences(evidence.cohorts, results)
+    flags = [*first.flags, *cohort_flags(evidence.cohorts)]
+    first = replace(first, below=Markup(" ").join([first.below, *elsewhere]), flags=flags)
     page = Page(
         name=experiment.resolve().name,
         kicker=f"headscope report · {count}",
@@ -122,7 +135,9 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         lede="",
         verdict=[
             *verdict(results, evidence.compared, evidence.leakage.gaps, shared_heads(audit, runs)),
+            *ladder_sentences(evidence.ladder),
             *rival_sentences(standing),
+            *elsewhere,
             *cautions(audit, runs),
             *left_out,
         ],
@@ -164,6 +179,9 @@ class _Evidence:
     changed: Sequence[str]
     slices: Path | None
     pixels: NDArray[np.uint8] | None
+    cohorts: Sequence[CohortResult]
+    cohort_notes: Sequence[str]
+    ladder: Ladder | None
 
     @property
     def in_panels(self) -> Sequence[Run]:
@@ -189,18 +207,21 @@ def _read_evidence(experiment: Path) -> _Evidence:
     compared = compare_runs(run for result in everything for run in result.runs)
     leakage = stored_leakage(experiment)
     changed = changed_inputs(experiment)
-    for note in changed:
+    cohorts, cohort_notes = read_cohorts(experiment)
+    write_cohorts(experiment, cohorts)
+    for note in [*changed, *cohort_notes]:
         console.print(note, soft_wrap=True)
     slices = None if changed else experiment / "slices"
     pixels = None if slices is None else _read_pixels(slices / "slices.npy")
     failures, records = read_failures(experiment), find_runs(experiment)
     return _Evidence(
         results, rivals, runs, table, audit, heads, compared, leakage, failures,
-        records.left_out, records.notes, changed, slices, pixels,
+        records.left_out, records.notes, changed, slices, pixels, cohorts, cohort_notes,
+        read_ladder(experiment),
     )  # fmt: skip
 
 
-def _make_chapters(evidence: _Evidence) -> list[Chapter]:
+def _make_chapters(evidence: _Evidence, thumbnails: str) -> list[Chapter]:
     """Make the chapters: first the argument, then its evidence."""
     runs, results, heads = evidence.runs, evidence.results, evidence.heads
     slices, pixels, audit = evidence.slices, evidence.pixels, evidence.audit
@@ -216,7 +237,9 @@ def _make_chapters(evidence: _Evidence) -> list[Chapter]:
         lambda: checks_chapter(results, evidence.leakage, audit),
         lambda: ranking_chapter(results),
         lambda: scores_chapter([*results, *evidence.rivals], evidence.compared),
+        lambda: cohorts_chapter(evidence.cohorts, evidence.cohort_notes, pixels),
         lambda: cohort_chapter(runs, slices and slices / "slices.json"),
+        lambda: ladder_chapter(evidence.ladder, thumbnails != "none"),
         lambda: audit_chapter(audit, pixels),
         lambda: leakage_chapter(evidence.leakage),
         lambda: logits_chapter(runs),

@@ -9,6 +9,7 @@ from headscope.analysis.stored import code_hash, record_hash
 from headscope.files import write_json
 from headscope.manifest import DAMAGE, NAME, file_hash
 from headscope.record import find_runs
+from headscope.record.evaluation import evaluations_hash
 
 WRITTEN: Final = ("report.html", "table.tsv", "runs.tsv", "table.md", "leakage.json")
 BESIDE: Final = (
@@ -31,10 +32,13 @@ def report_key(experiment: Path, thumbnails: str) -> str | None:
     digest.update(json.dumps([dict(records.left_out), [run.name for run in runs]]).encode())
     digest.update("".join(map(record_hash, runs)).encode())
     files = [run.path / "metrics.json" for run in runs]  # measured seconds and all
+    files += sorted(experiment.glob("ablation/*.json"))
+    files += sorted(experiment.glob("ablation/*/runs/*/metrics.json"))
     for path in [*files, *(experiment / name for name in BESIDE)]:
         if path.is_file():
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         digest.update(b"\n")
+    digest.update(evaluations_hash(experiment).encode())
     pixels = experiment / "slices" / "slices.npy"
     if pixels.is_file() and not (pixels.parent / NAME).is_file():
         digest.update(file_hash(pixels).encode())

@@ -12,6 +12,7 @@ from headscope.analysis.results.chance import area_words
 from headscope.analysis.results.comparisons import Comparison, Comparisons
 from headscope.analysis.results.settings import SettingResult
 from headscope.reporting.answer import beside_share, choose_apart
+from headscope.reporting.explanations.inferred import inferred_sentences
 from headscope.reporting.explanations.provenance import provenance
 from headscope.reporting.numbers import CONFIDENCE, number, say
 
@@ -63,6 +64,7 @@ def verdict(
     sentences = [
         _reached(best, crossed) + _chosen(candidates, by),
         _standing(best) + _rivals(best, compared),
+        *inferred_sentences(results, best),
         _claimed(best, gaps),
         _constant(results, best),
         *provenance([run for result in results for run in result.runs]),
@@ -115,6 +117,8 @@ def _over(best: SettingResult, crossed: bool) -> Markup:
     unseen = (
         "subjects whose ids are not in training" if crossed else "subjects never seen in training"
     )
+    if best.runs[0].setting.subjects:
+        subjects += Markup(" inferred")
     if len(best.runs) == 1:
         return say("On {} {}, ", subjects, unseen)
     ways = []

@@ -86,8 +86,10 @@ class Prediction(Shown):
 
     def _table(self, title: str, frame: pd.DataFrame, notes: Sequence[str] = ()) -> Table:
         columns = [
-            Column(name.removeprefix("probability_"), format="fraction")
-            if name.startswith("probability_")
+            Column(
+                name.removeprefix("probability_").replace("distance", "Distance"), format="fraction"
+            )
+            if name.startswith("probability_") or name == "distance"
             else Column(name.replace("_", " ").capitalize())
             for name in frame.columns
         ]

@@ -1,0 +1,107 @@
+"""A cohort from elsewhere: the drop, calibration, and planted heads that are found.
+
+    python bench/evaluate.py [--subjects 80] [--out FOLDER]
+
+An experiment is trained on a simulated cohort at 2.5 mm (frozen EfficientNet-Lite0, pretrained, two
+seeds, 6 axial slices at 96 pixels). It then scores cohorts of half as many other subjects: of the
+same scanner; and of others, whose voxels, noise and contrast (the exponent of all intensities)
+differ. Each holds six heads of the experiment, simulated again with the other voxels, noise and
+contrast under new ids. --weights random needs no network connection.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import headscope as hs
+from headscope.console import console
+from headscope.files import write_table
+from headscope.simulation.cohort import plan_cohort, simulate_scan, write_oriented
+from headscope.simulation.head import load_template
+
+PLANTED = 6
+KNOBS = {"ventricle_mm": 1.15, "thinning_mm": 0.2, "medial_loss": 0.06, "individuality": 1.0}
+HOME = (2.5, 1.0, 0.02)
+SCANNERS = {  # name: side of a voxel in mm, exponent of intensities, noise
+    "same": HOME,
+    "contrast": (2.5, 0.6, 0.02),
+    "resolution and contrast": (4.0, 0.6, 0.05),
+}
+
+
+def write_scans(folder, plan, seed, scanner, template, prefix=""):
+    """Simulate the scans of a plan as a scanner sees them; return their rows of scans.tsv."""
+    spacing_mm, exponent, noise = scanner
+    settings = KNOBS | {"seed": seed, "noise": noise, "spacing_mm": spacing_mm}
+    rows = []
+    for row in plan:
+        name = f"{prefix}{row['subject_id']}_{row['session_id']}.nii.gz"
+        if not (folder / name).exists():
+            volume = simulate_scan(template, row, settings)[0].astype(float)
+            top = np.percentile(volume, 99.9)
+            changed = 1000 * np.clip(volume / top, 0, 1) ** exponent
+            write_oriented(folder / name, changed.astype(np.int16), spacing_mm)
+        subject = prefix + row["subject_id"]
+        rows.append((name, subject, row["session_id"], row["label"]))
+    return rows
+
+
+def write_cohort(folder, plans, scanner, template):
+    """Write a cohort of several plans: (plan, seed, prefix of its subjects' ids)."""
+    rows = [
+        row
+        for plan, seed, prefix in plans
+        for row in write_scans(folder, plan, seed, scanner, template, prefix)
+    ]
+    columns = ["path", "subject_id", "session_id", "label"]
+    write_table(folder / "scans.tsv", pd.DataFrame(rows, columns=columns))
+    return folder
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--subjects", type=int, default=80)
+    parser.add_argument("--weights", default="pretrained")
+    parser.add_argument("--out", type=Path, default=None)
+    given = parser.parse_args()
+    console.quiet = True
+    folder = given.out or Path(tempfile.mkdtemp())
+    template = load_template()
+    home = plan_cohort(given.subjects, 0, 0.3, 2.2, "nifti")
+    away = plan_cohort(given.subjects // 2, 1, 0.3, 2.2, "nifti")
+    ids = sorted({row["subject_id"] for row in home})[:PLANTED]
+    planted = [row for row in home if row["subject_id"] in ids]
+    write_cohort(folder / "home", [(home, 0, "")], HOME, template)
+    options = {"count": 6, "size": 96, "epochs": 40, "learning_rate": 0.01, "seeds": [0, 1]}
+    network = {"architectures": ["tf_efficientnet_lite0"], "weights": given.weights}
+    config = hs.Config(
+        data=folder / "home", out=folder / "out", regimes=["frozen"], **options, **network
+    )
+    hs.run(config)
+    print(f"# Cohorts from elsewhere: {given.subjects // 2} other subjects and {PLANTED} planted\n")
+    print("| scanner | AUC, own test | AUC there | drop | in the large | slope | farther |", end="")
+    print(" planted found | others |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    for name, scanner in SCANNERS.items():
+        plans = [(away, 1, "new-"), (planted, 0, "planted-")]
+        data = write_cohort(folder / name.replace(" ", "-"), plans, scanner, template)
+        result = hs.evaluate(folder / "out", data)
+        row, (part,) = result.rows[0], result.rows[0].calibration
+        auc = row.scores["subject_auc"]
+        shared = result.overlap.new_subjects
+        planted = sum(subject.startswith("planted-") for subject in shared)
+        print(
+            f"| {name} | {auc.inside:.3f} | {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f}) "
+            f"| {auc.drop:+.3f} ({auc.drop_low:+.3f} to {auc.drop_high:+.3f}) "
+            f"| {part.large:+.2f} ({part.large_low:+.2f} to {part.large_high:+.2f}) "
+            f"| {part.slope:.2f} ({part.slope_low:.2f} to {part.slope_high:.2f}) "
+            f"| {row.farther:.1f} of {row.subjects} | {planted} of {PLANTED} "
+            f"| {len(shared) - planted} of {row.subjects - PLANTED} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

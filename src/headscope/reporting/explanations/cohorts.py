@@ -1,0 +1,284 @@
+"""The chapter on cohorts from elsewhere, and what they add to the page's first words."""
+
+from collections.abc import Mapping, Sequence
+from math import isnan
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from headscope.analysis.explanations.external import CohortResult, CohortRow, External
+from headscope.analysis.results.settings import SettingResult
+from headscope.record.evaluation import SharedHead
+from headscope.reporting.answer import choose_apart
+from headscope.reporting.blocks import Block, Chapter, TableBlock, Text
+from headscope.reporting.chapters.audit import WIDTH
+from headscope.reporting.numbers import CONFIDENCE, number, say
+from headscope.reporting.pictures import png_source
+from headscope.tables import Cell, Column, Table
+
+MOST_PAIRS: Final = 12  # that the page shows
+KINDS: Final = {
+    "identical": "identical: every pixel is equal",
+    "copy": "copy: turned, compressed or brightened",
+    "alike": "one head: likely one subject, scanned twice",
+    "shared": "some slices are equal in every pixel",
+}
+MEANING: Final = (
+    "The networks of each setting scored every subject of a cohort that they were not trained on, "
+    "sliced as their own. A drop is their own test less this one; its interval draws the subjects "
+    "of both tests independently."
+)
+CALIBRATION: Final = (
+    "Whether a subject’s probability is right there. In the large: 0 if as many subjects are of "
+    "the class as predicted, below 0 if fewer are. Slope: 1 if right, below 1 if probabilities are "
+    "too extreme, 0 if they tell nothing. Undefined where a threshold separates the classes."
+)
+SCORES: Final = {
+    "accuracy": Column("Accuracy", "%", "percent"),
+    "auc": Column("AUC", "", "fraction"),
+    "sensitivity": Column("Sensitivity", "%", "percent"),
+    "specificity": Column("Specificity", "%", "percent"),
+}
+
+
+def cohorts_chapter(
+    cohorts: Sequence[CohortResult], notes: Sequence[str], pixels: NDArray[np.uint8] | None
+) -> Chapter | None:
+    """Show what the settings reach on cohorts from elsewhere; None where there are none.
+
+    notes speak of evaluations that are left out; pixels (N, H, W) are the experiment's slices.
+    """
+    if not (cohorts or notes):
+        return None
+    blocks: list[Block] = [Text(MEANING), Text(*notes, style="notes")]
+    for cohort in cohorts:
+        blocks += [_scores(cohort), *_calibration(cohort), *_overlap(cohort, pixels)]
+        blocks.append(Text(*cohort.notes, style="notes"))
+    return Chapter("cohorts", "Cohorts from elsewhere", blocks, _result(cohorts))
+
+
+def cohort_flags(cohorts: Sequence[CohortResult]) -> list[Markup]:
+    """Return a flag for each cohort that shares heads with the experiment."""
+    return [
+        say(
+            "<b>Not a cohort from elsewhere:</b> {} of {} {} of {} show a head that is in the "
+            'experiment too. <a href="#cohorts">Which</a>',
+            number(len(cohort.overlap.new_subjects), _key(cohort), "subjects_in_both", "count"),
+            number(cohort.overlap.counted[0], _key(cohort), cohort.overlap.counted[1], "count"),
+            *(cohort.overlap.counted[1], cohort.name),
+        )
+        for cohort in cohorts
+        if cohort.overlap.heads
+    ]
+
+
+def cohort_sentences(
+    cohorts: Sequence[CohortResult], results: Sequence[SettingResult]
+) -> list[Markup]:
+    """Say what the setting that validation chooses reaches on each cohort."""
+    apart = [result for result in results if result.apart] or list(results)
+    best, _, _ = choose_apart(apart)
+    chosen = (best.architecture, best.name, best.split)
+    sentences = []
+    for cohort in cohorts:
+        for row in cohort.rows:
+            if (row.inside.architecture, row.inside.name, row.inside.split) == chosen:
+                sentences.append(_sentence(cohort, row))
+    return sentences
+
+
+def _sentence(cohort: CohortResult, row: CohortRow) -> Markup:
+    level = "subject" if row.subjects else "slice"
+    score, key = row.scores[f"{level}_accuracy"], f"{_key(cohort)}/{row.key}"
+    count = row.subjects or row.slices
+    return say(
+        "On {} {}s of {}, a cohort from elsewhere, {} ({}) predicts {}%{} correctly, {}{}.",
+        number(count, key, f"{level}s", "count"),
+        level,
+        cohort.name,
+        row.inside.architecture,
+        row.inside.name,
+        number(score.value, key, f"{level}_accuracy", "percent"),
+        _ends(score.low, score.high, key, f"{level}_accuracy", "percent"),
+        _drop(score, key, f"{level}_accuracy"),
+        _larger(row, key),
+    )
+
+
+def _larger(row: CohortRow, key: str) -> Markup:
+    """Say what predicting the larger class there for all would give."""
+    if not row.prevalence:
+        return Markup()
+    shares = {name: there for name, (_, there) in row.prevalence.items()}
+    largest = max(shares, key=lambda name: shares[name])
+    value = number(shares[largest], key, f"prevalence_{largest}", "percent")
+    return say("; predicting {} for all gives {}%", largest, value)
+
+
+def _drop(score: External, key: str, quantity: str) -> Markup:
+    """Say how far a score is from that of the own test, and whether that is more than chance."""
+    points = number(100 * abs(score.drop), key, f"{quantity}_drop", "points")
+    way = "below" if score.drop > 0 else "above"
+    clear = not isnan(score.drop_low) and (score.drop_low > 0 or score.drop_high < 0)
+    ends = _ends(100 * score.drop_low, 100 * score.drop_high, key, f"{quantity}_drop", "points")
+    if not score.drop:
+        return say("as in its own test{}", ends)
+    return say(
+        "{} points {} its own test{}{}", points, way, ends, "" if clear else ", not told from none"
+    )
+
+
+def _ends(low: float, high: float, key: str, quantity: str, form: str) -> Markup:
+    if isnan(low) or isnan(high):
+        return Markup()
+    ends = (
+        number(end, key, f"{quantity}_{side}", form) for end, side in ((low, "low"), (high, "high"))
+    )
+    return say(" ({} interval {} to {})", CONFIDENCE, *ends)
+
+
+def _key(cohort: CohortResult) -> str:
+    return f"evaluations/{cohort.name}"
+
+
+def _result(cohorts: Sequence[CohortResult]) -> str:
+    parts = []
+    for cohort in cohorts:
+        heads = len(cohort.overlap.new_subjects)
+        shared = f", {heads} with heads of the experiment" if heads else ""
+        count, unit = cohort.overlap.counted
+        parts.append(f"{cohort.name}: {count} {unit}{shared}")
+    return "; ".join(parts) or "none that is whole"
+
+
+def _scores(cohort: CohortResult) -> TableBlock:
+    level = "subject" if cohort.rows[0].subjects else "slice"
+    names = {
+        name: column
+        for name, column in SCORES.items()
+        if f"{level}_{name}" in cohort.rows[0].scores
+    }
+    rows = [_named(row) + _score_cells(cohort, row, level, [*names]) for row in cohort.rows]
+    columns, over = [Column("Setting"), Column("Runs", "", "count")], ["", ""]
+    for column in names.values():
+        points = "points" if column.unit else ""
+        columns += [
+            Column("there", column.unit, column.format),
+            Column("own test", column.unit, column.format),
+            Column("drop", points, "points" if points else column.format),
+        ]
+        over += [column.name] * 3
+    caption = (
+        f"{cohort.name}: scores over {cohort.rows[0].subjects or cohort.rows[0].slices} {level}s "
+        f"with {CONFIDENCE} intervals over subjects, beside those of the own test. Of several runs "
+        "the mean."
+    )
+    return TableBlock("cohorts", Table(caption, columns, rows), over)
+
+
+def _named(row: CohortRow) -> list[object]:
+    inside = row.inside
+    return [
+        Cell(f"{inside.name}, {inside.split} split", detail=inside.architecture),
+        len(inside.runs),
+    ]
+
+
+def _score_cells(
+    cohort: CohortResult, row: CohortRow, level: str, names: Sequence[str]
+) -> list[object]:
+    cells: list[object] = []
+    for name in names:
+        score, quantity = row.scores[f"{level}_{name}"], f"{level}_{name}"
+        place = f"{_key(cohort)}/{row.key}"
+        scale = 100 if SCORES[name].unit else 1
+        drop = scale * score.drop, scale * score.drop_low, scale * score.drop_high
+        cells += [
+            Cell(score.value, score.low, score.high, run=place, quantity=quantity),
+            Cell(score.inside, run=place, quantity=f"{quantity}_inside"),
+            Cell(*drop, run=place, quantity=f"{quantity}_drop"),
+        ]
+    return cells
+
+
+def _calibration(cohort: CohortResult) -> list[Block]:
+    rows: list[list[object]] = []
+    for row in cohort.rows:
+        for part in row.calibration:
+            place = f"{_key(cohort)}/{row.key}/{part.class_name}"
+            here, there = row.prevalence[part.class_name]
+            shares: Mapping[str, float] = {
+                "expected": part.expected, "observed": there, "inside": here,
+            }  # fmt: skip
+            rows.append(
+                [
+                    *_named(row),
+                    part.class_name,
+                    Cell(part.large, part.large_low, part.large_high, run=place, quantity="large"),
+                    Cell(part.slope, part.slope_low, part.slope_high, run=place, quantity="slope"),
+                    *(Cell(share, run=place, quantity=name) for name, share in shares.items()),
+                ]
+            )
+    if not rows:
+        return []
+    columns = (
+        Column("Setting"),
+        Column("Runs", "", "count"),
+        Column("Class"),
+        Column("In the large", "log-odds", "fraction"),
+        Column("Slope", "", "fraction"),
+        Column("predicted", "%", "percent"),
+        Column("there", "%", "percent"),
+        Column("own test", "%", "percent"),
+    )
+    over = [""] * 5 + ["Subjects of the class"] * 3
+    caption = f"{cohort.name}: calibration over subjects, and how common the class is."
+    return [
+        TableBlock("cohort-calibration", Table(caption, columns, rows), over),
+        Text(CALIBRATION),
+    ]
+
+
+def _overlap(cohort: CohortResult, pixels: NDArray[np.uint8] | None) -> list[Block]:
+    """Show the pairs of scans that show one head, with their slices where they are there."""
+    heads = cohort.overlap.heads
+    if not heads:
+        return []
+    there = _map_pixels(cohort.path / "slices" / "slices.npy")
+    rows = [
+        [
+            _scan(pair, 0, pixels),
+            _scan(pair, 1, there),
+            KINDS[pair.kind],
+            Cell(pair.detail, run=f"{_key(cohort)}/head{rank}", quantity="detail"),
+        ]
+        for rank, pair in enumerate(heads[:MOST_PAIRS])
+    ]
+    more = f", of which {MOST_PAIRS} are shown" if len(heads) > MOST_PAIRS else ""
+    gone = "" if pixels is not None else " The experiment’s slices are no longer there."
+    caption = f"{cohort.name}: {len(heads)} pairs of scans that show one head{more}.{gone}"
+    columns = ("Experiment", "Elsewhere", "What it is", Column("Detail", "", "fraction"))
+    return [TableBlock("cohort-heads", Table(caption, columns, rows))]
+
+
+def _scan(pair: SharedHead, n: int, pixels: NDArray[np.uint8] | None) -> Markup:
+    """Return one scan of a pair: its middle slice, its subject, session, label and name."""
+    picture = Markup()
+    if pixels is not None and pair.rows[n] < len(pixels):
+        picture = say(
+            '<img src="{}" alt="Middle slice of {}" width="{}" height="{}">',
+            *(png_source(Image.fromarray(np.asarray(pixels[pair.rows[n]]))), pair.scans[n]),
+            *(WIDTH, WIDTH),
+        )
+    return say(
+        "{}{}, session {} <small>{}</small><small>{}</small>",
+        *(picture, pair.subjects[n], pair.sessions[n], pair.labels[n], pair.scans[n]),
+    )
+
+
+def _map_pixels(path: Path) -> NDArray[np.uint8] | None:
+    return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
