@@ -14,7 +14,7 @@ import pytest
 from headscope.files import read_table, write_json, write_table
 from headscope.record import read_experiment
 from headscope.reporting import write_report
-from headscope.reporting.numbers import source_of
+from headscope.reporting.numbers import rules, source_of
 from headscope.reporting.render import _as_json
 from headscope.supplement.methods import methods
 from headscope.supplement.prose import Facts
@@ -155,6 +155,24 @@ def test_a_pooled_number_is_of_the_table_and_a_run_s_own_of_its_metrics(reported
     columns = {key.rpartition(" ")[2] for file, key in held if file == "table.tsv"}
     assert "test_subject_accuracy" in columns
     assert len({file for file, _ in held if file.endswith("metrics.json")}) == 6
+
+
+@pytest.mark.parametrize(
+    ("run", "quantity", "file"),
+    [
+        ("evaluations/ADNI/net-frozen", "subject_auc_drop_low", "evaluations/ADNI"),
+        (
+            "net-frozen-subject-seed0 border",
+            "accuracy_low",
+            "ablation/border/runs/*/predictions.tsv",
+        ),
+        ("audit/pair3", "detail", "audit.json"),
+        ("a | b | subject", "difference.subject_auc", "runs/*/predictions.tsv"),
+        ("net-frozen-subject-seed0", "row.a/b.mean", "runs/net-frozen-subject-seed0/head.npz"),
+    ],
+)
+def test_what_is_no_value_of_a_file_names_what_it_is_computed_from(run, quantity, file):
+    assert source_of(f"one\t{run}\t{quantity}", rules(["runs"]))[0] == file
 
 
 def test_names_in_the_data_turn_no_writing_and_come_back_as_the_page_writes_them():

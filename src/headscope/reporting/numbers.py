@@ -90,6 +90,17 @@ BEFORE: Final = (
     (r"^\w+\taudit/([^\t]+)\tauc(_?)(low|high|)$", "audit.json", "shortcuts, family $1: auc$2$3"),
     (r"^\w+\taudit/([^\t]+)\t(.+)$", "audit.json", "splits, name $1: $2"),
     (r"^\w+\taudit\t(.+)$", "audit.json", "counted: $1"),
+    # other cohorts and the ladder of rungs
+    (
+        r"^\w+\tevaluations/([^/\t]+)/?([^\t]*)\t(.+)$",
+        "evaluations/$1",
+        "computed from its predictions: $2 $3",
+    ),
+    (
+        r"^\w+\t(.+) (\S+)\t(accuracy|subject_auc|difference|majority)(_low|_high|)$",
+        "ablation/$2/runs/*/predictions.tsv",
+        "computed for $1: $3$4",
+    ),
     # the leakage analysis, in points where the page shows points
     (r"^\w+\t(.+)\tgap\.seeds$", LEAKAGE, "gaps of $1: seeds, counted"),
     (
