@@ -29,7 +29,7 @@ def data(tmp_path_factory):
 
 
 def trained(data, out, epochs, **changes):
-    known = {"rows": ROWS, "splits": ["subject"], "keep_state": True, "device": "cpu"}
+    known = {"rows": ROWS, "splits": ["subject"], "keep_state": True, "rivals": []}
     return run(settings(data, out, epochs=epochs, **(known | changes)))
 
 

@@ -300,8 +300,10 @@ def _groups(
 
 def _facts(run: Run) -> dict[str, Any]:
     """Return what run.toml says of the cohort, and how slices make a subject."""
-    names = ("slicing", "simulated", "pseudonymised", "limit", "aggregate")
-    names += ("pretraining_cohorts", "pretraining_overlap")
+    names = (
+        *("slicing", "simulated", "pseudonymised", "limit", "aggregate"),
+        *("pretraining_cohorts", "pretraining_overlap"),
+    )
     return {name: run.settings[name] for name in names if name in run.settings}
 
 
