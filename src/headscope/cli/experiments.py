@@ -207,7 +207,10 @@ def verify(
     Example: headscope verify headscope-demo
     """
     with resumable():
-        from headscope.verification.verify import verify as verify_experiment
+        from headscope.console import busy
+
+        with busy("Loading"):
+            from headscope.verification.verify import verify as verify_experiment
 
         result = verify_experiment(experiment)
     if as_json:
