@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "analysis.explanations": {"analysis", "analysis.results"} | RECORD,
     "scoring": {"cohort", "analysis", "analysis.results"} | RECORD,
     "figures": {"analysis", *(f"analysis.{wing}" for wing in WINGS)},
-    "reporting": {"analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
+    "reporting": {"supplement", "analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
     "supplement": {"figures", "analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
     "verification": {"slicing", "splits", "analysis", *(f"analysis.{wing}" for wing in WINGS)}
     | RECORD,

@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from io import StringIO
@@ -75,8 +74,8 @@ def test_a_terminal_shows_one_table_in_place(shown, capsys):
     train(board(3))
     text = console.file.getvalue()
     table = last_table(text)
-    rows = [line.split()[1:] for line in table.splitlines() if "seed" in line]
-    scores = ["2/4", "0.693", "0.751", "87.5", "50.0", "0:00"]
+    rows = [line.split()[1:7] for line in table.splitlines() if "seed" in line]
+    scores = ["2/4", "0.693", "0.751", "87.5", "50.0"]
     assert rows == [["finished", *scores], ["failed", *scores], ["earlier"]]
     assert "3 of 3 runs ended" in table and "about" not in table
     assert "\x1b[1A" in text  # it was drawn in place
@@ -114,6 +113,7 @@ def test_a_pipe_gets_plain_lines(shown, capsys):
     train(board(3))
     lines = console.file.getvalue().splitlines()
     name = "timm-test_resnet-frozen-subject-seed"
+    lines = [re.sub(r"in 0:0\d", "in 0:00", line) for line in lines]
     assert f"[1/3] {name}0: 3 of 3 in 0:00" in lines
     assert (
         f"[1/3] {name}0: finished after 2 epochs: loss 0.693 (validation 0.751), slice accuracy "
@@ -132,7 +132,9 @@ def test_a_step_that_lasts_says_so_and_a_short_one_is_silent(shown, monkeypatch)
     for _ in track(range(2), "Counting", 4, 2):
         sleep(0.03)
     lines = console.file.getvalue().splitlines()
-    assert lines == ["Sorting: for 0:00", "Counting: 2 of 4", "Counting: 4 of 4 in 0:00"]
+    assert lines[0] == "Sorting: for 0:00"
+    assert re.match(r"Counting: [23] of 4", lines[1])
+    assert lines[2:] == ["Counting: 4 of 4 in 0:00"]
     monkeypatch.setattr(module, "FIRST_S", 9.0)
     console = shown(False)
     with busy("Sorting"):
@@ -156,9 +158,10 @@ def test_a_spinner_leaves_nothing_and_bars_stay_unless_a_table_stands(shown):
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
 def test_ctrl_c_gives_the_cursor_back():
     code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from headscope.signals import end_at_signals\nend_at_signals()\n"
         "from headscope.cli.streams import plain_streams\n"
-        "from headscope.console import live, track\nimport os, signal, time\n"
+        "from headscope.console import live, track\nimport os, time\n"
         "with plain_streams(), live('table'):\n"
         "    for n in track(range(99), 'Counting', 99):\n"
         "        time.sleep(0.1)\n"
@@ -170,7 +173,7 @@ def test_ctrl_c_gives_the_cursor_back():
     environment = os.environ | {"TERM": "xterm"}
     done = subprocess.Popen(
         [sys.executable, "-c", code], stdin=slave, stdout=subprocess.PIPE, stderr=slave,
-        env=environment, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        env=environment,
     )  # fmt: skip
     os.close(slave)
     text = b""

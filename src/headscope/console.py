@@ -25,7 +25,7 @@ from rich.progress import (
 
 from headscope.text import minutes, printable, printable_name
 
-FIRST_S: Final = 2.0  # after so many seconds a step that goes on says so
+FIRST_S: Final = 2.0  # after so many seconds a step that lasts says so
 AGAIN_S: Final = 30.0
 
 
@@ -93,7 +93,7 @@ def track(items: Iterable[T], description: str, total: int, done: int = 0) -> It
 
 @contextmanager
 def busy(description: str) -> Iterator[None]:
-    """Show that a step without parts to count goes on; nothing is left of it when it ends."""
+    """Show that a step without parts to count continues; nothing is left of it when it ends."""
     name, start = printable_name(description), perf_counter()
     if not console.is_interactive:
         with _repeated(lambda: f"{name}: for {minutes(perf_counter() - start)}"):

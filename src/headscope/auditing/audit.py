@@ -45,6 +45,7 @@ from headscope.auditing.wording import (
 )
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
+from headscope.console import busy
 from headscope.errors import InputError
 from headscope.files import NO_ID, write_table
 from headscope.manifest import DAMAGE, reason_of
@@ -62,6 +63,7 @@ IDS: Final = ["scan", "subject_id", "session_id", "label"]
 FileOf = Callable[[str], Path]
 
 
+@busy("Auditing")
 def audit(
     path: Path | str,
     *,

@@ -186,7 +186,10 @@ def figures(
     Example: headscope figures headscope-demo
     """
     with resumable():
-        from headscope.supplement.write import write_figures
+        from headscope.console import busy
+
+        with busy("Loading"):
+            from headscope.supplement.write import write_figures
 
         print(write_figures(experiment, out))
 
@@ -205,7 +208,10 @@ def verify(
     Example: headscope verify headscope-demo
     """
     with resumable():
-        from headscope.verification.verify import verify as verify_experiment
+        from headscope.console import busy
+
+        with busy("Loading"):
+            from headscope.verification.verify import verify as verify_experiment
 
         result = verify_experiment(experiment)
     if as_json:

@@ -55,21 +55,24 @@ def head(
 
     Example: headscope head resnet50.pth --initial before.pth --classes NC,AD --out head
     """
+    from headscope.console import busy
     from headscope.models.checkpoint import read_head
     from headscope.supplement.head import head_facts, write_head
 
-    layer_read = read_head(checkpoint, layer)
-    class_names = names(classes) if classes else None
-    analysis = _analyse(layer_read, layer, initial, class_names, _read_pairs(pairs))
-    results, contributions = (
-        _analyse_features(features, layer_read, analysis) if features else ((), ())
-    )
+    with busy("Analysing the layer"):
+        layer_read = read_head(checkpoint, layer)
+        class_names = names(classes) if classes else None
+        analysis = _analyse(layer_read, layer, initial, class_names, _read_pairs(pairs))
+        results, contributions = (
+            _analyse_features(features, layer_read, analysis) if features else ((), ())
+        )
     path = layer_read.path
     facts = {"file": str(path), "network": layer_read.network or None, "layer": layer_read.layer}
     facts["note"] = layer_read.note or None
     facts |= head_facts(analysis, results, contributions)
     title = path.stem if path.name != "head.npz" else path.parent.name
-    written = write_head(analysis, facts, out, title) if out else []
+    with busy("Drawing figures"):
+        written = write_head(analysis, facts, out, title) if out else []
     if as_json:
         show_json(facts)
         return

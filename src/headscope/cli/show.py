@@ -26,12 +26,15 @@ def show_json(value: Any) -> None:
 
 def conclude(experiment: Path, thumbnails: str | None = None) -> None:
     """Write the report of an experiment; print its table and where the page is."""
-    from headscope.analysis.explanations.external import TABLE, short_cohorts
-    from headscope.analysis.explanations.ladder import read_ladder
-    from headscope.analysis.results.table import short_table
-    from headscope.audit_record import read_audit, summary_line
-    from headscope.files import read_table
-    from headscope.reporting.page import write_report
+    from headscope.console import busy
+
+    with busy("Loading"):
+        from headscope.analysis.explanations.external import TABLE, short_cohorts
+        from headscope.analysis.explanations.ladder import read_ladder
+        from headscope.analysis.results.table import short_table
+        from headscope.audit_record import read_audit, summary_line
+        from headscope.files import read_table
+        from headscope.reporting.page import write_report
 
     page = write_report(experiment, thumbnails)
     show(short_table(read_table(experiment / "table.tsv")))

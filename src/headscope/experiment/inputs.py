@@ -17,7 +17,7 @@ from headscope.cohort.demographics import describe_subjects
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.cohort.selection import limit_subjects
-from headscope.console import console
+from headscope.console import busy, console
 from headscope.errors import InputError
 from headscope.experiment.config import Config
 from headscope.experiment.plan import Plan
@@ -37,6 +37,7 @@ OLDEST = 89  # years: an age above it could name a subject, and is one year more
 Subsets = NDArray[np.str_]
 
 
+@busy("Looking for scans")
 def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> Cohort:
     """Find the scans, check that they can be split as asked, and print the notes on them.
 
@@ -142,6 +143,7 @@ def store_subjects(config: Config, slices: SliceSet) -> Sets:
     return under_inferred(slices, subjects)
 
 
+@busy("Splitting")
 def store_splits(
     plans: Iterable[Plan], config: Config, sets: Sets, cohort: Cohort
 ) -> dict[str, Subsets]:
@@ -153,6 +155,7 @@ def store_splits(
     }
 
 
+@busy("Auditing slices")
 def store_findings(config: Config, slices: SliceSet, cohort: Cohort) -> Audit:
     """Audit slices and splits, unless `audit.json` is of the same ones; print the result."""
     result = store_audit(config.out, slices, files_of(cohort))

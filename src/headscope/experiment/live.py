@@ -1,4 +1,4 @@
-"""The runs of a grid while they train: one table in a terminal, plain lines elsewhere."""
+"""The runs of a grid while they train: a table in a terminal, plain lines elsewhere."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,10 +13,10 @@ from rich.text import Text
 
 from headscope.console import console, live
 from headscope.experiment.plan import Plan
-from headscope.text import MISSING, fixed, minutes, percent, printable_name
+from headscope.text import fixed, minutes, percent, printable_name
 
 AROUND: Final = 10  # lines of a terminal that the table leaves to others
-BESIDE: Final = 62  # letters of a line that are no name
+BESIDE: Final = 67  # letters of a line that are no name
 STATES: Final = {  # the word in the table, and how it is set
     "waiting": ("waiting", "dim"),
     "training": ("training", "bold"),
@@ -52,7 +52,9 @@ class Line:
     def cells(self) -> list[str]:
         """What the columns after name and state show, without the time that is left."""
         if not self.last:
-            return [f"{MISSING}/{self.epochs}" if self.state == "training" else "", *[""] * 5]
+            training = self.state == "training"
+            first, last = (f"0/{self.epochs}", minutes(self.seconds)) if training else ("", "")
+            return [first, *[""] * 4, last]
         losses = [fixed(self.last[f"{subset}_loss"], 3) for subset in ("train", "val")]
         shares = [percent(self.last[f"{subset}_slice_accuracy"]) for subset in ("train", "val")]
         epoch = f"{self.last['epoch']}/{self.epochs}"
@@ -130,6 +132,8 @@ class Board:
             table.add_column(name, no_wrap=True)
         for name in COLUMNS:
             table.add_column(name, justify="right", no_wrap=True)
+        if self.lines[self.at].state == "training":
+            self.lines[self.at].seconds = perf_counter() - self.start
         for line in self.lines[first:last]:
             left = self.left([line]) if line.state == "training" else ""
             word, style = STATES[line.state]

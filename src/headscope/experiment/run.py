@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from headscope.console import console
+from headscope.console import busy, console
 from headscope.errors import InputError, RunError
 from headscope.experiment.config import Config
 from headscope.experiment.inputs import (
@@ -143,10 +143,10 @@ def run(config: Config) -> Path:
         material = Material(shared)
         rivals = plan_rivals(config, plans, described=material.covariates is not None)
         runs: list[Plan | Setting] = [*rivals, *plans]
-        changed = {run.name: problem for run in runs if (problem := shared.problem(run))}
-        finished = {
-            run.name for run in runs if run.name not in changed and is_finished(run, material)
-        }
+        with busy("Checking records"):
+            changed = {run.name: problem for run in runs if (problem := shared.problem(run))}
+            whole = [run for run in runs if run.name not in changed]
+            finished = {run.name for run in whole if is_finished(run, material)}
         config.save(config.out / "experiment.toml")
         write_json(config.out / "environment.json", environment(device))
         # 4. what in slices and splits could flatter the accuracy
@@ -273,7 +273,8 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
         watch=watch,
     )
     # 3. the record, from which everything after this reads
-    _write(path, plan, shared, outcome)
+    with busy(f"{title}: record"):
+        _write(path, plan, shared, outcome)
     if path != shared.folder(plan):
         replace_run(path, shared.folder(plan))
     return Run(shared.folder(plan))

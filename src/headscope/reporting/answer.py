@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from headscope.analysis.leakage.split_gap import Gap, clearest_gap
 from headscope.analysis.results.settings import SettingResult, choose
+from headscope.analysis.results.table import Score
 from headscope.audit_record import Audit
 from headscope.reporting.cautions import cautions, shared_heads
 from headscope.reporting.explanations.inferred import inferred_flags
@@ -90,6 +91,7 @@ def answer(
         *cautions(audit, runs),
         *provenance(runs),
         _few(apart),
+        _untested(results),
     ]
     return Answer(headline, below, [flag for flag in flags if flag], forest([*results, *rivals]))
 
@@ -145,6 +147,7 @@ def _claim(best: SettingResult, apart: Sequence[SettingResult], crossed: bool) -
         "network": f"{best.architecture} ({best.name})",
         "larger": "the larger class" if best.majority.class_name else "any one class",
     }
+    words["beside"] = beside_share(accuracy, share)
     standing = best.chance.standing
     if len(best.constant) == len(best.runs):
         text = (
@@ -158,8 +161,8 @@ def _claim(best: SettingResult, apart: Sequence[SettingResult], crossed: bool) -
         )
     elif standing == "above":
         text = (
-            "{network} ranks {who} better than chance, but its {accuracy}% is not shown to be "
-            "above the {share}% that predicting {larger} for all gives."
+            "{network} ranks {who} better than chance, but its {accuracy}% {beside} the {share}% "
+            "that predicting {larger} for all gives."
         )
     elif standing == "below":
         text = (
@@ -181,6 +184,12 @@ def _claim(best: SettingResult, apart: Sequence[SettingResult], crossed: bool) -
             "{accuracy}% correctly, predicting {larger} for all gives {share}%."
         )
     return say(text, **words)
+
+
+def beside_share(accuracy: Score, share: float) -> str:
+    """Say in a verb how an accuracy stands to the larger class's share, which it does not pass."""
+    below = accuracy.interval is not None and accuracy.interval[1] < share
+    return "is below" if below else "is not shown to be above"
 
 
 def _failed(failures: Mapping[str, str], finished: int) -> Markup | str:
@@ -247,6 +256,18 @@ def _few(apart: Sequence[SettingResult]) -> Markup | str:
         "<b>Too few test subjects to tell:</b> with {}, no accuracy would differ from chance. "
         '<a href="#cohort">The cohort</a>',
         number(least, "all", "fewest_subjects", "count"),
+    )
+
+
+def _untested(results: Sequence[SettingResult]) -> Markup | str:
+    """Name the classes of which a test has no subject."""
+    names = dict.fromkeys(name for result in results for name in result.untested)
+    if not names:
+        return ""
+    return say(
+        "<b>No test subject of {}:</b> no score here speaks of that class. "
+        '<a href="#cohort">The cohort</a>',
+        " and ".join(names),
     )
 
 

@@ -1,5 +1,6 @@
 """What the page is made of: text, tables, folds and boxes, in chapters; figures are `plots`."""
 
+from base64 import b64encode
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -17,7 +18,8 @@ ABOVE: Final = Cell("")  # continues the cell above
 
 
 class Text:
-    """Sentences: one per paragraph, or per item of the style notes, list, steps or quote."""
+    """Sentences: one per paragraph, or per item of the style notes, list, steps, quote or
+    copied (under a button that copies them)."""
 
     kind: Final = "text"
 
@@ -142,7 +144,31 @@ class Box:
     kind: ClassVar[str] = "box"
 
 
-Block = Text | TableBlock | FigureBlock | Multiples | Matrix | Dots | LinePlot | Fold | Box
+@dataclass(frozen=True)
+class Download:
+    """A file that the page holds: its name and text."""
+
+    name: str
+    text: str
+
+    @property
+    def address(self) -> str:
+        """The file as a data URI."""
+        return "data:text/plain;base64," + b64encode(self.text.encode()).decode()
+
+
+@dataclass(frozen=True)
+class Downloads:
+    """Files by what they hold, and a line on what else there is."""
+
+    rows: Sequence[tuple[str, Sequence[Download]]]
+    below: str
+    kind: ClassVar[str] = "downloads"
+
+
+Block = (
+    Text | TableBlock | FigureBlock | Multiples | Matrix | Dots | LinePlot | Downloads | Fold | Box
+)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,19 @@
-"""Numbers as the page sets them, each with its full value, run and name for whoever checks."""
+"""Numbers as the page sets them, each with its full value, run and name for whoever checks.
 
-from collections.abc import Sequence
+Where a number is recorded follows from its name: its kind, what it is of and its quantity, with
+tabs between them. The kind is "one" where `data-run` is a single run, "many" where it is a setting
+of several. The first pattern that matches gives file and key. The page's script reads the same
+patterns, so they keep to what Python and JavaScript share; $1 stands for the first group.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
 from math import isnan
+from typing import Any, Final
 
 from markupsafe import Markup
 
+from headscope.analysis.results.settings import SettingResult
 from headscope.metrics.intervals import LEVEL
 from headscope.text import FORMATS
 
@@ -67,3 +76,134 @@ def bounded(
         " to " if low < 0 else "–",
         number(high, run, f"{quantity}{way}_high", form, pair),
     )
+
+
+METRICS: Final = "runs/$1/metrics.json"
+PREDICTIONS: Final = "runs/$1/predictions.tsv"
+HEAD: Final = "runs/$1/head.npz"
+FEATURES: Final = "runs/$1/features.npz"
+LEAKAGE: Final = "leakage.json"
+COUNTED: Final = "counted over its rows"
+BEFORE: Final = (
+    # the audit of the scans
+    (r"^\w+\taudit/pair(\d+)\t(.+)$", "audit.json", "pairs[$1].$2"),
+    (r"^\w+\taudit/([^\t]+)\tauc(_?)(low|high|)$", "audit.json", "shortcuts, family $1: auc$2$3"),
+    (r"^\w+\taudit/([^\t]+)\t(.+)$", "audit.json", "splits, name $1: $2"),
+    (r"^\w+\taudit\t(.+)$", "audit.json", "counted: $1"),
+    # other cohorts and the ladder of rungs
+    (
+        r"^\w+\tevaluations/([^/\t]+)/?([^\t]*)\t(.+)$",
+        "evaluations/$1",
+        "computed from its predictions: $2 $3",
+    ),
+    (
+        r"^\w+\t(.+) (\S+)\t(accuracy|subject_auc|difference|majority)(_low|_high|)$",
+        "ablation/$2/runs/*/predictions.tsv",
+        "computed for $1: $3$4",
+    ),
+    # the leakage analysis, in points where the page shows points
+    (r"^\w+\t(.+)\tgap\.seeds$", LEAKAGE, "gaps of $1: seeds, counted"),
+    (
+        r"^\w+\t(.+)\tchecks\.gap_(low|high)$",
+        LEAKAGE,
+        "gaps of $1: scores.slice_accuracy.$2 × 100",
+    ),
+    (r"^\w+\t(.+)\tgap\.(\w+)_(low|high)$", LEAKAGE, "gaps of $1: scores.$2.$3 × 100"),
+    (r"^\w+\t(.+)\tchecks\.gap$", LEAKAGE, "gaps of $1: scores.slice_accuracy.gap × 100"),
+    (r"^\w+\t(.+)\tgap\.(\w+)$", LEAKAGE, "gaps of $1: scores.$2.gap × 100"),
+    (r"^\w+\t(.+)\t(by_\w+)\.(\w+)$", LEAKAGE, "gaps of $1: mean of scores.$3.$2 × 100"),
+    (r"^\w+\t(.+)\tidentity\.subjects$", LEAKAGE, "reidentification, run $1: subjects"),
+    (
+        r"^\w+\t(.+)\t((?:nearest|linear)_(?:subject|class)\.\w+)$",
+        LEAKAGE,
+        "reidentification, run $1: $2",
+    ),
+    (r"^\w+\t(.+)\tchecks\.neighbour$", LEAKAGE, "neighbours of the runs of $1: mean of share"),
+    (r"^\w+\t(.+)\tchecks\.permuted$", LEAKAGE, "permuted, runs of $1: mean of the draws"),
+    (
+        r"^\w+\t(.+)\tchecks\.identified$",
+        LEAKAGE,
+        "reidentification, runs of $1: mean of linear_subject.accuracy",
+    ),
+    (r"^\w+\t(.+)\tchecks\.shared$", "table.tsv", "row $1, column shared_subjects"),
+    (r"^\w+\t(.+)\tchecks\.duplicated$", "table.tsv", "row $1, column test_duplicates"),
+    # a run's scores
+    (r"^one\t(.+)\ttrain_seconds$", METRICS, "train_seconds"),
+    (r"^one\t(.+)\tshared_subjects$", PREDICTIONS, COUNTED),
+    (r"^one\t(.+)\ttest_(slice|subject)_wilson$", METRICS, "test.$2_accuracy.value"),
+    (
+        r"^one\t(.+)\ttest_(slice|subject)_wilson_(low|high)$",
+        METRICS,
+        "test.$2_accuracy.wilson_$3",
+    ),
+    (r"^one\t(.+)\t(val|test)_(slices|subjects)$", METRICS, "$2.$3"),
+    (r"^one\t(.+)\t(train|val|test)_(s\w+)_(wilson_low|wilson_high)$", METRICS, "$2.$3.$4"),
+    (r"^one\t(.+)\t(train|val|test)_(s\w+)_(low|high)$", METRICS, "$2.$3.$4"),
+    (r"^one\t(.+)\t(train|val|test)_(s\w+)$", METRICS, "$2.$3.value"),
+    (r"^\w+\t(.+)\tmatrix\.(slice|subject)\.(.+)$", METRICS, "test.$2_confusion, $3"),
+    (r"^\w+\t(.+)\tconfusion\.(.+)\.(\w+)$", METRICS, "test.slice_confusion, $2: $3"),
+    (r"^\w+\t(.+)\tclass\.(.+)\.(slices|subjects)$", METRICS, "test confusion, row $2: $3"),
+    (
+        r"^\w+\t(.+)\tclass\.(.+)\.(slice|subject)_(\w+)_(low|high)$",
+        METRICS,
+        "test.$3_per_class.$2.$4.$5",
+    ),
+    (
+        r"^\w+\t(.+)\tclass\.(.+)\.(slice|subject)_(\w+)$",
+        METRICS,
+        "test.$3_per_class.$2.$4.value",
+    ),
+    # two settings side by side, and counts of settings
+    (r"^\w+\t(.+) \| (.+) \| (.+)\t(.+)$", "runs/*/predictions.tsv", "$1 and $2 by $3: $4"),
+    (r"^\w+\tall\t(gaps|leaking_gaps)$", LEAKAGE, "counted over gaps"),
+    (r"^\w+\tall\t(withheld_pairs_\d+|related_pairs|pairs)$", "runs/*/head.npz", "counted: $1"),
+    (r"^\w+\tall\t(limit)$", "runs/*/run.toml", "$1, the least"),
+    (r"^\w+\tall\t(.+)$", "table.tsv", "counted over its rows: $1"),
+)
+AFTER: Final = (
+    (
+        r"^\w+\t(.+)\t(folds|seeds|subject_labels|rivals\w*|networks|beating)$",
+        "table.tsv",
+        "counted: $2",
+    ),
+    # what is computed from arrays
+    (r"^\w+\t(.+)\t(?:subjects|sessions|slices)(?:\..+)?$", PREDICTIONS, COUNTED),
+    (r"^\w+\t(.+)\twrong\..+$", PREDICTIONS, COUNTED),
+    (r"^\w+\t(.+)\tlogits\.(\w+)\.(.+)$", FEATURES, "computed from logits, subset $2: $3"),
+    (r"^\w+\t(.+)\tfeatures\.(\w+)\.(.+)$", FEATURES, "computed from features, subset $2: $3"),
+    (r"^\w+\t(.+)\t(train|val|test)\.(nc\w+)$", FEATURES, "computed from features, subset $2: $3"),
+    (r"^\w+\t(.+)\tstage\.(.+)\.(\w+)$", "runs/$1/layers.npz", "computed from $2: $3"),
+    (r"^\w+\t(.+)\t(?:maps\.|shuffle|probe)(.+)$", "runs/$1/maps.npz", "computed from maps: $2"),
+    (
+        r"^\w+\t(.+)\t(temperature|before\..+|after\..+|point\d.+)$",
+        PREDICTIONS,
+        "computed from the logits of val and test: $2",
+    ),
+    (r"^\w+\t(.+)\tcarrier\.(.+)$", FEATURES, "computed from features and head.npz: $2"),
+    (r"^\w+\t(.+)/(.+)\tbetween_seeds\.(.+)$", "runs/*/head.npz", "$1 $2: $3, over seeds"),
+    (r"^\w+\t(.+)\t(.+)$", HEAD, "computed from weight and initial_weight: $2"),
+)
+
+
+def rules(columns: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Return pattern, file and key of every number, given the columns of `table.tsv`."""
+    names = "|".join(sorted(map(re.escape, columns)))
+    table = (rf"^\w+\t(.+)\t({names})$", "table.tsv", "row $1, column $2")
+    return [*BEFORE, table, *AFTER]
+
+
+def page_sources(results: Sequence[SettingResult], columns: Iterable[str]) -> dict[str, Any]:
+    """Return the patterns as the script reads them, and which settings are a single run."""
+    single = [result.key for result in results if len(result.runs) == 1]
+    return {"sources": {"rules": rules(columns), "single": single}}
+
+
+def source_of(name: str, patterns: Iterable[tuple[str, str, str]]) -> tuple[str, str]:
+    """Return file and key of a number by its kind, run and quantity, with tabs between them."""
+    for pattern, *places in patterns:
+        if re.search(pattern, name):
+            file, key = (
+                re.sub(pattern, re.sub(r"\$(\d)", r"\\g<\1>", place), name) for place in places
+            )
+            return file, key
+    return "", ""

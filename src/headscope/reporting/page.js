@@ -145,16 +145,33 @@
     });
   }
 
-  /* A number tells its full value, its run, its file and key. */
-  const fileOf = (quantity) => (/^(test|train|val)_|majority|one_class|chance_p/.test(quantity)
-    ? "table.tsv, metrics.json" : "analysis of the run's arrays");
+  /* A number tells its full value, its file and key: by the rules of numbers.py. */
+  const source = document.getElementById("data");
+  const data = source ? JSON.parse(source.textContent) : {};
+  const sourceOf = (number) => {
+    const { run, quantity } = number.dataset;
+    const ofSetting = number.closest("header, .verdict, #results, #checks");
+    const many = ofSetting && !data.sources?.single.includes(run);
+    const name = `${many ? "many" : "one"}\t${run}\t${quantity}`;
+    for (const [pattern, ...places] of data.sources?.rules ?? []) {
+      const rule = new RegExp(pattern);
+      if (rule.test(name)) return places.map((place) => name.replace(rule, place));
+    }
+    return [run, quantity];
+  };
   const explain = (number) => {
     const box = number.getBoundingClientRect();
+    const [file, key] = sourceOf(number);
     showTip(box.left, box.bottom, make("b", { textContent: number.dataset.value }),
-      make("div", { textContent: number.dataset.quantity }),
-      make("div", { textContent: number.dataset.run }),
-      make("small", { textContent: fileOf(number.dataset.quantity) }));
+      make("div", { textContent: file }), make("div", { textContent: key }));
   };
+  for (const number of all(".num[data-value]")) {
+    if (number.closest(".box")) continue; // there the arrow keys go from number to number
+    number.tabIndex = 0;
+    number.setAttribute("role", "button");
+    number.addEventListener("focus", () => { if (number.matches(":focus-visible")) explain(number); });
+    number.addEventListener("blur", hideTip);
+  }
   document.addEventListener("click", (event) => {
     const number = event.target.closest?.(".num[data-value]");
     if (number) explain(number);
@@ -177,9 +194,7 @@
   }
 
   /* The arrays. */
-  const source = document.getElementById("data");
-  if (!source) { openTarget(); return; }
-  const data = JSON.parse(source.textContent);
+  if (!data.slices) { openTarget(); return; }
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const reals = (text) => new Float32Array(bytes(text).buffer);
   const integers = (text) => new Int32Array(bytes(text).buffer);
@@ -207,8 +222,10 @@
   const sprite = thumbs && make("img", { src: thumbs.source });
   const spot = new Map(thumbs ? [...thumbs.place].map((place, k) => [place, k]) : []);
   const style = getComputedStyle(document.documentElement);
-  const ink = () => style.getPropertyValue("--ink").trim();
-  const soft = () => style.getPropertyValue("--soft").trim();
+  let onPaper = false; // where lines and letters are dark, whatever the screen's scheme
+  const ink = () => (onPaper ? "#1b1f24" : style.getPropertyValue("--ink").trim());
+  const soft = () => (onPaper ? "#56606c" : style.getPropertyValue("--soft").trim());
+  const blue = () => (onPaper ? "#0072b2" : style.getPropertyValue("--apart").trim());
   const colour = (label) => data.colours[label % data.colours.length];
 
   /* The thumbnail of a slice, with what each position adds to the margin laid over it. */
@@ -354,9 +371,10 @@
     }
 
     titles() {
-      if (this.kind === "weights") return this.run.pair.map((name) => `weight to ${name}`);
+      const cut = (name) => (name.length > 14 ? `${name.slice(0, 13)}…` : name);
+      if (this.kind === "weights") return this.run.pair.map((name) => `weight to ${cut(name)}`);
       if (!two) return ["logit of the slice's class", "largest other logit"];
-      const [a, b] = data.classes;
+      const [a, b] = data.classes.map(cut);
       return option("turn")?.checked
         ? [`logit ${a} + logit ${b}`, `logit ${b} − logit ${a}`]
         : [`logit of ${a}`, `logit of ${b}`];
@@ -388,15 +406,18 @@
     mark(pen, k) {
       const [x, y] = this.place(k);
       if (this.kind === "weights") {
-        pen.fillStyle = option("before")?.checked ? "rgba(110,118,130,0.55)" : "rgba(0,114,178,0.5)";
+        pen.fillStyle = option("before")?.checked ? soft() : blue();
+        pen.globalAlpha = 0.5;
         pen.fillRect(x - 1, y - 1, 2, 2);
+        pen.globalAlpha = 1;
         return;
       }
       const label = slices.label[this.run.place[k]];
       const mine = lit >= 0 && slices.subject[this.run.place[k]] === lit;
       pen.globalAlpha = lit >= 0 && !mine ? 0.14 : 0.6;
       pen.beginPath();
-      if (label % 2) { pen.moveTo(x - 3.6, y + 3); pen.lineTo(x, y - 3.6); pen.lineTo(x + 3.6, y + 3); pen.closePath(); }
+      if (label % 3 === 1) { pen.moveTo(x - 3.6, y + 3); pen.lineTo(x, y - 3.6); pen.lineTo(x + 3.6, y + 3); pen.closePath(); }
+      else if (label % 3 === 2) pen.rect(x - 2.7, y - 2.7, 5.4, 5.4);
       else pen.arc(x, y, 3, 0, 7);
       pen.strokeStyle = pen.fillStyle = colour(label);
       if (wrongAt(this.run, k)) { pen.lineWidth = 1.4; pen.globalAlpha = Math.min(1, pen.globalAlpha * 1.6); pen.stroke(); } else pen.fill();
@@ -497,7 +518,11 @@
   for (const figure of all("figure.scatter")) panels.push(new Panel(figure));
   for (const control of all("[data-option]")) control.addEventListener("change", redrawAll);
   addEventListener("resize", () => { redraw("logits"); redraw("weights"); });
-  addEventListener("beforeprint", redrawAll);
+  const print = (now) => { onPaper = now; redrawAll(); };
+  addEventListener("beforeprint", () => print(true));
+  addEventListener("afterprint", () => print(false));
+  matchMedia("print").addEventListener("change", (event) => print(event.matches));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
 
   /* The subjects: a column of the matrix opens the film strip of its subject. */
   const strip = one("#strip");

@@ -27,14 +27,14 @@ from headscope.analysis.results.markers import marked_tables
 from headscope.analysis.results.settings import SettingResult
 from headscope.analysis.stored import storing
 from headscope.audit_record import Audit, changed_inputs, read_audit
-from headscope.console import console, track
+from headscope.console import busy, console, track
 from headscope.errors import InputError
 from headscope.files import write_table, write_text
 from headscope.manifest import DAMAGE, reason_of
 from headscope.record import Run, find_runs, read_experiment, read_failures
 from headscope.reporting.answer import answer
 from headscope.reporting.blocks import Chapter
-from headscope.reporting.cautions import cautions, left_out_caution
+from headscope.reporting.cautions import cautions, left_out_caution, shared_heads
 from headscope.reporting.chapters.audit import audit_chapter
 from headscope.reporting.chapters.calibration import calibration_chapter, ranking_chapter
 from headscope.reporting.chapters.cohort import cohort_chapter
@@ -45,6 +45,7 @@ from headscope.reporting.chapters.method import (
     cite_chapter,
     curves_chapter,
     freeze_chapter,
+    paper_chapter,
     read_environment,
     settings_chapter,
 )
@@ -65,6 +66,7 @@ from headscope.reporting.explanations.confounders import (
 )
 from headscope.reporting.explanations.ladder import ladder_chapter, ladder_sentences
 from headscope.reporting.explanations.rivals import rival_sentences, standings
+from headscope.reporting.numbers import page_sources
 from headscope.reporting.render import Page, render_page
 from headscope.reporting.scatters import (
     THUMBNAILS,
@@ -75,11 +77,13 @@ from headscope.reporting.scatters import (
 )
 from headscope.reporting.stored import report_key, stands, store_key
 from headscope.reporting.verdict import verdict
+from headscope.supplement.study import read_study
 from headscope.threads import one_blas_thread
 
 MOST_PANELS: Final = 24  # of Fig. 2 and of Fig. 3; of more runs those of the first seed and fold
 
 
+@busy("Writing the report")
 @one_blas_thread
 def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     """Write an experiment's tables and page; return the path of `report.html`.
@@ -141,7 +145,7 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         title="What the final layer learned, and what its accuracy is worth",
         lede="",
         verdict=[
-            *verdict(results, evidence.compared, evidence.leakage.gaps),
+            *verdict(results, evidence.compared, evidence.leakage.gaps, shared_heads(audit, runs)),
             *ladder_sentences(evidence.ladder),
             *rival_sentences(standing),
             *confounder_sentences(evidence.confounded),
@@ -149,9 +153,15 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
             *cautions(audit, runs),
             *left_out,
         ],
-        chapters=[*chapters, settings_chapter(runs, environment, chapters), cite_chapter()],
+        chapters=[
+            *chapters,
+            _paper(experiment, [*results, *evidence.rivals]),
+            settings_chapter(runs, environment, chapters),
+            cite_chapter(),
+        ],
         answer=first,
-        data=data.values,
+        data=page_sources([*results, *evidence.rivals], evidence.table.columns)
+        | dict(data.content),
         footer=f"Made by headscope{version} from the record of {count}. This page needs no network "
         f"and no other file. {_shown(data)}",
     )
@@ -258,6 +268,13 @@ def _make_chapters(evidence: _Evidence, thumbnails: str) -> list[Chapter]:
     )
     made = (make() for make in track(makers, "Drawing figures", total=len(makers)))
     return [chapter for chapter in made if chapter is not None]
+
+
+def _paper(experiment: Path, results: Sequence[SettingResult]) -> Chapter:
+    """Make the chapter on what a paper takes, with the tables that stand beside the page."""
+    names = ("table.tsv", "table.md", "runs.tsv")
+    files = {name: (experiment / name).read_text(encoding="utf-8") for name in names}
+    return paper_chapter(read_study(experiment, results), files)
 
 
 def _shown(data: PageData) -> str:

@@ -15,8 +15,10 @@ from markupsafe import Markup
 from headscope.reporting.answer import Answer
 from headscope.reporting.blocks import Chapter, label_blocks
 from headscope.reporting.plots import Sentence
+from headscope.text import printable
 
 HERE: Final = Path(__file__).parent
+TURNING: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\u(202[89a-e]|206[6-9])")
 REFERENCE: Final = re.compile(r'(<a href="#((?:figure|table)-[\w-]+)">)(?=</a>)')
 
 
@@ -61,8 +63,15 @@ def render_page(page: Page) -> str:
         page=page,
         label=lambda block: labels.get(id(block)),
         # neither names nor code end the element that they stand in
-        data=Markup(json.dumps(page.data, ensure_ascii=True).replace("<", "\\u003c")),  # noqa: S704
+        data=Markup(_as_json(page.data)),  # noqa: S704
         script=Markup(script),  # noqa: S704
         script_hash=Markup("'sha256-{}'").format(digest),
     )
-    return REFERENCE.sub(lambda match: match[1] + references[match[2]], html)
+    # no name turns the direction of what is written after it
+    return printable(REFERENCE.sub(lambda match: match[1] + references[match[2]], html))
+
+
+def _as_json(data: Mapping[str, Any]) -> str:
+    """Return JSON that ends no element, and whose names are written as the page writes them."""
+    text = json.dumps(data, ensure_ascii=True).replace("<", "\\u003c")
+    return TURNING.sub(r"\1\\\\u\2", text)

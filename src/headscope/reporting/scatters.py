@@ -35,7 +35,7 @@ MOST_POINTS: Final = 4000  # of a panel of Fig. 2 or 3; a seeded sample beyond
 class PageData:
     """The script's data as JSON values, and what it shows of subjects."""
 
-    values: Mapping[str, Any] = field(default_factory=dict)
+    content: Mapping[str, Any] = field(default_factory=dict)
     thumbnails: int = 0
     subjects: int = 0
 
@@ -238,9 +238,7 @@ def logit_panels(runs: Sequence[Run]) -> Multiples:
     axes = "by its two logits"
     if len(runs[0].class_names) > 2:
         axes = "by the logit of its class and the largest of the others"
-    names = [
-        f"{'▲' if k % 2 else '●'} {name}" for k, name in enumerate(map(str, runs[0].class_names))
-    ]
+    names = [f"{'●▲■'[k % 3]} {name}" for k, name in enumerate(map(str, runs[0].class_names))]
     caption = (
         f"Each mark is one test slice, placed {axes}: {', '.join(names)}; hollow marks are "
         "misclassified. Slices of one subject lie close together: count subjects before being "

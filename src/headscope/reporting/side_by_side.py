@@ -10,6 +10,7 @@ from markupsafe import Markup
 from headscope.analysis import settings_table
 from headscope.analysis.results.comparisons import Comparisons, compare_runs
 from headscope.analysis.results.settings import SettingResult, setting_results
+from headscope.console import busy
 from headscope.errors import InputError
 from headscope.files import write_table, write_text
 from headscope.record import Run, Setting, read_experiment
@@ -36,6 +37,7 @@ class RunOf(Run):
         return replace(setting, variant=f"{setting.variant}, {self.experiment}")
 
 
+@busy("Setting side by side")
 @one_blas_thread
 def write_side_by_side(experiments: Sequence[Path | str], out: Path | str) -> Path:
     """Write one page on several experiments, and a table beside it; return the page's path.

@@ -11,7 +11,7 @@ from headscope.analysis.leakage.split_gap import Gap, GapScore, clearest_gap
 from headscope.analysis.results.chance import area_words
 from headscope.analysis.results.comparisons import Comparison, Comparisons
 from headscope.analysis.results.settings import SettingResult
-from headscope.reporting.answer import choose_apart
+from headscope.reporting.answer import beside_share, choose_apart
 from headscope.reporting.explanations.inferred import inferred_sentences
 from headscope.reporting.explanations.provenance import provenance
 from headscope.reporting.numbers import CONFIDENCE, number, say
@@ -45,20 +45,24 @@ ONLY_CONSTANTS: Final = Markup(
 
 
 def verdict(
-    results: Sequence[SettingResult], compared: Comparisons, gaps: Sequence[Gap]
+    results: Sequence[SettingResult],
+    compared: Comparisons,
+    gaps: Sequence[Gap],
+    crossed: bool = False,
 ) -> list[Markup]:
     """Return what the runs come to, in a few sentences.
 
     What the setting that validation chose reached on unseen subjects, beside what the larger class
     alone gives; whether that differs from chance and from its rivals; what a split by slice would
-    have claimed, over all settings; and which settings predict one class for all.
+    have claimed, over all settings; and which settings predict one class for all. `crossed` says
+    that heads of the test are in training under other ids.
     """
     apart = [result for result in results if result.apart]
     if not apart:
         return [NAMELESS if any(result.nameless for result in results) else NONE_APART]
     best, by, candidates = choose_apart(apart)
     sentences = [
-        _reached(best) + _chosen(candidates, by),
+        _reached(best, crossed) + _chosen(candidates, by),
         _standing(best) + _rivals(best, compared),
         *inferred_sentences(results, best),
         _claimed(best, gaps),
@@ -84,7 +88,7 @@ def _chosen(candidates: int, by: str) -> Markup:
     )
 
 
-def _reached(best: SettingResult) -> Markup:
+def _reached(best: SettingResult, crossed: bool) -> Markup:
     """Say what the chosen setting reached, beside what the larger class alone gives."""
     percent = partial(number, run=best.key, form="percent")
     larger = best.majority.class_name
@@ -92,7 +96,7 @@ def _reached(best: SettingResult) -> Markup:
         "{over}{network} predicted the class of {subject}% of subjects{subject_interval} and of "
         "{slice}% of their slices{slice_interval} correctly; predicting {larger} for all "
         "gives {subject_share}% and {slice_share}%.{one_class}{labels}",
-        over=_over(best),
+        over=_over(best, crossed),
         network=_name(best),
         subject=percent(best.scores["subject_accuracy"].value, quantity="test_subject_accuracy"),
         subject_interval=_interval(best, "subject_accuracy"),
@@ -106,14 +110,17 @@ def _reached(best: SettingResult) -> Markup:
     )
 
 
-def _over(best: SettingResult) -> Markup:
+def _over(best: SettingResult, crossed: bool) -> Markup:
     """Say over what the scores are taken: one test, folds, seeds or both."""
     count = partial(number, run=best.key, form="count")
     subjects = count(best.subjects, quantity="test_subjects")
+    unseen = (
+        "subjects whose ids are not in training" if crossed else "subjects never seen in training"
+    )
     if best.runs[0].setting.subjects:
         subjects += Markup(" inferred")
     if len(best.runs) == 1:
-        return say("On {} subjects never seen in training, ", subjects)
+        return say("On {} {}, ", subjects, unseen)
     ways = []
     if best.folds:
         folds = count(len(best.folds), quantity="folds")
@@ -121,7 +128,7 @@ def _over(best: SettingResult) -> Markup:
     if len(best.seeds) > 1:
         average = "averaged" if best.folds else "On average"
         ways.append(say("{} over {} seeds", average, count(len(best.seeds), quantity="seeds")))
-    return say("{} ({} subjects never seen in training), ", Markup(" and ").join(ways), subjects)
+    return say("{} ({} {}), ", Markup(" and ").join(ways), subjects, unseen)
 
 
 def _one_class(best: SettingResult) -> Markup:
@@ -164,10 +171,10 @@ def _standing(best: SettingResult) -> Markup:
     share, beside = best.majority.subject_share, ""
     above = accuracy.interval is not None and accuracy.interval[0] > share
     if chance.better and not isnan(share) and not above:
-        beside = " Its accuracy is not shown to be above that of the larger class."
+        beside = f" Its accuracy {beside_share(accuracy, share)} that of the larger class."
     return say(
         "{area} is {auc}{interval}, {standing}{p}.{beside}",
-        area=area_words("subjects", chance.classes),
+        area=area_words("subjects", chance.classes, chance.classes - len(best.untested)),
         auc=number(best.scores["subject_auc"].value, best.key, "test_subject_auc", "fraction"),
         interval=_interval(best, "subject_auc", "fraction"),
         standing=STANDINGS[chance.standing],

@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from headscope.console import track
+from headscope.console import busy, track
 from headscope.errors import InputError
 from headscope.files import atomic_path, clear_leftovers, write_json, write_table, write_text
 from headscope.simulation.confounders import KNOBS as PLANTED
@@ -162,7 +162,8 @@ def simulate_cohort(
         plan = plant_confounders(plan, seed, dict.fromkeys(PLANTED, 0.0) | planted)
     missing = [row for row in plan if not _is_written(out, row)]
     if missing:
-        template = load_template()
+        with busy("Loading the template"):
+            template = load_template()
         processes = min(workers or min(joblib.cpu_count(), 8), len(missing))
         with starting_helpers():
             written = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")(

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -118,8 +118,8 @@ class Study:
         return list(dict.fromkeys(tuple(v) if isinstance(v, list) else v for v in values))
 
 
-def read_study(experiment: Path | str) -> Study:
-    """Read an experiment's record.
+def read_study(experiment: Path | str, results: Sequence[SettingResult] | None = None) -> Study:
+    """Read an experiment's record; `results` are those of its settings, where they are at hand.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def read_study(experiment: Path | str) -> Study:
         The folder is no experiment, or holds no finished run.
     """
     folder = Path(experiment)
-    results = setting_results(read_experiment(folder, rivals=True))
+    results = results or setting_results(read_experiment(folder, rivals=True))
     toml = folder / "experiment.toml"
     settings = tomllib.loads(toml.read_text(encoding="utf-8")) if toml.is_file() else {}
     return Study(

@@ -6,7 +6,7 @@ from typing import Final
 import pandas as pd
 
 from headscope.analysis.results.table import full_table
-from headscope.console import track
+from headscope.console import busy, track
 from headscope.errors import InputError
 from headscope.files import write_table, write_text
 from headscope.supplement.card import model_card
@@ -24,6 +24,7 @@ FOLDER: Final = "paper"
 ALSO_CITED: Final = ["tejani2024", "collins2024", "mitchell2019"]  # by checklists and card
 
 
+@busy("Writing for the paper")
 @one_blas_thread
 def write_figures(experiment: Path | str, out: Path | str | None = None) -> Path:
     """Write what a paper on an experiment needs; return the folder.

@@ -17,7 +17,7 @@ from headscope.analysis.results.settings import setting_results
 from headscope.analysis.results.table import markdown_table
 from headscope.analysis.stored import FILE, read_entries
 from headscope.audit_record import read_audit, split_files
-from headscope.console import track
+from headscope.console import busy, track
 from headscope.errors import InputError
 from headscope.files import read_table
 from headscope.manifest import DAMAGE, NAME, cache_hash, folder_problems, read_manifest, reason_of
@@ -70,6 +70,7 @@ class Verification(Shown):
 
 
 @one_blas_thread
+@busy("Verifying")
 def verify(experiment: Path | str) -> Verification:
     """Check that an experiment is what was written, without scans, network or training.
 

@@ -9,6 +9,7 @@ from typing import Any
 from headscope.analysis.leakage.analysis import PERMUTATIONS, Leakage, analyse_leakage
 from headscope.analysis.stored import storing
 from headscope.audit_record import Audit, read_audit
+from headscope.console import busy
 from headscope.files import decode_nan, write_json
 from headscope.manifest import DAMAGE, content_hash, file_hash
 from headscope.record import Run, find_runs, read_experiment
@@ -17,6 +18,7 @@ FORMAT = 5  # of the file and of what is computed; the analysis is repeated for 
 ANALYSED = ("run.toml", "predictions.tsv", "metrics.json", "head.npz", "features.npz")
 
 
+@busy("Measuring leakage")
 def stored_leakage(experiment: Path | str, *, permutations: int = PERMUTATIONS) -> Leakage:
     """Return an experiment's leakage analysis; `leakage.json` holds it until a run changes.
 

@@ -58,7 +58,13 @@ def against_chance(pool: Pool, low: float = nan, high: float = nan) -> AgainstCh
     return AgainstChance(standing, value, low, high, p, subjects, pool.class_count)
 
 
-def area_words(over: str, classes: int) -> str:
-    """Name the area under the ROC curve over some subjects, of two classes or of more."""
+def area_words(over: str, classes: int, tested: int | None = None) -> str:
+    """Name the area under the ROC curve over some subjects, of two classes or of more.
+
+    `tested` counts the classes that have subjects in the test, where that is not all.
+    """
     area = f"The area under the ROC curve over {over}"
-    return f"{area}, the mean of {classes} classes each against the rest," if classes > 2 else area
+    if classes == 2:
+        return area
+    of = classes if tested in (None, classes) else f"{tested} of {classes}"
+    return f"{area}, the mean of {of} classes each against the rest,"

@@ -102,6 +102,12 @@ class SettingResult:
         )
 
     @property
+    def untested(self) -> list[str]:
+        """The classes of which no slice is in the test of any of its runs."""
+        tested = {label for run in self.runs for label in run.predicted("test")["label"]}
+        return [name for name in self.runs[0].class_names if name not in tested]
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """Its seeds, in order."""
         return tuple(sorted({run.setting.seed for run in self.runs}))

@@ -1,4 +1,4 @@
-"""The last chapters: training curves, the freeze certificate, method and settings, citation."""
+"""The last chapters: training curves, freeze certificate, settings, citation, for the paper."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,15 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
+from headscope.analysis.results.table import full_table
 from headscope.manifest import DAMAGE
 from headscope.record import Run
 from headscope.reporting.blocks import (
     Block,
     Box,
     Chapter,
+    Download,
+    Downloads,
     Fold,
     TableBlock,
     Text,
@@ -23,6 +26,9 @@ from headscope.reporting.blocks import (
 from headscope.reporting.chapters.runs import spread
 from headscope.reporting.numbers import CONFIDENCE, say
 from headscope.reporting.plots import Line, LinePlot
+from headscope.supplement.methods import methods
+from headscope.supplement.prose import Facts, references
+from headscope.supplement.study import Study
 from headscope.tables import Cell, Table
 from headscope.text import significant
 
@@ -203,3 +209,39 @@ def cite_chapter() -> Chapter:
         ),
     ]
     return Chapter("cite", "How to cite", blocks, "Khagi and Kwon 2022, and headscope")
+
+
+def paper_chapter(study: Study, files: dict[str, str]) -> Chapter:
+    """Show the methods, and offer what a paper needs as files.
+
+    Parameters
+    ----------
+    study
+        The experiment's record.
+    files
+        The tables that were written beside the page: their text by name.
+    """
+    prose, table = methods(study, Facts()), full_table(study.table)
+    rows = [
+        (
+            "Table 2",
+            [Download(name, text) for name, text in files.items()]
+            + [Download("table.tex", table.to_latex() + "\n")],
+        ),
+        (
+            "Methods",
+            [
+                Download("methods.txt", prose.to_text()),
+                Download("methods.md", prose.to_markdown()),
+                Download("methods.tex", prose.to_latex()),
+                Download("references.bib", references(prose.cited)),
+            ],
+        ),
+    ]
+    below = (
+        "headscope figures EXPERIMENT writes figures for print, Table 1, the flow diagram, "
+        "checklists and a model card."
+    )
+    words = Text(*prose.to_text().strip().split("\n\n"), style="copied")
+    blocks: list[Block] = [Downloads(rows, below), Fold("The methods in words", [words])]
+    return Chapter("paper", "For the paper", blocks, short="Paper")
