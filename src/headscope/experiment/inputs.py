@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from headscope.analysis.permute import permute_labels
 from headscope.audit_record import Audit, summary_line
 from headscope.auditing.audit import files_of, store_audit
+from headscope.auditing.inferring import note_inferred, store_inferred
 from headscope.cohort.demographics import describe_subjects
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
@@ -23,11 +24,12 @@ from headscope.experiment.plan import Plan
 from headscope.files import NO_ID, sha256, write_json, write_table
 from headscope.manifest import DAMAGE, reason_of
 from headscope.record import Setting
+from headscope.slicing.inferred import Sets, under_inferred
 from headscope.slicing.store import SliceSet
 from headscope.slicing.write import write_slices
 from headscope.splits.assign import GIVEN, make_fold, make_split
 from headscope.splits.balance import balance_of
-from headscope.splits.files import check_given, check_ids, ensure_split
+from headscope.splits.files import check_given, check_ids, ensure_split, subsets_by_path
 from headscope.splits.sites import SITE, assign_sites, check_sites, make_site_split
 from headscope.text import printable_name
 
@@ -49,23 +51,33 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
         where=config.where,
         keep=config.balance,
         subject_pattern=config.subject_pattern,
+        subjects=config.subjects,
         contrast=config.contrast,
         covariates=config.covariates,
     )
+    splits = dict.fromkeys(plan.split for plan in plans)
+    if GIVEN in splits and config.split_file is not None:
+        given = subsets_by_path(config.split_file, list(cohort.scans["path"]))
+        if given is not None:
+            cohort = replace(cohort, scans=cohort.scans.assign(given=given))
     if config.limit is not None:
         scans, note = limit_subjects(cohort.scans, config.limit)
         cohort = replace(cohort, scans=scans, notes=[*cohort.notes, note])
-    for split in dict.fromkeys(plan.split for plan in plans):
+    for split in () if config.infers_subjects else splits:
         check_ids(cohort.scans, split)
         if split == "subject" and not (config.folds or config.split_file):
             make_split(cohort.scans, kind="subject", ratio=config.ratio)
         if split == "subject" and config.folds:
             make_fold(cohort.scans, 0, config.folds, kind="subject", ratio=config.ratio)
-        if split == GIVEN:
-            check_given(cohort.scans, config.ratio)
-        if split == SITE:
-            _check_sites(cohort)
-    if config.permutations and (cohort.scans["subject_id"] == NO_ID).any():
+    if GIVEN in splits:
+        check_given(cohort.scans, config.ratio)
+    if SITE in splits:
+        _check_sites(cohort)
+    if (
+        config.permutations
+        and not config.infers_subjects
+        and (cohort.scans["subject_id"] == NO_ID).any()
+    ):
         raise InputError(
             f"The labels of {config.data} cannot be permuted by subject: some of its pictures "
             "name none."
@@ -95,8 +107,11 @@ def store_slices(cohort: Cohort, config: Config) -> SliceSet:
 
 
 def _store_participants(cohort: Cohort, config: Config) -> None:
-    """Write `participants.tsv`, age, sex and covariates of each session, where there are any."""
-    if set(cohort.described.columns) <= {"path"}:
+    """Write `participants.tsv`, age, sex and covariates of each session, where there are any.
+
+    Where subjects are inferred, ids are hidden, and with them what tables say of them.
+    """
+    if config.infers_subjects or set(cohort.described.columns) <= {"path"}:
         return
     keys = ["subject_id", "session_id", "label"]
     table = cohort.scans[["path", *keys]].merge(cohort.described, on="path")
@@ -117,12 +132,25 @@ def _number_sites(sites: pd.Series) -> pd.Series:
     return sites.map(names)
 
 
+def store_subjects(config: Config, slices: SliceSet) -> Sets:
+    """Return the slices by what names their subjects: None for ids, else how they are inferred."""
+    if not config.infers_subjects:
+        return {None: slices}
+    subjects = store_inferred(config.out, slices)
+    for note in note_inferred(subjects):
+        console.print(note, soft_wrap=True)
+    return under_inferred(slices, subjects)
+
+
 def store_splits(
-    plans: Iterable[Plan], config: Config, slices: SliceSet, cohort: Cohort
+    plans: Iterable[Plan], config: Config, sets: Sets, cohort: Cohort
 ) -> dict[str, Subsets]:
     """Return the subset of each slice (N,) for each split of the plans, by `split_name`."""
     by_name = {split_name(plan, config): plan for plan in plans}
-    return {name: _split(name, plan, config, slices, cohort) for name, plan in by_name.items()}
+    return {
+        name: _split(name, plan, config, sets[plan.setting.subjects], cohort)
+        for name, plan in by_name.items()
+    }
 
 
 def store_findings(config: Config, slices: SliceSet, cohort: Cohort) -> Audit:
@@ -133,8 +161,9 @@ def store_findings(config: Config, slices: SliceSet, cohort: Cohort) -> Audit:
 
 
 def split_name(plan: Plan | Setting, config: Config) -> str:
-    """Return the name of a run's split: its kind, fold and seed."""
-    part = "" if plan.fold is None else f"fold{plan.fold}of{plan.folds}-"
+    """Return the name of a run's split: its kind, how subjects are inferred, fold and seed."""
+    part = "" if plan.subjects is None else f"{plan.subjects}-"
+    part += "" if plan.fold is None else f"fold{plan.fold}of{plan.folds}-"
     return f"{plan.split}-{part}seed{plan.seed}"
 
 
@@ -187,8 +216,8 @@ def _split(
 
 def count_sites(cohort: Cohort) -> int:
     """Return how many sites there are to leave out, 1 where none is known."""
-    described = describe_subjects(cohort.offered)
-    return max(1, described["site"].nunique()) if "site" in described else 1
+    has_sites = "site" in describe_subjects(cohort.offered)
+    return max(1, _sites(cohort)[0].nunique()) if has_sites else 1
 
 
 def _sites(cohort: Cohort) -> tuple["pd.Series[str]", int]:
@@ -206,6 +235,8 @@ def _sites(cohort: Cohort) -> tuple["pd.Series[str]", int]:
 
 
 def _check_sites(cohort: Cohort) -> None:
+    """Refuse a cohort of which not every site can be left out; count subjects of several."""
+    check_ids(cohort.scans, "subject")
     site, several = _sites(cohort)
     check_sites(cohort.scans, site)
     if several:
