@@ -142,18 +142,18 @@ def plan_runs(config: Config, sites: int = 1) -> list[Plan]:
     return [*_neighbours(plans), *_permuted(plans, config.permutations)]
 
 
-def _fold(fold: int, folds: int | None) -> list[tuple[int | None, int | None]]:
-    """Return a fold and of how many it is, where there are so many; else none of none, once."""
-    if folds is None:
-        return [(None, None)] if fold == 0 else []
-    return [(fold, folds)] if fold < folds else []
-
-
 def under_subjects(setting: Setting, subjects: str | None) -> Setting:
     """Return a setting whose subjects are inferred, as its variant says; None leaves it."""
     if subjects is None:
         return setting
     return replace(setting, variant=f"{setting.variant}-{subjects}", subjects=subjects)
+
+
+def _fold(fold: int, folds: int | None) -> list[tuple[int | None, int | None]]:
+    """Return a fold and of how many it is, where there are so many; else none of none, once."""
+    if folds is None:
+        return [(None, None)] if fold == 0 else []
+    return [(fold, folds)] if fold < folds else []
 
 
 def _setting(

@@ -38,11 +38,11 @@ def plan_rivals(config: Config, plans: Iterable[Plan], *, described: bool) -> li
     """
     names = [name for name in config.rivals if described or name != "covariates"]
     splits = dict.fromkeys(
-        ((plan.split, plan.seed, plan.fold, plan.folds), plan.subjects) for plan in plans
+        (plan.split, plan.seed, plan.fold, plan.folds, plan.subjects) for plan in plans
     )
     return [
-        under_subjects(Setting(name, RIVAL, RIVAL, *split, "scan"), subjects)
-        for split, subjects in splits
+        under_subjects(Setting(name, RIVAL, RIVAL, split, seed, fold, folds, "scan"), subjects)
+        for split, seed, fold, folds, subjects in splits
         for name in names
     ]
 

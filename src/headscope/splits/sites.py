@@ -1,5 +1,6 @@
 """Leave one site out: each site is tested once, by networks that never saw it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import product
 from typing import Any, Final
@@ -47,15 +48,17 @@ def check_sites(scans: pd.DataFrame, site: "pd.Series[str]") -> None:
             f"--splits site leaves each site out once, and there is one, {names.iloc[0]}: use "
             "--splits subject."
         )
-    counts = pd.crosstab(names, table["label"])
-    for name, label in product(counts.index, counts):
-        if not counts.loc[name, label]:
+    present = Counter(zip(names.astype(str), table["label"].astype(str), strict=True))
+    places = product(sorted(set(names.astype(str))), sorted(set(table["label"].astype(str))))
+    pairs = {place: present[place] for place in places}
+    for (name, label), count in pairs.items():
+        if not count:
             raise InputError(
                 f"--splits site tests each site once, and {name} has no subject of class {label}: "
                 "leave it out with --where, or use --splits subject."
             )
-    for name, label in product(counts.index, counts):
-        rest = int(counts[label].sum() - counts.loc[name, label])
+    for name, label in pairs:
+        rest = sum(n for (site, of), n in pairs.items() if of == label and site != name)
         if rest < LEAST:
             raise InputError(
                 f"--splits site: outside of {name} there is {counted(rest, 'subject')} of class "

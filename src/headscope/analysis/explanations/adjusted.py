@@ -92,7 +92,7 @@ def _mean_area(parts: list[Part], counts: Array) -> Array:
             total = up[b].sum()
             if total and down[b].any():
                 ups, downs = part.ups, part.downs
-                if slope:
+                if part.up_value is not None and part.down_value is not None:
                     ups, downs = ups - slope * part.up_value, downs - slope * part.down_value
                 area[b] += _weighted_ups(ups, downs, up[b], down[b])
                 weight[b] += total

@@ -356,5 +356,6 @@ def probes_table(result: Confounding) -> Table:
 def _cell(setting: str, covariate: str, name: str, value: Score | float) -> Cell:
     """Return a number as a cell that says where it comes from."""
     score = value if isinstance(value, Score) else Score(value)
-    ends = score.interval or (None, None)
-    return Cell(score.value, *ends, run=setting, quantity=f"confounder.{covariate}.{name}")
+    low, high = score.interval or (None, None)
+    quantity = f"confounder.{covariate}.{name}"
+    return Cell(score.value, low, high, run=setting, quantity=quantity)

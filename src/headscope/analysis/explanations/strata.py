@@ -49,10 +49,10 @@ def _levels(values: Array, given: Array) -> list[tuple[str, Array]]:
         return [(str(level), given & (values == level)) for level in largest]
     cuts = np.unique(np.quantile(values[given], np.arange(1, STRATA) / STRATA))
     number = np.searchsorted(cuts, values, side="left")
-    levels = []
+    thirds: list[tuple[str, Array]] = []
     for part in range(len(cuts) + 1):
         inside = given & (number == part)
         if inside.any():
             low, high = values[inside].min(), values[inside].max()
-            levels.append((f"{low:.4g} to {high:.4g}", inside))
-    return levels
+            thirds.append((f"{low:.4g} to {high:.4g}", inside))
+    return thirds
