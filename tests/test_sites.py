@@ -96,10 +96,10 @@ def test_an_experiment_has_one_fold_per_site(tmp_path):
         table = slices.drop_duplicates("subject_id").reset_index(drop=True)
 
     of_site = [plan for plan in plans if plan.split == "site"]
-    made = store_splits(of_site, config, Store, cohort)
+    made = store_splits(of_site, config, {None: Store}, cohort)
     tested = [np.flatnonzero(made[split_name(plan, config)] == "test") for plan in of_site]
     assert sorted(np.concatenate(tested)) == list(range(16))
-    again = store_splits(of_site, config, Store, cohort)
+    again = store_splits(of_site, config, {None: Store}, cohort)
     assert all((made[name] == again[name]).all() for name in made)
 
 

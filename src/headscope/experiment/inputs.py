@@ -219,8 +219,8 @@ def _split(
 
 def count_sites(cohort: Cohort) -> int:
     """Return how many sites there are to leave out, 1 where none is known."""
-    described = describe_subjects(cohort.offered)
-    return max(1, described["site"].nunique()) if "site" in described else 1
+    has_sites = "site" in describe_subjects(cohort.offered)
+    return max(1, _sites(cohort)[0].nunique()) if has_sites else 1
 
 
 def _sites(cohort: Cohort) -> tuple["pd.Series[str]", int]:
@@ -238,6 +238,8 @@ def _sites(cohort: Cohort) -> tuple["pd.Series[str]", int]:
 
 
 def _check_sites(cohort: Cohort) -> None:
+    """Refuse a cohort of which not every site can be left out; count subjects of several."""
+    check_ids(cohort.scans, "subject")
     site, several = _sites(cohort)
     check_sites(cohort.scans, site)
     if several:

@@ -54,14 +54,14 @@ class Precisions(Shown):
         """What a true AUC and accuracy of 0.8 would give, in one sentence."""
         row = min(self.rows, key=lambda row: abs(row.truth - MIDDLE))
         counts = " and ".join(map(str, self.subjects))
-        found = "no difference of two networks would be found"
+        paired = "no difference of two networks would be found"
         if not isnan(row.accuracy_difference):
             loss = f"{100 * row.accuracy_difference:.0f} points"
-            found = f"two networks must differ by {loss} to be told apart with {POWER:.0%} power"
+            paired = f"two networks must differ by {loss} to be told apart with {POWER:.0%} power"
         return (
             f"A test of {counts} subjects of the classes: the 95% interval of an AUC of "
             f"{row.truth} is {row.auc_width:.2f} wide, that of an accuracy of {row.truth:.0%} "
-            f"{100 * row.accuracy_width:.0f} points; {found}."
+            f"{100 * row.accuracy_width:.0f} points; {paired}."
         )
 
     def tables(self) -> list[Table]:

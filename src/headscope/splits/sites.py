@@ -79,6 +79,6 @@ def make_site_split(
     The rest divides in train and val as in the ratio, by subject within class.
     """
     names: NDArray[Any] = table["subject_id"].map(site).to_numpy(dtype=object)
-    tested = sorted(set(names))[number]
+    tested = sorted(site.unique())[number]
     given = np.where(names == tested, "test", "train")
     return complete_given(table, given, ratio=ratio, seed=seed)

@@ -198,15 +198,15 @@ def _label_odds(labels: Array, covariate: Array, reference: tuple[Array, Array])
     """Return log q(k | covariate) of each subject, (n, K), by logistic regression."""
     from sklearn.linear_model import LogisticRegression  # takes a second
 
-    known_labels, known = reference
-    if len(np.unique(known_labels)) < 2 or not set(labels) <= set(known_labels):
-        known_labels, known = labels, covariate
+    all_labels, everyone = reference
+    if len(np.unique(all_labels)) < 2 or not set(labels) <= set(all_labels):
+        all_labels, everyone = labels, covariate
     powers = np.arange(1, DEGREE + 1)
-    design = _standardise(known, known)[:, None] ** powers
-    model = LogisticRegression(C=100.0, max_iter=1000).fit(design, known_labels)
-    logs = np.full((len(labels), int(max(known_labels.max(), labels.max())) + 1), -np.inf)
+    design = _standardise(everyone, everyone)[:, None] ** powers
+    model = LogisticRegression(C=100.0, max_iter=1000).fit(design, all_labels)
+    logs = np.full((len(labels), int(max(all_labels.max(), labels.max())) + 1), -np.inf)
     logs[:, model.classes_] = model.predict_log_proba(
-        _standardise(covariate, known)[:, None] ** powers
+        _standardise(covariate, everyone)[:, None] ** powers
     )
     return logs
 

@@ -19,6 +19,7 @@ from headscope.analysis.explanations.confounders import (
 )
 from headscope.analysis.explanations.covariates import Covariates, has_value, read_covariates
 from headscope.analysis.explanations.probes import CovariateProbe, probe_covariates
+from headscope.analysis.explanations.strata import Stratum, strata_of
 from headscope.analysis.results.paired import holm
 from headscope.analysis.results.pooled import Pool, pool_runs
 from headscope.analysis.results.settings import SettingResult, pooled_score, setting_results
@@ -31,8 +32,6 @@ from headscope.tables import Cell, Column, Shown, Table
 ALPHA = 0.05
 DIFFERS = 0.01  # of a covariate that is flagged because it is read: most networks read age a little
 FEWEST = 2  # test subjects of each class without which nothing is tested
-STRATA = 3  # parts of a quantity
-MOST_LEVELS = 12  # categories in which an accuracy is given, the largest first
 Finding = Literal["explains", "reads", "coincides", ""]
 
 
@@ -79,17 +78,6 @@ class Confounder:
     def read(self) -> bool:
         """Whether predictions tell the covariate given the label."""
         return self.partial_p <= ALPHA
-
-
-@dataclass(frozen=True)
-class Stratum:
-    """Accuracy and AUC over the test subjects of one category, or third of a quantity."""
-
-    covariate: str
-    level: str
-    subjects: int
-    accuracy: Score
-    auc: Score
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -174,7 +162,7 @@ def _of_setting(result: SettingResult, covariates: Covariates, deep: bool) -> Co
         title=f"{result.architecture}, {result.name}, {result.split} split",
         better=result.chance.better,
         confounders=tuple(tested),
-        strata=tuple(row for name in used for row in _strata(name, pool, covariates, names)),
+        strata=tuple(row for name in used for row in strata_of(name, pool, covariates, names)),
         probes=tuple(probe_covariates(result.runs[0], covariates, used)) if used else (),
         notes=tuple(notes),
     )
@@ -302,38 +290,6 @@ def _groups(pool: Pool) -> Array:
         for number, test in enumerate(tests):
             row[test.subjects.owner] = number
     return folds[0] if (folds == folds[0]).all() else np.zeros(len(pool.ids), dtype=np.int64)
-
-
-def _strata(
-    name: str, pool: Pool, covariates: Covariates, class_names: Sequence[str]
-) -> list[Stratum]:
-    """Return accuracy and AUC in each category, or third, that has test subjects of two classes."""
-    values, given = covariates.of(name, pool.ids)
-    rows = []
-    for level, inside in _levels(values, given):
-        part = pool.restrict(inside)
-        counts = np.bincount(part.labels, minlength=2)
-        if (counts > 0).sum() > 1:
-            scores = (pooled_score(part, f"subject_{q}", class_names) for q in ("accuracy", "auc"))
-            rows.append(Stratum(name, level, int(inside.sum()), *scores))
-    return rows
-
-
-def _levels(values: Array, given: Array) -> list[tuple[str, Array]]:
-    """Return the categories of a covariate, or its thirds, and which subjects (S,) are in each."""
-    if not np.issubdtype(values.dtype, np.number):
-        levels, counts = np.unique(values[given], return_counts=True)
-        largest = sorted(levels[np.argsort(-counts, kind="stable")][:MOST_LEVELS])
-        return [(str(level), given & (values == level)) for level in largest]
-    cuts = np.unique(np.quantile(values[given], np.arange(1, STRATA) / STRATA))
-    number = np.searchsorted(cuts, values, side="left")
-    thirds: list[tuple[str, Array]] = []
-    for part in range(len(cuts) + 1):
-        inside = given & (number == part)
-        if inside.any():
-            low, high = values[inside].min(), values[inside].max()
-            thirds.append((f"{low:.4g} to {high:.4g}", inside))
-    return thirds
 
 
 def tests_table(*results: Confounding) -> Table:
