@@ -2,65 +2,63 @@
 
     python bench/evaluate.py [--subjects 80] [--out FOLDER]
 
-An experiment is trained on a simulated cohort at 2.5 mm (frozen EfficientNet-Lite0 with the weights
-of its publication, two seeds, 6 axial slices at 96 pixels). It then scores other simulated cohorts:
-of the same scanner; and of others, whose voxels, noise and contrast (the exponent of all
-intensities) differ. Each holds six heads of the experiment, simulated again at the other
-resolution, noise and contrast under new ids. --weights random needs no network connection.
+An experiment is trained on a simulated cohort at 2.5 mm (frozen EfficientNet-Lite0, pretrained, two
+seeds, 6 axial slices at 96 pixels). It then scores cohorts of half as many other subjects: of the
+same scanner; and of others, whose voxels, noise and contrast (the exponent of all intensities)
+differ. Each holds six heads of the experiment, simulated again with the other voxels, noise and
+contrast under new ids. --weights random needs no network connection.
 """
 
 import argparse
 import tempfile
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 
 import headscope as hs
 from headscope.console import console
-from headscope.files import read_table, write_table
+from headscope.files import write_table
+from headscope.simulation.cohort import plan_cohort, simulate_scan, write_oriented
+from headscope.simulation.head import load_template
 
 PLANTED = 6
+KNOBS = {"ventricle_mm": 1.15, "thinning_mm": 0.2, "medial_loss": 0.06, "individuality": 1.0}
+HOME = (2.5, 1.0, 0.02)
 SCANNERS = {  # name: side of a voxel in mm, exponent of intensities, noise
-    "same": (2.5, 1.0, 0.02),
+    "same": HOME,
     "contrast": (2.5, 0.6, 0.02),
-    "resolution": (4.0, 1.0, 0.02),
-    "both": (4.0, 0.6, 0.05),
+    "resolution and contrast": (4.0, 0.6, 0.05),
 }
 
 
-def simulate(folder, subjects, seed, spacing_mm, exponent, noise):
-    """Simulate a cohort, change its contrast, and return its table of scans."""
-    hs.simulate(
-        folder,
-        subjects=subjects,
-        seed=seed,
-        spacing_mm=spacing_mm,
-        noise=noise,
-        scan_format="nifti",
-    )
-    table = read_table(folder / "scans.tsv")
-    for name in table["path"] if exponent != 1 else ():
-        image = nib.load(folder / name)
-        values = np.asarray(image.dataobj, dtype=np.float64)
-        top = np.percentile(values, 99.9)
-        changed = (1000 * np.clip(values / top, 0, 1) ** exponent).astype(np.int16)
-        nib.save(nib.Nifti1Image(changed, image.affine), folder / name)
-    return table.assign(path=[str(folder / name) for name in table["path"]])
-
-
-def write_elsewhere(folder, subjects, scanner):
-    """Write a cohort of other subjects and of planted ones; return how many it has."""
+def write_scans(folder, plan, seed, scanner, template, prefix=""):
+    """Simulate the scans of a plan as a scanner sees them; return their rows of scans.tsv."""
     spacing_mm, exponent, noise = scanner
-    new = simulate(folder / "new", subjects, 1, spacing_mm, exponent, noise)
-    old = simulate(folder / "old", subjects, 0, spacing_mm, exponent, noise)
-    ids = sorted(old["subject_id"].unique())[:PLANTED]
-    planted = old[old["subject_id"].isin(ids)]
-    planted = planted.assign(subject_id="planted-" + planted["subject_id"])
-    table = pd.concat([new.assign(subject_id="new-" + new["subject_id"]), planted])
-    table["path"] = [str(Path(name).relative_to(folder)) for name in table["path"]]
-    write_table(folder / "scans.tsv", table)
+    settings = KNOBS | {"seed": seed, "noise": noise, "spacing_mm": spacing_mm}
+    rows = []
+    for row in plan:
+        name = f"{prefix}{row['subject_id']}_{row['session_id']}.nii.gz"
+        if not (folder / name).exists():
+            volume = simulate_scan(template, row, settings)[0].astype(float)
+            top = np.percentile(volume, 99.9)
+            changed = 1000 * np.clip(volume / top, 0, 1) ** exponent
+            write_oriented(folder / name, changed.astype(np.int16), spacing_mm)
+        subject = prefix + row["subject_id"]
+        rows.append((name, subject, row["session_id"], row["label"]))
+    return rows
+
+
+def write_cohort(folder, plans, scanner, template):
+    """Write a cohort of several plans: (plan, seed, prefix of its subjects' ids)."""
+    rows = [
+        row
+        for plan, seed, prefix in plans
+        for row in write_scans(folder, plan, seed, scanner, template, prefix)
+    ]
+    columns = ["path", "subject_id", "session_id", "label"]
+    write_table(folder / "scans.tsv", pd.DataFrame(rows, columns=columns))
+    return folder
 
 
 def main():
@@ -71,24 +69,25 @@ def main():
     given = parser.parse_args()
     console.quiet = True
     folder = given.out or Path(tempfile.mkdtemp())
-    hs.simulate(
-        folder / "home", subjects=given.subjects, seed=0, spacing_mm=2.5, scan_format="nifti"
-    )
+    template = load_template()
+    home = plan_cohort(given.subjects, 0, 0.3, 2.2, "nifti")
+    away = plan_cohort(given.subjects // 2, 1, 0.3, 2.2, "nifti")
+    ids = sorted({row["subject_id"] for row in home})[:PLANTED]
+    planted = [row for row in home if row["subject_id"] in ids]
+    write_cohort(folder / "home", [(home, 0, "")], HOME, template)
     options = {"count": 6, "size": 96, "epochs": 40, "learning_rate": 0.01, "seeds": [0, 1]}
     network = {"architectures": ["tf_efficientnet_lite0"], "weights": given.weights}
     config = hs.Config(
         data=folder / "home", out=folder / "out", regimes=["frozen"], **options, **network
     )
     hs.run(config)
-    print(
-        f"# Cohorts from elsewhere: {given.subjects} subjects in each, {PLANTED} of them planted\n"
-    )
+    print(f"# Cohorts from elsewhere: {given.subjects // 2} other subjects and {PLANTED} planted\n")
     print("| scanner | AUC, own test | AUC there | drop | in the large | slope | farther |", end="")
     print(" planted found | others |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|")
     for name, scanner in SCANNERS.items():
-        if not (folder / name / "scans.tsv").exists():
-            write_elsewhere(folder / name, given.subjects, scanner)
-        result = hs.evaluate(folder / "out", folder / name)
+        plans = [(away, 1, "new-"), (planted, 0, "planted-")]
+        data = write_cohort(folder / name.replace(" ", "-"), plans, scanner, template)
+        result = hs.evaluate(folder / "out", data)
         row, (part,) = result.rows[0], result.rows[0].calibration
         auc = row.scores["subject_auc"]
         shared = result.overlap.new_subjects

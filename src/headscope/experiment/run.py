@@ -17,6 +17,7 @@ from headscope.experiment.inputs import (
     store_findings,
     store_slices,
     store_splits,
+    store_subjects,
 )
 from headscope.experiment.live import Board
 from headscope.experiment.plan import Plan, plan_runs
@@ -24,7 +25,7 @@ from headscope.experiment.preflight import check_networks, check_places, unfinis
 from headscope.experiment.pretraining import pretraining
 from headscope.experiment.rivals import NO_COVARIATES, Material, fit_rivals, plan_rivals
 from headscope.experiment.shared import Shared, environment, shared_facts, slice_predictions
-from headscope.files import clear_leftovers, locked, sha256, write_json
+from headscope.files import clear_leftovers, locked, sha256, utf8_path, write_json
 from headscope.metrics import run_scores
 from headscope.models.network import Network, build_network
 from headscope.models.tensors import split_network
@@ -134,8 +135,9 @@ def run(config: Config) -> Path:
         finish_longer(config.out)
         # 3. slices and splits; a finished run must be whole, and of these settings
         slices = store_slices(cohort, config)
-        splits = store_splits(plans, config, slices, cohort)
-        shared = Shared(config, cohort, slices, splits, device)
+        sets = store_subjects(config, slices)
+        splits = store_splits(plans, config, sets, cohort)
+        shared = Shared(config, cohort, slices, sets, splits, device)
         material = Material(shared)
         rivals = plan_rivals(config, plans, described=material.covariates is not None)
         runs = [*rivals, *plans]
@@ -237,7 +239,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
 
     `watch` gets the row of each epoch.
     """
-    slices = shared.slices
+    slices = shared.slices_of(plan.setting)
     slices.check_pixels()
     labels, subsets = shared.labels(plan), shared.subsets(plan)
     # 1. the network as its regime wants it, and every setting that makes the run
@@ -287,13 +289,14 @@ def _begin(plan: Plan, shared: Shared, settings: Mapping[str, Any]) -> Path:
     path = begin_longer(finished.path, plan.recipe.epochs)
     start_run(path, settings)
     if not (path / RESUME).exists():
-        restart(path / RESUME, load_file(finished.checked(STATE)), finished.phase_rows("train"))
+        with utf8_path(finished.checked(STATE)) as file:
+            restart(path / RESUME, load_file(file), finished.phase_rows("train"))
     return path
 
 
 def _write(path: Path, plan: Plan, shared: Shared, outcome: Outcome) -> None:
     """Write the record of a run that has ended."""
-    config, slices = shared.config, shared.slices
+    config, slices = shared.config, shared.slices_of(plan.setting)
     labels, subsets = shared.labels(plan), shared.subsets(plan)
     predictions = slice_predictions(slices, labels, subsets, outcome.logits)
     aggregate = shared_facts(plan.setting, shared)["aggregate"]

@@ -20,6 +20,7 @@ from headscope.experiment.plan import Plan
 from headscope.grouping import Scans, divided, scans_of
 from headscope.metrics import logit_columns, softmax
 from headscope.record import Run, Setting, run_problem
+from headscope.slicing.inferred import Sets
 from headscope.slicing.spec import SliceSpec
 from headscope.slicing.store import SliceSet
 
@@ -35,6 +36,7 @@ class Shared:
     config: Config
     cohort: Cohort | None
     slices: SliceSet
+    sets: Sets
     splits: dict[str, Subsets]
     device: torch.device
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -50,6 +52,10 @@ class Shared:
         """Return the directory of a run."""
         return self.config.out / "runs" / plan.name
 
+    def slices_of(self, setting: Setting) -> SliceSet:
+        """Return the slices under the ids of a run: those of names and tables, or inferred ones."""
+        return self.sets[setting.subjects]
+
     def subsets(self, plan: Plan | Setting) -> Subsets:
         """Return to which subset each slice (N,) belongs in a run."""
         return self.splits[split_name(plan, self.config)]
@@ -58,12 +64,13 @@ class Shared:
         """Return the scans on which a run's head trains; None where it trains on slices."""
         if plan.setting.unit == "slice":
             return None
-        return scans_of(self.slices.table, self.subsets(plan))
+        return scans_of(self.slices_of(plan.setting).table, self.subsets(plan))
 
     def divided_note(self, plan: Plan) -> str:
         """Say of how many scans a mean is taken within each subset, where the split divides any."""
         slices = plan.setting.unit == "slice"
-        count = 0 if slices else divided(self.slices.table, self.subsets(plan))
+        table = self.slices_of(plan.setting).table
+        count = 0 if slices else divided(table, self.subsets(plan))
         if not count:
             return ""
         return (
@@ -75,7 +82,8 @@ class Shared:
         """Return the labels (N,) that a run trains on: the true ones, or permuted by subject."""
         if plan.permutation is None:
             return self.slices.labels
-        return permuted_labels(self.slices, plan.permutation, self.subsets(plan))
+        slices = self.slices_of(plan.setting)
+        return permuted_labels(slices, plan.permutation, self.subsets(plan))
 
 
 def environment(device: torch.device) -> dict[str, Any]:

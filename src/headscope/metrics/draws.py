@@ -12,9 +12,9 @@ from headscope.metrics.repeats import SHARED, repeated_draws, repeated_interval
 from headscope.metrics.subjects import Array
 
 DRAWS = 2000
+EXTERNAL_SEED = 1  # of draws of a cohort from elsewhere, so that they are independent of the test's
 MOST_DRAWN = 1000  # subjects that are drawn one by one; of more, groups of them
 GROUPS = 500
-EXTERNAL_SEED = 1  # of draws of a cohort from elsewhere, so that they are independent of the test's
 Key = TypeVar("Key", bound=Hashable)
 
 

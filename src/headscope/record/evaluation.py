@@ -81,8 +81,17 @@ class Overlap:
 
     @property
     def new_subjects(self) -> list[str]:
-        """The subjects of the new cohort that show a head of the experiment."""
-        return sorted({head.subjects[1] for head in self.heads})
+        """The subjects of the new cohort that show a head of the experiment; of none, pictures."""
+        return sorted({self.new_unit(head) for head in self.heads})
+
+    @property
+    def counted(self) -> tuple[int, str]:
+        """How many subjects the new cohort has, or pictures where it names none."""
+        return (self.subjects, "subjects") if self.subjects else (self.scans, "pictures")
+
+    def new_unit(self, head: SharedHead) -> str:
+        """Return the subject of the new cohort, or the picture where it names none."""
+        return head.subjects[1] if self.subjects else head.scans[1]
 
 
 @dataclass(frozen=True)

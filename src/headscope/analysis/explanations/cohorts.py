@@ -233,20 +233,26 @@ def _farther(tables: Sequence[pd.DataFrame]) -> float:
 
 def _known(overlap: Overlap, runs: Sequence[Run]) -> set[str]:
     """Return the new subjects whose head is in training or validation of one of the runs."""
-    seen: set[tuple[str, str]] = set()
+    keys = ["scan", "subject_id", "session_id"]
+    seen: set[tuple[str, ...]] = set()
     for run in runs:
         table = run.predictions[run.predictions["subset"] != "test"]
-        seen |= set(zip(table["subject_id"], table["session_id"], strict=True))
-    return {h.subjects[1] for h in overlap.heads if (h.subjects[0], h.sessions[0]) in seen}
+        seen |= set(table[keys].astype(str).itertuples(index=False, name=None))
+    return {
+        overlap.new_unit(head)
+        for head in overlap.heads
+        if (head.scans[0], head.subjects[0], head.sessions[0]) in seen
+    }
 
 
 def _notes(rows: Sequence[CohortRow], overlap: Overlap) -> tuple[str, ...]:
     notes = []
+    count, unit = overlap.counted
     if overlap.heads:
         trained = max(row.known_heads for row in rows)
         notes.append(
-            f"{len(overlap.new_subjects)} of {overlap.subjects} subjects show a head that is in "
-            f"the experiment too, {trained} of them one that trained or chose a network here: what "
+            f"{len(overlap.new_subjects)} of {count} {unit} show a head that is in the experiment "
+            f"too, {trained} of them one that trained or chose a network here: what "
             "is reached on them is no figure of a cohort from elsewhere."
         )
     if overlap.same_ids:

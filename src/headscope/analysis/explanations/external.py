@@ -146,7 +146,8 @@ def short_cohorts(frame: pd.DataFrame) -> list[Table]:
     for name, part in frame.groupby("evaluation", sort=False):
         rows = [_short(row) for row in part.to_dict("records")]
         first = part.iloc[0]
-        title = f"{name}: {first['subjects']} subjects, {first['slices']} slices from elsewhere"
+        subjects = f"{first['subjects']} subjects, " if first["subjects"] else "no subject ids, "
+        title = f"{name}: {subjects}{first['slices']} slices from elsewhere"
         tables.append(Table(title, columns, rows))
     return tables
 

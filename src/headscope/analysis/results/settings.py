@@ -16,13 +16,12 @@ import pandas as pd
 from headscope.analysis.results.chance import AgainstChance, against_chance
 from headscope.analysis.results.pooled import Pool, concatenate, pool_runs
 from headscope.analysis.results.table import (
-    NAMELESS,
-    SHARED,
     SHARES,
     SLICE_KEYS,
     TESTED,
     Score,
     first_try,
+    mixed_marker,
     recorded_score,
     run_rank,
     score_columns,
@@ -130,8 +129,9 @@ class SettingResult:
 
     @property
     def marker(self) -> str:
-        """Why the accuracy may be inflated, or nothing."""
-        return NAMELESS if self.nameless else SHARED if self.shared_subjects else ""
+        """Why the accuracy may be inflated, and whether subjects are inferred; or nothing."""
+        run = next((run for run in self.runs if not run.named), self.runs[0])
+        return mixed_marker(run, self.shared_subjects)
 
     def validation(self, name: str) -> float:
         """Return the mean of a validation score over the runs; NaN where one lacks it."""

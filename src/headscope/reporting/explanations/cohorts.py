@@ -65,11 +65,11 @@ def cohort_flags(cohorts: Sequence[CohortResult]) -> list[Markup]:
     """Return a flag for each cohort that shares heads with the experiment."""
     return [
         say(
-            "<b>Not a cohort from elsewhere:</b> {} of {} subjects of {} show a head that is in "
-            'the experiment too. <a href="#cohorts">Which</a>',
+            "<b>Not a cohort from elsewhere:</b> {} of {} {} of {} show a head that is in the "
+            'experiment too. <a href="#cohorts">Which</a>',
             number(len(cohort.overlap.new_subjects), _key(cohort), "subjects_in_both", "count"),
-            number(cohort.overlap.subjects, _key(cohort), "subjects", "count"),
-            cohort.name,
+            number(cohort.overlap.counted[0], _key(cohort), cohort.overlap.counted[1], "count"),
+            *(cohort.overlap.counted[1], cohort.name),
         )
         for cohort in cohorts
         if cohort.overlap.heads
@@ -150,8 +150,8 @@ def _result(cohorts: Sequence[CohortResult]) -> str:
     for cohort in cohorts:
         heads = len(cohort.overlap.new_subjects)
         shared = f", {heads} with heads of the experiment" if heads else ""
-        unit = f"{cohort.overlap.subjects} subjects" if cohort.overlap.subjects else "pictures"
-        parts.append(f"{cohort.name}: {unit}{shared}")
+        count, unit = cohort.overlap.counted
+        parts.append(f"{cohort.name}: {count} {unit}{shared}")
     return "; ".join(parts) or "none that is whole"
 
 
