@@ -163,6 +163,14 @@ def test_what_is_assumed_is_said():
     assert value(scoring, "slice_auc") == value(hs.score(predictions()), "slice_auc")
 
 
+def test_probabilities_of_0_and_1_rank_and_tie():
+    table = pd.DataFrame({"subject": list("abcdef"), "label": [1, 1, 1, 0, 0, 0]})
+    table["prob"] = [1.0, 1.0, 0.4, 1.0, 0.0, 0.0]
+    area = sk.roc_auc_score(table["label"], table["prob"])
+    scored = hs.score(table).metrics
+    assert scored["subject_auc"]["value"] == scored["slice_auc"]["value"] == pytest.approx(area)
+
+
 def test_shared_subjects_are_counted():
     table = predictions().assign(split=["train", "test", "test", "val", "train"] * 24)
     first = hs.score(table).files[0]
@@ -179,6 +187,8 @@ WRONG = {
     ),
     "is empty in 2 rows": lambda t: t.assign(subject_id=t["subject_id"].where(t.index > 1)),
     "holds 7 in row 2": lambda t: t.assign(prob_AD=7.0, prob_NC=0.1),
+    "holds 90 in row 2": lambda t: t.assign(prob_AD=90.0),
+    "names the column 'prob_AD' twice": lambda t: pd.concat([t, t[["prob_AD"]]], axis=1),
     "names no test": lambda t: t.assign(split="train"),
     "no name in common": lambda t: t.assign(y_pred="X"),
     "has one class": lambda t: t.assign(y_true="AD", y_pred="AD").drop(columns="prob_AD"),

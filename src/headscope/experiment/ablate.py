@@ -33,7 +33,7 @@ from headscope.record.ablation import (
     write_ablation,
 )
 from headscope.scans.volume import PLANES, read_scan
-from headscope.slicing.inferred import sets_of
+from headscope.slicing.inferred import Sets, read_inferred, sets_of, write_inferred
 from headscope.slicing.rungs import RUNGS, SIDE_MM, STRIPPED, brain_share, silhouette
 from headscope.slicing.store import CHECKED, SliceSet, open_slices, pixels_hash
 from headscope.training.device import find_device
@@ -286,7 +286,7 @@ def _groups(
 ) -> Iterator[tuple[Shared, list[Plan]]]:
     """Yield the runs of a rung with what they share: those of equal facts together."""
     groups: dict[str, tuple[Shared, list[Plan]]] = {}
-    sets = sets_of(experiment, store, store.settings["of"])
+    sets = _sets(experiment, rung_folder(experiment, rung), store)
     for run in sources:
         facts = _facts(run) | {"rung": rung}
         plan = _plan(experiment, run)
@@ -299,6 +299,17 @@ def _groups(
         shared.splits[split_name(run.setting, config)] = run.features["subset"]
         plans.append(plan)
     yield from groups.values()
+
+
+def _sets(experiment: Path, folder: Path, store: SliceSet) -> Sets:
+    """Return a rung's slices under the ids of names, and under those inferred in the experiment."""
+    subjects = read_inferred(experiment, {"slices_sha256": str(store.settings["of"])})
+    if subjects is None:
+        return {None: store}
+    facts = {"slices_sha256": store.sha256}
+    if read_inferred(folder, facts) is None:
+        write_inferred(folder, subjects, facts)
+    return sets_of(folder, store)
 
 
 def _facts(run: Run) -> dict[str, Any]:

@@ -76,7 +76,8 @@ def _merge_ties(values: Array) -> Array:
     order = np.argsort(values)
     ranked = values[order]
     with np.errstate(invalid="ignore"):  # of two infinities there is no difference
-        apart = np.diff(ranked) > _ROUNDING * (1 + np.abs(ranked[1:]))
+        gaps = np.diff(ranked)
+        apart = (gaps > _ROUNDING * (1 + np.abs(ranked[1:]))) | np.isposinf(gaps)
     first = np.maximum.accumulate(np.where(np.append(True, apart), np.arange(len(ranked)), 0))
     merged = np.empty_like(values)
     merged[order] = np.where(np.isnan(ranked), ranked, ranked[first])

@@ -71,6 +71,8 @@ def class_values(
     logits = all(plain(column).startswith(LOGITS) for column in chosen.values())
     numbers = np.column_stack([_numbers(name, table, column) for column in chosen.values()])
     if len(chosen) == 1:
+        if not logits and plain(*chosen.values()).startswith(("prob", "yprob")):
+            _check_share(name, numbers, [*chosen.values()])
         return _of_one(numbers[:, 0], classes, chosen, logits, notes)
     numbers = numbers[:, [[*chosen].index(text) for text in classes]]
     if logits:
@@ -170,17 +172,23 @@ def _of_one(
     return values, False
 
 
-def _logs(
-    name: str, numbers: np.ndarray[Any, Any], columns: Sequence[str], notes: list[str]
-) -> np.ndarray[Any, Any]:
-    """Return logarithms of probabilities (N, K), each row divided by its sum."""
+def _check_share(name: str, numbers: np.ndarray[Any, Any], columns: Sequence[str]) -> None:
+    """Refuse probabilities (N, ·) that are none."""
     outside = (numbers < 0) | (numbers > 1)
     if outside.any():
         row, k = np.argwhere(outside)[0]
         raise InputError(
             f"{name}: the column {columns[k]!r} holds {numbers[row, k]:g} in row {row + 2}: "
-            "probabilities are between 0 and 1 (columns of logits are called logit_<class>)."
+            "probabilities are between 0 and 1 (columns of logits are called logit_<class>, one of "
+            "scores y_score)."
         )
+
+
+def _logs(
+    name: str, numbers: np.ndarray[Any, Any], columns: Sequence[str], notes: list[str]
+) -> np.ndarray[Any, Any]:
+    """Return logarithms of probabilities (N, K), each row divided by its sum."""
+    _check_share(name, numbers, columns)
     sums = numbers.sum(axis=1)
     if (sums == 0).any():
         raise bad_cell(name, columns[0], sums == 0, "and the others are all 0")

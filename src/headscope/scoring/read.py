@@ -21,6 +21,7 @@ from headscope.scoring.table import (
     Columns,
     all_columns,
     bad_cell,
+    check_names,
     existing,
     plain,
     read_table,
@@ -65,6 +66,7 @@ def read_predictions(source: pd.DataFrame | Path | str, named: Columns) -> Predi
     """
     name = "The table" if isinstance(source, pd.DataFrame) else str(source)
     table = source if isinstance(source, pd.DataFrame) else read_table(Path(source))
+    check_names(name, [str(column) for column in table.columns])
     if table.empty:
         raise InputError(f"{name} has no rows.")
     notes: list[str] = []

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -60,9 +61,7 @@ def read_table(path: Path) -> pd.DataFrame:
     separator = given[1] if given else separator_of(lines)
     sample = [*islice(csv.reader(StringIO("\n".join(lines)), delimiter=separator), 100)]
     header = [cell.strip() for cell in sample[0]]
-    twice = {name for name in header if name and header.count(name) > 1}
-    if twice:
-        raise InputError(f"{path} names the column {min(twice)!r} twice.")
+    check_names(str(path), header)
     cells = [cell.strip() for row in sample[1:] for cell in row]
     numeric = [
         at
@@ -75,16 +74,20 @@ def read_table(path: Path) -> pd.DataFrame:
     elif int(pd.__version__.partition(".")[0]) < 3:  # which loses the last digit of a float
         options["float_precision"] = "round_trip"
     try:
-        table = pd.read_csv(
-            StringIO(text),
-            sep=separator,
-            dtype={at: "category" for at in range(len(header)) if at not in numeric},
-            keep_default_na=False,
-            na_values=[*MISSING],
-            skipinitialspace=True,
-            index_col=False,
-            **options,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                StringIO(text),
+                sep=separator,
+                dtype={at: "category" for at in range(len(header)) if at not in numeric},
+                keep_default_na=False,
+                na_values=[*MISSING],
+                skipinitialspace=True,
+                index_col=False,
+                **options,
+            )
+    except pd.errors.ParserWarning:
+        raise InputError(f"{path}: rows have more fields than the header, {len(header)}.") from None
     except (ValueError, pd.errors.ParserError) as error:
         reason = str(error).splitlines()[0].removeprefix("Error tokenizing data. C error: ")
         raise InputError(f"{path} cannot be read: {reason.strip().rstrip('.')}.") from None
@@ -105,6 +108,13 @@ def _is_text(column: str) -> bool:
     return bool(role_of(column)) or any(
         plain(column) in ROLES[part].split() for part in ("label", "subset", "predicted")
     )
+
+
+def check_names(name: str, header: Sequence[str]) -> None:
+    """Refuse a table that has two columns of one name."""
+    twice = sorted({text for text in header if text and header.count(text) > 1})
+    if twice:
+        raise InputError(f"{name} names the column {twice[0]!r} twice.")
 
 
 def plain(column: object) -> str:
