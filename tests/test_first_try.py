@@ -76,7 +76,7 @@ def experiment(tmp_path_factory):
     folder = tmp_path_factory.mktemp("try")
     write_cohort(folder / "ADNI" / "scans", subjects=5)
     recipe = {"optimizer": "adamw", "class_weights": "balanced", "label_smoothing": 0.1}
-    more = {"sampling": "weighted", "patience": 1, "limit": 4, "regimes": ["frozen"]}
+    more = {"sampling": "weighted", "patience": 1, "limit": 4, "regimes": ["frozen"], "rivals": []}
     config = settings(
         folder / "ADNI" / "scans", folder / "out", splits=["subject"], **recipe, **more
     )

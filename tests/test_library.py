@@ -121,14 +121,22 @@ SMALL = {"count": 2, "workers": 1}
         lambda path, scans, experiment, out: len(
             hs.predict(path(run_of(experiment)), [path(scans / "AD")]).scans
         ),
-        lambda path, scans, experiment, out: hs.evaluate(
-            path(experiment), path(scans), workers=1
-        ).rows,
+        lambda path, scans, experiment, out: (
+            hs.evaluate(path(experiment), path(scans), workers=1).rows
+        ),
+        lambda path, scans, experiment, out: (
+            hs.score(path(run_of(experiment) / "predictions.tsv")).metrics
+        ),
+        lambda path, scans, experiment, out: (
+            hs.ablate(
+                path(shutil.copytree(experiment, out / "copy")), rungs=["silhouette"]
+            ).settings
+        ),
     ],
     ids=[
         *["inspect", "audit", "slice", "Config", "read_experiment", "read_head", "Run", "report"],
         *["verify", "side_by_side", "write_figures"],
-        *["simulate", "predict", "predict-list", "evaluate"],
+        *["simulate", "predict", "predict-list", "evaluate", "score", "ablate"],
     ],
 )
 def test_a_path_may_be_text(call, kind, scans, experiment, undrawn, tmp_path):

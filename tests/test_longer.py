@@ -3,13 +3,18 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from headscope.errors import InputError
 from headscope.experiment.run import run
 from headscope.record import Run, finish_longer, read_experiment
 from headscope.training import resume as resume_module
+from headscope.verification.runs import run_problems
+from headscope.verification.verify import verify
 from tests.support.experiments import settings, write_cohort
+from tests.support.records import reseal
 
 ROWS = (
     {"regime": "frozen", "optimizer": "adamw", "select": "best", "class_weights": "balanced"},
@@ -24,7 +29,7 @@ def data(tmp_path_factory):
 
 
 def trained(data, out, epochs, **changes):
-    known = {"rows": ROWS, "splits": ["subject"], "keep_state": True, "device": "cpu"}
+    known = {"rows": ROWS, "splits": ["subject"], "keep_state": True, "rivals": []}
     return run(settings(data, out, epochs=epochs, **(known | changes)))
 
 
@@ -61,7 +66,7 @@ def test_more_epochs_end_as_a_run_of_as_many_at_once(data, begun, tmp_path, monk
     trained(data, begun, 4)
     at_once = trained(data, tmp_path / "at-once", 4)
     assert manifests(begun) == manifests(at_once) != before
-    assert not (begun / "continued").exists()
+    assert not (begun / "continued").exists() and not verify(begun).problems
     patient = next(run for run in read_experiment(begun) if run.setting.variant == "patient")
     assert len(patient.history) < 4 == patient.settings["epochs"]
 
@@ -108,3 +113,11 @@ def test_what_cannot_go_on_says_why(data, begun, tmp_path):
     trained(data, tmp_path / "cosine", 2, **cosine)
     with pytest.raises(InputError, match=r"from 2 to 4 epochs: by its cosine schedule the rate"):
         trained(data, tmp_path / "cosine", 4, **cosine)
+
+
+def test_a_state_of_another_classifier_is_named(begun):
+    for path in begun.glob("runs/*/state.safetensors"):
+        state = load_file(path)
+        save_file({name: np.asarray(array + 1) for name, array in state.items()}, path)
+        problems = run_problems(reseal(path.parent))
+        assert "state.safetensors has another classifier (weight) than head.npz" in problems

@@ -17,7 +17,9 @@ hs.head_analysis(weight, bias, initial)             the final layer, explained
 hs.read_head("network.pth")                         the final layer of anyone's network
 hs.feature_analysis(features, logits, labels, subjects)   what it reads: classes, subjects
 hs.analyse_leakage(hs.read_experiment("first"))     leak gap, permuted labels, re-identification
+hs.ablate("first")                                  with how little of the brain it works
 hs.verify("first")                                  whether a record is what was written
+hs.score("predictions.csv")                         anyone's predictions, by subject
 hs.compare_runs(hs.read_experiment("first"))        which settings differ, on the same subjects
 
 Every path may be text or a `pathlib.Path`. `__init__.pyi` lists the names and their modules; each

@@ -11,6 +11,7 @@ from .analysis.results.comparisons import compare_runs
 from .auditing.audit import audit
 from .auditing.inspect import inspect_data as inspect
 from .errors import InputError, RunError
+from .experiment.ablate import ablate
 from .experiment.config import Config
 from .experiment.new_scans.evaluate import evaluate
 from .experiment.predict import predict
@@ -20,6 +21,7 @@ from .models.listing import list_models
 from .record import Run, read_experiment
 from .reporting.page import write_report as report
 from .reporting.side_by_side import write_side_by_side as side_by_side
+from .scoring.score import score
 from .simulation.cohort import simulate_cohort as simulate
 from .simulation.oasis_vbm import fetch_oasis_vbm as fetch
 from .slicing.export import slice_data as slice
@@ -33,6 +35,7 @@ __all__ = [
     "InputError",
     "Run",
     "RunError",
+    "ablate",
     "analyse_calibration",
     "analyse_features",
     "analyse_head",
@@ -54,6 +57,7 @@ __all__ = [
     "read_head",
     "report",
     "run",
+    "score",
     "seed_correlation",
     "side_by_side",
     "simulate",

@@ -18,7 +18,7 @@ from headscope.files import sha256, write_json
 from headscope.manifest import DAMAGE, MISSING, content_hash, folder_problems
 from headscope.tables import Shown, Table
 
-FORMAT: Final = 2  # of the file and of what is computed: another one is made again
+FORMAT: Final = 3  # of the file and of what is computed: another one is made again
 MOST_NAMED: Final = 3  # splits that a line names one by one
 LEVELS: Final = ("serious", "notice", "fine", "not checked")
 
@@ -88,7 +88,7 @@ class SplitCheck:
     names, shared lists those in several subsets. Of the tested subjects (of pictures without ids:
     pictures), duplicated have a duplicate under another id in training; of the test_slices,
     equal_slices are equal in every pixel to a training slice. crossing counts pairs of scans that
-    are in several subsets, by kind.
+    are in several subsets, by kind. inferred tells that its subjects were inferred from pixels.
     """
 
     name: str
@@ -101,6 +101,7 @@ class SplitCheck:
     test_slices: int
     equal_slices: int
     crossing: dict[str, int]
+    inferred: bool = False
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from headscope.analysis.results.settings import Majority, SettingResult
 from headscope.analysis.results.table import LogitScatter, Score
 from headscope.figures.style import COLUMN, apply_style
 from headscope.supplement.flow import Box, plot_flow
+from tests.support.ladders import make_ladder
 from tests.support.leakage_results import dose, gap, identity, permutation_tests
 
 FOLDER = Path(__file__).parents[1] / "baseline"
@@ -350,6 +351,10 @@ def forest() -> Figure:
     return figures.plot_forest(results)
 
 
+def ladder() -> Figure:
+    return figures.plot_ladder(make_ladder())
+
+
 def flow() -> Figure:
     boxes = [
         Box("step", "Data: OASIS-2"),
@@ -389,6 +394,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "curve-grid": curve_grid,
     "forest": forest,
     "flow": flow,
+    "ladder": ladder,
 }
 
 

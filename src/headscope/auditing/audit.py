@@ -34,6 +34,7 @@ from headscope.auditing.crossings import (
     scan_subsets,
 )
 from headscope.auditing.duplicates import COPY, MOST_LISTED, Matches, find_matches
+from headscope.auditing.inferring import infer_subjects
 from headscope.auditing.shortcuts import find_shortcuts, scan_facts, slice_facts
 from headscope.auditing.wording import (
     label_finding,
@@ -45,12 +46,13 @@ from headscope.auditing.wording import (
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.errors import InputError
-from headscope.files import NO_ID
+from headscope.files import NO_ID, write_table
 from headscope.manifest import DAMAGE, reason_of
+from headscope.slicing.inferred import INFERRED, Sets, set_of_split, sets_of
 from headscope.slicing.spec import SliceSpec
 from headscope.slicing.store import SliceSet, open_slices
 from headscope.slicing.write import write_slices
-from headscope.splits.assign import SUBSETS
+from headscope.splits.assign import GIVEN, KEYS, SUBSETS
 from headscope.threads import one_blas_thread
 
 SIZE: Final = 96  # pixels; what the comparison in detail wants
@@ -69,6 +71,7 @@ def audit(
     copy_threshold: float = COPY,
     workers: int | None = None,
     pseudonym_key: Path | str | None = None,
+    write_subjects: Path | str | None = None,
     **options: Any,
 ) -> Audit:
     """Check a folder of scans, an experiment, or a stored set of slices.
@@ -86,8 +89,11 @@ def audit(
         Least correlation of a copy's slices at 24×24 pixels, 0.9 to 1.
     pseudonym_key
         A key file: ids of scans become keyed hashes, and no path is kept.
+    write_subjects
+        A file for the subjects inferred from pixels (`infer_subjects`), to be corrected by hand and
+        given back as `subjects`.
     **options
-        Those of `find_cohort`: label, classes, threshold, where.
+        Those of `find_cohort`: label, classes, threshold, where, subjects.
 
     Raises
     ------
@@ -111,7 +117,11 @@ def audit(
                     f"{path} holds slices, which keep the ids that they were taken with: "
                     "--pseudonym-key is for a folder of scans."
                 )
-            return _audit_stored(path, open_slices(folder), copy_threshold)
+            slices = open_slices(folder)
+            if write_subjects is not None:
+                slices.check_pixels()
+                write_table(Path(write_subjects), infer_subjects(slices))
+            return _audit_stored(path, slices, copy_threshold)
     cohort = find_cohort(path, plane=plane, **options)
     with tempfile.TemporaryDirectory(prefix="headscope-") as temporary:
         folder = Path(temporary) if out is None else Path(out)
@@ -119,7 +129,16 @@ def audit(
             cohort = pseudonymise_cohort(cohort, Path(pseudonym_key), folder)
         slices = write_slices(cohort, folder, SliceSpec(plane, count, SIZE), workers=workers)
         name = str(path) if pseudonym_key is None else "pseudonymised scans"
-        return audit_slices(slices, name, files_of(cohort), [], correlation=copy_threshold)
+        if write_subjects is not None:
+            write_table(Path(write_subjects), infer_subjects(slices))
+        return audit_slices(
+            slices,
+            name,
+            files_of(cohort),
+            [],
+            correlation=copy_threshold,
+            given=_given_split(cohort, slices),
+        )
 
 
 def _audit_stored(path: Path, slices: SliceSet, correlation: float) -> Audit:
@@ -140,7 +159,8 @@ def store_audit(experiment: Path, slices: SliceSet, file_of: FileOf | None) -> A
     if stored is not None:
         return stored
     slices.check_pixels()
-    result = audit_slices(slices, str(experiment), file_of, split_files(experiment))
+    sets = sets_of(experiment, slices)
+    result = audit_slices(slices, str(experiment), file_of, split_files(experiment), sets=sets)
     save_audit(experiment, result)
     return result
 
@@ -164,9 +184,15 @@ def audit_slices(
     splits: Sequence[Path],
     *,
     correlation: float = COPY,
+    given: pd.DataFrame | None = None,
+    sets: Sets | None = None,
 ) -> Audit:
-    """Check stored slices; `file_of` tells a scan's file, or is None where that is unknown."""
-    table = slices.table
+    """Check stored slices; `file_of` tells a scan's file, or is None where that is unknown.
+
+    `splits` are files, `given` is one of slices by the folders of the data; `sets` are the slices
+    under inferred subjects too, whose ids some splits name.
+    """
+    table, sets = slices.table, sets or {None: slices}
     scan = _scan_numbers(table)
     starts = np.flatnonzero(np.diff(scan, prepend=-1))
     scans = table[IDS].iloc[starts].reset_index(drop=True)
@@ -178,13 +204,17 @@ def audit_slices(
     matches = find_matches(slices.pixels, scan, units.subject, plane=plane, correlation=correlation)
     # 2. what crosses each split, and labels
     tables = {file.stem: read_split(file) for file in splits}
-    inside = {name: find_subsets(table, split) for name, split in tables.items()}
+    beneath = {file.stem: set_of_split(sets, file).table for file in splits}
+    tables |= {} if given is None else {GIVEN: given}
+    inside = {n: find_subsets(beneath.get(n, table), split) for n, split in tables.items()}
     checks = [
         check_split(name, tables[name], rows, units, matches) for name, rows in inside.items()
     ]
     conflicts = _conflicts(scans[named])
     # 3. what tells the label without anatomy, over heads: a duplicate is no second subject
-    shortcuts = _shortcuts(slices, starts, scans, file_of, join_duplicates(matches, units.subject))
+    loose = sets.get(f"{INFERRED}-loose")
+    subject = units.subject if loose is None else _units_of(loose.table, starts)
+    shortcuts = _shortcuts(slices, starts, scans, file_of, join_duplicates(matches, subject))
     result = Audit(
         path=path,
         layout=str(slices.settings.get("layout", "slices")),
@@ -249,6 +279,19 @@ def _units(scans: pd.DataFrame, scan: NDArray[np.intp]) -> Units:
     subject = pd.factorize(scans["subject_id"], sort=True)[0] + len(scans)
     subject = np.where(named, subject, alone)
     return Units(scan, subject, subject if named.all() else alone)
+
+
+def _units_of(table: pd.DataFrame, starts: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Number the subjects (S,) that a table of slices names."""
+    return pd.factorize(table["subject_id"].iloc[starts])[0].astype(np.intp)
+
+
+def _given_split(cohort: Cohort, slices: SliceSet) -> pd.DataFrame | None:
+    """Return the split of slices by the folders of the data; None where they give none."""
+    if not {"train", "test"} <= set(cohort.scans.get(GIVEN, ())):
+        return None
+    subsets = dict(zip(cohort.names, cohort.scans[GIVEN], strict=True))
+    return slices.table[KEYS["slice"]].assign(subset=slices.table["scan"].map(subsets))
 
 
 def _class_sizes(scans: pd.DataFrame, class_names: Sequence[str], units: Units) -> dict[str, int]:

@@ -20,6 +20,7 @@ from headscope.auditing.duplicates import Matches
 from headscope.errors import InputError
 from headscope.files import NO_ID, read_table
 from headscope.manifest import DAMAGE, reason_of
+from headscope.slicing.inferred import INFERRED
 from headscope.splits.assign import KEYS, SUBSETS
 from headscope.splits.files import check_split_file, whole_numbers
 
@@ -83,6 +84,7 @@ def check_split(
 ) -> SplitCheck:
     """Return what crosses a split; `inside` (N, 3) is `find_subsets` of its slices."""
     of_subject = split[split["subject_id"] != NO_ID].groupby("subject_id")["subset"].nunique()
+    of_subject.index = of_subject.index.astype(str)
     of_scan = scan_subsets(inside, units)  # (S, 3)
     train, test = inside[:, TRAIN], inside[:, TEST]
     equal = np.isin(matches.picture, matches.picture[train & (matches.picture > 0)])
@@ -91,12 +93,13 @@ def check_split(
         unit="slice" if "slice_index" in split.columns else "subject",
         sha256=_sha256(inside),
         subjects=len(of_subject),
-        shared=sorted(of_subject.index[of_subject > 1].astype(str)),
+        shared=sorted(of_subject.index[of_subject > 1]),
         tested=len(np.unique(units.unit[of_scan[:, TEST]])),
         duplicated=_count_duplicated(of_scan, units, matches),
         test_slices=int(test.sum()),
         equal_slices=int((equal & test).sum()),
         crossing=_count_crossing(of_scan, matches),
+        inferred=bool(len(of_subject)) and bool(of_subject.index.str.startswith(INFERRED).all()),
     )
 
 

@@ -128,8 +128,8 @@ def _nearest(heads: Heads) -> Index:
 def _merge(group: Index, pairs: Index, detail: Floats) -> Index | None:
     """Return the groups (S,) with those merged that support each other; None where none do.
 
-    The best pairs of groups come first, and a group merges once at a time: its support then
-    counts anew.
+    The best pairs of groups come first, and a group merges once at a time: its support is then
+    counted again.
     """
     size = np.bincount(group)
     ends = group[pairs]  # (n, 2)

@@ -11,8 +11,10 @@ from headscope.audit_record import Finding, Shortcut, SplitCheck
 from headscope.auditing.crossings import Units, count_between
 from headscope.auditing.duplicates import LEAST_SIDE, MOST_LISTED, Matches
 from headscope.cohort.tables import counted, listed
+from headscope.splits.assign import GIVEN
 
 NO_SUBJECTS: Final = "the pictures name no subjects"
+ONE_HEAD: Final = "which likely show one head"  # of pictures: neighbouring slices, or two visits
 KINDS: Final = {
     "identical": ("Identical {scans}", "equal in every pixel"),
     "copy": ("Copied {scans}", "copies that were turned, compressed or brightened"),
@@ -54,6 +56,8 @@ def _match_finding(
     pictures = unit == "pictures"
     word = "picture" if pictures else "scan"
     title, how = KINDS[kind]
+    if pictures and kind == "alike":
+        how = ONE_HEAD
     check = title.format(scans=f"{word}s", ids=word + "s" if pictures else "ids")
     pairs = sum(len(members) * (len(members) - 1) // 2 for members in groups)
     if not pairs:
@@ -68,7 +72,10 @@ def _match_finding(
     names = scans["scan"].to_numpy(str)[list(groups[0][:2])]
     many = f"{counted(pairs, 'pair')} of {word}s"
     text = f"{many}, {how}: {', '.join(between)}{_crossing_words(kind, splits)}"
-    serious = counts["between_subjects"] or (counts["between_classes"] and kind != "shared")
+    apart = counts["between_subjects"]
+    if pictures and splits:  # without ids all pairs are of two: those that cross a split matter
+        apart = max(split.crossing[kind] for split in splits)
+    serious = apart or (counts["between_classes"] and kind != "shared")
     level = "serious" if serious else "notice"
     return Finding(kind, "", check, level, f"{text}, as {' and '.join(names)}", counts)
 
@@ -82,8 +89,13 @@ def _crossing_words(kind: str, splits: Sequence[SplitCheck]) -> str:
         low, high = min(crossing), max(crossing)
         many = str(low) if low == high else f"{low} to {high}"
         return f", {many} between subsets of each of {len(splits)} splits"
-    named = [f"{split.crossing[kind]} between subsets of {split.name}" for split in splits]
+    named = [f"{split.crossing[kind]} between subsets of {_part(split)}" for split in splits]
     return f", {', '.join(named)}"
+
+
+def _part(split: SplitCheck) -> str:
+    """Return what a sentence calls a split: one of no file is what the folders of the data give."""
+    return "the given partition" if split.name == GIVEN else split.name
 
 
 def label_finding(conflicts: dict[str, list[str]], named: bool) -> Finding:
@@ -126,12 +138,15 @@ def _ids_words(split: SplitCheck) -> tuple[str, str]:
     """Return level and words of what the ids alone say of a split."""
     if not split.subjects:
         return "not checked", NO_SUBJECTS
+    if not split.shared and split.inferred:
+        return "fine", f"none of {split.subjects} subjects inferred from pixels is in two subsets"
     if not split.shared:
         return "fine", f"no id of {split.subjects} subjects is in two subsets"
     if split.unit == "slice":
         by = "the given partition has it" if split.name.startswith("given") else None
+        how = "inferred subjects" if split.inferred else "subjects"
         return "notice", (
-            f"{len(split.shared)} of {split.subjects} subjects are in several subsets, as "
+            f"{len(split.shared)} of {split.subjects} {how} are in several subsets, as "
             f"{by or 'a split by slice intends'}: its accuracy says nothing about new subjects"
         )
     names = listed(split.shared[:5])

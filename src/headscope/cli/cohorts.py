@@ -24,6 +24,7 @@ def inspect(
     count: opt.Count = None,
     size: opt.Size = None,
     subject_pattern: opt.SubjectPattern = None,
+    subjects: opt.Subjects = None,
     contrast: opt.Contrast = None,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -64,6 +65,7 @@ def slice_(
         str | None, typer.Option(help="Orientation of files that store none (auto).")
     ] = None,
     subject_pattern: opt.SubjectPattern = None,
+    subjects: opt.Subjects = None,
     contrast: opt.Contrast = None,
     pseudonym_key: opt.PseudonymKey = None,
     strict: opt.Strict = None,
@@ -127,6 +129,7 @@ def audit(
     threshold: opt.Threshold = None,
     where: opt.Where = None,
     subject_pattern: opt.SubjectPattern = None,
+    subjects: opt.Subjects = None,
     contrast: opt.Contrast = None,
     plane: opt.Plane = None,
     count: Annotated[int, typer.Option(help="Slices per scan to compare.", min=1)] = 30,
@@ -140,6 +143,10 @@ def audit(
         ),
     ] = 200,
     pseudonym_key: opt.PseudonymKey = None,
+    write_subjects: Annotated[
+        Path | None,
+        typer.Option(help="Write subjects inferred from pixels to this table, for --subjects."),
+    ] = None,
     workers: opt.Workers = None,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -151,7 +158,7 @@ def audit(
 
     Example: headscope audit scans --label Sex
     """
-    names = ("plane", "count", "copy_threshold", "pseudonym_key", "workers")
+    names = ("plane", "count", "copy_threshold", "pseudonym_key", "write_subjects", "workers")
     options = given(locals(), *COHORT, *names)
     from headscope.analysis.leakage.stored import has_runs, stored_leakage
     from headscope.auditing.audit import audit as run_audit
@@ -176,6 +183,8 @@ def audit(
             rows = [(finding.check, finding.level, finding.text) for finding in leakage.findings]
             show(Table("Accuracy", ("Check", "Outcome", "Found"), rows, leakage.notes))
         print(f"Page: {page}")
+        if write_subjects is not None:
+            print(f"Subjects inferred from pixels: {write_subjects}; correct subject_id by hand.")
     if result.serious or (leakage is not None and leakage.serious):
         raise typer.Exit(3)
 

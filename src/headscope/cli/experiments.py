@@ -63,6 +63,7 @@ def run(
     centre: opt.Centre = None,
     spacing_mm: opt.Spacing = None,
     subject_pattern: opt.SubjectPattern = None,
+    subjects: opt.Subjects = None,
     contrast: opt.Contrast = None,
     covariates: opt.Covariates = None,
     volume: opt.Volume = None,

@@ -22,6 +22,12 @@ SubjectPattern = Annotated[
     str | None,
     typer.Option(help="Regular expression whose first group is the subject id in a file's path."),
 ]
+Subjects = Annotated[
+    str | None,
+    typer.Option(
+        help="ids (default); inferred, from pixels; or a table of path and subject_id.",
+    ),
+]
 Contrast = Annotated[
     str | None, typer.Option(help="Contrast in the names of the scans to take: t1, t1ce, flair.")
 ]
@@ -62,7 +68,9 @@ Window = Annotated[
 Workers = Annotated[int | None, typer.Option(help="Processes that slice (all cores).", min=1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
-COHORT: Final = ("label", "classes", "threshold", "where", "subject_pattern", "contrast")
+COHORT: Final = (
+    *("label", "classes", "threshold", "where", "subject_pattern", "subjects", "contrast"),
+)
 LISTS: Final = ("architectures", "regimes", "splits", "balance", "seeds", "covariates")
 
 

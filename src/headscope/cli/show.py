@@ -27,6 +27,7 @@ def show_json(value: Any) -> None:
 def conclude(experiment: Path, thumbnails: str | None = None) -> None:
     """Write the report of an experiment; print its table and where the page is."""
     from headscope.analysis.explanations.external import TABLE, short_cohorts
+    from headscope.analysis.explanations.ladder import read_ladder
     from headscope.analysis.results.table import short_table
     from headscope.audit_record import read_audit, summary_line
     from headscope.files import read_table
@@ -39,6 +40,9 @@ def conclude(experiment: Path, thumbnails: str | None = None) -> None:
     audit = read_audit(experiment)
     if audit is not None:
         print(summary_line(audit))
+    ladder = read_ladder(experiment)
+    for sentence in ladder.sentences if ladder is not None else ():
+        print(f"Ablation ladder: {sentence}")
     print(f"Report: {page}")
 
 

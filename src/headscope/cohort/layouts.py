@@ -26,6 +26,7 @@ from headscope.cohort.filters import where_holds
 from headscope.cohort.folders import inside, read_class_folders, read_scan_table
 from headscope.cohort.ids import ID
 from headscope.cohort.joining.beside import read_by_tables, suggest_label
+from headscope.cohort.joining.listed import name_by_table
 from headscope.cohort.joining.subjects import apply_pattern, odd_subjects
 from headscope.cohort.labels import label_scans, quotes_subjects
 from headscope.cohort.pictures import number_pictures
@@ -105,6 +106,7 @@ def find_cohort(
     where: str | None = None,
     keep: Sequence[str] = (),
     subject_pattern: str | None = None,
+    subjects: Path | str | None = None,
     contrast: str | None = None,
     covariates: Sequence[str] = (),
     need_classes: bool = True,
@@ -132,6 +134,8 @@ def find_cohort(
         Columns of the table to keep in `scans`.
     subject_pattern : str, optional
         Regular expression whose first group is the subject id in a path below its class folder.
+    subjects : Path or str, optional
+        A table with the columns path and subject_id, one row per scan.
     contrast : str, optional
         Takes the scans whose names hold this contrast: t1 is BraTS's t1n and BIDS's T1w too.
     covariates : sequence of str
@@ -160,6 +164,7 @@ def find_cohort(
     root = data if data.is_dir() else data.parent
     chosen = {value for values in (classes or {}).values() for value in values}
     layout, kinds = _recognise(data, root, label, plane, subject_pattern, contrast, chosen)
+    layout = name_by_table(root, layout, subjects)
     if classes is None and label is None and threshold is None:
         classes = layout.classes
     if not need_classes and label is None and layout.label is None:

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 NO_IDS: Final = (
     "The names of the pictures hold no known form of subject id, so it is unknown which of them "
-    "show the same subject. Say where the id is with --subject-pattern, as in '^(sub-[0-9]+)'."
+    "show the same subject. Say where the id is with --subject-pattern, as in '^(sub-[0-9]+)'; "
+    "give a table of path and subject_id with --subjects; infer subjects from pixels with "
+    "--subjects inferred (headscope audit --write-subjects shows them first); or take a partition "
+    "as it is with --splits given."
 )
 
 

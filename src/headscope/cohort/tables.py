@@ -40,7 +40,7 @@ def read_any_table(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():  # of a pipe nothing might ever come
         raise InputError(f"{path} does not exist, or is no file.")
-    rows = _rows_of(path, _text_of(path))
+    rows = _rows_of(path, text_of(path))
     while len(rows) > 1 and rows[0][0] and not any(rows[0][1:]) and any(map(_has_two, rows)):
         rows = rows[1:]  # a title
     if len(rows) < 2:
@@ -66,7 +66,7 @@ def _has_two(row: list[str]) -> bool:
     return sum(map(bool, row)) > 1
 
 
-def _text_of(path: Path) -> str:
+def text_of(path: Path) -> str:
     """Return a table's text, or say why it has none."""
     try:
         size = path.stat().st_size
@@ -90,7 +90,7 @@ def _rows_of(path: Path, text: str) -> list[list[str]]:
     given = re.fullmatch(r'"?sep=(.)"?[\t;,|]*', lines[0]) if lines else None
     if given:
         text = text.lstrip("\n").partition("\n")[2]
-    separator = given[1] if given else _separator(lines)
+    separator = given[1] if given else separator_of(lines)
     # spaces may stand before a quotation mark, as in a; "b"
     stream = csv.reader(StringIO(text), delimiter=separator, skipinitialspace=True)
     try:
@@ -105,7 +105,7 @@ def _rows_of(path: Path, text: str) -> list[list[str]]:
     return rows
 
 
-def _separator(lines: list[str]) -> str:
+def separator_of(lines: list[str]) -> str:
     """Return the separator of the first line that has one which the next line has too."""
     for line, behind in pairwise([*lines, lines[-1]] if lines else []):
         counts = {sign: line.count(sign) for sign in SEPARATORS if sign in behind and sign in line}

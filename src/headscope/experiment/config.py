@@ -31,13 +31,14 @@ from headscope.training.recipe import Number, Positive, Recipe, Whole
 SplitKind = Literal["subject", "slice", "given"]
 Unit = Literal["slice", "scan"]
 Rival = Literal["majority", "covariates", "pixels"]
-PATHS = ("data", "out", "cache", "split_file", "pseudonym_key", "weights")
+PATHS = ("data", "out", "cache", "split_file", "pseudonym_key", "weights", "subjects")
 RENAMED = {"pseudonymise": "pseudonym_key"}  # setting of 0.1 → what it is now
 FORMS = {  # of the settings that are tables in a TOML file
     "classes": 'classes = {AD = ["Demented", "Converted"], NC = ["Nondemented"]}',
     "rows": 'a heading [[rows]] for each row, and below it regime = "frozen" and what else differs',
 }
 WEIGHT_WORDS = ("pretrained", "random")
+SUBJECT_WORDS = ("ids", "inferred")
 RECIPE = tuple(field.name for field in fields(Recipe))
 ROW_RECIPE = tuple(name for name in RECIPE if name not in ("precision", "compile"))
 
@@ -89,6 +90,7 @@ class Config(BaseModel):
     threshold: Number | None = None
     where: str | None = None
     subject_pattern: str | None = None
+    subjects: str = "ids"
     contrast: str | None = None
     covariates: tuple[str, ...] = ()
     pseudonym_key: Path | None = None
@@ -166,7 +168,20 @@ class Config(BaseModel):
         kinds = {*self.splits, *(kind for row in self.rows for kind in row.splits or ())}
         if self.folds and "given" in kinds:
             raise ValueError("folds and the split 'given' exclude each other: give one of them")
+        if self.infers_subjects and (self.balance or self.subject_pattern):
+            lone = "balance" if self.balance else "subject_pattern"
+            raise ValueError(f"{lone} needs ids, and subjects 'inferred' hides them: give one")
         return self
+
+    @property
+    def infers_subjects(self) -> bool:
+        """Whether subjects are inferred from pixels."""
+        return self.subjects == "inferred"
+
+    @property
+    def subjects_file(self) -> Path | None:
+        """The table that names the subject of each path, if there is one."""
+        return None if self.subjects in SUBJECT_WORDS else Path(self.subjects)
 
     @property
     def cache_folder(self) -> Path:
@@ -279,9 +294,9 @@ def find_config(path: Path) -> Path:
 
 
 def _paths(settings: Mapping[str, Any]) -> list[str]:
-    """Return the keys of `settings` that hold paths; the weights may be a word instead."""
+    """Return the keys of `settings` that hold paths; weights and subjects may be words instead."""
     keys = [key for key in PATHS if isinstance(settings.get(key), str)]
-    return [key for key in keys if settings[key] not in WEIGHT_WORDS]
+    return [key for key in keys if settings[key] not in (*WEIGHT_WORDS, *SUBJECT_WORDS)]
 
 
 def parse_change(text: str) -> tuple[str, Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from headscope.analysis.permute import permute_labels
 from headscope.audit_record import Audit, summary_line
 from headscope.auditing.audit import files_of, store_audit
+from headscope.auditing.inferring import note_inferred, store_inferred
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.cohort.selection import limit_subjects
@@ -22,11 +23,12 @@ from headscope.experiment.plan import Plan
 from headscope.files import NO_ID, sha256, write_json, write_table
 from headscope.manifest import DAMAGE, reason_of
 from headscope.record import Setting
+from headscope.slicing.inferred import Sets, under_inferred
 from headscope.slicing.store import SliceSet
 from headscope.slicing.write import write_slices
 from headscope.splits.assign import GIVEN, make_fold, make_split
 from headscope.splits.balance import balance_of
-from headscope.splits.files import check_given, check_ids, ensure_split
+from headscope.splits.files import check_given, check_ids, ensure_split, subsets_by_path
 from headscope.text import printable_name
 
 OLDEST = 89  # years: an age above it could name a subject, and is one year more under pseudonyms
@@ -47,21 +49,31 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
         where=config.where,
         keep=config.balance,
         subject_pattern=config.subject_pattern,
+        subjects=config.subjects,
         contrast=config.contrast,
         covariates=config.covariates,
     )
+    splits = dict.fromkeys(plan.split for plan in plans)
+    if GIVEN in splits and config.split_file is not None:
+        given = subsets_by_path(config.split_file, list(cohort.scans["path"]))
+        if given is not None:
+            cohort = replace(cohort, scans=cohort.scans.assign(given=given))
     if config.limit is not None:
         scans, note = limit_subjects(cohort.scans, config.limit)
         cohort = replace(cohort, scans=scans, notes=[*cohort.notes, note])
-    for split in dict.fromkeys(plan.split for plan in plans):
+    for split in () if config.infers_subjects else splits:
         check_ids(cohort.scans, split)
         if split == "subject" and not (config.folds or config.split_file):
             make_split(cohort.scans, kind="subject", ratio=config.ratio)
         if split == "subject" and config.folds:
             make_fold(cohort.scans, 0, config.folds, kind="subject", ratio=config.ratio)
-        if split == GIVEN:
-            check_given(cohort.scans, config.ratio)
-    if config.permutations and (cohort.scans["subject_id"] == NO_ID).any():
+    if GIVEN in splits:
+        check_given(cohort.scans, config.ratio)
+    if (
+        config.permutations
+        and not config.infers_subjects
+        and (cohort.scans["subject_id"] == NO_ID).any()
+    ):
         raise InputError(
             f"The labels of {config.data} cannot be permuted by subject: some of its pictures "
             "name none."
@@ -91,8 +103,11 @@ def store_slices(cohort: Cohort, config: Config) -> SliceSet:
 
 
 def _store_participants(cohort: Cohort, config: Config) -> None:
-    """Write `participants.tsv`, age, sex and covariates of each session, where there are any."""
-    if set(cohort.described.columns) <= {"path"}:
+    """Write `participants.tsv`, age, sex and covariates of each session, where there are any.
+
+    Where subjects are inferred, ids are hidden, and with them what tables say of them.
+    """
+    if config.infers_subjects or set(cohort.described.columns) <= {"path"}:
         return
     keys = ["subject_id", "session_id", "label"]
     table = cohort.scans[["path", *keys]].merge(cohort.described, on="path")
@@ -113,12 +128,25 @@ def _number_sites(sites: pd.Series) -> pd.Series:
     return sites.map(names)
 
 
+def store_subjects(config: Config, slices: SliceSet) -> Sets:
+    """Return the slices by what names their subjects: None for ids, else how they are inferred."""
+    if not config.infers_subjects:
+        return {None: slices}
+    subjects = store_inferred(config.out, slices)
+    for note in note_inferred(subjects):
+        console.print(note, soft_wrap=True)
+    return under_inferred(slices, subjects)
+
+
 def store_splits(
-    plans: Iterable[Plan], config: Config, slices: SliceSet, cohort: Cohort
+    plans: Iterable[Plan], config: Config, sets: Sets, cohort: Cohort
 ) -> dict[str, Subsets]:
     """Return the subset of each slice (N,) for each split of the plans, by `split_name`."""
     by_name = {split_name(plan, config): plan for plan in plans}
-    return {name: _split(name, plan, config, slices, cohort) for name, plan in by_name.items()}
+    return {
+        name: _split(name, plan, config, sets[plan.setting.subjects], cohort)
+        for name, plan in by_name.items()
+    }
 
 
 def store_findings(config: Config, slices: SliceSet, cohort: Cohort) -> Audit:
@@ -129,8 +157,9 @@ def store_findings(config: Config, slices: SliceSet, cohort: Cohort) -> Audit:
 
 
 def split_name(plan: Plan | Setting, config: Config) -> str:
-    """Return the name of a run's split: its kind, fold and seed."""
-    part = "" if plan.fold is None else f"fold{plan.fold}of{config.folds}-"
+    """Return the name of a run's split: its kind, how subjects are inferred, fold and seed."""
+    part = "" if plan.subjects is None else f"{plan.subjects}-"
+    part += "" if plan.fold is None else f"fold{plan.fold}of{config.folds}-"
     return f"{plan.split}-{part}seed{plan.seed}"
 
 

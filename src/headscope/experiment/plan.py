@@ -11,6 +11,7 @@ from headscope.models.classifier import find_head_init
 from headscope.models.regimes import REGIMES, Regime, find_regime
 from headscope.models.zoo import Architecture, find_architecture
 from headscope.record import Setting
+from headscope.slicing.inferred import INFERRED, PARTITIONS
 from headscope.training.recipe import Recipe
 
 MOST_RUNS: Final = 100_000
@@ -49,6 +50,11 @@ class Plan:
     def seed(self) -> int:
         """The setting's seed."""
         return self.setting.seed
+
+    @property
+    def subjects(self) -> str | None:
+        """The setting's subjects."""
+        return self.setting.subjects
 
     @property
     def fold(self) -> int | None:
@@ -102,6 +108,9 @@ def plan_runs(config: Config) -> list[Plan]:
         for name in ([row.architecture] if row.architecture else config.architectures)
         for split in (row.splits or config.splits)
     ]
+    if config.infers_subjects:
+        names = [f"{INFERRED}-{name}" for name in PARTITIONS]
+        grid = [(row, under_subjects(setting, name)) for row, setting in grid for name in names]
     names = [setting.name for _, setting in grid]
     twice = sorted(name for name, times in Counter(names).items() if times > 1)
     if twice:
@@ -123,6 +132,13 @@ def plan_runs(config: Config) -> list[Plan]:
         for row, setting in grid
     ]
     return [*_neighbours(plans), *_permuted(plans, config.permutations)]
+
+
+def under_subjects(setting: Setting, subjects: str | None) -> Setting:
+    """Return a setting whose subjects are inferred, as its variant says; None leaves it."""
+    if subjects is None:
+        return setting
+    return replace(setting, variant=f"{setting.variant}-{subjects}", subjects=subjects)
 
 
 def _setting(
@@ -154,6 +170,7 @@ def _check_size(config: Config, rows: Sequence[Row], regimes: Mapping[str, Regim
         networks = 1 if row.architecture else len(config.architectures)
         runs += networks * len(row.splits or config.splits) * (1 + permuted)
     runs *= len(config.seeds) * (config.folds or 1)
+    runs *= len(PARTITIONS) if config.infers_subjects else 1
     if runs > MOST_RUNS:
         raise InputError(
             f"These settings make {runs:,} runs, and an experiment holds at most {MOST_RUNS:,}: "

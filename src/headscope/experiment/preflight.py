@@ -28,6 +28,11 @@ def check_places(config: Config, plans: Iterable[Plan]) -> None:
             check_file(split_network(plan.weights_file)[0])
     if config.split_file is not None and not Path(config.split_file).is_file():
         raise InputError(f"{config.split_file} does not exist, or is no file.")
+    if config.subjects_file is not None and not config.subjects_file.is_file():
+        raise InputError(
+            f"The subjects {config.subjects_file} do not exist, or are no file: choose ids, "
+            "inferred, or a table with path and subject_id."
+        )
 
 
 def unfinished(config: Config, plans: Iterable[Named]) -> list[Named]:

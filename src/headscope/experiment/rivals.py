@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headscope.console import console, track
 from headscope.errors import InputError
 from headscope.experiment.config import Config
-from headscope.experiment.plan import Plan
+from headscope.experiment.plan import Plan, under_subjects
 from headscope.experiment.shared import Shared, environment, shared_facts, slice_predictions
 from headscope.files import NO_ID, read_table
 from headscope.grouping import KEYS, Scans, scans_of
@@ -37,10 +37,12 @@ def plan_rivals(config: Config, plans: Iterable[Plan], *, described: bool) -> li
     described: whether there are covariates; without them there is no rival of that name.
     """
     names = [name for name in config.rivals if described or name != "covariates"]
-    splits = dict.fromkeys((plan.split, plan.seed, plan.fold) for plan in plans)
+    splits = dict.fromkeys((plan.split, plan.seed, plan.fold, plan.subjects) for plan in plans)
     return [
-        Setting(name, RIVAL, RIVAL, split, seed, fold, config.folds, "scan")
-        for split, seed, fold in splits
+        under_subjects(
+            Setting(name, RIVAL, RIVAL, split, seed, fold, config.folds, "scan"), subjects
+        )
+        for split, seed, fold, subjects in splits
         for name in names
     ]
 
@@ -85,7 +87,7 @@ class Material:
         """Return the covariates of each slice as numbers, and their names."""
         assert self.covariates is not None  # no such rival is planned without them
         subsets = self.shared.subsets(rival)
-        first = scans_of(self.shared.slices.table, subsets).first
+        first = scans_of(self.shared.slices_of(rival).table, subsets).first
         train = np.zeros(len(subsets), dtype=bool)
         train[first[subsets[first] == "train"]] = True
         return encode(self.covariates, train)
@@ -126,7 +128,7 @@ def fit_rivals(rivals: Sequence[Setting], material: Material) -> dict[str, str]:
 
 def fit_rival(rival: Setting, material: Material, path: Path) -> Run:
     """Fit a rival on the scans of its training subset, and write its run directory."""
-    slices, subsets = material.shared.slices, material.shared.subsets(rival)
+    slices, subsets = material.shared.slices_of(rival), material.shared.subsets(rival)
     settings = material.settings(rival)
     start_run(path, settings)
     start = time.perf_counter()

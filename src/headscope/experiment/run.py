@@ -17,6 +17,7 @@ from headscope.experiment.inputs import (
     store_findings,
     store_slices,
     store_splits,
+    store_subjects,
 )
 from headscope.experiment.live import Board
 from headscope.experiment.plan import Plan, plan_runs
@@ -24,7 +25,7 @@ from headscope.experiment.preflight import check_networks, check_places, unfinis
 from headscope.experiment.pretraining import pretraining
 from headscope.experiment.rivals import NO_COVARIATES, Material, fit_rivals, plan_rivals
 from headscope.experiment.shared import Shared, environment, shared_facts, slice_predictions
-from headscope.files import clear_leftovers, locked, sha256, write_json
+from headscope.files import clear_leftovers, locked, sha256, utf8_path, write_json
 from headscope.metrics import run_scores
 from headscope.models.network import Network, build_network
 from headscope.models.tensors import split_network
@@ -134,8 +135,9 @@ def run(config: Config) -> Path:
         finish_longer(config.out)
         # 3. slices and splits; a finished run must be whole, and of these settings
         slices = store_slices(cohort, config)
-        splits = store_splits(plans, config, slices, cohort)
-        shared = Shared(config, cohort, slices, splits, device)
+        sets = store_subjects(config, slices)
+        splits = store_splits(plans, config, sets, cohort)
+        shared = Shared(config, cohort, slices, sets, splits, device)
         material = Material(shared)
         rivals = plan_rivals(config, plans, described=material.covariates is not None)
         runs = [*rivals, *plans]
@@ -152,7 +154,7 @@ def run(config: Config) -> Path:
         todo = [rival for rival in rivals if rival.name not in {*changed, *finished}]
         failures = fit_rivals(todo, material)
         failures |= {rival.name: changed[rival.name] for rival in rivals if rival.name in changed}
-        failures |= _train_all(plans, finished, changed, shared)
+        failures |= train_all(plans, finished, changed, shared)
         write_failures(config.out, config.for_record(failures))
     # 6. the failures
     if failures:
@@ -163,7 +165,7 @@ def run(config: Config) -> Path:
 def is_finished(run: Plan | Setting, material: Material) -> bool:
     """Whether a run has finished; InputError where its directory is of other settings."""
     rival = isinstance(run, Setting)
-    settings = material.settings(run) if rival else _settings(run, material.shared)
+    settings = material.settings(run) if rival else plan_settings(run, material.shared)
     return check_run(material.shared.folder(run), settings)
 
 
@@ -175,7 +177,7 @@ def _say_units(plans: Sequence[Plan], material: Material) -> None:
         console.print(note, soft_wrap=True)
 
 
-def _train_all(
+def train_all(
     plans: list[Plan], finished: set[str], changed: Mapping[str, str], shared: Shared
 ) -> dict[str, str]:
     """Train every unfinished run; return the reasons of those that failed, by name.
@@ -237,7 +239,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
 
     `watch` gets the row of each epoch.
     """
-    slices = shared.slices
+    slices = shared.slices_of(plan.setting)
     slices.check_pixels()
     labels, subsets = shared.labels(plan), shared.subsets(plan)
     # 1. the network as its regime wants it, and every setting that makes the run
@@ -250,7 +252,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
         seed=plan.seed,
         head_init=plan.head_init,
     )
-    path = _begin(plan, shared, _settings(plan, shared) | _network_facts(network))
+    path = _begin(plan, shared, plan_settings(plan, shared) | _network_facts(network))
     # 2. training, from where an earlier start stopped
     outcome = train(
         network,
@@ -265,6 +267,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
         slices_key=slices.sha256,
         title=title,
         scans=shared.scans(plan),
+        maps=shared.maps,
         watch=watch,
     )
     # 3. the record, from which everything after this reads
@@ -286,13 +289,14 @@ def _begin(plan: Plan, shared: Shared, settings: Mapping[str, Any]) -> Path:
     path = begin_longer(finished.path, plan.recipe.epochs)
     start_run(path, settings)
     if not (path / RESUME).exists():
-        restart(path / RESUME, load_file(finished.checked(STATE)), finished.phase_rows("train"))
+        with utf8_path(finished.checked(STATE)) as file:
+            restart(path / RESUME, load_file(file), finished.phase_rows("train"))
     return path
 
 
 def _write(path: Path, plan: Plan, shared: Shared, outcome: Outcome) -> None:
     """Write the record of a run that has ended."""
-    config, slices = shared.config, shared.slices
+    config, slices = shared.config, shared.slices_of(plan.setting)
     labels, subsets = shared.labels(plan), shared.subsets(plan)
     predictions = slice_predictions(slices, labels, subsets, outcome.logits)
     aggregate = shared_facts(plan.setting, shared)["aggregate"]
@@ -327,7 +331,7 @@ def _write(path: Path, plan: Plan, shared: Shared, outcome: Outcome) -> None:
     )
 
 
-def _settings(plan: Plan, shared: Shared) -> dict[str, Any]:
+def plan_settings(plan: Plan, shared: Shared) -> dict[str, Any]:
     """Return what goes into run.toml before the network is built."""
     scans, subsets = shared.scans(plan), shared.subsets(plan)
     trained = np.flatnonzero((subsets if scans is None else subsets[scans.first]) == "train")
@@ -338,7 +342,7 @@ def _settings(plan: Plan, shared: Shared) -> dict[str, Any]:
         "head_init": plan.head_init,
         "steps_per_epoch": len(batches(trained, plan.recipe.batch_size)),
         **_weights(plan),
-        **pretraining(plan, shared.cohort),
+        **({} if shared.cohort is None else pretraining(plan, shared.cohort)),
         **shared_facts(plan.setting, shared),
     }
 

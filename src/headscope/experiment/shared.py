@@ -3,7 +3,8 @@
 import hashlib
 import importlib.metadata
 import platform
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,27 @@ from headscope.experiment.plan import Plan
 from headscope.grouping import Scans, divided, scans_of
 from headscope.metrics import logit_columns, softmax
 from headscope.record import Run, Setting, run_problem
+from headscope.slicing.inferred import Sets
 from headscope.slicing.spec import SliceSpec
 from headscope.slicing.store import SliceSet
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What all runs of an experiment share."""
+    """What all runs of an experiment share.
+
+    Without a cohort, as where slices of slices are made, `facts` hold what run.toml says of it;
+    they win over the rest. Without `maps` runs record no feature maps, which a pass would cost.
+    """
 
     config: Config
-    cohort: Cohort
+    cohort: Cohort | None
     slices: SliceSet
+    sets: Sets
     splits: dict[str, Subsets]
     device: torch.device
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    maps: bool = True
 
     def problem(self, plan: Plan | Setting) -> str:
         """Say why the record of a run that has ended is not whole; nothing where it is."""
@@ -43,6 +52,10 @@ class Shared:
         """Return the directory of a run."""
         return self.config.out / "runs" / plan.name
 
+    def slices_of(self, setting: Setting) -> SliceSet:
+        """Return the slices under the ids of a run: those of names and tables, or inferred ones."""
+        return self.sets[setting.subjects]
+
     def subsets(self, plan: Plan | Setting) -> Subsets:
         """Return to which subset each slice (N,) belongs in a run."""
         return self.splits[split_name(plan, self.config)]
@@ -51,12 +64,13 @@ class Shared:
         """Return the scans on which a run's head trains; None where it trains on slices."""
         if plan.setting.unit == "slice":
             return None
-        return scans_of(self.slices.table, self.subsets(plan))
+        return scans_of(self.slices_of(plan.setting).table, self.subsets(plan))
 
     def divided_note(self, plan: Plan) -> str:
         """Say of how many scans a mean is taken within each subset, where the split divides any."""
         slices = plan.setting.unit == "slice"
-        count = 0 if slices else divided(self.slices.table, self.subsets(plan))
+        table = self.slices_of(plan.setting).table
+        count = 0 if slices else divided(table, self.subsets(plan))
         if not count:
             return ""
         return (
@@ -68,7 +82,8 @@ class Shared:
         """Return the labels (N,) that a run trains on: the true ones, or permuted by subject."""
         if plan.permutation is None:
             return self.slices.labels
-        return permuted_labels(self.slices, plan.permutation, self.subsets(plan))
+        slices = self.slices_of(plan.setting)
+        return permuted_labels(slices, plan.permutation, self.subsets(plan))
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -97,22 +112,23 @@ def shared_facts(setting: Setting, shared: Shared) -> dict[str, Any]:
         "slices_sha256": slices.sha256,
         "slice_size": int(slices.pixels.shape[1]),
         "planes": sorted(slices.table["plane"].unique()),
-        "slicing": _slicing(shared),
-        "simulated": shared.cohort.simulated,
+        **({} if shared.cohort is None else _cohort_facts(shared.slices, shared.cohort)),
         "pseudonymised": shared.config.pseudonym_key is not None,
         "limit": shared.config.limit,
         "aggregate": "logits" if setting.unit == "scan" else shared.config.aggregate,
+        **shared.facts,
     }
 
 
-def _slicing(shared: Shared) -> dict[str, Any]:
+def _cohort_facts(slices: SliceSet, cohort: Cohort) -> dict[str, Any]:
     """Return how the slices were taken, so that a new scan can be sliced the same way."""
-    spec = SliceSpec.from_settings(shared.slices.settings).as_settings()
+    spec = SliceSpec.from_settings(slices.settings).as_settings()
     spec.pop("size")  # the record has it as slice_size
-    taken = spec | {"version": shared.slices.settings.get("version")}
-    ready = [file.kind == "picture" for file in shared.cohort.files]
+    taken = spec | {"version": slices.settings.get("version")}
+    ready = [file.kind == "picture" for file in cohort.files]
     of = "pictures" if all(ready) else "scans and pictures" if any(ready) else "scans"
-    return {"of": of} | {name: value for name, value in taken.items() if value is not None}
+    slicing = {"of": of} | {name: value for name, value in taken.items() if value is not None}
+    return {"slicing": slicing, "simulated": cohort.simulated}
 
 
 def slice_predictions(

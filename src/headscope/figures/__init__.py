@@ -9,6 +9,7 @@ Examples
 
 from headscope.figures.collapse import plot_collapse
 from headscope.figures.confusion import plot_confusion
+from headscope.figures.explanations.ladder import plot_ladder
 from headscope.figures.flattening import plot_flattening
 from headscope.figures.heads import plot_head_before_after, plot_row_distributions
 from headscope.figures.history import plot_history
@@ -31,6 +32,7 @@ __all__ = [
     "plot_head_before_after",
     "plot_history",
     "plot_identity",
+    "plot_ladder",
     "plot_logit_grid",
     "plot_logits",
     "plot_permutations",

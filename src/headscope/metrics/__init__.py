@@ -9,6 +9,7 @@ from headscope.metrics.draws import (
     EXTERNAL_SEED,
     Drawn,
     Resampled,
+    deal_subjects,
     draw_subjects,
     resample,
     strata,
@@ -32,7 +33,7 @@ from headscope.metrics.subjects import (
     softmax,
     subject_level,
 )
-from headscope.metrics.summary import logit_columns, run_scores, subset_scores
+from headscope.metrics.summary import logit_columns, run_scores, subset_scores, unit_scores
 
 __all__ = [
     "AGGREGATES",
@@ -50,6 +51,7 @@ __all__ = [
     "calibration_bins",
     "class_scores",
     "confusion",
+    "deal_subjects",
     "draw_subjects",
     "logit_columns",
     "positive_class",
@@ -63,6 +65,7 @@ __all__ = [
     "strata",
     "subject_level",
     "subset_scores",
+    "unit_scores",
     "way_of",
     "wilson",
 ]

@@ -13,6 +13,8 @@ from headscope.metrics.subjects import Array
 
 DRAWS = 2000
 EXTERNAL_SEED = 1  # of draws of a cohort from elsewhere, so that they are independent of the test's
+MOST_DRAWN = 1000  # subjects that are drawn one by one; of more, groups of them
+GROUPS = 500
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -117,6 +119,26 @@ def draw_subjects(
         share = np.full(len(members), 1 / len(members))
         counts[:, members] = rng.multinomial(len(members), share, size=draws)
     return counts
+
+
+def deal_subjects(labels: Array, owner: Array, subjects: int, seed: int = 0) -> tuple[Array, int]:
+    """Return to which unit that is drawn each subject (S,) belongs, and how many there are.
+
+    Each is one; above `MOST_DRAWN` subjects, whose jackknife would need memory by the square, they
+    are dealt at random, within class, to some `GROUPS` groups that are drawn as wholes.
+    The variance is the same in expectation (Davison & Hinkley 1997, section 2.3); a class has at
+    least 50 groups, where it has the subjects.
+    """
+    if subjects <= MOST_DRAWN:
+        return np.arange(subjects), subjects
+    rng, stratum = np.random.default_rng(seed), strata(labels, owner, subjects)
+    group, groups = np.empty(subjects, dtype=np.int64), 0
+    for k in np.unique(stratum):
+        members = rng.permutation(np.flatnonzero(stratum == k))
+        count = min(len(members), max(50, round(GROUPS * len(members) / subjects)))
+        group[members] = groups + np.arange(len(members)) % count
+        groups += count
+    return group, groups
 
 
 def strata(labels: Array, owner: Array, subjects: int) -> Array:

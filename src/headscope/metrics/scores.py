@@ -24,6 +24,7 @@ SCORES = {
     "brier": "Brier score",
     "ece": "expected calibration error",
 }
+_FINE, _COARSE = 16_384, 1_024  # ranks of a class that draws tell apart; of more, so many
 _STEPS = 256  # of a ranking at once, so that what draws hold at them stays in a processor's cache
 
 
@@ -191,10 +192,15 @@ def _ranked(margins: Array, inside: Array, owner: Array, counts: Array) -> tuple
 
     margins (n,) of units, of which those `inside` (n,) are of the class. Both scores change only
     at margins that the class has, so what each draw holds down to those, and no other, is
-    counted: all classes together cost about as much as one.
+    counted: all classes together cost about as much as one. Draws of more than `_FINE` such margins
+    take neighbours for equals, `_COARSE` runs of them: the ends of an interval move by far less
+    than their own error, the score of the whole is exact.
     """
     run = np.unique(-margins, return_inverse=True)[1]  # (n,) runs of equals, highest first
     held = np.unique(run[inside])  # runs with units of the class
+    if len(counts) > 1 and len(held) > _FINE:
+        run = np.searchsorted(held, run) * _COARSE // len(held)
+        held = np.unique(run[inside])
     step = np.searchsorted(held, run)  # (n,) the first of them at or below each unit
     tied = ~inside & (run == np.append(held, -1)[step])
     subjects = counts.shape[1]

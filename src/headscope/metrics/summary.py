@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from headscope.files import NO_ID
-from headscope.metrics.draws import DRAWS, Resampled, resample
+from headscope.metrics.draws import DRAWS, Resampled, deal_subjects, resample
 from headscope.metrics.intervals import way_of, wilson
 from headscope.metrics.scores import SCORES, class_scores, confusion, scores
 from headscope.metrics.subjects import Array, Units, positive_class, slice_units, subject_level
@@ -86,27 +86,53 @@ def subset_scores(
     named = bool((np.asarray(subject_ids) != NO_ID).all())
     ids, owner = np.unique(np.asarray(subject_ids, dtype=str), return_inverse=True)  # (S,), (N,)
     slices = slice_units(labels, logits, owner)
+    return unit_scores(slices, len(ids), names, named, aggregate=aggregate, draws=draws, seed=seed)
+
+
+def unit_scores(
+    slices: Units,
+    subjects: int,
+    names: Sequence[str],
+    named: bool = True,
+    *,
+    positive: int | None = None,
+    aggregate: str = "mean",
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return what `subset_scores` returns, of slices whose owners count S subjects.
+
+    named: whether each slice has a subject; positive: the class of which sensitivity is the recall
+    (`positive_class` by default).
+    """
     levels = {"slice": slices, "subject": subject_level(slices, aggregate)}
+    positive = positive_class(names) if positive is None else positive
     summary: dict[str, Any] = {
-        "slices": len(labels),
-        "subjects": len(ids) if named else 0,
+        "slices": len(slices.labels),
+        "subjects": subjects if named else 0,
         "subject_labels": len(levels["subject"].labels) if named else 0,
-        "positive_class": str(names[positive_class(names)]) if len(names) == 2 else None,
+        "positive_class": str(names[positive]) if len(names) == 2 else None,
     }
-    resampled = resample(labels, owner, len(ids), draws if named else 0, seed)
+    once_each = len(levels["subject"].labels) == subjects
+    dealt, groups = deal_subjects(slices.labels, slices.owner, subjects, seed)
+    levels = {name: units._replace(owner=dealt[units.owner]) for name, units in levels.items()}
+    owner = dealt[slices.owner]
+    resampled = resample(slices.labels, owner, groups, draws if named else 0, seed)
     for level, units in levels.items():
         if named or level == "slice":
-            summary |= _level_scores(level, units, resampled, names)
+            summary |= _level_scores(level, units, resampled, names, positive)
         else:
             summary |= {f"{level}_{name}": _value(np.nan) for name in SCORES}
+    if named and once_each:
+        _add_wilson(summary, np.array(summary["subject_confusion"]), positive)
     return summary
 
 
 def _level_scores(
-    level: str, units: Units, resampled: Resampled, names: Sequence[str]
+    level: str, units: Units, resampled: Resampled, names: Sequence[str], positive: int
 ) -> dict[str, Any]:
     """Return the scores of slices or of subjects, under names that begin with the level."""
-    positive, several = positive_class(names), len(names) > 2
+    several = len(names) > 2
 
     def score(counts: Array) -> dict[Any, Array]:
         """Return scores by name, and by (name, class) where there are several classes."""
@@ -126,10 +152,7 @@ def _level_scores(
         if name not in NO_INTERVAL:
             interval = drawn[name].bootstrap_interval(way_of(level, name), among)
         summary[f"{level}_{name}"] = _value(drawn[name].once[0], interval)
-    table = confusion(units)  # (K, K)
-    summary[f"{level}_confusion"] = table.tolist()
-    if level == "subject" and len(units.labels) == len(stratum):
-        _add_wilson(summary, table, positive)
+    summary[f"{level}_confusion"] = confusion(units).tolist()  # (K, K)
     if several:
         per_class: dict[str, dict[str, Value]] = {str(name): {} for name in names}
         for name, k in (key for key in drawn if isinstance(key, tuple)):

@@ -105,6 +105,7 @@ class Run:
                 fold=settings.get("fold"),
                 folds=settings.get("folds"),
                 unit=str(settings["unit"]),
+                subjects=settings.get("subjects"),
             )
 
     @cached_property

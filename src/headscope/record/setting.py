@@ -14,7 +14,9 @@ class Setting:
 
     variant is the name of the config's row, or else the regime, and ends in -scan where the head
     trains on scans. fold (from 0) is one of folds, both None without cross-validation. unit: what
-    the head trains on, a "slice", or a "scan" as the mean of its slices' features.
+    the head trains on, a "slice", or a "scan" as the mean of its slices' features. subjects: None
+    where names or tables give their ids, else how they are inferred from pixels, "inferred-strict"
+    or "inferred-loose", in which the variant then ends.
     """
 
     architecture: str
@@ -25,6 +27,7 @@ class Setting:
     fold: int | None = None
     folds: int | None = None
     unit: str = "slice"
+    subjects: str | None = None
 
     @property
     def is_rival(self) -> bool:

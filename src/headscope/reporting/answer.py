@@ -12,6 +12,7 @@ from headscope.analysis.leakage.split_gap import Gap, clearest_gap
 from headscope.analysis.results.settings import SettingResult, choose
 from headscope.audit_record import Audit
 from headscope.reporting.cautions import cautions, shared_heads
+from headscope.reporting.explanations.inferred import inferred_flags
 from headscope.reporting.explanations.provenance import provenance
 from headscope.reporting.explanations.rivals import Standing, unbeaten
 from headscope.reporting.numbers import number, say
@@ -82,6 +83,7 @@ def answer(
         *left_out,
         SIMULATED if simulated else "",
         _failed(failures, len(runs)),
+        *inferred_flags(results),
         _nameless(results),
         _constant(results),
         _leaking(gaps),
@@ -135,7 +137,8 @@ def _claim(best: SettingResult, apart: Sequence[SettingResult], crossed: bool) -
     accuracy = best.scores["subject_accuracy"]
     share = best.majority.subject_share
     words = {
-        "who": f"{best.subjects} {'tested' if crossed else 'unseen'} subject"
+        "who": f"{best.subjects} {'tested' if crossed else 'unseen'}"
+        f"{' inferred' if best.runs[0].setting.subjects else ''} subject"
         f"{'s' if best.subjects != 1 else ''}",
         "accuracy": value(accuracy.value, quantity="test_subject_accuracy"),
         "share": value(share, quantity="subject_majority"),

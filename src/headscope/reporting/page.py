@@ -18,6 +18,7 @@ from headscope.analysis import (
 )
 from headscope.analysis.explanations.cohorts import read_cohorts
 from headscope.analysis.explanations.external import CohortResult, write_cohorts
+from headscope.analysis.explanations.ladder import Ladder, read_ladder
 from headscope.analysis.leakage.analysis import Leakage
 from headscope.analysis.leakage.stored import stored_leakage
 from headscope.analysis.results.comparisons import Comparisons, compare_runs
@@ -55,6 +56,7 @@ from headscope.reporting.explanations.cohorts import (
     cohort_sentences,
     cohorts_chapter,
 )
+from headscope.reporting.explanations.ladder import ladder_chapter, ladder_sentences
 from headscope.reporting.explanations.rivals import rival_sentences, standings
 from headscope.reporting.render import Page, render_page
 from headscope.reporting.scatters import (
@@ -108,7 +110,7 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         return experiment / "report.html"
     with storing(experiment):
         evidence = _read_evidence(experiment)
-        chapters = _make_chapters(evidence)
+        chapters = _make_chapters(evidence, thumbnails)
     runs, results, audit = evidence.runs, evidence.results, evidence.audit
     data = page_data(evidence.in_panels, evidence.heads, evidence.pixels, thumbnails)
     environment = read_environment(experiment / "environment.json")
@@ -129,6 +131,7 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         lede="",
         verdict=[
             *verdict(results, evidence.compared, evidence.leakage.gaps),
+            *ladder_sentences(evidence.ladder),
             *rival_sentences(standing),
             *elsewhere,
             *cautions(audit, runs),
@@ -168,6 +171,7 @@ class _Evidence:
     pixels: NDArray[np.uint8] | None
     cohorts: Sequence[CohortResult]
     cohort_notes: Sequence[str]
+    ladder: Ladder | None
 
     @property
     def in_panels(self) -> Sequence[Run]:
@@ -203,10 +207,11 @@ def _read_evidence(experiment: Path) -> _Evidence:
     return _Evidence(
         results, rivals, runs, table, audit, heads, compared, leakage, failures,
         records.left_out, records.notes, changed, slices, pixels, cohorts, cohort_notes,
+        read_ladder(experiment),
     )  # fmt: skip
 
 
-def _make_chapters(evidence: _Evidence) -> list[Chapter]:
+def _make_chapters(evidence: _Evidence, thumbnails: str) -> list[Chapter]:
     """Make the chapters: first the argument, then its evidence."""
     runs, results, heads = evidence.runs, evidence.results, evidence.heads
     slices, pixels, audit = evidence.slices, evidence.pixels, evidence.audit
@@ -224,6 +229,7 @@ def _make_chapters(evidence: _Evidence) -> list[Chapter]:
         lambda: scores_chapter([*results, *evidence.rivals], evidence.compared),
         lambda: cohorts_chapter(evidence.cohorts, evidence.cohort_notes, pixels),
         lambda: cohort_chapter(runs, slices and slices / "slices.json"),
+        lambda: ladder_chapter(evidence.ladder, thumbnails != "none"),
         lambda: audit_chapter(audit, pixels),
         lambda: leakage_chapter(evidence.leakage),
         lambda: logits_chapter(runs),

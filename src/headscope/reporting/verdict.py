@@ -12,6 +12,7 @@ from headscope.analysis.results.chance import area_words
 from headscope.analysis.results.comparisons import Comparison, Comparisons
 from headscope.analysis.results.settings import SettingResult
 from headscope.reporting.answer import choose_apart
+from headscope.reporting.explanations.inferred import inferred_sentences
 from headscope.reporting.explanations.provenance import provenance
 from headscope.reporting.numbers import CONFIDENCE, number, say
 
@@ -59,6 +60,7 @@ def verdict(
     sentences = [
         _reached(best) + _chosen(candidates, by),
         _standing(best) + _rivals(best, compared),
+        *inferred_sentences(results, best),
         _claimed(best, gaps),
         _constant(results, best),
         *provenance([run for result in results for run in result.runs]),
@@ -108,6 +110,8 @@ def _over(best: SettingResult) -> Markup:
     """Say over what the scores are taken: one test, folds, seeds or both."""
     count = partial(number, run=best.key, form="count")
     subjects = count(best.subjects, quantity="test_subjects")
+    if best.runs[0].setting.subjects:
+        subjects += Markup(" inferred")
     if len(best.runs) == 1:
         return say("On {} subjects never seen in training, ", subjects)
     ways = []

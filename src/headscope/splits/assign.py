@@ -149,8 +149,9 @@ def complete_given(
         without = int((~np.isin(subset, SUBSETS)).sum())
         reason = f"no folder names the subset {lacking[0]}" if lacking else f"{without} have none"
         raise InputError(
-            f"--splits given needs folders train and test (and perhaps val) that hold all scans: "
-            f"{reason}. --splits subject assigns subjects by --ratio."
+            f"--splits given needs folders train and test (and perhaps val) that hold all scans, "
+            f"or a --split-file with path and subset: {reason}. --splits subject assigns subjects "
+            "by --ratio."
         )
     if "val" in subset:
         return subset

@@ -18,6 +18,7 @@ from headscope.cohort.tables import read_any_table
 from headscope.errors import InputError
 from headscope.files import NO_ID, read_table, table_text
 from headscope.manifest import DAMAGE, NAME, check_file, read_manifest, reason_of, write_last
+from headscope.scans.naming import subset_of
 from headscope.splits.assign import (
     GIVEN,
     SUBSETS,
@@ -108,6 +109,38 @@ def read_subsets(path: Path, table: pd.DataFrame) -> NDArray[np.str_]:
     return _assigned(path, table, "slice" if "slice_index" in columns else "subject")
 
 
+def subsets_by_path(path: Path, names: Sequence[str]) -> NDArray[np.object_] | None:
+    """Return the subset of each path (S,) by a table of path and subset; None where it has no path.
+
+    Subsets are named as folders are: train or Training, val, test or Testing.
+
+    Raises
+    ------
+    InputError
+        A path is named twice, has no row, or has no subset.
+    """
+    table = read_any_table(path)
+    if "path" not in table.columns:
+        return None
+    if "subset" not in table.columns:
+        raise InputError(f"{path} is no split by path: it lacks the column 'subset'.")
+    table = table.assign(path=table["path"].map(lambda name: Path(name).as_posix()))
+    twice = table.loc[table["path"].duplicated(), "path"]
+    if len(twice):
+        raise InputError(f"{path} names the path {twice.iloc[0]!r} twice.")
+    subsets = table["subset"].map(subset_of)
+    odd = table.loc[subsets.isna(), "subset"]
+    if len(odd):
+        raise InputError(f"{path} names the subset {odd.iloc[0]!r}; valid are train, val and test.")
+    of_path = dict(zip(table["path"], subsets.str[0], strict=True))
+    lacking = [name for name in names if Path(name).as_posix() not in of_path]
+    if lacking:
+        raise InputError(
+            f"{path} does not cover {len(lacking)} of {len(names)} paths, the first {lacking[0]!r}."
+        )
+    return np.array([of_path[Path(name).as_posix()] for name in names], dtype=object)
+
+
 def check_given(scans: pd.DataFrame, ratio: Sequence[float]) -> None:
     """Refuse a split by the folders of the data that these do not give (InputError)."""
     subset = complete_given(scans, _given(scans.get(GIVEN), scans), ratio=ratio)
@@ -123,8 +156,9 @@ def check_ids(table: pd.DataFrame, kind: str) -> None:
     if kind == "subject" and (table["subject_id"] == NO_ID).any():
         raise InputError(
             "The pictures name no subjects, so they cannot be split by subject: give the place of "
-            "ids in the names with --subject-pattern, or use --splits slice, whose accuracy says "
-            "nothing about subjects that were not seen in training."
+            "ids in the names with --subject-pattern, infer subjects from pixels with --subjects "
+            "inferred, or use --splits slice, whose accuracy says nothing about subjects that were "
+            "not seen in training."
         )
 
 
@@ -139,7 +173,8 @@ def _assigned(path: Path, table: pd.DataFrame, kind: str) -> NDArray[np.str_]:
         raise InputError(f"{path} is no split: {reason_of(error)}.") from error
     lacking = [name for name in [*key, "subset"] if name not in split.columns]
     if lacking:
-        raise InputError(f"{path} is no split by {kind}: it lacks the column {lacking[0]!r}.")
+        hint = " A split by path is for --splits given." if "path" in split.columns else ""
+        raise InputError(f"{path} is no split by {kind}: it lacks the column {lacking[0]!r}.{hint}")
     unknown = sorted(set(split["subset"].astype(str)) - set(SUBSETS))
     if unknown:
         raise InputError(f"{path} names the subset {unknown[0]!r}; valid are train, val and test.")

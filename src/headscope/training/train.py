@@ -60,6 +60,7 @@ def train(
     slices_key: str,
     title: str,
     scans: Scans | None = None,
+    maps: bool = True,
     resume_every_s: float = EVERY_S,
     watch: Watch = ignore,
 ) -> Outcome:
@@ -88,6 +89,8 @@ def train(
     scans
         The scans on the mean of whose features the classifier trains, one example each; None: it
         trains on slices. Of a frozen network alone.
+    maps
+        Whether the last feature maps of some test slices are computed.
     watch
         What is called with the row of each epoch when it has ended.
 
@@ -128,7 +131,8 @@ def train(
         history, selected = history + epochs, len(history) + last
     # 4. what the network computes of every slice, and whether what was frozen is still the same
     stored = None if regime.trains_backbone else extracted
-    extracted = _extract(network, inputs, rows["test"], stored, store.precision, title)
+    mapped = rows["test"] if maps else rows["test"][:0]
+    extracted = _extract(network, inputs, mapped, stored, store.precision, title)
     return Outcome(
         history,
         selected + 1,

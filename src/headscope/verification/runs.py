@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from headscope.files import utf8_path
 from headscope.manifest import DAMAGE, reason_of
 from headscope.metrics import logit_columns, run_scores, softmax
-from headscope.record import SUBSETS, Arrays, Run, manifest_problems, structure_problem
+from headscope.record import STATE, SUBSETS, Arrays, Run, manifest_problems, structure_problem
 
 CLOSE: Final = 1e-6  # scores: sums of draws are single precision
 ROUNDED: Final = 1e-3  # logits, of the sum of their products' sizes: matrix products may be TF32
@@ -26,7 +26,7 @@ def run_problems(run: Run) -> list[str]:
         problems = [problem]
     if problems:
         return problems
-    for check in (_numbers, _scores, _rows, _network):
+    for check in (_numbers, _scores, _rows, _network, _state):
         try:
             problems += check(run)
         except (SafetensorError, *DAMAGE) as error:
@@ -86,7 +86,8 @@ def _rows(run: Run) -> Iterator[str]:
     if epochs is not None and epochs != len(run.history):
         yield f"metrics.json has {epochs} epochs, history.jsonl {len(run.history)}"
     seconds = run.metrics.get("train_seconds")
-    if seconds is not None and "seconds" in run.history and seconds < run.history["seconds"].sum():
+    took = run.history["seconds"].sum() - CLOSE if "seconds" in run.history else 0.0
+    if seconds is not None and seconds < took:
         yield "train_seconds in metrics.json is less than the epochs of history.jsonl took"
     for name, arrays in (("layers.npz", run.layers), ("maps.npz", run.maps)):
         rows = arrays.get("slice", np.empty(0, dtype=np.int64))
@@ -96,6 +97,22 @@ def _rows(run: Run) -> Iterator[str]:
             yield f"{name} does not have one row for each of its slices"
         if not all(np.isfinite(array).all() for array in arrays.values()):
             yield f"{name} holds values that are no numbers"
+
+
+def _state(run: Run) -> Iterator[str]:
+    """Hold the state from which more epochs continue against `head.npz`."""
+    path = run.path / STATE
+    if not path.is_file():
+        return
+    with utf8_path(path) as file:
+        state = load_file(file)
+    part = "best" if run.settings.get("select") == "best" else "model"
+    whole = str(run.settings.get("classifier"))
+    for name in ("weight", "bias"):
+        places = (f"{part}.{name}", f"{part}.{whole}.{name}")  # of the classifier alone, or of all
+        held = next((state[place] for place in places if place in state), np.empty(0))
+        if not np.array_equal(held, run.head[name]):
+            yield f"{STATE} has another classifier ({name}) than head.npz"
 
 
 def _network(run: Run) -> Iterator[str]:

@@ -22,11 +22,15 @@ from headscope.errors import InputError
 from headscope.files import read_table
 from headscope.manifest import DAMAGE, NAME, cache_hash, folder_problems, read_manifest, reason_of
 from headscope.record import Records, Run, find_runs
+from headscope.record.ablation import rung_folder
 from headscope.record.evaluation import FOLDER
+from headscope.slicing.inferred import FOLDER as SUBJECTS
+from headscope.slicing.inferred import Sets, set_of_split, sets_of
 from headscope.slicing.store import SliceSet, open_slices
 from headscope.splits.files import read_subsets
 from headscope.tables import Shown, Table
 from headscope.threads import one_blas_thread
+from headscope.verification.ablation import find_ablation, rung_problems
 from headscope.verification.evaluations import evaluation_problems, table_of_cohorts
 from headscope.verification.runs import CLOSE, run_problems
 
@@ -91,23 +95,45 @@ def verify(experiment: Path | str) -> Verification:
     problems: list[str] = []
     # 1. slices, splits and stored features, each against its manifest
     slices = _open_store(folder / "slices", problems, notes)
-    problems += _split_problems(folder / "splits", slices, notes)
+    sets = _open_subjects(folder, slices, problems)
+    problems += _split_problems(folder / "splits", sets, notes)
     problems += _cache_problems(folder / "cache", notes)
     # 2. the runs, each against itself and against the slices and splits
     records = find_runs(folder) if (folder / "runs").is_dir() else Records([], [], {}, [])
-    runs = _check_runs(folder, records, slices, problems, notes)
+    runs = _check_runs(folder, records, sets, problems, notes)
     # 3. what was made of them
     whole = len(runs) == len(records.all) and not records.left_out
     problems += _made_problems(folder, runs if whole else [], notes)
     problems += evaluation_problems(folder, {run.name: run for run in records.runs}, notes)
     files = sum(len(_listed(path)) for path in _folders(folder))
-    return Verification(str(experiment), len(runs), files, tuple(problems), tuple(notes))
+    # 4. the ablation ladder, each rung as an experiment
+    ladder = _verify_ladder(folder, slices, problems)
+    count = len(runs) + sum(rung.runs for rung in ladder)
+    files += sum(rung.files for rung in ladder)
+    return Verification(str(experiment), count, files, tuple(problems), tuple(notes))
+
+
+def _verify_ladder(
+    folder: Path, slices: SliceSet | None, problems: list[str]
+) -> list[Verification]:
+    """Verify each rung of a ladder, and that it follows from the experiment."""
+    ablation = find_ablation(folder, problems)
+    rungs = []
+    for name in ablation.rungs if ablation else ():
+        place = rung_folder(folder, name)
+        if not any((place / part).is_dir() for part in ("runs", "slices")):
+            continue
+        rung = verify(place)
+        problems += [f"ablation/{name}/{text}" for text in rung.problems]
+        problems += rung_problems(folder, name, ablation, slices) if ablation else ()
+        rungs.append(rung)
+    return rungs
 
 
 def _folders(folder: Path) -> list[Path]:
     runs = sorted((folder / "runs").iterdir()) if (folder / "runs").is_dir() else []
     evaluations = sorted(path.parent for path in (folder / FOLDER).glob(f"**/{NAME}"))
-    return [folder / "slices", folder / "splits", *runs, *evaluations]
+    return [folder / "slices", folder / SUBJECTS, folder / "splits", *runs, *evaluations]
 
 
 def _listed(folder: Path) -> Sequence[str]:
@@ -138,18 +164,29 @@ def _open_store(folder: Path, problems: list[str], notes: list[str]) -> SliceSet
     return None if differing else slices
 
 
-def _split_problems(folder: Path, slices: SliceSet | None, notes: list[str]) -> Iterator[str]:
+def _open_subjects(folder: Path, slices: SliceSet | None, problems: list[str]) -> Sets | None:
+    """Return the slices under every kind of ids, once nothing in the inferred ones differs."""
+    if slices is None:
+        return None
+    try:
+        return sets_of(folder, slices)
+    except InputError as error:
+        problems.append(f"{SUBJECTS}: {reason_of(error)}")
+        return {None: slices}
+
+
+def _split_problems(folder: Path, sets: Sets | None, notes: list[str]) -> Iterator[str]:
     """Yield how split files differ from their manifest, or do not fit the slices."""
     files = split_files(folder.parent)
     if files and not (folder / NAME).is_file():
         notes.append("splits have no manifest: they were made by an earlier version.")
     problems = folder_problems(folder) if folder.is_dir() else []
     yield from (f"splits/{text.replace(' ', ': ', 1)}" for text in problems)
-    if slices is None or problems:
+    if sets is None or problems:
         return
     for path in files:
         try:
-            read_subsets(path, slices.table)
+            _subsets(path, sets)
         except InputError as error:
             yield f"splits/{path.name}: {error}"
 
@@ -171,16 +208,17 @@ def _cache_problems(folder: Path, notes: list[str]) -> Iterator[str]:
 def _check_runs(
     folder: Path,
     records: Records,
-    slices: SliceSet | None,
+    sets: Sets | None,
     problems: list[str],
     notes: list[str],
 ) -> list[Run]:
     """Return the runs in which nothing differs."""
     problems += [f"runs/{name}: {reason}" for name, reason in records.left_out.items()]
     notes += [note for note in records.notes if note.startswith("No manifest")]
-    splits = _split_hashes(folder, slices)
+    splits = _split_hashes(folder, sets)
     whole, finished = [], records.all
     for run in track(finished, "Verifying runs", len(finished)) if finished else ():
+        slices = None if sets is None else sets.get(run.setting.subjects)
         differing = run_problems(run) or [*_stored_problems(run, slices, splits)]
         problems += [f"runs/{run.name}: {text}" for text in differing]
         if not differing:
@@ -188,18 +226,23 @@ def _check_runs(
     return whole
 
 
-def _split_hashes(folder: Path, slices: SliceSet | None) -> set[str]:
+def _split_hashes(folder: Path, sets: Sets | None) -> set[str]:
     """Return `split_sha256` of every split file, as runs know it."""
     hashes: set[str] = set()
-    if slices is None:
+    if sets is None:
         return hashes
     for path in split_files(folder):
         try:
-            subsets = read_subsets(path, slices.table)
+            subsets = _subsets(path, sets)
         except InputError:
             continue
         hashes.add(hashlib.sha256("\n".join(subsets.tolist()).encode()).hexdigest())
     return hashes
+
+
+def _subsets(path: Path, sets: Sets) -> NDArray[np.str_]:
+    """Return the subset of each slice (N,) by a split, under the ids that it names."""
+    return read_subsets(path, set_of_split(sets, path).table)
 
 
 def _stored_problems(run: Run, slices: SliceSet | None, splits: set[str]) -> Iterator[str]:

@@ -234,7 +234,10 @@ def shuffle_test(
         accuracy, change, moves = np.empty(repeats), 0.0, np.empty(repeats)
         for r in range(repeats):
             order = rng.permuted(np.tile(np.arange(h * w), (orders, 1)), axis=1)  # (1 or n, h·w)
-            moved = np.take_along_axis(flat, np.broadcast_to(order, (n, h * w))[:, None], axis=2)
+            if orders == 1:
+                moved = flat[:, :, order[0]]
+            else:
+                moved = np.take_along_axis(flat, order[:, None], axis=2)
             other = tail(moved.reshape(maps.shape))
             accuracy[r] = (other.argmax(axis=1) == labels).mean()
             change = max(change, float(np.abs(other - logits).max()))

@@ -213,8 +213,9 @@ def same_subject(points: Array, subjects: NDArray[np.str_]) -> float:
 def _one_direction(values: NDArray[np.floating]) -> bool:
     """Whether 99% of the variance of (n, C) is along one direction."""
     X = values.astype(np.float64) - values.mean(axis=0, dtype=np.float64)
-    power = np.linalg.svd(X, compute_uv=False) ** 2
-    return bool(len(power) > 1 and power[0] > 0.99 * power.sum() > 0)
+    products = X @ X.T if len(X) < X.shape[1] else X.T @ X
+    power = np.linalg.eigvalsh(products)  # the squared singular values, but for zeros
+    return bool(len(power) > 1 and power[-1] > 0.99 * np.trace(products) > 0)
 
 
 def _sum_of_products(K: Array, L: Array) -> float:

@@ -268,7 +268,7 @@ def _compare(
     right = [np.concatenate([test.subjects.correct for test in pool.tests]) for pool in (one, two)]
     counts = mcnemar(*right) if one.once_each else None
     differences = {
-        name: _difference(draw(sides[0], name) - draw(sides[1], name), name, one.ratio)
+        name: difference_of(draw(sides[0], name) - draw(sides[1], name), name, one.ratio)
         for name in SCORES
     }
     if counts:
@@ -293,7 +293,7 @@ def _compare(
     )
 
 
-def _difference(drawn: Drawn, name: str, ratio: float) -> Difference:
+def difference_of(drawn: Drawn, name: str, ratio: float) -> Difference:
     """Return a score's difference from paired draws, with what lies between seeds."""
     low, high = drawn.interval(way_of(*name.split("_", 1)), ratio)
     p = 1.0 if drawn.mean == 0 else nan

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from headscope.analysis.results.inferred import brackets
 from headscope.analysis.results.settings import SettingResult, settings_table
 from headscope.analysis.results.table import results_table
 from headscope.audit_record import Audit, SplitCheck
@@ -56,8 +57,12 @@ def marked_tables(
     """Return the tables of an experiment with its audit: one row per setting, one per run."""
     by_setting = {result.key: result.runs for result in results}
     runs = [run for result in results for run in result.runs]
+    table = settings_table(results)
+    between = {it.key: bracket.sentence for bracket in brackets(results) for it in bracket.ordered}
+    if between:
+        table["inferred"] = [between.get(name, "") for name in table["run"]]
     return (
-        mark_table(settings_table(results), by_setting, audit),
+        mark_table(table, by_setting, audit),
         mark_table(results_table(runs), {run.name: [run] for run in runs}, audit),
     )
 

@@ -16,13 +16,12 @@ import pandas as pd
 from headscope.analysis.results.chance import AgainstChance, against_chance
 from headscope.analysis.results.pooled import Pool, concatenate, pool_runs
 from headscope.analysis.results.table import (
-    NAMELESS,
-    SHARED,
     SHARES,
     SLICE_KEYS,
     TESTED,
     Score,
     first_try,
+    mixed_marker,
     recorded_score,
     run_rank,
     score_columns,
@@ -130,8 +129,9 @@ class SettingResult:
 
     @property
     def marker(self) -> str:
-        """Why the accuracy may be inflated, or nothing."""
-        return NAMELESS if self.nameless else SHARED if self.shared_subjects else ""
+        """Why the accuracy may be inflated, and whether subjects are inferred; or nothing."""
+        run = next((run for run in self.runs if not run.named), self.runs[0])
+        return mixed_marker(run, self.shared_subjects)
 
     def validation(self, name: str) -> float:
         """Return the mean of a validation score over the runs; NaN where one lacks it."""
@@ -159,7 +159,7 @@ def _result(key: tuple[str, str, str, str], runs: Sequence[Run]) -> SettingResul
     pool = pool_runs(runs)
     scores = {name: recorded_score(runs[0], name) for name in TESTED}
     if len(runs) > 1:
-        scores = {name: _pooled(pool, name, runs[0].class_names) for name in TESTED}
+        scores = {name: pooled_score(pool, name, runs[0].class_names) for name in TESTED}
     nameless = not all(run.named for run in runs)
     rows = pd.concat([run.predicted("test")[SLICE_KEYS] for run in runs])
     labelled = rows[["subject_id", "label"]].drop_duplicates()
@@ -179,7 +179,7 @@ def _result(key: tuple[str, str, str, str], runs: Sequence[Run]) -> SettingResul
     )
 
 
-def _pooled(pool: Pool, name: str, class_names: Sequence[str]) -> Score:
+def pooled_score(pool: Pool, name: str, class_names: Sequence[str]) -> Score:
     """Return a score over folds and seeds; its interval holds what lies between seeds."""
     level, quantity = name.split("_", 1)
     if level == "subject" and not pool.named:

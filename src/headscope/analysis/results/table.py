@@ -24,6 +24,8 @@ REGIMES = ("frozen", "frozen-adabn", "layerwise", "lp-ft", "finetune", "scratch-
 SHARED = "slices of one subject on both sides"
 NARROW = 6  # classes above which a matrix needs half a page
 NAMELESS = "no subject ids: slices of one subject may be on both sides"
+GIVEN_NAMELESS = f"given partition, {NAMELESS}"
+INFERRED = "subjects inferred from pixels"
 TABLE_NOTE = (
     "One row per setting: folds are pooled, seeds averaged. Accuracies are percentages of slices "
     "or of subjects; intervals resample subjects, or are Wilson's where the bootstrap cannot tell. "
@@ -211,7 +213,8 @@ def full_table(table: pd.DataFrame) -> Table:
         Column("Training time", "min:sec", "time"): itemgetter("train_seconds"),
         Column("Marker"): itemgetter("marker"),
     }
-    return _table("Results", columns, table, [TABLE_NOTE])
+    between = [] if "inferred" not in table else [it for it in table["inferred"].unique() if it]
+    return _table("Results", columns, table, [TABLE_NOTE, *between])
 
 
 def markdown_table(table: pd.DataFrame) -> str:
@@ -235,7 +238,8 @@ def short_table(table: pd.DataFrame) -> Table:
         Column("Subject AUC [95%]", format="fraction"): _bounded("test_subject_auc"),
         Column("min:sec", format="time"): itemgetter("train_seconds"),
     }
-    return _table("", columns, table)
+    notes = [] if "inferred" not in table else [note for note in table["inferred"].unique() if note]
+    return _table("", columns, table, notes)
 
 
 def _table(
@@ -292,11 +296,17 @@ def _result(run: Run) -> dict[str, Any]:
     row["test_subjects"] = test.get("subjects", 0)
     row["train_seconds"] = float(metrics.get("train_seconds", float("nan")))
     row["shared_subjects"] = shared_subjects(run)
-    row["marker"] = SHARED if row["shared_subjects"] else ""
-    if not run.named:
-        row["marker"] = NAMELESS
-    row["marker"] = "; ".join(filter(None, [row["marker"], first_try(run)]))
+    marker = mixed_marker(run, row["shared_subjects"])
+    row["marker"] = "; ".join(filter(None, [marker, first_try(run)]))
     return row
+
+
+def mixed_marker(run: Run, shared: int) -> str:
+    """Say why a run's accuracy may be inflated, and whether its subjects are inferred."""
+    if not run.named:
+        return GIVEN_NAMELESS if run.setting.split == "given" else NAMELESS
+    inferred = INFERRED if run.setting.subjects else ""
+    return "; ".join(filter(None, [SHARED if shared else "", inferred]))
 
 
 def first_try(run: Run) -> str:

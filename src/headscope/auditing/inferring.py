@@ -1,0 +1,124 @@
+"""Subjects inferred from the pixels of stored slices, where names hold no ids (`linking`)."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from headscope.audit_record import SAME_HEAD
+from headscope.auditing.linking import Links, find_links, group_scans
+from headscope.cohort.tables import counted
+from headscope.errors import InputError
+from headscope.slicing.inferred import INFERRED, PARTITIONS, read_inferred, write_inferred
+from headscope.slicing.store import SliceSet
+from headscope.threads import one_blas_thread
+
+FORMAT: Final = 1  # of what is inferred: another one is made again
+THRESHOLDS: Final = {"strict": SAME_HEAD, "loose": 0.48}  # least detail (bench/inferred.py)
+CROWD: Final = 0.25  # share of all scans: a larger group is more likely a chain than one subject
+FEWEST: Final = 12  # scans from which on such a share says something
+
+
+@one_blas_thread
+def infer_subjects(slices: SliceSet) -> pd.DataFrame:
+    """Return the inferred subjects: one row per scan, in the order of the slices.
+
+    Parameters
+    ----------
+    slices
+        Stored slices; their ids and labels are not looked at.
+
+    Returns
+    -------
+    pandas.DataFrame
+        path (the scan's name), label, subject_id (that of `loose`, to be corrected by hand),
+        strict and loose (the inferred subject by either threshold), partner (of those in the same
+        loose subject, the scan with which it agrees best; empty if it is alone) and detail (how
+        well they agree).
+
+    Raises
+    ------
+    InputError
+        Slices are too small, or scans are of different planes, which cannot be compared.
+    """
+    table = slices.table
+    keys = table[["scan", "subject_id", "session_id"]]
+    scan = (keys != keys.shift()).any(axis=1).cumsum().to_numpy(np.intp) - 1
+    planes = table.groupby(scan)["plane"].agg(lambda names: " and ".join(sorted(set(names))))
+    if (planes != planes.iloc[0]).any():
+        raise InputError(
+            f"Subjects cannot be inferred across planes, and scans here are {planes.iloc[0]} or "
+            f"{planes[planes != planes.iloc[0]].iloc[0]}: --plane takes one."
+        )
+    links = find_links(slices.pixels, scan, np.zeros(len(scan), dtype=np.intp))
+    groups = {name: group_scans(links, least) for name, least in THRESHOLDS.items()}
+    paths = table["scan"].to_numpy(str)[np.flatnonzero(np.diff(scan, prepend=-1))]
+    ids = {name: _name_groups(group, paths, name) for name, group in groups.items()}
+    partner, detail = _partners(links, groups["loose"])
+    labels = table["label"].to_numpy(str)[np.flatnonzero(np.diff(scan, prepend=-1))]
+    return pd.DataFrame(
+        {
+            "path": paths,
+            "label": labels,
+            "subject_id": ids["loose"],
+            **ids,
+            "partner": np.where(partner < 0, "", paths[partner]),
+            "detail": np.round(detail, 3),
+        }
+    )
+
+
+def store_inferred(experiment: Path, slices: SliceSet) -> pd.DataFrame:
+    """Return the inferred subjects of an experiment's slices, which `subjects/` keeps."""
+    facts: dict[str, Any] = {"format": FORMAT, "slices_sha256": slices.sha256} | THRESHOLDS
+    subjects = read_inferred(experiment, facts)
+    if subjects is None:
+        subjects = infer_subjects(slices)
+        write_inferred(experiment, subjects, facts)
+    return subjects
+
+
+def note_inferred(subjects: pd.DataFrame) -> list[str]:
+    """Say how many subjects were inferred, and whether a group is too large to be one."""
+    strict, loose = (subjects[name].nunique() for name in PARTITIONS)
+    notes = [
+        f"Subjects are inferred from pixels, not known: {counted(len(subjects), 'scan')} or "
+        f"pictures show {strict} by the strict threshold (detail {THRESHOLDS['strict']:.2f}) and "
+        f"{loose} by the loose one ({THRESHOLDS['loose']:.2f})."
+    ]
+    alone = int((subjects["strict"].value_counts() == 1).sum())
+    if alone:
+        notes.append(
+            f"{alone} of them have no partner by the strict threshold: visits years apart, or "
+            "neighbouring slices more than about 2 mm apart, may not be recognised."
+        )
+    largest = int(subjects["loose"].value_counts().iloc[0])
+    if len(subjects) >= FEWEST and largest > CROWD * len(subjects):
+        notes.append(
+            f"The largest inferred subject holds {largest} of them, more than a quarter: pictures "
+            "that resemble each other for another reason may have been linked."
+        )
+    return notes
+
+
+def _name_groups(group: NDArray[np.intp], paths: NDArray[np.str_], name: str) -> list[str]:
+    """Name the groups (S,) in the order of their first paths: "inferred-strict-001", …."""
+    order = pd.factorize(group[np.argsort(paths, kind="stable")])[1]  # groups as they come
+    number = np.empty(len(order), dtype=np.intp)
+    number[order] = np.arange(1, len(order) + 1)
+    width = max(3, len(str(len(order))))
+    return [f"{INFERRED}-{name}-{number[g]:0{width}}" for g in group]
+
+
+def _partners(links: Links, group: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[Any]]:
+    """Return with which scan of its group each (S,) agrees best, -1 if alone, and how well."""
+    partner = np.full(links.scans, -1)
+    detail = np.full(links.scans, np.nan)
+    inside = group[links.pairs[:, 0]] == group[links.pairs[:, 1]]
+    pairs, values = links.pairs[inside], links.detail[inside]
+    for row in np.argsort(values, kind="stable"):  # the best comes last
+        for one, other in (pairs[row], pairs[row][::-1]):
+            partner[one], detail[one] = other, values[row]
+    return partner, detail

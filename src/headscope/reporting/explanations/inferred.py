@@ -1,0 +1,63 @@
+"""What a page says of subjects inferred from pixels, and of a partition given without ids."""
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from headscope.analysis.results.inferred import Bracket, brackets
+from headscope.analysis.results.settings import SettingResult
+from headscope.reporting.numbers import number, say
+
+LINK = Markup('<a href="#results">strict and loose</a>')
+
+
+def inferred_flags(results: Sequence[SettingResult]) -> list[Markup]:
+    """Return the flags of the first screen: how subjects are known, and the interval between."""
+    flags = []
+    first = next(iter(brackets(results)), None)
+    if first is not None:
+        flags.append(
+            say(
+                "<b>Subjects are inferred from pixels, not known:</b> the honest accuracy of {} "
+                "lies {}. {}",
+                *(f"{first.architecture} ({first.variant})", _between(first), LINK),
+            )
+        )
+    elif any(result.runs[0].setting.subjects for result in results):
+        flags.append(Markup("<b>Subjects are inferred from pixels, not known.</b>"))
+    if any(result.nameless and result.split == "given" for result in results):
+        flags.append(
+            Markup(
+                "<b>The partition is as it was given,</b> without subject ids: whether it keeps "
+                'subjects apart is unknown. <a href="#audit">What crosses it</a>'
+            )
+        )
+    return flags
+
+
+def inferred_sentences(results: Sequence[SettingResult], best: SettingResult) -> list[Markup]:
+    """Return what the verdict adds on the setting that it speaks of."""
+    bracket = next((it for it in brackets(results) if best in (it.strict, it.loose)), None)
+    if bracket is None:
+        return []
+    return [
+        say(
+            "The honest accuracy lies {}, subjects inferred from pixels by a strict and by a loose "
+            "threshold.",
+            _between(bracket),
+        )
+    ]
+
+
+def _between(bracket: Bracket) -> Markup:
+    """Say between which two accuracies, and how far their intervals reach."""
+    values = [
+        number(
+            result.scores["subject_accuracy"].value,
+            result.key,
+            "test_subject_accuracy",
+            "percent",
+        )
+        for result in bracket.ordered
+    ]
+    return say("between {}% and {}%{}", *values, bracket.interval)

@@ -1,0 +1,113 @@
+"""The chapter on the ablation ladder, and its sentence of the verdict."""
+
+from typing import Final
+
+from markupsafe import Markup
+from PIL import Image
+
+from headscope.analysis.explanations.ladder import WHOLE, Ladder, SettingLadder
+from headscope.analysis.results.settings import choose
+from headscope.analysis.results.table import Score
+from headscope.reporting.blocks import Block, Chapter, TableBlock, Text
+from headscope.reporting.numbers import CONFIDENCE, say
+from headscope.reporting.pictures import png_source
+from headscope.reporting.plots import DotRow, Dots, FigureBlock, Mark, Picture
+from headscope.tables import Cell, Column, Table
+
+SIDE: Final = 112  # pixels of a slice on the page
+COLUMNS: Final = (
+    Column("Network"),
+    Column("Split"),
+    Column("Slices"),
+    Column("Accuracy", "%", "percent", True),
+    Column("Minus whole slices", "points", "signed", True),
+    Column("Subject AUC", "", "fraction", True),
+    Column("Larger class", "%", "percent"),
+)
+
+
+def ladder_chapter(ladder: Ladder | None, pictures: bool = True) -> Chapter | None:
+    """Show what networks reach on each rung; None without a ladder."""
+    if ladder is None:
+        return None
+    meaning = (
+        "Frozen heads, trained again by the same recipe, seeds and splits on slices that keep less "
+        "and less. A rung that reaches the accuracy of whole slices holds all that they were read "
+        "for. It does where its accuracy is above the larger class, and its difference from whole "
+        "slices, over the same subjects, is not shown to be below zero."
+    )
+    blocks: list[Block] = [Text(meaning), Text(*ladder.sentences, style="list")]
+    if pictures and ladder.pictures:
+        blocks.append(_slices(ladder))
+    blocks += [_dots(setting) for setting in ladder.settings]
+    blocks += [_table(ladder), Text(*ladder.notes, style="notes")]
+    named = [setting.reached.title for setting in ladder.settings if setting.reached]
+    result = f"reached by: {named[0]}" if named else "no rung reaches whole slices"
+    if not any(setting.rungs[0].beats_majority for setting in ladder.settings):
+        result = "nothing can be said"
+    return Chapter("ladder", "The ablation ladder", blocks, result)
+
+
+def ladder_sentences(ladder: Ladder | None) -> list[Markup]:
+    """Return the verdict's sentence: of the network that validation chooses, subjects apart."""
+    if ladder is None:
+        return []
+    apart = [setting for setting in ladder.settings if setting.full.apart]
+    if not apart:
+        return []
+    best, _ = choose([setting.full for setting in apart])
+    chosen = next(setting for setting in apart if setting.full is best)
+    return [say('{} (<a href="#ladder">The ablation ladder</a>.)', chosen.sentence)]
+
+
+def _slices(ladder: Ladder) -> FigureBlock:
+    """Set one slice on each rung side by side."""
+    pictures = []
+    for name, pixels in ladder.pictures.items():
+        image = Image.fromarray(pixels).resize((SIDE, SIDE))
+        title = ladder.titles[name]
+        pictures.append(Picture(png_source(image), f"A test slice, {title}.", SIDE, SIDE))
+    titles = "; ".join(ladder.titles[name] for name in ladder.pictures)
+    return FigureBlock("rungs", pictures, f"One test slice on each rung: {titles}.")
+
+
+def _dots(setting: SettingLadder) -> Dots:
+    """Set the accuracy of each rung in a row, beside what the larger class alone gives."""
+    rows = []
+    for rung in setting.rungs:
+        ends = rung.accuracy.interval or (rung.accuracy.value,) * 2
+        reaches = rung.name == WHOLE or (rung.beats_majority and rung.level_with_whole)
+        low, high = (100 * end for end in ends)
+        mark = Mark(100 * rung.accuracy.value, low, high, hollow=not reaches)
+        rows.append(DotRow(rung.title, "", [mark], 100 * rung.majority))
+    caption = (
+        f"{setting.network}, {setting.full.split} split: test accuracy on each rung with its "
+        f"{CONFIDENCE} interval. Dashed is what the larger class alone gives; hollow marks are not "
+        "shown to reach whole slices."
+    )
+    return Dots(rows, caption, key="ladder")
+
+
+def _cell(score: Score, run: str, quantity: str) -> Cell:
+    low, high = score.interval or (None, None)
+    return Cell(score.value, low, high, run=run, quantity=quantity)
+
+
+def _table(ladder: Ladder) -> TableBlock:
+    rows: list[list[object]] = []
+    for setting in ladder.settings:
+        for rung in setting.rungs:
+            run = f"{setting.full.key} {rung.name}"
+            gap = rung.difference
+            scores = [
+                _cell(score, run, quantity)
+                for score, quantity in ((rung.accuracy, "accuracy"), (rung.auc, "subject_auc"))
+            ]
+            difference: object = ""
+            if rung.name != WHOLE and gap.value == gap.value:
+                ends = 100 * gap.low, 100 * gap.high
+                difference = Cell(100 * gap.value, *ends, run=run, quantity="difference")
+            share = Cell(rung.majority, run=run, quantity="majority")
+            names = setting.network, setting.full.split, rung.title
+            rows.append([*names, scores[0], difference, scores[1], share])
+    return TableBlock("ladder", Table("The rungs in numbers.", COLUMNS, rows))

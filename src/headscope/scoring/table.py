@@ -1,0 +1,137 @@
+"""A table as any program writes it → a data frame, and the names that its columns usually have."""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from headscope.cohort.joining.columns import role_of
+from headscope.cohort.tables import MISSING, listed, separator_of, text_of
+from headscope.errors import InputError
+from headscope.text import count
+
+ROLES: Final = {  # without case, spaces and signs; better names first
+    "label": "label truelabel labeltrue ytrue true truth groundtruth gt target reference actual "
+    "trueclass y class diagnosis dx",
+    "subset": "subset split partition set fold",
+    "predicted": "predicted predictedlabel predlabel predictedclass predclass prediction pred "
+    "ypred yhat",
+    "score": "probability prob proba probabilities yprob yproba score yscore predictedprobability "
+    "logit decision",
+}
+COMMA: Final = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table by what they hold, as they were named; None: recognised or absent.
+
+    probability is a column of the positive class, or several, each as COLUMN or CLASS=COLUMN;
+    positive is a class.
+    """
+
+    subject: str | None = None
+    session: str | None = None
+    label: str | None = None
+    subset: str | None = None
+    predicted: str | None = None
+    probability: str | Sequence[str] | None = None
+    positive: str | None = None
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV or TSV once: numbers as numbers, what is text as categories."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist, or is no file.")
+    text = text_of(path)
+    lines = [line for line in text.split("\n", 100)[:100] if line.strip()]
+    given = re.fullmatch(r'"?sep=(.)"?[\t;,|]*', lines[0]) if lines else None
+    if given:
+        text, lines = text.lstrip("\n").partition("\n")[2], lines[1:]
+    if len(lines) < 2:
+        raise InputError(f"{path} holds no rows below its header.")
+    separator = given[1] if given else separator_of(lines)
+    sample = [*islice(csv.reader(StringIO("\n".join(lines)), delimiter=separator), 100)]
+    header = [cell.strip() for cell in sample[0]]
+    twice = {name for name in header if name and header.count(name) > 1}
+    if twice:
+        raise InputError(f"{path} names the column {min(twice)!r} twice.")
+    cells = [cell.strip() for row in sample[1:] for cell in row]
+    numeric = [
+        at
+        for at, name in enumerate(header)
+        if all(_is_number(row[at]) for row in sample[1:] if len(row) > at) and not _is_text(name)
+    ]
+    options: dict[str, Any] = {}
+    if separator != "," and any(map(COMMA.fullmatch, cells)):
+        options["decimal"] = ","
+    elif int(pd.__version__.partition(".")[0]) < 3:  # which loses the last digit of a float
+        options["float_precision"] = "round_trip"
+    try:
+        table = pd.read_csv(
+            StringIO(text),
+            sep=separator,
+            dtype={at: "category" for at in range(len(header)) if at not in numeric},
+            keep_default_na=False,
+            na_values=[*MISSING],
+            skipinitialspace=True,
+            index_col=False,
+            **options,
+        )
+    except (ValueError, pd.errors.ParserError) as error:
+        reason = str(error).splitlines()[0].removeprefix("Error tokenizing data. C error: ")
+        raise InputError(f"{path} cannot be read: {reason.strip().rstrip('.')}.") from None
+    return table.rename(columns=lambda name: str(name).strip())
+
+
+def _is_number(cell: str) -> bool:
+    cell = cell.strip()
+    try:
+        float(cell.replace(",", "."))
+    except ValueError:
+        return cell in MISSING
+    return True
+
+
+def _is_text(column: str) -> bool:
+    """Whether a column holds text whatever it looks like: ids, labels, subsets."""
+    return bool(role_of(column)) or any(
+        plain(column) in ROLES[part].split() for part in ("label", "subset", "predicted")
+    )
+
+
+def plain(column: object) -> str:
+    """Return a column's name without case, spaces and signs."""
+    return re.sub(r"[\W_]+", "", str(column).casefold())
+
+
+def rows_of(bad: Any) -> str:
+    """Say how many rows are so: '12 rows'."""
+    number = int(np.asarray(bad).sum())
+    return f"{count(number)} row{'s' if number != 1 else ''}"
+
+
+def all_columns(table: pd.DataFrame) -> str:
+    """List the columns of a table."""
+    return listed([str(column) for column in table.columns])
+
+
+def existing(name: str, table: pd.DataFrame, column: str) -> str:
+    """Return the name of a column that there is; InputError with the choices otherwise."""
+    if column not in table.columns:
+        raise InputError(f"{name} has no column {column!r}: choose {all_columns(table)}.")
+    return column
+
+
+def bad_cell(name: str, column: str | None, bad: Any, what: str) -> InputError:
+    """Return an error that names the first bad row; the header is row 1."""
+    first = int(np.asarray(bad).argmax()) + 2
+    where = f"in {rows_of(bad)}, the first row {first}"
+    return InputError(f"{name}: the column {column!r} {what} {where}.")
