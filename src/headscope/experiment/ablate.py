@@ -33,6 +33,7 @@ from headscope.record.ablation import (
     write_ablation,
 )
 from headscope.scans.volume import PLANES, read_scan
+from headscope.slicing.inferred import read_inferred, under_inferred
 from headscope.slicing.rungs import RUNGS, SIDE_MM, STRIPPED, brain_share, silhouette
 from headscope.slicing.store import CHECKED, SliceSet, open_slices, pixels_hash
 from headscope.training.device import find_device
@@ -285,13 +286,15 @@ def _groups(
 ) -> Iterator[tuple[Shared, list[Plan]]]:
     """Yield the runs of a rung with what they share: those of equal facts together."""
     groups: dict[str, tuple[Shared, list[Plan]]] = {}
+    subjects = read_inferred(experiment, {})
+    sets = {None: store} | ({} if subjects is None else under_inferred(store, subjects))
     for run in sources:
         facts = _facts(run) | {"rung": rung}
         plan = _plan(experiment, run)
         config = _config(experiment, rung, run)
         key = json_text([facts, run.setting.folds])
         shared, plans = groups.setdefault(
-            key, (Shared(config, None, store, {}, device, facts, maps=False), [])
+            key, (Shared(config, None, store, sets, {}, device, facts, maps=False), [])
         )
         shared.splits[split_name(run.setting, config)] = run.features["subset"]
         plans.append(plan)
