@@ -29,6 +29,7 @@ SCANNERS = {  # name: side of a voxel in mm, exponent of intensities, noise
     "same": HOME,
     "contrast": (2.5, 0.6, 0.02),
     "resolution and contrast": (4.0, 0.6, 0.05),
+    "more of both": (5.0, 2.0, 0.1),
 }
 
 
@@ -91,14 +92,14 @@ def main():
         row, (part,) = result.rows[0], result.rows[0].calibration
         auc = row.scores["subject_auc"]
         shared = result.overlap.new_subjects
-        planted = sum(subject.startswith("planted-") for subject in shared)
+        recognised = sum(subject.startswith("planted-") for subject in shared)
         print(
             f"| {name} | {auc.inside:.3f} | {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f}) "
             f"| {auc.drop:+.3f} ({auc.drop_low:+.3f} to {auc.drop_high:+.3f}) "
             f"| {part.large:+.2f} ({part.large_low:+.2f} to {part.large_high:+.2f}) "
             f"| {part.slope:.2f} ({part.slope_low:.2f} to {part.slope_high:.2f}) "
-            f"| {row.farther:.1f} of {row.subjects} | {planted} of {PLANTED} "
-            f"| {len(shared) - planted} of {row.subjects - PLANTED} |",
+            f"| {row.farther:.1f} of {row.subjects} | {recognised} of {PLANTED} "
+            f"| {len(shared) - recognised} of {row.subjects - PLANTED} |",
             flush=True,
         )
 

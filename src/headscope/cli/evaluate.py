@@ -7,7 +7,7 @@ import typer
 
 from headscope.cli import options as opt
 from headscope.cli.app import app, resumable
-from headscope.cli.options import COHORT, given
+from headscope.cli.options import given
 from headscope.cli.show import show, show_json
 
 
@@ -41,8 +41,7 @@ def evaluate(
 
     Example: headscope evaluate first elsewhere --classes AD=Demented,NC=Nondemented
     """
-    names = ("out", "volume", "pseudonym_key", "device", "workers", "strict")
-    options = given(locals(), *COHORT, *names)
+    options = given(locals(), *(locals().keys() - {"trained", "data", "as_json"}))
     with resumable():
         from headscope.console import busy
 
