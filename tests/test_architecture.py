@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "cohort": {"scans"},
     "slicing": {"scans", "cohort"},
     "splits": {"scans", "cohort"},
-    "auditing": {"scans", "cohort", "slicing", "splits", "audit_record"},
+    "auditing": {"scans", "cohort", "slicing", "splits", "metrics", "audit_record"},
     "simulation": {"scans", "cohort"},
     "models": set(),
     "training": {"models"},

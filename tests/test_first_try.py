@@ -18,6 +18,8 @@ from headscope.supplement.study import read_study
 from headscope.verification.verify import verify
 from tests.support.experiments import settings, write_cohort
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 
 def table(labels, ids, **columns):
     paths = [f"{k}.png" for k in range(len(labels))]

@@ -16,6 +16,8 @@ from headscope.verification.verify import verify
 from tests.support.experiments import settings, write_cohort
 from tests.support.records import reseal
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 ROWS = (
     {"regime": "frozen", "optimizer": "adamw", "select": "best", "class_weights": "balanced"},
     {"regime": "frozen", "name": "patient", "patience": 1, "learning_rate": 3.0},

@@ -1,6 +1,7 @@
 """Names of the library and their modules; `__init__.py` imports each when it is first used."""
 
 from . import figures
+from .analysis.explanations.confounding import analyse_confounders
 from .analysis.final_layer.contributions import logit_contributions, seed_correlation
 from .analysis.final_layer.layer import analyse_head, analyse_pair, head_analysis
 from .analysis.final_layer.pairs import pair_analysis
@@ -37,6 +38,7 @@ __all__ = [
     "RunError",
     "ablate",
     "analyse_calibration",
+    "analyse_confounders",
     "analyse_features",
     "analyse_head",
     "analyse_leakage",

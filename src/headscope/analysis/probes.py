@@ -98,7 +98,7 @@ def ridge_by_gram(gram: Array, labels: Array, train: Array, penalties: Array) ->
     classes = np.unique(labels[train])
     columns = np.where(labels[train][:, None] == classes, 1.0, -1.0)  # (n of train, K)
     shares, diagonal = columns.mean(axis=0), np.eye(len(centred))
-    options = {"assume_a": "pos", "overwrite_a": True, "check_finite": False}
+    options: dict[str, Any] = {"assume_a": "pos", "overwrite_a": True, "check_finite": False}
     return np.stack(
         [
             classes[

@@ -149,12 +149,13 @@ def train_heads(
     else:
         union = None
     step = max(1, CHUNK_BYTES // (4 * classes * len(begin) * len(sets)))
+    step = 1 if recipe.weighted else step
     parts = [
         _train_chunk(inputs, labels[:, first : first + step], sets, recipe, val_rows, begin, union)
-        for first in range(0, labels.shape[1], 1 if recipe.weighted else step)
+        for first in range(0, labels.shape[1], step)
     ]  # fmt: skip
-    trained = np.concatenate(parts, axis=1).reshape(-1, len(begin))
-    trained = (trained if points is None else trained @ points).reshape(-1, classes, width + 1)
+    flat: Array = np.concatenate(parts, axis=1).reshape(-1, len(begin))
+    trained = (flat if points is None else flat @ points).reshape(-1, classes, width + 1)
     return trained[:, :, :width], trained[:, :, width]
 
 

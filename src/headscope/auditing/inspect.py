@@ -15,6 +15,7 @@ from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.tables import counted
 from headscope.console import track
 from headscope.files import NO_ID
+from headscope.metrics.precision import Precisions, precisions
 from headscope.scans.dicom import read_series_header
 from headscope.scans.discovery import ScanFile, plane_named
 from headscope.scans.frames import is_installed
@@ -25,6 +26,7 @@ from headscope.tables import Shown, Table
 
 BASE_BYTES: Final = 150 * 2**20  # a process with NumPy and pandas, before it reads a scan
 COPIES: Final = 2.5  # of the largest volume: its file, its voxels, what is drawn from them
+TESTED: Final = 0.3  # of the subjects of a class, by the ratio 5:2:3
 UNREAD: Final = "–"  # what only reading the files would tell
 SUFFIX_NAMES: Final = {
     ".nii": "NIfTI",
@@ -44,7 +46,8 @@ class Inspection(Shown):
     shape and spacing_mm in R, A, S order with its number of scans, `covariates` the columns that
     `--covariates` can name with what they hold, `problems` path and reason of each scan whose
     header cannot be used. `slices`, `store_bytes` (their file) and `memory_bytes`
-    (each process that slices) say what a run would cost.
+    (each process that slices) say what a run would cost, `tested` what a test of three in ten
+    subjects could tell (5:2:3, as `run` splits them).
     """
 
     layout: str
@@ -58,13 +61,15 @@ class Inspection(Shown):
     slices: int
     store_bytes: int
     memory_bytes: int
+    tested: Precisions | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
-        return {
+        plain = {
             name: value.to_dict("records") if isinstance(value, pd.DataFrame) else value
             for name, value in vars(self).items()
         }
+        return plain | {"tested": self.tested and self.tested.as_dict()}
 
     def tables(self) -> list[Table]:
         """Return classes with what is worth knowing, then grids, then problems."""
@@ -74,9 +79,14 @@ class Inspection(Shown):
             ("Problems", self.problems),
         )
         return [
-            Table.from_frame(self.layout, self.classes, [*self.notes, self.cost]),
+            Table.from_frame(self.layout, self.classes, [*self.notes, *self.outlook]),
             *(Table.from_frame(title, frame) for title, frame in frames if len(frame)),
         ]
+
+    @property
+    def outlook(self) -> list[str]:
+        """What a run would cost, and what its test could tell."""
+        return [self.cost, *([self.tested.sentence] if self.tested else [])]
 
     @property
     def cost(self) -> str:
@@ -171,6 +181,7 @@ def inspect_cohort(
         slices=slices,
         store_bytes=slices * size**2,
         memory_bytes=round(BASE_BYTES + COPIES * largest),
+        tested=_tested(cohort),
     )
 
 
@@ -253,6 +264,15 @@ def _covariates(cohort: Cohort) -> pd.DataFrame:
     usable.sort(key=lambda covariate: covariate.name not in RECOGNISED)
     rows = [(item.column, item.name, item.content, item.missing) for item in usable]
     return pd.DataFrame(rows, columns=["column", "covariate", "values", "subjects_without"])
+
+
+def _tested(cohort: Cohort) -> Precisions | None:
+    """Return what a test of the usual share of the subjects could tell; None without ids."""
+    named = cohort.scans[cohort.scans["subject_id"] != NO_ID]
+    if not len(named) or len(cohort.class_names) < 2:
+        return None
+    subjects = named.groupby("label")["subject_id"].nunique()
+    return precisions([round(TESTED * subjects.get(name, 0)) for name in cohort.class_names])
 
 
 def _size_text(size: float) -> str:

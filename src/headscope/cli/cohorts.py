@@ -104,6 +104,16 @@ def simulate(
         float, typer.Option(help="Difference of the classes in severity; 0 for none.")
     ] = 2.2,
     repeat_share: Annotated[float, typer.Option(help="Share with several sessions.")] = 0.3,
+    age_gap: Annotated[
+        float, typer.Option(help="Years by which AD is older: a planted confounder.")
+    ] = 0.0,
+    age_effect: Annotated[float, typer.Option(help="Severity that ten years of age add.")] = 0.0,
+    site_gap: Annotated[
+        float, typer.Option(help="Share of AD at a second site, less that of NC, 0 to 1.")
+    ] = 0.0,
+    site_bias: Annotated[
+        float, typer.Option(help="Strength of the bias field at the second site, 0 to 1.")
+    ] = 0.0,
     workers: Annotated[int | None, typer.Option(help="Processes (all cores).")] = None,
 ) -> None:
     """Write a simulated cohort of T1 scans with known atrophy, truth beside it.

@@ -85,7 +85,8 @@ def run(
     splits: Annotated[
         str | None,
         typer.Option(
-            help="subject (default); slice, as in the paper; given, by folders train, val, test."
+            help="subject (default); slice, as in the paper; given, by folders train, val, test; "
+            "site, each left out once."
         ),
     ] = None,
     split_file: Annotated[

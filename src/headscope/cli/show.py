@@ -66,6 +66,8 @@ def show_estimate(estimate: "Estimate", out: Path) -> None:
         f"{estimate.slices} slices: about {_duration(estimate.seconds)} on this {estimate.device}, "
         f"as measured on one step, and {_size(estimate.bytes)} in {out}. Nothing was written."
     )
+    if estimate.tested is not None:
+        print(estimate.tested.sentence)
 
 
 def _duration(seconds: Any) -> str:

@@ -195,7 +195,8 @@ def _names_subjects(name: str, values: pd.Series, raw: pd.Series, subject_of: pd
     different = values.nunique()
     if is_number(name, values):
         numbers = numbers_in(values.astype(str))
-        return different == len(values) and numbers.min() >= LONG and (numbers % 1 == 0).all()
+        whole = bool((numbers % 1 == 0).all())
+        return different == len(values) and bool(numbers.min() >= LONG) and whole
     quotes = name not in RECOGNISED and quotes_subjects(raw, subject_of[raw.index])
     return quotes or different > max(2, len(values) / 2)
 

@@ -33,7 +33,7 @@ from headscope.record.ablation import (
     write_ablation,
 )
 from headscope.scans.volume import PLANES, read_scan
-from headscope.slicing.inferred import sets_of
+from headscope.slicing.inferred import read_inferred, under_inferred
 from headscope.slicing.rungs import RUNGS, SIDE_MM, STRIPPED, brain_share, silhouette
 from headscope.slicing.store import CHECKED, SliceSet, open_slices, pixels_hash
 from headscope.training.device import find_device
@@ -286,7 +286,8 @@ def _groups(
 ) -> Iterator[tuple[Shared, list[Plan]]]:
     """Yield the runs of a rung with what they share: those of equal facts together."""
     groups: dict[str, tuple[Shared, list[Plan]]] = {}
-    sets = sets_of(experiment, store, store.settings["of"])
+    subjects = read_inferred(experiment, {})
+    sets = {None: store} | ({} if subjects is None else under_inferred(store, subjects))
     for run in sources:
         facts = _facts(run) | {"rung": rung}
         plan = _plan(experiment, run)

@@ -28,7 +28,7 @@ from headscope.slicing.spec import SliceSpec
 from headscope.text import printable_name
 from headscope.training.recipe import Number, Positive, Recipe, Whole
 
-SplitKind = Literal["subject", "slice", "given"]
+SplitKind = Literal["subject", "slice", "given", "site"]
 Unit = Literal["slice", "scan"]
 Rival = Literal["majority", "covariates", "pixels"]
 PATHS = ("data", "out", "cache", "split_file", "pseudonym_key", "weights", "subjects")

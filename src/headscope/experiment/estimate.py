@@ -19,16 +19,18 @@ from torch import nn
 from headscope.cohort.layouts import Cohort
 from headscope.console import track
 from headscope.experiment.config import Config
-from headscope.experiment.inputs import find_scans
+from headscope.experiment.inputs import count_sites, find_scans
 from headscope.experiment.plan import Plan, plan_runs
 from headscope.experiment.preflight import check_networks, check_places, unfinished
 from headscope.experiment.rivals import plan_rivals, rival_cost
+from headscope.metrics.precision import Precisions, precisions
 from headscope.models.classifier import tap
 from headscope.models.network import build_network
 from headscope.models.pretrained import find_published, how_to_get
 from headscope.record import Setting
 from headscope.scans.volume import ScanError
 from headscope.slicing.parallel import take_file
+from headscope.splits.sites import SITE
 from headscope.training.device import autocast, find_device
 from headscope.training.features import EXTRACT_BATCH, LAYER_SLICES, MAP_SLICES
 from headscope.training.loader import SliceInputs
@@ -57,7 +59,8 @@ class Estimate:
 
     runs: run, the fields of its `Setting`, epochs, learning_rate, finished, seconds, bytes (the
     last two are None where a network is too large for the device). notes name such networks, and
-    the weights that are not on this machine.
+    the weights that are not on this machine. tested says what the test of so many subjects could
+    tell, where subjects are kept apart.
     """
 
     runs: pd.DataFrame
@@ -66,6 +69,7 @@ class Estimate:
     slicing_bytes: int
     device: str
     notes: list[str]
+    tested: Precisions | None = None
 
     @property
     def seconds(self) -> float:
@@ -94,6 +98,7 @@ def estimate(config: Config) -> Estimate:
     device = find_device(config.device)
     check_places(config, plans)
     cohort = find_scans(config, plans, write=False)
+    plans = plan_runs(config, count_sites(cohort))
     todo = unfinished(config, plans)
     check_networks(todo, config.size, fetch=False)
     # 2. the slices: how many, and the time that one scan takes
@@ -121,7 +126,18 @@ def estimate(config: Config) -> Estimate:
         0 if stored else slices * config.size**2,
         torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
         [*notes, *_weights_to_fetch(todo), *_patience(todo)],
+        _tested(plans, config, cohort),
     )
+
+
+def _tested(plans: list[Plan], config: Config, cohort: Cohort) -> Precisions | None:
+    """Return what a test could tell: of a share of the subjects, or of all in folds."""
+    apart = [plan for plan in plans if plan.split in ("subject", SITE)]
+    if not apart:
+        return None
+    share = 1.0 if apart[0].fold is not None else config.ratio[2] / sum(config.ratio)
+    subjects = cohort.scans.groupby("label")["subject_id"].nunique()
+    return precisions([round(share * subjects.get(name, 0)) for name in cohort.class_names])
 
 
 def _slices(config: Config, cohort: Cohort) -> tuple[int, float]:

@@ -13,6 +13,7 @@ from headscope.analysis.permute import permute_labels
 from headscope.audit_record import Audit, summary_line
 from headscope.auditing.audit import files_of, store_audit
 from headscope.auditing.inferring import note_inferred, store_inferred
+from headscope.cohort.demographics import describe_subjects
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.cohort.selection import limit_subjects
@@ -29,6 +30,7 @@ from headscope.slicing.write import write_slices
 from headscope.splits.assign import GIVEN, make_fold, make_split
 from headscope.splits.balance import balance_of
 from headscope.splits.files import check_given, check_ids, ensure_split, subsets_by_path
+from headscope.splits.sites import SITE, assign_sites, check_sites, make_site_split
 from headscope.text import printable_name
 
 OLDEST = 89  # years: an age above it could name a subject, and is one year more under pseudonyms
@@ -69,6 +71,8 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
             make_fold(cohort.scans, 0, config.folds, kind="subject", ratio=config.ratio)
     if GIVEN in splits:
         check_given(cohort.scans, config.ratio)
+    if SITE in splits:
+        _check_sites(cohort)
     if (
         config.permutations
         and not config.infers_subjects
@@ -159,7 +163,7 @@ def store_findings(config: Config, slices: SliceSet, cohort: Cohort) -> Audit:
 def split_name(plan: Plan | Setting, config: Config) -> str:
     """Return the name of a run's split: its kind, how subjects are inferred, fold and seed."""
     part = "" if plan.subjects is None else f"{plan.subjects}-"
-    part += "" if plan.fold is None else f"fold{plan.fold}of{config.folds}-"
+    part += "" if plan.fold is None else f"fold{plan.fold}of{plan.folds}-"
     return f"{plan.split}-{part}seed{plan.seed}"
 
 
@@ -185,7 +189,8 @@ def _split(
 ) -> NDArray[np.str_]:
     """Return the subset of each slice by the plan's split; print how well it is balanced."""
     by_subject = plan.split == "subject"
-    foreign = by_subject or (plan.split != GIVEN and "subject" not in config.splits)
+    made = plan.split in (GIVEN, SITE)
+    foreign = by_subject or (not made and "subject" not in config.splits)
     balanced = bool(config.balance) and by_subject
     covariates = cohort.scans[["subject_id", *config.balance]] if balanced else None
     path = config.out / "splits" / f"{name}.tsv"
@@ -196,10 +201,10 @@ def _split(
         kind=plan.split,
         ratio=config.ratio,
         seed=plan.seed,
-        fold=None if plan.fold is None or config.folds is None else (plan.fold, config.folds),
+        fold=None if plan.fold is None else (plan.fold, plan.folds or 0),
         covariates=covariates,
         source=config.split_file if foreign else None,
-        given=_given(slices, cohort) if plan.split == GIVEN else None,
+        given=_given(plan, config, slices, cohort),
     )
     if covariates is not None and not path.with_suffix(".balance.tsv").exists():
         tests = balance_of(slices.table, subsets, covariates)
@@ -209,8 +214,42 @@ def _split(
     return subsets
 
 
-def _given(slices: SliceSet, cohort: Cohort) -> NDArray[np.object_]:
-    """Return the subset of each slice (N,) by the folders of the data."""
+def count_sites(cohort: Cohort) -> int:
+    """Return how many sites there are to leave out, 1 where none is known."""
+    described = describe_subjects(cohort.offered)
+    return max(1, described["site"].nunique()) if "site" in described else 1
+
+
+def _sites(cohort: Cohort) -> tuple["pd.Series[str]", int]:
+    """Return the site of each subject by its id, and how many have several.
+
+    InputError where no column of sites is known, or one site.
+    """
+    described = describe_subjects(cohort.offered)
+    if "site" not in described:
+        problems = [item.problem for item in cohort.covariates if item.name == "site"]
+        reason = next(iter(problems), "no column is recognised as one (site, center, institution)")
+        raise InputError(f"--splits site needs the site of every subject: {reason}.")
+    table = cohort.scans[["path", "subject_id"]].merge(described, on="path")
+    return assign_sites(table["subject_id"], table["site"])
+
+
+def _check_sites(cohort: Cohort) -> None:
+    site, several = _sites(cohort)
+    check_sites(cohort.scans, site)
+    if several:
+        console.print(f"Subjects of several sites, each at that of most of its scans: {several}.")
+
+
+def _given(
+    plan: Plan, config: Config, slices: SliceSet, cohort: Cohort
+) -> NDArray[np.object_] | NDArray[np.str_] | None:
+    """Return the subset of each slice (N,) by the folders of the data or by a site, where it is."""
+    if plan.split == SITE:
+        site, fold = _sites(cohort)[0], plan.fold or 0
+        return make_site_split(slices.table, site, fold, ratio=config.ratio, seed=plan.seed)
+    if plan.split != GIVEN:
+        return None
     of_scan = dict(zip(cohort.names, cohort.scans[GIVEN], strict=True))
     return slices.table["scan"].map(of_scan).to_numpy(dtype=object)
 

@@ -12,6 +12,7 @@ from headscope.models.regimes import REGIMES, Regime, find_regime
 from headscope.models.zoo import Architecture, find_architecture
 from headscope.record import Setting
 from headscope.slicing.inferred import INFERRED, PARTITIONS
+from headscope.splits.sites import SITE
 from headscope.training.recipe import Recipe
 
 MOST_RUNS: Final = 100_000
@@ -62,6 +63,11 @@ class Plan:
         return self.setting.fold
 
     @property
+    def folds(self) -> int | None:
+        """Of how many folds it is one."""
+        return self.setting.folds
+
+    @property
     def needs_weights(self) -> bool:
         """Whether its network starts from pretrained weights."""
         return self.regime.pretrained and self.weights != "random"
@@ -84,11 +90,12 @@ class Plan:
         return (self.architecture.name, self.regime.name, self.weights, drawn, part)
 
 
-def plan_runs(config: Config) -> list[Plan]:
+def plan_runs(config: Config, sites: int = 1) -> list[Plan]:
     """Return every run of the grid: rows × architectures × splits × folds × seeds.
 
     Seed by seed, so that the first table is whole early; but runs that share the features of a
-    frozen backbone follow one another. Where labels are permuted too, those runs come last.
+    frozen backbone follow one another. Where labels are permuted too, those runs come last. A split
+    by site has one fold per site; `sites` counts them once the scans are known.
 
     Raises
     ------
@@ -101,12 +108,13 @@ def plan_runs(config: Config) -> list[Plan]:
     _check_size(config, rows, regimes)
     _check_units(config, rows, regimes)
     grid = [
-        (row, _setting(row, config, name, split, seed, fold))
+        (row, _setting(row, config, name, split, seed, *part))
         for seed in config.seeds
-        for fold in (range(config.folds) if config.folds else [None])
+        for fold in range(max(config.folds or 1, sites))
         for row in rows
         for name in ([row.architecture] if row.architecture else config.architectures)
         for split in (row.splits or config.splits)
+        for part in _fold(fold, sites if split == SITE else config.folds)
     ]
     if config.infers_subjects:
         names = [f"{INFERRED}-{name}" for name in PARTITIONS]
@@ -141,13 +149,26 @@ def under_subjects(setting: Setting, subjects: str | None) -> Setting:
     return replace(setting, variant=f"{setting.variant}-{subjects}", subjects=subjects)
 
 
+def _fold(fold: int, folds: int | None) -> list[tuple[int | None, int | None]]:
+    """Return a fold and of how many it is, where there are so many; else none of none, once."""
+    if folds is None:
+        return [(None, None)] if fold == 0 else []
+    return [(fold, folds)] if fold < folds else []
+
+
 def _setting(
-    row: Row, config: Config, architecture: str, split: str, seed: int, fold: int | None
+    row: Row,
+    config: Config,
+    architecture: str,
+    split: str,
+    seed: int,
+    fold: int | None,
+    folds: int | None,
 ) -> Setting:
     """Return what tells a run of a row apart; a head that trains on scans is named so."""
     unit = row.unit or config.unit
     variant = f"{row.name or row.regime}{'-scan' * (unit == 'scan')}"
-    return Setting(architecture, variant, row.regime, split, seed, fold, config.folds, unit)
+    return Setting(architecture, variant, row.regime, split, seed, fold, folds, unit)
 
 
 def _check_units(config: Config, rows: Sequence[Row], regimes: Mapping[str, Regime]) -> None:

@@ -13,6 +13,7 @@ from headscope.console import console
 from headscope.errors import InputError, RunError
 from headscope.experiment.config import Config
 from headscope.experiment.inputs import (
+    count_sites,
     find_scans,
     store_findings,
     store_slices,
@@ -129,6 +130,7 @@ def run(config: Config) -> Path:
     check_places(config, plans)
     # 2. the scans, and whether they can be split as asked; then the networks
     cohort = find_scans(config, plans)
+    plans = plan_runs(config, count_sites(cohort))
     check_networks(unfinished(config, plans), config.size)
     with locked(config.out):
         clear_leftovers(config.out)
@@ -140,7 +142,7 @@ def run(config: Config) -> Path:
         shared = Shared(config, cohort, slices, sets, splits, device)
         material = Material(shared)
         rivals = plan_rivals(config, plans, described=material.covariates is not None)
-        runs = [*rivals, *plans]
+        runs: list[Plan | Setting] = [*rivals, *plans]
         changed = {run.name: problem for run in runs if (problem := shared.problem(run))}
         finished = {
             run.name for run in runs if run.name not in changed and is_finished(run, material)
@@ -164,9 +166,9 @@ def run(config: Config) -> Path:
 
 def is_finished(run: Plan | Setting, material: Material) -> bool:
     """Whether a run has finished; InputError where its directory is of other settings."""
-    rival = isinstance(run, Setting)
-    settings = material.settings(run) if rival else plan_settings(run, material.shared)
-    return check_run(material.shared.folder(run), settings)
+    shared = material.shared
+    settings = material.settings(run) if isinstance(run, Setting) else plan_settings(run, shared)
+    return check_run(shared.folder(run), settings)
 
 
 def _say_units(plans: Sequence[Plan], material: Material) -> None:

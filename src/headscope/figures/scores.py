@@ -12,7 +12,12 @@ from headscope.analysis.results.curves import GRID, Curve, Curves
 from headscope.analysis.results.settings import SettingResult
 from headscope.figures import style
 
-SPLITS = {"subject": "subjects apart", "slice": "slices mixed", "given": "split as given"}
+SPLITS = {
+    "subject": "subjects apart",
+    "slice": "slices mixed",
+    "given": "split as given",
+    "site": "site left out",
+}
 AREAS = {"roc": "AUC", "precision": "AP"}
 ROW = 9 * style.MM
 LONGEST = 26  # characters of a name on one line

@@ -49,7 +49,7 @@ def shared_heads(audit: Audit | None, runs: Sequence[Run]) -> bool:
 
 def _checks(audit: Audit, runs: Sequence[Run]) -> list[SplitCheck]:
     """Return the checks of the splits by subject, if there are any, else of all."""
-    apart = [run for run in runs if run.setting.split == "subject"] or runs
+    apart = [run for run in runs if run.setting.split in ("subject", "site")] or runs
     splits = [audit.split(run.settings.get("split_sha256")) for run in apart]
     return list({check.name: check for check in splits if check is not None}.values())
 

@@ -17,6 +17,7 @@ from headscope.analysis import (
     setting_results,
 )
 from headscope.analysis.explanations.cohorts import read_cohorts
+from headscope.analysis.explanations.confounding import Confounding
 from headscope.analysis.explanations.external import CohortResult, write_cohorts
 from headscope.analysis.explanations.ladder import Ladder, read_ladder
 from headscope.analysis.leakage.analysis import Leakage
@@ -55,6 +56,12 @@ from headscope.reporting.explanations.cohorts import (
     cohort_flags,
     cohort_sentences,
     cohorts_chapter,
+)
+from headscope.reporting.explanations.confounders import (
+    confounder_flags,
+    confounder_sentences,
+    confounders_chapter,
+    read_confounding,
 )
 from headscope.reporting.explanations.ladder import ladder_chapter, ladder_sentences
 from headscope.reporting.explanations.rivals import rival_sentences, standings
@@ -122,7 +129,11 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         results, evidence.leakage.gaps, audit, evidence.failures, left_out, standing=standing
     )
     elsewhere = cohort_sentences(evidence.cohorts, results)
-    flags = [*first.flags, *cohort_flags(evidence.cohorts)]
+    flags = [
+        *first.flags,
+        *confounder_flags(evidence.confounded),
+        *cohort_flags(evidence.cohorts),
+    ]
     first = replace(first, below=Markup(" ").join([first.below, *elsewhere]), flags=flags)
     page = Page(
         name=experiment.resolve().name,
@@ -133,6 +144,7 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
             *verdict(results, evidence.compared, evidence.leakage.gaps),
             *ladder_sentences(evidence.ladder),
             *rival_sentences(standing),
+            *confounder_sentences(evidence.confounded),
             *elsewhere,
             *cautions(audit, runs),
             *left_out,
@@ -163,6 +175,7 @@ class _Evidence:
     heads: Mapping[str, HeadAnalysis]
     compared: Comparisons
     leakage: Leakage
+    confounded: Sequence[Confounding]
     failures: Mapping[str, str]
     left_out: Mapping[str, str]
     notes: Sequence[str]
@@ -196,6 +209,7 @@ def _read_evidence(experiment: Path) -> _Evidence:
     }
     compared = compare_runs(run for result in everything for run in result.runs)
     leakage = stored_leakage(experiment)
+    confounded = read_confounding(experiment, results)
     changed = changed_inputs(experiment)
     cohorts, cohort_notes = read_cohorts(experiment)
     write_cohorts(experiment, cohorts)
@@ -205,7 +219,7 @@ def _read_evidence(experiment: Path) -> _Evidence:
     pixels = None if slices is None else _read_pixels(slices / "slices.npy")
     failures, records = read_failures(experiment), find_runs(experiment)
     return _Evidence(
-        results, rivals, runs, table, audit, heads, compared, leakage, failures,
+        results, rivals, runs, table, audit, heads, compared, leakage, confounded, failures,
         records.left_out, records.notes, changed, slices, pixels, cohorts, cohort_notes,
         read_ladder(experiment),
     )  # fmt: skip
@@ -227,6 +241,7 @@ def _make_chapters(evidence: _Evidence, thumbnails: str) -> list[Chapter]:
         lambda: checks_chapter(results, evidence.leakage, audit),
         lambda: ranking_chapter(results),
         lambda: scores_chapter([*results, *evidence.rivals], evidence.compared),
+        lambda: confounders_chapter(evidence.confounded),
         lambda: cohorts_chapter(evidence.cohorts, evidence.cohort_notes, pixels),
         lambda: cohort_chapter(runs, slices and slices / "slices.json"),
         lambda: ladder_chapter(evidence.ladder, thumbnails != "none"),

@@ -22,6 +22,8 @@ from scipy.special import ndtri
 from headscope.console import track
 from headscope.errors import InputError
 from headscope.files import atomic_path, clear_leftovers, write_json, write_table, write_text
+from headscope.simulation.confounders import KNOBS as PLANTED
+from headscope.simulation.confounders import SITES, plant_confounders, shade
 from headscope.simulation.head import (
     FIELD_MM,
     Atrophy,
@@ -55,7 +57,7 @@ SIMULATED DATA. No subject was scanned for these files.
 (ICBM 2009a nonlinear symmetric, Fonov et al. 2011). NC is normal ageing, AD more atrophy of the
 same kind: the label changes the severity alone, and the severities of the two classes overlap.
 
-scans.tsv  path, subject_id, session_id, label
+scans.tsv  path, subject_id, session_id, label (and age, site, where these were asked for)
 truth.tsv  one row per scan (truth/ holds the same, scan by scan):
   severity              1 is the spread within a class; NC is 2 on average
   ventricle_ml          lateral ventricles, measured: the share of each voxel of the scan within
@@ -87,6 +89,10 @@ def simulate_cohort(
     individuality: float = 1.0,
     noise: float = 0.02,
     scan_format: str = "mixed",
+    age_gap: float = 0.0,
+    age_effect: float = 0.0,
+    site_gap: float = 0.0,
+    site_bias: float = 0.0,
     workers: int | None = None,
 ) -> Path:
     """Write a simulated cohort of 3-D scans, half NC and half AD, into the folder `out`; return it.
@@ -112,6 +118,12 @@ def simulate_cohort(
         Share of the subjects with more than one session; a fifth of these have three, not two.
     scan_format
         "nifti", "analyze", "nifti2" or "mgh"; "mixed" is half NIfTI-1 and half Analyze 7.5.
+    age_gap, age_effect
+        Years by which AD is older, and the severity that ten years add: a planted confounder. With
+        either, scans.tsv has a column age.
+    site_gap, site_bias
+        Share of AD at site B less that of NC, and the strength of the bias field there: the
+        logarithm of how much brighter the front is. With either, scans.tsv has a column site.
 
     Raises
     ------
@@ -138,11 +150,16 @@ def simulate_cohort(
         "noise": float(noise),
         "format": scan_format,
     }
+    planted = {"age_gap": age_gap, "age_effect": age_effect} if age_gap or age_effect else {}
+    planted |= {"site_gap": site_gap, "site_bias": site_bias} if site_gap or site_bias else {}
+    settings |= {name: float(value) for name, value in planted.items()}
     out = Path(out)
     _check(settings, workers)
     _claim(out, settings)
 
     plan = plan_cohort(subjects, seed, repeat_share, effect, scan_format)
+    if planted:
+        plan = plant_confounders(plan, seed, dict.fromkeys(PLANTED, 0.0) | planted)
     missing = [row for row in plan if not _is_written(out, row)]
     if missing:
         template = load_template()
@@ -224,6 +241,8 @@ def simulate_scan(
         medial_temporal_loss=1 - math.exp(-settings["medial_loss"] * severity),
     )
     volume, measured = scan_head(template, head, atrophy, visit, rng, settings["spacing_mm"])
+    if row.get("site") == SITES[1]:
+        volume = shade(volume, settings.get("site_bias", 0.0))
     truth = {name: row[name] for name in ("subject_id", "session_id", "label", "severity")}
     truth |= measured | {
         "ventricle_shift_mm": atrophy.ventricle_mm,
@@ -298,6 +317,7 @@ def _write_tables(out: Path, plan: list[dict[str, Any]], settings: dict[str, Any
     write_table(out / "truth.tsv", pd.DataFrame(truth))
     write_text(out / "README.txt", README.format(scans=len(plan), **settings))
     columns = ["path", "subject_id", "session_id", "label"]
+    columns += [name for name in ("age", "site") if f"{name}_gap" in settings]
     write_table(out / "scans.tsv", pd.DataFrame(plan)[columns])
 
 
@@ -309,7 +329,9 @@ def _check(settings: dict[str, Any], workers: int | None) -> None:
                 f"{name} of a simulated cohort must be a whole number of at least {least} and at "
                 f"most {most}, not {settings[name]!r}."
             )
-    for name, (low, high) in KNOBS.items():
+    for name, (low, high) in (KNOBS | PLANTED).items():
+        if name not in settings:
+            continue
         if not low <= settings[name] <= high:  # a NaN fails too
             raise InputError(
                 f"{name} of a simulated cohort must be between {low} and {high}, "
@@ -344,7 +366,8 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
         raise InputError(
             f"{record} is no JSON file; remove {out} or choose another folder."
         ) from error
-    for name, value in settings.items():
+    for name in dict.fromkeys([*settings, *stored]):
+        value = settings.get(name)
         if stored.get(name) != value:
             raise InputError(
                 f"{out} holds a simulated cohort with {name} {stored.get(name)}, not {value}; "

@@ -27,6 +27,7 @@ from headscope.splits.assign import (
     make_fold,
     make_split,
 )
+from headscope.splits.sites import SITE
 
 
 class LeakageError(InputError):
@@ -60,7 +61,8 @@ def ensure_split(
     source
         A split made elsewhere, TSV or CSV, which is copied.
     given
-        Of the kind "given": the subset of each row (N,) by the folders of the data.
+        Of the kind "given": the subset of each row (N,) by the folders of the data; of the kind
+        "site": as `make_site_split` returns it.
 
     Raises
     ------
@@ -70,12 +72,15 @@ def ensure_split(
         The file lacks rows of `table`, names an unknown subset, leaves a subset without a class,
         or differs from `source`.
     """
-    by_folders, kind = kind == GIVEN, "slice" if kind == GIVEN else kind
+    by_folders, by_site = kind == GIVEN, kind == SITE
+    kind = "slice" if by_folders else "subject" if by_site else kind
     key = key_of(kind)
     check_ids(table, kind)
     if by_folders:
         subset = complete_given(table, _given(given, table), ratio=ratio, seed=seed)
         _check_classes("the given partition", table, subset)
+    elif by_site:
+        subset = _given(given, table).astype("<U5")
     elif source is not None:
         subset = _assigned(source, table, kind)
         _check_classes(source, table, subset)
@@ -92,7 +97,7 @@ def ensure_split(
         write_last(path, table_text(split.sort_values(key)), files, add=True)
     stored = _assigned(path, table, kind)
     if (stored != subset).any():
-        by = "the folders of the data" if by_folders else source
+        by = "the folders of the data" if by_folders else "the sites" if by_site else source
         raise InputError(f"{path} differs from {by}: choose another folder.")
     _check_classes(path, table, stored)
     for file in (path, source or path):

@@ -41,6 +41,7 @@ SPLITS: Final = {
     "subject": "by subject, so that all slices of a subject are in one subset",
     "slice": "by slice, so that slices of one subject may be in several subsets",
     "given": "as the data give their subsets",
+    "site": "by site, each of which was tested once by networks that never saw it",
 }
 CODE: Final = "headscope"  # the file of facts that the program itself fixes
 

@@ -130,7 +130,7 @@ def analyse_head(run: Run, pairs: Sequence[Pair] | None = None) -> HeadAnalysis:
     (('AD', 'NC'), (2, 96), 1)
     """
     recorded = _recorded(run)
-    W, start, _ = check_head(*(recorded[name] for name in ("weight", "bias", "initial")), None)
+    W, start, _ = check_head(recorded["weight"], recorded["bias"], recorded["initial"], None)
     head, bias = _analysed(run, pairs), np.asarray(recorded["bias"], dtype=np.float64)
     placed = tuple(replace(pair, x=W[pair.pair[0]], y=W[pair.pair[1]]) for pair in head.pairs)
     return replace(head, weight=W, bias=bias, initial_weight=start, pairs=placed)

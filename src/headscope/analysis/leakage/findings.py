@@ -115,7 +115,7 @@ def split_finding(
     """
     if shared:
         text = f"slices of {shared} of {subjects} test subjects are in training"
-        if split == "subject":
+        if split in ("subject", "site"):
             return _finding("split", name, "serious", f"{text}, although the split is by subject")
         by = "the given partition" if split == "given" else "a split by slice"
         return _finding("split", name, "notice", f"{text}, as {by} has it")
@@ -176,7 +176,7 @@ def permuted_finding(tests: Sequence[PermutationTest], groups: int) -> Finding:
         return _finding("permuted", name, "not checked", f"{text}: too few to judge")
     if mean.mean <= mean.limit(ALARM / groups) + 1e-9:
         return _finding("permuted", name, "fine", text)
-    if first.split == "subject":
+    if first.split in ("subject", "site"):
         return _finding("permuted", name, "serious", f"{text}: something other than subjects leaks")
     return _finding("permuted", name, "notice", f"{text}: it recognises subjects, not classes")
 

@@ -75,6 +75,30 @@ class Pool:
             len(np.unique(test.subjects.owner)) == len(test.subjects.owner) for test in self.tests
         )
 
+    def restrict(self, inside: Array) -> "Pool":
+        """Return the tests of those subjects alone that are `inside` (S,); none that are empty."""
+        place = np.cumsum(inside) - 1
+
+        def part(units: Units) -> Units:
+            rows = inside[units.owner]
+            labels, logs, owner = (column[rows] for column in units)
+            return Units(labels, logs, place[owner])
+
+        seeds = (
+            tuple(
+                Test(part(test.slices), part(test.subjects))
+                for test in folds
+                if inside[test.subjects.owner].any()
+            )
+            for folds in self.seeds
+        )
+        return Pool(
+            tuple(folds for folds in seeds if folds),
+            self.ids[inside],
+            self.labels[inside],
+            self.ratio,
+        )
+
     @cached_property
     def resampled(self) -> Resampled:
         """Subjects drawn again within class, the same draws for every pool of these subjects."""

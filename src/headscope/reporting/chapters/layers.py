@@ -187,7 +187,8 @@ def collapse_chapter(runs: Sequence[Run]) -> Chapter:
     result = "NC1 " + ", ".join(
         f"{spread(values, 'significant')} in {SUBSETS[name]}" for name, values in within.items()
     )
-    blocks = [Text(meaning, *scan_notes(runs)), *(dots for dots in drawn if dots is not None), fold]
+    dots = [block for block in drawn if block is not None]
+    blocks: list[Block] = [Text(meaning, *scan_notes(runs)), *dots, fold]
     return Chapter("collapse", "Neural collapse", blocks, result)
 
 

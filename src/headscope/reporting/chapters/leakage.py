@@ -124,8 +124,8 @@ def _permutations(tests: Sequence[PermutationTest]) -> Dots:
     rows = []
     for test in tests:
         score, kind = test.scores["slice_balanced_accuracy"], int(test.split == "slice")
-        ends = (100 * end for end in (score.mean, score.low, score.high))
-        marks = [Mark(*ends, kind, hollow=True), mark([score.observed], kind)]
+        value, low, high = (100 * end for end in (score.mean, score.low, score.high))
+        marks = [Mark(value, low, high, kind, hollow=True), mark([score.observed], kind)]
         below = f"{test.variant}, {test.split} split, seed {test.seed}"
         rows.append(DotRow(test.architecture, below, marks, 100 / test.classes))
     draws = " or ".join(dict.fromkeys(f"{test.draws} draws, {test.source}" for test in tests))

@@ -14,6 +14,7 @@ from headscope.record import Run
 from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text
 from headscope.reporting.chapters.classes import class_blocks
 from headscope.reporting.chapters.runs import group_by, named, score_cell
+from headscope.reporting.explanations.precision import precision_folds
 from headscope.reporting.numbers import CONFIDENCE, bounded, say
 from headscope.tables import Cell, Column, Table
 from headscope.text import MISSING
@@ -94,6 +95,7 @@ def results_chapter(
         Text(say(MEANING, aggregate), style="notes"),
         *_failures(failures),
         *([Text(*left_out, style="notes")] if left_out else []),
+        *precision_folds(results),
     ]
     return Chapter("results", "Accuracies, as in Table 2 of the paper", blocks, short="Table 2")
 

@@ -1,0 +1,146 @@
+"""Chapter, flags and sentences on covariates: whether age, sex or site explains an accuracy."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from markupsafe import Markup
+
+from headscope.analysis.explanations.confounding import (
+    Confounder,
+    Confounding,
+    confounding,
+    probes_table,
+    strata_table,
+    tests_table,
+)
+from headscope.analysis.explanations.covariates import read_covariates
+from headscope.analysis.results.settings import SettingResult
+from headscope.reporting.answer import choose_apart
+from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text
+from headscope.reporting.numbers import number, say
+
+LINK: Final = Markup('<a href="#confounders">The tests</a>')
+WORDS: Final = {
+    "manufacturer": "the manufacturer of the scanner",
+    "field_strength": "field strength",
+}
+MEANING: Final = (
+    "A network that predicts the class may read the age, the sex or the scanner of the subjects "
+    "where the classes differ in them. Two tests by conditional permutation over the test subjects "
+    "tell: <i>Read, given the class</i> asks whether predictions also tell the covariate among "
+    "subjects of one class (a small p: they do); <i>Class told, given it</i> asks whether they "
+    "tell the class among subjects of one value (a large p: the covariate may explain all of it). "
+    "The adjusted AUC is that among subjects of the same value."
+)
+METHOD: Final = (
+    "Berrett et al. 2020; Spisak 2022; Janes and Pepe 2009. Folds are pooled, seeds averaged. p of "
+    "<i>Alike</i> and of <i>Read</i> are corrected for the number of covariates (Holm). Covariates "
+    "are taken one at a time: two together may explain what neither does alone."
+)
+
+
+def read_confounding(experiment: Path, results: Sequence[SettingResult]) -> list[Confounding]:
+    """Return what covariates explain of each setting, the one that validation chooses first."""
+    covariates, apart = read_covariates(experiment), [r for r in results if r.apart]
+    if covariates is None or not apart:
+        return []
+    best = choose_apart(apart)[0].key
+    made = confounding(apart, covariates, deep=[best])
+    return sorted(made, key=lambda item: item.setting != best)
+
+
+def confounders_chapter(made: Sequence[Confounding]) -> Chapter | None:
+    """Show the tests of all settings, and strata and probes of the chosen one; None without."""
+    if not any(item.confounders or item.notes for item in made):
+        return None
+    best = made[0]
+    blocks: list[Block] = [
+        Text(Markup(MEANING)),  # noqa: S704
+        TableBlock("confounders", tests_table(*made)),
+    ]
+    if best.strata:
+        blocks.append(TableBlock("strata", strata_table(best)))
+    if best.probes:
+        title = "How well the features tell the covariates, within class"
+        blocks.append(Fold(title, [TableBlock("covariate-probes", probes_table(best))]))
+    blocks.append(Text(Markup(METHOD), style="notes"))  # noqa: S704
+    flagged = ", ".join(item.covariate for item in best.flagged)
+    result = f"{flagged}: see the tests" if flagged else "no covariate explains the accuracy"
+    return Chapter("confounders", "What else could explain it", blocks, result)
+
+
+def confounder_flags(made: Sequence[Confounding]) -> list[Markup]:
+    """Return what a reader must know of covariates before believing the chosen setting."""
+    return [_flag(made[0], item) for item in made[0].flagged] if made else []
+
+
+def _flag(result: Confounding, item: Confounder) -> Markup:
+    covariate = _word(item.covariate)
+    full = number(item.full.p, result.setting, f"confounder.{item.covariate}.full_p", "p")
+    read = number(item.partial_p, result.setting, f"confounder.{item.covariate}.partial_p", "p")
+    if item.finding == "coincides":
+        text = "<b>{} decides the class</b> of the subjects: nothing tells the two apart. {}"
+        return say(text, _capital(covariate), LINK)
+    if item.finding == "explains":
+        text = (
+            "<b>{} could explain this accuracy:</b> the classes differ in it, and given it the "
+            "predictions are not shown to tell the classes ({}){}. {}"
+        )
+        also = say("; within a class they tell it ({})", read) if item.read else ""
+        return say(text, _capital(covariate), full, also, LINK)
+    text = (
+        "<b>The network also reads {}</b>, in which the classes differ: within a class, its "
+        "predictions tell it ({}). {}"
+    )
+    return say(text, covariate, read, LINK)
+
+
+def confounder_sentences(made: Sequence[Confounding]) -> list[Markup]:
+    """Return what covariates explain of the chosen setting, for the verdict."""
+    if not made or not made[0].confounders:
+        return []
+    result = made[0]
+    sentences = [_sentence(result, item) for item in result.flagged]
+    clear = [c for c in result.confounders if not c.finding and c.full.p <= 0.05]
+    if result.better and clear:
+        names = _join([_word(item.covariate) for item in clear])
+        text = "Given {}{}, the predictions still tell the classes (p at most {})."
+        most = max(item.full.p for item in clear)
+        p = number(most, result.setting, "confounder.full_p_most", "probability")
+        sentences.append(say(text, names, ", one at a time" if len(clear) > 1 else "", p))
+    return sentences
+
+
+def _sentence(result: Confounding, item: Confounder) -> Markup:
+    """Say what one covariate has to do with the predictions."""
+    p = partial(number, run=result.setting, form="p")
+    covariate, prefix = _word(item.covariate), f"confounder.{item.covariate}"
+    if item.finding == "coincides":
+        text = "{} decides the class, so this accuracy may be that of telling {} alone."
+        return say(text, _capital(covariate), covariate)
+    differs = p(item.label_p, quantity=f"{prefix}.label_p")
+    full = p(item.full.p, quantity=f"{prefix}.full_p")
+    if item.finding == "explains":
+        text = (
+            "{} may explain all of it: the classes differ in {} ({}), and among subjects of the "
+            "same {} the predictions are not shown to tell the classes ({})."
+        )
+        return say(text, _capital(covariate), covariate, differs, item.covariate, full)
+    read = p(item.partial_p, quantity=f"{prefix}.partial_p")
+    text = "The network also reads {} ({} within a class), in which the classes differ ({}){}."
+    still = say("; given it the predictions still tell the classes ({})", full)
+    return say(text, covariate, read, differs, still if result.better else "")
+
+
+def _word(name: str) -> str:
+    return WORDS.get(name, name)
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _join(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
