@@ -63,14 +63,9 @@ def under_inferred(slices: SliceSet, subjects: pd.DataFrame) -> dict[str | None,
     return {f"{INFERRED}-{name}": _under(slices, subjects, name) for name in PARTITIONS}
 
 
-def sets_of(
-    experiment: Path, slices: SliceSet, sha256: str | None = None
-) -> dict[str | None, SliceSet]:
-    """Return the slices under their ids (None), and under inferred ones where there are any.
-
-    `sha256` is that of the slices from which they were inferred, where `slices` were made of these.
-    """
-    subjects = read_inferred(experiment, {"slices_sha256": sha256 or slices.sha256})
+def sets_of(experiment: Path, slices: SliceSet) -> dict[str | None, SliceSet]:
+    """Return the slices under their ids (None), and under inferred ones where there are any."""
+    subjects = read_inferred(experiment, {"slices_sha256": slices.sha256})
     return {None: slices} | ({} if subjects is None else under_inferred(slices, subjects))
 
 

@@ -160,11 +160,11 @@ def complete_given(
     kind = "slice" if (training["subject_id"] == NO_ID).any() else "subject"
     keys = training if set(KEYS[kind]) <= set(training) else training.assign(**_numbered(training))
     names, strata, row_unit = _units(keys, kind)
-    few = [names[n] for n, count in enumerate(np.bincount(strata)) if count < 2]
+    few = [name for name, count in _by_label(names, np.bincount(strata)).items() if count < 2]
     if few:
         raise InputError(
             f"No validation can be drawn from the given training subset: its class "
-            f"{' and '.join(few[0])} has one {kind} only. Add a folder val."
+            f"{few[0]} has one {kind} only. Add a folder val."
         )
     train, val, _ = _shares(ratio)
     order = np.random.default_rng(seed).permutation(len(strata))
