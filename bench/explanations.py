@@ -10,11 +10,11 @@ goes on where it was stopped, and writes bench/results/explanations.md.
 
 import argparse
 import time
+from math import nan
 from pathlib import Path
 
 import headscope as hs
-from headscope.analysis.explanations.confounding import tests_table
-from headscope.analysis.explanations.ladder import read_ladder
+from headscope.analysis.explanations.ladder import WHOLE, read_ladder
 from headscope.analysis.results.settings import rival_words, setting_results
 from headscope.tables import Cell, Column, Table
 
@@ -59,45 +59,55 @@ def train(name, settings, given):
                      keep_model=False, cache=given.cache, out=folder))  # fmt: skip
 
 
-def results_of(folder):
-    """Networks, then rivals, each with its words."""
-    for result in setting_results(hs.read_experiment(folder, rivals=True)):
-        words = rival_words(result) if result.is_rival else f"{result.architecture}, {result.name}"
-        yield words, result
+def bounded(score, scale=1):
+    low, high = getattr(score, "interval", (score.low, score.high)) or (nan, nan)
+    return Cell(scale * score.value, scale * low, scale * high)
 
 
 def scores(name, folder):
-    """One row per setting and rival: the scores over test subjects."""
-    for words, result in results_of(folder):
-        found = [result.scores[f"subject_{score}"] for score in SCORES]
-        cells = [Cell(score.value, *(score.interval or (None, None))) for score in found]
-        yield [name, words, *cells, result.chance.p]
+    """One row per network and rival: its scores, and how far it is above covariates and pixels."""
+    runs = hs.read_experiment(folder, rivals=True)
+    gaps = {(row.first, row.second): row for row in hs.compare_runs(runs).rivals}
+    for result in setting_results(runs):
+        words = rival_words(result) if result.is_rival else f"{result.architecture}, {result.name}"
+        pair = f"{result.architecture} {result.name}"
+        found = [gaps.get((pair, rival)) for rival in ("covariates", "pixels")]
+        less = [bounded(row.subject_accuracy, 100) if row else "" for row in found]
+        yield [name, words, *(bounded(result.scores[f"subject_{n}"]) for n in SCORES), *less]
 
 
 def differences(name, folder):
     """One row per network and rival: what lies between them, subject by subject."""
-    words = {result.architecture: said for said, result in results_of(folder) if result.is_rival}
     for row in hs.compare_runs(hs.read_experiment(folder, rivals=True)).rivals:
-        gaps = row.subject_accuracy, row.subject_auc
-        cells = [Cell(100 * gaps[0].value, 100 * gaps[0].low, 100 * gaps[0].high)]
-        cells += [gaps[0].p_holm, Cell(gaps[1].value, gaps[1].low, gaps[1].high), gaps[1].p_holm]
-        yield [name, row.first, words[row.second], *cells]
+        accuracy, auc = row.subject_accuracy, row.subject_auc
+        numbers = bounded(accuracy, 100), accuracy.p_holm, bounded(auc), auc.p_holm
+        yield [name, row.first, row.second, *numbers]
 
 
 def confounders(name, folder):
-    table = tests_table(*hs.analyse_confounders(folder))
-    for row in table.rows:
-        yield [name, str(row[0].value).removesuffix(", subject split"), *row[1:]]
+    for made in hs.analyse_confounders(folder):
+        for item in made.confounders:
+            p = item.label_p, item.partial_p, item.full.p
+            title = made.title.removesuffix(", subject split")
+            yield [name, title, item.covariate, *p, bounded(item.auc), bounded(item.adjusted)]
 
 
 def rungs(name, folder):
     for setting in getattr(read_ladder(folder), "settings", ()):
         for rung in setting.rungs:
-            ends = 100 * rung.difference.low, 100 * rung.difference.high
-            scored = [Cell(score.value, *(score.interval or (None, None)))
-                      for score in (rung.accuracy, rung.auc)]  # fmt: skip
-            gap = Cell(100 * rung.difference.value, *ends)
-            yield [name, setting.network, rung.title, scored[0], gap, scored[1]]
+            less = "" if rung.name == WHOLE else bounded(rung.difference, 100)
+            yield [
+                name,
+                setting.network,
+                rung.title,
+                bounded(rung.accuracy),
+                less,
+                bounded(rung.auc),
+            ]
+
+
+def signed(name):
+    return Column(name, "points", "signed", True)
 
 
 ACCURACY = Column("Accuracy", "%", "percent", True)
@@ -107,23 +117,22 @@ P = "probability"
 TABLES = {
     "Networks and rivals": (
         scores,
-        ("Cohort", "", ACCURACY, BALANCED, AUC, Column("Chance", "p", P)),
-    ),
-    "Networks less rivals": (
-        differences,
-        ("Cohort", "Network", "Rival", Column("Accuracy", "points", "signed", True),
-         Column("p, Holm", "", P), Column("AUC", "", "fraction", True), Column("p, Holm", "", P)),
+        ("Cohort", "", ACCURACY, BALANCED, AUC, signed("Less covariates"), signed("Less pixels")),
     ),
     "Confounder tests": (
         confounders,
-        ("Cohort", "Network", "Covariate", "Test subjects", Column("Alike in the classes", "p", P),
+        ("Cohort", "Network", "Covariate", Column("Alike in the classes", "p", P),
          Column("Read, given the class", "p", P), Column("Class told, given it", "p", P), AUC,
          Column("Adjusted AUC", "", "fraction", True)),
     ),
     "The ladder": (
         rungs,
-        ("Cohort", "Network", "Slices", ACCURACY,
-         Column("Minus whole slices", "points", "signed", True), AUC),
+        ("Cohort", "Network", "Slices", ACCURACY, signed("Minus whole slices"), AUC),
+    ),
+    "Networks less rivals": (
+        differences,
+        ("Cohort", "Network", "Rival", signed("Accuracy"), Column("p, Holm", "", P), AUC,
+         Column("p, Holm", "", P)),
     ),
 }  # fmt: skip
 
@@ -134,11 +143,12 @@ def write(folders, seconds):
     for title, (rows_of, columns) in TABLES.items():
         rows = [row for name, folder in folders.items() for row in rows_of(name, folder)]
         parts.append(f"## {title}\n\n{Table(title, columns, rows).to_markdown()}\n")
+    parts.append("## What the ladders say\n")
     for folder in folders.values():
         ladder = read_ladder(folder)
         said = () if ladder is None else (*ladder.sentences, *ladder.notes)
         parts += [f"* {sentence}\n" for sentence in said]
-    parts.append(f"The last call took {seconds:.0f} s.\n")
+    print(f"{seconds:.0f} s")
     RESULTS.write_text("\n".join(parts), encoding="utf-8")
     print(RESULTS.read_text(encoding="utf-8"))
 
