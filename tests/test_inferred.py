@@ -24,7 +24,7 @@ from headscope.experiment.run import run
 from headscope.files import read_table
 from headscope.record import read_experiment
 from headscope.reporting.answer import answer
-from headscope.reporting.explanations.inferred import inferred_flags
+from headscope.reporting.explanations.inferred import explain_by_inference, inferred_flags
 from headscope.reporting.verdict import verdict
 from headscope.slicing.spec import SliceSpec
 from headscope.slicing.store import open_slices
@@ -156,8 +156,10 @@ def test_a_run_by_inferred_subjects_says_so_everywhere(experiment):
         assert len(subsets) == 12 and (subsets == 1).all()  # no group is split
         assert subsets.index.str.startswith(one.setting.subjects).all()
     results, audited = setting_results(runs), read_audit(experiment)
-    flags = answer(results, [], audited, {}).flags
-    words = " ".join(map(plain, [*flags, *verdict(results, compare_runs(runs), [])]))
+    explained = explain_by_inference(results)
+    flags = answer(results, [], audited, {}, explained=[explained]).flags
+    said = [*flags, *verdict(results, compare_runs(runs), []), *explained.sentences]
+    words = " ".join(map(plain, said))
     assert "Subjects are inferred from pixels, not known: the honest accuracy of" in words
     assert "The honest accuracy lies between" in words and "inferred subjects" in words
     table, _ = marked_tables(results, audited)

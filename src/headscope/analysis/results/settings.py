@@ -254,6 +254,16 @@ def choose(results: Sequence[SettingResult]) -> tuple[SettingResult, str]:
     return candidates[0], ""
 
 
+def choose_apart(results: Sequence[SettingResult]) -> tuple[SettingResult, str, int]:
+    """Return the setting that validation chooses, by which score, and among how many.
+
+    Only settings that ran on the same seeds and folds are ranked: the most that did.
+    """
+    most = max(results, key=lambda result: len(result.fits)).fits
+    candidates = [result for result in results if result.fits == most]
+    return *choose(candidates), len(candidates)
+
+
 def rival_words(rival: SettingResult) -> str:
     """Return what a rival knows: 'the larger class', 'age and sex', 'small pixels'."""
     if rival.architecture == "majority":

@@ -16,9 +16,9 @@ from headscope.analysis.explanations.confounding import (
     tests_table,
 )
 from headscope.analysis.explanations.covariates import read_covariates
-from headscope.analysis.results.settings import SettingResult
-from headscope.reporting.answer import choose_apart
+from headscope.analysis.results.settings import SettingResult, choose_apart
 from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text
+from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.numbers import number, say
 
 LINK: Final = Markup('<a href="#confounders">The tests</a>')
@@ -39,6 +39,16 @@ METHOD: Final = (
     "<i>Alike</i> and of <i>Read</i> are corrected for the number of covariates (Holm). Covariates "
     "are taken one at a time: two together may explain what neither does alone."
 )
+
+
+def explain_by_confounders(experiment: Path, results: Sequence[SettingResult]) -> Explanation:
+    """Return what covariates explain of the settings, those of `participants.tsv`."""
+    made = read_confounding(experiment, results)
+    return Explanation(
+        flags=confounder_flags(made),
+        sentences=confounder_sentences(made),
+        chapter=confounders_chapter(made),
+    )
 
 
 def read_confounding(experiment: Path, results: Sequence[SettingResult]) -> list[Confounding]:
