@@ -143,6 +143,8 @@ def _larger(row: CohortRow, key: str) -> Markup:
 
 def _drop(score: External, key: str, quantity: str) -> Markup:
     """Say how far a score is from that of the own test, and whether that is more than chance."""
+    if isnan(score.drop):
+        return Markup("where its own test names no subjects")
     points = number(100 * abs(score.drop), key, f"{quantity}_drop", "points")
     way = "below" if score.drop > 0 else "above"
     clear = not isnan(score.drop_low) and (score.drop_low > 0 or score.drop_high < 0)

@@ -77,7 +77,13 @@ def confounders_chapter(made: Sequence[Confounding]) -> Chapter | None:
         blocks.append(Fold(title, [TableBlock("covariate-probes", probes_table(best))]))
     blocks.append(Text(Markup(METHOD), style="notes"))  # noqa: S704
     flagged = ", ".join(item.covariate for item in best.flagged)
-    result = f"{flagged}: see the tests" if flagged else "no covariate explains the accuracy"
+    result = f"{flagged}: see the tests"
+    if not flagged:
+        result = "no covariate explains the accuracy"
+        if not best.confounders:
+            result = "nothing could be tested"
+        elif not best.better:
+            result = "no accuracy above chance to explain"
     return Chapter("confounders", "What else could explain it", blocks, result)
 
 
@@ -91,7 +97,7 @@ def _flag(result: Confounding, item: Confounder) -> Markup:
     full = number(item.full.p, result.setting, f"confounder.{item.covariate}.full_p", "p")
     read = number(item.partial_p, result.setting, f"confounder.{item.covariate}.partial_p", "p")
     if item.finding == "coincides":
-        text = "<b>{} decides the class</b> of the subjects: nothing tells the two apart. {}"
+        text = "<b>{} decides the class</b> of the test subjects: nothing tells the two apart. {}"
         return say(text, _capital(covariate), LINK)
     if item.finding == "explains":
         text = (
@@ -128,7 +134,10 @@ def _sentence(result: Confounding, item: Confounder) -> Markup:
     p = partial(number, run=result.setting, form="p")
     covariate, prefix = _word(item.covariate), f"confounder.{item.covariate}"
     if item.finding == "coincides":
-        text = "{} decides the class, so this accuracy may be that of telling {} alone."
+        text = (
+            "{} decides the class of the test subjects, so this accuracy may be that of telling {} "
+            "alone."
+        )
         return say(text, _capital(covariate), covariate)
     differs = p(item.label_p, quantity=f"{prefix}.label_p")
     full = p(item.full.p, quantity=f"{prefix}.full_p")
