@@ -1,6 +1,7 @@
 """Subjects inferred from pixels: groups, runs by them, tables corrected by hand, given subsets."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from headscope.analysis.results.comparisons import compare_runs
 from headscope.analysis.results.markers import marked_tables
-from headscope.analysis.results.settings import setting_results
+from headscope.analysis.results.settings import choose_apart, setting_results
 from headscope.analysis.results.table import markdown_table, short_table
 from headscope.audit_record import read_audit
 from headscope.auditing.audit import audit
@@ -145,6 +146,25 @@ def test_pictures_of_one_head_are_one_subject(pictures, tmp_path):
 def plain(sentence):
     """A sentence without tags and with single spaces."""
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", str(sentence)))
+
+
+def test_validation_chooses_among_settings_of_one_split_and_partition():
+    def result(split, subjects, auc, folds=1):
+        setting = SimpleNamespace(subjects=subjects)
+        return SimpleNamespace(
+            split=split, runs=[SimpleNamespace(setting=setting)], fits=frozenset(range(folds)),
+            constant_in_validation=0, validation=lambda name: auc,
+        )  # fmt: skip
+
+    strict, loose = (
+        result("subject", f"inferred-{name}", auc)
+        for name, auc in (("strict", 0.9), ("loose", 0.6))
+    )
+    best, _, count = choose_apart([strict, loose, weak := result("subject", "inferred-loose", 0.5)])
+    assert (best, count) == (loose, 2) and weak is not best
+    subject, site = result("subject", None, 0.6, 3), result("site", None, 0.9, 3)
+    assert choose_apart([subject, site])[::2] == (subject, 1)  # other tests, other validation
+    assert choose_apart([subject, result("site", None, 0.4, 4)])[0].split == "site"
 
 
 def test_a_run_by_inferred_subjects_says_so_everywhere(experiment):
