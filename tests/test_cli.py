@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 from headscope.cli import app
-from tests.support.commands import headscope, headscope_here
+from tests.support.commands import headscope_here
 from tests.support.experiments import write_cohort
 
 pytestmark = pytest.mark.usefixtures("few_trees")
