@@ -9,7 +9,7 @@ from typing import Final
 from markupsafe import Markup
 
 from headscope.analysis.leakage.split_gap import Gap, clearest_gap
-from headscope.analysis.results.settings import SettingResult, choose_apart
+from headscope.analysis.results.settings import SettingResult, choose_apart, rival_words
 from headscope.analysis.results.table import Score
 from headscope.audit_record import Audit
 from headscope.reporting.cautions import cautions, shared_heads
@@ -266,7 +266,8 @@ def forest(results: Sequence[SettingResult]) -> Dots:
     score = "subject_accuracy" if named else "slice_accuracy"
     settings: dict[tuple[str, str], list[SettingResult]] = {}
     for result in results:
-        settings.setdefault((result.architecture, result.name), []).append(result)
+        title = rival_words(result) if result.is_rival else result.architecture
+        settings.setdefault((title, result.name), []).append(result)
     rows = [_row(place, sides, score) for place, sides in settings.items()]
     values = [row.reference for row in rows]
     values += [end for row in rows for mark in row.marks for end in (mark.value, mark.low)]

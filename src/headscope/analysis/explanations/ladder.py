@@ -94,7 +94,7 @@ class SettingLadder:
         if not whole.beats_majority:
             return (
                 f"Nothing can be said of what {self.speaker} reads: on whole slices its accuracy, "
-                f"{_accuracy(whole)}, is no better than the larger class ({share})."
+                f"{_accuracy(whole)}, is not shown to be above the larger class ({share})."
             )
         rung = self.reached
         if rung is not None:

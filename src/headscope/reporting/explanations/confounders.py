@@ -79,7 +79,7 @@ def confounders_chapter(made: Sequence[Confounding]) -> Chapter | None:
     flagged = ", ".join(item.covariate for item in best.flagged)
     result = f"{flagged}: see the tests"
     if not flagged:
-        result = "no covariate explains the accuracy"
+        result = "no covariate is flagged"
         if not best.confounders:
             result = "nothing could be tested"
         elif not best.better:
@@ -107,10 +107,10 @@ def _flag(result: Confounding, item: Confounder) -> Markup:
         also = say("; within a class they tell it ({})", read) if item.read else ""
         return say(text, _capital(covariate), full, also, LINK)
     text = (
-        "<b>The network also reads {}</b>, in which the classes differ: within a class, its "
+        "<b>The network {}reads {}</b>, in which the classes differ: within a class, its "
         "predictions tell it ({}). {}"
     )
-    return say(text, covariate, read, LINK)
+    return say(text, "also " if result.better else "", covariate, read, LINK)
 
 
 def confounder_sentences(made: Sequence[Confounding]) -> list[Markup]:
@@ -148,9 +148,10 @@ def _sentence(result: Confounding, item: Confounder) -> Markup:
         )
         return say(text, _capital(covariate), covariate, differs, item.covariate, full)
     read = p(item.partial_p, quantity=f"{prefix}.partial_p")
-    text = "The network also reads {} ({} within a class), in which the classes differ ({}){}."
+    text = "The network {}reads {} ({} within a class), in which the classes differ ({}){}."
+    also = "also " if result.better else ""
     still = say("; given it the predictions still tell the classes ({})", full)
-    return say(text, covariate, read, differs, still if result.better else "")
+    return say(text, also, covariate, read, differs, still if result.better else "")
 
 
 def _word(name: str) -> str:
