@@ -181,13 +181,13 @@ def test_a_run_by_inferred_subjects_says_so_everywhere(experiment):
     said = [*flags, *verdict(results, compare_runs(runs), []), *explained.sentences]
     words = " ".join(map(plain, said))
     assert "Subjects are inferred from pixels, not known: the honest accuracy of" in words
-    assert "The honest accuracy lies between" in words and "inferred subjects" in words
+    assert "The honest accuracy is estimated at" in words and "inferred subjects" in words
     table, _ = marked_tables(results, audited)
     assert table["marker"].str.contains("subjects inferred from pixels").all()
     between = table["inferred"].unique()
     assert len(between) == 1
     values = sorted(100 * table["test_subject_accuracy"])
-    assert "lies between {:.1f}% and {:.1f}% of subjects".format(*values) in between[0]
+    assert "is estimated at {:.1f}% and {:.1f}% of subjects".format(*values) in between[0]
     assert between[0] in markdown_table(table) and between[0] in plain(short_table(table))
     splits = [finding for finding in audited.findings if finding.kind == "split"]
     assert all("subjects inferred from pixels" in finding.text for finding in splits)

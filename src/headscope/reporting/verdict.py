@@ -167,7 +167,8 @@ def _standing(best: SettingResult) -> Markup:
     share, beside = best.majority.subject_share, ""
     above = accuracy.interval is not None and accuracy.interval[0] > share
     if chance.better and not isnan(share) and not above:
-        beside = f" Its accuracy {beside_share(accuracy, share)} that of the larger class."
+        larger = "the larger class" if best.majority.class_name else "any one class"
+        beside = f" Its accuracy {beside_share(accuracy, share)} that of {larger}."
     return say(
         "{area} is {auc}{interval}, {standing}{p}.{beside}",
         area=area_words("subjects", chance.classes, chance.classes - len(best.untested)),

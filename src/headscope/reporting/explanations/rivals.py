@@ -12,8 +12,6 @@ from headscope.analysis.results.settings import SettingResult, choose_apart, riv
 from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.numbers import CONFIDENCE, number, say
 
-LINK = Markup('<a href="#scores">the comparisons</a>')
-
 
 def explain_by_rivals(
     results: Sequence[SettingResult], rivals: Sequence[SettingResult], compared: Comparisons
