@@ -5,10 +5,18 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from headscope.analysis.results.inferred import Bracket, brackets
-from headscope.analysis.results.settings import SettingResult
+from headscope.analysis.results.settings import SettingResult, choose_apart
+from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.numbers import number, say
 
 LINK = Markup('<a href="#results">strict and loose</a>')
+
+
+def explain_by_inference(results: Sequence[SettingResult]) -> Explanation:
+    """Return what inferred subjects, or a partition without ids, mean for the accuracy."""
+    apart = [result for result in results if result.apart]
+    sentences = inferred_sentences(results, choose_apart(apart)[0]) if apart else []
+    return Explanation(flags=inferred_flags(results), sentences=sentences)
 
 
 def inferred_flags(results: Sequence[SettingResult]) -> list[Markup]:

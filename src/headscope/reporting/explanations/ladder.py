@@ -1,14 +1,21 @@
 """The chapter on the ablation ladder, and its sentence of the verdict."""
 
+from pathlib import Path
 from typing import Final
 
 from markupsafe import Markup
 from PIL import Image
 
-from headscope.analysis.explanations.ladder import WHOLE, Ladder, SettingLadder
-from headscope.analysis.results.settings import choose
+from headscope.analysis.explanations.ladder import (
+    WHOLE,
+    Ladder,
+    SettingLadder,
+    read_ladder,
+)
+from headscope.analysis.results.settings import choose_apart
 from headscope.analysis.results.table import Score
 from headscope.reporting.blocks import Block, Chapter, TableBlock, Text
+from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.numbers import CONFIDENCE, say
 from headscope.reporting.pictures import png_source
 from headscope.reporting.plots import DotRow, Dots, FigureBlock, Mark, Picture
@@ -24,6 +31,14 @@ COLUMNS: Final = (
     Column("Subject AUC", "", "fraction", True),
     Column("Larger class", "%", "percent"),
 )
+
+
+def explain_by_ladder(experiment: Path, *, pictures: bool) -> Explanation:
+    """Return what the ablation ladder adds, where there is one."""
+    ladder = read_ladder(experiment)
+    return Explanation(
+        sentences=ladder_sentences(ladder), chapter=ladder_chapter(ladder, pictures=pictures)
+    )
 
 
 def ladder_chapter(ladder: Ladder | None, pictures: bool = True) -> Chapter | None:
@@ -55,7 +70,7 @@ def ladder_sentences(ladder: Ladder | None) -> list[Markup]:
     apart = [setting for setting in ladder.settings if setting.full.apart]
     if not apart:
         return []
-    best, _ = choose([setting.full for setting in apart])
+    best, *_ = choose_apart([setting.full for setting in apart])
     chosen = next(setting for setting in apart if setting.full is best)
     return [say('{} (<a href="#ladder">The ablation ladder</a>.)', chosen.sentence)]
 
