@@ -28,7 +28,7 @@ CAPTION: Final = (
     "what predicting the larger class for all gives."
 )
 SLICE_CAPTION: Final = (
-    "Accuracy over test slices: ▲ slices of one subject on both sides, as far as is known; hollow "
+    "Accuracy over test slices: ▲ slices of one subject are, or may be, on both sides; hollow "
     "where a network predicts one class for all. The dashed line is what predicting the larger "
     "class for all gives."
 )
