@@ -17,6 +17,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import headscope as hs
 from headscope.analysis.explanations.cohorts import drop_between, read_cohorts
+from headscope.analysis.explanations.external import External
 from headscope.analysis.explanations.recalibration import recalibrate
 from headscope.analysis.novelty import training_scans, usual_limit
 from headscope.errors import InputError
@@ -25,7 +26,7 @@ from headscope.files import read_table, write_table
 from headscope.metrics import Drawn, resample
 from headscope.record import read_experiment
 from headscope.reporting.blocks import TableBlock
-from headscope.reporting.explanations.cohorts import cohorts_chapter
+from headscope.reporting.explanations.cohorts import _drop, cohorts_chapter
 from headscope.slicing.store import open_slices
 from tests.conftest import quick_search
 from tests.support.commands import headscope_here
@@ -333,3 +334,10 @@ def test_training_scans_are_the_means_of_their_slices(made):
     assert len(set(run.predictions["subject_id"].iloc[rows])) == 1
     assert reference.distances(run.features["features"][rows]).min() == pytest.approx(0, abs=1e-5)
     assert np.isnan(reference.share_of_limit(run.features["features"][rows][:2]))
+
+
+def test_of_pictures_without_ids_no_drop_is_claimed():
+    none = External(0.8, 0.7, 0.9, *[np.nan] * 4)
+    assert _drop(none, "evaluations/there", "subject_accuracy") == (
+        "where its own test names no subjects"
+    )

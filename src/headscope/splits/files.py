@@ -159,11 +159,13 @@ def _given(given: NDArray[Any] | pd.Series | None, table: pd.DataFrame) -> NDArr
 def check_ids(table: pd.DataFrame, kind: str) -> None:
     """Refuse a split by subject of slices that name no subjects (InputError)."""
     if kind == "subject" and (table["subject_id"] == NO_ID).any():
+        offered = GIVEN in table and (table[GIVEN] != "").any()
+        given = "take the partition of the folders with --splits given, " if offered else ""
         raise InputError(
             "The pictures name no subjects, so they cannot be split by subject: give the place of "
             "ids in the names with --subject-pattern, infer subjects from pixels with --subjects "
-            "inferred, or use --splits slice, whose accuracy says nothing about subjects that were "
-            "not seen in training."
+            f"inferred, {given}or use --splits slice, whose accuracy says nothing about subjects "
+            "that were not seen in training."
         )
 
 

@@ -141,7 +141,7 @@ def _row(evaluation: Evaluation, overlap: Overlap, inside: SettingResult) -> Coh
         prevalence=_prevalence(inside, labels, names) if named else {},
         subjects=len(subjects[0]) if named else 0,
         slices=len(tables[0]),
-        farther=_farther(tables),
+        farther=_farther(tables) if named else nan,
         known_heads=len(_known(overlap, runs)),
     )
 
@@ -233,7 +233,7 @@ def _farther(tables: Sequence[pd.DataFrame]) -> float:
 
 def _known(overlap: Overlap, runs: Sequence[Run]) -> set[str]:
     """Return the new subjects whose head is in training or validation of one of the runs."""
-    keys = ["scan", "subject_id", "session_id"]
+    keys = ["scan", "session_id"]  # a run of inferred subjects has other ids than its slices
     seen: set[tuple[str, ...]] = set()
     for run in runs:
         table = run.predictions[run.predictions["subset"] != "test"]
@@ -241,7 +241,7 @@ def _known(overlap: Overlap, runs: Sequence[Run]) -> set[str]:
     return {
         overlap.new_unit(head)
         for head in overlap.heads
-        if (head.scans[0], head.subjects[0], head.sessions[0]) in seen
+        if (head.scans[0], head.sessions[0]) in seen
     }
 
 

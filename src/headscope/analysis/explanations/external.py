@@ -132,24 +132,29 @@ class CohortResult(Shown):
 
 def short_cohorts(frame: pd.DataFrame) -> list[Table]:
     """Return `evaluations.tsv` for a terminal: one table per cohort, what fits in its width."""
-    columns = (
-        *("Network", "Regime", "Split", "Runs"),
-        Column("Subject % there [95%]", format="percent"),
-        Column("own test", format="percent"),
-        Column("drop, points [95%]", format="points"),
-        Column("Subject AUC there [95%]", format="fraction"),
-        Column("own test", format="fraction"),
-        Column("in the large", format="fraction"),
-        Column("slope", format="fraction"),
-    )
     tables = []
     for name, part in frame.groupby("evaluation", sort=False):
         rows = [_short(row) for row in part.to_dict("records")]
         first = part.iloc[0]
         subjects = f"{first['subjects']} subjects, " if first["subjects"] else "no subject ids, "
         title = f"{name}: {subjects}{first['slices']} slices from elsewhere"
-        tables.append(Table(title, columns, rows))
+        tables.append(Table(title, _short_columns(bool(first["subjects"])), rows))
     return tables
+
+
+def _short_columns(named: bool) -> tuple[str | Column, ...]:
+    """Return the columns of the short table: over subjects, or over slices where none is named."""
+    of = "Subject" if named else "Slice"
+    return (
+        *("Network", "Regime", "Split", "Runs"),
+        Column(f"{of} % there [95%]", format="percent"),
+        Column("own test", format="percent"),
+        Column("drop, points [95%]", format="points"),
+        Column(f"{of} AUC there [95%]", format="fraction"),
+        Column("own test", format="fraction"),
+        Column("in the large", format="fraction"),
+        Column("slope", format="fraction"),
+    )
 
 
 def _short(row: Mapping[Any, Any]) -> list[object]:

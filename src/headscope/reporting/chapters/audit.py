@@ -39,6 +39,7 @@ KINDS: Final = {
     "copy": "copy: turned, compressed or brightened",
     "alike": "one head: likely one subject, scanned twice",
 }
+ALIKE_PICTURES: Final = "one head: neighbouring slices, or two scans"
 SHOWN: Final = 12  # pairs of a report that are open to the eye, with their slices
 MOST_SHOWN: Final = 200  # pairs of a report
 WIDTH: Final = 120  # pixels of a slice on the page
@@ -252,7 +253,9 @@ def _pairs_table(
             Cell(getattr(pair, name), run=f"audit/pair{rank}", quantity=name) for name in SCORES
         ]
         scans = [_scan(audit, pair, n, None if slices is None else slices[n]) for n in (0, 1)]
-        rows.append([*scans, KINDS[pair.kind], _subsets(pair), *scores])
+        pictures_alike = audit.unit == "pictures" and pair.kind == "alike"
+        what = ALIKE_PICTURES if pictures_alike else KINDS[pair.kind]
+        rows.append([*scans, what, _subsets(pair), *scores])
     caption = (
         "Pairs that show one head. Look at the folds: they are as particular to a subject as a "
         "fingerprint."

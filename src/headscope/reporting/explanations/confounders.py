@@ -16,9 +16,9 @@ from headscope.analysis.explanations.confounding import (
     tests_table,
 )
 from headscope.analysis.explanations.covariates import read_covariates
-from headscope.analysis.results.settings import SettingResult
-from headscope.reporting.answer import choose_apart
+from headscope.analysis.results.settings import SettingResult, choose_apart
 from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text
+from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.numbers import number, say
 
 LINK: Final = Markup('<a href="#confounders">The tests</a>')
@@ -39,6 +39,16 @@ METHOD: Final = (
     "<i>Alike</i> and of <i>Read</i> are corrected for the number of covariates (Holm). Covariates "
     "are taken one at a time: two together may explain what neither does alone."
 )
+
+
+def explain_by_confounders(experiment: Path, results: Sequence[SettingResult]) -> Explanation:
+    """Return what covariates explain of the settings, those of `participants.tsv`."""
+    made = read_confounding(experiment, results)
+    return Explanation(
+        flags=confounder_flags(made),
+        sentences=confounder_sentences(made),
+        chapter=confounders_chapter(made),
+    )
 
 
 def read_confounding(experiment: Path, results: Sequence[SettingResult]) -> list[Confounding]:
@@ -67,9 +77,13 @@ def confounders_chapter(made: Sequence[Confounding]) -> Chapter | None:
         blocks.append(Fold(title, [TableBlock("covariate-probes", probes_table(best))]))
     blocks.append(Text(Markup(METHOD), style="notes"))  # noqa: S704
     flagged = ", ".join(item.covariate for item in best.flagged)
-    result = f"{flagged}: see the tests" if flagged else "no covariate is flagged"
-    if not (flagged or best.better):
-        result = "no accuracy above chance that needs an explanation"
+    result = f"{flagged}: see the tests"
+    if not flagged:
+        result = "no covariate is flagged"
+        if not best.confounders:
+            result = "nothing could be tested"
+        elif not best.better:
+            result = "no accuracy above chance to explain"
     return Chapter("confounders", "What else could explain it", blocks, result)
 
 
@@ -83,7 +97,7 @@ def _flag(result: Confounding, item: Confounder) -> Markup:
     full = number(item.full.p, result.setting, f"confounder.{item.covariate}.full_p", "p")
     read = number(item.partial_p, result.setting, f"confounder.{item.covariate}.partial_p", "p")
     if item.finding == "coincides":
-        text = "<b>{} decides the class</b> of the subjects: nothing tells the two apart. {}"
+        text = "<b>{} decides the class</b> of the test subjects: nothing tells the two apart. {}"
         return say(text, _capital(covariate), LINK)
     if item.finding == "explains":
         text = (
@@ -123,7 +137,10 @@ def _sentence(result: Confounding, item: Confounder) -> Markup:
     p = partial(number, run=result.setting, form="p")
     covariate, prefix = _word(item.covariate), f"confounder.{item.covariate}"
     if item.finding == "coincides":
-        text = "{} decides the class, so this accuracy may be that of telling {} alone."
+        text = (
+            "{} decides the class of the test subjects, so this accuracy may be that of telling {} "
+            "alone."
+        )
         return say(text, _capital(covariate), covariate)
     differs = p(item.label_p, quantity=f"{prefix}.label_p")
     full = p(item.full.p, quantity=f"{prefix}.full_p")

@@ -8,10 +8,18 @@ from math import isnan
 from markupsafe import Markup
 
 from headscope.analysis.results.comparisons import ALPHA, Comparison, Comparisons, Difference
-from headscope.analysis.results.settings import SettingResult, rival_words
+from headscope.analysis.results.settings import SettingResult, choose_apart, rival_words
+from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.numbers import CONFIDENCE, number, say
 
-LINK = Markup('<a href="#scores">the comparisons</a>')
+
+def explain_by_rivals(
+    results: Sequence[SettingResult], rivals: Sequence[SettingResult], compared: Comparisons
+) -> Explanation:
+    """Return what simple rivals say of the networks: headline and verdict."""
+    standing, apart = standings(results, rivals, compared), [r for r in results if r.apart]
+    headline = unbeaten(standing, choose_apart(apart)[0]) if apart else Markup()
+    return Explanation(headline=headline, sentences=rival_sentences(standing))
 
 
 @dataclass(frozen=True, eq=False)
