@@ -677,7 +677,7 @@ def main():
     bench = Bench(Path(given.out or tempfile.mkdtemp()).resolve(), given.seed, kinds)
     bench.folder.mkdir(exist_ok=True)
     signal.signal(signal.SIGTERM, lambda number, _: STOPPED.append(number))
-    headscope.auditing.shortcuts.TREES = 5
+    headscope.auditing.shortcuts.TREES, headscope.auditing.shortcuts.DRAWS = 5, 50
     counts = {"files": given.files // FILES, "scans": given.scans // DAMAGED}
     counts |= {"checkpoints": given.checkpoints, "records": given.records}
     if given.short:

@@ -28,9 +28,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a process that has started 
 
 import numpy as np
 
+import headscope.auditing.shortcuts
 import headscope.experiment.run as experiment
 import headscope.reporting.page
-import headscope.slicing.export  # noqa: F401
+import headscope.slicing.export
 from headscope.cli import main as headscope_command
 from headscope.signals import STOPPED, end_at_signals
 from headscope.simulation.cohort import simulate_cohort
@@ -38,7 +39,7 @@ from headscope.supplement import export
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 NEW_EVERY = 5  # so many processes, of which one is no fork
-DRAW = ("run", "report")
+SHORTENED = ("run", "report", "audit")  # in forks alone: a new process draws and searches in full
 STILL = "import time\ntime.perf_counter = lambda: 0.0\n"  # sitecustomize.py of new processes
 LEFT = (".tmp-*", "slices.part-*")
 
@@ -161,7 +162,7 @@ def kill_often(name, given, folder, log, seconds, kills, rng):
     arguments = commands(given)[name]
     for _ in range(min(given.at_once, given.kills - kills)):
         number = SIGNALS[kills % len(SIGNALS)]
-        new = kills % NEW_EVERY == NEW_EVERY - 1 and not (given.no_figures and name in DRAW)
+        new = kills % NEW_EVERY == NEW_EVERY - 1 and not (given.short and name in SHORTENED)
         wait = rng.uniform(0, (3 if new else 0) + seconds[name])
         child = start(arguments, folder, log, new=new)
         code = ended(child, wait)
@@ -189,7 +190,7 @@ def parse():
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--no-figures", action="store_true", help="figures are empty, which is fast"
+        "--short", action="store_true", help="few trees and permutations, empty figures: fast"
     )
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
@@ -203,8 +204,12 @@ def main():
     (folder / "sitecustomize.py").write_text(STILL)
     exec(STILL)  # in the forks
     experiment.train = functools.partial(experiment.train, resume_every_s=0.0)
-    if given.no_figures:
+    if given.short:
         export.save_figure = save_nothing
+        search = headscope.auditing.shortcuts
+        search.TREES, search.FOLDS, search.DRAWS = 2, 2, 20
+        few = functools.partial(headscope.reporting.page.stored_leakage, permutations=20)
+        headscope.reporting.page.stored_leakage = few
     seconds = undisturbed(given, folder / "undisturbed", log)
     oracle = written(folder / "undisturbed")
     durations = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())

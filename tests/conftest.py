@@ -2,6 +2,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,9 +47,21 @@ def few_trees():
 
 
 @pytest.fixture
+def short_search():
+    """Search quickly for shortcuts in one test."""
+    with quick_search():
+        yield
+
+
+@pytest.fixture
 def undrawn(monkeypatch):
-    """Leave the slices of Fig. 1 undrawn where words are read."""
+    """Leave Fig. 1 undrawn and permute few labels where words are read."""
+    from headscope.analysis.leakage.stored import stored_leakage
+
     monkeypatch.setattr("headscope.reporting.pictures.flattened", lambda *_: ((), ()))
+    few = partial(stored_leakage, permutations=20)
+    monkeypatch.setattr("headscope.reporting.page.stored_leakage", few)
+    monkeypatch.setattr("headscope.analysis.leakage.dose_response.DRAWS", 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,18 +18,11 @@ from headscope.errors import InputError
 from headscope.experiment.run import run
 from headscope.files import NO_ID, write_table
 from headscope.reporting.chapters.audit import write_audit
-from tests.conftest import quick_search
 from tests.support.commands import headscope_here
 from tests.support.experiments import settings, write_cohort
 from tests.support.heads import make_head, write_store
 
-quickly = pytest.mark.usefixtures("quick")
-
-
-@pytest.fixture
-def quick():
-    with quick_search():
-        yield
+quickly = pytest.mark.usefixtures("short_search")
 
 
 @cache

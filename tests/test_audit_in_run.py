@@ -105,7 +105,7 @@ def duplicated_by_hand(split, twins):
     return len({a for a, b in both if (subset[a], subset[b]) == ("test", "train")})
 
 
-def test_duplicates_are_counted_by_the_split_of_each_run(tmp_path, undrawn):
+def test_duplicates_are_counted_by_the_split_of_each_run(tmp_path, undrawn, short_search):
     twins = [(0, 2), (1, 3), (4, 7), (6, 8), (10, 11)]
     data = write_pictures(tmp_path / "data", 24, twins=twins)
     experiment = frozen(data, tmp_path / "out", folds=3, seeds=[0, 1])
@@ -134,7 +134,7 @@ def test_duplicates_are_counted_by_the_split_of_each_run(tmp_path, undrawn):
     assert "duplicates of" in page and "under other ids" in page  # in what the split is worth
 
 
-def test_equal_pictures_without_ids_are_counted_over_all_pairs(tmp_path, undrawn):
+def test_equal_pictures_without_ids_are_counted_over_all_pairs(tmp_path, undrawn, short_search):
     twins = [(0, 2), (0, 4), (0, 6), (1, 3), (1, 5), (8, 9), (10, 12), (11, 13)]
     data = write_pictures(tmp_path / "data", 26, twins=twins, named=False)
     experiment = frozen(data, tmp_path / "out", splits=["slice"])
@@ -208,7 +208,9 @@ def test_what_crosses_a_split_is_what_pair_by_pair_crosses_it(subsets, pictures,
     )
 
 
-def test_the_audit_is_made_once_and_again_where_splits_change(clean, tmp_path, monkeypatch):
+def test_the_audit_is_made_once_and_again_where_splits_change(
+    clean, tmp_path, monkeypatch, short_search
+):
     source = clean.parent / "data"
     experiment = frozen(source, tmp_path / "out")
     first = (experiment / "audit.json").read_bytes()
@@ -262,7 +264,7 @@ def test_an_experiment_without_an_audit_reports_as_before(tmp_path, undrawn):
     assert "test_duplicates" not in read_table(experiment / "table.tsv")
 
 
-def test_no_id_is_in_the_audit_of_pseudonymised_scans(tmp_path):
+def test_no_id_is_in_the_audit_of_pseudonymised_scans(tmp_path, short_search):
     data = write_cohort(tmp_path / "scans")
     experiment = frozen(data, tmp_path / "out", size=48, pseudonym_key=tmp_path / "study.key")
     text = (experiment / "audit.json").read_text(encoding="utf-8")

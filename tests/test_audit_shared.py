@@ -15,6 +15,7 @@ from headscope.auditing.detail import find_common
 from headscope.auditing.duplicates import Match, Matches, find_matches
 from headscope.auditing.shortcuts import find_shortcuts
 from headscope.files import read_table, write_table
+from tests.conftest import quick_search
 from tests.support import cohorts
 from tests.support.cohorts import SIDE, draw_head, vary
 
@@ -92,7 +93,8 @@ def test_pixels_that_many_subjects_have_extreme_are_common():
 
 def write_audited(make, folder):
     """Write a cohort, slice it, split its subjects; return the audit of slices and split."""
-    audit(make(folder / "data"), out=folder / "slices", workers=1)
+    with quick_search():  # of this audit the slices alone are wanted
+        audit(make(folder / "data"), out=folder / "slices", workers=1)
     table = read_table(folder / "slices" / "slices.tsv")
     subjects = table["subject_id"].unique()
     subset = ["train", "train", "test"] * len(subjects)

@@ -210,9 +210,24 @@ def test_ranks_are_taken_within_folds(sixty):
     assert within[labels == 1].sum() == pytest.approx(0)
 
 
-def held_against(labels, scores, better=True, **columns):
+def test_labels_and_their_permutations_are_exchangeable_after_one_round_too(monkeypatch):
+    monkeypatch.setattr(confounders, "STEPS", 1)
+    odds = np.log([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.2, 0.8]])
+    cells, rng = [np.arange(4)], np.random.default_rng(0)
+    ways = [np.isin(np.arange(4), chosen).astype(int) for chosen in combinations(range(4), 2)]
+    weight = np.exp([odds[np.arange(4), way].sum() for way in ways])
+    ranks = []
+    for _ in range(3000):
+        labels = ways[rng.choice(6, p=weight / weight.sum())]
+        ends = np.vstack([labels, confounders._swap(labels, odds, cells, 4, rng)])
+        values = ends @ [1.0, 2.1, 4.3, 8.7] + 1e-6 * rng.random(5)  # ties broken at random
+        ranks.append((values < values[0]).sum())
+    assert np.bincount(ranks, minlength=5) == pytest.approx(600, abs=90)  # 4 standard deviations
+
+
+def held_against(labels, scores, better=True, folds=1, **columns):
     table = pd.DataFrame({"label": np.where(labels == 1, "AD", "NC")} | columns)
-    pool = pool_of(labels, with_margin(scores))
+    pool = pool_of(labels, with_margin(scores), folds)
     table["subject_id"] = pool.ids
     covariates = covariates_of(table, list(columns))
     return hold_against(pool, covariates, ["NC", "AD"], better=better)
@@ -239,6 +254,15 @@ def test_what_the_tests_come_to(sixty):
     assert only_class.finding == ""
     (poor, _), _ = held_against(labels, noise, better=False, age=ages, sex=sex)
     assert poor.finding == ""
+
+
+def test_folds_of_one_class_do_not_let_a_covariate_decide_it(sixty):
+    labels, ages, scores = sixty
+    site = np.where(ages > np.median(ages), "A", "B")
+    tested, notes = held_against(labels, scores, folds=60, age=ages, site=site)
+    assert [item.finding for item in tested] == ["", ""]
+    assert all("cannot be tested: no fold has test subjects" in note for note in notes)
+    assert len(notes) == 2
 
 
 def test_many_covariates_are_corrected_for(sixty):

@@ -59,3 +59,12 @@ def test_the_version_is_that_of_changelog_and_citation():
     assert f"\nversion: {headscope.__version__}\n" in (root / "CITATION.cff").read_text("utf-8")
     released = re.search(r"^## \[([\d.]+)\]", (root / "CHANGELOG.md").read_text("utf-8"), re.M)
     assert released and released[1] == headscope.__version__
+
+
+def test_rows_on_real_scans_are_those_of_the_results_file():
+    text = (DOCS / "trust.md").read_text("utf-8")
+    section = text[text.index("## Networks beside what is no network") :].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    results = (DOCS.parent / "bench" / "results" / "explanations.md").read_text("utf-8")
+    assert len(rows) > 20
+    assert [row for row in rows if row not in results.splitlines()] == []

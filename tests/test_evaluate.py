@@ -18,6 +18,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import headscope as hs
 from headscope.analysis.explanations.cohorts import _known, drop_between, read_cohorts
+from headscope.analysis.explanations.external import External
 from headscope.analysis.explanations.recalibration import recalibrate
 from headscope.analysis.novelty import training_scans, usual_limit
 from headscope.errors import InputError
@@ -27,7 +28,7 @@ from headscope.metrics import Drawn, resample
 from headscope.record import read_experiment
 from headscope.record.evaluation import Overlap, SharedHead
 from headscope.reporting.blocks import TableBlock
-from headscope.reporting.explanations.cohorts import cohorts_chapter
+from headscope.reporting.explanations.cohorts import _drop, cohorts_chapter
 from headscope.slicing.store import open_slices
 from tests.conftest import quick_search
 from tests.support.commands import headscope_here
@@ -349,3 +350,10 @@ def test_pictures_that_trained_are_counted_where_subjects_were_inferred():
     )
     overlap = Overlap(scans=2, subjects=0, heads=heads, same_ids=())
     assert _known(overlap, [SimpleNamespace(predictions=predictions)]) == {"a.png"}
+
+
+def test_of_pictures_without_ids_no_drop_is_claimed():
+    none = External(0.8, 0.7, 0.9, *[np.nan] * 4)
+    assert _drop(none, "evaluations/there", "subject_accuracy") == (
+        "where its own test names no subjects"
+    )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import headscope as hs
+from headscope.figures.style import COLUMN
 from tests.conftest import shared_copy
 from tests.support.leakage_runs import run_by_torch
 
@@ -25,6 +26,8 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("name", hs.__all__)
 def test_the_example_of_a_public_name_runs(name, folder, monkeypatch):
     monkeypatch.chdir(folder)
+    monkeypatch.setattr("headscope.supplement.export.WIDTHS", {"85mm": COLUMN})
+    monkeypatch.setattr("headscope.supplement.export.DPI", 72)
     documented = getattr(hs, name)
     names = {"hs": hs, "np": np}
     finder = doctest.DocTestFinder(recurse=False)

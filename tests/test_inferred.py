@@ -1,6 +1,7 @@
 """Subjects inferred from pixels: groups, runs by them, tables corrected by hand, given subsets."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from headscope.analysis.results.comparisons import compare_runs
 from headscope.analysis.results.markers import marked_tables
-from headscope.analysis.results.settings import setting_results
+from headscope.analysis.results.settings import choose_apart, setting_results
 from headscope.analysis.results.table import markdown_table, short_table
 from headscope.audit_record import read_audit
 from headscope.auditing.audit import audit
@@ -24,7 +25,7 @@ from headscope.experiment.run import run
 from headscope.files import read_table
 from headscope.record import read_experiment
 from headscope.reporting.answer import answer
-from headscope.reporting.explanations.inferred import inferred_flags
+from headscope.reporting.explanations.inferred import explain_by_inference, inferred_flags
 from headscope.reporting.verdict import verdict
 from headscope.slicing.spec import SliceSpec
 from headscope.slicing.store import open_slices
@@ -147,6 +148,25 @@ def plain(sentence):
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", str(sentence)))
 
 
+def test_validation_chooses_among_settings_of_one_split_and_partition():
+    def result(split, subjects, auc, folds=1):
+        setting = SimpleNamespace(subjects=subjects)
+        return SimpleNamespace(
+            split=split, runs=[SimpleNamespace(setting=setting)], fits=frozenset(range(folds)),
+            constant_in_validation=0, validation=lambda name: auc,
+        )  # fmt: skip
+
+    strict, loose = (
+        result("subject", f"inferred-{name}", auc)
+        for name, auc in (("strict", 0.9), ("loose", 0.6))
+    )
+    best, _, count = choose_apart([strict, loose, weak := result("subject", "inferred-loose", 0.5)])
+    assert (best, count) == (loose, 2) and weak is not best
+    subject, site = result("subject", None, 0.6, 3), result("site", None, 0.9, 3)
+    assert choose_apart([subject, site])[::2] == (subject, 1)  # other tests, other validation
+    assert choose_apart([subject, result("site", None, 0.4, 4)])[0].split == "site"
+
+
 def test_a_run_by_inferred_subjects_says_so_everywhere(experiment):
     runs = read_experiment(experiment)
     assert {run.setting.subjects for run in runs} == {"inferred-strict", "inferred-loose"}
@@ -156,16 +176,18 @@ def test_a_run_by_inferred_subjects_says_so_everywhere(experiment):
         assert len(subsets) == 12 and (subsets == 1).all()  # no group is split
         assert subsets.index.str.startswith(one.setting.subjects).all()
     results, audited = setting_results(runs), read_audit(experiment)
-    flags = answer(results, [], audited, {}).flags
-    words = " ".join(map(plain, [*flags, *verdict(results, compare_runs(runs), [])]))
+    explained = explain_by_inference(results)
+    flags = answer(results, [], audited, {}, explained=[explained]).flags
+    said = [*flags, *verdict(results, compare_runs(runs), []), *explained.sentences]
+    words = " ".join(map(plain, said))
     assert "Subjects are inferred from pixels, not known: the honest accuracy of" in words
-    assert "The honest accuracy lies between" in words and "inferred subjects" in words
+    assert "The honest accuracy is estimated at" in words and "inferred subjects" in words
     table, _ = marked_tables(results, audited)
     assert table["marker"].str.contains("subjects inferred from pixels").all()
     between = table["inferred"].unique()
     assert len(between) == 1
     values = sorted(100 * table["test_subject_accuracy"])
-    assert "lies between {:.1f}% and {:.1f}% of subjects".format(*values) in between[0]
+    assert "is estimated at {:.1f}% and {:.1f}% of subjects".format(*values) in between[0]
     assert between[0] in markdown_table(table) and between[0] in plain(short_table(table))
     splits = [finding for finding in audited.findings if finding.kind == "split"]
     assert all("subjects inferred from pixels" in finding.text for finding in splits)

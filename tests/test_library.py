@@ -139,7 +139,9 @@ SMALL = {"count": 2, "workers": 1}
         *["simulate", "predict", "predict-list", "evaluate", "score", "ablate"],
     ],
 )
-def test_a_path_may_be_text(call, kind, scans, experiment, undrawn, tmp_path):
+def test_a_path_may_be_text(call, kind, scans, experiment, monkeypatch, undrawn, tmp_path):
+    # what is drawn is asked of the example and of test_supplement
+    monkeypatch.setattr("headscope.supplement.write._write_pictures", lambda study, folder: None)
     assert call(kind, scans, experiment, tmp_path / "out")
 
 

@@ -17,7 +17,8 @@ WEIGHTS = (
 
 @pytest.mark.real_data
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"needs real weights: there is no {WEIGHTS}")
-def test_the_null_predicts_r_on_oasis(real_data, tmp_path):
+def test_the_null_predicts_r_on_oasis(real_data, tmp_path, monkeypatch):
+    monkeypatch.setattr("headscope.experiment.run.store_findings", lambda *_: None)  # not asked
     config = hs.Config(
         data=real_data / "oasis2",
         out=tmp_path / "out",
@@ -31,6 +32,7 @@ def test_the_null_predicts_r_on_oasis(real_data, tmp_path):
         size=64,
         plane="axial",
         keep_model=False,
+        rivals=[],
         workers=1,
     )
     runs = hs.read_experiment(hs.run(config))

@@ -26,6 +26,8 @@ from tests.support.commands import headscope_here
 from tests.support.experiments import settings, write_cohort
 from tests.support.records import forget, reseal
 
+pytestmark = pytest.mark.usefixtures("few_trees")
+
 QUICK = {"regimes": ["finetune"], "splits": ["subject"], "epochs": 1, "seeds": [3]}
 PROBABILITIES = ["probability_AD", "probability_NC"]
 LOGITS = ["logit_AD", "logit_NC"]

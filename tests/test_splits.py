@@ -356,8 +356,8 @@ def test_a_balanced_split_is_better_balanced_and_as_fair():
         smallest = [balance_of(table, s, covariates)["p"].min() for s in (plain, even)]
         assert smallest[1] > max(smallest[0], 0.7)
         pd.testing.assert_frame_equal(subject_counts(table, plain), subject_counts(table, even))
-        again = make_split(table, kind="subject", seed=seed, covariates=covariates)
-        np.testing.assert_array_equal(even, again)
+    again = make_split(table, kind="subject", seed=seed, covariates=covariates)
+    np.testing.assert_array_equal(even, again)
     with pytest.raises(InputError, match="Only a split by subject can be balanced"):
         make_split(table, kind="slice", covariates=covariates)
 

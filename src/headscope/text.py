@@ -147,8 +147,9 @@ def minutes(seconds: float | None) -> str:
 
 
 def interval(low: str, high: str) -> str:
-    """Join the ends of an interval, as text: '0.1–0.3', but '−0.1 to 0.3'."""
-    return f"{low} to {high}" if low.startswith("−") else f"{low}–{high}"
+    """Join the ends of an interval, as text: '0.1–0.3', but '−0.1 to 0.3' and '0.0 to +0.3'."""
+    signed = low.startswith(("−", "+")) or high.startswith(("−", "+"))
+    return f"{low} to {high}" if signed else f"{low}–{high}"
 
 
 def _escape(character: re.Match[str]) -> str:

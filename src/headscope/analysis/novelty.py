@@ -2,8 +2,9 @@
 
 A scan is the mean of its slices' features; its distance is that to the nearest training scan. The
 limit is the largest such distance of a training scan to those of other subjects. A new subject of
-the same kind is then beyond the limit in one of n + 1 cases, n the number of training subjects,
-whatever the features' distribution: all n + 1 are exchangeable.
+the same kind is then beyond the limit in at most one of n + 1 cases, n the number of training
+subjects, whatever the features' distribution: all n + 1 are exchangeable, and one among them only
+brings others nearer. That holds where training did not shape the features (a frozen network).
 
 Source: nearest neighbours in feature space, Sun et al. 2022 (ICML, Out-of-distribution detection
 with deep nearest neighbors); the level by exchangeability, Vovk et al. 2005.

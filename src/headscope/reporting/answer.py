@@ -9,13 +9,11 @@ from typing import Final
 from markupsafe import Markup
 
 from headscope.analysis.leakage.split_gap import Gap, clearest_gap
-from headscope.analysis.results.settings import SettingResult, choose
+from headscope.analysis.results.settings import SettingResult, choose_apart, rival_words
 from headscope.analysis.results.table import Score
 from headscope.audit_record import Audit
 from headscope.reporting.cautions import cautions, shared_heads
-from headscope.reporting.explanations.inferred import inferred_flags
-from headscope.reporting.explanations.provenance import provenance
-from headscope.reporting.explanations.rivals import Standing, unbeaten
+from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.numbers import number, say
 from headscope.reporting.plots import DotRow, Dots, Mark, Sentence
 from headscope.text import percent
@@ -53,7 +51,8 @@ def answer(
     failures: Mapping[str, str],
     left_out: Sequence[Sentence] = (),
     *,
-    standing: Sequence[Standing] = (),
+    rivals: Sequence[SettingResult] = (),
+    explained: Sequence[Explanation] = (),
 ) -> Answer:
     """Return the first screen of a report: about all settings, naming the one that it chooses.
 
@@ -69,41 +68,31 @@ def answer(
         Reasons of the runs that failed, by name.
     left_out
         Sentences on what has changed since it was written and is no part of the page.
-    standing
-        How the networks stand beside simple rivals.
+    rivals
+        Simple rivals, of `setting_results`.
+    explained
+        What else could explain it (`explain`).
     """
-    rivals = [place.rival for place in standing]
     apart = [result for result in results if result.apart]
     runs = [run for result in results for run in result.runs]
     crossed = shared_heads(audit, runs)
     headline, below = _headline(results, apart, crossed)
-    if apart:
-        headline += unbeaten(standing, choose_apart(apart)[0])
+    headline += Markup().join(part.headline for part in explained)
+    below = Markup(" ").join([below, *(words for part in explained for words in part.below)])
     simulated = any(run.settings.get("simulated") for run in runs)
     flags = [
         *left_out,
         SIMULATED if simulated else "",
         _failed(failures, len(runs)),
-        *inferred_flags(results),
+        *(flag for part in explained for flag in part.flags),
         _nameless(results),
         _constant(results),
         _leaking(gaps),
         *cautions(audit, runs),
-        *provenance(runs),
         _few(apart),
         _untested(results),
     ]
     return Answer(headline, below, [flag for flag in flags if flag], forest([*results, *rivals]))
-
-
-def choose_apart(results: Sequence[SettingResult]) -> tuple[SettingResult, str, int]:
-    """Return the setting that validation chooses, by which score, and among how many.
-
-    Only settings that ran on the same seeds and folds are ranked: the most that did.
-    """
-    most = max(results, key=lambda result: len(result.fits)).fits
-    candidates = [result for result in results if result.fits == most]
-    return *choose(candidates), len(candidates)
 
 
 def _headline(
@@ -277,7 +266,8 @@ def forest(results: Sequence[SettingResult]) -> Dots:
     score = "subject_accuracy" if named else "slice_accuracy"
     settings: dict[tuple[str, str], list[SettingResult]] = {}
     for result in results:
-        settings.setdefault((result.architecture, result.name), []).append(result)
+        title = rival_words(result) if result.is_rival else result.architecture
+        settings.setdefault((title, result.name), []).append(result)
     rows = [_row(place, sides, score) for place, sides in settings.items()]
     values = [row.reference for row in rows]
     values += [end for row in rows for mark in row.marks for end in (mark.value, mark.low)]

@@ -1,13 +1,12 @@
 """`write_report`: an experiment's runs → table.tsv, runs.tsv, table.md, report.html."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from headscope.analysis import (
@@ -16,10 +15,6 @@ from headscope.analysis import (
     markdown_table,
     setting_results,
 )
-from headscope.analysis.explanations.cohorts import read_cohorts
-from headscope.analysis.explanations.confounding import Confounding
-from headscope.analysis.explanations.external import CohortResult, write_cohorts
-from headscope.analysis.explanations.ladder import Ladder, read_ladder
 from headscope.analysis.leakage.analysis import Leakage
 from headscope.analysis.leakage.stored import stored_leakage
 from headscope.analysis.results.comparisons import Comparisons, compare_runs
@@ -53,19 +48,8 @@ from headscope.reporting.chapters.results import results_chapter, scores_chapter
 from headscope.reporting.chapters.runs import first_of
 from headscope.reporting.chapters.subjects import subjects_chapter
 from headscope.reporting.chapters.weights import weights_chapter
-from headscope.reporting.explanations.cohorts import (
-    cohort_flags,
-    cohort_sentences,
-    cohorts_chapter,
-)
-from headscope.reporting.explanations.confounders import (
-    confounder_flags,
-    confounder_sentences,
-    confounders_chapter,
-    read_confounding,
-)
-from headscope.reporting.explanations.ladder import ladder_chapter, ladder_sentences
-from headscope.reporting.explanations.rivals import rival_sentences, standings
+from headscope.reporting.explanations.explanation import Explanation
+from headscope.reporting.explanations.gather import explain
 from headscope.reporting.numbers import page_sources
 from headscope.reporting.render import Page, render_page
 from headscope.reporting.scatters import (
@@ -120,25 +104,19 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     if stands(experiment, key):
         return experiment / "report.html"
     with storing(experiment):
-        evidence = _read_evidence(experiment)
-        chapters = _make_chapters(evidence, thumbnails)
+        evidence = _read_evidence(experiment, pictures=thumbnails != "none")
+        chapters = _make_chapters(evidence)
     runs, results, audit = evidence.runs, evidence.results, evidence.audit
     data = page_data(evidence.in_panels, evidence.heads, evidence.pixels, thumbnails)
     environment = read_environment(experiment / "environment.json")
     version = f" {environment['headscope']}" if "headscope" in environment else ""
     count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
     left_out = left_out_caution(evidence.left_out, evidence.changed)
-    standing = standings(results, evidence.rivals, evidence.compared)
     first = answer(
-        results, evidence.leakage.gaps, audit, evidence.failures, left_out, standing=standing
+        *(results, evidence.leakage.gaps, audit, evidence.failures, left_out),
+        rivals=evidence.rivals,
+        explained=evidence.explained,
     )
-    elsewhere = cohort_sentences(evidence.cohorts, results)
-    flags = [
-        *first.flags,
-        *confounder_flags(evidence.confounded),
-        *cohort_flags(evidence.cohorts),
-    ]
-    first = replace(first, below=Markup(" ").join([first.below, *elsewhere]), flags=flags)
     page = Page(
         name=experiment.resolve().name,
         kicker=f"headscope report · {count}",
@@ -146,10 +124,7 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         lede="",
         verdict=[
             *verdict(results, evidence.compared, evidence.leakage.gaps, shared_heads(audit, runs)),
-            *ladder_sentences(evidence.ladder),
-            *rival_sentences(standing),
-            *confounder_sentences(evidence.confounded),
-            *elsewhere,
+            *(said for part in evidence.explained for said in part.sentences),
             *cautions(audit, runs),
             *left_out,
         ],
@@ -185,16 +160,13 @@ class _Evidence:
     heads: Mapping[str, HeadAnalysis]
     compared: Comparisons
     leakage: Leakage
-    confounded: Sequence[Confounding]
+    explained: Sequence[Explanation]
     failures: Mapping[str, str]
     left_out: Mapping[str, str]
     notes: Sequence[str]
     changed: Sequence[str]
     slices: Path | None
     pixels: NDArray[np.uint8] | None
-    cohorts: Sequence[CohortResult]
-    cohort_notes: Sequence[str]
-    ladder: Ladder | None
 
     @property
     def in_panels(self) -> Sequence[Run]:
@@ -202,7 +174,7 @@ class _Evidence:
         return self.runs if len(self.runs) <= MOST_PANELS else first_of(self.runs)
 
 
-def _read_evidence(experiment: Path) -> _Evidence:
+def _read_evidence(experiment: Path, *, pictures: bool) -> _Evidence:
     """Read an experiment's finished runs, write its tables, and analyse what chapters share."""
     everything = setting_results(read_experiment(experiment, rivals=True))
     results = [result for result in everything if not result.is_rival]
@@ -219,29 +191,26 @@ def _read_evidence(experiment: Path) -> _Evidence:
     }
     compared = compare_runs(run for result in everything for run in result.runs)
     leakage = stored_leakage(experiment)
-    confounded = read_confounding(experiment, results)
     changed = changed_inputs(experiment)
-    cohorts, cohort_notes = read_cohorts(experiment)
-    write_cohorts(experiment, cohorts)
-    for note in [*changed, *cohort_notes]:
-        console.print(note, soft_wrap=True)
     slices = None if changed else experiment / "slices"
     pixels = None if slices is None else _read_pixels(slices / "slices.npy")
+    explained = explain(experiment, results, rivals, compared, pixels, pictures=pictures)
+    for note in [*changed, *(note for part in explained for note in part.notes)]:
+        console.print(note, soft_wrap=True)
     failures, records = read_failures(experiment), find_runs(experiment)
     return _Evidence(
-        results, rivals, runs, table, audit, heads, compared, leakage, confounded, failures,
-        records.left_out, records.notes, changed, slices, pixels, cohorts, cohort_notes,
-        read_ladder(experiment),
+        results, rivals, runs, table, audit, heads, compared, leakage, explained, failures,
+        records.left_out, records.notes, changed, slices, pixels,
     )  # fmt: skip
 
 
-def _make_chapters(evidence: _Evidence, thumbnails: str) -> list[Chapter]:
-    """Make the chapters: first the argument, then its evidence."""
+def _make_chapters(evidence: _Evidence) -> list[Chapter]:
+    """Make the chapters: the argument, what else could explain it, then what it stands on."""
     runs, results, heads = evidence.runs, evidence.results, evidence.heads
     slices, pixels, audit = evidence.slices, evidence.pixels, evidence.audit
     changed = [*evidence.notes, *evidence.changed]
     shown = evidence.in_panels
-    makers = (
+    argument = (
         lambda: results_chapter(evidence.table, results, evidence.failures, changed),
         lambda: subjects_chapter(runs),
         lambda: Chapter("fig2", "Logits of the test slices", [logit_panels(shown)], short="Fig. 2"),
@@ -251,10 +220,9 @@ def _make_chapters(evidence: _Evidence, thumbnails: str) -> list[Chapter]:
         lambda: checks_chapter(results, evidence.leakage, audit),
         lambda: ranking_chapter(results),
         lambda: scores_chapter([*results, *evidence.rivals], evidence.compared),
-        lambda: confounders_chapter(evidence.confounded),
-        lambda: cohorts_chapter(evidence.cohorts, evidence.cohort_notes, pixels),
+    )
+    ground = (
         lambda: cohort_chapter(runs, slices and slices / "slices.json"),
-        lambda: ladder_chapter(evidence.ladder, thumbnails != "none"),
         lambda: audit_chapter(audit, pixels),
         lambda: leakage_chapter(evidence.leakage),
         lambda: logits_chapter(runs),
@@ -266,7 +234,9 @@ def _make_chapters(evidence: _Evidence, thumbnails: str) -> list[Chapter]:
         lambda: curves_chapter(runs),
         lambda: freeze_chapter(runs),
     )
-    made = (make() for make in track(makers, "Drawing figures", total=len(makers)))
+    makers = [*argument, *ground]
+    made = [make() for make in track(makers, "Drawing figures", total=len(makers))]
+    made[len(argument) : len(argument)] = [part.chapter for part in evidence.explained]
     return [chapter for chapter in made if chapter is not None]
 
 

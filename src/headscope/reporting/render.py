@@ -5,6 +5,7 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -48,18 +49,10 @@ def render_page(page: Page) -> str:
     KeyError
         A sentence refers to a figure or table that is not on the page.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     labels, references = label_blocks(page.chapters)
-    template = environment.get_template("page.html.j2")
     script = (HERE / "page.js").read_text(encoding="utf-8")
     digest = b64encode(sha256(script.encode()).digest()).decode()
-    html = template.render(
+    html = _template().render(
         page=page,
         label=lambda block: labels.get(id(block)),
         # neither names nor code end the element that they stand in
@@ -69,6 +62,19 @@ def render_page(page: Page) -> str:
     )
     # no name turns the direction of what is written after it
     return printable(REFERENCE.sub(lambda match: match[1] + references[match[2]], html))
+
+
+@cache
+def _template() -> jinja2.Template:
+    """Return the page's template, compiled once a process."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2")
 
 
 def _as_json(data: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ def report_key(experiment: Path, thumbnails: str) -> str | None:
     digest.update("".join(map(record_hash, runs)).encode())
     files = [run.path / "metrics.json" for run in runs]  # measured seconds and all
     files += sorted(experiment.glob("ablation/*.json"))
-    files += sorted(experiment.glob("ablation/*/runs/*/metrics.json"))
+    files += sorted(experiment.glob(f"ablation/*/runs/*/{NAME}"))
     for path in [*files, *(experiment / name for name in BESIDE)]:
         if path.is_file():
             digest.update(hashlib.sha256(path.read_bytes()).digest())

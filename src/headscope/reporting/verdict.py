@@ -10,10 +10,8 @@ from markupsafe import Markup
 from headscope.analysis.leakage.split_gap import Gap, GapScore, clearest_gap
 from headscope.analysis.results.chance import area_words
 from headscope.analysis.results.comparisons import Comparison, Comparisons
-from headscope.analysis.results.settings import SettingResult
-from headscope.reporting.answer import beside_share, choose_apart
-from headscope.reporting.explanations.inferred import inferred_sentences
-from headscope.reporting.explanations.provenance import provenance
+from headscope.analysis.results.settings import SettingResult, choose_apart
+from headscope.reporting.answer import beside_share
 from headscope.reporting.numbers import CONFIDENCE, number, say
 
 MOST_NAMED: Final = 3  # settings that a sentence lists by name
@@ -64,10 +62,8 @@ def verdict(
     sentences = [
         _reached(best, crossed) + _chosen(candidates, by),
         _standing(best) + _rivals(best, compared),
-        *inferred_sentences(results, best),
         _claimed(best, gaps),
         _constant(results, best),
-        *provenance([run for result in results for run in result.runs]),
     ]
     return [sentence for sentence in sentences if sentence]
 
@@ -171,7 +167,8 @@ def _standing(best: SettingResult) -> Markup:
     share, beside = best.majority.subject_share, ""
     above = accuracy.interval is not None and accuracy.interval[0] > share
     if chance.better and not isnan(share) and not above:
-        beside = f" Its accuracy {beside_share(accuracy, share)} that of the larger class."
+        larger = "the larger class" if best.majority.class_name else "any one class"
+        beside = f" Its accuracy {beside_share(accuracy, share)} that of {larger}."
     return say(
         "{area} is {auc}{interval}, {standing}{p}.{beside}",
         area=area_words("subjects", chance.classes, chance.classes - len(best.untested)),

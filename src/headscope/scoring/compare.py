@@ -10,8 +10,9 @@ from headscope.analysis.results.comparisons import (
     Comparisons,
     Difference,
     difference_of,
+    exactly_tested,
 )
-from headscope.analysis.results.paired import delong, mcnemar
+from headscope.analysis.results.paired import mcnemar
 from headscope.cohort.tables import listed
 from headscope.errors import InputError
 from headscope.scoring.tested import Tested, labels_by_subject
@@ -40,14 +41,10 @@ def compare_tests(first: Tested, second: Tested, aggregate: str = "mean") -> Com
         name: _difference(one, two, name, aggregate)
         for name in ("subject_accuracy", "slice_accuracy", "subject_auc")
     }
-    if counts:
-        differences["subject_accuracy"] = replace(
-            differences["subject_accuracy"], test="McNemar's exact test", p=counts.p
-        )
+    ranked = None
     if once_each and len(one.class_names) == 2 and not np.isnan(differences["subject_auc"].value):
         ranked = [side.levels(aggregate, ranked=True).subjects for side in (one, two)]
-        p = delong(ranked[0].labels, *(units.margin(1) for units in ranked)).p
-        differences["subject_auc"] = replace(differences["subject_auc"], test="DeLong's test", p=p)
+    differences = exactly_tested(differences, counts, ranked)
     row = Comparison(
         first=first.name,
         second=second.name,

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import chi2_contingency, kruskal
+from scipy.stats.contingency import crosstab
 
 from headscope.cohort.tables import MISSING, numbers_in
 
@@ -40,11 +41,11 @@ def balance_of(
 
 
 def _p_value(values: pd.Series, subset: pd.Series) -> tuple[str, float]:
-    numbers = numbers_in(values)
+    numbers, of = numbers_in(values), subset.to_numpy(str)
     if numbers.isna().any():
-        counts = pd.crosstab(values.to_numpy(), subset.to_numpy())
+        counts = crosstab(values.to_numpy(str), of).count  # pandas' takes ten times as long
         test = "chi-squared"
         return test, float(chi2_contingency(counts).pvalue) if min(counts.shape) > 1 else 1.0
-    groups = [group for _, group in numbers.groupby(subset.to_numpy())]
+    groups = [numbers.to_numpy()[of == name] for name in np.unique(of)]
     test = "Kruskal-Wallis"
     return test, float(kruskal(*groups).pvalue) if numbers.nunique() > 1 < len(groups) else 1.0

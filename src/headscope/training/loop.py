@@ -131,7 +131,7 @@ def evaluate(model: nn.Module, data: Data, rows: Rows, recipe: Recipe) -> Scores
     weights = data.class_weights
     total = len(rows) if weights is None else float(weights[data.labels_of(rows)].double().sum())
     loss, correct = sums.tolist()
-    return loss / total, correct / len(rows)
+    return loss / (total or 1), correct / len(rows)  # of classes alone that training lacks: 0
 
 
 @torch.inference_mode()

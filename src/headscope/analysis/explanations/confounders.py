@@ -221,18 +221,25 @@ def _swap(
     """Return labels (P, n) permuted by how probable they are given the covariate.
 
     Algorithm 2 of Berrett et al.: a chain of swaps leads from the labels to a hub, and one from
-    there to each permutation; then labels and permutations are exchangeable under the null.
+    there to each permutation; then labels and permutations are exchangeable under the null. All
+    chains draw the same pairs, the one to the hub in reverse: given the pairs a round undoes itself
+    as likely as not, so that the labels are one more end of a chain from the hub.
     """
-    hub = _chains(labels[None, :], log_odds, cells, rng)
-    return _chains(np.repeat(hub, permutations, axis=0), log_odds, cells, rng)
+    rounds = [_draw_pairs(cells, rng) for _ in range(STEPS)]
+    hub = _chains(labels[None, :], log_odds, rounds[::-1], rng)
+    return _chains(np.repeat(hub, permutations, axis=0), log_odds, rounds, rng)
 
 
-def _chains(labels: Array, log_odds: Array, cells: list[Array], rng: np.random.Generator) -> Array:
-    """Return chains (P, n) after rounds in which random pairs of a cell swap labels or do not."""
+def _draw_pairs(cells: list[Array], rng: np.random.Generator) -> Array:
+    """Return random pairs of rows of one cell, (2, n / 2); of an odd number one stays alone."""
+    pairs = [rng.permutation(rows)[: len(rows) // 2 * 2].reshape(2, -1) for rows in cells]
+    return np.concatenate(pairs, axis=1)
+
+
+def _chains(labels: Array, log_odds: Array, rounds: list[Array], rng: np.random.Generator) -> Array:
+    """Return chains (P, n) after rounds, in each of which pairs (2, m) swap labels or do not."""
     labels = labels.copy()
-    for _ in range(STEPS):
-        pairs = [rng.permutation(rows)[: len(rows) // 2 * 2].reshape(2, -1) for rows in cells]
-        one, two = np.concatenate(pairs, axis=1)  # (n / 2,) each
+    for one, two in rounds:
         a, b = labels[:, one], labels[:, two]
         odds = log_odds[one, b] + log_odds[two, a] - log_odds[one, a] - log_odds[two, b]
         swapped = np.log(rng.random(odds.shape)) < -np.logaddexp(0, -odds)

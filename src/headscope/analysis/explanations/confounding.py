@@ -55,6 +55,8 @@ class Confounder:
         The test of predictions and label given the covariate.
     auc, adjusted
         The AUC over these subjects, and among subjects of the same value.
+    decides
+        Whether each of its categories has test subjects of one class alone.
     finding
         Where the classes differ in it: "explains", the predictions beat chance and are not shown to
         tell the label given the covariate; "coincides", it decides the label, so that nothing can
@@ -72,6 +74,7 @@ class Confounder:
     full: Permuted
     auc: Score
     adjusted: Score
+    decides: bool
     finding: Finding
 
     @property
@@ -184,6 +187,11 @@ def hold_against(
             notes.append(f"{name} is not tested: {reason}.")
         else:
             tested.append(_test(name, part, values[given], covariates, class_names, missing))
+            if not (tested[-1].full.permutations or tested[-1].decides):
+                notes.append(
+                    f"Whether {name} explains the classes cannot be tested: no fold has test "
+                    "subjects of two classes that could be exchanged."
+                )
         if covariates.varying.get(name):
             count = covariates.varying[name]
             notes.append(f"{name} changes between sessions of {count} subjects: the first counts.")
@@ -226,12 +234,14 @@ def _test(
     inside = has_value(everyone) & np.isin(covariates.labels, class_names)
     labels = np.array([place[label] for label in covariates.labels[inside]], dtype=np.int64)
     within = pooled_ranks(pool, by_class=True)
+    number = bool(np.issubdtype(values.dtype, np.number))
+    pairs = {*zip(values.tolist(), pool.labels.tolist(), strict=True)}
     full = full_test(
         pooled_ranks(pool), pool.labels, values, groups, reference=(labels, everyone[inside])
     )
     return Confounder(
         covariate=name,
-        number=bool(np.issubdtype(values.dtype, np.number)),
+        number=number,
         subjects=len(values),
         missing=missing,
         label_p=differs_by_class(labels, everyone[inside]),
@@ -240,6 +250,7 @@ def _test(
         full=full,
         auc=pooled_score(pool, "subject_auc", class_names),
         adjusted=adjusted_auc(pool, values, positive_class(class_names)),
+        decides=not number and len(pairs) == len(set(values.tolist())),
         finding="",
     )
 
@@ -259,7 +270,7 @@ def _finding(item: Confounder, better: bool) -> Finding:
     """Return what both tests come to, where the classes differ in the covariate."""
     if not item.label_p <= ALPHA:
         return ""
-    if not item.full.permutations:
+    if item.decides:
         return "coincides"
     if better and item.full.p > ALPHA:
         return "explains"

@@ -24,6 +24,13 @@ from headscope.text import interval, percent, signed_points
 WHOLE = "whole"
 TITLE = "as they are"
 NOWHERE = Difference(nan, nan, nan, "", nan)
+COLUMNS = (
+    Column("Slices"),
+    Column("Accuracy", "%", "percent", True),
+    Column("Minus whole slices", "points", "signed", True),
+    Column("Subject AUC", "", "fraction", True),
+    Column("Larger class", "%", "percent"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +88,10 @@ class SettingLadder:
         fitting = [rung for rung in rest if rung.beats_majority and rung.level_with_whole]
         return fitting[-1] if fitting else None
 
+    def rows(self) -> list[list[object]]:
+        """Return one row of COLUMNS per rung."""
+        return [_row(self.full.key, rung) for rung in self.rungs]
+
     @property
     def sentence(self) -> str:
         """Say what the ladder shows, or why nothing can be said."""
@@ -94,7 +105,7 @@ class SettingLadder:
         if not whole.beats_majority:
             return (
                 f"Nothing can be said of what {self.speaker} reads: on whole slices its accuracy, "
-                f"{_accuracy(whole)}, is no better than the larger class ({share})."
+                f"{_accuracy(whole)}, is not shown to be above the larger class ({share})."
             )
         rung = self.reached
         if rung is not None:
@@ -136,33 +147,28 @@ class Ladder(Shown):
             Table(
                 f"{setting.network}, {setting.full.split} split",
                 COLUMNS,
-                [_row(rung) for rung in setting.rungs],
+                setting.rows(),
                 [setting.sentence, *(self.notes if setting is self.settings[-1] else ())],
             )
             for setting in self.settings
         ]
 
 
-COLUMNS = (
-    Column("Slices"),
-    Column("Accuracy", "%", "percent", True),
-    Column("Minus whole slices", "points", "signed", True),
-    Column("Subject AUC", "", "fraction", True),
-    Column("Larger class", "%", "percent"),
-)
+def _row(setting: str, rung: Rung) -> list[object]:
+    """Return a rung as a row of COLUMNS, whose cells say where they come from."""
 
+    def cell(quantity: str, value: float, low: float = nan, high: float = nan) -> Cell:
+        return Cell(value, low, high, run=f"{setting} {rung.name}", quantity=quantity)
 
-def _row(rung: Rung) -> tuple[object, ...]:
-    difference: object = ""
+    accuracy, auc = (
+        cell(name, score.value, *(score.interval or ()))
+        for name, score in (("accuracy", rung.accuracy), ("subject_auc", rung.auc))
+    )
+    gap: Cell | str = ""
     if rung.name != WHOLE and not isnan(rung.difference.value):
-        gap = rung.difference
-        difference = Cell(100 * gap.value, 100 * gap.low, 100 * gap.high)
-    return rung.title, _cell(rung.accuracy), difference, _cell(rung.auc), rung.majority
-
-
-def _cell(score: Score) -> Cell:
-    low, high = score.interval or (nan, nan)
-    return Cell(score.value, low, high)
+        ends = rung.difference.value, rung.difference.low, rung.difference.high
+        gap = cell("difference", *(100 * end for end in ends))
+    return [rung.title, accuracy, gap, auc, cell("majority", rung.majority)]
 
 
 def _accuracy(rung: Rung) -> str:

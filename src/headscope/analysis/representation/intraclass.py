@@ -12,8 +12,6 @@ from headscope.analysis.representation.discriminant import class_means
 from headscope.files import NO_ID
 from headscope.tables import Shown
 
-Array = NDArray[np.float64]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Intraclass(Shown):

@@ -1,6 +1,6 @@
 """Every two settings that were tested on the same subjects, compared subject by subject."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import combinations
@@ -9,11 +9,11 @@ from math import isnan, nan
 import numpy as np
 import pandas as pd
 
-from headscope.analysis.results.paired import bootstrap_p, delong, holm, mcnemar
+from headscope.analysis.results.paired import McNemar, bootstrap_p, delong, holm, mcnemar
 from headscope.analysis.results.pooled import Pool, pool_runs
 from headscope.analysis.results.table import SLICE_KEYS
 from headscope.files import NO_ID
-from headscope.metrics import Drawn, way_of
+from headscope.metrics import Drawn, Units, way_of
 from headscope.record import Run
 from headscope.tables import Cell, Column, Shown, Table
 from headscope.text import p_value, signed_points
@@ -271,14 +271,9 @@ def _compare(
         name: difference_of(draw(sides[0], name) - draw(sides[1], name), name, one.ratio)
         for name in SCORES
     }
-    if counts:
-        differences["subject_accuracy"] = replace(
-            differences["subject_accuracy"], test="McNemar's exact test", p=counts.p
-        )
-    if one.once_each and one.class_count == 2 and len(one.tests) == 1:
-        first, second = one.tests[0].subjects, two.tests[0].subjects
-        p = delong(first.labels, first.margin(1), second.margin(1)).p
-        differences["subject_auc"] = replace(differences["subject_auc"], test="DeLong's test", p=p)
+    ranked = [pool.tests[0].subjects for pool in (one, two)]
+    areas = one.once_each and one.class_count == 2 and len(one.tests) == 1
+    differences = exactly_tested(differences, counts, ranked if areas else None)
     tested = pd.concat([run.predicted("test")[SLICE_KEYS] for run in sides[0]]).drop_duplicates()
     return Comparison(
         first=names[0],
@@ -291,6 +286,23 @@ def _compare(
         only_second=counts.only_second if counts else None,
         **differences,  # type: ignore[arg-type]
     )
+
+
+def exactly_tested(
+    differences: Mapping[str, Difference],
+    counts: McNemar | None,
+    ranked: Sequence[Units] | None,
+) -> dict[str, Difference]:
+    """Return differences with p of McNemar's test, and of DeLong's of two rankings, if given."""
+    tested = dict(differences)
+    if counts is not None:
+        tested["subject_accuracy"] = replace(
+            tested["subject_accuracy"], test="McNemar's exact test", p=counts.p
+        )
+    if ranked is not None:
+        p = delong(ranked[0].labels, *(units.margin(1) for units in ranked)).p
+        tested["subject_auc"] = replace(tested["subject_auc"], test="DeLong's test", p=p)
+    return tested
 
 
 def difference_of(drawn: Drawn, name: str, ratio: float) -> Difference:

@@ -1,7 +1,8 @@
 """Settings whose subjects are inferred from pixels, by a strict and by a loose threshold.
 
 With too few links slices of one subject may train and test, with too many subjects become fewer:
-the accuracy on subjects that were never seen is taken to lie between the two.
+both estimate the accuracy on subjects that were never seen. It need not lie between the two; both
+intervals together are what to quote (docs/inferred.md).
 Source: docs/science.md, section 14.
 """
 
@@ -47,11 +48,11 @@ class Bracket:
 
     @property
     def sentence(self) -> str:
-        """Say between which accuracies the honest one lies."""
+        """Say by which two accuracies the honest one is estimated."""
         low, high = (percent(result.scores["subject_accuracy"].value) for result in self.ordered)
         return (
-            f"{self.architecture} {self.variant}: the honest accuracy lies between {low}% and "
-            f"{high}% of subjects{self.interval}, {INFERRED}."
+            f"{self.architecture} {self.variant}: the honest accuracy is estimated at {low}% "
+            f"and {high}% of subjects{self.interval}, {INFERRED}."
         )
 
 

@@ -254,6 +254,24 @@ def choose(results: Sequence[SettingResult]) -> tuple[SettingResult, str]:
     return candidates[0], ""
 
 
+def choose_apart(results: Sequence[SettingResult]) -> tuple[SettingResult, str, int]:
+    """Return the setting that validation chooses, by which score, and among how many.
+
+    Only settings of one split, tested over the same seeds and folds, are ranked: the most that are.
+    Of subjects inferred twice those by the loose threshold count, which keeps more slices together.
+    """
+
+    def splits(result: SettingResult) -> tuple[object, ...]:
+        return result.split, result.runs[0].setting.subjects, result.fits
+
+    def extent(result: SettingResult) -> tuple[int, bool]:
+        return len(result.fits), str(result.runs[0].setting.subjects).endswith("loose")
+
+    most = splits(max(results, key=extent))
+    candidates = [result for result in results if splits(result) == most]
+    return *choose(candidates), len(candidates)
+
+
 def rival_words(rival: SettingResult) -> str:
     """Return what a rival knows: 'the larger class', 'age and sex', 'small pixels'."""
     if rival.architecture == "majority":

@@ -117,8 +117,8 @@ def far_warning(shares: dict[str, float], subjects: int) -> str:
     return (
         f"{len(far)} of {len(shares)} {are} unlike those that trained the network ({named}{more}): "
         f"farther from them, in what the final layer reads, than any of {subjects} training "
-        f"subjects is from the others. Of scans like those of training 1 in {subjects + 1} would "
-        "be; a prediction for others is a guess."
+        f"subjects is from the others. Of scans like those of training at most 1 in {subjects + 1} "
+        "would be; a prediction for others is a guess."
     )
 
 

@@ -69,6 +69,7 @@ MEANING: Final = (
     "the rest. Full digits are in <code>table.tsv</code>, those of each run in "
     "<code>runs.tsv</code>."
 )
+MOST_SAID: Final = 6  # comparisons in words, whatever they tell
 MIXED: Final = ("shared_subjects", "test_duplicates", "test_equal_slices")
 AGGREGATES: Final = {
     "mean": "the mean over its slices",
@@ -247,10 +248,26 @@ def _comparisons(compared: Comparisons) -> list[Block]:
     )
     return [
         Text(meaning),
-        Text(*compared.sentences, style="list"),
+        Text(*_told_apart(compared), style="list"),
         TableBlock("comparisons", Table(caption, COMPARED, list(map(_compared, pairs)))),
         Text(*compared.notes),
     ]
+
+
+def _told_apart(compared: Comparisons) -> list[str]:
+    """Return each comparison in words; of many only those that tell settings apart."""
+    pairs = compared.pairs
+    few = len(pairs) <= MOST_SAID
+    sentences = [
+        sentence
+        for row, sentence in zip(pairs, compared.sentences, strict=True)
+        if few or row.distinguishable
+    ]
+    if not sentences:
+        sentences = [f"None of the {len(pairs)} pairs can be told apart by subject accuracy."]
+    elif rest := len(pairs) - len(sentences):
+        sentences.append(f"The other pairs ({rest}) cannot be told apart by subject accuracy.")
+    return sentences
 
 
 def _compared(row: Comparison) -> list[object]:

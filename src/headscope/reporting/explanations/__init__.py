@@ -1,1 +1,1 @@
-"""Chapters on what else could explain an accuracy."""
+"""What else could explain an accuracy, on the page: each module makes an `Explanation`."""

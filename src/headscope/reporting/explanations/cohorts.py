@@ -10,12 +10,18 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from headscope.analysis.explanations.external import CohortResult, CohortRow, External
-from headscope.analysis.results.settings import SettingResult
+from headscope.analysis.explanations.cohorts import read_cohorts
+from headscope.analysis.explanations.external import (
+    CohortResult,
+    CohortRow,
+    External,
+    write_cohorts,
+)
+from headscope.analysis.results.settings import SettingResult, choose_apart
 from headscope.record.evaluation import SharedHead
-from headscope.reporting.answer import choose_apart
 from headscope.reporting.blocks import Block, Chapter, TableBlock, Text
 from headscope.reporting.chapters.audit import ALIKE_PICTURES, WIDTH
+from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.numbers import CONFIDENCE, number, say
 from headscope.reporting.pictures import png_source
 from headscope.tables import Cell, Column, Table
@@ -43,6 +49,22 @@ SCORES: Final = {
     "sensitivity": Column("Sensitivity", "%", "percent"),
     "specificity": Column("Specificity", "%", "percent"),
 }
+
+
+def explain_by_cohorts(
+    experiment: Path, results: Sequence[SettingResult], pixels: NDArray[np.uint8] | None
+) -> Explanation:
+    """Return what evaluations on other cohorts add, and write `evaluations.tsv`."""
+    cohorts, notes = read_cohorts(experiment)
+    write_cohorts(experiment, cohorts)
+    sentences = cohort_sentences(cohorts, results)
+    return Explanation(
+        below=sentences,
+        flags=cohort_flags(cohorts),
+        sentences=sentences,
+        chapter=cohorts_chapter(cohorts, notes, pixels),
+        notes=notes,
+    )
 
 
 def cohorts_chapter(
@@ -123,6 +145,8 @@ def _larger(row: CohortRow, key: str) -> Markup:
 
 def _drop(score: External, key: str, quantity: str) -> Markup:
     """Say how far a score is from that of the own test, and whether that is more than chance."""
+    if isnan(score.drop):
+        return Markup("where its own test names no subjects")
     points = number(100 * abs(score.drop), key, f"{quantity}_drop", "points")
     way = "below" if score.drop > 0 else "above"
     clear = not isnan(score.drop_low) and (score.drop_low > 0 or score.drop_high < 0)

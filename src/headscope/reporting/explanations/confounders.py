@@ -16,9 +16,9 @@ from headscope.analysis.explanations.confounding import (
     tests_table,
 )
 from headscope.analysis.explanations.covariates import read_covariates
-from headscope.analysis.results.settings import SettingResult
-from headscope.reporting.answer import choose_apart
+from headscope.analysis.results.settings import SettingResult, choose_apart
 from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text
+from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.numbers import number, say
 
 LINK: Final = Markup('<a href="#confounders">The tests</a>')
@@ -39,6 +39,16 @@ METHOD: Final = (
     "<i>Alike</i> and of <i>Read</i> are corrected for the number of covariates (Holm). Covariates "
     "are taken one at a time: two together may explain what neither does alone."
 )
+
+
+def explain_by_confounders(experiment: Path, results: Sequence[SettingResult]) -> Explanation:
+    """Return what covariates explain of the settings, those of `participants.tsv`."""
+    made = read_confounding(experiment, results)
+    return Explanation(
+        flags=confounder_flags(made),
+        sentences=confounder_sentences(made),
+        chapter=confounders_chapter(made),
+    )
 
 
 def read_confounding(experiment: Path, results: Sequence[SettingResult]) -> list[Confounding]:
@@ -67,7 +77,13 @@ def confounders_chapter(made: Sequence[Confounding]) -> Chapter | None:
         blocks.append(Fold(title, [TableBlock("covariate-probes", probes_table(best))]))
     blocks.append(Text(Markup(METHOD), style="notes"))  # noqa: S704
     flagged = ", ".join(item.covariate for item in best.flagged)
-    result = f"{flagged}: see the tests" if flagged else "no covariate explains the accuracy"
+    result = f"{flagged}: see the tests"
+    if not flagged:
+        result = "no covariate is flagged"
+        if not best.confounders:
+            result = "nothing could be tested"
+        elif not best.better:
+            result = "no accuracy above chance to explain"
     return Chapter("confounders", "What else could explain it", blocks, result)
 
 
@@ -81,7 +97,7 @@ def _flag(result: Confounding, item: Confounder) -> Markup:
     full = number(item.full.p, result.setting, f"confounder.{item.covariate}.full_p", "p")
     read = number(item.partial_p, result.setting, f"confounder.{item.covariate}.partial_p", "p")
     if item.finding == "coincides":
-        text = "<b>{} decides the class</b> of the subjects: nothing tells the two apart. {}"
+        text = "<b>{} decides the class</b> of the test subjects: nothing tells the two apart. {}"
         return say(text, _capital(covariate), LINK)
     if item.finding == "explains":
         text = (
@@ -91,10 +107,10 @@ def _flag(result: Confounding, item: Confounder) -> Markup:
         also = say("; within a class they tell it ({})", read) if item.read else ""
         return say(text, _capital(covariate), full, also, LINK)
     text = (
-        "<b>The network also reads {}</b>, in which the classes differ: within a class, its "
+        "<b>The network {}reads {}</b>, in which the classes differ: within a class, its "
         "predictions tell it ({}). {}"
     )
-    return say(text, covariate, read, LINK)
+    return say(text, "also " if result.better else "", covariate, read, LINK)
 
 
 def confounder_sentences(made: Sequence[Confounding]) -> list[Markup]:
@@ -118,7 +134,10 @@ def _sentence(result: Confounding, item: Confounder) -> Markup:
     p = partial(number, run=result.setting, form="p")
     covariate, prefix = _word(item.covariate), f"confounder.{item.covariate}"
     if item.finding == "coincides":
-        text = "{} decides the class, so this accuracy may be that of telling {} alone."
+        text = (
+            "{} decides the class of the test subjects, so this accuracy may be that of telling {} "
+            "alone."
+        )
         return say(text, _capital(covariate), covariate)
     differs = p(item.label_p, quantity=f"{prefix}.label_p")
     full = p(item.full.p, quantity=f"{prefix}.full_p")
@@ -129,9 +148,10 @@ def _sentence(result: Confounding, item: Confounder) -> Markup:
         )
         return say(text, _capital(covariate), covariate, differs, item.covariate, full)
     read = p(item.partial_p, quantity=f"{prefix}.partial_p")
-    text = "The network also reads {} ({} within a class), in which the classes differ ({}){}."
+    text = "The network {}reads {} ({} within a class), in which the classes differ ({}){}."
+    also = "also " if result.better else ""
     still = say("; given it the predictions still tell the classes ({})", full)
-    return say(text, covariate, read, differs, still if result.better else "")
+    return say(text, also, covariate, read, differs, still if result.better else "")
 
 
 def _word(name: str) -> str:

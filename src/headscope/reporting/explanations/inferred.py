@@ -5,10 +5,18 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from headscope.analysis.results.inferred import Bracket, brackets
-from headscope.analysis.results.settings import SettingResult
+from headscope.analysis.results.settings import SettingResult, choose_apart
+from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.numbers import number, say
 
 LINK = Markup('<a href="#results">strict and loose</a>')
+
+
+def explain_by_inference(results: Sequence[SettingResult]) -> Explanation:
+    """Return what inferred subjects, or a partition without ids, mean for the accuracy."""
+    apart = [result for result in results if result.apart]
+    sentences = inferred_sentences(results, choose_apart(apart)[0]) if apart else []
+    return Explanation(flags=inferred_flags(results), sentences=sentences)
 
 
 def inferred_flags(results: Sequence[SettingResult]) -> list[Markup]:
@@ -19,8 +27,8 @@ def inferred_flags(results: Sequence[SettingResult]) -> list[Markup]:
         flags.append(
             say(
                 "<b>Subjects are inferred from pixels, not known:</b> the honest accuracy of {} "
-                "lies {}. {}",
-                *(f"{first.architecture} ({first.variant})", _between(first), LINK),
+                "is estimated at {}. {}",
+                *(f"{first.architecture} ({first.variant})", _estimates(first), LINK),
             )
         )
     elif any(result.runs[0].setting.subjects for result in results):
@@ -42,15 +50,15 @@ def inferred_sentences(results: Sequence[SettingResult], best: SettingResult) ->
         return []
     return [
         say(
-            "The honest accuracy lies {}, subjects inferred from pixels by a strict and by a loose "
-            "threshold.",
-            _between(bracket),
+            "The honest accuracy is estimated at {}, subjects inferred from pixels by a strict and "
+            "by a loose threshold; it need not lie between the two.",
+            _estimates(bracket),
         )
     ]
 
 
-def _between(bracket: Bracket) -> Markup:
-    """Say between which two accuracies, and how far their intervals reach."""
+def _estimates(bracket: Bracket) -> Markup:
+    """Give both accuracies, the lower first, and how far their intervals reach together."""
     values = [
         number(
             result.scores["subject_accuracy"].value,
@@ -60,4 +68,4 @@ def _between(bracket: Bracket) -> Markup:
         )
         for result in bracket.ordered
     ]
-    return say("between {}% and {}%{}", *values, bracket.interval)
+    return say("{}% and {}%{}", *values, bracket.interval)

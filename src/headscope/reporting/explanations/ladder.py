@@ -1,29 +1,35 @@
 """The chapter on the ablation ladder, and its sentence of the verdict."""
 
+from pathlib import Path
 from typing import Final
 
 from markupsafe import Markup
 from PIL import Image
 
-from headscope.analysis.explanations.ladder import WHOLE, Ladder, SettingLadder
-from headscope.analysis.results.settings import choose
-from headscope.analysis.results.table import Score
+from headscope.analysis.explanations.ladder import (
+    COLUMNS,
+    WHOLE,
+    Ladder,
+    SettingLadder,
+    read_ladder,
+)
+from headscope.analysis.results.settings import choose_apart
 from headscope.reporting.blocks import Block, Chapter, TableBlock, Text
+from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.numbers import CONFIDENCE, say
 from headscope.reporting.pictures import png_source
 from headscope.reporting.plots import DotRow, Dots, FigureBlock, Mark, Picture
-from headscope.tables import Cell, Column, Table
+from headscope.tables import Column, Table
 
 SIDE: Final = 112  # pixels of a slice on the page
-COLUMNS: Final = (
-    Column("Network"),
-    Column("Split"),
-    Column("Slices"),
-    Column("Accuracy", "%", "percent", True),
-    Column("Minus whole slices", "points", "signed", True),
-    Column("Subject AUC", "", "fraction", True),
-    Column("Larger class", "%", "percent"),
-)
+
+
+def explain_by_ladder(experiment: Path, *, pictures: bool) -> Explanation:
+    """Return what the ablation ladder adds, where there is one."""
+    ladder = read_ladder(experiment)
+    return Explanation(
+        sentences=ladder_sentences(ladder), chapter=ladder_chapter(ladder, pictures=pictures)
+    )
 
 
 def ladder_chapter(ladder: Ladder | None, pictures: bool = True) -> Chapter | None:
@@ -55,7 +61,7 @@ def ladder_sentences(ladder: Ladder | None) -> list[Markup]:
     apart = [setting for setting in ladder.settings if setting.full.apart]
     if not apart:
         return []
-    best, _ = choose([setting.full for setting in apart])
+    best, *_ = choose_apart([setting.full for setting in apart])
     chosen = next(setting for setting in apart if setting.full is best)
     return [say('{} (<a href="#ladder">The ablation ladder</a>.)', chosen.sentence)]
 
@@ -88,26 +94,11 @@ def _dots(setting: SettingLadder) -> Dots:
     return Dots(rows, caption, key="ladder")
 
 
-def _cell(score: Score, run: str, quantity: str) -> Cell:
-    low, high = score.interval or (None, None)
-    return Cell(score.value, low, high, run=run, quantity=quantity)
-
-
 def _table(ladder: Ladder) -> TableBlock:
-    rows: list[list[object]] = []
-    for setting in ladder.settings:
-        for rung in setting.rungs:
-            run = f"{setting.full.key} {rung.name}"
-            gap = rung.difference
-            scores = [
-                _cell(score, run, quantity)
-                for score, quantity in ((rung.accuracy, "accuracy"), (rung.auc, "subject_auc"))
-            ]
-            difference: object = ""
-            if rung.name != WHOLE and gap.value == gap.value:
-                ends = 100 * gap.low, 100 * gap.high
-                difference = Cell(100 * gap.value, *ends, run=run, quantity="difference")
-            share = Cell(rung.majority, run=run, quantity="majority")
-            names = setting.network, setting.full.split, rung.title
-            rows.append([*names, scores[0], difference, scores[1], share])
-    return TableBlock("ladder", Table("The rungs in numbers.", COLUMNS, rows))
+    rows = [
+        [setting.network, setting.full.split, *row]
+        for setting in ladder.settings
+        for row in setting.rows()
+    ]
+    columns = (Column("Network"), Column("Split"), *COLUMNS)
+    return TableBlock("ladder", Table("The rungs in numbers.", columns, rows))

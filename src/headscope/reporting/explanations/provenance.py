@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from headscope.record import Run
+from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.numbers import number, say
+
+
+def explain_by_provenance(runs: Sequence[Run]) -> Explanation:
+    """Return what runs began with, in flags and verdict alike."""
+    said = provenance(runs)
+    return Explanation(flags=said, sentences=said)
 
 
 def provenance(runs: Sequence[Run]) -> list[Markup]:

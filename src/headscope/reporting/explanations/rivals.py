@@ -8,10 +8,18 @@ from math import isnan
 from markupsafe import Markup
 
 from headscope.analysis.results.comparisons import ALPHA, Comparison, Comparisons, Difference
-from headscope.analysis.results.settings import SettingResult, rival_words
+from headscope.analysis.results.settings import SettingResult, choose_apart, rival_words
+from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.numbers import CONFIDENCE, number, say
 
-LINK = Markup('<a href="#scores">the comparisons</a>')
+
+def explain_by_rivals(
+    results: Sequence[SettingResult], rivals: Sequence[SettingResult], compared: Comparisons
+) -> Explanation:
+    """Return what simple rivals say of the networks: headline and verdict."""
+    standing, apart = standings(results, rivals, compared), [r for r in results if r.apart]
+    headline = unbeaten(standing, choose_apart(apart)[0]) if apart else Markup()
+    return Explanation(headline=headline, sentences=rival_sentences(standing))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +84,19 @@ def _subjects(result: SettingResult) -> str | None:
 
 
 def unbeaten(standing: Sequence[Standing], best: SettingResult) -> Markup:
-    """Say in the headline which rivals the chosen setting is not shown to beat; nothing of none."""
-    beside = [place for place in standing if best in place.networks]
+    """Say in the headline which rivals the chosen setting is not shown to beat; nothing of none.
+
+    The larger class has its own words there.
+    """
+    beside = [
+        place
+        for place in standing
+        if best in place.networks and place.rival.architecture != "majority"
+    ]
     names = [place.words for place in beside if best not in place.beating]
     if not names:
         return Markup()
-    return say(" It is not shown to beat {}.", " or ".join(names))
+    return say(" It is not shown to beat {}.", ", or ".join(names))
 
 
 def rival_sentences(standing: Sequence[Standing]) -> list[Markup]:
@@ -97,11 +112,14 @@ def _sentences(standing: Sequence[Standing]) -> Iterator[Markup]:
     )
     yield say("What is no network reaches on the same subjects: {}.", reached)
     short = [place for place in standing if len(place.beating) < len(place.networks)]
+    alike: dict[Markup, list[Standing]] = {}
     for place in short:
-        yield say(
-            "{} shown to beat {} by subject accuracy{}.",
-            *(_who(place), place.words, _closest(place)),
-        )
+        alike.setdefault(_who(place), []).append(place)
+    for who, (place, *more) in alike.items():
+        named = say("{} by subject accuracy{}", place.words, _closest(place))
+        others = [say("{}{}", other.words, _closest(other)) for other in more]
+        join = Markup("; and ") if place.beating else Markup("; nor ")
+        yield say("{} shown to beat {}.", who, join.join([named, *others]))
     if not short:
         yield Markup("Every network is shown to beat each of them by subject accuracy.")
 
