@@ -160,7 +160,7 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cache", type=Path, help="features of earlier experiments")
     parser.add_argument("--only", default="", help="cohorts whose name holds this")
-    parser.add_argument("--ladder", default=",".join(NETWORKS), help="networks of the ladder")
+    parser.add_argument("--ladder", default=NETWORKS[1], help="networks of the ladder, by comma")
     given = parser.parse_args()
     begin, chosen = time.perf_counter(), cohorts(given.data)
     for name, settings in chosen.items():

@@ -11,7 +11,7 @@ from headscope.reporting.blocks import Block, Chapter, Text
 from headscope.reporting.chapters.runs import group_by
 from headscope.reporting.plots import Matrix, MatrixCell
 
-MOST_ROWS: Final = 24  # runs that have a row each
+MOST_ROWS: Final = 12  # runs that have a row each
 MOST_SUBJECTS: Final = 160  # columns of the matrix
 
 

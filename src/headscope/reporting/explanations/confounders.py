@@ -122,10 +122,13 @@ def confounder_sentences(made: Sequence[Confounding]) -> list[Markup]:
     clear = [c for c in result.confounders if not c.finding and c.full.p <= 0.05]
     if result.better and clear:
         names = _join([_word(item.covariate) for item in clear])
-        text = "Given {}{}, the predictions still tell the classes (p at most {})."
-        most = max(item.full.p for item in clear)
-        p = number(most, result.setting, "confounder.full_p_most", "probability")
-        sentences.append(say(text, names, ", one at a time" if len(clear) > 1 else "", p))
+        most, several = max(item.full.p for item in clear), len(clear) > 1
+        p = number(
+            most, result.setting, "confounder.full_p_most", "probability" if several else "p"
+        )
+        text = "Given {}{}, the predictions still tell the classes ({}{})."
+        ways = (", one at a time", "p at most ") if several else ("", "")
+        sentences.append(say(text, names, *ways, p))
     return sentences
 
 

@@ -112,14 +112,14 @@ def _sentences(standing: Sequence[Standing]) -> Iterator[Markup]:
     )
     yield say("What is no network reaches on the same subjects: {}.", reached)
     short = [place for place in standing if len(place.beating) < len(place.networks)]
-    alike: dict[Markup, list[Standing]] = {}
+    alike: dict[tuple[int, int], list[Standing]] = {}
     for place in short:
-        alike.setdefault(_who(place), []).append(place)
-    for who, (place, *more) in alike.items():
+        alike.setdefault((len(place.beating), len(place.networks)), []).append(place)
+    for place, *more in alike.values():
         named = say("{} by subject accuracy{}", place.words, _closest(place))
         others = [say("{}{}", other.words, _closest(other)) for other in more]
         join = Markup("; and ") if place.beating else Markup("; nor ")
-        yield say("{} shown to beat {}.", who, join.join([named, *others]))
+        yield say("{} shown to beat {}.", _who(place), join.join([named, *others]))
     if not short:
         yield Markup("Every network is shown to beat each of them by subject accuracy.")
 
