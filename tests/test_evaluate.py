@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -16,15 +17,16 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
 import headscope as hs
-from headscope.analysis.explanations.cohorts import drop_between, read_cohorts
+from headscope.analysis.explanations.cohorts import _known, drop_between, read_cohorts
 from headscope.analysis.explanations.external import External
 from headscope.analysis.explanations.recalibration import recalibrate
 from headscope.analysis.novelty import training_scans, usual_limit
 from headscope.errors import InputError
 from headscope.experiment.new_scans.overlap import find_overlap
-from headscope.files import read_table, write_table
+from headscope.files import NO_ID, read_table, write_table
 from headscope.metrics import Drawn, resample
 from headscope.record import read_experiment
+from headscope.record.evaluation import Overlap, SharedHead
 from headscope.reporting.blocks import TableBlock
 from headscope.reporting.explanations.cohorts import _drop, cohorts_chapter
 from headscope.slicing.store import open_slices
@@ -334,6 +336,20 @@ def test_training_scans_are_the_means_of_their_slices(made):
     assert len(set(run.predictions["subject_id"].iloc[rows])) == 1
     assert reference.distances(run.features["features"][rows]).min() == pytest.approx(0, abs=1e-5)
     assert np.isnan(reference.share_of_limit(run.features["features"][rows][:2]))
+
+
+def test_pictures_that_trained_are_counted_where_subjects_were_inferred():
+    ids = ["inferred-loose-001", "inferred-loose-002"]
+    predictions = pd.DataFrame(
+        {"subset": ["train", "test"], "scan": ["a.png", "b.png"], "subject_id": ids,
+         "session_id": "1"}
+    )  # fmt: skip
+    heads = tuple(
+        SharedHead("identical", (name, name), (NO_ID, NO_ID), ("1", "1"), ("F", "F"), (0, 0), 1.0)
+        for name in ("a.png", "b.png")
+    )
+    overlap = Overlap(scans=2, subjects=0, heads=heads, same_ids=())
+    assert _known(overlap, [SimpleNamespace(predictions=predictions)]) == {"a.png"}
 
 
 def test_of_pictures_without_ids_no_drop_is_claimed():

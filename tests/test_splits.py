@@ -9,10 +9,11 @@ from scipy import stats
 
 from headscope.cohort.layouts import find_cohort
 from headscope.errors import InputError
+from headscope.files import NO_ID
 from headscope.grouping import deal_folds
 from headscope.splits.assign import SUBSETS, make_fold, make_split
 from headscope.splits.balance import balance_of
-from headscope.splits.files import LeakageError, ensure_split
+from headscope.splits.files import LeakageError, check_ids, ensure_split
 
 
 def cohort(sizes, sessions=1, slices=1):
@@ -384,3 +385,11 @@ def test_a_split_made_elsewhere_is_copied_and_checked(tmp_path, suffix):
     assert not (tmp_path / "new.tsv").exists()
     with pytest.raises(InputError, match="nowhere"):
         ensure_split(path, table, kind="subject", source=tmp_path / "nowhere.tsv")
+
+
+def test_pictures_without_ids_are_pointed_to_the_partition_of_their_folders():
+    table = pd.DataFrame({"subject_id": [NO_ID, NO_ID]})
+    with pytest.raises(InputError, match="inferred, or use --splits slice"):
+        check_ids(table, "subject")
+    with pytest.raises(InputError, match="with --splits given, or use --splits slice"):
+        check_ids(table.assign(given=["train", "test"]), "subject")

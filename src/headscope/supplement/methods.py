@@ -84,6 +84,9 @@ def _data(study: Study, facts: Facts) -> str:
         f"The data{of} were {slices} slices of {subjects} subjects in {sessions} sessions."
     )
     sentences.append(_classes(table, "subjects", predictions, facts))
+    if run.setting.subjects:
+        shown = facts(run.setting.subjects, run_file(run, "run.toml"), "subjects")
+        sentences.append(f"Subjects are not known: they were inferred from pixels ({shown}).")
     failed = len(study.problems)
     if failed:
         count = facts(failed, "slices/problems.tsv", "rows")
@@ -286,8 +289,9 @@ def _beside(study: Study, facts: Facts) -> str:
     text += f" Beside the networks stood, on the same splits, {listed(named)}."
     if [*rivals] == ["majority"]:
         return text
+    row = "scan" if NO_ID not in set(study.main.predictions["subject_id"]) else "picture"
     return (
-        f"{text} Regressions have one row per scan and an L2 penalty, chosen on validation scans."
+        f"{text} Regressions have one row per {row} and an L2 penalty, chosen on validation {row}s."
     )
 
 
