@@ -88,16 +88,19 @@ def take_parts(
         with starting_helpers():
             end = {"initializer": end_with, "initargs": (os.getpid(),)}
             executor = ProcessPoolExecutor(helpers, env=ONE_THREAD, timeout=IDLE_S, **end)
+        ended = False
         try:
             for start in range(0, len(tasks), QUEUED):
                 yield from _take_together(executor, tasks[start : start + QUEUED], spec)
+            ended = True
         except BrokenProcessPool:
             raise InputError(
                 "A process that took slices was killed, perhaps for lack of memory: --workers 1 "
                 "needs the least. The slices taken so far are kept."
             ) from None
         finally:
-            executor.shutdown(kill_workers=True)
+            # helpers that are killed with tasks in the queue let loky's thread end in a traceback
+            executor.shutdown(kill_workers=ended)
 
 
 def _take_together(
@@ -112,13 +115,17 @@ def _take_together(
         futures: list[Future[Part]] = [executor.submit(_take_part, *task, spec) for task in tasks]
     mine: dict[int, Part] = {}
     waiting = iter(range(len(tasks)))
-    for number, future in enumerate(futures):
-        while not future.done():
-            taken_back = next((n for n in waiting if futures[n].cancel()), None)
-            if taken_back is None:
-                break
-            mine[taken_back] = _take_part(*tasks[taken_back], spec)
-        yield mine.pop(number) if future.cancelled() else future.result()
+    try:
+        for number, future in enumerate(futures):
+            while not future.done():
+                taken_back = next((n for n in waiting if futures[n].cancel()), None)
+                if taken_back is None:
+                    break
+                mine[taken_back] = _take_part(*tasks[taken_back], spec)
+            yield mine.pop(number) if future.cancelled() else future.result()
+    finally:
+        for future in futures:  # of none where all are done
+            future.cancel()
 
 
 def _take_part(scan: ScanFile, plane: str, target: Path, spec: SliceSpec) -> Part:
