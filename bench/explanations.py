@@ -19,7 +19,6 @@ from headscope.analysis.results.settings import rival_words, setting_results
 from headscope.tables import Cell, Column, Table
 
 NETWORKS = ("resnet50_v1", "tf_efficientnet_lite0")
-LADDERS = ("OASIS-2, three planes",)
 RESULTS = Path(__file__).parent / "results" / "explanations.md"
 SCORES = ("accuracy", "balanced_accuracy", "auc")
 INTRODUCTION = """# Networks beside what is no network, on real scans
@@ -166,7 +165,7 @@ def main():
     for name, settings in chosen.items():
         if given.only in name:
             train(name, settings, given)
-            if name in LADDERS and given.ladder:
+            if given.ladder:
                 hs.ablate(folder_of(name, given), architectures=given.ladder.split(","))
     there = {name: folder_of(name, given) for name in chosen}
     write({name: f for name, f in there.items() if (f / "runs").is_dir()},
