@@ -150,8 +150,8 @@
   const data = source ? JSON.parse(source.textContent) : {};
   const sourceOf = (number) => {
     const { run, quantity } = number.dataset;
-    const ofSetting = number.closest("header, .verdict, #results, #checks");
-    const many = ofSetting && !data.sources?.single.includes(run);
+    const settingPart = number.closest("header, .verdict, #results, #checks");
+    const many = settingPart && !data.sources?.single.includes(run);
     const name = `${many ? "many" : "one"}\t${run}\t${quantity}`;
     for (const [pattern, ...places] of data.sources?.rules ?? []) {
       const rule = new RegExp(pattern);
