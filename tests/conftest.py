@@ -64,6 +64,22 @@ def undrawn(monkeypatch):
     monkeypatch.setattr("headscope.analysis.leakage.dose_response.DRAWS", 1)
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium without a window, one for a module."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = os.environ.get("HEADSCOPE_CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no Chromium: install one or name it in HEADSCOPE_CHROMIUM")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+        )
+        yield browser
+        browser.close()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     folder = _real_data()
     if folder.is_dir():

@@ -3,9 +3,7 @@
 import base64
 import html
 import json
-import os
 import re
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -203,21 +201,6 @@ def test_the_page_holds_methods_and_tables_as_files(reported):
         any(cell.startswith(share) for cell in row)
         for share, row in zip(shares, rows[1:], strict=True)
     )
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = os.environ.get("HEADSCOPE_CHROMIUM") or shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no Chromium: install one or name it in HEADSCOPE_CHROMIUM")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium,
-            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """The page shows the record's numbers, needs nothing but itself, and a browser shows it whole."""
 
-import os
 import re
-import shutil
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -694,36 +692,27 @@ def test_numbers_carry_their_whole_value():
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 800, 390])
-def test_a_browser_shows_the_page_whole(experiment, width):
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = os.environ.get("HEADSCOPE_CHROMIUM") or shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no Chromium: install one or name it in HEADSCOPE_CHROMIUM")
+def test_a_browser_shows_the_page_whole(browser, experiment, width):
     complaints = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium,
-            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-        )
-        view = browser.new_page(viewport={"width": width, "height": 900})
-        view.on("console", lambda message: complaints.append(message.text))
-        view.on("pageerror", lambda error: complaints.append(str(error)))
-        requests = []
-        view.on("request", lambda request: requests.append(request.url))
-        view.goto((experiment / "report.html").as_uri())
-        view.wait_for_load_state("load")
-        overflow = view.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-        sizes = view.evaluate(
-            "[...document.querySelectorAll('img, svg')].map(each => [each.naturalWidth ?? 1,"
-            " each.getBoundingClientRect().width, each.getBoundingClientRect().height])"
-        )
-        shades = view.evaluate("[...document.querySelectorAll('.box')].map("
-                               "each => getComputedStyle(each).backgroundAttachment)")  # fmt: skip
-        scripted = view.evaluate("document.querySelectorAll('figure.scatter canvas').length")
-        view.emulate_media(media="print")
-        printed = view.evaluate("[...document.querySelectorAll('.box')].map("
-                                "each => getComputedStyle(each).backgroundImage)")  # fmt: skip
-        browser.close()
+    view = browser.new_page(viewport={"width": width, "height": 900})
+    view.on("console", lambda message: complaints.append(message.text))
+    view.on("pageerror", lambda error: complaints.append(str(error)))
+    requests = []
+    view.on("request", lambda request: requests.append(request.url))
+    view.goto((experiment / "report.html").as_uri())
+    view.wait_for_load_state("load")
+    overflow = view.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    sizes = view.evaluate(
+        "[...document.querySelectorAll('img, svg')].map(each => [each.naturalWidth ?? 1,"
+        " each.getBoundingClientRect().width, each.getBoundingClientRect().height])"
+    )
+    shades = view.evaluate("[...document.querySelectorAll('.box')].map("
+                           "each => getComputedStyle(each).backgroundAttachment)")  # fmt: skip
+    scripted = view.evaluate("document.querySelectorAll('figure.scatter canvas').length")
+    view.emulate_media(media="print")
+    printed = view.evaluate("[...document.querySelectorAll('.box')].map("
+                            "each => getComputedStyle(each).backgroundImage)")  # fmt: skip
+    view.close()
     assert scripted == 8  # the policy lets the page's own script run
     assert set(shades) == {"local, local, scroll, scroll"}
     assert set(printed) == {"none"}
@@ -778,54 +767,45 @@ def test_a_page_may_load_nothing():
 @pytest.mark.parametrize(
     ("scheme", "widths"), [("light", (390, 1280)), ("dark", (768, 1920))], ids=["light", "dark"]
 )
-def test_axe_finds_nothing_serious_and_the_page_answers_pointer_and_keys(small, scheme, widths):
+def test_axe_finds_nothing_serious_and_the_page_answers_pointer_and_keys(
+    browser, small, scheme, widths
+):
     experiment = small
-    sync_api = pytest.importorskip("playwright.sync_api")
     axe = pytest.importorskip("axe_playwright_python.base").AXE_SCRIPT
-    chromium = os.environ.get("HEADSCOPE_CHROMIUM") or shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no Chromium: install one or name it in HEADSCOPE_CHROMIUM")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium,
-            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-        )
-        context = browser.new_context(bypass_csp=True, color_scheme=scheme)
-        view = context.new_page()
-        view.goto((experiment / "report.html").as_uri())
-        view.evaluate(axe)
-        wrong = []
-        for width in widths:
-            view.set_viewport_size({"width": width, "height": 800})
-            for opened in ("false", "true"):
-                view.evaluate(
-                    f"document.querySelectorAll('details').forEach(d => d.open = {opened})"
-                )
-                found = view.evaluate(
-                    "axe.run({resultTypes: ['violations']}).then(result => result.violations)"
-                )
-                wrong += [(rule["id"], rule["nodes"][0]["html"][:100]) for rule in found
-                          if rule["impact"] in ("serious", "critical")]  # fmt: skip
-        figure = view.locator("figure.scatter[data-kind=logits]").first
-        run = Run(experiment / "runs" / str(figure.get_attribute("data-run")))
-        canvas = figure.locator("canvas")
-        canvas.focus()
-        view.keyboard.press("ArrowRight")
-        shown = view.locator(".tip").inner_text()
-        view.keyboard.press("Escape")
-        hidden = view.locator(".tip").is_hidden()
-        view.locator("#table-results button", has_text="Copy LaTeX").click()
-        view.wait_for_function("document.documentElement.dataset.copied")
-        latex = view.evaluate("document.documentElement.dataset.copied")
-        view.evaluate("document.documentElement.dataset.copied = ''")
-        view.locator("#table-results button", has_text="Copy TSV").click()
-        view.wait_for_function("document.documentElement.dataset.copied")
-        copied = view.evaluate("document.documentElement.dataset.copied")
-        subject = str(run.predicted("test")["subject_id"].iloc[0])
-        view.goto(f"{(experiment / 'report.html').as_uri()}#subject={subject}")
-        view.reload()
-        strip = view.locator("#strip").inner_text()
-        browser.close()
+    context = browser.new_context(bypass_csp=True, color_scheme=scheme)
+    view = context.new_page()
+    view.goto((experiment / "report.html").as_uri())
+    view.evaluate(axe)
+    wrong = []
+    for width in widths:
+        view.set_viewport_size({"width": width, "height": 800})
+        for opened in ("false", "true"):
+            view.evaluate(f"document.querySelectorAll('details').forEach(d => d.open = {opened})")
+            found = view.evaluate(
+                "axe.run({resultTypes: ['violations']}).then(result => result.violations)"
+            )
+            wrong += [(rule["id"], rule["nodes"][0]["html"][:100]) for rule in found
+                      if rule["impact"] in ("serious", "critical")]  # fmt: skip
+    figure = view.locator("figure.scatter[data-kind=logits]").first
+    run = Run(experiment / "runs" / str(figure.get_attribute("data-run")))
+    canvas = figure.locator("canvas")
+    canvas.focus()
+    view.keyboard.press("ArrowRight")
+    shown = view.locator(".tip").inner_text()
+    view.keyboard.press("Escape")
+    hidden = view.locator(".tip").is_hidden()
+    view.locator("#table-results button", has_text="Copy LaTeX").click()
+    view.wait_for_function("document.documentElement.dataset.copied")
+    latex = view.evaluate("document.documentElement.dataset.copied")
+    view.evaluate("document.documentElement.dataset.copied = ''")
+    view.locator("#table-results button", has_text="Copy TSV").click()
+    view.wait_for_function("document.documentElement.dataset.copied")
+    copied = view.evaluate("document.documentElement.dataset.copied")
+    subject = str(run.predicted("test")["subject_id"].iloc[0])
+    view.goto(f"{(experiment / 'report.html').as_uri()}#subject={subject}")
+    view.reload()
+    strip = view.locator("#strip").inner_text()
+    context.close()
     assert wrong == []
     first = run.features["logits"][run.features["subset"] == "test"]
     least = first[first[:, 0].argmin()]
