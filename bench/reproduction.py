@@ -325,7 +325,9 @@ def draw(runs):
     """Draw Fig. 2 and Fig. 3 as the paper has them, of the split of mixed slices."""
     from doc_images import smaller
 
-    of = {(name, *key): run for name, group in runs.items() for key, run in seed_zero(group).items()}
+    of = {
+        (name, *key): run for name, group in runs.items() for key, run in seed_zero(group).items()
+    }
     for stem, wanted in (("reproduction-fig2", FIG2), ("reproduction-fig3", FIG3)):
         chosen = [of.get((*key, "slice")) for key in wanted]
         if None in chosen:

@@ -42,7 +42,9 @@ class Experiment:
     @property
     def runs(self):
         """How many runs it is to have."""
-        tables = [tomllib.loads((SETTINGS / f"{name}.toml").read_text("utf-8")) for name in self.files]
+        tables = [
+            tomllib.loads((SETTINGS / f"{name}.toml").read_text("utf-8")) for name in self.files
+        ]
         return sum(len(it["rows"]) * len(it["splits"]) * len(it["seeds"]) for it in tables)
 
 
@@ -373,7 +375,10 @@ def claim_tables(results):
     parts = []
     for number, claim in enumerate(CLAIMS, 1):
         rows = claim.rows(results.get("measures"))
-        parts += [f"### {number}. {claim.words}", " ".join(filter(None, [claim.measure, claim.why]))]
+        parts += [
+            f"### {number}. {claim.words}",
+            " ".join(filter(None, [claim.measure, claim.why])),
+        ]
         parts.append(_claim_table(claim, rows) if len(rows) else "Not yet run.")
     return "\n\n".join(parts)
 
@@ -422,7 +427,13 @@ def rivals(results):
          Cell(row["p_holm"], format="probability")]
         for row in results.get("rivals", pd.DataFrame()).to_dict("records")
     ]  # fmt: skip
-    columns = ("Cohort", "Network", "Rival", "Subject accuracy, less the rival's (points)", "p, Holm")
+    columns = (
+        "Cohort",
+        "Network",
+        "Rival",
+        "Subject accuracy, less the rival's (points)",
+        "p, Holm",
+    )
     parts.append(Table("Rivals", columns, rows).to_markdown() if rows else "Not yet run.")
     rows = [
         [EXPERIMENTS[row["experiment"]].cohort, row["network"], row["covariate"],
