@@ -1,7 +1,7 @@
 """The paper reproduced: what the records say, for the tables and figures of docs/reproduction.md.
 
-    python bench/reproduction.py FOLDER      # of the experiments that the page's commands make
-    python bench/reproduction.py             # renders the page again from bench/results/reproduction
+    python bench/reproduction.py FOLDER    # of the experiments that the page's commands make
+    python bench/reproduction.py           # renders the page again from bench/results/reproduction
 
 The measures are headscope's (docs/science.md, sections 2 to 7), of whatever has finished; the same
 command again takes what has finished since. bench/reproduction_page.py makes tables and verdicts.
@@ -136,7 +136,8 @@ def rival_rows(folder, runs):
         for row in hs.compare_runs(apart).rivals:
             it = row.subject_accuracy
             yield {"experiment": name, "network": row.first, "rival": row.second,
-                   "value": it.value, "low": it.low, "high": it.high, "p_holm": it.p_holm}  # fmt: skip
+                   "value": it.value, "low": it.low, "high": it.high,
+                   "p_holm": it.p_holm}  # fmt: skip
 
 
 def confounder_rows(folder, runs):
@@ -188,7 +189,7 @@ def _subjects(run):
 
 
 def _log_scatter(run, what):
-    """Return what makes the logarithm of a run's scatter from counts of its test subjects (B, S)."""
+    """Return a run's log scatter as a function of counts of its test subjects (B, S)."""
     Z = run.features["logits"][run.features["subset"] == "test"].astype(float)  # (N, 2)
     y, owner = _subjects(run)
 
@@ -226,7 +227,7 @@ def ratio_of_weights(run, initial=None):
     def deviation(rows, share):
         return np.sqrt(sum(share @ row**2 - (share @ row) ** 2 for row in rows))
 
-    value = log((deviation(W, np.full(D, 1 / D)) / deviation(V, np.full(D, 1 / D))))
+    value = log(deviation(W, np.full(D, 1 / D)) / deviation(V, np.full(D, 1 / D)))
     low, high = np.quantile(np.log(deviation(W, drawn) / deviation(V, drawn)), [0.025, 0.975])
     return exp(value), exp(low), exp(high)
 

@@ -8,13 +8,13 @@ import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isnan, nan
+from math import nan
 from pathlib import Path
 
 import pandas as pd
 
 from headscope.files import read_table, write_text
-from headscope.tables import Cell, Column, Table
+from headscope.tables import Cell, Table
 from headscope.text import percent
 
 ROOT = Path(__file__).parents[1]
@@ -193,7 +193,7 @@ CLAIMS = (
         "Slice accuracy of the fine-tuned network less that of the frozen one, over the same test "
         "slices (points); intervals over subjects.",
         ("finetune less frozen",), ("finetune less frozen-long",),
-        why="The control is the same frozen features under a head trained for longer (`frozen-long`).",
+        why="The control: the same frozen features under a head trained for longer (`frozen-long`).",
     ),
     Claim(
         "matches", "Scratch with enough epochs matches fine-tuned.",
@@ -214,8 +214,8 @@ CLAIMS = (
         "Standard deviation of the weights of the final layer, over that of the frozen network.",
         ("finetune over", "scratch over"), ("trained over its start",), null=1.0, sign=-1,
         form="significant", scale=1.0,
-        why="The control is the same head before training: weights that converge to a smaller range "
-        "would be below 1 there too.",
+        why="The control is the same head before training: weights that converge to a smaller "
+        "range would be below 1 there too.",
     ),
     Claim(
         "spread", "Few epochs leave the features condensed, many spread them.",
@@ -226,8 +226,9 @@ CLAIMS = (
     ),
     Line(
         "line", "The weights to the two classes lie on a falling line (Fig. 3).",
-        "Correlation r of the two class rows, what is left of it beside the r that training forces on "
-        "any data, and the displacement ratio, how far training moved the head (1 untrained).",
+        "Correlation r of the two class rows, what is left of it beside the r that training "
+        "forces on any data, and the displacement ratio: how far training moved the head (1 "
+        "untrained).",
         ("",), form="correlation", scale=1.0,
     ),
     Location(
@@ -318,8 +319,8 @@ def leakage(results):
         rows.append([
             f"{experiment.cohort}, {experiment.size} px", f"{row['architecture']}, {row['name']}",
             f"{mixed['epochs']}", str(row["seeds"]), _bounded(mixed, "test_slice_accuracy"),
-            _bounded(apart, "test_slice_accuracy"), gap, Cell(100 * row["siblings"], format="points"),
-            Cell(100 * row["nearest"], format="points"),
+            _bounded(apart, "test_slice_accuracy"), gap,
+            *(Cell(100 * row[part], format="points") for part in ("siblings", "nearest")),
         ])  # fmt: skip
     columns = (
         "Cohort", "Network, regime", "Epochs", "Seeds", "Slices mixed (%)", "Subjects apart (%)",
@@ -334,8 +335,8 @@ def verdicts(results):
     measures = results.get("measures")
     rows = []
     for number, claim in enumerate(CLAIMS, 1):
-        rows.append([f"{number}. {claim.words}", claim.verdict(measures),
-                     *(_tally(claim, measures, split) for split in ("slice", "subject"))])  # fmt: skip
+        tallies = (_tally(claim, measures, split) for split in ("slice", "subject"))
+        rows.append([f"{number}. {claim.words}", claim.verdict(measures), *tallies])
     columns = ("Claim of the paper", "Verdict", "Slices mixed", "Subjects apart")
     return Table("Verdicts", columns, rows).to_markdown()
 
@@ -393,7 +394,10 @@ def _claim_table(claim, rows):
         low, high = (scale * row[end] for end in ("low", "high"))
         lines.setdefault(key, {})[row["split"]] = Cell(scale * row["value"], low, high, format=form)
     columns = ("Cohort", "Network", "Compared", "Slices mixed", "Subjects apart")
-    made = [[*key, *(cells.get(s, "not run") for s in ("slice", "subject"))] for key, cells in lines.items()]  # fmt: skip
+    made = [
+        [*key, *(cells.get(split, "not run") for split in ("slice", "subject"))]
+        for key, cells in lines.items()
+    ]
     return Table(claim.words, columns, made).to_markdown()
 
 
@@ -415,7 +419,8 @@ def state(results):
     one = ran[0]
     names = ("headscope", "torch", "torchvision", "timm", "numpy", "scikit-learn")
     versions = ", ".join(f"{name} {one[name]}" for name in names)
-    return f"{text}\n\n{one['device']}, {int(one['threads'])} thread; Python {one['python']}, {versions}."
+    on = f"{one['device']}, {int(one['threads'])} thread; Python {one['python']}, {versions}."
+    return f"{text}\n\n{on}"
 
 
 def rivals(results):
@@ -467,8 +472,8 @@ def _believe_accuracy(results):
     best = _bounded(mixed, "test_slice_accuracy").text()
     honest = _bounded(apart, "test_slice_accuracy").text()
     return (
-        f"With slices mixed as in the paper, {len(reached)} of {len(rows)} settings reach 95% of the "
-        f"test slices on 23 subjects × 30 slices, the best ({row['architecture']}, {row['name']}) "
+        f"With slices mixed as in the paper, {len(reached)} of {len(rows)} settings reach 95% of "
+        f"the test slices on 23 subjects × 30 slices, the best ({row['architecture']}, {row['name']}) "
         f"{best}%; the same network under a split by subject reaches {honest}%."
     )
 
