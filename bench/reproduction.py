@@ -30,9 +30,8 @@ from headscope.metrics.draws import resample
 from headscope.threads import one_blas_thread
 
 sys.path.insert(0, str(Path(__file__).parent))
-from reproduction_page import EXPERIMENTS, RESULTS, write_page
+from reproduction_page import EXPERIMENTS, IMAGES, RESULTS, write_page
 
-IMAGES = Path(__file__).parents[1] / "docs" / "images"
 FEATURE_DRAWS = 1000
 LOCATION = ("nichart-frozen", "nichart-finetune", "nichart-many")
 NETWORK = "resnet50_v1"  # of Fig. 2

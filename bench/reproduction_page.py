@@ -21,6 +21,12 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results" / "reproduction"
 SETTINGS = ROOT / "bench" / "reproduction"
 PAGE = ROOT / "docs" / "reproduction.md"
+IMAGES = ROOT / "docs" / "images"
+FIG2_WORDS = (
+    "Fig. 2: logits of the test slices, (a) frozen and (b) fine-tuned ResNet-50 at 96 pixels, "
+    "ResNet-101 from scratch at 64 pixels for (c) 20 and (d) 50 epochs"
+)
+FIG3_WORDS = "Fig. 3: weights of the final layer of three networks from scratch, many epochs"
 MARKED = re.compile(r"(<!-- made: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 AGE, SEX, OASIS = "nichart_t1, age above 80", "nichart_t1, sex", "OASIS-2, AD or NC"
 MARGIN = 0.05  # of slice accuracy: what 'matches' allows, several times the paper's differences
@@ -127,7 +133,7 @@ def judge(main, control):
 class Claim:
     """A claim of the paper, its measure, and how rows of measures.tsv decide about it.
 
-    main, control: beginnings of `compared`; null and sign as of `agreement`.
+    main, control: values of `compared`; null and sign as of `agreement`.
     """
 
     key: str
@@ -141,16 +147,16 @@ class Claim:
     scale: float = 100.0
     why: str = ""
 
-    def rows(self, measures, starts=None):
-        """Return its rows, or those whose `compared` begins so."""
+    def rows(self, measures, names=None):
+        """Return its rows, or those of some values of `compared`."""
         if measures is None:
             return pd.DataFrame()
         rows = measures[measures["claim"] == self.key]
-        return rows if starts is None else rows[rows["compared"].str.startswith(starts)]
+        return rows if names is None else rows[rows["compared"].isin(names)]
 
-    def agreements(self, measures, starts):
+    def agreements(self, measures, names):
         """Return the agreement under both splits."""
-        rows = self.rows(measures, starts) if starts else pd.DataFrame()
+        rows = self.rows(measures, names) if names else pd.DataFrame()
         return {s: agreement(rows, s, self.null, self.sign) for s in ("slice", "subject")}
 
     def verdict(self, measures):
@@ -193,7 +199,7 @@ CLAIMS = (
         "Slice accuracy of the fine-tuned network less that of the frozen one, over the same test "
         "slices (points); intervals over subjects.",
         ("finetune less frozen",), ("finetune less frozen-long",),
-        why="The control: the same frozen features under a head trained for longer (`frozen-long`).",
+        why="The control: the same frozen features, their head trained for longer (`frozen-long`).",
     ),
     Claim(
         "matches", "Scratch with enough epochs matches fine-tuned.",
@@ -212,15 +218,16 @@ CLAIMS = (
     Claim(
         "range", "Weights converge to a smaller range.",
         "Standard deviation of the weights of the final layer, over that of the frozen network.",
-        ("finetune over", "scratch over"), ("trained over its start",), null=1.0, sign=-1,
-        form="significant", scale=1.0,
+        ("finetune over frozen", "scratch over frozen"), ("trained over its start",), null=1.0,
+        sign=-1, form="significant", scale=1.0,
         why="The control is the same head before training: weights that converge to a smaller "
         "range would be below 1 there too.",
     ),
     Claim(
         "spread", "Few epochs leave the features condensed, many spread them.",
         "Dispersion of the test logits within classes, many epochs over few: above 1 is spread.",
-        ("dispersion",), ("Fisher ratio",), null=1.0, form="significant", scale=1.0,
+        ("dispersion, many over few",), ("Fisher ratio, many over few",), null=1.0,
+        form="significant", scale=1.0,
         why="The control is the Fisher ratio, which has no scale: more epochs enlarge logits "
         "whatever they say.",
     ),
@@ -229,7 +236,7 @@ CLAIMS = (
         "Correlation r of the two class rows, what is left of it beside the r that training "
         "forces on any data, and the displacement ratio: how far training moved the head (1 "
         "untrained).",
-        ("",), form="correlation", scale=1.0,
+        (), form="correlation", scale=1.0,
     ),
     Location(
         "location", "Wide input to two outputs loses spatial information.",
@@ -237,7 +244,7 @@ CLAIMS = (
         "the spread of the logits: 0 where location counts for nothing, about √2 where it is all. "
         "Then slice accuracy of a linear probe on maps as they are less that on their means "
         "(± 2 sd over 5 dealings of the folds).",
-        ("",), form="significant", scale=1.0,
+        (), form="significant", scale=1.0,
     ),
 )  # fmt: skip
 
@@ -358,14 +365,14 @@ def _tally(claim, measures, split):
         )  # fmt: skip
         return f"location counts in {', '.join(parts)}"
     return "; ".join(
-        f"{words} {_counted(claim, rows, starts)}"
-        for words, starts in (("claim", claim.main), ("control", claim.control))
-        if starts and rows["compared"].str.startswith(starts).any()
+        f"{words} {_counted(claim, rows, names)}"
+        for words, names in (("claim", claim.main), ("control", claim.control))
+        if rows["compared"].isin(names).any()
     )
 
 
-def _counted(claim, rows, starts):
-    rows = rows[rows["compared"].str.startswith(starts)]
+def _counted(claim, rows, names):
+    rows = rows[rows["compared"].isin(names)]
     above, below = (rows["low"] > claim.null).sum(), (rows["high"] < claim.null).sum()
     agree, contradict = (above, below) if claim.sign > 0 else (below, above)
     return f"{agree} of {len(rows)} agree, {contradict} contradict"
@@ -473,8 +480,9 @@ def _believe_accuracy(results):
     honest = _bounded(apart, "test_slice_accuracy").text()
     return (
         f"With slices mixed as in the paper, {len(reached)} of {len(rows)} settings reach 95% of "
-        f"the test slices on 23 subjects × 30 slices, the best ({row['architecture']}, {row['name']}) "
-        f"{best}%; the same network under a split by subject reaches {honest}%."
+        f"the test slices of 23 subjects × 30 slices, the best "
+        f"({row['architecture']}, {row['name']}) {best}%; the same network under a split by subject "
+        f"reaches {honest}%."
     )
 
 
@@ -492,6 +500,17 @@ def _believe_what():
     )
 
 
+def figures(results):
+    """Return the figures that have been drawn."""
+    named = {"fig2": FIG2_WORDS, "fig3": FIG3_WORDS}
+    lines = [
+        f"![{words}](images/reproduction-{name}.png)"
+        for name, words in named.items()
+        if (IMAGES / f"reproduction-{name}.png").is_file()
+    ]
+    return "\n\n".join(lines) or "Not yet drawn."
+
+
 SECTIONS: dict[str, Callable[[dict[str, pd.DataFrame]], str]] = {
     "opening": opening,
     "state": state,
@@ -500,6 +519,7 @@ SECTIONS: dict[str, Callable[[dict[str, pd.DataFrame]], str]] = {
     "verdicts": verdicts,
     "claims": claim_tables,
     "rivals": rivals,
+    "figures": figures,
 }
 
 
