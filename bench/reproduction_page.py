@@ -54,14 +54,15 @@ class Experiment:
         return sum(len(it["rows"]) * len(it["splits"]) * len(it["seeds"]) for it in tables)
 
 
+FINETUNE = ("finetune", "finetune-alexnet")
 EXPERIMENTS = {
     "nichart-frozen": Experiment(AGE, 224, ("frozen", "frozen-vgg")),
-    "nichart-finetune": Experiment(AGE, 96, ("finetune", "scratch-96", "scratch-96-resnet50")),
+    "nichart-finetune": Experiment(AGE, 96, (*FINETUNE, "scratch-96", "scratch-96-resnet50")),
     "nichart-few": Experiment(AGE, 64, ("scratch-few", "vgg19-few")),
     "nichart-many": Experiment(AGE, 64, ("scratch-many", "vgg19-many")),
     "nichart-sex-frozen": Experiment(SEX, 224, ("frozen",)),
     "oasis2-frozen": Experiment(OASIS, 224, ("frozen", "frozen-vgg")),
-    "oasis2-finetune": Experiment(OASIS, 96, ("finetune",)),
+    "oasis2-finetune": Experiment(OASIS, 96, FINETUNE),
 }
 FROZEN, FINE, FEW, MANY = "frozen", "fine-tuned", "scratch, few", "scratch, many"
 PAPER = (  # Table 2: network, regime, epochs, accuracy in training, validation and test, time
@@ -481,8 +482,8 @@ def _believe_accuracy(results):
     return (
         f"With slices mixed as in the paper, {len(reached)} of {len(rows)} settings reach 95% of "
         f"the test slices of 23 subjects × 30 slices, the best "
-        f"({row['architecture']}, {row['name']}) {best}%; the same network under a split by subject "
-        f"reaches {honest}%."
+        f"({row['architecture']}, {row['name']}) {best}%; the same network under a split by "
+        f"subject reaches {honest}%."
     )
 
 
@@ -495,8 +496,8 @@ def _believe_claims(results):
 
 def _believe_what():
     return (
-        "Table 2 of the paper therefore says how well networks recognise subjects of whom they "
-        "were shown other slices; it says nothing of a new subject."
+        "Table 2 of the paper therefore says how well networks recognise subjects whose other "
+        "slices they were trained on; it says nothing of a new subject."
     )
 
 
