@@ -488,16 +488,22 @@ def _believe_accuracy(results):
 
 
 def _believe_claims(results):
-    verdict = [claim.verdict(results.get("measures")) for claim in CLAIMS]
-    counted = [(name, verdict.count(name)) for name in VERDICTS if name in verdict]
-    listed = ", ".join(f"{name}: {count}" for name, count in counted)
-    return f"Of the paper's {len(CLAIMS)} claims ({listed}), the table of verdicts says which."
+    numbers = {name: [] for name in VERDICTS}
+    for number, claim in enumerate(CLAIMS, 1):
+        numbers[claim.verdict(results.get("measures"))].append(str(number))
+    parts = [
+        f"{name} ({', '.join(numbers[name]) or 'none'})"
+        for name in VERDICTS
+        if numbers[name] or name == HOLDS
+    ]
+    return f"The verdicts on its {len(CLAIMS)} claims, by their numbers below: {'; '.join(parts)}."
 
 
 def _believe_what():
     return (
-        "Table 2 of the paper therefore says how well networks recognise subjects whose other "
-        "slices they were trained on; it says nothing of a new subject."
+        "Table 2 of the paper therefore measures in good part how well networks recognise subjects "
+        "whose other slices they were trained on, and what Fig. 2 and 3 show of the final layer "
+        "has to be set against what training does to it on any data."
     )
 
 
