@@ -23,10 +23,10 @@ SETTINGS = ROOT / "bench" / "reproduction"
 PAGE = ROOT / "docs" / "reproduction.md"
 IMAGES = ROOT / "docs" / "images"
 FIG2_WORDS = (
-    "Fig. 2: logits of the test slices, (a) frozen and (b) fine-tuned ResNet-50 at 96 pixels, "
-    "ResNet-101 from scratch at 64 pixels for (c) 20 and (d) 50 epochs"
+    "Fig. 2: logits of the test slices, (a) frozen and (b) fine-tuned EfficientNet-Lite0 at 96 "
+    "pixels, GoogLeNet from scratch at 64 pixels for (c) 30 and (d) 60 epochs"
 )
-FIG3_WORDS = "Fig. 3: weights of the final layer of three networks from scratch, many epochs"
+FIG3_WORDS = "Fig. 3: weights of the final layer of networks from scratch"
 MARKED = re.compile(r"(<!-- made: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 AGE, SEX, OASIS = "nichart_t1, age above 80", "nichart_t1, sex", "OASIS-2, AD or NC"
 MARGIN = 0.05  # of slice accuracy: what 'matches' allows, several times the paper's differences
@@ -105,9 +105,9 @@ def agreement(rows, split, null, sign):
 
     A row agrees where its interval is beyond `null` on the side of `sign`, and contradicts where it
     is beyond on the other. yes: more than half agree and none contradicts; no: more than half
-    contradict.
+    contradict. Undefined values, as of a network that predicts one class for all, do not count.
     """
-    rows = rows[rows["split"] == split] if len(rows) else rows
+    rows = rows[(rows["split"] == split) & rows["value"].notna()] if len(rows) else rows
     if not len(rows):
         return ""
     above, below = (rows["low"] > null).sum(), (rows["high"] < null).sum()
@@ -187,7 +187,7 @@ class Location(Claim):
         rows = self.rows(measures)
         if not len(rows):
             return NOT_RUN
-        rows = rows[rows["compared"].str.endswith("decision")]
+        rows = rows[rows["compared"].str.endswith("decision") & rows["value"].notna()]
         flattens = rows[rows["averages"] == 0]
         if not len(flattens):
             return NOT_RUN
@@ -358,7 +358,7 @@ def _tally(claim, measures, split):
         r = rows[rows["compared"].str.endswith(": r")]
         return f"r < 0 in {(r['value'] < 0).sum()} of {len(r)}, {int(r['departs'].sum())} depart"
     if isinstance(claim, Location):
-        rows = rows[rows["compared"].str.endswith("decision")]
+        rows = rows[rows["compared"].str.endswith("decision") & rows["value"].notna()]
         parts = (
             f"{(group['value'] > MOVED).sum()} of {len(group)} that {words}"
             for words, group in (("flatten", rows[rows["averages"] == 0]),
@@ -373,7 +373,7 @@ def _tally(claim, measures, split):
 
 
 def _counted(claim, rows, names):
-    rows = rows[rows["compared"].isin(names)]
+    rows = rows[rows["compared"].isin(names) & rows["value"].notna()]
     above, below = (rows["low"] > claim.null).sum(), (rows["high"] < claim.null).sum()
     agree, contradict = (above, below) if claim.sign > 0 else (below, above)
     return f"{agree} of {len(rows)} agree, {contradict} contradict"
@@ -388,7 +388,8 @@ def claim_tables(results):
             f"### {number}. {claim.words}",
             " ".join(filter(None, [claim.measure, claim.why])),
         ]
-        parts.append(_claim_table(claim, rows) if len(rows) else "Not yet run.")
+        made = _line_table if isinstance(claim, Line) else _claim_table
+        parts.append(made(claim, rows) if len(rows) else "Not yet run.")
     return "\n\n".join(parts)
 
 
@@ -406,6 +407,30 @@ def _claim_table(claim, rows):
         [*key, *(cells.get(split, "not run") for split in ("slice", "subject"))]
         for key, cells in lines.items()
     ]
+    return Table(claim.words, columns, made).to_markdown()
+
+
+def _line_table(claim, rows):
+    """Return r, its null and the displacement of every head, under both splits side by side."""
+    lines = {}
+    for row in rows.to_dict("records"):
+        experiment = EXPERIMENTS[row["experiment"]]
+        variant, what = row["compared"].split(": ")
+        key = f"{experiment.cohort}, {experiment.size} px", row["architecture"], variant
+        lines.setdefault(key, {})[what, row["split"]] = row["value"]
+    made = []
+    for key, values in lines.items():
+        cells = []
+        for split in ("slice", "subject"):
+            r, rest, moved = (
+                values.get((what, split), nan)
+                for what in ("r", "r less its null", "displacement ratio")
+            )
+            cells += [Cell(r, format="correlation"), Cell(r - rest, format="correlation")]
+            cells.append(Cell(moved, format="significant"))
+        made.append([*key, *cells])
+    columns = ("Cohort", "Network", "Regime", "Slices mixed: r", "its null", "displacement",
+               "Subjects apart: r", "its null", "displacement")  # fmt: skip
     return Table(claim.words, columns, made).to_markdown()
 
 
