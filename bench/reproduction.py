@@ -184,7 +184,7 @@ def ratio_of_spread(run, reference, what="within"):
 
 def is_constant(run):
     """Say whether a network predicts one class for all of its test slices."""
-    return run.predicted("test")["predicted"].nunique() == 1
+    return len(set(run.predicted("test")["predicted"])) == 1
 
 
 def _subjects(run):
@@ -369,18 +369,17 @@ def collect(folder):
         if made:
             write_table(RESULTS / f"{name}.tsv", pd.DataFrame(made))
         print(f"{name}: {len(made)} rows", flush=True)
-    return runs
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", help="of the experiments")
-    parser.add_argument("--figures", action="store_true", help="draw the figures too")
+    parser.add_argument("--figures", action="store_true", help="draw the figures alone")
     given = parser.parse_args()
-    if given.folder:
-        runs = collect(given.folder)
-        if given.figures:
-            draw(runs)
+    if given.folder and given.figures:
+        draw(read_runs(given.folder))
+    elif given.folder:
+        collect(given.folder)
     write_page()
 
 

@@ -44,6 +44,12 @@ class Experiment:
     cohort: str
     size: int
     files: tuple[str, ...]
+    epochs: str = ""
+
+    @property
+    def title(self):
+        """What tells it apart in a table."""
+        return f"{self.cohort}, {self.size} px{self.epochs}"
 
     @property
     def runs(self):
@@ -58,8 +64,8 @@ FINETUNE = ("finetune", "finetune-alexnet")
 EXPERIMENTS = {
     "nichart-frozen": Experiment(AGE, 224, ("frozen", "frozen-vgg")),
     "nichart-finetune": Experiment(AGE, 96, (*FINETUNE, "scratch-96", "scratch-96-resnet50")),
-    "nichart-few": Experiment(AGE, 64, ("scratch-few", "vgg19-few")),
-    "nichart-many": Experiment(AGE, 64, ("scratch-many", "vgg19-many")),
+    "nichart-few": Experiment(AGE, 64, ("scratch-few", "vgg19-few"), ", few epochs"),
+    "nichart-many": Experiment(AGE, 64, ("scratch-many", "vgg19-many"), ", many epochs"),
     "nichart-sex-frozen": Experiment(SEX, 224, ("frozen",)),
     "oasis2-frozen": Experiment(OASIS, 224, ("frozen", "frozen-vgg")),
     "oasis2-finetune": Experiment(OASIS, 96, FINETUNE),
@@ -325,7 +331,7 @@ def leakage(results):
             continue
         gap = Cell(100 * row["gap"], 100 * row["low"], 100 * row["high"], format="signed")
         rows.append([
-            f"{experiment.cohort}, {experiment.size} px", f"{row['architecture']}, {row['name']}",
+            experiment.title, f"{row['architecture']}, {row['name']}",
             f"{mixed['epochs']}", str(row["seeds"]), _bounded(mixed, "test_slice_accuracy"),
             _bounded(apart, "test_slice_accuracy"), gap,
             *(Cell(100 * row[part], format="points") for part in ("siblings", "nearest")),
@@ -397,7 +403,7 @@ def _claim_table(claim, rows):
     lines = {}
     for row in rows.to_dict("records"):
         experiment = EXPERIMENTS[row["experiment"]]
-        key = f"{experiment.cohort}, {experiment.size} px", row["architecture"], row["compared"]
+        key = experiment.title, row["architecture"], row["compared"]
         probe = "probe" in row["compared"]
         scale, form = (100.0, "signed") if probe else (claim.scale, claim.form)
         low, high = (scale * row[end] for end in ("low", "high"))
@@ -416,7 +422,7 @@ def _line_table(claim, rows):
     for row in rows.to_dict("records"):
         experiment = EXPERIMENTS[row["experiment"]]
         variant, what = row["compared"].split(": ")
-        key = f"{experiment.cohort}, {experiment.size} px", row["architecture"], variant
+        key = experiment.title, row["architecture"], variant
         lines.setdefault(key, {})[what, row["split"]] = row["value"]
     made = []
     for key, values in lines.items():
