@@ -40,10 +40,11 @@ FIG2 = (  # experiment, architecture, variant: frozen, fine-tuned, few epochs, m
     ("nichart-few", "googlenet", "scratch"),
     ("nichart-many", "googlenet", "scratch"),
 )
-FIG3 = (  # with many epochs, or else few
+FIG3 = (  # from scratch with many epochs, or else few
     ("resnet101", "scratch"),
     ("googlenet", "scratch"),
     ("vgg19", "scratch"),
+    ("resnet50_v1", "frozen-long"),
 )
 
 
@@ -338,10 +339,10 @@ def draw(runs):
     if None not in panels:
         figure = hs.figures.plot_logits([logit_scatter(run) for run in panels])
         smaller(figure, IMAGES / "reproduction-fig2.png")
-    places = ("nichart-many", "nichart-few")
+    places = ("nichart-many", "nichart-few", "nichart-frozen")
     last = [next(filter(None, (of.get((p, *key, "slice")) for p in places)), None) for key in FIG3]
     heads = {
-        f"{run.setting.architecture}, scratch, {run.epochs} epochs": hs.analyse_head(run)
+        f"{run.setting.network}, {run.epochs} epochs": hs.analyse_head(run)
         for run in filter(None, last)
     }
     if heads:
