@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import tomllib
 from math import nan
 from pathlib import Path
 
@@ -16,6 +17,8 @@ assert spec is not None and spec.loader is not None
 page = importlib.util.module_from_spec(spec)
 sys.modules["reproduction_page"] = page  # where its dataclasses look for their module
 spec.loader.exec_module(page)
+COMMON = ("count", "ratio", "schedule", "drop_every", "drop_factor", "momentum", "weight_decay",
+          "batch_size")  # fmt: skip
 CLAIMS = {claim.key: claim for claim in page.CLAIMS}
 
 
@@ -107,3 +110,30 @@ def test_location_is_asked_of_networks_that_flatten():
 
     assert verdict((1.2, 0), (0.0, 1)) == "does not hold"
     assert verdict((0.01, 0), (0.0, 1)) == "holds" and verdict((0.0, 1)) == "not yet run"
+
+
+def test_the_settings_are_those_of_the_paper():
+    paper = tomllib.loads((ROOT / "src/headscope/experiment/paper.toml").read_text("utf-8"))
+    stands = {name: network for network, (pretrained, scratch) in page.STANDS.items()
+              for name in (*pretrained, scratch)}  # fmt: skip
+    networks = {"ResNet-101": "resnet101", "GoogLeNet": "googlenet", "VGG-19": "vgg19"}
+    wanted = {
+        (row["architecture"], row.get("name", row["regime"])): (row["epochs"], row["learning_rate"])
+        for row in paper["rows"]
+    }
+    for network, regime, epochs, *_ in page.PAPER:
+        name = {page.FROZEN: "frozen", page.FINE: "finetune", page.FEW: "scratch-few",
+                page.MANY: "scratch-many"}[regime]  # fmt: skip
+        assert wanted[networks[network], name][0] == epochs
+    files = {file for experiment in page.EXPERIMENTS.values() for file in experiment.files}
+    assert files == {path.stem for path in page.SETTINGS.glob("*.toml")}
+    for file in files:
+        settings = tomllib.loads((page.SETTINGS / f"{file}.toml").read_text("utf-8"))
+        assert {name: settings[name] for name in COMMON} == {name: paper[name] for name in COMMON}
+        assert settings["splits"] == ["subject", "slice"]
+        for row in settings["rows"]:
+            if row.get("name") != "frozen-long":
+                few = "-few" if file.endswith("few") else "-many"
+                name = row["regime"] + few * (row["regime"] == "scratch")
+                given = row["epochs"], row["learning_rate"]
+                assert given == wanted[networks[stands[row["architecture"]]], name]
