@@ -13,6 +13,7 @@ import argparse
 import numpy as np
 from scipy import stats
 
+from figure import Figure
 from headscope.analysis.results.chance import against_chance
 from headscope.analysis.results.pooled import Pool, Test
 from headscope.metrics import slice_units, subject_level, way_of
@@ -75,6 +76,15 @@ def trained(per_fold, folds, rounds, share=0.7, width=500, seed=0):
         z.append(total / np.sqrt(variance))
     above, below = np.mean(np.array(z) > 1.96), np.mean(np.array(z) < -1.96)
     return above, below, np.std(z)
+
+
+def short(place, rounds=200):
+    """Return the figures of 200 rounds: of chance, with room for the scatter of as many."""
+    share, held = claims(24, 0.5, rounds), coverage(24, 0.5, rounds)
+    return [
+        Figure("chance called better than chance", 100 * share, "%", at_most=9),
+        Figure("interval of pooled accuracy covers", 100 * held, "%", at_least=91),
+    ]
 
 
 def main():

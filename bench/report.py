@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from figure import Figure
+
 REPORT = "import sys; import headscope as hs; hs.report(sys.argv[1])"
 BUSY = "import numpy as np\na = np.ones((500, 500))\nwhile True: a @ a"
 
@@ -35,6 +37,19 @@ def busily(folder, count):
         for other in others:
             other.kill()
             other.wait()
+
+
+def short(place):
+    """Return the seconds of the report of four small made runs, first and again."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from tests.support.leakage_runs import write_both
+
+    folder = write_both(place.folder / "made")
+    first, again = timed(folder), timed(folder)
+    return [
+        Figure("first report of 4 runs × 144 slices", first, "s", at_most=20),
+        Figure("the report again", again, "s", at_most=3),
+    ]
 
 
 def main():

@@ -10,7 +10,11 @@ from pathlib import Path
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
-FRONT = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+FRONT = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+}
 OTHERS = ("bench/results/*.md", "CITATION.cff", "LICENSE")  # what pages link to outside docs/
 
 
@@ -31,7 +35,9 @@ def _written(entry):
 def on_files(files, config):
     """Add the generated pages, and the files of the repository that pages link to."""
     for name, page in FRONT.items():
-        files.append(File.generated(config, page, content=_inside((ROOT / name).read_text("utf-8"))))
+        files.append(
+            File.generated(config, page, content=_inside((ROOT / name).read_text("utf-8")))
+        )
     for path in (path for pattern in OTHERS for path in sorted(ROOT.glob(pattern))):
         name = path.relative_to(ROOT).as_posix()
         files.append(File.generated(config, name, content=path.read_text("utf-8")))
@@ -78,5 +84,6 @@ def library_reference():
     entries = sorted(named, key=lambda entry: headscope.__all__.index(entry[0]))
     head = "# The library\n\n    import headscope as hs\n\nEvery path may be text or a `pathlib.Path`.\n"
     return head + "".join(
-        f"\n## hs.{name}\n\n::: {path}\n    options:\n      show_root_heading: false\n" for name, path in entries
+        f"\n## hs.{name}\n\n::: {path}\n    options:\n      show_root_heading: false\n"
+        for name, path in entries
     )

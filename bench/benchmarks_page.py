@@ -1,0 +1,64 @@
+"""docs/benchmarks.md, from the files of bench/results: `python bench/all.py --page`."""
+
+import json
+import re
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+HEAD = """# Benchmarks
+
+What headscope costs and how often its numbers are right, each with the command that measures it. This
+page is written by `python bench/all.py --page` from the files of `bench/results/`; a test holds it to them.
+
+"""
+
+
+def write():
+    """Write the page."""
+    PAGE.write_text(text(), encoding="utf-8")
+
+
+def text():
+    """Return the page: the short form of all, then what each benchmark measured in full."""
+    short = json.loads((HERE / "results" / "short.json").read_text(encoding="utf-8"))
+    parts = [HEAD, of_short(short), "## In full\n"]
+    parts += [of_file(path) for path in sorted((HERE / "results").glob("*.md"))]
+    return "\n".join(parts).rstrip("\n") + "\n"
+
+
+def of_short(short):
+    """Return the table of figures and targets, with hardware and versions."""
+    environment = dict(short["environment"])
+    machine = [environment.pop(name) for name in ("processor", "cores", "load", "system")]
+    versions = ", ".join(f"{name} {number}" for name, number in environment.items())
+    lines = [
+        "## All in short form\n",
+        f"`python bench/all.py`, {short['seconds'] / 60:.0f} minutes: {machine[0]}, {machine[1]} "
+        f"cores, load {machine[2]} at the end, {machine[3]}; {versions}. Targets of shares leave "
+        "room for the scatter of few rounds; the tables below are the measurements.\n",
+        "| benchmark | figure | value | target | |",
+        "|---|---|--:|--:|---|",
+    ]
+    for name, bench in short["benchmarks"].items():
+        for figure in bench.get("figures", []):
+            mark = {True: "met", False: "**missed**", None: ""}[figure["met"]]
+            value = f"{figure['value']:.3g} {figure['unit']}".strip()
+            lines.append(f"| `{name}` | {figure['name']} | {value} | {figure['target']} | {mark} |")
+        for state in ("skipped", "failed"):
+            if state in bench:
+                lines.append(f"| `{name}` | {state}: {bench[state]} | | | |")
+    lines += ["", "Without a short form:\n"]
+    lines += [f"* `bench/{name}.py`: {reason}." for name, reason in short["long"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def of_file(path):
+    """Return a file of results, its headings two levels lower, with a link to the file."""
+    body = re.sub(r"^(#+) ", r"##\1 ", path.read_text(encoding="utf-8").strip(), flags=re.M)
+    body = body.replace("](../../docs/", "](")
+    return f"{body}\n\nFrom [{path.name}](../bench/results/{path.name}).\n"
+
+
+if __name__ == "__main__":
+    write()
