@@ -18,9 +18,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from figure import Figure
 import headscope as hs
 import headscope.training.features as features
+from figure import Figure
 from headscope.record import read_experiment
 from headscope.slicing.rungs import RUNGS
 
@@ -76,7 +76,7 @@ def simulate(kind):
 
 
 def short(place):
-    """Return what the rung of silhouettes reaches where the outline tells the class, or does not."""
+    """Return what silhouettes reach where the outline tells the class, and where not."""
     rows = {kind: accuracies(simulate(kind)) for kind in ("outline", "inside")}
     return [
         Figure("silhouettes where the outline tells", rows["outline"]["silhouette"], "%", 80),

@@ -3,10 +3,10 @@
     python bench/all.py [--only NAME,…] [--data ../shared/data] [--weights ../shared/weights]
     python bench/all.py --page                       # docs/benchmarks.md, from bench/results
 
-Each runs in a process of its own, one after the other, under a limit of time; what lacks its data is
-skipped, which the JSON says, as it says what failed. Ends with exit code 1 where a target was missed
-or a benchmark failed. A benchmark joins with its name below and a function `short(place)` in its
-module, which returns a list of `Figure`.
+Each runs in a process of its own, one after the other, under a limit of time. The JSON says too
+what was skipped for want of data, and what failed. Ends with exit code 1 where a target was missed
+or a benchmark failed. A benchmark joins with its name in BENCHES and a function `short(place)` in
+its module, which returns a list of `Figure`.
 """
 
 import argparse

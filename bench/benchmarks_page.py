@@ -8,8 +8,9 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
-What headscope costs and how often its numbers are right, each with the command that measures it. This
-page is written by `python bench/all.py --page` from the files of `bench/results/`; a test holds it to them.
+What headscope costs and how often its numbers are right, each with the command that measures it.
+`python bench/all.py --page` writes this page from the files of `bench/results/`, to which a test
+holds it.
 
 """
 

@@ -1,4 +1,4 @@
-"""One figure of a benchmark as a value, beside its target; what `short` of each benchmark returns."""
+"""A figure of a benchmark as a value beside its target: what `short` of a benchmark returns."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a benchmark works: a scratch folder, and real scans and weights, where there are any."""
+    """Where a benchmark works: a scratch folder, real scans and weights where there are any."""
 
     folder: Path
     data: Path

@@ -33,8 +33,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from figure import Figure
 import headscope as hs
+from figure import Figure
 from headscope.auditing.inferring import THRESHOLDS, infer_subjects
 from headscope.auditing.linking import find_links, group_scans
 from headscope.cohort.layouts import find_cohort

@@ -6,8 +6,8 @@ python bench/null.py SCANS WEIGHTS OUT [--architecture resnet50_v1] > bench/resu
 import argparse
 from pathlib import Path
 
-from figure import Figure
 import headscope as hs
+from figure import Figure
 
 
 def measure(scans, out, architecture, weights, seeds, **options):

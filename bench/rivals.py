@@ -11,8 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from figure import Figure
 import headscope as hs
+from figure import Figure
 from headscope.experiment.run import run
 from headscope.simulation.cohort import simulate_cohort
 

@@ -82,7 +82,9 @@ def library_reference():
         for name in names.split(", ")
     ]
     entries = sorted(named, key=lambda entry: headscope.__all__.index(entry[0]))
-    head = "# The library\n\n    import headscope as hs\n\nEvery path may be text or a `pathlib.Path`.\n"
+    head = (
+        "# The library\n\nAfter `import headscope as hs`; a path may be text or a `pathlib.Path`.\n"
+    )
     return head + "".join(
         f"\n## hs.{name}\n\n::: {path}\n    options:\n      show_root_heading: false\n"
         for name, path in entries

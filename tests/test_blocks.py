@@ -82,8 +82,8 @@ def write_scans(folder):
     for k, label in enumerate(("AD", "NC")):
         (folder / label).mkdir(parents=True)
         for number in range(6):
-            volume = np.pad(rng.integers(80 + 40 * k, 140 + 40 * k, (24, 24, 26)), [(4, 4), (4, 4), (3, 3)])
-            scan = nib.Nifti1Image(volume.astype(np.int16), np.diag([6, 6, 6, 1]))
+            head = rng.integers(80 + 40 * k, 140 + 40 * k, (24, 24, 24), np.int16)
+            scan = nib.Nifti1Image(np.pad(head, 4), np.diag([6, 6, 6, 1]))
             nib.save(scan, folder / label / f"sub-{label}{number}_T1w.nii.gz")
 
 
