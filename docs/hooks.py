@@ -86,6 +86,6 @@ def library_reference():
         "# The library\n\nAfter `import headscope as hs`; a path may be text or a `pathlib.Path`.\n"
     )
     return head + "".join(
-        f"\n## hs.{name}\n\n::: {path}\n    options:\n      show_root_heading: false\n"
+        f"\n::: {path}\n    options: {{heading: hs.{name}, toc_label: {name}}}\n"
         for name, path in entries
     )
