@@ -15,6 +15,17 @@ holds it.
 """
 
 
+PARTS = {  # other files of results come last
+    "Beside peers": ("throughput", "slices", "frozen"),
+    "Whether numbers are right": (
+        "coverage", "interval", "null", "weight_tests", "confounders", "inferred", "novelty",
+        "evaluate", "explanations",
+    ),
+    "Whether nothing is lost": ("damage", "kill_resume"),
+}  # fmt: skip
+LAST = "What it costs"
+
+
 def write():
     """Write the page."""
     PAGE.write_text(text(), encoding="utf-8")
@@ -23,19 +34,24 @@ def write():
 def text():
     """Return the page: the short form of all, then what each benchmark measured in full."""
     short = json.loads((HERE / "results" / "short.json").read_text(encoding="utf-8"))
-    parts = [HEAD, of_short(short), "## In full\n"]
-    parts += [of_file(path) for path in sorted((HERE / "results").glob("*.md"))]
+    files = {path.stem: path for path in sorted((HERE / "results").glob("*.md"))}
+    named = {name for names in PARTS.values() for name in names}
+    sections = PARTS | {LAST: tuple(name for name in files if name not in named)}
+    parts = [HEAD, of_short(short)]
+    for title, names in sections.items():
+        parts += [f"## {title}\n", *(of_file(files[name]) for name in names if name in files)]
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
 def of_short(short):
     """Return the table of figures and targets, with hardware and versions."""
     environment = dict(short["environment"])
+    minutes = sum(bench["cpu_seconds"] for bench in short["benchmarks"].values()) / 60
     machine = [environment.pop(name) for name in ("processor", "cores", "load", "system")]
     versions = ", ".join(f"{name} {number}" for name, number in environment.items())
     lines = [
         "## All in short form\n",
-        f"`python bench/all.py`, {short['seconds'] / 60:.0f} minutes: {machine[0]}, {machine[1]} "
+        f"`python bench/all.py`, {minutes:.0f} minutes of a processor: {machine[0]}, {machine[1]} "
         f"cores, load {machine[2]} at the end, {machine[3]}; {versions}. Targets of shares leave "
         "room for the scatter of few rounds; the tables below are the measurements.\n",
         "| benchmark | figure | value | target | |",

@@ -15,7 +15,7 @@ FRONT = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
 }
-OTHERS = ("bench/results/*.md", "CITATION.cff", "LICENSE")  # what pages link to outside docs/
+OUTSIDE = re.compile(r"\]\(\.\./([\w./-]+)\)")  # what pages of docs/ link to beside it
 
 
 def on_config(config):
@@ -38,9 +38,11 @@ def on_files(files, config):
         files.append(
             File.generated(config, page, content=_inside((ROOT / name).read_text("utf-8")))
         )
-    for path in (path for pattern in OTHERS for path in sorted(ROOT.glob(pattern))):
-        name = path.relative_to(ROOT).as_posix()
-        files.append(File.generated(config, name, content=path.read_text("utf-8")))
+    texts = [path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")]
+    linked = {name for text in texts for name in OUTSIDE.findall(text)}
+    for name in sorted(linked | {"CITATION.cff", "LICENSE"} - set(FRONT)):
+        if (ROOT / name).is_file():
+            files.append(File.generated(config, name, content=(ROOT / name).read_text("utf-8")))
     for name, content in (("commands", command_reference()), ("library", library_reference())):
         files.append(File.generated(config, f"reference/{name}.md", content=content))
     return files
@@ -48,7 +50,7 @@ def on_files(files, config):
 
 def on_page_markdown(markdown, page, **_):
     """Let links of docs/ to files beside it lead to their copies in the site."""
-    return re.sub(r"\]\(\.\./(bench/|CITATION|LICENSE)", r"](\1", markdown)
+    return OUTSIDE.sub(r"](\1)", markdown) if page.file.src_path.count("/") == 0 else markdown
 
 
 def _inside(text):
