@@ -24,6 +24,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
+import headscope
 from figure import MissingError, Place
 
 BENCHES = (
@@ -61,7 +62,7 @@ LONG = {  # why a benchmark has no short form
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 SHARED = HERE.parents[1] / "shared"
-PACKAGES = ("headscope", "torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn")
 
 
 def main():
@@ -77,35 +78,39 @@ def main():
     if options.one:
         json.dump(run_one(options.one, options.data, options.weights), options.out.open("w"))
         return
-    if not options.page:
-        results = run_all(options)
-        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    ok = options.page or run_all(options)
     if options.out == RESULTS / "short.json":
         import benchmarks_page
 
         benchmarks_page.write()
-    if not options.page:
-        sys.exit(not all(bench["ok"] for bench in results["benchmarks"].values()))
+    sys.exit(not ok)
 
 
 def run_all(options):
-    """Return what JSON holds, and print a line for each figure."""
+    """Run each benchmark, print its figures and write the JSON so far; return whether all met."""
     results = {}
-    for name in options.only.split(","):
-        results[name] = run_apart(name, options)
-        for figure in results[name].get("figures", []):
-            mark = {True: "met", False: "MISSED", None: ""}[figure["met"]]
-            unit, target = figure["unit"], figure["target"]
-            print(f"{name}: {figure['name']}: {figure['value']:.4g} {unit} {target} {mark}")
-        for state in ("skipped", "failed"):
-            if state in results[name]:
-                print(f"{name}: {state}: {results[name][state]}")
-        sys.stdout.flush()
     if options.out.is_file():  # an earlier call, of other benchmarks
-        results = json.loads(options.out.read_text(encoding="utf-8"))["benchmarks"] | results
-    results = {name: results[name] for name in BENCHES if name in results}
-    there = {name: reason for name, reason in LONG.items() if (HERE / f"{name}.py").exists()}
-    return {"environment": environment(), "benchmarks": results, "long": there}
+        results = json.loads(options.out.read_text(encoding="utf-8"))["benchmarks"]
+    names = options.only.split(",")
+    for name in names:
+        results[name] = run_apart(name, options)
+        show(name, results[name])
+        benchmarks = {bench: results[bench] for bench in BENCHES if bench in results}
+        long = {other: LONG[other] for other in LONG if (HERE / f"{other}.py").exists()}
+        content = {"environment": environment(), "benchmarks": benchmarks, "long": long}
+        options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return all(results[name]["ok"] for name in names)
+
+
+def show(name, result):
+    """Print a line for each figure, or why there are none."""
+    for figure in result.get("figures", []):
+        mark = {True: "met", False: "MISSED", None: ""}[figure["met"]]
+        value = f"{figure['value']:.4g} {figure['unit']} {figure['target']} {mark}"
+        print(f"{name}: {figure['name']}: {value}", flush=True)
+    for state in ("skipped", "failed"):
+        if state in result:
+            print(f"{name}: {state}: {result[state]}", flush=True)
 
 
 def run_apart(name, options):
@@ -158,6 +163,7 @@ def environment():
         "load": round(os.getloadavg()[0], 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        "headscope": headscope.__version__,
     } | {name: version(name) for name in PACKAGES}
 
 

@@ -77,13 +77,13 @@ def world(tmp_path_factory):
 
 
 def write_scans(folder):
-    """Write class folders of volumes of 32 slices."""
+    """Write class folders of volumes of 48 slices."""
     rng = np.random.default_rng(0)
     for k, label in enumerate(("AD", "NC")):
         (folder / label).mkdir(parents=True)
         for number in range(6):
-            head = rng.integers(80 + 40 * k, 140 + 40 * k, (24, 24, 24), np.int16)
-            scan = nib.Nifti1Image(np.pad(head, 4), np.diag([6, 6, 6, 1]))
+            head = rng.integers(80 + 40 * k, 140 + 40 * k, (40, 40, 40), np.int16)
+            scan = nib.Nifti1Image(np.pad(head, 4), np.diag([4, 4, 4, 1]))
             nib.save(scan, folder / label / f"sub-{label}{number}_T1w.nii.gz")
 
 
