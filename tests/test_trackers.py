@@ -286,11 +286,8 @@ def test_the_headline_is_that_of_a_report_that_stands(experiment, tmp_path, undr
     copy = shutil.copytree(experiment, tmp_path / "copy")
     page = Markup(hs.report(copy).read_text()).striptags()
     opened = hs.open(copy)
-    assert (
-        opened.headline
-        and opened.headline in page
-        and opened.headline in " ".join(repr(opened).split())
-    )
+    assert opened.headline and opened.headline in page
+    assert opened.headline in " ".join(repr(opened).split())
     assert 'report.html#fig3"' in opened._repr_html_()
     shutil.rmtree(copy / "runs" / MIXED)
     opened = hs.open(copy)

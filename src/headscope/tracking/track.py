@@ -1,6 +1,6 @@
 """`track`: an experiment's finished runs in MLflow or TensorBoard; and the same while it runs."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -147,7 +147,7 @@ class Followers:
 
     def open(self) -> None:
         """Open the places, before anything is trained; InputError where one is something else."""
-        self._let_all(lambda tracker: None)
+        self._let_all()
 
     def epoch(self, name: str, row: Mapping[str, Any]) -> None:
         """Show the row of the history of an epoch that has ended; fast ones some at a time."""
@@ -156,8 +156,7 @@ class Followers:
         self._waiting.setdefault(name, []).append(row)
         if perf_counter() - self._written_at >= EVERY_S:
             for waiting, rows in self._waiting.items():
-                run = self._run(waiting)
-                self._let_all(lambda tracker, run=run, rows=rows: tracker.add_epochs(run, rows))
+                self._let_all("add_epochs", self._run(waiting), rows)
             self._waiting, self._written_at = {}, perf_counter()
 
     def ended(self, name: str, state: str) -> None:
@@ -165,27 +164,28 @@ class Followers:
         self._waiting.pop(name, None)
         run = self._run(name)
         if state == "finished":
-            self._let_all(lambda tracker: tracker.write(run))
+            self._let_all("write", run)
         elif state == "failed":
-            self._let_all(lambda tracker: tracker.fail(run))
+            self._let_all("fail", run)
 
     def write_all(self) -> None:
         """Show every run of the experiment that is whole, those of earlier starts too."""
         if self.targets:
             records = find_runs(self.experiment)
             for run in [*records.runs, *records.rivals]:
-                self._let_all(lambda tracker, run=run: tracker.write(run))
+                self._let_all("write", run)
 
     def _run(self, name: str) -> Run:
         return Run(self.experiment / "runs" / name)
 
-    def _let_all(self, act: Callable[[Tracker], object]) -> None:
-        """Let every tracker act; the one that fails is named and acts no more."""
+    def _let_all(self, act: str = "", *arguments: Any) -> None:
+        """Open every tracker and let it act; the one that fails is named and acts no more."""
         for target in [*self.targets]:
             try:
                 if target not in self._trackers:
                     self._trackers[target] = open_tracker(target, self.experiment)
-                act(self._trackers[target])
+                if act:
+                    getattr(self._trackers[target], act)(*arguments)
             except Exception as error:
                 if isinstance(error, InputError) and target not in self._trackers:
                     raise
