@@ -5,6 +5,8 @@ import headscope as hs
 hs.run(hs.Config(data="scans", out="first"))        the whole path, from scans to records
 hs.predict("first/runs/NAME", "new.nii.gz")         what a run says of a new scan
 hs.evaluate("first", "elsewhere")                   its networks on a labelled cohort from elsewhere
+hs.open("first")                                    an experiment that shows itself
+hs.track("first", to="mlflow")                      its runs in MLflow or TensorBoard
 hs.report("first")                                  table, figures and HTML page
 hs.write_figures("first")                           figures, tables and methods for a paper
 hs.simulate("cohort")                               a simulated cohort with known atrophy
@@ -44,6 +46,7 @@ __version__ = "0.2.0"
 _SHORT = {
     "fetch_oasis_vbm": "fetch",
     "inspect_data": "inspect",
+    "open_experiment": "open",
     "simulate_cohort": "simulate",
     "slice_data": "slice",
     "write_report": "report",

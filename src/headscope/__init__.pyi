@@ -27,6 +27,8 @@ from .simulation.cohort import simulate_cohort as simulate
 from .simulation.oasis_vbm import fetch_oasis_vbm as fetch
 from .slicing.export import slice_data as slice
 from .supplement.write import write_figures
+from .tracking.notebook import open_experiment as open
+from .tracking.track import track
 from .verification.verify import verify
 
 __version__: str
@@ -53,6 +55,7 @@ __all__ = [
     "inspect",
     "list_models",
     "logit_contributions",
+    "open",
     "pair_analysis",
     "predict",
     "read_experiment",
@@ -64,6 +67,7 @@ __all__ = [
     "side_by_side",
     "simulate",
     "slice",
+    "track",
     "verify",
     "write_figures",
 ]

@@ -100,6 +100,13 @@ def run(
     epochs: Annotated[int | None, typer.Option(help="Epochs (20).")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Initial rate (0.001).")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Slices per batch (32).")] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TOOL[:PLACE]",
+            help="Show epochs and runs in mlflow[:URI] or tensorboard[:FOLDER] too; repeatable.",
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu or cuda.")] = None,
     workers: opt.Workers = None,
     set_: Annotated[
@@ -170,6 +177,47 @@ def report(
         from headscope.reporting.side_by_side import write_side_by_side
 
         print(f"Report: {write_side_by_side(experiments, out)}")
+
+
+@app.command()
+def track(
+    experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
+    to: Annotated[
+        list[str],
+        typer.Option(
+            metavar="TOOL[:PLACE]",
+            help="mlflow (EXPERIMENT/mlflow.db), mlflow:URI, tensorboard "
+            "(EXPERIMENT/tensorboard) or tensorboard:FOLDER; repeatable.",
+        ),
+    ],
+    thumbnails: Annotated[
+        str | None,
+        typer.Option(
+            metavar="test|errors|none",
+            help="Test slices that TensorBoard's projector holds as small pictures: all, those "
+            "predicted wrongly, or none (the default under pseudonyms).",
+        ),
+    ] = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Show the finished runs of an experiment in MLflow or TensorBoard, from their records.
+
+    Writes nothing twice. 'headscope run --track TOOL' does the same after each epoch and run.
+
+    Example: headscope track headscope-demo --to tensorboard
+    """
+    with resumable():
+        from headscope.console import busy
+
+        with busy("Loading"):
+            from headscope.tracking.track import track as track_experiment
+
+        results = [track_experiment(experiment, target, thumbnails) for target in to]
+    if as_json:
+        show_json([asdict(result) for result in results])
+        return
+    for result in results:
+        print(result)
 
 
 @app.command()

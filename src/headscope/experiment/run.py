@@ -46,6 +46,7 @@ from headscope.record import (
     write_failures,
     write_run,
 )
+from headscope.tracking.track import Followers
 from headscope.training.device import NoRoomError, find_device, is_out_of_memory
 from headscope.training.loader import batches
 from headscope.training.loop import Watch, ignore
@@ -128,6 +129,7 @@ def run(config: Config) -> Path:
     # 1. what will run; impossible settings are refused before any work
     plans = plan_runs(config)
     device = find_device(config.device)
+    followers = Followers(config.track, config.out)
     check_places(config, plans)
     # 2. the scans, and whether they can be split as asked; then the networks
     cohort = find_scans(config, plans)
@@ -136,6 +138,7 @@ def run(config: Config) -> Path:
     with locked(config.out):
         clear_leftovers(config.out)
         finish_longer(config.out)
+        followers.open()
         # 3. slices and splits; a finished run must be whole, and of these settings
         slices = store_slices(cohort, config)
         sets = store_subjects(config, slices)
@@ -157,8 +160,9 @@ def run(config: Config) -> Path:
         todo = [rival for rival in rivals if rival.name not in {*changed, *finished}]
         failures = fit_rivals(todo, material)
         failures |= {rival.name: changed[rival.name] for rival in rivals if rival.name in changed}
-        failures |= train_all(plans, finished, changed, shared)
+        failures |= train_all(plans, finished, changed, shared, followers)
         write_failures(config.out, config.for_record(failures))
+        followers.write_all()
     # 6. the failures
     if failures:
         raise RunsFailed(config.out, failures, len(runs))
@@ -181,14 +185,18 @@ def _say_units(plans: Sequence[Plan], material: Material) -> None:
 
 
 def train_all(
-    plans: list[Plan], finished: set[str], changed: Mapping[str, str], shared: Shared
+    plans: list[Plan],
+    finished: set[str],
+    changed: Mapping[str, str],
+    shared: Shared,
+    followers: Followers | None = None,
 ) -> dict[str, str]:
     """Train every unfinished run; return the reasons of those that failed, by name.
 
     Those whose record has `changed` since it was written have failed.
     """
     failures: dict[str, str] = {}
-    board = Board(plans)
+    board = Board(plans, followers)
     for number, plan in enumerate(plans):
         if plan.name in finished:
             board.lines[number].state = "already finished"

@@ -114,11 +114,11 @@ class Run:
         with self._readable("history.jsonl") as path:
             return pd.read_json(path, lines=True)
 
-    def phase_rows(self, phase: str) -> list[dict[str, Any]]:
-        """Return the rows of the history of a phase, with all digits."""
+    def phase_rows(self, phase: str | None) -> list[dict[str, Any]]:
+        """Return the rows of the history of a phase, None: of all, with all digits."""
         with self._readable("history.jsonl") as path:
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [row for row in rows if row.get("phase", "train") == phase]
+        return [row for row in rows if phase is None or row.get("phase", "train") == phase]
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
