@@ -29,6 +29,7 @@ from headscope.record.experiment import (
     read_failures,
     write_failures,
 )
+from headscope.record.export import export_run
 from headscope.record.longer import begin_longer, finish_longer, replace_run, wants_more
 from headscope.record.network import open_network
 from headscope.record.run import BACKBONE, FEATURES, MODEL, STATE, SUBSETS, Arrays, Run
@@ -64,6 +65,7 @@ __all__ = [
     "check_run",
     "clear_store",
     "discard_run",
+    "export_run",
     "find_runs",
     "finish_longer",
     "manifest_problems",
