@@ -291,14 +291,12 @@ def test_what_does_not_fit_is_one_sentence(made, tmp_path, monkeypatch, capsys):
         hs.evaluate(out, other)
     # slices of two axes without orientation, in a table that names no planes: their names do
     flat = nib.Nifti1Image(np.zeros((24, 24), np.int16), None)
-    names = [f"sub-{n}_acq-coronal_slice.nii.gz" for n in range(4)]
+    names = [f"sub-{n}_cor.nii.gz" for n in range(4)]
     for name in names:
         nib.save(flat, other / name)
     frame = pd.DataFrame({"path": names, "subject_id": range(4), "label": ["AD", "NC"] * 2})
     write_table(other / "scans.tsv", frame)
-    with pytest.raises(
-        InputError, match=r"coronal slices \(4 of 4 scans\), and .* axial ones"
-    ):
+    with pytest.raises(InputError, match=r"coronal slices \(4 of 4 scans\), and .* axial ones"):
         hs.evaluate(out, other)
     done = headscope_here(monkeypatch, capsys, "evaluate", out, away, "--out", "a/b")
     assert done.returncode == 2 and "Unknown name 'a/b' of an evaluation" in done.stderr
