@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from math import isfinite, isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from headscope.errors import InputError
 from headscope.text import escape_formula, unescape_formula
@@ -31,6 +32,26 @@ NO_ID = "unknown"  # the subject_id of slices whose subject is unknown
 TEMPORARY_NAME = ".tmp-headscope-"
 TEMPORARY: set[Path] = set()  # the temporary files that this process is writing
 _CLEARED: set[Path] = set()  # folders in which it has removed those of others
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def any_names(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function's tables hold strings as Python does.
+
+    pandas takes Arrow's where pyarrow is installed, and those refuse names of files that are no
+    UTF-8. The caller's own tables are left as they are.
+    """
+
+    @functools.wraps(function)
+    def plain(*args: P.args, **kwargs: P.kwargs) -> R:
+        import pandas as pd
+
+        with pd.option_context("mode.string_storage", "python"):
+            return function(*args, **kwargs)
+
+    return plain
 
 
 @contextmanager

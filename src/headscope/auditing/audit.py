@@ -47,7 +47,7 @@ from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.console import busy
 from headscope.errors import InputError
-from headscope.files import NO_ID, write_table
+from headscope.files import NO_ID, any_names, write_table
 from headscope.manifest import DAMAGE, reason_of
 from headscope.slicing.inferred import INFERRED, Sets, set_of_split, sets_of
 from headscope.slicing.spec import SliceSpec
@@ -64,6 +64,7 @@ FileOf = Callable[[str], Path]
 
 
 @busy("Auditing")
+@any_names
 def audit(
     path: Path | str,
     *,

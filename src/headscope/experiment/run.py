@@ -26,7 +26,7 @@ from headscope.experiment.preflight import check_networks, check_places, unfinis
 from headscope.experiment.pretraining import pretraining
 from headscope.experiment.rivals import NO_COVARIATES, Material, fit_rivals, plan_rivals
 from headscope.experiment.shared import Shared, environment, shared_facts, slice_predictions
-from headscope.files import clear_leftovers, locked, sha256, utf8_path, write_json
+from headscope.files import any_names, clear_leftovers, locked, sha256, utf8_path, write_json
 from headscope.metrics import run_scores
 from headscope.models.network import Network, build_network
 from headscope.models.tensors import split_network
@@ -94,6 +94,7 @@ class RunsFailed(RunError):  # noqa: N818 (it says what happened)
         )
 
 
+@any_names
 def run(config: Config) -> Path:
     """Run an experiment, continuing where an earlier start stopped; return its folder.
 
