@@ -80,7 +80,7 @@ def test_the_plan_writes_nothing_and_counts_what_is_shared_once(data, tmp_path):
     assert (longer["seconds"][trained] > 10 * found.runs["seconds"][trained]).all()
 
 
-def test_what_stands_costs_nothing(data, tmp_path):
+def test_what_stands_costs_nothing(data, tmp_path, monkeypatch):
     config = settings(data, tmp_path / "out", splits=["subject"], regimes=["frozen"], epochs=1)
     run(config)
     again = estimate(config)
@@ -89,6 +89,14 @@ def test_what_stands_costs_nothing(data, tmp_path):
     more = estimate(config.model_copy(update={"regimes": ("frozen", "scratch")}))
     assert more.runs["finished"].tolist() == [True, False]
     assert (more.runs["seconds"] > 0).tolist() == [False, True]
+    # a finished run that continues to more epochs costs those alone
+    seconds = []
+    for epochs in (10_001, 20_001):
+        config = settings(data, config.out, splits=["subject"], regimes=["frozen"], epochs=epochs)
+        monkeypatch.setattr(estimate_module, "HEAD_STEP_S", 1.0)
+        monkeypatch.setattr(estimate_module, "_second_try", lambda work, device: 0.0)
+        seconds.append(estimate(config).seconds)
+    assert seconds[1] == pytest.approx(2 * seconds[0])
 
 
 def test_what_is_measured_is_what_will_run(data, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +234,15 @@ def test_a_missing_extra_is_named_before_anything_is_done(tool, tmp_path, monkey
     done = headscope_here(monkeypatch, capsys, *arguments, "--track", tool, folder=tmp_path)
     assert done.returncode == 2 and not (tmp_path / "headscope-experiment").exists()
     assert f"is not installed: pip install 'headscope[{tool}]'.\n" in done.stderr
+
+
+def test_two_processes_wait_for_each_other(experiment, tmp_path):
+    with ThreadPoolExecutor(1) as other:
+        with module.alone(experiment):
+            waiting = other.submit(hs.track, experiment, f"tensorboard:{tmp_path}")
+            with pytest.raises(TimeoutError):
+                waiting.result(0.3)
+        assert len(waiting.result(60).written) == 2
 
 
 @pytest.mark.parametrize("text", ["wandb", "mlflow:", ""])

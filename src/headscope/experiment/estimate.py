@@ -27,7 +27,7 @@ from headscope.metrics.precision import Precisions, precisions
 from headscope.models.classifier import tap
 from headscope.models.network import build_network
 from headscope.models.pretrained import find_published, how_to_get
-from headscope.record import Setting
+from headscope.record import Run, Setting, wants_more
 from headscope.scans.volume import ScanError
 from headscope.slicing.parallel import take_file
 from headscope.splits.sites import SITE
@@ -251,7 +251,8 @@ def _rows(
             cost = costs.get(_measured(plan))
             new = plan.features_of not in passed
             passed.add(plan.features_of)
-            taken = _run_cost(plan, cost, slices, config, new) if cost else (None, None)
+            epochs = _epochs_left(plan, config)
+            taken = _run_cost(plan, epochs, cost, slices, config, new) if cost else (None, None)
         recipe = {"epochs": plan.recipe.epochs, "learning_rate": plan.recipe.learning_rate}
         facts = {"finished": plan.name not in todo, "seconds": taken[0], "bytes": taken[1]}
         rows.append({"run": plan.name} | asdict(plan.setting) | recipe | facts)
@@ -271,17 +272,24 @@ def _rival_rows(
     return pd.DataFrame(rows)
 
 
+def _epochs_left(plan: Plan, config: Config) -> int:
+    """Return the epochs of a run that are to come: of a finished one those beyond its record."""
+    run = Run(config.out / "runs" / plan.name)
+    done = run.epochs if wants_more(run, plan.recipe.epochs) else 0
+    return plan.recipe.epochs - done
+
+
 def _run_cost(
-    plan: Plan, cost: Cost, slices: int, config: Config, new_features: bool
+    plan: Plan, epochs: int, cost: Cost, slices: int, config: Config, new_features: bool
 ) -> tuple[float, int]:
     """Return the seconds and bytes of one run; of shared features only where it makes them."""
     regime, recipe = plan.regime, plan.recipe
     train, val, test = (slices * part / sum(config.ratio) for part in config.ratio)
-    head_s = recipe.epochs * train / recipe.batch_size * HEAD_STEP_S
+    head_s = epochs * train / recipe.batch_size * HEAD_STEP_S
     one_pass = slices * cost.forward_s
     size = slices * cost.feature_bytes + LAYER_SLICES * cost.layer_bytes
     if regime.trains_backbone:
-        seconds = recipe.epochs * (train * cost.train_s + val * cost.forward_s) + one_pass
+        seconds = epochs * (train * cost.train_s + val * cost.forward_s) + one_pass
         if regime.probe_first:
             seconds += head_s + one_pass
     else:

@@ -13,6 +13,7 @@ from headscope.record import find_runs
 from headscope.record.evaluation import evaluations_hash
 
 WRITTEN: Final = ("report.html", "table.tsv", "runs.tsv", "table.md", "leakage.json")
+PERHAPS: Final = ("evaluations.tsv",)  # written only where there is something for it
 BESIDE: Final = (
     "audit.json",
     "failures.tsv",
@@ -51,9 +52,7 @@ def stands(experiment: Path, key: str | None) -> bool:
     try:
         stored = json.loads((experiment / "report.json").read_text(encoding="utf-8"))
         return bool(
-            key is not None
-            and stored["key"] == key
-            and all(file_hash(experiment / name) == stored["files"][name] for name in WRITTEN)
+            key is not None and stored["key"] == key and stored["files"] == _written(experiment)
         )
     except DAMAGE:  # none yet, or damaged
         return False
@@ -77,5 +76,11 @@ def store_key(experiment: Path, key: str | None, **shown: Any) -> None:
     if key is None:
         (experiment / "report.json").unlink(missing_ok=True)
         return
-    files = {name: file_hash(experiment / name) for name in WRITTEN}
+    files = _written(experiment)
     write_json(experiment / "report.json", {"key": key, "files": files, **shown})
+
+
+def _written(experiment: Path) -> dict[str, str]:
+    """Return the hashes of what a report writes."""
+    names = [*WRITTEN, *(name for name in PERHAPS if (experiment / name).exists())]
+    return {name: file_hash(experiment / name) for name in names}

@@ -30,8 +30,9 @@ RECORD: Final = (  # what stands beside a run as artefacts; arrays of all slices
 IDENTITY, STATE = "headscope.identity", "headscope.record"
 SQLITE: Final = b"SQLite format 3\0"
 MOST_LETTERS: Final = 6000  # of a parameter
-QUIET: Final = {  # unless the user has set them: no reports of use, no minutes of tries
+QUIET: Final = {  # unless the user has set them: no reports of use, no lines on stdout, no minutes of tries
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
@@ -66,7 +67,9 @@ class MlflowTracker:
 
     @property
     def look(self) -> str:
-        """The command that shows what was written."""
+        """The command that shows what was written; of a server its address."""
+        if self.place.startswith("http"):
+            return self.place
         return f"mlflow ui --backend-store-uri {self.place}"
 
     def add_epochs(self, run: Run, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -1,13 +1,15 @@
 """`track`: an experiment's finished runs in MLflow or TensorBoard; and the same while it runs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any, Final, Protocol
 
 from headscope.console import busy, console
 from headscope.errors import InputError, RunError
+from headscope.files import locked
 from headscope.record import Run, find_runs
 from headscope.tables import Shown, Table
 from headscope.tracking.target import TOOLS, Target, check_installed, parse_target
@@ -46,6 +48,22 @@ def open_tracker(target: Target, experiment: Path, thumbnails: str | None = None
     from headscope.tracking.tensorboard import TensorboardTracker
 
     return TensorboardTracker(target, experiment, thumbnails)
+
+
+@contextmanager
+def alone(experiment: Path) -> Iterator[None]:
+    """Let one process at a time write what it lacks, so that no run is made twice; others wait."""
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(experiment / ".tracking"))
+            except InputError:
+                sleep(0.1)
+                continue
+            except OSError:  # an experiment that may only be read: no other process fills it
+                pass
+            break
+        yield
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -113,8 +131,9 @@ def track(experiment: Path | str, to: str = "mlflow", thumbnails: str | None = N
         raise InputError(f"{experiment} has no finished run yet; 'headscope run' continues it.")
     with busy(f"Writing to {TOOLS[target.tool]}"):
         try:
-            tracker = open_tracker(target, experiment, thumbnails)
-            written = {run.name: tracker.write(run) for run in runs}
+            with alone(experiment):
+                tracker = open_tracker(target, experiment, thumbnails)
+                written = {run.name: tracker.write(run) for run in runs}
         except InputError:
             raise
         except Exception as error:  # noqa: BLE001 (whatever another program's library raises)
@@ -182,10 +201,11 @@ class Followers:
         """Open every tracker and let it act; the one that fails is named and acts no more."""
         for target in [*self.targets]:
             try:
-                if target not in self._trackers:
-                    self._trackers[target] = open_tracker(target, self.experiment)
-                if act:
-                    getattr(self._trackers[target], act)(*arguments)
+                with alone(self.experiment):
+                    if target not in self._trackers:
+                        self._trackers[target] = open_tracker(target, self.experiment)
+                    if act:
+                        getattr(self._trackers[target], act)(*arguments)
             except Exception as error:
                 if isinstance(error, InputError) and target not in self._trackers:
                     raise
