@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 from scipy.special import gammaln
 
 from headscope.analysis.units import Array, run_units
@@ -269,7 +268,7 @@ def _areas(pool: Pool, labels: Array) -> Array:
         for k in classes:
             ups, pairs = np.zeros(len(labels)), np.zeros(len(labels))
             for test in folds:
-                ranks = stats.rankdata(test.subjects.margin(k))
+                ranks = _ranks(test.subjects.margin(k))
                 inside = (labels[:, test.subjects.owner] == k).astype(np.float64)  # (P, n)
                 count = inside.sum(axis=1)
                 ups += inside @ ranks - count * (count + 1) / 2
@@ -278,6 +277,13 @@ def _areas(pool: Pool, labels: Array) -> Array:
                 shares.append(ups / pairs)
         rows.append(_mean_known(np.stack(shares, axis=1)))
     return np.mean(rows, axis=0)
+
+
+def _ranks(values: Array) -> Array:
+    """Return the ranks (n,) of values from 1, equals sharing the mean of theirs; NaN with a NaN."""
+    order = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(order[2]) - (order[2] - 1) / 2)[order[1]]
+    return np.where(np.isnan(values).any(), np.nan, ranks)
 
 
 def _mean_known(values: Array) -> Array:
