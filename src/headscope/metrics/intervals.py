@@ -76,7 +76,8 @@ def wilson(right: int, count: int) -> tuple[float, float]:
     """Return the 95% interval of a share, right of count; NaN of none. Source: Wilson 1927."""
     if count == 0:
         return nan, nan
-    share, z2 = right / count, _NORMAL**2
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    reach = sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2))) / (1 + z2 / count)
+    share, squared = right / count, _NORMAL**2
+    wide = 2 * (count + squared)
+    middle = (2 * count * share + squared) / wide
+    reach = _NORMAL / wide * sqrt(4 * count * share * (1 - share) + squared)
     return middle - reach if right else 0.0, middle + reach if right < count else 1.0

@@ -19,6 +19,7 @@ from headscope.metrics import Drawn, Resampled, Units, class_scores, resample, s
 from headscope.record import Run
 
 PERMUTATIONS = 9_999
+_BLOCK = 500_000  # permuted labels that are counted at once
 _CELLS = 20_000_000  # of permuted labels at once: fewer permutations of very many subjects
 
 
@@ -221,7 +222,9 @@ def permutation_p(pool: Pool, seed: int = 0) -> tuple[float, float]:
     observed = _areas(pool, pool.labels[None, :])[0]
     if np.isnan(observed):
         return np.nan, np.nan
-    permuted = _areas(pool, _permute(pool, draws, seed))
+    labels = _permute(pool, draws, seed)
+    parts = np.array_split(labels, -(-labels.size // _BLOCK))  # of which a cache holds one
+    permuted = np.concatenate([_areas(pool, part) for part in parts])
     permuted = permuted[np.isfinite(permuted)]
     above, below = (
         (int((sign * (permuted - observed) >= -1e-9).sum()) + 1) / (len(permuted) + 1)
@@ -253,7 +256,7 @@ def _exchangeable(pool: Pool) -> list[Array]:
 def _permute(pool: Pool, draws: int, seed: int) -> Array:
     """Return labels (P, S), permuted among the subjects of a fold, or of all seeds."""
     rng = np.random.default_rng(seed)
-    permuted = np.tile(pool.labels.astype(np.int16), (draws, 1))
+    permuted = np.tile(pool.labels.astype(np.min_scalar_type(pool.class_count)), (draws, 1))
     for members in _exchangeable(pool):
         permuted[:, members] = rng.permuted(permuted[:, members], axis=1)
     return permuted
