@@ -24,7 +24,7 @@ SCORES = {
     "brier": "Brier score",
     "ece": "expected calibration error",
 }
-_FINE, _COARSE = 16_384, 1_024  # ranks of a class that draws tell apart; of more, so many
+_FINE, _COARSE = 4_096, 1_024  # ranks of a class that draws tell apart; of more, so many
 _STEPS = 256  # of a ranking at once, so that what draws hold at them stays in a processor's cache
 
 
