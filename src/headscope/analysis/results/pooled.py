@@ -39,13 +39,15 @@ class Pool:
     """The tests of a setting: one list per seed, of one test per fold.
 
     ids (S,) are all subjects, which pools that are compared share; labels (S,) the class of each
-    by its first slice; ratio is that of tested to training slices.
+    by its first slice; ratio is that of tested to training slices; stretch is how much farther
+    areas spread without signal than permuted labels say (`shared_training`).
     """
 
     seeds: tuple[tuple[Test, ...], ...]
     ids: Array
     labels: Array
     ratio: float
+    stretch: float = 1.0
 
     @cached_property
     def tests(self) -> list[Test]:
@@ -97,6 +99,7 @@ class Pool:
             self.ids[inside],
             self.labels[inside],
             self.ratio,
+            self.stretch,
         )
 
     @cached_property
@@ -164,8 +167,44 @@ def pool_sides(sides: Sequence[Sequence[Run]]) -> list[Pool]:
             labels[test.slices.owner[::-1]] = test.slices.labels[::-1]
             seeds.setdefault(seed, []).append(test)
         ratio = float(np.mean([_ratio(run) for run in runs]))
-        pools.append(Pool(tuple(map(tuple, seeds.values())), ids, labels, ratio))
+        stretch = shared_training([_tested_and_training(run) for run in runs])
+        pools.append(Pool(tuple(map(tuple, seeds.values())), ids, labels, ratio, stretch))
     return pools
+
+
+def shared_training(runs: Sequence[tuple[Array, Array]]) -> float:
+    """Return how much farther AUCs spread without signal than they do over permuted labels.
+
+    Where subject j trains the network that tests i, and i one that tests j, the two predictions err
+    together, which labels permuted under fixed predictions do not. Of heads whose scores are linear
+    in the labels, score_i = Σ_j T_ij k_ij y_j with T_ij the number of networks that j trained and
+    that tested i, the sum Σ_i y_i score_i has the variance Σ_{i<j} k_ij² (T_ij + T_ji)² over labels
+    at random; with the scores fixed it is Σ_ij k_ij² T_ij² in expectation. The root of their ratio,
+    1 + Σ T_ij T_ji / Σ T_ij², where k does not depend on T, is returned. It is 1 where no tested
+    subject trains, and √(1 + s) of folds in which a share s of the other subjects train.
+
+    Parameters
+    ----------
+    runs
+        The ids of tested and of training subjects of each network.
+
+    Source: docs/science.md, section 20; measured by bench/claims.py --trained.
+    """
+    ids = np.unique(np.concatenate([part for run in runs for part in run]))
+    tested, trains = (
+        np.stack([np.isin(ids, run[side]) for run in runs]).astype(np.float64) for side in (0, 1)
+    )
+    crossed = tested @ trains.T  # (runs, runs): subjects that one tests and the other trains on
+    squares = float(((tested @ tested.T) * (trains @ trains.T)).sum())  # Σ T_ij²
+    return float(np.sqrt(1 + (crossed * crossed.T).sum() / squares)) if squares else 1.0
+
+
+def _tested_and_training(run: Run) -> tuple[Array, Array]:
+    """Return the ids of the subjects that a run tests and trains on."""
+    groups = run.predictions.groupby("subset")["subject_id"]
+    by_subset = {name: ids.to_numpy(str) for name, ids in groups}
+    nothing = np.empty(0, dtype=str)
+    return by_subset.get("test", nothing), by_subset.get("train", nothing)
 
 
 def _ratio(run: Run) -> float:
@@ -209,6 +248,7 @@ def permutation_p(pool: Pool, seed: int = 0) -> tuple[float, float]:
     subject keeps its label in every test), the scores stay; the area is that of `Pool.score`,
     averaged over seeds. p is (b + 1) / (P + 1) with at most 9,999 permutations. Where each subject
     was tested once this is Wilcoxon's rank sum test, stratified by fold (van Elteren 1960).
+    Distances of permuted areas from 0.5 are stretched by `Pool.stretch`.
     NaN where a subject has several labels, or the tests hold one class.
 
     References
@@ -225,7 +265,7 @@ def permutation_p(pool: Pool, seed: int = 0) -> tuple[float, float]:
     labels = _permute(pool, draws, seed)
     parts = np.array_split(labels, -(-labels.size // _BLOCK))  # of which a cache holds one
     permuted = np.concatenate([_areas(pool, part) for part in parts])
-    permuted = permuted[np.isfinite(permuted)]
+    permuted = 0.5 + pool.stretch * (permuted[np.isfinite(permuted)] - 0.5)
     above, below = (
         (int((sign * (permuted - observed) >= -1e-9).sum()) + 1) / (len(permuted) + 1)
         for sign in (1, -1)
