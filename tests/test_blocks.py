@@ -30,6 +30,7 @@ BLOCK = re.compile(
 )
 MOST_NOT_RUN = 12
 RUN = "timm-test_resnet-frozen-subject-seed0"  # stands for the runs that the pages name
+NAMED = re.compile(r"(resnet101|tf_efficientnet_lite0)-\w+-subject-seed0")
 FINISHED = {0, 3}  # 3: an audit that came to an end, with something serious
 
 pytestmark = pytest.mark.usefixtures("few_trees")
@@ -60,7 +61,7 @@ def world(tmp_path_factory):
     """The files that the pages name: scans, pictures, experiments, weights, predictions."""
     world = shared_copy(tmp_path_factory, "trained", run_by_torch)
     (world / "out").rename(world / "first")
-    shutil.copytree(world / "first", world / "other")
+    shutil.copytree(world / "first", world / "headscope-demo")
     shutil.rmtree(world / "scans")
     write_scans(world / "scans")
     shutil.copytree(world / "scans", world / "elsewhere")
@@ -195,15 +196,13 @@ def nothing_trains(monkeypatch):
 def test_the_python_of_a_page_runs_from_top_to_bottom(path, place, capsys):
     names: dict[str, object] = {"hs": hs}
     for block in blocks(path, "python"):  # the runs here are frozen
-        text = block.replace("resnet101-finetune-subject-seed0", RUN).replace(
-            '"finetune"', '"frozen"'
-        )
+        text = NAMED.sub(RUN, block).replace('"finetune"', '"frozen"')
         exec(compile(text, path.name, "exec"), names)
 
 
 def shortened(words):
     """Return a command as it runs here: on this experiment, up to training, on few subjects."""
-    words = [re.sub(r"resnet101-\w+-subject-seed0", RUN, word) for word in words]
+    words = [NAMED.sub(RUN, word) for word in words]
     more = {"run": ["--dry-run"], "simulate": ["--subjects=6", "--spacing-mm=6", "--workers=1"]}
     return [*words, *(word for word in more.get(words[1], []) if word not in words)]
 
