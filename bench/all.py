@@ -34,6 +34,7 @@ BENCHES = (
     "confounders",
     "coverage",
     "damage",
+    "disk",
     "false_alarms",
     "frozen",
     "inferred",

@@ -61,6 +61,8 @@ def world(tmp_path_factory):
     """The files that the pages name: scans, pictures, experiments, weights, predictions."""
     world = shared_copy(tmp_path_factory, "trained", run_by_torch)
     (world / "out").rename(world / "first")
+    run = hs.Run(world / "first" / "runs" / RUN)
+    shutil.copy(run.place("features.npy"), run.path / "features.npy")  # as of a run that trains
     shutil.copytree(world / "first", world / "headscope-demo")
     shutil.rmtree(world / "scans")
     write_scans(world / "scans")
