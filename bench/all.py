@@ -99,6 +99,7 @@ def run_all(options):
         benchmarks = {bench: results[bench] for bench in BENCHES if bench in results}
         long = {other: LONG[other] for other in LONG if (HERE / f"{other}.py").exists()}
         content = {"environment": environment(), "benchmarks": benchmarks, "long": long}
+        content["not measured"] = [bench for bench in BENCHES if bench not in results]
         options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return all(results[name]["ok"] for name in names)
 

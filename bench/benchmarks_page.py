@@ -65,6 +65,8 @@ def of_short(short):
         for state in ("skipped", "failed"):
             if state in bench:
                 lines.append(f"| `{name}` | {state}: {bench[state]} | | | |")
+    if short["not measured"]:
+        lines += ["", f"Not in this measurement: {', '.join(short['not measured'])}."]
     lines += ["", "Without a short form:\n"]
     lines += [f"* `bench/{name}.py`: {reason}." for name, reason in short["long"].items()]
     return "\n".join(lines) + "\n"
