@@ -3,6 +3,7 @@
 import headscope as hs
 
 hs.run(hs.Config(data="scans", out="first"))        the whole path, from scans to records
+hs.list_runs(hs.Config(data="scans"))               the names of a grid's runs, to train some alone
 hs.predict("first/runs/NAME", "new.nii.gz")         what a run says of a new scan
 hs.evaluate("first", "elsewhere")                   its networks on a labelled cohort from elsewhere
 hs.report("first")                                  table, figures and HTML page

@@ -7,11 +7,13 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from math import isfinite, isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Final
 
 from headscope.errors import InputError
 from headscope.text import escape_formula, unescape_formula
@@ -27,6 +29,9 @@ except ImportError:  # Windows has none
 TEXT_COLUMNS = ("subject_id", "session_id", "label", "predicted", "scan", "plane", "subset")
 
 NO_ID = "unknown"  # the subject_id of slices whose subject is unknown
+
+LOCKS: Final = ".locks"  # the folder, beside what they are of, of the files that are locked
+LOOK_S: Final = 0.2  # seconds between two looks at what another process holds
 
 TEMPORARY_NAME = ".tmp-headscope-"
 TEMPORARY: set[Path] = set()  # the temporary files that this process is writing
@@ -103,7 +108,7 @@ def _name_file(error: BaseException, temporary: Path, path: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes from writing in `folder`; the system lets go even after a crash.
 
     Where the system or its file system knows no such locks, nothing is held.
@@ -111,18 +116,76 @@ def locked(folder: Path) -> Iterator[None]:
     Raises
     ------
     InputError
-        Another process holds the folder.
+        Another process holds the folder, and `wait` is False.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("ab") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"Another headscope is at work in {folder}.") from None
-            except OSError:  # a network drive without locks
-                pass
+        if not _take(file):
+            text = f"Another headscope is at work in {folder}"
+            if not wait:
+                raise InputError(f"{text}.")
+            _wait_for(file, f"{text}; waiting for it")
         yield
+
+
+@contextmanager
+def claimed(path: Path, *, wait: bool = False) -> Iterator[BinaryIO | None]:
+    """Hold `path`, a folder or a file to be, against other processes; None where one holds it.
+
+    What is held is a file of the same name in the folder `.locks` beside it, which is yielded: it
+    stays there, and `path` may be removed or renamed meanwhile. With `wait` it is waited for.
+    """
+    with _lock_file(path).open("a+b") as file:
+        taken = _take(file)
+        if wait and not taken:
+            _wait_for(file, f"Another headscope makes {path.name}; waiting for it")
+        yield file if taken or wait else None
+
+
+def read_claim(path: Path) -> bytes:
+    """Return what the process that holds `path`, or held it last, has written to its lock."""
+    try:
+        return (path.parent / LOCKS / path.name).read_bytes()
+    except OSError:
+        return b""
+
+
+def _lock_file(path: Path) -> Path:
+    folder = path.parent / LOCKS
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / path.name
+
+
+def _wait_for(file: IO[bytes], text: str) -> None:
+    """Wait until another process lets go of a file."""
+    from headscope.console import busy  # what holds nothing does without
+
+    with busy(text):
+        while not _take(file):
+            time.sleep(LOOK_S)
+
+
+def _take(file: IO[bytes]) -> bool:
+    """Lock an open file, unless another process holds it; without such locks nothing is held."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a network drive without locks
+        _say_unlocked(Path(file.name).parent)
+    return True
+
+
+@cache
+def _say_unlocked(folder: Path) -> None:
+    from headscope.console import console
+
+    console.print(
+        f"The file system of {folder} has no locks: only one headscope at a time may write in it.",
+        soft_wrap=True,
+    )
 
 
 @contextmanager

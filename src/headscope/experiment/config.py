@@ -131,6 +131,12 @@ class Config(BaseModel):
     # device
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Positive | None = None
+    # where runs train
+    engine: Literal["here", "processes", "ray"] = "here"
+    threads: Positive | None = None
+    address: str | None = None
+    num_cpus: Annotated[Number, Field(gt=0)] | None = None
+    num_gpus: Annotated[Number, Field(ge=0)] | None = None
 
     @model_validator(mode="before")
     @classmethod

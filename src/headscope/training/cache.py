@@ -3,7 +3,7 @@
 The key of a file holds all that decides its content: the bytes of the backbone, its normalisation,
 the slices, and what computes (device, versions, threads). The file holds the SHA-256 of its arrays
 and of its name, measured seconds aside: one that is damaged, changed or of another name is computed
-again. Two processes that write the same file write the same bytes, each of them whole.
+again. Of several processes one computes it, and the others wait.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ import torch
 import torchvision
 from numpy.typing import NDArray
 
-from headscope.files import atomic_path
+from headscope.files import atomic_path, claimed
 from headscope.manifest import DAMAGE, cache_hash
 from headscope.models.network import Network
 from headscope.training.batchnorm import (
@@ -112,7 +112,25 @@ def cached_statistics(
 
 
 def _stored(path: Path, compute: Callable[[], Arrays], fits: Callable[[Arrays], bool]) -> Arrays:
-    """Return the arrays of a file; where it is missing or damaged, compute and write them."""
+    """Return the arrays of a file; where it is missing or damaged, compute and write them.
+
+    One process computes, and others that want the same wait for it.
+    """
+    arrays = _read(path, fits)
+    if arrays is not None:
+        return arrays
+    with claimed(path, wait=True):
+        arrays = _read(path, fits)
+        if arrays is None:
+            arrays = compute()
+            with atomic_path(path) as temporary:
+                digest = np.array(cache_hash(path, arrays))
+                np.savez(temporary, **arrays, sha256=digest)  # type: ignore[arg-type]
+    return arrays
+
+
+def _read(path: Path, fits: Callable[[Arrays], bool]) -> Arrays | None:
+    """Return the arrays of a file that is whole; None where it is missing or damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
@@ -120,11 +138,7 @@ def _stored(path: Path, compute: Callable[[], Arrays], fits: Callable[[Arrays], 
             return arrays
     except DAMAGE:  # missing, damaged, or without a hash
         pass
-    arrays = compute()
-    with atomic_path(path) as temporary:
-        digest = np.array(cache_hash(path, arrays))
-        np.savez(temporary, **arrays, sha256=digest)  # type: ignore[arg-type]
-    return arrays
+    return None
 
 
 def _processor() -> str:
