@@ -30,7 +30,7 @@ TEXT_COLUMNS = ("subject_id", "session_id", "label", "predicted", "scan", "plane
 
 NO_ID = "unknown"  # the subject_id of slices whose subject is unknown
 
-LOCKS: Final = ".locks"  # the folder, beside what they are of, of the files that are locked
+LOCKS: Final = ".locks"  # the folder of the files that are locked
 LOOK_S: Final = 0.2  # seconds between two looks at what another process holds
 
 TEMPORARY_NAME = ".tmp-headscope-"
@@ -129,31 +129,30 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def claimed(path: Path, *, wait: bool = False) -> Iterator[BinaryIO | None]:
-    """Hold `path`, a folder or a file to be, against other processes; None where one holds it.
+def claimed(lock: Path, *, wait: bool = False) -> Iterator[BinaryIO | None]:
+    """Hold what a lock stands for against other processes; None where another holds it.
 
-    What is held is a file of the same name in the folder `.locks` beside it, which is yielded: it
-    stays there, and `path` may be removed or renamed meanwhile. With `wait` it is waited for.
+    The lock is a file that is made, and yielded; whoever holds it may remove it. With `wait` it is
+    waited for.
     """
-    with _lock_file(path).open("a+b") as file:
-        taken = _take(file)
-        if wait and not taken:
-            _wait_for(file, f"Another headscope makes {path.name}; waiting for it")
-        yield file if taken or wait else None
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with lock.open("a+b") as file:
+            taken = _take(file)
+            if wait and not taken:
+                _wait_for(file, f"Another headscope makes {lock.name}; waiting for it")
+            if (taken or wait) and not _is(lock, file):
+                continue  # it was removed before it was locked here
+            yield file if taken or wait else None
+            return
 
 
-def read_claim(path: Path) -> bytes:
-    """Return what the process that holds `path`, or held it last, has written to its lock."""
+def _is(path: Path, file: IO[bytes]) -> bool:
+    """Whether a file that is open is still the one of that name."""
     try:
-        return (path.parent / LOCKS / path.name).read_bytes()
-    except OSError:
-        return b""
-
-
-def _lock_file(path: Path) -> Path:
-    folder = path.parent / LOCKS
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / path.name
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _wait_for(file: IO[bytes], text: str) -> None:

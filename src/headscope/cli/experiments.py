@@ -36,7 +36,7 @@ def demo(
         with busy("Loading"):
             from headscope.experiment.demo import demo as run_demo
 
-        _conclude(lambda: run_demo(out, subjects=subjects, epochs=epochs, seed=seed))
+        _conclude(lambda: run_demo(out, subjects=subjects, epochs=epochs, seed=seed), out)
 
 
 @app.command()
@@ -101,7 +101,22 @@ def run(
     learning_rate: Annotated[float | None, typer.Option(help="Initial rate (0.001).")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Slices per batch (32).")] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu or cuda.")] = None,
-    workers: opt.Workers = None,
+    engine: opt.Engine = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that slice (all cores), and that train with --engine processes.", min=1
+        ),
+    ] = None,
+    address: opt.Address = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Runs to train, by comma or several times (all); without a report."),
+    ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Print the names of the runs only, one per line.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the --list as JSON.")] = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any other setting, as key=value.")
     ] = None,
@@ -111,17 +126,21 @@ def run(
 ) -> None:
     """Train the grid of networks, regimes, splits and seeds, and report on it.
 
-    The same command continues where it was stopped and does nothing twice. What is set here wins
-    over a TOML file, in each of its rows too.
+    The same command continues where it was stopped and does nothing twice; several at once share
+    the runs of an experiment. What is set here wins over a TOML file, in each of its rows too.
 
     Example: headscope run scans --architectures resnet101 --regimes frozen,finetune --out first
     """
     options = locals()
     from headscope.experiment.config import parse_change
 
-    changes = given(options, *(options.keys() - {"source", "set_", "dry_run"}))
+    aside = {"source", "set_", "dry_run", "only", "list_", "as_json"}
+    changes = given(options, *(options.keys() - aside))
     changes |= dict(parse_change(text) for text in set_ or [])
     config = _config(source, changes)
+    if list_ or as_json:
+        _list(config, as_json)
+        return
     if dry_run:
         from headscope.experiment.estimate import estimate
 
@@ -133,7 +152,10 @@ def run(
         with busy("Loading"):
             from headscope.experiment.run import run as run_experiment
 
-        _conclude(lambda: run_experiment(config))
+        if only is None:
+            _conclude(lambda: run_experiment(config), config.out)
+            return
+        print(f"Finished: {_run_some(config, opt.names(','.join(only)))}")
 
 
 @app.command()
@@ -295,13 +317,56 @@ def _config(source: Path, changes: dict[str, Any]) -> "Config":
     return make_config(**({"data": source} | changes))
 
 
-def _conclude(start: Callable[[], Path]) -> None:
-    """Run an experiment and report on it; where runs failed, on those that finished."""
-    from headscope.experiment.run import RunsFailed
+def _list(config: "Config", as_json: bool) -> None:
+    """Print the names of the runs, as JSON with what tells them apart and whether they finished."""
+    from headscope.experiment.preflight import find_plans, unfinished
+
+    plans = find_plans(config)
+    if not as_json:
+        print("\n".join(plan.name for plan in plans))
+        return
+    todo = {plan.name for plan in unfinished(config, plans)}
+    show_json(
+        [
+            {"name": plan.name, **asdict(plan.setting), "finished": plan.name not in todo}
+            for plan in plans
+        ]
+    )
+
+
+def _run_some(config: "Config", only: list[str]) -> str:
+    """Train some runs of an experiment; return how many there are and how a report is made."""
+    from headscope.experiment.run import RunsFailed, run
 
     try:
-        conclude(start())
+        experiment = run(config, only=only)
     except RunsFailed as failed:
-        if failed.finished:
-            conclude(failed.experiment)
         raise RunError(failed.summary) from None
+    return f"{', '.join(only)}. 'headscope report {experiment}' reports on all that have ended."
+
+
+def _conclude(start: Callable[[], Path], out: Path) -> None:
+    """Run an experiment and report on it; where runs failed, on those that finished.
+
+    Of several commands that share its runs, the first to end writes the report.
+    """
+    from headscope.experiment.run import RunsFailed
+    from headscope.files import locked
+
+    page = out / "report.html"
+    before = _written_at(page)
+    failed: RunsFailed | None = None
+    try:
+        start()
+    except RunsFailed as error:
+        failed = error
+    if failed is None or failed.finished:
+        with locked(out, wait=True):
+            records = max(map(_written_at, (out / "runs").glob("*/metrics.json")), default=0)
+            conclude(out, write=_written_at(page) in (0, before) or _written_at(page) < records)
+    if failed is not None:
+        raise RunError(failed.summary)
+
+
+def _written_at(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.is_file() else 0

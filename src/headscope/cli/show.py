@@ -24,8 +24,8 @@ def show_json(value: Any) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
-def conclude(experiment: Path, thumbnails: str | None = None) -> None:
-    """Write the report of an experiment; print its table and where the page is."""
+def conclude(experiment: Path, thumbnails: str | None = None, *, write: bool = True) -> None:
+    """Write the report of an experiment, or not; print its table and where the page is."""
     from headscope.console import busy
 
     with busy("Loading"):
@@ -36,7 +36,7 @@ def conclude(experiment: Path, thumbnails: str | None = None) -> None:
         from headscope.files import read_table
         from headscope.reporting.page import write_report
 
-    page = write_report(experiment, thumbnails)
+    page = write_report(experiment, thumbnails) if write else experiment / "report.html"
     show(short_table(read_table(experiment / "table.tsv")))
     if (experiment / TABLE).is_file():
         show(*short_cohorts(read_table(experiment / TABLE)))

@@ -14,7 +14,7 @@ from headscope.analysis.explanations.ladder import Ladder, read_ladder
 from headscope.cohort.tables import listed
 from headscope.console import console, track
 from headscope.errors import InputError
-from headscope.experiment.config import WEIGHT_WORDS, Config, make_config, read_config
+from headscope.experiment.config import ENGINE, WEIGHT_WORDS, Config, make_config, read_config
 from headscope.experiment.engines.engine import Engine, find_engine
 from headscope.experiment.engines.grid import train_all
 from headscope.experiment.inputs import split_name
@@ -98,6 +98,9 @@ def ablate(
     wanted = _rungs(rungs)
     slices = open_slices(folder / "slices")
     slices.check_pixels()
+    for name in engine:
+        if name not in ENGINE:
+            raise InputError(f"Unknown setting {name!r} of ablate: choose {listed(ENGINE)}.")
     settings = {"device": device, **engine}
     config = make_config(data=folder, out=folder / FOLDER, **settings)
     target = find_device("auto" if config.engine == "ray" else device)

@@ -39,6 +39,7 @@ FORMS = {  # of the settings that are tables in a TOML file
 }
 WEIGHT_WORDS = ("pretrained", "random")
 SUBJECT_WORDS = ("ids", "inferred")
+ENGINE = ("engine", "workers", "threads", "address", "num_cpus", "num_gpus")
 RECIPE = tuple(field.name for field in fields(Recipe))
 ROW_RECIPE = tuple(name for name in RECIPE if name not in ("precision", "compile"))
 

@@ -55,7 +55,7 @@ def finish_longer(experiment: Path) -> None:
     folder = experiment / FOLDER
     for path in sorted(folder.glob("*")):
         run = experiment / "runs" / path.name.removesuffix(OLD)
-        with claimed(run) as mine:
+        with claimed(Run(run).lock) as mine:
             if mine is None:
                 continue
             if path.name == run.name and Run(path).finished:

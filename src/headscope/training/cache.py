@@ -119,13 +119,15 @@ def _stored(path: Path, compute: Callable[[], Arrays], fits: Callable[[Arrays], 
     arrays = _read(path, fits)
     if arrays is not None:
         return arrays
-    with claimed(path, wait=True):
+    lock = path.with_name(f".{path.name}.lock")
+    with claimed(lock, wait=True):
         arrays = _read(path, fits)
         if arrays is None:
             arrays = compute()
             with atomic_path(path) as temporary:
                 digest = np.array(cache_hash(path, arrays))
                 np.savez(temporary, **arrays, sha256=digest)  # type: ignore[arg-type]
+        lock.unlink(missing_ok=True)
     return arrays
 
 

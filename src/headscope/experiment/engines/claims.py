@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
-from headscope.files import claimed, read_claim
+from headscope.files import claimed
+from headscope.record import Run
 
 EVERY_S: Final = 1.0  # between two rows of a history that the file gets
 
@@ -20,9 +21,9 @@ EVERY_S: Final = 1.0  # between two rows of a history that the file gets
 class Claim:
     """The right to train a run; what is noted in its file, other processes read."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
         """Read what the process that held it before has noted."""
-        self._file, self._noted = file, 0.0
+        self.path, self._file, self._noted = path, file, 0.0
         self._who = {"host": socket.gethostname(), "process": os.getpid()}
         file.seek(0)
         self.facts = _parse(file.read())
@@ -42,31 +43,33 @@ class Claim:
         self._write({"failed": reason, "at": time.time_ns()})
 
     def clear(self) -> None:
-        """Note nothing."""
-        self._write({})
+        """Remove the file of a run that has finished, of which nothing is left to say."""
+        self.path.unlink(missing_ok=True)
 
     def _write(self, facts: Mapping[str, Any]) -> None:
         self._file.truncate(0)  # what is opened to append has no place to go back to
-        if facts:
-            self._file.write(json.dumps(facts).encode())
+        self._file.write(json.dumps(facts).encode())
         self._file.flush()
 
 
 @contextmanager
 def claim(run: Path) -> Iterator[Claim | None]:
     """Claim the folder of a run; None where another process trains it."""
-    with claimed(run) as file:
-        yield None if file is None else Claim(file)
+    with claimed(Run(run).lock) as file:
+        yield None if file is None else Claim(Run(run).lock, file)
 
 
 def claim_of(run: Path) -> dict[str, Any]:
     """Return what is noted of a run: host, process and row while it trains, or why it failed."""
-    return _parse(read_claim(run))
+    try:
+        return _parse(Run(run).lock.read_bytes())
+    except OSError:
+        return {}
 
 
 def is_free(run: Path) -> bool:
     """Whether no process trains a run."""
-    with claimed(run) as file:
+    with claimed(Run(run).lock) as file:
         return file is not None
 
 
