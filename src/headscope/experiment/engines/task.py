@@ -34,7 +34,7 @@ class Task:
 class Ended:
     """How an attempt at a run ended.
 
-    state: "finished", "failed", "elsewhere" (finished by another process) or "held" (another
+    state: "finished", "failed", "finished elsewhere" (by another process) or "held" (another
     process trains it); reason says why it failed, row is the last of its history.
     """
 
@@ -54,7 +54,7 @@ def attempt(task: Task, train: Train, watch: Watch = ignore) -> Ended:
         try:
             if check_run(folder, task.settings):
                 mine.clear()
-                return Ended("elsewhere")
+                return Ended("finished elsewhere")
             mine.begin()
             tidy_run(folder)
             return _train(task, train, mine, watch)
