@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 from tests.support.experiments import settings, write_cohort
 from tests.support.grid import GRID, all_free, counted, epochs, wait_until
 
-pytestmark = [pytest.mark.usefixtures("few_trees"), pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("few_trees")
 PATH = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "src"), *filter(None, sys.path)])
 
 
@@ -66,6 +66,7 @@ def check_once(out, alone):
     assert not [*(out / ".locks").iterdir()] and not [*out.rglob(".tmp-*")]
 
 
+@pytest.mark.slow
 def test_processes_share_an_experiment_and_one_that_is_killed_is_replaced(
     data, prepared, alone, capsys
 ):
@@ -117,6 +118,7 @@ def cluster():
         cluster.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of ray's own processes and sockets
 def test_ray_loses_nothing_with_its_driver_a_worker_or_a_node(
     data, prepared, alone, cluster, capsys

@@ -155,7 +155,7 @@ def run(
         if only is None:
             _conclude(lambda: run_experiment(config), config.out)
             return
-        print(f"Finished: {_run_some(config, opt.names(','.join(only)))}")
+        print(_run_some(config, opt.names(",".join(only))))
 
 
 @app.command()
@@ -335,14 +335,15 @@ def _list(config: "Config", as_json: bool) -> None:
 
 
 def _run_some(config: "Config", only: list[str]) -> str:
-    """Train some runs of an experiment; return how many there are and how a report is made."""
+    """Train some runs of an experiment; return a sentence on them."""
     from headscope.experiment.run import RunsFailed, run
 
     try:
         experiment = run(config, only=only)
     except RunsFailed as failed:
         raise RunError(failed.summary) from None
-    return f"{', '.join(only)}. 'headscope report {experiment}' reports on all that have ended."
+    what = f"{', '.join(only)} finished" if only else "Ready to train"
+    return f"{what}. 'headscope report {experiment}' reports on all runs that have ended."
 
 
 def _conclude(start: Callable[[], Path], out: Path) -> None:

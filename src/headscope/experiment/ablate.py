@@ -98,9 +98,7 @@ def ablate(
     wanted = _rungs(rungs)
     slices = open_slices(folder / "slices")
     slices.check_pixels()
-    for name in engine:
-        if name not in ENGINE:
-            raise InputError(f"Unknown setting {name!r} of ablate: choose {listed(ENGINE)}.")
+    check_engine(engine)
     settings = {"device": device, **engine}
     config = make_config(data=folder, out=folder / FOLDER, **settings)
     target = find_device("auto" if config.engine == "ray" else device)
@@ -126,6 +124,13 @@ def ablate(
     ladder = read_ladder(folder)
     assert ladder is not None
     return ladder
+
+
+def check_engine(settings: Mapping[str, Any]) -> None:
+    """Refuse what does not say where heads train (InputError)."""
+    for name in settings:
+        if name not in ENGINE:
+            raise InputError(f"Unknown setting {name!r} of ablate: choose {listed(ENGINE)}.")
 
 
 def _train(plans: Sequence[Plan], shared: Shared, engine: Engine) -> dict[str, str]:

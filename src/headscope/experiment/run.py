@@ -150,7 +150,7 @@ def run(config: Config, *, only: Sequence[str] | None = None) -> Path:
             clear_leftovers(config.out)
             finish_longer(config.out)
             # 3. slices and splits; a finished run must be whole, and of these settings
-            slices = store_slices(cohort, config)
+            slices = store_slices(cohort, config, engine.share)
             sets = store_subjects(config, slices)
             splits = store_splits(plans, config, sets, cohort)
             shared = Shared(config, cohort, slices, sets, splits, device)

@@ -21,13 +21,15 @@ class Engine(Protocol):
     """What takes runs and says when they have ended.
 
     `slots` is how many it takes at once. here: they are trained while they are submitted. queues:
-    some of them wait in it for room. text says what it divides.
+    some of them wait in it for room. text says what it divides. share calls a function that may be
+    called again where its process is lost, as slicing does; None: slicing has its own processes.
     """
 
     slots: int
     here: bool
     queues: bool
     text: str
+    share: Callable[..., Future[Any]] | None
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Call a function somewhere; the future has its result."""
@@ -56,7 +58,7 @@ def find_engine(config: Config) -> AbstractContextManager[Engine]:
 class Here:
     """This process: one run after the other."""
 
-    slots, here, queues, text = 1, True, False, ""
+    slots, here, queues, text, share = 1, True, False, "", None
 
     def __init__(self, config: Config) -> None:
         """Train with so many threads as are set."""
@@ -91,7 +93,7 @@ class Processes:
     A process that is killed takes no other along: each is the only one of its pool.
     """
 
-    here = queues = False
+    here, queues, share = False, False, None
 
     def __init__(self, config: Config) -> None:
         """Divide devices and cores; a process starts with its first run."""

@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from headscope.console import busy
-from headscope.errors import InputError
+from headscope.errors import InputError, RunError
 from headscope.experiment.config import Config
 from headscope.experiment.engines.engine import prepare
 
 WAITING: Final = 64  # runs handed over that wait for room, by which a cluster knows what is wanted
+
+RETRIES: Final = 3
+KILLED: Final = (
+    "A process of Ray that took slices was killed several times, perhaps for lack of memory. The "
+    "slices taken so far are kept."
+)
 
 
 class OnRay:
@@ -28,21 +34,34 @@ class OnRay:
         self._config, self._ray = config, _import_ray()
 
     def __enter__(self) -> "OnRay":
-        """Join the cluster."""
-        ray, config = self._ray, self._config
-        self._joined = not ray.is_initialized()
+        """Join the cluster, and see what it has."""
+        self._joined = not self._ray.is_initialized()
         if self._joined:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            try:
-                with busy("Joining the cluster of Ray"):
-                    ray.init(address=config.address, log_to_driver=False, logging_level="ERROR")
-            except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-                reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-                raise InputError(
-                    f"The cluster of Ray at {config.address or 'this machine'} cannot be joined: "
-                    f"{reason}. --address takes auto or HOST:PORT, as 'ray start' prints it."
-                ) from None
-        total = ray.cluster_resources()
+            self._join()
+        try:
+            self._divide()
+        except InputError:
+            self.__exit__()
+            raise
+        return self
+
+    def _join(self) -> None:
+        """Join the cluster, or start one."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        address = self._config.address
+        try:
+            with busy("Joining the cluster of Ray"):
+                self._ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+            raise InputError(
+                f"The cluster of Ray at {address or 'this machine'} cannot be joined: {reason}. "
+                "--address takes auto or HOST:PORT, as 'ray start' prints it."
+            ) from None
+
+    def _divide(self) -> None:
+        """Divide the cluster among the runs, as the settings say."""
+        config, total = self._config, self._ray.cluster_resources()
         gpus = config.num_gpus
         if gpus is None:
             gpus = 1.0 if total.get("GPU") and config.device != "cpu" else 0.0
@@ -51,13 +70,12 @@ class OnRay:
         share = {"CPU": cpus, "GPU": gpus}
         self._check(share)
         self.slots = WAITING + _room(total, share)
-        self._call = ray.remote(max_retries=0, num_cpus=cpus, num_gpus=gpus)(call)
+        self._call = self._ray.remote(max_retries=0, num_cpus=cpus, num_gpus=gpus)(call)
         threads = f"{self._threads} thread{'s' * (self._threads > 1)}"
         self.text = (
             f"Ray: num_cpus {cpus:g} and num_gpus {gpus:g} for each run, of a cluster with "
             f"{total.get('CPU', 0):g} and {total.get('GPU', 0):g}; {threads} each."
         )
-        return self
 
     def __exit__(self, *error: object) -> None:
         """Leave the cluster, which ends what is still running for this process."""
@@ -70,13 +88,33 @@ class OnRay:
         future: Future[Any] = reference.future()
         return future
 
+    def share(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Call a function that may be called again; RunError where its process is always lost."""
+        here: Future[Any] = Future()
+
+        def pass_on(done: Future[Any]) -> None:
+            error = done.exception()
+            if error is None:
+                here.set_result(done.result())
+            else:
+                here.set_exception(RunError(KILLED) if self.is_lost(error) else error)
+
+        task = self._call.options(max_retries=RETRIES, num_cpus=1, num_gpus=0)
+        task.remote(str(Path.cwd()), 1, function, *args).future().add_done_callback(pass_on)
+        return here
+
     def is_lost(self, error: BaseException) -> bool:
         """Whether process or node ended; what a function raises is no such error."""
         errors = self._ray.exceptions
         return isinstance(error, errors.RayError) and not isinstance(error, errors.RayTaskError)
 
     def _check(self, wanted: dict[str, float]) -> None:
-        """Refuse what no node has, for which a run would wait for ever."""
+        """Refuse what Ray does not divide, and what no node has: a run would wait for ever."""
+        for name, count in wanted.items():
+            if count > 1 and count != int(count):
+                raise InputError(
+                    f"num_{name.lower()}s is {count:g}: above 1, Ray takes whole numbers."
+                )
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         for name, count in wanted.items():
             most = max((node.get(name, 0) for node in nodes), default=0)
