@@ -36,19 +36,23 @@ def alone(data, tmp_path_factory):
 
 
 @pytest.fixture
-def prepared(data, tmp_path, monkeypatch):
-    """An experiment of which nothing is trained yet, whose runs stop after an epoch."""
-    monkeypatch.setattr(module, "train_run", counted)
-    run(settings(data, tmp_path / "out", **GRID), only=[])
-    (tmp_path / "hold").touch()
-    return tmp_path / "out"
+def prepare(data, tmp_path, monkeypatch):
+    """Return a function that makes an experiment without runs, which will stop after an epoch."""
+
+    def make(**engine):
+        run(settings(data, tmp_path / "out", **GRID, **engine), only=[])
+        monkeypatch.setattr(module, "train_run", counted)
+        (tmp_path / "hold").touch()
+        return tmp_path / "out"
+
+    return make
 
 
 def started(data, out, *changes):
     """Start the experiment in another process."""
     command = [sys.executable, "-m", "tests.support.grid", str(data), str(out), *changes]
-    log = (out.parent / "stderr").open("wb")
-    return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": PATH}, stderr=log)
+    with (out.parent / "stderr").open("wb") as log:
+        return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": PATH}, stderr=log)
 
 
 def meanwhile(action):
@@ -68,9 +72,9 @@ def check_once(out, alone):
 
 @pytest.mark.slow
 def test_processes_share_an_experiment_and_one_that_is_killed_is_replaced(
-    data, prepared, alone, capsys
+    data, prepare, alone, capsys
 ):
-    out = prepared
+    out = prepare()
     other = started(data, out)
 
     def disturb():
@@ -121,10 +125,10 @@ def cluster():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of ray's own processes and sockets
 def test_ray_loses_nothing_with_its_driver_a_worker_or_a_node(
-    data, prepared, alone, cluster, capsys
+    data, prepare, alone, cluster, capsys
 ):
-    out, hold = prepared, prepared.parent / "hold"
     ray_settings = {"engine": "ray", "address": cluster.address}
+    out = prepare(**ray_settings)  # Ray takes the slices
     # 1. the driver is killed while two nodes train
     driver = started(data, out, "engine=ray", f"address={cluster.address}")
     wait_until(lambda: len(epochs(out)) == 2 or driver.poll() is not None)
@@ -142,7 +146,7 @@ def test_ray_loses_nothing_with_its_driver_a_worker_or_a_node(
             # 3. one of the two nodes goes
             cluster.remove_node(cluster.second, allow_graceful=False)
         finally:
-            hold.unlink()
+            (out.parent / "hold").unlink()
 
     thread = meanwhile(disturb)
     run(settings(data, out, **GRID, **ray_settings))

@@ -6,6 +6,7 @@ runs an experiment in a process of its own.
 """
 
 import os
+import pickle
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import headscope.experiment.run as module
 from headscope.experiment.config import parse_change
 from headscope.experiment.engines.claims import is_free
+from headscope.experiment.engines.engine import Here
 from headscope.experiment.run import train_run
 from headscope.training import resume
 from tests.support.experiments import settings
@@ -38,6 +40,15 @@ def counted(plan, shared, known, **options):
         patch.setattr(resume, "SHARE", float("inf"))  # after every epoch, however short
         patch.setattr(resume.ResumeFile, "save", save)
         return train_run(plan, shared, known, **options)
+
+
+class Elsewhere(Here):
+    """An engine that hands over bytes alone, as to another process, and trains here."""
+
+    here = False
+
+    def submit(self, function, *args):
+        return super().submit(*pickle.loads(pickle.dumps((function, *args))))
 
 
 def epochs(out):

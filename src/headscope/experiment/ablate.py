@@ -98,7 +98,7 @@ def ablate(
     wanted = _rungs(rungs)
     slices = open_slices(folder / "slices")
     slices.check_pixels()
-    check_engine(engine)
+    _check_engine(engine)
     settings = {"device": device, **engine}
     config = make_config(data=folder, out=folder / FOLDER, **settings)
     target = find_device("auto" if config.engine == "ray" else device)
@@ -126,7 +126,7 @@ def ablate(
     return ladder
 
 
-def check_engine(settings: Mapping[str, Any]) -> None:
+def _check_engine(settings: Mapping[str, Any]) -> None:
     """Refuse what does not say where heads train (InputError)."""
     for name in settings:
         if name not in ENGINE:

@@ -38,17 +38,17 @@ class Engine(Protocol):
         """Whether the error of a future says that the process ended before the function did."""
 
 
-def find_engine(config: Config) -> AbstractContextManager[Engine]:
-    """Return the engine of the settings, which ends with the block.
+def find_engine(config: Config, *, needed: bool = True) -> AbstractContextManager[Engine]:
+    """Return the engine of the settings, which ends with the block; this process if none is needed.
 
     Raises
     ------
     InputError
         Ray is asked for and not installed, or its cluster cannot be reached.
     """
-    if config.engine == "processes":
+    if config.engine == "processes" and needed:
         return Processes(config)
-    if config.engine == "ray":
+    if config.engine == "ray" and needed:
         from headscope.experiment.engines.on_ray import OnRay
 
         return OnRay(config)
