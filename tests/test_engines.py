@@ -51,8 +51,9 @@ def prepare(data, tmp_path, monkeypatch):
 def started(data, out, *changes):
     """Start the experiment in another process."""
     command = [sys.executable, "-m", "tests.support.grid", str(data), str(out), *changes]
+    environment = os.environ | {"PYTHONPATH": PATH, "PYTHONWARNINGS": "ignore"}
     with (out.parent / "stderr").open("wb") as log:
-        return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": PATH}, stderr=log)
+        return subprocess.Popen(command, env=environment, stderr=log)
 
 
 def meanwhile(action):

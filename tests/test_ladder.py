@@ -15,8 +15,8 @@ from headscope.slicing import rungs
 from headscope.slicing.store import open_slices
 from tests.conftest import shared_copy
 from tests.support.commands import headscope_here
-from tests.support.ladders import REACHING, make_ladder
 from tests.support.grid import Elsewhere
+from tests.support.ladders import REACHING, make_ladder
 from tests.support.leakage_runs import run_by_torch
 
 pytestmark = pytest.mark.usefixtures("few_trees")

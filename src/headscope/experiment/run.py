@@ -188,8 +188,10 @@ def check_records(
         changed = {run.name: problem for run in runs if (problem := shared.problem(run))}
         for run in runs:
             if run.name not in changed:
-                of_rival = isinstance(run, Setting)
-                settings = material.settings(run) if of_rival else plan_settings(run, shared)
+                if isinstance(run, Setting):
+                    settings = material.settings(run)
+                else:
+                    settings = plan_settings(run, shared)
                 if not check_run(shared.folder(run), settings):
                     todo[run.name] = settings
     return changed, todo

@@ -3,8 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
-from typing import Any, Final, Protocol
+from typing import Any, Final, Self
 
 import torch
 from joblib.externals.loky import ProcessPoolExecutor, cpu_count
@@ -17,28 +16,37 @@ from headscope.threads import end_with, starting_helpers
 CORES: Final = 4  # for each process on a machine without GPU, where neither number is given
 
 
-class Engine(Protocol):
-    """What takes runs and says when they have ended.
+class Engine:
+    """What takes runs and says when they have ended; it ends with the block.
 
     `slots` is how many it takes at once. here: they are trained while they are submitted. queues:
     some of them wait in it for room. text says what it divides. share calls a function that may be
     called again where its process is lost, as slicing does; None: slicing has its own processes.
     """
 
-    slots: int
-    here: bool
-    queues: bool
-    text: str
-    share: Callable[..., Future[Any]] | None
+    slots: int = 1
+    here: bool = False
+    queues: bool = False
+    text: str = ""
+    share: Callable[..., Future[Any]] | None = None
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End what it has begun."""
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Call a function somewhere; the future has its result."""
+        raise NotImplementedError
 
     def is_lost(self, error: BaseException) -> bool:
         """Whether the error of a future says that the process ended before the function did."""
+        return False
 
 
-def find_engine(config: Config, *, needed: bool = True) -> AbstractContextManager[Engine]:
+def find_engine(config: Config, *, needed: bool = True) -> Engine:
     """Return the engine of the settings, which ends with the block; this process if none is needed.
 
     Raises
@@ -55,17 +63,17 @@ def find_engine(config: Config, *, needed: bool = True) -> AbstractContextManage
     return Here(config)
 
 
-class Here:
+class Here(Engine):
     """This process: one run after the other."""
 
-    slots, here, queues, text, share = 1, True, False, "", None
+    here = True
 
     def __init__(self, config: Config) -> None:
         """Train with so many threads as are set."""
         self._threads = config.threads
 
-    def __enter__(self) -> "Here":
-        """Begin."""
+    def __enter__(self) -> Self:
+        """Take the threads."""
         self._before = torch.get_num_threads()
         if self._threads:
             torch.set_num_threads(self._threads)
@@ -82,18 +90,12 @@ class Here:
         future.set_result(function(*args))
         return future
 
-    def is_lost(self, error: BaseException) -> bool:
-        """Return that no run outlives its process."""
-        return False
 
-
-class Processes:
+class Processes(Engine):
     """Several processes of this machine, each with its device and its share of the cores.
 
     A process that is killed takes no other along: each is the only one of its pool.
     """
-
-    here, queues, share = False, False, None
 
     def __init__(self, config: Config) -> None:
         """Divide devices and cores; a process starts with its first run."""
@@ -102,15 +104,11 @@ class Processes:
         self.devices = assign(workers, devices)
         self.slots = workers
         self._pools: dict[int, ProcessPoolExecutor] = {}
-        self._free = list(range(workers))
+        self._last: dict[int, Future[Any]] = {}
         names = [f"GPU {name}" for name in dict.fromkeys(self.devices) if name is not None]
         where = f" on {', '.join(names)}" if names else ""
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
         self.text = f"{workers} processes{where}, {threads} each."
-
-    def __enter__(self) -> "Processes":
-        """Begin; nothing starts yet."""
-        return self
 
     def __exit__(self, *error: object) -> None:
         """End the processes."""
@@ -118,13 +116,15 @@ class Processes:
             pool.shutdown(kill_workers=True)
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Call a function in a process that is free."""
-        place = self._free.pop(0)
+        """Call a function in a process that is free, a new one where the last was killed."""
+        last = self._last
+        place = next(k for k in range(self.slots) if k not in last or last[k].done())
+        if place in last and isinstance(last[place].exception(), BrokenProcessPool):
+            self._pools.pop(place).shutdown(wait=False)
         with starting_helpers():
             pool = self._pools.get(place) or self._start(place)
-            future: Future[Any] = pool.submit(function, *args)
-        future.add_done_callback(lambda done: self._end(place, done))
-        return future
+            last[place] = pool.submit(function, *args)
+        return last[place]
 
     def is_lost(self, error: BaseException) -> bool:
         """Whether the process was killed."""
@@ -138,11 +138,6 @@ class Processes:
         pool = ProcessPoolExecutor(1, env=env, timeout=None, **begin)
         self._pools[place] = pool
         return pool
-
-    def _end(self, place: int, future: Future[Any]) -> None:
-        if not future.cancelled() and isinstance(future.exception(), BrokenProcessPool):
-            self._pools.pop(place).shutdown(wait=False)
-        self._free.append(place)
 
 
 def begin_process(parent: int, threads: int) -> None:

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from headscope.console import busy
 from headscope.errors import InputError, RunError
 from headscope.experiment.config import Config
-from headscope.experiment.engines.engine import prepare
+from headscope.experiment.engines.engine import Engine, prepare
 
 WAITING: Final = 64  # runs handed over that wait for room, by which a cluster knows what is wanted
 
@@ -21,19 +21,19 @@ KILLED: Final = (
 )
 
 
-class OnRay:
+class OnRay(Engine):
     """A cluster of Ray: the one at `address`, the one that runs here, or one of this machine.
 
     A task that is lost with its process or node is not repeated by Ray but by who submits it.
     """
 
-    here, queues = False, True
+    queues = True
 
     def __init__(self, config: Config) -> None:
         """Take the settings."""
-        self._config, self._ray = config, _import_ray()
+        self._config, self._ray, self.share = config, _import_ray(), self._share
 
-    def __enter__(self) -> "OnRay":
+    def __enter__(self) -> Self:
         """Join the cluster, and see what it has."""
         self._joined = not self._ray.is_initialized()
         if self._joined:
@@ -88,7 +88,7 @@ class OnRay:
         future: Future[Any] = reference.future()
         return future
 
-    def share(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+    def _share(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Call a function that may be called again; RunError where its process is always lost."""
         here: Future[Any] = Future()
 
