@@ -21,6 +21,7 @@ from .experiment.run import run
 from .models.checkpoint import read_head
 from .models.listing import list_models
 from .record import Run, read_experiment
+from .record import export_run as export
 from .reporting.page import write_report as report
 from .reporting.side_by_side import write_side_by_side as side_by_side
 from .scoring.score import score
@@ -28,6 +29,8 @@ from .simulation.cohort import simulate_cohort as simulate
 from .simulation.oasis_vbm import fetch_oasis_vbm as fetch
 from .slicing.export import slice_data as slice
 from .supplement.write import write_figures
+from .tracking.notebook import open_experiment as open
+from .tracking.track import track
 from .verification.verify import verify
 
 __version__: str
@@ -47,6 +50,7 @@ __all__ = [
     "audit",
     "compare_runs",
     "evaluate",
+    "export",
     "feature_analysis",
     "fetch",
     "figures",
@@ -55,6 +59,7 @@ __all__ = [
     "list_models",
     "list_runs",
     "logit_contributions",
+    "open",
     "pair_analysis",
     "predict",
     "read_experiment",
@@ -66,6 +71,7 @@ __all__ = [
     "side_by_side",
     "simulate",
     "slice",
+    "track",
     "verify",
     "write_figures",
 ]

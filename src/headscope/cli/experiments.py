@@ -1,7 +1,6 @@
-"""Commands on experiments: demo, run, report, figures, verify, predict."""
+"""Commands on experiments: demo, run, report, figures, verify, export, predict."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,15 @@ import typer
 from headscope.cli import options as opt
 from headscope.cli.app import app, resumable
 from headscope.cli.options import given
-from headscope.cli.show import conclude, show, show_estimate, show_json
+from headscope.cli.show import (
+    conclude,
+    conclude_run,
+    run_some,
+    show,
+    show_estimate,
+    show_json,
+    show_list,
+)
 from headscope.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -36,7 +43,7 @@ def demo(
         with busy("Loading"):
             from headscope.experiment.demo import demo as run_demo
 
-        _conclude(lambda: run_demo(out, subjects=subjects, epochs=epochs, seed=seed), out)
+        conclude_run(lambda: run_demo(out, subjects=subjects, epochs=epochs, seed=seed), out)
 
 
 @app.command()
@@ -100,6 +107,13 @@ def run(
     epochs: Annotated[int | None, typer.Option(help="Epochs (20).")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Initial rate (0.001).")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Slices per batch (32).")] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TOOL[:PLACE]",
+            help="Show epochs and runs in mlflow[:URI] or tensorboard[:FOLDER] too; repeatable.",
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu or cuda.")] = None,
     engine: opt.Engine = None,
     workers: Annotated[
@@ -139,7 +153,7 @@ def run(
     changes |= dict(parse_change(text) for text in set_ or [])
     config = _config(source, changes)
     if list_ or as_json:
-        _list(config, as_json)
+        show_list(config, as_json)
         return
     if dry_run:
         from headscope.experiment.estimate import estimate
@@ -153,9 +167,9 @@ def run(
             from headscope.experiment.run import run as run_experiment
 
         if only is None:
-            _conclude(lambda: run_experiment(config), config.out)
+            conclude_run(lambda: run_experiment(config), config.out)
             return
-        print(_run_some(config, opt.names(",".join(only))))
+        print(run_some(config, opt.names(",".join(only))))
 
 
 @app.command()
@@ -192,6 +206,47 @@ def report(
         from headscope.reporting.side_by_side import write_side_by_side
 
         print(f"Report: {write_side_by_side(experiments, out)}")
+
+
+@app.command()
+def track(
+    experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
+    to: Annotated[
+        list[str],
+        typer.Option(
+            metavar="TOOL[:PLACE]",
+            help="mlflow (EXPERIMENT/mlflow.db), mlflow:URI, tensorboard "
+            "(EXPERIMENT/tensorboard) or tensorboard:FOLDER; repeatable.",
+        ),
+    ],
+    thumbnails: Annotated[
+        str | None,
+        typer.Option(
+            metavar="test|errors|none",
+            help="Test slices that TensorBoard's projector holds as small pictures: all, those "
+            "predicted wrongly, or none (the default under pseudonyms).",
+        ),
+    ] = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Show the finished runs of an experiment in MLflow or TensorBoard, from their records.
+
+    Writes nothing twice. 'headscope run --track TOOL' does the same after each epoch and run.
+
+    Example: headscope track headscope-demo --to tensorboard
+    """
+    with resumable():
+        from headscope.console import busy
+
+        with busy("Loading"):
+            from headscope.tracking.track import track as track_experiment
+
+        results = [track_experiment(experiment, target, thumbnails) for target in to]
+    if as_json:
+        show_json([asdict(result) for result in results])
+        return
+    for result in results:
+        print(result)
 
 
 @app.command()
@@ -245,6 +300,24 @@ def verify(
         print(f"{experiment}: {verdict} ({result.runs} runs, {result.files} files).")
     if not result.whole:
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A finished run: EXPERIMENT/runs/NAME.")],
+    out: Annotated[Path, typer.Argument(help="Folder; the record is OUT/runs/NAME.")],
+) -> None:
+    """Write a run as a record that stands alone, to be moved elsewhere.
+
+    Runs of one experiment share what they have in common in its folder 'store'. The record that is
+    written has all of it, each file held against its hash; predict, report and verify work on it.
+
+    Example: headscope export headscope-demo/runs/NAME alone
+    """
+    with resumable():
+        from headscope.record import export_run
+
+        print(export_run(run, out))
 
 
 @app.command()
@@ -315,59 +388,3 @@ def _config(source: Path, changes: dict[str, Any]) -> "Config":
             f"The scans are named twice, {source} and --data {changes['data']}: give one of them."
         )
     return make_config(**({"data": source} | changes))
-
-
-def _list(config: "Config", as_json: bool) -> None:
-    """Print the names of the runs, as JSON with what tells them apart and whether they finished."""
-    from headscope.experiment.preflight import find_plans, unfinished
-
-    plans = find_plans(config)
-    if not as_json:
-        print("\n".join(plan.name for plan in plans))
-        return
-    todo = {plan.name for plan in unfinished(config, plans)}
-    show_json(
-        [
-            {"name": plan.name, **asdict(plan.setting), "finished": plan.name not in todo}
-            for plan in plans
-        ]
-    )
-
-
-def _run_some(config: "Config", only: list[str]) -> str:
-    """Train some runs of an experiment; return a sentence on them."""
-    from headscope.experiment.run import RunsFailed, run
-
-    try:
-        experiment = run(config, only=only)
-    except RunsFailed as failed:
-        raise RunError(failed.summary) from None
-    what = f"{', '.join(only)} finished" if only else "Ready to train"
-    return f"{what}. 'headscope report {experiment}' reports on all runs that have ended."
-
-
-def _conclude(start: Callable[[], Path], out: Path) -> None:
-    """Run an experiment and report on it; where runs failed, on those that finished.
-
-    Of several commands that share its runs, the first to end writes the report.
-    """
-    from headscope.experiment.run import RunsFailed
-    from headscope.files import locked
-
-    page = out / "report.html"
-    before = _written_at(page)
-    failed: RunsFailed | None = None
-    try:
-        start()
-    except RunsFailed as error:
-        failed = error
-    if failed is None or failed.finished:
-        with locked(out, wait=True):
-            records = max(map(_written_at, (out / "runs").glob("*/metrics.json")), default=0)
-            conclude(out, write=_written_at(page) in (0, before) or _written_at(page) < records)
-    if failed is not None:
-        raise RunError(failed.summary)
-
-
-def _written_at(path: Path) -> int:
-    return path.stat().st_mtime_ns if path.is_file() else 0

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,19 +15,20 @@ from headscope.analysis.explanations.ladder import Ladder, read_ladder
 from headscope.cohort.tables import listed
 from headscope.console import console, track
 from headscope.errors import InputError
-from headscope.experiment.config import ENGINE, WEIGHT_WORDS, Config, make_config, read_config
+from headscope.experiment.config import WEIGHT_WORDS, Config, make_config, read_config
+from headscope.experiment.engines.engine import SETTINGS as ENGINE
 from headscope.experiment.engines.engine import Engine, find_engine
 from headscope.experiment.engines.grid import train_all
 from headscope.experiment.inputs import split_name
 from headscope.experiment.plan import Plan
-from headscope.experiment.run import RunsFailed, plan_settings, train_run
+from headscope.experiment.run import RunsFailed, check_records, plan_settings, train_run
 from headscope.experiment.shared import Shared
 from headscope.files import atomic_path, clear_leftovers, json_text, locked, sha256
 from headscope.manifest import write_last
 from headscope.models.regimes import find_regime
 from headscope.models.tensors import split_network
 from headscope.models.zoo import find_architecture
-from headscope.record import MODEL, Run, check_run, read_experiment, write_failures
+from headscope.record import BACKBONE, MODEL, Run, read_experiment, write_failures
 from headscope.record.ablation import (
     FOLDER,
     Ablation,
@@ -36,7 +38,7 @@ from headscope.record.ablation import (
 )
 from headscope.scans.volume import PLANES, read_scan
 from headscope.slicing.inferred import Sets, read_inferred, sets_of, write_inferred
-from headscope.slicing.rungs import RUNGS, SIDE_MM, STRIPPED, brain_share, silhouette
+from headscope.slicing.rungs import COARSE_MM, RUNGS, SIDE_MM, STRIPPED, brain_share, silhouette
 from headscope.slicing.store import CHECKED, SliceSet, open_slices, pixels_hash
 from headscope.training.device import find_device
 from headscope.training.recipe import Recipe
@@ -98,7 +100,8 @@ def ablate(
     wanted = _rungs(rungs)
     slices = open_slices(folder / "slices")
     slices.check_pixels()
-    _check_engine(engine)
+    for name in {*engine} - {*ENGINE}:
+        raise InputError(f"Unknown setting {name!r} of ablate: choose {listed(ENGINE)}.")
     settings = {"device": device, **engine}
     config = make_config(data=folder, out=folder / FOLDER, **settings)
     target = find_device("auto" if config.engine == "ray" else device)
@@ -126,23 +129,8 @@ def ablate(
     return ladder
 
 
-def _check_engine(settings: Mapping[str, Any]) -> None:
-    """Refuse what does not say where heads train (InputError)."""
-    for name in settings:
-        if name not in ENGINE:
-            raise InputError(f"Unknown setting {name!r} of ablate: choose {listed(ENGINE)}.")
-
-
 def _train(plans: Sequence[Plan], shared: Shared, engine: Engine) -> dict[str, str]:
-    changed = {plan.name: problem for plan in plans if (problem := shared.problem(plan))}
-    settings = {
-        plan.name: plan_settings(plan, shared) for plan in plans if plan.name not in changed
-    }
-    todo = {
-        plan.name: settings[plan.name]
-        for plan in plans
-        if plan.name in settings and not check_run(shared.folder(plan), settings[plan.name])
-    }
+    changed, todo = check_records(plans, shared, partial(plan_settings, shared=shared))
     return train_all(plans, todo, changed, shared, engine, train_run)
 
 
@@ -195,10 +183,7 @@ def _ablation(
     if "no-brain" in wanted and "no-brain" not in {*stored.rungs, *omitted}:
         share = brain_share(slices.batch(_spread(len(slices.pixels), SAMPLED)), stored.pixel_mm)
         if not share < STRIPPED:
-            omitted["no-brain"] = (
-                f"The rung 'brain removed' is left out: the brain fills {100 * share:.0f}% of what "
-                "the slices show, so that they look skull-stripped and nothing would be left."
-            )
+            omitted["no-brain"] = _without_brain(share, stored.pixel_mm)
     names = {*stored.rungs, *wanted} - omitted.keys()
     ablation = Ablation(
         stored.slices_sha256,
@@ -221,6 +206,17 @@ def _example(slices: SliceSet, run: Run) -> int:
 
 def _spread(total: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(np.int64))
+
+
+def _without_brain(share: float, pixel_mm: float) -> str:
+    """Say why there is no rung without the brain, by the brain's share of the silhouette."""
+    why = "they look skull-stripped"
+    if pixel_mm > COARSE_MM:
+        why = f"they are skull-stripped, or pixels of {pixel_mm:.1f} mm are too coarse for a skull"
+    return (
+        f"The rung 'brain removed' is left out: the brain fills {100 * share:.0f}% of what the "
+        f"slices show, so that {why}, and nothing would be left."
+    )
 
 
 def _pixel_mm(experiment: Path, slices: SliceSet) -> tuple[float, str]:
@@ -380,8 +376,9 @@ def _weights(experiment: Path, run: Run) -> str:
     named = str(run.settings.get("weights_setting", "pretrained"))
     if named == "random":
         return named
-    if (run.path / MODEL).is_file():
-        return str(run.checked(MODEL))
+    for name in (MODEL, BACKBONE):
+        if run.place(name).is_file():
+            return str(run.checked(name))
     if named in WEIGHT_WORDS:
         return named
     try:

@@ -14,6 +14,7 @@ from rich.text import Text
 from headscope.console import console, live
 from headscope.experiment.plan import Plan
 from headscope.text import fixed, minutes, percent, printable_name
+from headscope.tracking.track import Followers
 
 AROUND: Final = 10  # lines of a terminal that the table leaves to others
 BESIDE: Final = 67  # letters of a line that are no name
@@ -72,8 +73,9 @@ class Board:
     parts; where a run to come is like none, it reads '> 1:20'.
     """
 
-    def __init__(self, plans: Sequence[Plan]) -> None:
-        """List the plans; all wait."""
+    def __init__(self, plans: Sequence[Plan], followers: Followers | None = None) -> None:
+        """List the plans; all wait. Followers hear of epochs and ends too."""
+        self.followers, self.names = followers, [plan.name for plan in plans]
         self.lines = [Line(printable_name(plan.name), _epochs(plan), _kind(plan)) for plan in plans]
         self.at, self.over = 0, False
 
@@ -95,11 +97,14 @@ class Board:
 
     def watch(self, row: Mapping[str, Any], number: int | None = None) -> None:
         """Note the row of the history of the epoch that has ended, by default of the last begun."""
-        line = self.lines[self.at if number is None else number]
+        number = self.at if number is None else number
+        line = self.lines[number]
         if row == line.last:
             return
         line.last, line.seconds = row, perf_counter() - line.start
         line.paces.append(row["seconds"])
+        if self.followers is not None:
+            self.followers.epoch(self.names[number], row)
 
     def leave(self, number: int, who: str) -> None:
         """Note that another headscope trains a run; it is said once."""
@@ -122,6 +127,8 @@ class Board:
             line.seconds = perf_counter() - line.start
         if reason or not console.is_interactive:
             console.print(f"{self.title(number)}: {reason or self._outcome(line)}", soft_wrap=True)
+        if self.followers is not None:
+            self.followers.ended(self.names[number], state)
 
     def _outcome(self, line: Line) -> str:
         """Say in words what the table shows of a run that has ended."""

@@ -1,10 +1,10 @@
 """The whole path on one screen: scans → slices → splits → networks → records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -32,7 +32,7 @@ from headscope.experiment.preflight import (
 from headscope.experiment.pretraining import pretraining
 from headscope.experiment.rivals import NO_COVARIATES, Material, fit_rivals, plan_rivals
 from headscope.experiment.shared import Shared, environment, shared_facts, slice_predictions
-from headscope.files import clear_leftovers, locked, sha256, utf8_path, write_json
+from headscope.files import any_names, clear_leftovers, locked, sha256, utf8_path, write_json
 from headscope.metrics import run_scores
 from headscope.models.network import Network, build_network
 from headscope.models.tensors import split_network
@@ -42,6 +42,7 @@ from headscope.record import (
     Setting,
     begin_longer,
     check_run,
+    clear_store,
     find_runs,
     finish_longer,
     read_failures,
@@ -51,12 +52,14 @@ from headscope.record import (
     write_failures,
     write_run,
 )
+from headscope.tracking.track import Followers
 from headscope.training.device import find_device
 from headscope.training.loader import batches
 from headscope.training.loop import Watch, ignore
 from headscope.training.resume import last_state, restart
 from headscope.training.train import Outcome, train
 
+Named = TypeVar("Named", Plan, Setting)
 NAMED = 4  # so many runs a summary names
 RESUME = Path("checkpoint", "last.pt")  # in the folder of a run
 
@@ -98,6 +101,7 @@ class RunsFailed(RunError):  # noqa: N818 (it says what happened)
         )
 
 
+@any_names
 def run(config: Config, *, only: Sequence[str] | None = None) -> Path:
     """Run an experiment, continuing where an earlier start stopped; return its folder.
 
@@ -138,6 +142,7 @@ def run(config: Config, *, only: Sequence[str] | None = None) -> Path:
     # 1. what will run; impossible settings are refused before any work
     plans = plan_runs(config)
     device = find_device("auto" if config.engine == "ray" else config.device)
+    followers = Followers(config.track, config.out)
     check_places(config, plans)
     # 2. the scans, and whether they can be split as asked; then the networks
     cohort = find_scans(config, plans)
@@ -148,6 +153,8 @@ def run(config: Config, *, only: Sequence[str] | None = None) -> Path:
         with locked(config.out, wait=True):
             clear_leftovers(config.out)
             finish_longer(config.out)
+            followers.open()
+            clear_store(config.out)
             # 3. slices and splits; a finished run must be whole, and of these settings
             slices = store_slices(cohort, config, engine.share)
             sets = store_subjects(config, slices)
@@ -155,26 +162,29 @@ def run(config: Config, *, only: Sequence[str] | None = None) -> Path:
             shared = Shared(config, cohort, slices, sets, splits, device)
             material = Material(shared)
             rivals = plan_rivals(config, plans, described=material.covariates is not None)
-            changed, settings = check_records([*rivals, *chosen], material)
+            changed, settings = check_records(chosen, shared, partial(plan_settings, shared=shared))
+            of_rivals = check_records(rivals, shared, material.settings)
             config.save(config.out / "experiment.toml")
             write_json(config.out / "environment.json", environment(device))
             # 4. what in slices and splits could flatter the accuracy; what is no network
             store_findings(config, slices, cohort)
             _say_units(plans, material)
-            failures = fit_rivals([one for one in rivals if one.name in settings], material)
-            failures |= {one.name: changed[one.name] for one in rivals if one.name in changed}
+            failures = of_rivals[0] | fit_rivals(
+                [rival for rival in rivals if rival.name in of_rivals[1]], material
+            )
         # 5. the runs; one that fails does not stop the others
-        failures |= train_all(chosen, settings, changed, shared, engine, train_run)
+        failures |= train_all(chosen, settings, changed, shared, engine, train_run, followers)
     # 6. the failures
     with locked(config.out, wait=True):
         _write_failures(config, failures, [*rivals, *chosen], plans)
+        followers.write_all()
     if failures:
         raise RunsFailed(config.out, failures, len(rivals) + len(chosen))
     return config.out
 
 
 def check_records(
-    runs: Sequence[Plan | Setting], material: Material
+    runs: Sequence[Named], shared: Shared, settings_of: Callable[[Named], dict[str, Any]]
 ) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
     """Return what is wrong with records, and the settings of the runs that are still to do.
 
@@ -183,15 +193,12 @@ def check_records(
     InputError
         The directory of a run is of other settings.
     """
-    shared, todo = material.shared, {}
+    todo = {}
     with busy("Checking records"):
         changed = {run.name: problem for run in runs if (problem := shared.problem(run))}
         for run in runs:
             if run.name not in changed:
-                if isinstance(run, Setting):
-                    settings = material.settings(run)
-                else:
-                    settings = plan_settings(run, shared)
+                settings = settings_of(run)
                 if not check_run(shared.folder(run), settings):
                     todo[run.name] = settings
     return changed, todo
@@ -250,10 +257,11 @@ def train_run(
         device=shared.device,
         resume_path=path / RESUME,
         cache=shared.config.cache_folder,
+        shared=shared.config.pass_store,
         slices_key=slices.sha256,
         title=title,
         scans=shared.scans(plan),
-        maps=shared.maps,
+        map_rows=shared.map_rows(plan),
         watch=watch,
     )
     # 3. the record, from which everything after this reads
@@ -310,11 +318,26 @@ def _write(path: Path, plan: Plan, shared: Shared, outcome: Outcome, aggregate: 
         },
         layers=outcome.extracted.layers,
         maps=outcome.maps,
-        model=outcome.model if config.keep_model and plan.permutation is None else None,
+        **_network(outcome, plan, config, str(Run(path).settings["classifier"])),
         state=last_state(path / RESUME)
         if config.keep_state or not plan.regime.trains_backbone
         else None,
     )
+
+
+def _network(outcome: Outcome, plan: Plan, config: Config, classifier: str) -> dict[str, Any]:
+    """Return what the record keeps of the network, and what of it other runs have too."""
+    keeps = config.keep_model and plan.permutation is None
+    if plan.regime.trains_backbone:
+        return {"model": outcome.model if keeps else None}
+    head = f"{classifier}."
+    backbone = {name: part for name, part in outcome.model.items() if not name.startswith(head)}
+    return {
+        "model": None,
+        "backbone": backbone if keeps else None,
+        "share": True,
+        "ready": outcome.extracted.files,
+    }
 
 
 def plan_settings(plan: Plan, shared: Shared) -> dict[str, Any]:

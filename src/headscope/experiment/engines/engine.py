@@ -13,6 +13,7 @@ from headscope.console import console
 from headscope.experiment.config import Config
 from headscope.threads import end_with, starting_helpers
 
+SETTINGS: Final = ("engine", "workers", "threads", "address", "num_cpus", "num_gpus")
 CORES: Final = 4  # for each process on a machine without GPU, where neither number is given
 
 

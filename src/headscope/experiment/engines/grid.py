@@ -15,6 +15,7 @@ from headscope.experiment.live import Board
 from headscope.experiment.plan import Plan
 from headscope.experiment.shared import Shared
 from headscope.record import tidy_run
+from headscope.tracking.track import Followers
 
 LOOK_S: Final = 0.5  # seconds between two looks at what other processes do
 TRIES: Final = 3  # so often a run is begun whose process is killed
@@ -35,6 +36,8 @@ class Grid:
         What they share.
     engine, train
         Where they are trained, and the function that trains one.
+    followers
+        The trackers that hear of them.
     """
 
     def __init__(
@@ -44,10 +47,11 @@ class Grid:
         shared: Shared,
         engine: Engine,
         train: Train,
+        followers: Followers | None = None,
     ) -> None:
         """Let all wait."""
         self.plans, self.settings, self.shared = plans, settings, shared
-        self.engine, self.train, self.board = engine, train, Board(plans)
+        self.engine, self.train, self.board = engine, train, Board(plans, followers)
         self.failures: dict[str, str] = {}
         self.running: dict[Future[Ended], int] = {}
         self.held: set[int] = set()
@@ -144,12 +148,13 @@ def train_all(
     shared: Shared,
     engine: Engine,
     train: Train,
+    followers: Followers | None = None,
 ) -> dict[str, str]:
     """Train every run that has `settings`; return the reasons of those that failed, by name.
 
     Those whose record has `changed` since it was written have failed; the others had finished.
     """
-    grid = Grid(plans, settings, shared, engine, train)
+    grid = Grid(plans, settings, shared, engine, train, followers)
     board = grid.board
     finished = [n for n, plan in enumerate(plans) if plan.name not in {*settings, *changed}]
     for number in finished:
