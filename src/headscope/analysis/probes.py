@@ -77,22 +77,28 @@ def nearest_standardised(features: Array, queries: Array, candidates: Array) -> 
     Features are standardised over the candidates, as `standardise` does, and read block by block:
     time follows Q × C, memory neither.
     """
-    total, squares, largest = 0.0, 0.0, 0.0
+    total, squares = 0.0, 0.0
     for _, block in row_blocks(features, candidates):
-        total, squares = total + block.sum(axis=0), squares + (block**2).sum(axis=0)
+        total, squares = total + block.sum(axis=0), squares + np.einsum("nd,nd->d", block, block)
     mean = total / len(candidates)
     spread = np.sqrt(np.maximum(squares / len(candidates) - mean**2, 0))
     largest = float(np.abs(mean).max(initial=0))
     scale = np.where(spread > VARIES * max(largest, VARIES), spread, np.inf)  # (D,)
 
-    def scaled(block: Array) -> Array:
-        return ((block - mean) / scale).astype(np.float32)
+    centre, factor = mean.astype(np.float32), (1 / scale).astype(np.float32)
 
-    asked = scaled(take_rows(features, queries, np.float64))
+    def scaled(block: Array) -> Array:
+        block -= centre
+        block *= factor
+        return block
+
+    asked = scaled(take_rows(features, queries, np.float32))
     best, place = np.full(len(queries), np.inf), np.zeros(len(queries), dtype=np.int64)
-    for part, block in row_blocks(features, candidates):
+    for part, block in row_blocks(features, candidates, np.float32):
         points = scaled(block)
-        distance = (points**2).sum(axis=1) - 2 * asked @ points.T  # less the query's square
+        distance = asked @ points.T
+        distance *= -2
+        distance += np.einsum("nd,nd->n", points, points)  # less the query's square
         order = distance.argmin(axis=1)
         value = distance[np.arange(len(queries)), order]
         closer = value < best

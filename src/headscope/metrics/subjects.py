@@ -105,8 +105,10 @@ def subject_level(slices: Units, aggregate: str = "mean") -> Units:
     if aggregate not in AGGREGATES:
         raise InputError(f"Unknown aggregate {aggregate!r}: choose one of {', '.join(AGGREGATES)}.")
     labels, logs, owner = slices
-    keys, rows = np.unique(np.column_stack([owner, labels]), axis=0, return_inverse=True)
-    rows = rows.ravel()
+    low = int(labels.min(initial=0))
+    base = int(labels.max(initial=0)) - low + 1
+    keys, rows = np.unique(owner * base + (labels - low), return_inverse=True)
+    owners, classes = np.divmod(keys, base)  # by owner, then label
     sizes = np.bincount(rows, minlength=len(keys))[:, None]  # (S, 1)
 
     def mean(values: Array) -> Array:
@@ -122,7 +124,7 @@ def subject_level(slices: Units, aggregate: str = "mean") -> Units:
         with np.errstate(divide="ignore"):
             votes = np.log(mean(np.eye(slices.class_count)[slices.predicted]))  # (S, K)
         subjects = np.logaddexp(votes, log(_TIES) + subjects) - log1p(_TIES)
-    return Units(keys[:, 1], subjects, keys[:, 0])
+    return Units(classes + low, subjects, owners)
 
 
 def _log_mean(logs: Array, rows: Array, sizes: Array) -> Array:

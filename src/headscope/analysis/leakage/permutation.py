@@ -170,7 +170,8 @@ def accuracies(
     slices = slice_units(label, logits, subject)
     scores = {}
     for level, units in (("slice", slices), ("subject", subject_level(slices, aggregate))):
-        scores[f"{level}_accuracy"] = float(units.correct.mean())
-        recalls = [float(units.correct[units.labels == k].mean()) for k in np.unique(units.labels)]
+        correct, counts = units.correct, np.bincount(units.labels)
+        scores[f"{level}_accuracy"] = float(correct.mean())
+        recalls = np.bincount(units.labels, correct)[counts > 0] / counts[counts > 0]
         scores[f"{level}_balanced_accuracy"] = float(np.mean(recalls))
     return scores

@@ -30,6 +30,7 @@ from headscope.errors import InputError
 from headscope.record import SUBSETS, Run
 from headscope.tables import Shown, Table
 from headscope.text import show
+from headscope.threads import one_blas_thread
 
 Array = NDArray[np.float64]
 LISTED = 10
@@ -203,6 +204,7 @@ def analyse_features(
     return replace(analysis, notes=(*analysis.notes, *over_scans(run)))
 
 
+@one_blas_thread
 def feature_analysis(
     features: ArrayLike,
     logits: ArrayLike,
