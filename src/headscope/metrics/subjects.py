@@ -105,10 +105,8 @@ def subject_level(slices: Units, aggregate: str = "mean") -> Units:
     if aggregate not in AGGREGATES:
         raise InputError(f"Unknown aggregate {aggregate!r}: choose one of {', '.join(AGGREGATES)}.")
     labels, logs, owner = slices
-    low = int(labels.min(initial=0))
-    base = int(labels.max(initial=0)) - low + 1
-    keys, rows = np.unique(owner * base + (labels - low), return_inverse=True)
-    owners, classes = np.divmod(keys, base)  # by owner, then label
+    classes = slices.class_count
+    keys, rows = np.unique(owner * classes + labels, return_inverse=True)
     sizes = np.bincount(rows, minlength=len(keys))[:, None]  # (S, 1)
 
     def mean(values: Array) -> Array:
@@ -122,9 +120,9 @@ def subject_level(slices: Units, aggregate: str = "mean") -> Units:
         subjects = _log_mean(logs, rows, sizes)
     if aggregate == "vote":
         with np.errstate(divide="ignore"):
-            votes = np.log(mean(np.eye(slices.class_count)[slices.predicted]))  # (S, K)
+            votes = np.log(mean(np.eye(classes)[slices.predicted]))  # (S, K)
         subjects = np.logaddexp(votes, log(_TIES) + subjects) - log1p(_TIES)
-    return Units(classes + low, subjects, owners)
+    return Units(keys % classes, subjects, keys // classes)
 
 
 def _log_mean(logs: Array, rows: Array, sizes: Array) -> Array:
