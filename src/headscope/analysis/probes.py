@@ -77,7 +77,7 @@ def nearest_standardised(features: Array, queries: Array, candidates: Array) -> 
     Features are standardised over the candidates, as `standardise` does, and read block by block:
     time follows Q × C, memory neither.
     """
-    total, squares = 0.0, 0.0
+    total, squares = np.zeros((2, *features.shape[1:]))
     for _, block in row_blocks(features, candidates):
         total, squares = total + block.sum(axis=0), squares + np.einsum("nd,nd->d", block, block)
     mean = total / len(candidates)

@@ -145,7 +145,7 @@ def train_heads(
     inputs, points, begin = _with_ones(features, rows), None, start.T
     labels, sets = labels[rows], np.searchsorted(rows, sets)
     val_rows = None if val_rows is None else np.searchsorted(rows, val_rows)
-    places = np.searchsorted(rows, union)
+    places: Array | None = np.searchsorted(rows, union)
     if recipe.plain and len(union) <= width:
         taught = inputs[places]  # (U, D + 1)
         points = np.concatenate([taught, start])  # (U + K, D + 1)
