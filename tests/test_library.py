@@ -111,6 +111,9 @@ SMALL = {"count": 2, "workers": 1}
             hs.track(path(experiment), f"tensorboard:{out}").written
         ),
         lambda path, scans, experiment, out: hs.verify(path(experiment)).whole,
+        lambda path, scans, experiment, out: hs.export(
+            path(run_of(experiment)), path(out)
+        ).is_dir(),
         lambda path, scans, experiment, out: hs.side_by_side(
             [path(experiment), path(shutil.copytree(experiment, out / "other"))],
             path(out / "page.html"),
@@ -139,7 +142,7 @@ SMALL = {"count": 2, "workers": 1}
     ],
     ids=[
         *["inspect", "audit", "slice", "Config", "read_experiment", "read_head", "Run", "report"],
-        *["open", "track", "verify", "side_by_side", "write_figures"],
+        *["open", "track", "verify", "export", "side_by_side", "write_figures"],
         *["simulate", "predict", "predict-list", "evaluate", "score", "ablate"],
     ],
 )

@@ -21,6 +21,7 @@ hs.feature_analysis(features, logits, labels, subjects)   what it reads: classes
 hs.analyse_leakage(hs.read_experiment("first"))     leak gap, permuted labels, re-identification
 hs.ablate("first")                                  with how little of the brain it works
 hs.verify("first")                                  whether a record is what was written
+hs.export("first/runs/NAME", "alone")               a run as a record that stands alone
 hs.score("predictions.csv")                         anyone's predictions, by subject
 hs.compare_runs(hs.read_experiment("first"))        which settings differ, on the same subjects
 
@@ -44,6 +45,7 @@ __version__ = "0.2.0"
 
 # Functions whose public name is shorter than the one they have in their module.
 _SHORT = {
+    "export_run": "export",
     "fetch_oasis_vbm": "fetch",
     "inspect_data": "inspect",
     "open_experiment": "open",

@@ -20,6 +20,7 @@ from .experiment.run import run
 from .models.checkpoint import read_head
 from .models.listing import list_models
 from .record import Run, read_experiment
+from .record import export_run as export
 from .reporting.page import write_report as report
 from .reporting.side_by_side import write_side_by_side as side_by_side
 from .scoring.score import score
@@ -48,6 +49,7 @@ __all__ = [
     "audit",
     "compare_runs",
     "evaluate",
+    "export",
     "feature_analysis",
     "fetch",
     "figures",

@@ -55,11 +55,12 @@ def any_names(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, placed: Callable[[Path], Path | None] | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; flush and rename it once the block has ended well.
 
     The temporary name keeps the suffixes, since many writers choose a format by them. What a killed
-    process left in the folder is removed when this one first writes there.
+    process left in the folder is removed when this one first writes there. `placed` names the file
+    by what was written in place of `path`, or None where that is there already.
 
     Raises
     ------
@@ -73,10 +74,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     handle, temporary = _make_temporary(path)
     try:
         yield temporary
+        place = path if placed is None else placed(temporary)
+        if place is None:
+            return
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        temporary.replace(place)
     except Exception as error:
         _name_file(error, temporary, path)
         raise

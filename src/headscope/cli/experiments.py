@@ -1,4 +1,4 @@
-"""Commands on experiments: demo, run, report, figures, verify, predict."""
+"""Commands on experiments: demo, run, report, figures, verify, export, predict."""
 
 import sys
 from collections.abc import Callable
@@ -271,6 +271,24 @@ def verify(
         print(f"{experiment}: {verdict} ({result.runs} runs, {result.files} files).")
     if not result.whole:
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A finished run: EXPERIMENT/runs/NAME.")],
+    out: Annotated[Path, typer.Argument(help="Folder; the record is OUT/runs/NAME.")],
+) -> None:
+    """Write a run as a record that stands alone, to be moved elsewhere.
+
+    Runs of one experiment share what they have in common in its folder 'store'. The record that is
+    written has all of it, each file held against its hash; predict, report and verify work on it.
+
+    Example: headscope export headscope-demo/runs/NAME alone
+    """
+    with resumable():
+        from headscope.record import export_run
+
+        print(export_run(run, out))
 
 
 @app.command()

@@ -23,6 +23,7 @@ from pydantic import (
 
 from headscope.errors import InputError
 from headscope.files import write_text
+from headscope.manifest import STORE
 from headscope.record import RIVALS
 from headscope.slicing.spec import SliceSpec
 from headscope.text import printable_name
@@ -194,6 +195,11 @@ class Config(BaseModel):
     def cache_folder(self) -> Path:
         """The folder of the features of frozen backbones: the experiment's own, or a shared one."""
         return self.cache or self.out / "cache"
+
+    @property
+    def pass_store(self) -> Path:
+        """The store of the arrays of their passes: the experiment's, or in a shared cache."""
+        return self.out / STORE if self.cache is None else self.cache / STORE
 
     @property
     def slice_spec(self) -> SliceSpec:

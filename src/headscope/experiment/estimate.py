@@ -282,24 +282,30 @@ def _epochs_left(plan: Plan, config: Config) -> int:
 def _run_cost(
     plan: Plan, epochs: int, cost: Cost, slices: int, config: Config, new_features: bool
 ) -> tuple[float, int]:
-    """Return the seconds and bytes of one run; of shared features only where it makes them."""
+    """Return the seconds and bytes of one run; of what frozen runs share only where it makes it."""
     regime, recipe = plan.regime, plan.recipe
     train, val, test = (slices * part / sum(config.ratio) for part in config.ratio)
     head_s = epochs * train / recipe.batch_size * HEAD_STEP_S
     one_pass = slices * cost.forward_s
-    size = slices * cost.feature_bytes + LAYER_SLICES * cost.layer_bytes
+    keeps = config.keep_model and plan.permutation is None
+    folds = plan.setting.folds or 1
+    shared = slices * cost.feature_bytes + LAYER_SLICES * cost.layer_bytes
+    shared += keeps * cost.model_bytes
+    maps = int(min(test, MAP_SLICES / folds) * cost.map_bytes)
+    size = shared + maps
     if regime.trains_backbone:
         seconds = epochs * (train * cost.train_s + val * cost.forward_s) + one_pass
         if regime.probe_first:
             seconds += head_s + one_pass
     else:
-        seconds = head_s + min(test, MAP_SLICES) * cost.forward_s
+        seconds = head_s
+        if new_features or folds == 1:  # a pass of test slices, or of those of all folds
+            seconds += min(test, MAP_SLICES) * cost.forward_s
         if new_features:
             seconds += one_pass * (1 + train / slices * regime.restat)
-            size += slices * cost.feature_bytes
-    size += int(min(test, MAP_SLICES) * cost.map_bytes)
-    if config.keep_model and plan.permutation is None:
-        size += cost.model_bytes
+            size = shared + maps * folds
+        else:
+            size = maps * (folds == 1)
     if config.keep_state and regime.trains_backbone:  # weights, their moments, and the best
         copies = (3 if recipe.optimizer == "adamw" else 2) + (recipe.select == "best")
         size += copies * cost.model_bytes

@@ -36,6 +36,7 @@ from headscope.record import (
     Setting,
     begin_longer,
     check_run,
+    clear_store,
     discard_run,
     find_runs,
     finish_longer,
@@ -139,6 +140,7 @@ def run(config: Config) -> Path:
         clear_leftovers(config.out)
         finish_longer(config.out)
         followers.open()
+        clear_store(config.out)
         # 3. slices and splits; a finished run must be whole, and of these settings
         slices = store_slices(cohort, config)
         sets = store_subjects(config, slices)
@@ -275,10 +277,11 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
         device=shared.device,
         resume_path=path / RESUME,
         cache=shared.config.cache_folder,
+        shared=shared.config.pass_store,
         slices_key=slices.sha256,
         title=title,
         scans=shared.scans(plan),
-        maps=shared.maps,
+        map_rows=shared.map_rows(plan),
         watch=watch,
     )
     # 3. the record, from which everything after this reads
@@ -336,11 +339,26 @@ def _write(path: Path, plan: Plan, shared: Shared, outcome: Outcome) -> None:
         },
         layers=outcome.extracted.layers,
         maps=outcome.maps,
-        model=outcome.model if config.keep_model and plan.permutation is None else None,
+        **_network(outcome, plan, config, str(Run(path).settings["classifier"])),
         state=last_state(path / RESUME)
         if config.keep_state or not plan.regime.trains_backbone
         else None,
     )
+
+
+def _network(outcome: Outcome, plan: Plan, config: Config, classifier: str) -> dict[str, Any]:
+    """Return what the record keeps of the network, and what of it other runs have too."""
+    keeps = config.keep_model and plan.permutation is None
+    if plan.regime.trains_backbone:
+        return {"model": outcome.model if keeps else None}
+    head = f"{classifier}."
+    backbone = {name: part for name, part in outcome.model.items() if not name.startswith(head)}
+    return {
+        "model": None,
+        "backbone": backbone if keeps else None,
+        "share": True,
+        "ready": outcome.extracted.files,
+    }
 
 
 def plan_settings(plan: Plan, shared: Shared) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from headscope.experiment.new_scans.trained import (
 from headscope.files import NO_ID, clear_leftovers, locked
 from headscope.manifest import check_file
 from headscope.metrics import EXTERNAL_SEED, logit_columns, softmax, subset_scores
-from headscope.record import MODEL, Run, read_experiment
+from headscope.record import Run, read_experiment
 from headscope.record.evaluation import (
     FOLDER,
     Evaluation,
@@ -148,7 +148,7 @@ def _find_runs(path: Path) -> tuple[Path, list[Run], list[str]]:
     else:
         experiment, runs = path, read_experiment(path)
     runs = [run for run in runs if not run.is_rival]
-    usable = [run for run in runs if (run.path / MODEL).is_file()]
+    usable = [run for run in runs if run.keeps_network]
     if not usable:
         raise InputError(
             f"{path} keeps no network (model.safetensors) that could score a cohort: its runs were "
