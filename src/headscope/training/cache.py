@@ -31,18 +31,19 @@ from headscope.training.batchnorm import (
 from headscope.training.features import EXTRACT_BATCH, LAYER_SLICES, Extracted, extract_features
 from headscope.training.loader import Inputs
 
-VERSION = 1  # counts up when the same slices and weights would give other content
+VERSION = 2  # counts up when the same slices and weights would give other content
 
 Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Store:
-    """The folder of stored passes, the hash of their slices, and the precision of the passes."""
+    """The folder of stored passes, the hash of their slices, and how the passes are computed."""
 
     folder: Path
     slices_key: str
     precision: str = "float32"
+    compiled: bool = False
 
     def path(self, kind: str, network: Network, *parts: object) -> Path:
         """Return the file of a pass; its name holds a hash of all that decides the content."""
@@ -56,6 +57,7 @@ class Store:
             entry.std,
             self.slices_key,
             self.precision,
+            self.compiled,
             *parts,
             torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
             torch.get_float32_matmul_precision(),
@@ -75,7 +77,8 @@ def cached_features(network: Network, inputs: Inputs, store: Store, title: str) 
     names = {"features", "seconds", "slice", *network.stages}
 
     def compute() -> Arrays:
-        made = extract_features(network, inputs, title, precision=store.precision)
+        how = {"precision": store.precision, "compiled": store.compiled}
+        made = extract_features(network, inputs, title, **how)
         return {"features": made.features, "seconds": np.array(made.seconds), **made.layers}
 
     def fits(arrays: Arrays) -> bool:

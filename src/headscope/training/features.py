@@ -14,6 +14,7 @@ from headscope.console import track
 from headscope.errors import RunError
 from headscope.models.network import Network
 from headscope.training.device import steady_memory
+from headscope.training.folding import folded
 from headscope.training.loader import Inputs, batches
 from headscope.training.loop import extract
 
@@ -44,11 +45,13 @@ def extract_features(
     title: str,
     *,
     precision: str = "float32",
+    compiled: bool = False,
     map_rows: NDArray[np.int64] | None = None,
 ) -> Extracted:
-    """Pass every slice through the network once, in eval mode.
+    """Pass every slice through the network once, in eval mode, BatchNorm folded away.
 
-    map_rows: the rows whose last feature maps are returned from the same pass.
+    compiled: by torch.compile. map_rows: the rows whose last feature maps are returned from the
+    same pass.
 
     Raises
     ------
@@ -62,7 +65,7 @@ def extract_features(
     features: list[Tensor] = []
     means: dict[str, list[Tensor]] = {stage: [] for stage in network.stages}
     maps: list[Tensor] = []
-    parts = _pass(network, inputs, everything, outputs, precision)
+    parts = _pass(network, inputs, everything, outputs, precision, compiled)
     total = len(batches(everything, EXTRACT_BATCH))
     with steady_memory(network.head.weight.device):
         for rows, read, activations in track(parts, f"{title}: features", total=total):
@@ -93,12 +96,17 @@ def _finite(features: Tensor, network: Network, title: str) -> Tensor:
 
 
 def extract_maps(
-    network: Network, inputs: Inputs, rows: NDArray[np.int64], *, precision: str = "float32"
+    network: Network,
+    inputs: Inputs,
+    rows: NDArray[np.int64],
+    *,
+    precision: str = "float32",
+    compiled: bool = False,
 ) -> Arrays:
     """Return the last feature maps (n, C, h, w) of slices `rows`, and those rows in "slice"."""
     if network.map_layer is None or not len(rows):
         return _map_arrays([], rows)
-    parts = _pass(network, inputs, rows, [network.map_layer], precision)
+    parts = _pass(network, inputs, rows, [network.map_layer], precision, compiled)
     with steady_memory(network.head.weight.device):
         maps = [outputs[network.map_layer].cpu() for _, _, outputs in parts]
     return _map_arrays(maps, rows)
@@ -115,11 +123,31 @@ def spread(total: int, most: int) -> NDArray[np.int64]:
 
 
 def _pass(
-    network: Network, inputs: Inputs, rows: NDArray[np.int64], outputs: list[str], precision: str
+    network: Network,
+    inputs: Inputs,
+    rows: NDArray[np.int64],
+    outputs: list[str],
+    precision: str,
+    compiled: bool,
 ) -> Iterator[tuple[NDArray[np.int64], Tensor, dict[str, Tensor]]]:
     """Yield the rows, features and outputs of each batch, as `extract` does."""
-    of, model = network.classifier, network.model
-    return extract(model, inputs, rows, EXTRACT_BATCH, outputs=outputs, of=of, precision=precision)
+    of = network.classifier
+    side = inputs(rows[:1]).shape[-1]
+    noise = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with steady_memory(network.head.weight.device):
+        model = folded(
+            network.model, noise.to(network.head.weight.device), outputs=outputs, of=of
+        )
+    return extract(
+        model,
+        inputs,
+        rows,
+        EXTRACT_BATCH,
+        outputs=outputs,
+        of=of,
+        precision=precision,
+        compiled=compiled,
+    )
 
 
 def _rows_of(output: Tensor, rows: NDArray[np.int64], wanted: NDArray[np.int64]) -> Tensor:

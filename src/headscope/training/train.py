@@ -105,7 +105,7 @@ def train(
     inputs = SliceInputs(pixels, entry.mean, entry.std, device)
     rows = {name: np.flatnonzero(subsets == name) for name in ("train", "val", "test")}
     data = Data(inputs, inputs, _on(device, labels), rows["train"], rows["val"])
-    store = Store(cache, slices_key, precision_of(recipe.precision, device))
+    store = Store(cache, slices_key, precision_of(recipe.precision, device), recipe.compile)
     fit_part = partial(
         _fit, network, seed=seed, title=title, path=resume_path, every_s=resume_every_s, watch=watch
     )
@@ -132,7 +132,7 @@ def train(
     # 4. what the network computes of every slice, and whether what was frozen is still the same
     stored = None if regime.trains_backbone else extracted
     mapped = rows["test"] if maps else rows["test"][:0]
-    extracted = _extract(network, inputs, mapped, stored, store.precision, title)
+    extracted = _extract(network, inputs, mapped, stored, store, title)
     return Outcome(
         history,
         selected + 1,
@@ -241,14 +241,15 @@ def _extract(
     inputs: SliceInputs,
     test_rows: NDArray[np.int64],
     stored: Extracted | None,
-    precision: str,
+    store: Store,
     title: str,
 ) -> Extracted:
     """Return features, stage means and maps; of a frozen network all but the maps is stored."""
     map_rows = map_rows_of(test_rows)
+    how = {"precision": store.precision, "compiled": store.compiled}
     if stored is None:
-        return extract_features(network, inputs, title, precision=precision, map_rows=map_rows)
-    return replace(stored, maps=extract_maps(network, inputs, map_rows, precision=precision))
+        return extract_features(network, inputs, title, map_rows=map_rows, **how)
+    return replace(stored, maps=extract_maps(network, inputs, map_rows, **how))
 
 
 def _certified_hash(network: Network) -> str:
