@@ -1,17 +1,22 @@
 """Passes with BatchNorm folded into the convolutions: the same features, the network untouched."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from headscope.analysis.final_layer.null import null_prediction
 from headscope.models.classifier import tap
 from headscope.models.regimes import state_hash
 from headscope.training.batchnorm import estimate_statistics
-from headscope.training.features import extract_features, extract_maps
+from headscope.training.device import compile_network
+from headscope.training.features import batch_of, extract_features, extract_maps
 from headscope.training.folding import folded
 from headscope.training.loop import extract
-from tests.support.training import TINY, inputs_of, network, small_cohort
+from headscope.training.recipe import Recipe
+from tests.support.training import TINY, inputs_of, network, run, small_cohort
 
 
 def left(model):
@@ -82,3 +87,46 @@ def test_features_do_not_depend_on_the_order_of_slices(pixels):
         assert np.array_equal(features.numpy(), found[rows])
     maps = [extract_maps(built, inputs, np.arange(20)[::step].copy())["maps"] for step in (1, -1)]
     assert np.array_equal(maps[0], maps[1][::-1])
+
+
+def _fig3(head):
+    """r of the two class rows, and what the null says of it."""
+    W, start = (head[name].astype(np.float64) for name in ("weight", "initial_weight"))
+    return np.corrcoef(W)[0, 1], null_prediction(W, start.mean(axis=0), (0, 1)).r
+
+
+def test_a_gpu_takes_larger_batches_and_cuda_graphs(monkeypatch):
+    """Which settings torch.compile gets, and how many slices pass at once."""
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda model, **how: asked.append(how) or model)
+    model, (cpu, gpu) = nn.Identity(), map(torch.device, ("cpu", "cuda"))
+    assert all(compile_network(model, device) is model for device in (cpu, gpu))
+    assert [how["mode"] for how in asked] == ["default", "reduce-overhead"]
+    assert (batch_of(cpu), batch_of(gpu)) == (32, 128)
+
+
+def test_bfloat16_and_compile_give_the_accuracy_and_null_of_float32(pixels, tmp_path, monkeypatch):
+    """Fig. 3 of a frozen and of a fine-tuned head; aot_eager, as building kernels costs."""
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **_: real(model, backend="aot_eager"))
+    recipe = Recipe(epochs=3, learning_rate=0.05, batch_size=10)
+    ways = {
+        "float32": recipe,
+        "bfloat16": replace(recipe, precision="bfloat16"),
+        "compiled": replace(recipe, compile=True),
+        "both": replace(recipe, precision="bfloat16", compile=True),
+    }
+    labels = small_cohort()[1]
+    for regime in ("frozen", "finetune"):
+        outcomes = {
+            way: run(regime, small_cohort(), tmp_path / regime / way, recipe)
+            for way, recipe in ways.items()
+        }
+        figures = {way: _fig3(outcome.head) for way, outcome in outcomes.items()}
+        accuracies = {
+            way: (outcome.logits.argmax(axis=1) == labels).mean()
+            for way, outcome in outcomes.items()
+        }
+        for way in ways:
+            assert accuracies[way] == pytest.approx(accuracies["float32"], abs=0.06), way
+            assert figures[way] == pytest.approx(figures["float32"], abs=0.02), way

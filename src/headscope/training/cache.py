@@ -28,7 +28,7 @@ from headscope.training.batchnorm import (
     set_statistics,
     statistics,
 )
-from headscope.training.features import EXTRACT_BATCH, LAYER_SLICES, Extracted, extract_features
+from headscope.training.features import LAYER_SLICES, Extracted, batch_of, extract_features
 from headscope.training.loader import Inputs
 
 VERSION = 2  # counts up when the same slices and weights would give other content
@@ -85,7 +85,8 @@ def cached_features(network: Network, inputs: Inputs, store: Store, title: str) 
         features, shape = arrays["features"], (len(inputs), network.head.in_features)
         return arrays.keys() >= names and (features.shape, features.dtype) == (shape, np.float32)
 
-    parts = (*network.stages, network.classifier, EXTRACT_BATCH, LAYER_SLICES)
+    batch = batch_of(network.head.weight.device)
+    parts = (*network.stages, network.classifier, batch, LAYER_SLICES)
     arrays = _stored(store.path("features", network, *parts), compute, fits)
     features, seconds = arrays.pop("features"), float(arrays.pop("seconds"))
     return Extracted(features, arrays, seconds)

@@ -20,7 +20,7 @@ from headscope.training.loop import extract
 
 LAYER_SLICES = 512
 MAP_SLICES = 256
-EXTRACT_BATCH = 32
+EXTRACT_BATCH, GPU_BATCH = 32, 128
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -66,7 +66,7 @@ def extract_features(
     means: dict[str, list[Tensor]] = {stage: [] for stage in network.stages}
     maps: list[Tensor] = []
     parts = _pass(network, inputs, everything, outputs, precision, compiled)
-    total = len(batches(everything, EXTRACT_BATCH))
+    total = len(batches(everything, batch_of(network.head.weight.device)))
     with steady_memory(network.head.weight.device):
         for rows, read, activations in track(parts, f"{title}: features", total=total):
             features.append(_finite(read.cpu(), network, title))  # (B, D)
@@ -122,6 +122,11 @@ def spread(total: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(np.int64))
 
 
+def batch_of(device: torch.device) -> int:
+    """Return how many slices pass through a network at once: more where starting kernels costs."""
+    return EXTRACT_BATCH if device.type == "cpu" else GPU_BATCH
+
+
 def _pass(
     network: Network,
     inputs: Inputs,
@@ -131,18 +136,16 @@ def _pass(
     compiled: bool,
 ) -> Iterator[tuple[NDArray[np.int64], Tensor, dict[str, Tensor]]]:
     """Yield the rows, features and outputs of each batch, as `extract` does."""
-    of = network.classifier
+    of, device = network.classifier, network.head.weight.device
     side = inputs(rows[:1]).shape[-1]
-    noise = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    with steady_memory(network.head.weight.device):
-        model = folded(
-            network.model, noise.to(network.head.weight.device), outputs=outputs, of=of
-        )
+    noise = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
+    with steady_memory(device):
+        model = folded(network.model, noise, outputs=outputs, of=of)
     return extract(
         model,
         inputs,
         rows,
-        EXTRACT_BATCH,
+        batch_of(device),
         outputs=outputs,
         of=of,
         precision=precision,
