@@ -109,6 +109,7 @@ def test_bfloat16_and_compile_give_the_accuracy_and_null_of_float32(pixels, tmp_
     """Fig. 3 of a frozen and of a fine-tuned head; eager, as building kernels costs."""
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model, **_: real(model, backend="eager"))
+    labels = small_cohort()[1]
     recipe = Recipe(epochs=3, learning_rate=0.05, batch_size=10)
     ways = {"float32": recipe, "less": replace(recipe, precision="bfloat16", compile=True)}
     for regime in ("frozen", "finetune"):

@@ -24,7 +24,7 @@ from headscope.manifest import write_last
 from headscope.models.regimes import find_regime
 from headscope.models.tensors import split_network
 from headscope.models.zoo import find_architecture
-from headscope.record import MODEL, Run, check_run, read_experiment, write_failures
+from headscope.record import BACKBONE, MODEL, Run, check_run, read_experiment, write_failures
 from headscope.record.ablation import (
     FOLDER,
     Ablation,
@@ -34,7 +34,7 @@ from headscope.record.ablation import (
 )
 from headscope.scans.volume import PLANES, read_scan
 from headscope.slicing.inferred import Sets, read_inferred, sets_of, write_inferred
-from headscope.slicing.rungs import RUNGS, SIDE_MM, STRIPPED, brain_share, silhouette
+from headscope.slicing.rungs import COARSE_MM, RUNGS, SIDE_MM, STRIPPED, brain_share, silhouette
 from headscope.slicing.store import CHECKED, SliceSet, open_slices, pixels_hash
 from headscope.training.device import find_device
 from headscope.training.recipe import Recipe
@@ -174,10 +174,7 @@ def _ablation(
     if "no-brain" in wanted and "no-brain" not in {*stored.rungs, *omitted}:
         share = brain_share(slices.batch(_spread(len(slices.pixels), SAMPLED)), stored.pixel_mm)
         if not share < STRIPPED:
-            omitted["no-brain"] = (
-                f"The rung 'brain removed' is left out: the brain fills {100 * share:.0f}% of what "
-                "the slices show, so that they look skull-stripped and nothing would be left."
-            )
+            omitted["no-brain"] = _without_brain(share, stored.pixel_mm)
     names = {*stored.rungs, *wanted} - omitted.keys()
     ablation = Ablation(
         stored.slices_sha256,
@@ -200,6 +197,17 @@ def _example(slices: SliceSet, run: Run) -> int:
 
 def _spread(total: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(np.int64))
+
+
+def _without_brain(share: float, pixel_mm: float) -> str:
+    """Say why there is no rung without the brain, by the brain's share of the silhouette."""
+    why = "they look skull-stripped"
+    if pixel_mm > COARSE_MM:
+        why = f"they are skull-stripped, or pixels of {pixel_mm:.1f} mm are too coarse for a skull"
+    return (
+        f"The rung 'brain removed' is left out: the brain fills {100 * share:.0f}% of what the "
+        f"slices show, so that {why}, and nothing would be left."
+    )
 
 
 def _pixel_mm(experiment: Path, slices: SliceSet) -> tuple[float, str]:
@@ -353,8 +361,9 @@ def _weights(experiment: Path, run: Run) -> str:
     named = str(run.settings.get("weights_setting", "pretrained"))
     if named == "random":
         return named
-    if (run.path / MODEL).is_file():
-        return str(run.checked(MODEL))
+    for name in (MODEL, BACKBONE):
+        if run.place(name).is_file():
+            return str(run.checked(name))
     if named in WEIGHT_WORDS:
         return named
     try:
