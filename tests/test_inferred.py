@@ -213,6 +213,10 @@ def test_a_table_of_subjects_comes_back_corrected(pictures, tmp_path, monkeypatc
     assert "correct subject_id by hand" in headscope_here(monkeypatch, capsys, *command).stdout
     rows = read_table(table)
     assert rows.columns[:3].tolist() == ["path", "label", "subject_id"]
+    command = "audit", "nowhere", "--write-subjects", tmp_path  # refused before anything is read
+    done = headscope_here(monkeypatch, capsys, *command)
+    assert done.returncode == 2
+    assert done.stderr == f"{tmp_path} is a folder: --write-subjects names a file.\n"
     corrected = rows.assign(subject_id=rows["path"].map(true))
     corrected.to_csv(tmp_path / "corrected.csv", index=False)
     cohort = find_cohort(data, subjects=tmp_path / "corrected.csv")

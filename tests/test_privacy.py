@@ -280,7 +280,8 @@ def test_a_key_is_made_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_an_id_of_any_bytes_has_a_pseudonym(tmp_path):
     cohort = find_cohort(write_cohort(tmp_path / "data", subjects=3))
-    scans = cohort.scans.assign(subject_id=[f"sub-{n}\udce9" for n in range(6)])
+    scans = cohort.scans.astype(object)
+    scans["subject_id"] = pd.Series([f"sub-{n}\udce9" for n in range(6)], dtype=object)
     hidden = pseudonymise_cohort(replace(cohort, scans=scans), tmp_path / "key", tmp_path / "out")
     assert hidden.scans["subject_id"].str.fullmatch("sub-[0-9a-f]{12}").all()
 

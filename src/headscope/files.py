@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from math import isfinite, isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from headscope.errors import InputError
 from headscope.text import escape_formula, unescape_formula
@@ -32,13 +33,34 @@ TEMPORARY_NAME = ".tmp-headscope-"
 TEMPORARY: set[Path] = set()  # the temporary files that this process is writing
 _CLEARED: set[Path] = set()  # folders in which it has removed those of others
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def any_names(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function's tables hold strings as Python does.
+
+    pandas takes Arrow's where pyarrow is installed, and those refuse names of files that are no
+    UTF-8. The caller's own tables are left as they are.
+    """
+
+    @functools.wraps(function)
+    def plain(*args: P.args, **kwargs: P.kwargs) -> R:
+        import pandas as pd
+
+        with pd.option_context("mode.string_storage", "python"):
+            return function(*args, **kwargs)
+
+    return plain
+
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, placed: Callable[[Path], Path | None] | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; flush and rename it once the block has ended well.
 
     The temporary name keeps the suffixes, since many writers choose a format by them. What a killed
-    process left in the folder is removed when this one first writes there.
+    process left in the folder is removed when this one first writes there. `placed` names the file
+    by what was written in place of `path`, or None where that is there already.
 
     Raises
     ------
@@ -52,10 +74,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     handle, temporary = _make_temporary(path)
     try:
         yield temporary
+        place = path if placed is None else placed(temporary)
+        if place is None:
+            return
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        temporary.replace(place)
     except Exception as error:
         _name_file(error, temporary, path)
         raise

@@ -47,7 +47,7 @@ from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.console import busy
 from headscope.errors import InputError
-from headscope.files import NO_ID, write_table
+from headscope.files import NO_ID, any_names, write_table
 from headscope.manifest import DAMAGE, reason_of
 from headscope.slicing.inferred import INFERRED, Sets, set_of_split, sets_of
 from headscope.slicing.spec import SliceSpec
@@ -64,6 +64,7 @@ FileOf = Callable[[str], Path]
 
 
 @busy("Auditing")
+@any_names
 def audit(
     path: Path | str,
     *,
@@ -100,8 +101,8 @@ def audit(
     Raises
     ------
     InputError
-        `path` is none of the three, the threshold is outside 0.9 to 1, the key is none, or
-        stored slices are to be pseudonymised.
+        `path` is none of the three, the threshold is outside 0.9 to 1, the key is none,
+        stored slices are to be pseudonymised, or `write_subjects` is a folder.
 
     Examples
     --------
@@ -112,6 +113,8 @@ def audit(
     path = Path(path)
     if not 0.9 <= copy_threshold <= 1:
         raise InputError(f"Copy threshold {copy_threshold} is not valid: choose 0.9 to 1.")
+    if write_subjects is not None and Path(write_subjects).is_dir():
+        raise InputError(f"{write_subjects} is a folder: --write-subjects names a file.")
     for folder in (path / "slices", path):
         if (folder / "slices.json").is_file():
             if pseudonym_key is not None:

@@ -1,4 +1,4 @@
-"""Commands on experiments: demo, run, report, figures, verify, predict."""
+"""Commands on experiments: demo, run, report, figures, verify, export, predict."""
 
 import sys
 from collections.abc import Callable
@@ -100,6 +100,13 @@ def run(
     epochs: Annotated[int | None, typer.Option(help="Epochs (20).")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Initial rate (0.001).")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Slices per batch (32).")] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TOOL[:PLACE]",
+            help="Show epochs and runs in mlflow[:URI] or tensorboard[:FOLDER] too; repeatable.",
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu or cuda.")] = None,
     workers: opt.Workers = None,
     set_: Annotated[
@@ -173,6 +180,47 @@ def report(
 
 
 @app.command()
+def track(
+    experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
+    to: Annotated[
+        list[str],
+        typer.Option(
+            metavar="TOOL[:PLACE]",
+            help="mlflow (EXPERIMENT/mlflow.db), mlflow:URI, tensorboard "
+            "(EXPERIMENT/tensorboard) or tensorboard:FOLDER; repeatable.",
+        ),
+    ],
+    thumbnails: Annotated[
+        str | None,
+        typer.Option(
+            metavar="test|errors|none",
+            help="Test slices that TensorBoard's projector holds as small pictures: all, those "
+            "predicted wrongly, or none (the default under pseudonyms).",
+        ),
+    ] = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Show the finished runs of an experiment in MLflow or TensorBoard, from their records.
+
+    Writes nothing twice. 'headscope run --track TOOL' does the same after each epoch and run.
+
+    Example: headscope track headscope-demo --to tensorboard
+    """
+    with resumable():
+        from headscope.console import busy
+
+        with busy("Loading"):
+            from headscope.tracking.track import track as track_experiment
+
+        results = [track_experiment(experiment, target, thumbnails) for target in to]
+    if as_json:
+        show_json([asdict(result) for result in results])
+        return
+    for result in results:
+        print(result)
+
+
+@app.command()
 def figures(
     experiment: Annotated[Path, typer.Argument(help="Folder of an experiment.")],
     out: Annotated[
@@ -223,6 +271,24 @@ def verify(
         print(f"{experiment}: {verdict} ({result.runs} runs, {result.files} files).")
     if not result.whole:
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A finished run: EXPERIMENT/runs/NAME.")],
+    out: Annotated[Path, typer.Argument(help="Folder; the record is OUT/runs/NAME.")],
+) -> None:
+    """Write a run as a record that stands alone, to be moved elsewhere.
+
+    Runs of one experiment share what they have in common in its folder 'store'. The record that is
+    written has all of it, each file held against its hash; predict, report and verify work on it.
+
+    Example: headscope export headscope-demo/runs/NAME alone
+    """
+    with resumable():
+        from headscope.record import export_run
+
+        print(export_run(run, out))
 
 
 @app.command()

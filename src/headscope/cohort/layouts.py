@@ -45,6 +45,7 @@ from headscope.cohort.selection import (
 from headscope.cohort.tables import CLASS_FOLDER, MISSING, counted, listed
 from headscope.cohort.values import Layout, Note
 from headscope.errors import InputError
+from headscope.files import any_names
 from headscope.scans.discovery import SUFFIXES, Kind, ScanFile, is_picture, survey
 from headscope.scans.volume import PLANES
 from headscope.text import printable_name
@@ -96,6 +97,7 @@ class Cohort:
         ]
 
 
+@any_names
 def find_cohort(
     data: Path | str,
     *,

@@ -13,12 +13,13 @@ from typing import Final
 from headscope.cohort.layouts import Cohort
 from headscope.cohort.values import Note
 from headscope.errors import InputError
-from headscope.files import NO_ID, TEMPORARY_NAME
+from headscope.files import NO_ID, TEMPORARY_NAME, any_names
 
 KEY_BYTES: Final = 32
 SHORTEST_KEY: Final = 16
 
 
+@any_names
 def pseudonymise_cohort(cohort: Cohort, key_file: Path, out: Path) -> Cohort:
     """Return a cohort with the ids of subjects and sessions replaced by keyed hashes.
 

@@ -24,7 +24,7 @@ from headscope.manifest import write_last
 from headscope.models.regimes import find_regime
 from headscope.models.tensors import split_network
 from headscope.models.zoo import find_architecture
-from headscope.record import MODEL, Run, check_run, read_experiment, write_failures
+from headscope.record import BACKBONE, MODEL, Run, check_run, read_experiment, write_failures
 from headscope.record.ablation import (
     FOLDER,
     Ablation,
@@ -361,8 +361,9 @@ def _weights(experiment: Path, run: Run) -> str:
     named = str(run.settings.get("weights_setting", "pretrained"))
     if named == "random":
         return named
-    if (run.path / MODEL).is_file():
-        return str(run.checked(MODEL))
+    for name in (MODEL, BACKBONE):
+        if run.place(name).is_file():
+            return str(run.checked(name))
     if named in WEIGHT_WORDS:
         return named
     try:

@@ -14,6 +14,7 @@ from rich.text import Text
 from headscope.console import console, live
 from headscope.experiment.plan import Plan
 from headscope.text import fixed, minutes, percent, printable_name
+from headscope.tracking.track import Followers
 
 AROUND: Final = 10  # lines of a terminal that the table leaves to others
 BESIDE: Final = 67  # letters of a line that are no name
@@ -68,8 +69,9 @@ class Board:
     parts; where a run to come is like none, it reads '> 1:20'.
     """
 
-    def __init__(self, plans: Sequence[Plan]) -> None:
-        """List the plans; all wait."""
+    def __init__(self, plans: Sequence[Plan], followers: Followers | None = None) -> None:
+        """List the plans; all wait. Followers hear of epochs and ends too."""
+        self.followers, self.names = followers, [plan.name for plan in plans]
         self.lines = [Line(printable_name(plan.name), _epochs(plan), _kind(plan)) for plan in plans]
         self.at, self.start, self.over = 0, 0.0, False
 
@@ -94,6 +96,8 @@ class Board:
         line = self.lines[self.at]
         line.last, line.seconds = row, perf_counter() - self.start
         line.paces.append(row["seconds"])
+        if self.followers is not None:
+            self.followers.epoch(self.names[self.at], row)
 
     def end(self, number: int, state: str, reason: str = "") -> None:
         """Note how a run ended; a plain line says it where no table is shown."""
@@ -103,6 +107,8 @@ class Board:
             line.seconds = perf_counter() - self.start
         if reason or not console.is_interactive:
             console.print(f"{self.title(number)}: {reason or self._outcome(line)}", soft_wrap=True)
+        if self.followers is not None:
+            self.followers.ended(self.names[number], state)
 
     def _outcome(self, line: Line) -> str:
         """Say in words what the table shows of a run that has ended."""

@@ -26,7 +26,7 @@ from headscope.experiment.preflight import check_networks, check_places, unfinis
 from headscope.experiment.pretraining import pretraining
 from headscope.experiment.rivals import NO_COVARIATES, Material, fit_rivals, plan_rivals
 from headscope.experiment.shared import Shared, environment, shared_facts, slice_predictions
-from headscope.files import clear_leftovers, locked, sha256, utf8_path, write_json
+from headscope.files import any_names, clear_leftovers, locked, sha256, utf8_path, write_json
 from headscope.metrics import run_scores
 from headscope.models.network import Network, build_network
 from headscope.models.tensors import split_network
@@ -36,6 +36,7 @@ from headscope.record import (
     Setting,
     begin_longer,
     check_run,
+    clear_store,
     discard_run,
     find_runs,
     finish_longer,
@@ -46,6 +47,7 @@ from headscope.record import (
     write_failures,
     write_run,
 )
+from headscope.tracking.track import Followers
 from headscope.training.device import NoRoomError, find_device, is_out_of_memory
 from headscope.training.loader import batches
 from headscope.training.loop import Watch, ignore
@@ -93,6 +95,7 @@ class RunsFailed(RunError):  # noqa: N818 (it says what happened)
         )
 
 
+@any_names
 def run(config: Config) -> Path:
     """Run an experiment, continuing where an earlier start stopped; return its folder.
 
@@ -127,6 +130,7 @@ def run(config: Config) -> Path:
     # 1. what will run; impossible settings are refused before any work
     plans = plan_runs(config)
     device = find_device(config.device)
+    followers = Followers(config.track, config.out)
     check_places(config, plans)
     # 2. the scans, and whether they can be split as asked; then the networks
     cohort = find_scans(config, plans)
@@ -135,6 +139,8 @@ def run(config: Config) -> Path:
     with locked(config.out):
         clear_leftovers(config.out)
         finish_longer(config.out)
+        followers.open()
+        clear_store(config.out)
         # 3. slices and splits; a finished run must be whole, and of these settings
         slices = store_slices(cohort, config)
         sets = store_subjects(config, slices)
@@ -156,8 +162,9 @@ def run(config: Config) -> Path:
         todo = [rival for rival in rivals if rival.name not in {*changed, *finished}]
         failures = fit_rivals(todo, material)
         failures |= {rival.name: changed[rival.name] for rival in rivals if rival.name in changed}
-        failures |= train_all(plans, finished, changed, shared)
+        failures |= train_all(plans, finished, changed, shared, followers)
         write_failures(config.out, config.for_record(failures))
+        followers.write_all()
     # 6. the failures
     if failures:
         raise RunsFailed(config.out, failures, len(runs))
@@ -180,14 +187,18 @@ def _say_units(plans: Sequence[Plan], material: Material) -> None:
 
 
 def train_all(
-    plans: list[Plan], finished: set[str], changed: Mapping[str, str], shared: Shared
+    plans: list[Plan],
+    finished: set[str],
+    changed: Mapping[str, str],
+    shared: Shared,
+    followers: Followers | None = None,
 ) -> dict[str, str]:
     """Train every unfinished run; return the reasons of those that failed, by name.
 
     Those whose record has `changed` since it was written have failed.
     """
     failures: dict[str, str] = {}
-    board = Board(plans)
+    board = Board(plans, followers)
     for number, plan in enumerate(plans):
         if plan.name in finished:
             board.lines[number].state = "already finished"
@@ -266,10 +277,11 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
         device=shared.device,
         resume_path=path / RESUME,
         cache=shared.config.cache_folder,
+        shared=shared.config.pass_store,
         slices_key=slices.sha256,
         title=title,
         scans=shared.scans(plan),
-        maps=shared.maps,
+        map_rows=shared.map_rows(plan),
         watch=watch,
     )
     # 3. the record, from which everything after this reads
@@ -327,11 +339,26 @@ def _write(path: Path, plan: Plan, shared: Shared, outcome: Outcome) -> None:
         },
         layers=outcome.extracted.layers,
         maps=outcome.maps,
-        model=outcome.model if config.keep_model and plan.permutation is None else None,
+        **_network(outcome, plan, config, str(Run(path).settings["classifier"])),
         state=last_state(path / RESUME)
         if config.keep_state or not plan.regime.trains_backbone
         else None,
     )
+
+
+def _network(outcome: Outcome, plan: Plan, config: Config, classifier: str) -> dict[str, Any]:
+    """Return what the record keeps of the network, and what of it other runs have too."""
+    keeps = config.keep_model and plan.permutation is None
+    if plan.regime.trains_backbone:
+        return {"model": outcome.model if keeps else None}
+    head = f"{classifier}."
+    backbone = {name: part for name, part in outcome.model.items() if not name.startswith(head)}
+    return {
+        "model": None,
+        "backbone": backbone if keeps else None,
+        "share": True,
+        "ready": outcome.extracted.files,
+    }
 
 
 def plan_settings(plan: Plan, shared: Shared) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from headscope.record import Run, Setting, run_problem
 from headscope.slicing.inferred import Sets
 from headscope.slicing.spec import SliceSpec
 from headscope.slicing.store import SliceSet
+from headscope.training.features import map_rows_of
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,13 @@ class Shared:
     def subsets(self, plan: Plan | Setting) -> Subsets:
         """Return to which subset each slice (N,) belongs in a run."""
         return self.splits[split_name(plan, self.config)]
+
+    def map_rows(self, plan: Plan) -> NDArray[np.int64]:
+        """Return the slices of which a run records the last feature maps."""
+        if not self.maps:
+            return np.empty(0, np.int64)
+        fold, frozen = plan.setting.fold is not None, not plan.regime.trains_backbone
+        return map_rows_of(self.subsets(plan), fold=fold, frozen=frozen)
 
     def scans(self, plan: Plan) -> Scans | None:
         """Return the scans on which a run's head trains; None where it trains on slices."""

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from headscope.analysis import (
@@ -53,8 +54,8 @@ from headscope.reporting.explanations.gather import explain
 from headscope.reporting.numbers import page_sources
 from headscope.reporting.render import Page, render_page
 from headscope.reporting.scatters import (
-    THUMBNAILS,
     PageData,
+    choose_thumbnails,
     logit_panels,
     page_data,
     weight_panels,
@@ -95,11 +96,7 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     first/report.html
     """
     experiment = Path(experiment)
-    if thumbnails not in (None, *THUMBNAILS):
-        raise InputError(f"Unknown thumbnails {thumbnails!r}: choose {', '.join(THUMBNAILS)}.")
-    if thumbnails is None:
-        hidden = any(run.settings.get("pseudonymised") for run in find_runs(experiment).runs)
-        thumbnails = "none" if hidden else "test"
+    thumbnails = choose_thumbnails(find_runs(experiment).runs, thumbnails)
     key = report_key(experiment, thumbnails)
     if stands(experiment, key):
         return experiment / "report.html"
@@ -141,7 +138,12 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         f"and no other file. {_shown(data)}",
     )
     write_text(experiment / "report.html", render_page(page))
-    store_key(experiment, key)
+    store_key(
+        *(experiment, key),
+        thumbnails=thumbnails,
+        headline=Markup.escape(first.headline).striptags(),
+        chapters={chapter.key: chapter.title for chapter in page.chapters},
+    )
     return experiment / "report.html"
 
 

@@ -31,6 +31,20 @@ MOST_THUMBNAILS: Final = 4096  # a WebP has at most 16,383 lines
 MOST_POINTS: Final = 4000  # of a panel of Fig. 2 or 3; a seeded sample beyond
 
 
+def choose_thumbnails(runs: Sequence[Run], asked: str | None) -> str:
+    """Return which slices are shown: as asked, or all of the test, none under pseudonyms.
+
+    Raises
+    ------
+    InputError
+        What is asked for is none of `THUMBNAILS`.
+    """
+    if asked not in (None, *THUMBNAILS):
+        raise InputError(f"Unknown thumbnails {asked!r}: choose {', '.join(THUMBNAILS)}.")
+    hidden = any(run.settings.get("pseudonymised") for run in runs)
+    return asked or ("none" if hidden else "test")
+
+
 @dataclass(frozen=True)
 class PageData:
     """The script's data as JSON values, and what it shows of subjects."""
@@ -184,13 +198,7 @@ def _sprite(
     if pixels is None or not len(shown):
         return None
     across = min(ACROSS, len(shown))
-    lines = -(-len(shown) // across)
-    sprite = Image.new("L", (across * SIDE, lines * SIDE))
-    for k, place in enumerate(shown):
-        small = Image.fromarray(np.asarray(pixels[rows[place]]))
-        small.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
-        left, top = (k % across) * SIDE, (k // across) * SIDE
-        sprite.paste(small, (left + (SIDE - small.width) // 2, top + (SIDE - small.height) // 2))
+    sprite = draw_thumbnails(pixels, rows[shown])
     stream = BytesIO()
     sprite.save(stream, "WEBP", quality=45, method=2)
     return {
@@ -199,6 +207,21 @@ def _sprite(
         "place": _integers(shown),
         "source": "data:image/webp;base64," + b64encode(stream.getvalue()).decode(),
     }
+
+
+def draw_thumbnails(pixels: NDArray[np.uint8], rows: NDArray[np.intp]) -> Image.Image:
+    """Draw slices of (N, H, W), `ACROSS` in a line, each in a square of `SIDE`; row −1 is blank."""
+    across = min(ACROSS, len(rows))
+    lines = -(-len(rows) // across)
+    sheet = Image.new("L", (across * SIDE, lines * SIDE))
+    for k, row in enumerate(rows):
+        if row < 0:
+            continue
+        small = Image.fromarray(np.asarray(pixels[row]))
+        small.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
+        left, top = (k % across) * SIDE, (k // across) * SIDE
+        sheet.paste(small, (left + (SIDE - small.width) // 2, top + (SIDE - small.height) // 2))
+    return sheet
 
 
 def _reals(values: NDArray[Any]) -> str:

@@ -15,7 +15,7 @@ from headscope.cohort.layouts import find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.console import track
 from headscope.errors import InputError
-from headscope.files import atomic_path, clear_leftovers, write_json, write_table
+from headscope.files import any_names, atomic_path, clear_leftovers, write_json, write_table
 from headscope.slicing.spec import SliceSpec
 from headscope.slicing.store import SliceSet
 from headscope.slicing.write import write_slices
@@ -69,6 +69,7 @@ def export_pictures(slices: SliceSet, out: Path, picture_format: str) -> pd.Data
     return table
 
 
+@any_names
 def slice_data(
     data: Path | str,
     out: Path | str,

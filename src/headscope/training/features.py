@@ -1,8 +1,9 @@
 """What a backbone computes of each slice: features, stage means and last feature maps."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,15 @@ class Extracted:
     """The result of one pass.
 
     features (N, D); layers: mean activation (n, C) of each stage, and their rows in "slice";
-    seconds of the pass; maps as of `extract_maps`, where they were asked for.
+    seconds of the pass; maps as of `extract_maps`, where they were asked for. files: which of
+    these a store holds, by the name that a record has for them.
     """
 
     features: NDArray[np.float32]
     layers: Arrays
     seconds: float
     maps: Arrays = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 def extract_features(
@@ -104,9 +107,19 @@ def extract_maps(
     return _map_arrays(maps, rows)
 
 
-def map_rows_of(test_rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return up to 256 of the test slices, evenly spread: those whose maps are recorded."""
-    return test_rows[spread(len(test_rows), MAP_SLICES)]
+def map_rows_of(
+    subsets: NDArray[np.str_], *, fold: bool = False, frozen: bool = False
+) -> NDArray[np.int64]:
+    """Return up to 256 test slices, evenly spread: those whose maps are recorded.
+
+    The folds of a cross-validation have as many between them: of each it is the test slices among
+    one choice of all slices; of a frozen network all of that choice, which its folds share.
+    """
+    if not fold:
+        test = np.flatnonzero(subsets == "test")
+        return test[spread(len(test), MAP_SLICES)]
+    rows = spread(len(subsets), MAP_SLICES)
+    return rows if frozen else rows[subsets[rows] == "test"]
 
 
 def spread(total: int, most: int) -> NDArray[np.int64]:

@@ -125,9 +125,17 @@ def audit_chapter(audit: Audit | None, pixels: Slices | None) -> Chapter | None:
         blocks.append(Fold(f"The other {len(pairs) - SHOWN} pairs", [rest]))
     if audit.notes:
         blocks.append(Fold("Notes of the audit", [Text(*audit.notes, style="list")]))
-    serious = [finding.check.lower() for finding in audit.findings if finding.level == "serious"]
-    result = f"serious: {', '.join(serious)}" if serious else "nothing serious"
-    return Chapter("audit", "What the audit of the slices found", blocks, result)
+    return Chapter("audit", "What the audit of the slices found", blocks, _result(audit.findings))
+
+
+def _result(findings: Sequence[Finding]) -> str:
+    """Name what is serious, splits by their number, as there may be many."""
+    serious = [one for one in findings if one.level == "serious"]
+    names = [one.check.lower() for one in serious if one.kind != "split"]
+    splits = sum(one.kind == "split" for one in serious)
+    if splits:
+        names.append(f"{splits} of {sum(one.kind == 'split' for one in findings)} splits")
+    return f"serious: {', '.join(names)}" if names else "nothing serious"
 
 
 def findings_table(key: str, caption: str, findings: Sequence[Finding]) -> TableBlock:

@@ -106,7 +106,10 @@ def scores_chapter(results: Sequence[SettingResult], compared: Comparisons) -> C
     runs = [run for result in results for run in result.runs]
     pairs = [*compared.rows, *compared.rivals]
     apart = sum(row.distinguishable for row in pairs)
-    result = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    networks = sum(not run.is_rival for run in runs)
+    result = f"{networks} run{'' if networks == 1 else 's'}"
+    if networks < len(runs):
+        result += " and simple rivals"
     if pairs:
         result += f"; {apart or 'none'} of {len(pairs)} pairs of settings told apart"
     blocks = [
