@@ -84,7 +84,7 @@ def calibrate(links: Links) -> dict[str, float]:
 
     Of all pairs compared, those of different heads make the lowest peak of the distribution; what
     is below the peak is theirs alone, and says how far they spread. By a normal of that centre and
-    spread, 0.05 (strict) and 0.25 (loose) of all pairs would reach the threshold by chance. It stays
+    spread, 0.05 (strict) and 0.25 (loose) of all pairs would reach the threshold. It stays
     between 0.40 and the detail from which the audit speaks of one head, 0.60; of fewer than 500
     pairs it is that of `THRESHOLDS`. Source: docs/inferred.md.
     """
