@@ -113,6 +113,7 @@ TRAINED = (  # how subjects are divided, networks, subjects, distance of the cla
     (folds_of, 5, 120, 0.0),
     (folds_of, 3, 24, 0.0),
     (repeats_of, 5, 120, 0.0),
+    (folds_of, 5, 120, 2.0),
     (folds_of, 5, 120, 4.0),
     (folds_of, 3, 24, 6.0),
 )

@@ -11,7 +11,8 @@ pairs of ids show one head by all signs (docs/audit.md); pairs between these ids
 
 pairs      recall and precision of pairs of one subject. On one cohort the strict threshold is the
            highest at which recall reaches 95%, the loose one the lowest at which precision reaches
-           99%; both are then tried on the other cohort.
+           99%; both are then tried on the other cohort. "Calibrated" are those that headscope takes
+           of each set of pictures, from the pairs of that set without their ids (`calibrate`).
 accuracy   a logistic head on frozen SqueezeNet features (five folds, ten seeds) by true ids, by
            inferred ones, and with none.
 cost       seconds and memory for 10,000 pictures: slices of nichart_t1, each head warped.
@@ -34,8 +35,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import headscope as hs
+<<<<<<< HEAD
 from figure import Figure
 from headscope.auditing.inferring import THRESHOLDS, infer_subjects
+=======
+from headscope.auditing.inferring import THRESHOLDS, calibrate, infer_subjects
+>>>>>>> main
 from headscope.auditing.linking import find_links, group_scans
 from headscope.cohort.layouts import find_cohort
 from headscope.files import read_table
@@ -73,9 +78,9 @@ def count_pairs(group, subject):
 
 
 def curves(folder, seed=0):
-    """Return the counts of pairs (thresholds, 3) of each set of pictures of each cohort."""
+    """Return counts of pairs (thresholds, 3) of each set of pictures, and by calibration (2, 3)."""
     rng = np.random.default_rng(seed)
-    result = {}
+    result, calibrated = {}, {}
     for data, planes in (("OASIS-2", ("axial", "coronal", "sagittal")), ("nichart_t1", ("axial",))):
         for plane in planes:
             options = {"label": "Sex"} if data == "nichart_t1" else {}
@@ -89,8 +94,14 @@ def curves(folder, seed=0):
                 links = find_links(slices.pixels[rows], one, np.zeros_like(one))
                 subject = slices.table["subject_id"].to_numpy(str)[rows]
                 counts = [count_pairs(group_scans(links, least), subject) for least in GRID]
-                result[data, plane if step == 1 else f"{plane}, every 2nd slice"] = np.array(counts)
-    return result
+                name_of = data, plane if step == 1 else f"{plane}, every 2nd slice"
+                result[name_of] = np.array(counts)
+                thresholds = calibrate(links)
+                counts = [
+                    count_pairs(group_scans(links, it), subject) for it in thresholds.values()
+                ]
+                calibrated[name_of] = thresholds, np.array(counts)
+    return result, calibrated
 
 
 def rates(counts):
@@ -108,7 +119,7 @@ def choose(counts):
 def pairs(options):
     """Print recall and precision by thresholds of the other cohort, and by ours."""
     with tempfile.TemporaryDirectory() as folder:
-        by_set = curves(Path(folder))
+        by_set, calibrated = curves(Path(folder))
     whole = {key: counts for key, counts in by_set.items() if "every" not in key[1]}
     total = {
         data: sum(counts for (name, _), counts in whole.items() if name == data)
@@ -122,12 +133,21 @@ def pairs(options):
     everything["OASIS-2, three planes"] = total["OASIS-2"]
     for name, counts in everything.items():
         other = "nichart_t1" if name.startswith("OASIS") else "OASIS-2"
-        for where, thresholds in ((other, chosen[other]), ("as shipped", THRESHOLDS)):
+        for where, thresholds in ((other, chosen[other]), ("fixed", THRESHOLDS)):
             row = [name, where]
             for least in thresholds.values():
                 recall, precision = rates(counts[np.abs(GRID - least).argmin()])
                 row += [f"{least:.2f}", f"{100 * recall:.1f}%", f"{100 * precision:.1f}%"]
             print(f"| {' | '.join(row)} |")
+    oasis = [counts for (data, _), (_, counts) in calibrated.items() if data == "OASIS-2"]
+    calibrated["OASIS-2", "three planes"] = {}, sum(oasis)
+    for (data, part), (thresholds, counts) in calibrated.items():
+        row = [f"{data}, {part}", "calibrated"]
+        for name, pair in zip(THRESHOLDS, counts, strict=True):
+            recall, precision = rates(pair)
+            least = f"{thresholds[name]:.2f}" if thresholds else "by plane"
+            row += [least, f"{100 * recall:.1f}%", f"{100 * precision:.1f}%"]
+        print(f"| {' | '.join(row)} |")
 
 
 def write_pictures(folder, threshold):

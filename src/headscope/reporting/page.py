@@ -251,12 +251,18 @@ def _paper(experiment: Path, results: Sequence[SettingResult]) -> Chapter:
 
 def _shown(data: PageData) -> str:
     """Say how many slices of how many subjects the page holds."""
+    drawn, total = data.drawn
+    some = (
+        f" Fig. 2 draws {drawn:,} of {total:,} test slices, those of subjects drawn at random."
+        if drawn < total
+        else ""
+    )
     if not data.thumbnails:
-        return "It holds no slice as a picture."
+        return f"It holds no slice as a picture.{some}"
     subjects = f" of {data.subjects} subjects" if data.subjects else ""
     return (
         f"It holds {data.thumbnails} test slices{subjects} as small pictures: share it as you "
-        "would share scans (--thumbnails none leaves them out)."
+        f"would share scans (--thumbnails none leaves them out).{some}"
     )
 
 
