@@ -144,6 +144,7 @@ def run_apart(name, options):
 
 def run_one(name, data, weights):
     """Return the figures of a benchmark as values."""
+    sys.path.append(str(HERE.parent))  # for tests.support
     module = importlib.import_module(name)
     with tempfile.TemporaryDirectory() as folder:
         try:

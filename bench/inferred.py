@@ -35,12 +35,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import headscope as hs
-<<<<<<< HEAD
 from figure import Figure
-from headscope.auditing.inferring import THRESHOLDS, infer_subjects
-=======
 from headscope.auditing.inferring import THRESHOLDS, calibrate, infer_subjects
->>>>>>> main
 from headscope.auditing.linking import find_links, group_scans
 from headscope.cohort.layouts import find_cohort
 from headscope.files import read_table

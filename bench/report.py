@@ -19,11 +19,9 @@ import time
 from itertools import islice, product
 from pathlib import Path
 
-<<<<<<< HEAD
-from figure import Figure
-=======
 from tests.support.synthetic import write_experiment
->>>>>>> main
+
+from figure import Figure
 
 REPORT = "import sys; import headscope as hs; hs.report(sys.argv[1])"
 BUSY = "import numpy as np\na = np.ones((500, 500))\nwhile True: a @ a"
@@ -56,19 +54,16 @@ def first_time(folder, busy=0):
             other.wait()
 
 
-<<<<<<< HEAD
 def short(place):
-    """Return the seconds of the report of four small made runs, first and again."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from tests.support.leakage_runs import write_both
-
-    folder = write_both(place.folder / "made")
-    first, again = timed(folder), timed(folder)
+    """Return the seconds of the report of four made runs, first and again."""
+    folder = make(place.folder / "made", 4)
+    first, again = timed(folder)[0], timed(folder)[0]
     return [
-        Figure("first report of 4 runs × 144 slices", first, "s", at_most=20),
+        Figure("first report of 4 runs × 1,680 slices", first, "s", at_most=20),
         Figure("the report again", again, "s", at_most=3),
     ]
-=======
+
+
 def make(folder, runs):
     """Write an experiment of so many runs: networks, regimes and splits in turn."""
     parts = product(range(9), ("resnet50", "squeezenet1_1"), ("subject", "slice"),
@@ -95,7 +90,6 @@ def row_of(experiment, rounds, busy):
     values = (f"{runs}", f"{first:.1f}", f"{work:.1f}", f"{again:.1f}", f"{size:.2f}")
     beside = (f"{ratio:.1f}", f"{cost / work:.2f}") if busy else ("", "")
     return " | ".join((f"| {experiment.name}", *values, *beside)) + " |", ratio
->>>>>>> main
 
 
 def main():

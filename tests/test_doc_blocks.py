@@ -26,7 +26,7 @@ from tests.support.leakage_runs import run_by_torch
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(
-    r"(?:^<!-- not run: ([^>]+) -->\n+)?^```(sh|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE
+    r"(?:^<!-- not run: ([^>]+) -->\n+)?^```(sh|bash|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE
 )
 MOST_NOT_RUN = 12
 RUN = "timm-test_resnet-frozen-subject-seed0"  # stands for the runs that the pages name
@@ -39,7 +39,9 @@ pytestmark = pytest.mark.usefixtures("few_trees")
 def blocks(path, language):
     """Return the blocks of a page that run, of one language."""
     matches = BLOCK.findall(path.read_text("utf-8"))
-    return [text for reason, kind, text in matches if kind == language and not reason]
+    return [
+        text for reason, kind, text in matches if kind.removeprefix("ba") == language and not reason
+    ]
 
 
 def commands(text):
