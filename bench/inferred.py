@@ -35,6 +35,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import headscope as hs
+from figure import Figure
 from headscope.auditing.inferring import THRESHOLDS, calibrate, infer_subjects
 from headscope.auditing.linking import find_links, group_scans
 from headscope.cohort.layouts import find_cohort
@@ -247,18 +248,24 @@ def cost(options):
 
 def simulated(options):
     """Print how many pairs of simulated heads are joined, whose slices are 3 mm apart."""
+    for name, (recall, precision) in rates_simulated(40).items():
+        print(f"{name}: recall {100 * recall:.1f}%, precision {100 * precision:.1f}%")
+
+
+def rates_simulated(subjects):
+    """Return recall and precision of pairs of simulated heads, by threshold."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        simulate_cohort(folder / "scans", subjects=40, seed=0, spacing_mm=3.0, repeat_share=0.0)
+        simulate_cohort(
+            folder / "scans", subjects=subjects, seed=0, spacing_mm=3.0, repeat_share=0.0
+        )
         cohort = find_cohort(folder / "scans")
         slices = write_slices(cohort, folder / "slices", SliceSpec("axial", 30, 128))
         truth = slices.table["subject_id"].to_numpy(str)
         names = [f"picture {n}" for n in range(len(truth))]
         vars(slices)["table"] = slices.table.assign(scan=names, subject_id="unknown")
-        subjects = time_inference(slices)
-        for name in THRESHOLDS:
-            recall, precision = rates(count_pairs(subjects[name].to_numpy(str), truth))
-            print(f"{name}: recall {100 * recall:.1f}%, precision {100 * precision:.1f}%")
+        groups = time_inference(slices)
+        return {name: rates(count_pairs(groups[name].to_numpy(str), truth)) for name in THRESHOLDS}
 
 
 def time_inference(slices):
@@ -272,6 +279,15 @@ def time_inference(slices):
         counts = subjects[name].value_counts()
         print(f"{name}: {len(counts)} subjects, the largest of {counts.iloc[0]} pictures")
     return subjects
+
+
+def short(place):
+    """Return recall and precision on 12 simulated heads."""
+    found = rates_simulated(12)
+    return [
+        Figure("recall, loose", 100 * found["loose"][0], "%", at_least=90),
+        Figure("precision, strict", 100 * found["strict"][1], "%", at_least=99),
+    ]
 
 
 def main():

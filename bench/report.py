@@ -19,7 +19,11 @@ import time
 from itertools import islice, product
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from tests.support.synthetic import write_experiment
+
+from figure import Figure
 
 REPORT = "import sys; import headscope as hs; hs.report(sys.argv[1])"
 BUSY = "import numpy as np\na = np.ones((500, 500))\nwhile True: a @ a"
@@ -78,6 +82,15 @@ def row_of(experiment, rounds, busy):
     values = (f"{runs}", f"{first:.1f}", f"{work:.1f}", f"{again:.1f}", f"{size:.2f}")
     beside = (f"{ratio:.1f}", f"{cost / work:.2f}") if busy else ("", "")
     return " | ".join((f"| {experiment.name}", *values, *beside)) + " |", ratio
+
+
+def short(place):
+    """Return the seconds of the report of four made runs, first and again."""
+    folder = make(place.folder / "made", 4)
+    return [
+        Figure("first report of 4 runs × 1,680 slices", first_time(folder)[0], "s", at_most=20),
+        Figure("the report again", timed(folder)[0], "s", at_most=3),
+    ]
 
 
 def main():

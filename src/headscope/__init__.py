@@ -47,7 +47,7 @@ from typing import Any
 
 import lazy_loader
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 # Functions whose public name is shorter than the one they have in their module.
 _SHORT = {

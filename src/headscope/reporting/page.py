@@ -73,6 +73,9 @@ MOST_PANELS: Final = 12  # of Fig. 2 and of Fig. 3; of more runs those of the fi
 def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     """Write an experiment's tables and page; return the path of `report.html`.
 
+    What has changed since it was written is left out: the page and stderr name it. Where nothing
+    changed since the last report (`report.json`), that one stands.
+
     Parameters
     ----------
     experiment
@@ -80,9 +83,6 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     thumbnails
         Which test slices the page holds as 64-pixel pictures: "test", "errors" or "none". By
         default all of the test, and none where subjects have pseudonyms.
-
-    What has changed since it was written is left out: the page and stderr name it. Where nothing
-    changed since the last report (`report.json`), that one stands.
 
     Raises
     ------
