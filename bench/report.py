@@ -1,6 +1,6 @@
 """How long the report of an experiment takes, first and again, and how heavy its page is.
 
-    python bench/report.py [EXPERIMENT…] [--runs 4 12] [--rounds 3] [--busy 2]
+    PYTHONPATH=. python bench/report.py [EXPERIMENT…] [--runs 4 12] [--rounds 3] [--busy 2]
 
 Copies each experiment without its networks and stored analyses, and writes its report in new
 processes: once with nothing stored, then again. Without an experiment it makes some of so many
