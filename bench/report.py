@@ -1,6 +1,6 @@
 """How long the report of an experiment takes, first and again, and how heavy its page is.
 
-    python bench/report.py [EXPERIMENT…] [--runs 4 12] [--rounds 3] [--busy 2]
+    PYTHONPATH=. python bench/report.py [EXPERIMENT…] [--runs 4 12] [--rounds 3] [--busy 2]
 
 Copies each experiment without its networks and stored analyses, and writes its report in new
 processes: once with nothing stored, then again. Without an experiment it makes some of so many
@@ -18,6 +18,8 @@ import tempfile
 import time
 from itertools import islice, product
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.support.synthetic import write_experiment
 
@@ -54,16 +56,6 @@ def first_time(folder, busy=0):
             other.wait()
 
 
-def short(place):
-    """Return the seconds of the report of four made runs, first and again."""
-    folder = make(place.folder / "made", 4)
-    first, again = timed(folder)[0], timed(folder)[0]
-    return [
-        Figure("first report of 4 runs × 1,680 slices", first, "s", at_most=20),
-        Figure("the report again", again, "s", at_most=3),
-    ]
-
-
 def make(folder, runs):
     """Write an experiment of so many runs: networks, regimes and splits in turn."""
     parts = product(range(9), ("resnet50", "squeezenet1_1"), ("subject", "slice"),
@@ -90,6 +82,15 @@ def row_of(experiment, rounds, busy):
     values = (f"{runs}", f"{first:.1f}", f"{work:.1f}", f"{again:.1f}", f"{size:.2f}")
     beside = (f"{ratio:.1f}", f"{cost / work:.2f}") if busy else ("", "")
     return " | ".join((f"| {experiment.name}", *values, *beside)) + " |", ratio
+
+
+def short(place):
+    """Return the seconds of the report of four made runs, first and again."""
+    folder = make(place.folder / "made", 4)
+    return [
+        Figure("first report of 4 runs × 1,680 slices", first_time(folder)[0], "s", at_most=20),
+        Figure("the report again", timed(folder)[0], "s", at_most=3),
+    ]
 
 
 def main():
