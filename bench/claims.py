@@ -5,16 +5,20 @@ python bench/claims.py [--rounds 1000] [--trained]
 Five folds of 24 or of 8 subjects of two classes; each fold's scores have a scale and a shift of
 their own, as trainings have. Claims are those of the verdict (`against_chance`). Coverage is that
 of the pooled subject accuracy's interval, of folds whose subjects are predicted by margins.
-With --trained, scores are instead those of ridge heads trained over the folds on noise.
+With --trained, scores are instead those of ridge heads trained over folds, or over repeated random
+splits, on features of noise and with signal; claims by permuted labels, and as stretched
+(`shared_training`).
 """
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 from scipy import stats
 
+from figure import Figure
 from headscope.analysis.results.chance import against_chance
-from headscope.analysis.results.pooled import Pool, Test
+from headscope.analysis.results.pooled import Pool, Test, shared_training
 from headscope.metrics import slice_units, subject_level, way_of
 
 FOLDS, SLICES = 5, 10
@@ -54,27 +58,74 @@ def coverage(per_fold, auc, rounds, seed=1):
     return held / rounds
 
 
-def trained(per_fold, folds, rounds, share=0.7, width=500, seed=0):
-    """Return how often heads trained on noise rank above and below chance, and the spread of z."""
-    rng, z = np.random.default_rng(seed), []
-    labels = np.arange(per_fold * folds) % 2
-    place = np.arange(len(labels)) // per_fold
+def folds_of(rng, labels, folds, share):
+    """Divide subjects into folds: which are tested, and a share of the others, by class, trains."""
+    place = np.arange(len(labels)) % (len(labels) // folds * folds) // (len(labels) // folds)
+    for fold in range(folds):
+        sides = [rng.permutation(np.flatnonzero((labels == k) & (place != fold))) for k in (0, 1)]
+        trains = np.concatenate([side[: round(share * len(side))] for side in sides])
+        yield np.flatnonzero(place == fold), trains
+
+
+def repeats_of(rng, labels, repeats, share):
+    """Draw that many tests of 30% of the subjects, by class; a share of the others trains."""
+    for _ in range(repeats):
+        sides = [rng.permutation(np.flatnonzero(labels == k)) for k in (0, 1)]
+        cuts = [round(0.3 * len(side)) for side in sides]
+        trains = [
+            side[n : n + round(share * (len(side) - n))]
+            for side, n in zip(sides, cuts, strict=True)
+        ]
+        tests = [side[:n] for side, n in zip(sides, cuts, strict=True)]
+        yield np.concatenate(tests), np.concatenate(trains)
+
+
+def trained(subjects, networks, split, signal, rounds, share=0.7, width=500, seed=0):
+    """Return how often ridge heads are called better and worse: by permuted labels, and stretched.
+
+    split is `folds_of`, whose networks are one seed, or `repeats_of`, whose networks have one each.
+    """
+    rng = np.random.default_rng(seed)
+    standings = {"permuted": [], "stretched": []}
+    labels = np.arange(subjects) % 2
     for _ in range(rounds):
-        features, total, variance = rng.normal(size=(len(labels), width)), 0.0, 0.0
-        for fold in range(folds):
-            sides = [
-                rng.permutation(np.flatnonzero((labels == k) & (place != fold))) for k in (0, 1)
-            ]
-            inside = np.concatenate([side[: int(share * len(side))] for side in sides])
-            X, tested = features[inside], place == fold
-            kernel = X @ X.T + 100 * np.eye(len(X))
-            scores = features[tested] @ X.T @ np.linalg.solve(kernel, 2.0 * labels[inside] - 1)
-            ranks = stats.rankdata(scores) - (per_fold + 1) / 2
-            total += ranks[labels[tested] == 1].sum()
-            variance += ranks.var(ddof=1) * per_fold / 4
-        z.append(total / np.sqrt(variance))
-    above, below = np.mean(np.array(z) > 1.96), np.mean(np.array(z) < -1.96)
-    return above, below, np.std(z)
+        features = rng.normal(size=(subjects, width))
+        features[:, 0] += signal * (labels - 0.5)
+        tests, ids = [], []
+        for tested, trains in split(rng, labels, networks, share):
+            X, y = features[trains], 2.0 * labels[trains] - 1
+            scores = features[tested] @ X.T @ np.linalg.solve(X @ X.T + 100 * np.eye(len(X)), y)
+            units = slice_units(labels[tested], np.stack([-scores, scores], axis=1), tested)
+            tests.append(Test(units, units))
+            ids.append((tested.astype(str), trains.astype(str)))
+        seeds = (tuple(tests),) if split is folds_of else tuple((test,) for test in tests)
+        pool = Pool(seeds, np.arange(subjects).astype(str), labels, 0.3)
+        stretched = replace(pool, stretch=shared_training(ids))
+        standings["permuted"].append(against_chance(pool).standing)
+        standings["stretched"].append(against_chance(stretched).standing)
+    return stretched.stretch, {
+        name: [np.mean(np.array(side) == word) for word in ("above", "below")]
+        for name, side in standings.items()
+    }
+
+
+TRAINED = (  # how subjects are divided, networks, subjects, distance of the classes
+    (folds_of, 5, 120, 0.0),
+    (folds_of, 3, 24, 0.0),
+    (repeats_of, 5, 120, 0.0),
+    (folds_of, 5, 120, 2.0),
+    (folds_of, 5, 120, 4.0),
+    (folds_of, 3, 24, 6.0),
+)
+
+
+def short(place, rounds=200):
+    """Return the figures of 200 rounds: of chance, with room for the scatter of as many."""
+    share, held = claims(24, 0.5, rounds), coverage(24, 0.5, rounds)
+    return [
+        Figure("chance called better than chance", 100 * share, "%", at_most=9),
+        Figure("interval of pooled accuracy covers", 100 * held, "%", at_least=91),
+    ]
 
 
 def main():
@@ -83,11 +134,16 @@ def main():
     parser.add_argument("--trained", action="store_true")
     options = parser.parse_args()
     if options.trained:
-        print("| folds × subjects | above chance | below | spread of z |\n|---|---|---|---|")
-        for folds, per_fold in ((5, 24), (3, 8)):
-            above, below, spread = trained(per_fold, folds, options.rounds)
+        print("| networks | subjects | signal | stretch | above, permuted labels | below ", end="")
+        print("| above, stretched | below |")
+        print("|---|---|---|---|---|---|---|---|")
+        for split, networks, subjects, signal in TRAINED:
+            stretch, shares = trained(subjects, networks, split, signal, options.rounds)
+            cells = " | ".join(f"{share:.1%}" for pair in shares.values() for share in pair)
+            name = "folds" if split is folds_of else "repeats"
             print(
-                f"| {folds} × {per_fold} | {above:.1%} | {below:.1%} | {spread:.2f} |", flush=True
+                f"| {networks} {name} | {subjects} | {signal} | {stretch:.2f} | {cells} |",
+                flush=True,
             )
         return
     print("| folds × subjects | true AUC | called better than chance | coverage of accuracy |")

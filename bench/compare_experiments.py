@@ -3,9 +3,9 @@
     python bench/compare_experiments.py BEFORE AFTER [--tolerance 0] [--rename OLD=NEW]
 
 Compared are `leakage.json` and `audit.json` of the experiment, and `metrics.json`,
-`predictions.tsv`, `head.npz` and `features.npz` of each run, by its name. Values count, not bytes:
-rows of a table keep their order, keys of JSON need not. Seconds, versions and keys of caches are
-left out. Ends with exit code 1 where anything differs.
+`predictions.tsv`, `head.npz` and the features of each run, by its name, wherever its record has
+them. Values count, not bytes: rows of a table keep their order, keys of JSON need not. Seconds,
+versions and keys of caches are left out. Ends with exit code 1 where anything differs.
 """
 
 import argparse
@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from headscope.record import Run
 
 ASIDE = {
     "train_seconds",
@@ -38,6 +40,8 @@ def values_of(path: Path) -> dict[str, object]:
     """Return the values of a file by the place where they are: arrays, or single values."""
     if path.suffix == ".json":
         return dict(flatten(json.loads(path.read_text(encoding="utf-8"))))
+    if path.name == "features.npz":  # of which newer records have the features elsewhere
+        return dict(Run(path.parent).features)
     if path.suffix == ".npz":
         with np.load(path) as arrays:
             return {name: arrays[name] for name in arrays.files}

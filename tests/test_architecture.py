@@ -57,7 +57,8 @@ MAY_IMPORT = {
     "supplement": {"figures", "analysis", *(f"analysis.{wing}" for wing in WINGS)} | RECORD,
     "verification": {"slicing", "splits", "analysis", *(f"analysis.{wing}" for wing in WINGS)}
     | RECORD,
-    "experiment": MAKES_RECORDS | RECORD | {"analysis", "analysis.explanations"},
+    "tracking": {"reporting", "figures", "analysis", "analysis.results"} | RECORD,
+    "experiment": MAKES_RECORDS | RECORD | {"analysis", "analysis.explanations", "tracking"},
 }
 EVERYTHING = {"cli", "__init__", "__main__"}
 MOST_MODULES, MOST_LINES = 13, 400

@@ -1,5 +1,6 @@
 """Against chance: one test over folds and seeds, beside scipy and brute force, and its words."""
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -7,7 +8,13 @@ import pytest
 from scipy import stats
 
 from headscope.analysis.results.chance import against_chance
-from headscope.analysis.results.pooled import Pool, Test, permutation_p, pooled_auc
+from headscope.analysis.results.pooled import (
+    Pool,
+    Test,
+    permutation_p,
+    pooled_auc,
+    shared_training,
+)
 from headscope.files import NO_ID
 from headscope.metrics import slice_units, subject_level
 
@@ -169,3 +176,38 @@ def test_one_class_or_nobody_known_says_so():
     nameless = make_pool([(0, [0, 1], [1.0, 2.0], [0, 0])], ids=np.array([NO_ID]))
     for pool in (alone, nameless):
         assert against_chance(pool).standing == "unknown"
+
+
+def test_areas_of_networks_that_share_training_spread_as_heads_linear_in_labels_do():
+    """The variance of Σ y_i score_i over labels against that of fixed scores, by brute force."""
+    rng = np.random.default_rng(4)
+    place = np.arange(40) % 4
+    runs = []
+    for fold in range(4):
+        others = np.flatnonzero(place != fold)
+        trains = rng.choice(others, 21, replace=False)
+        runs.append((np.flatnonzero(place == fold).astype(str), trains.astype(str)))
+    runs.append((np.arange(5, 12).astype(str), np.arange(20, 40).astype(str)))  # another seed
+    trained = np.zeros((40, 40))  # networks that column trains and row is tested by
+    for tested, trains in runs:
+        trained[np.ix_(tested.astype(int), trains.astype(int))] += 1
+    kernel = np.ones((40, 40)) * trained
+    labels = rng.choice([-1.0, 1.0], (40_000, 40))
+    sums = np.einsum("bi,ij,bj->b", labels, kernel, labels)
+    fixed = ((labels @ kernel.T) ** 2).sum(axis=1).mean()
+    assert shared_training(runs) == pytest.approx(np.sqrt(sums.var() / fixed), rel=0.02)
+
+
+def test_no_subject_that_is_tested_trains_and_all_others_do():
+    one = [(np.array(["a", "b"]), np.array(["c", "d"]))]
+    assert shared_training(one) == 1 and shared_training([(np.array(["a"]), np.array([]))]) == 1
+    ids = np.arange(60).astype(str)
+    folds = [(ids[k::5], np.delete(ids, np.s_[k::5])) for k in range(5)]
+    assert shared_training(folds) == pytest.approx(np.sqrt(2))
+
+
+def test_a_stretched_null_is_less_easily_left():
+    rng = np.random.default_rng(5)
+    pool = drawn_pool(rng, 5, 12, 0.7)
+    plain, wide = permutation_p(pool), permutation_p(replace(pool, stretch=np.sqrt(2)))
+    assert plain[0] < wide[0] < 0.5 and plain[1] > wide[1] > 0.5

@@ -114,6 +114,8 @@ def several(tmp_path):
 
 def test_inspect_offers_what_could_be_a_covariate(several):
     rows = inspect_data(several, label="dx").covariates
+    with pytest.raises(InputError, match="--covariates names no column 'nonsense'"):
+        inspect_data(several, label="dx", covariates=["nonsense"])
     assert dict(zip(rows["covariate"], rows["values"], strict=True)) == {
         "age": "60 to 67",
         "site": "Oslo, Rome",

@@ -200,6 +200,8 @@ def test_planted_heads_are_found_and_told(made, result, undrawn):
     assert "2 of 12 subjects show a head" in result.notes[0]
     copy = shutil.copytree(made / "out", made / "shown")
     page = hs.report(copy, "none").read_text(encoding="utf-8")
+    (copy / "evaluations.tsv").unlink()  # a report that lacks a table does not stand
+    hs.report(copy, "none")
     assert "Not a cohort from elsewhere:" in page and "a cohort from elsewhere, timm" in page
     assert page.count('alt="Middle slice of ') >= 4
     table = read_table(copy / "evaluations.tsv")
@@ -286,6 +288,15 @@ def test_what_does_not_fit_is_one_sentence(made, tmp_path, monkeypatch, capsys):
     frame = pd.DataFrame(table, columns=["path", "subject_id", "label"]).assign(plane="coronal")
     write_table(other / "scans.tsv", frame)
     with pytest.raises(InputError, match=r"holds coronal slices, and .* was trained on axial ones"):
+        hs.evaluate(out, other)
+    # slices of two axes without orientation, in a table that names no planes: their names do
+    flat = nib.Nifti1Image(np.zeros((24, 24), np.int16), None)
+    names = [f"sub-{n}_cor.nii.gz" for n in range(4)]
+    for name in names:
+        nib.save(flat, other / name)
+    frame = pd.DataFrame({"path": names, "subject_id": range(4), "label": ["AD", "NC"] * 2})
+    write_table(other / "scans.tsv", frame)
+    with pytest.raises(InputError, match=r"coronal slices \(4 of 4 scans\), and .* axial ones"):
         hs.evaluate(out, other)
     done = headscope_here(monkeypatch, capsys, "evaluate", out, away, "--out", "a/b")
     assert done.returncode == 2 and "Unknown name 'a/b' of an evaluation" in done.stderr

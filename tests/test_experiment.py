@@ -18,7 +18,7 @@ from headscope.analysis.leakage.permutation import permutation_test, permute_lab
 from headscope.analysis.units import read_samples
 from headscope.errors import InputError, RunError
 from headscope.experiment.run import RunsFailed, run
-from headscope.files import locked
+from headscope.manifest import stored_entries
 from headscope.metrics import softmax, subset_scores
 from headscope.models.zoo import find_architecture
 from headscope.record import read_experiment
@@ -45,19 +45,23 @@ def test_every_run_of_the_grid_leaves_a_whole_record(experiment):
     regimes = ("finetune", "frozen", "scratch")
     names = [f"timm-test_resnet-{r}-{s}-seed0" for r in regimes for s in ("slice", "subject")]
     assert [record.name for record in runs] == names
+    shared = {"features.npy", "layers.npz", "maps.npz", "backbone.safetensors"}
     for record in runs:
         files = {path.name for path in record.path.iterdir()}
-        assert ("state.safetensors" in files) == (record.setting.regime == "frozen")
-        assert files - {"state.safetensors"} == {
+        frozen = record.setting.regime == "frozen"
+        assert ("state.safetensors" in files) == frozen
+        assert set(stored_entries(record.path)) == (shared if frozen else set())
+        assert (files | {*stored_entries(record.path)}) - {"state.safetensors"} == {
             "run.toml",
             "history.jsonl",
             "predictions.tsv",
             "metrics.json",
             "head.npz",
+            "features.npy",
             "features.npz",
             "layers.npz",
             "maps.npz",
-            "model.safetensors",
+            "backbone.safetensors" if frozen else "model.safetensors",
             "manifest.json",
         }
         assert len(record.history) == 2
@@ -69,7 +73,7 @@ def test_a_record_opens_with_numpy_and_pandas_alone_and_agrees_with_itself(exper
         head = np.load(record.path / "head.npz")
         found = np.load(record.path / "features.npz")
         table = pd.read_csv(record.path / "predictions.tsv", sep="\t")
-        logits = found["features"] @ head["weight"].T + head["bias"]
+        logits = np.load(record.place("features.npy")) @ head["weight"].T + head["bias"]
         np.testing.assert_allclose(found["logits"], logits, atol=1e-5)
         probabilities = table[["probability_AD", "probability_NC"]].to_numpy()
         stored = table[["logit_AD", "logit_NC"]].to_numpy(np.float32)
@@ -87,9 +91,10 @@ def test_a_record_opens_with_numpy_and_pandas_alone_and_agrees_with_itself(exper
             class_names=record.class_names,
         )
         assert metrics["test"] == expected
-        model = load_file(record.path / "model.safetensors")
-        assert np.array_equal(model["fc.weight"], head["weight"])
-        maps = np.load(record.path / "maps.npz")
+        if record.setting.regime != "frozen":  # of which head.npz has the classifier
+            model = load_file(record.path / "model.safetensors")
+            assert np.array_equal(model["fc.weight"], head["weight"])
+        maps = np.load(record.place("maps.npz"))
         assert set(found["subset"][maps["slice"]]) == {"test"}
 
 
@@ -257,14 +262,6 @@ def test_a_finished_run_that_has_changed_is_named_and_not_trained_on(data, tmp_p
     assert not (second.path / "metrics.json").exists()
 
 
-def test_two_at_once_in_one_folder_are_refused(data, tmp_path):
-    with (
-        locked(tmp_path / "out"),
-        pytest.raises(InputError, match="Another headscope is at work"),
-    ):
-        run(settings(data, tmp_path / "out"))
-
-
 def test_an_out_that_is_a_file_is_named(data, tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(InputError, match="out is a file"):
@@ -291,8 +288,9 @@ def test_an_interrupted_experiment_goes_on_to_the_same_numbers(
     run(config)
     assert len(epochs) == 12
     for one, two in zip(read_experiment(experiment), read_experiment(config.out), strict=True):
-        for name in ("model.safetensors", "predictions.tsv", "head.npz"):
-            assert (one.path / name).read_bytes() == (two.path / name).read_bytes(), name
+        network = "backbone" if one.setting.regime == "frozen" else "model"
+        for name in (f"{network}.safetensors", "predictions.tsv", "head.npz"):
+            assert one.place(name).read_bytes() == two.place(name).read_bytes(), name
 
 
 def test_a_frozen_backbone_that_moves_fails(data, tmp_path, monkeypatch):
@@ -463,9 +461,9 @@ def test_experiments_may_share_their_features_and_drop_their_networks(data, tmp_
     for name in ("one", "two"):
         run(settings(data, tmp_path / name, **options))
         record = read_experiment(tmp_path / name)[0]
-        assert not (record.path / "model.safetensors").exists()
+        assert not record.keeps_network and record.place("features.npy").is_file()
         assert not (tmp_path / name / "cache").exists()
-    assert len(passes) == 1 and len(list((tmp_path / "shared").iterdir())) == 1
+    assert len(passes) == 1 and len(list((tmp_path / "shared").glob("features-*"))) == 1
 
 
 def test_permuted_labels_stand_apart_and_are_shared_by_a_subjects_slices(data, tmp_path):

@@ -106,7 +106,14 @@ SMALL = {"count": 2, "workers": 1}
         lambda path, scans, experiment, out: hs.read_head(path(run_of(experiment))).weight.size,
         lambda path, scans, experiment, out: hs.Run(path(run_of(experiment))).finished,
         lambda path, scans, experiment, out: hs.report(path(experiment)).is_file(),
+        lambda path, scans, experiment, out: hs.open(path(experiment)).runs,
+        lambda path, scans, experiment, out: (
+            hs.track(path(experiment), f"tensorboard:{out}").written
+        ),
         lambda path, scans, experiment, out: hs.verify(path(experiment)).whole,
+        lambda path, scans, experiment, out: hs.export(
+            path(run_of(experiment)), path(out)
+        ).is_dir(),
         lambda path, scans, experiment, out: hs.side_by_side(
             [path(experiment), path(shutil.copytree(experiment, out / "other"))],
             path(out / "page.html"),
@@ -135,7 +142,7 @@ SMALL = {"count": 2, "workers": 1}
     ],
     ids=[
         *["inspect", "audit", "slice", "Config", "read_experiment", "read_head", "Run", "report"],
-        *["verify", "side_by_side", "write_figures"],
+        *["open", "track", "verify", "export", "side_by_side", "write_figures"],
         *["simulate", "predict", "predict-list", "evaluate", "score", "ablate"],
     ],
 )

@@ -322,9 +322,10 @@ def test_each_network_stands_beside_the_rivals_of_its_own_subjects():
     rows = [
         SimpleNamespace(
             split="subject", first=network.name, second="pixels",
-            subject_accuracy=Difference(0.1, low, 0.2, "bootstrap over subjects", 0.5),
+            subject_accuracy=Difference(0.1, low, 0.2, "bootstrap over subjects", 0.5, p_holm),
+            pairs=2,
         )
-        for network, low in zip(networks, (0.05, -0.05), strict=True)
+        for network, low, p_holm in zip(networks, (0.05, 0.01), (0.04, 0.06), strict=True)
     ]  # fmt: skip
     placed = standings(networks, rivals, SimpleNamespace(rivals=rows))
     assert [[*place.networks] for place in placed] == [[network] for network in networks]
@@ -333,18 +334,21 @@ def test_each_network_stands_beside_the_rivals_of_its_own_subjects():
     (words,) = rival_sentences(placed)
     assert words.count("The network is not shown to beat") == 1
     assert "Every network" not in words
+    # its interval alone would show it, and the table corrects for both pairs
+    assert "p = 0.060</span> after Holm's correction for 2 pairs" in words
     assert rival_sentences(placed[:1])[0].endswith("beat each of them by subject accuracy.")
 
 
 @pytest.mark.parametrize(
-    ("value", "low", "p", "expected"),
+    ("value", "low", "p", "p_holm", "expected"),
     [
-        (0.2, 0.05, 0.2, True),
-        (0.2, 0.0, 0.01, False),
-        (-0.2, -0.3, 0.01, False),
-        (0.5, np.nan, 0.01, True),
-        (0.5, np.nan, 0.2, False),
+        (0.2, 0.05, 0.01, 0.02, True),
+        (0.2, 0.05, 0.02, 0.08, False),
+        (-0.2, -0.3, 0.01, 0.01, False),
+        (0.5, np.nan, 0.01, 0.01, True),
+        (0.5, np.nan, 0.01, 0.2, False),
+        (np.nan, np.nan, np.nan, np.nan, False),
     ],
 )
-def test_a_network_beats_a_rival_where_the_interval_is_above_0(value, low, p, expected):
-    assert beats(Difference(value, low, 1.0, "McNemar's exact test", p)) == expected
+def test_a_network_beats_a_rival_by_the_corrected_p_of_the_table(value, low, p, p_holm, expected):
+    assert beats(Difference(value, low, 1.0, "McNemar's exact test", p, p_holm)) == expected

@@ -209,6 +209,7 @@ def test_two_tables_are_compared_subject_by_subject():
     first, second = predictions(), predictions(seed=0, shift=1.5).iloc[::-1]
     result = hs.score(first, second).comparison
     (row,) = result.rows
+    assert "split" not in repr(result) and "subject split" not in result.sentences[0]
     sides = []
     for table in (first, second):
         means = table.groupby("subject_id").agg({"prob_AD": "mean", "y_true": "first"})

@@ -1,3 +1,5 @@
+import json
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -6,10 +8,10 @@ import pytest
 import torch
 
 from headscope.errors import RunError
-from headscope.manifest import cache_hash
+from headscope.manifest import content_hash, keep
 from headscope.models.network import build_network
 from headscope.training import batchnorm, cache, loop
-from headscope.training.cache import Store, cached_features
+from headscope.training.cache import FEATURES, LAYERS, Store, cached_features
 from headscope.training.features import extract_features
 from headscope.training.recipe import Recipe
 from headscope.training.resume import ResumeFile
@@ -100,7 +102,9 @@ def test_one_pass_serves_every_seed_split_and_head(cohort, tmp_path, passes):
     ]
     assert len(passes) == 1
     assert outcomes[0].extracted.seconds == outcomes[1].extracted.seconds
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    # one entry of features; of the maps one for each choice of test slices
+    names = [path.name.split("-")[0] for path in (tmp_path / "cache").glob("*.json")]
+    assert sorted(names) == ["features", "maps", "maps"]
 
 
 def test_other_weights_slices_and_precisions_have_features_of_their_own(cohort, tmp_path, passes):
@@ -112,27 +116,32 @@ def test_other_weights_slices_and_precisions_have_features_of_their_own(cohort, 
     cached_features(built, inputs, Store(tmp_path, "key", "bfloat16"), "features")
     shifted = replace(built, architecture=replace(built.architecture, mean=(0.0, 0.0, 0.0)))
     cached_features(shifted, inputs, Store(tmp_path, "key"), "features")
-    assert len(passes) == len(list(tmp_path.iterdir())) == 5
+    assert len(passes) == len(list(tmp_path.glob("*.json"))) == 5
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "text", "pickle", "others"])
-def test_a_damaged_file_is_computed_anew(cohort, tmp_path, passes, damage):
+@pytest.mark.parametrize("part", ["entry", "features", "layers"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "text", "pickle", "others", "gone"])
+def test_a_damaged_file_is_computed_anew(cohort, tmp_path, passes, part, damage):
     built = network("frozen")
     inputs = inputs_of(built, cohort[0])
     fresh = cached_features(built, inputs, Store(tmp_path, "key"), "features")
-    (path,) = tmp_path.iterdir()
+    (entry,) = tmp_path.glob("*.json")
+    files = {"entry": entry, "features": fresh.files[FEATURES], "layers": fresh.files[LAYERS]}
+    path = files[part]
     whole = path.read_bytes()
+    path.unlink()  # as what is mapped must not be cut
     if damage == "others":
-        np.savez(path, features=fresh.features[:3], seconds=0.0)
+        np.savez(path.with_suffix(".npz"), features=fresh.features[:3], seconds=0.0)
     elif damage == "pickle":
-        np.savez(path, features=np.array([{}], dtype=object), seconds=0.0)
-    else:
+        path.write_bytes(pickle.dumps({}))
+    elif damage != "gone":
         middle = len(whole) // 2
         flipped = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
         damaged = {"empty": b"", "cut": whole[:middle], "flipped": flipped, "text": b"hello"}
         path.write_bytes(damaged[damage])
     again = cached_features(built, inputs, Store(tmp_path, "key"), "features")
     assert np.array_equal(again.features, fresh.features) and len(passes) == 2
+    assert path.read_bytes() == whole or part == "entry"  # but for the seconds
     cached_features(built, inputs, Store(tmp_path, "key"), "features")
     assert len(passes) == 2
 
@@ -169,10 +178,8 @@ def test_frozen_adabn_estimates_its_statistics_on_the_training_slices(cohort, tm
     assert normalisation.momentum == 0.1  # as it was
     again = run("frozen-adabn", cohort, tmp_path / "other", RECIPE)
     assert np.array_equal(again.head["weight"], outcome.head["weight"])
-    assert sorted(p.name.split("-")[0] for p in (tmp_path / "cache").iterdir()) == [
-        "batchnorm",
-        "features",
-    ]
+    names = {p.name.split("-")[0] for p in (tmp_path / "cache").iterdir() if p.is_file()}
+    assert names == {"batchnorm", "features", "maps"}
 
 
 def test_stored_statistics_are_put_back_bit_for_bit(cohort, tmp_path, monkeypatch):
@@ -206,26 +213,27 @@ def test_a_network_without_batchnorm_is_left_as_it_is(tmp_path):
 
 @pytest.mark.parametrize("wrong", ["width", "type", "rows", "values", "no hash", "name"])
 def test_an_entry_that_is_not_what_was_computed_is_computed_again(cohort, tmp_path, passes, wrong):
-    built = network("frozen")
+    built, store = network("frozen"), Store(tmp_path, "key")
     inputs = inputs_of(built, cohort[0])
-    fresh = cached_features(built, inputs, Store(tmp_path, "key"), "features").features
-    (path,) = tmp_path.iterdir()
-    with np.load(path) as stored:
-        arrays = dict(stored)
+    fresh = cached_features(built, inputs, store, "features").features
+    (path,) = tmp_path.glob("*.json")
+    entry = json.loads(path.read_text())
     features = {
         "width": fresh[:, :-1],
         "type": fresh.astype(np.float64),
         "rows": fresh[:-1],
         "values": fresh[::-1],
     }.get(wrong, fresh)
-    arrays["features"] = features
-    arrays.pop("sha256")
-    if wrong != "no hash":  # as another program would write it, but for the values
-        named = path.with_name("other.npz") if wrong == "name" else path
-        known = arrays | ({"features": fresh} if wrong == "values" else {})
-        arrays["sha256"] = np.array(cache_hash(named, known))
-    np.savez(path, **arrays)
-    again = cached_features(built, inputs, Store(tmp_path, "key"), "features")
+    named = keep(store.files, FEATURES, lambda place: np.save(place, features))["sha256"]
+    known = dict(entry["files"])
+    entry["files"][FEATURES] = named
+    if wrong != "values":  # as another program would write it, but for the values
+        known = entry["files"]
+    entry["sha256"] = content_hash(["other.json" if wrong == "name" else path.name, known])
+    if wrong == "no hash":
+        entry.pop("sha256")
+    path.write_text(json.dumps(entry))
+    again = cached_features(built, inputs, store, "features")
     assert np.array_equal(again.features, fresh) and len(passes) == 2
 
 

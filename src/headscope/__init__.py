@@ -3,8 +3,11 @@
 import headscope as hs
 
 hs.run(hs.Config(data="scans", out="first"))        the whole path, from scans to records
+hs.list_runs(hs.Config(data="scans"))               the names of a grid's runs, to train some alone
 hs.predict("first/runs/NAME", "new.nii.gz")         what a run says of a new scan
 hs.evaluate("first", "elsewhere")                   its networks on a labelled cohort from elsewhere
+hs.open("first")                                    an experiment that shows itself
+hs.track("first", to="mlflow")                      its runs in MLflow or TensorBoard
 hs.report("first")                                  table, figures and HTML page
 hs.write_figures("first")                           figures, tables and methods for a paper
 hs.simulate("cohort")                               a simulated cohort with known atrophy
@@ -19,6 +22,7 @@ hs.feature_analysis(features, logits, labels, subjects)   what it reads: classes
 hs.analyse_leakage(hs.read_experiment("first"))     leak gap, permuted labels, re-identification
 hs.ablate("first")                                  with how little of the brain it works
 hs.verify("first")                                  whether a record is what was written
+hs.export("first/runs/NAME", "alone")               a run as a record that stands alone
 hs.score("predictions.csv")                         anyone's predictions, by subject
 hs.compare_runs(hs.read_experiment("first"))        which settings differ, on the same subjects
 
@@ -26,7 +30,12 @@ Every path may be text or a `pathlib.Path`. `__init__.pyi` lists the names and t
 module is imported when one of its names is first used, since torch alone takes seconds.
 """
 
+import os
 import sys
+
+# OpenMP's threads spin while they wait, which costs more than it saves beside other work; torch
+# reads this when it is first imported
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if sys.argv[:1] == ["-m"] or (sys.argv[:1] and sys.argv[0].endswith("/headscope")):
     # this is the command: it answers Ctrl-C from here on, while it imports the rest
@@ -38,12 +47,14 @@ from typing import Any
 
 import lazy_loader
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 # Functions whose public name is shorter than the one they have in their module.
 _SHORT = {
+    "export_run": "export",
     "fetch_oasis_vbm": "fetch",
     "inspect_data": "inspect",
+    "open_experiment": "open",
     "simulate_cohort": "simulate",
     "slice_data": "slice",
     "write_report": "report",

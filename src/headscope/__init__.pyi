@@ -16,10 +16,12 @@ from .experiment.ablate import ablate
 from .experiment.config import Config
 from .experiment.new_scans.evaluate import evaluate
 from .experiment.predict import predict
+from .experiment.preflight import list_runs
 from .experiment.run import run
 from .models.checkpoint import read_head
 from .models.listing import list_models
 from .record import Run, read_experiment
+from .record import export_run as export
 from .reporting.page import write_report as report
 from .reporting.side_by_side import write_side_by_side as side_by_side
 from .scoring.score import score
@@ -27,6 +29,8 @@ from .simulation.cohort import simulate_cohort as simulate
 from .simulation.oasis_vbm import fetch_oasis_vbm as fetch
 from .slicing.export import slice_data as slice
 from .supplement.write import write_figures
+from .tracking.notebook import open_experiment as open
+from .tracking.track import track
 from .verification.verify import verify
 
 __version__: str
@@ -46,13 +50,16 @@ __all__ = [
     "audit",
     "compare_runs",
     "evaluate",
+    "export",
     "feature_analysis",
     "fetch",
     "figures",
     "head_analysis",
     "inspect",
     "list_models",
+    "list_runs",
     "logit_contributions",
+    "open",
     "pair_analysis",
     "predict",
     "read_experiment",
@@ -64,6 +71,7 @@ __all__ = [
     "side_by_side",
     "simulate",
     "slice",
+    "track",
     "verify",
     "write_figures",
 ]

@@ -6,16 +6,25 @@ It is written just before the file that marks the end of its folder, whose hash 
 checked whenever one of the files is read. Measured seconds are no part of a hash, so that two
 undisturbed runs have the same manifest. A folder of an earlier version has none, and cannot be
 checked.
+
+A file that runs share has `"stored": true`: it is EXPERIMENT/store/<sha256>.<suffix>, two folders
+above that of the run, unless the run's own folder has it. Frozen runs of one backbone have the same
+features, stage means, maps and backbone. Two processes that write the same file write the same
+bytes, each of them whole.
 """
 
 import hashlib
 import json
+import os
 import re
+import shutil
 import struct
+import time
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -24,12 +33,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headscope.errors import InputError
-from headscope.files import atomic_path, write_json
+from headscope.files import atomic_path, sha256, write_json
 
 NAME: Final = "manifest.json"
+STORE: Final = "store"  # the folder beside `runs` of the files that runs share
 CHANGED: Final = "has changed since it was written"
 MISSING: Final = "is missing"
 TIMED: Final = frozenset({"history.jsonl", "metrics.json"})  # files that hold measured seconds
+RENEWED_S: Final = 3600.0  # the age at which a file of the store that is named again counts as new
+HASH: Final = re.compile("[0-9a-f]{64}")
 SECONDS: Final = re.compile(rb'"(\w*seconds)": ([^,}\n]+)')
 # what readers of damaged TOML, JSON, TSV and NumPy files raise
 DAMAGE: Final = (
@@ -42,16 +54,24 @@ Entry = Mapping[str, Any]
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def write_last(path: Path, text: str, files: Iterable[str] = (), *, add: bool = False) -> None:
+def write_last(
+    path: Path,
+    text: str,
+    files: Iterable[str] = (),
+    *,
+    add: bool = False,
+    stored: Mapping[str, Entry] | None = None,
+) -> None:
     """Write the file that marks the end of its folder, after a manifest of it and of `files`.
 
-    With `add` the files that the manifest has already stay in it.
+    With `add` the files that the manifest has already stay in it. `stored` are entries of files in
+    the store.
     """
     folder = path.parent
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
         entries = dict(read_manifest(folder) or {}) if add else {}
-        entries |= {name: _entry(folder / name) for name in files}
+        entries |= {name: _entry(folder / name) for name in files} | dict(stored or {})
         entries[path.name] = _entry(temporary, path.name)
         write_json(folder / NAME, {"files": dict(sorted(entries.items()))})
 
@@ -77,6 +97,69 @@ def read_manifest(folder: Path) -> Mapping[str, Entry] | None:
     return entries
 
 
+def stored_entries(folder: Path) -> dict[str, Entry]:
+    """Return the entries of a folder's files that are in the store; InputError as above."""
+    entries = read_manifest(folder) or {}
+    return {name: entry for name, entry in entries.items() if entry.get("stored") is True}
+
+
+def located(path: Path) -> Path:
+    """Return where a file of a folder is: there, or in the store where its manifest says so."""
+    if path.is_file():
+        return path
+    try:
+        entry = stored_entries(path.parent).get(path.name)
+    except InputError:
+        return path
+    if entry is None or not HASH.fullmatch(entry["sha256"]):
+        return path
+    # by its name, and where a link to a run leads
+    above = [Path(real(path.parent)).parents for real in (os.path.abspath, os.path.realpath)]
+    places = [
+        parents[1] / STORE / f"{entry['sha256']}{path.suffix}"
+        for parents in above
+        if len(parents) > 1
+    ]
+    return next((place for place in places if place.is_file()), path)
+
+
+def keep(store: Path, name: str, write: Callable[[Path], Any]) -> Entry:
+    """Write a file into a store, unless it is there already; return its entry for a manifest.
+
+    Parameters
+    ----------
+    store
+        The folder.
+    name
+        What a run calls the file; its suffix stays.
+    write
+        Writes the file to a path that ends in the name.
+    """
+    entry: dict[str, Any] = {}
+
+    def placed(temporary: Path) -> Path | None:
+        digest, size = sha256(temporary), temporary.stat().st_size
+        entry.update(sha256=digest, bytes=size, stored=True)
+        place = store / f"{digest}{Path(name).suffix}"
+        if not place.is_file() or file_hash(place) != digest:
+            return place
+        if time.time() - place.stat().st_mtime > RENEWED_S:
+            with suppress(OSError):  # of another user
+                os.utime(place)
+        return None
+
+    with atomic_path(store / name, placed) as temporary:
+        write(temporary)
+    return entry
+
+
+def keep_file(store: Path, path: Path) -> Entry:
+    """Take a file of the same or of another store into a store; return its entry."""
+    if path.parent != store:
+        return keep(store, path.name, lambda place: shutil.copyfile(path, place))
+    return {"sha256": path.stem, "bytes": path.stat().st_size, "stored": True}
+
+
 def problem_of(path: Path, *, quick: bool = False) -> str:
     """Say how a file differs from its manifest; nothing where it does not, or there is none.
 
@@ -90,12 +173,13 @@ def problem_of(path: Path, *, quick: bool = False) -> str:
         return ""
     if path.name not in entries:
         return f"is not in {NAME} beside it"
-    if not path.is_file():
+    place = located(path)
+    if not place.is_file():
         return MISSING
-    entry, size = entries[path.name], path.stat().st_size
+    entry, size = entries[path.name], place.stat().st_size
     if "bytes" in entry and entry["bytes"] != size:
         return f"{CHANGED} ({size} bytes instead of {entry['bytes']})"
-    return CHANGED if not quick and entry["sha256"] != file_hash(path) else ""
+    return CHANGED if not quick and entry["sha256"] != file_hash(place) else ""
 
 
 def check_file(path: Path) -> None:

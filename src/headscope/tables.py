@@ -7,7 +7,7 @@ from html import escape
 from io import StringIO
 from math import isnan
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from headscope.text import MISSING, escape_formula, interval, printable, show
 
@@ -238,7 +238,10 @@ class Shown:
     """A result that shows itself; declare it `@dataclass(frozen=True, eq=False, repr=False)`.
 
     `tables` says what it shows; by default its plain values and notes, one value per row.
+    At a prompt it is `WIDE` letters wide.
     """
+
+    WIDE: ClassVar[int] = WIDTH
 
     def tables(self) -> Sequence[Table]:
         """Return the tables that show this result."""
@@ -248,7 +251,7 @@ class Shown:
 
     def __repr__(self) -> str:
         """Return the tables as plain text, as a prompt shows them."""
-        return _printed(self)
+        return _printed(self, self.WIDE)
 
     def __rich_console__(self, *_: object) -> Iterator[Table]:
         """Yield the tables, as rich prints them."""
@@ -258,11 +261,11 @@ class Shown:
         return "\n".join(table.to_html() for table in self.tables())
 
 
-def _printed(renderable: object) -> str:
+def _printed(renderable: object, width: int = WIDTH) -> str:
     from rich.console import Console
 
     text = StringIO()
-    Console(file=text, width=WIDTH, highlight=False, color_system=None).print(renderable)
+    Console(file=text, width=width, highlight=False, color_system=None).print(renderable)
     return "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines())
 
 

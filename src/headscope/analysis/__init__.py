@@ -1,64 +1,9 @@
-"""From the record to results: arrays in, small frozen dataclasses and tables out."""
+"""From the record to results: arrays in, small frozen dataclasses and tables out.
 
-from headscope.analysis.final_layer.contributions import (
-    LogitContribution,
-    logit_contributions,
-    seed_correlation,
-)
-from headscope.analysis.final_layer.fits import PolynomialFit
-from headscope.analysis.final_layer.layer import (
-    HeadAnalysis,
-    analyse_head,
-    analyse_pair,
-    head_analysis,
-    run_shrinkage,
-)
-from headscope.analysis.final_layer.null import correlation_from_moments, sum_shrinkage
-from headscope.analysis.final_layer.pairs import PairAnalysis, class_pairs, pair_analysis
-from headscope.analysis.final_layer.relation import learned_null
-from headscope.analysis.representation.collapse import analyse_collapse
-from headscope.analysis.representation.location import analyse_flattening
-from headscope.analysis.representation.stages import analyse_transfer
-from headscope.analysis.results.settings import choose, setting_results, settings_table
-from headscope.analysis.results.table import (
-    NAMELESS,
-    LogitScatter,
-    cohort_table,
-    logit_scatter,
-    markdown_table,
-    regime_text,
-    results_table,
-    shared_subjects,
-)
+`__init__.pyi` lists the names and their modules; each module is imported when one of its names is
+first used.
+"""
 
-__all__ = [
-    "NAMELESS",
-    "HeadAnalysis",
-    "LogitContribution",
-    "LogitScatter",
-    "PairAnalysis",
-    "PolynomialFit",
-    "analyse_collapse",
-    "analyse_flattening",
-    "analyse_head",
-    "analyse_pair",
-    "analyse_transfer",
-    "choose",
-    "class_pairs",
-    "cohort_table",
-    "correlation_from_moments",
-    "head_analysis",
-    "learned_null",
-    "logit_contributions",
-    "logit_scatter",
-    "markdown_table",
-    "pair_analysis",
-    "regime_text",
-    "results_table",
-    "run_shrinkage",
-    "seed_correlation",
-    "setting_results",
-    "settings_table",
-    "shared_subjects",
-    "sum_shrinkage",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

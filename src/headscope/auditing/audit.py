@@ -101,8 +101,8 @@ def audit(
     Raises
     ------
     InputError
-        `path` is none of the three, the threshold is outside 0.9 to 1, the key is none, or
-        stored slices are to be pseudonymised.
+        `path` is none of the three, the threshold is outside 0.9 to 1, the key is none,
+        stored slices are to be pseudonymised, or `write_subjects` is a folder.
 
     Examples
     --------
@@ -113,6 +113,8 @@ def audit(
     path = Path(path)
     if not 0.9 <= copy_threshold <= 1:
         raise InputError(f"Copy threshold {copy_threshold} is not valid: choose 0.9 to 1.")
+    if write_subjects is not None and Path(write_subjects).is_dir():
+        raise InputError(f"{write_subjects} is a folder: --write-subjects names a file.")
     for folder in (path / "slices", path):
         if (folder / "slices.json").is_file():
             if pseudonym_key is not None:

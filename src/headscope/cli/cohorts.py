@@ -26,13 +26,14 @@ def inspect(
     subject_pattern: opt.SubjectPattern = None,
     subjects: opt.Subjects = None,
     contrast: opt.Contrast = None,
+    covariates: opt.Covariates = None,
     as_json: opt.AsJson = False,
 ) -> None:
     """Show what a folder of scans holds: layout, subjects, classes, grids, problems, cost.
 
     Example: headscope inspect scans --label Sex
     """
-    options = given(locals(), *COHORT, "plane", "count", "size")
+    options = given(locals(), *COHORT, "covariates", "plane", "count", "size")
     from headscope.auditing.inspect import inspect_data
 
     inspection = inspect_data(data, **options)

@@ -122,8 +122,12 @@ def _analyse_features(
     from headscope.analysis.representation.collapse import collapse_analysis
     from headscope.analysis.representation.features import feature_analysis
     from headscope.models.checkpoint import read_arrays
+    from headscope.record import Run
 
-    arrays: dict[str, Any] = read_arrays(path, ("features", "label", "subject_id"))
+    run = Run(path.parent)  # which has features beside the file, or in a store
+    of_run = path.name == "features.npz" and run.finished
+    wanted = ("features", "label", "subject_id")
+    arrays: dict[str, Any] = run.features if of_run else read_arrays(path, wanted)
     subset = ""
     if "subset" in arrays and (arrays["subset"] == "test").any():
         subset, tested = "test", arrays["subset"] == "test"

@@ -23,9 +23,11 @@ from pydantic import (
 
 from headscope.errors import InputError
 from headscope.files import write_text
+from headscope.manifest import STORE
 from headscope.record import RIVALS
 from headscope.slicing.spec import SliceSpec
 from headscope.text import printable_name
+from headscope.tracking.target import parse_target
 from headscope.training.recipe import Number, Positive, Recipe, Whole
 
 SplitKind = Literal["subject", "slice", "given", "site"]
@@ -112,7 +114,6 @@ class Config(BaseModel):
     folds: Annotated[Whole, Field(ge=2)] | None = None
     balance: tuple[str, ...] = ()
     split_file: Path | None = None
-    # networks and their training
     architectures: tuple[str, ...] = ("tf_efficientnet_lite0",)
     weights: str = "pretrained"
     pretraining_cohorts: tuple[str, ...] = ()
@@ -122,15 +123,20 @@ class Config(BaseModel):
     rivals: tuple[Rival, ...] = RIVALS
     recipe: Recipe = Recipe()
     rows: tuple[Row, ...] = ()
-    # scores and record
+    # scores, record, device
     aggregate: Literal["mean", "logits", "vote"] = "mean"
     permutations: Annotated[Whole, Field(ge=0, le=100_000)] = 0
     keep_model: bool = True
     keep_state: bool = False
     cache: Path | None = None
-    # device
+    track: tuple[str, ...] = ()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Positive | None = None
+    engine: Literal["here", "processes", "ray"] = "here"
+    threads: Positive | None = None
+    address: str | None = None
+    num_cpus: Annotated[Number, Field(gt=0)] | None = None
+    num_gpus: Annotated[Number, Field(ge=0)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -153,6 +159,11 @@ class Config(BaseModel):
         if not values and info.field_name != "rivals":
             raise ValueError("needs at least one value")
         return tuple(dict.fromkeys(values))
+
+    @field_validator("track")
+    @classmethod
+    def _trackers(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(str(parse_target(text)) for text in values))
 
     @field_validator("rivals", mode="before")
     @classmethod
@@ -189,6 +200,11 @@ class Config(BaseModel):
         return self.cache or self.out / "cache"
 
     @property
+    def pass_store(self) -> Path:
+        """The store of the arrays of their passes: the experiment's, or in a shared cache."""
+        return self.out / STORE if self.cache is None else self.cache / STORE
+
+    @property
     def slice_spec(self) -> SliceSpec:
         """How slices are taken."""
         return SliceSpec.from_settings(dict(self))
@@ -206,7 +222,8 @@ class Config(BaseModel):
 
         Where ids are pseudonyms, paths and the conditions on scans are left out: they may hold ids.
         """
-        settings = self.model_dump(mode="json", exclude_none=True)
+        # where the runs are shown too decides nothing, and a URI may hold a password
+        settings = self.model_dump(mode="json", exclude_none=True, exclude={"track"})
         common = settings.pop("recipe")
         for row in settings["rows"]:
             recipe = row.pop("recipe", {})
@@ -279,9 +296,16 @@ def read_config(path: Path, changes: Mapping[str, Any]) -> Config:
         for key in set(ROW_SETTINGS) & changes.keys():
             row.pop(key, None)
     try:
+        if isinstance(settings.get("track"), list):
+            settings["track"] = [_beside(text, path.parent) for text in settings["track"]]
         return make_config(**(settings | dict(changes)))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _beside(target: Any, folder: Path) -> Any:
+    """Return a tracker with a relative path of its place taken from a folder."""
+    return str(parse_target(target).beside(folder)) if isinstance(target, str) else target
 
 
 def find_config(path: Path) -> Path:

@@ -27,12 +27,12 @@ from headscope.metrics.precision import Precisions, precisions
 from headscope.models.classifier import tap
 from headscope.models.network import build_network
 from headscope.models.pretrained import find_published, how_to_get
-from headscope.record import Setting
+from headscope.record import Run, Setting, wants_more
 from headscope.scans.volume import ScanError
 from headscope.slicing.parallel import take_file
 from headscope.splits.sites import SITE
 from headscope.training.device import autocast, find_device
-from headscope.training.features import EXTRACT_BATCH, LAYER_SLICES, MAP_SLICES
+from headscope.training.features import LAYER_SLICES, MAP_SLICES, batch_of
 from headscope.training.loader import SliceInputs
 from headscope.training.recipe import Recipe, make_optimizer
 
@@ -191,7 +191,7 @@ def _measure(
     network.model.to(device)
     entry, cuda = network.architecture, device.type == "cuda"
     most = max(2, batch_size if cuda else min(batch_size, CPU_BATCH))  # BatchNorm needs two
-    shape = (max(most, EXTRACT_BATCH) if cuda else most, config.size, config.size)
+    shape = (max(most, batch_of(device)) if cuda else most, config.size, config.size)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     inputs = SliceInputs(pixels, entry.mean, entry.std, device)
     labels = torch.zeros(most, dtype=torch.int64, device=device)
@@ -251,7 +251,8 @@ def _rows(
             cost = costs.get(_measured(plan))
             new = plan.features_of not in passed
             passed.add(plan.features_of)
-            taken = _run_cost(plan, cost, slices, config, new) if cost else (None, None)
+            epochs = _epochs_left(plan, config)
+            taken = _run_cost(plan, epochs, cost, slices, config, new) if cost else (None, None)
         recipe = {"epochs": plan.recipe.epochs, "learning_rate": plan.recipe.learning_rate}
         facts = {"finished": plan.name not in todo, "seconds": taken[0], "bytes": taken[1]}
         rows.append({"run": plan.name} | asdict(plan.setting) | recipe | facts)
@@ -271,27 +272,40 @@ def _rival_rows(
     return pd.DataFrame(rows)
 
 
+def _epochs_left(plan: Plan, config: Config) -> int:
+    """Return the epochs of a run that are to come: of a finished one those beyond its record."""
+    run = Run(config.out / "runs" / plan.name)
+    done = run.epochs if wants_more(run, plan.recipe.epochs) else 0
+    return plan.recipe.epochs - done
+
+
 def _run_cost(
-    plan: Plan, cost: Cost, slices: int, config: Config, new_features: bool
+    plan: Plan, epochs: int, cost: Cost, slices: int, config: Config, new_features: bool
 ) -> tuple[float, int]:
-    """Return the seconds and bytes of one run; of shared features only where it makes them."""
+    """Return the seconds and bytes of one run; of what frozen runs share only where it makes it."""
     regime, recipe = plan.regime, plan.recipe
     train, val, test = (slices * part / sum(config.ratio) for part in config.ratio)
-    head_s = recipe.epochs * train / recipe.batch_size * HEAD_STEP_S
+    head_s = epochs * train / recipe.batch_size * HEAD_STEP_S
     one_pass = slices * cost.forward_s
-    size = slices * cost.feature_bytes + LAYER_SLICES * cost.layer_bytes
+    keeps = config.keep_model and plan.permutation is None
+    folds = plan.setting.folds or 1
+    shared = slices * cost.feature_bytes + LAYER_SLICES * cost.layer_bytes
+    shared += keeps * cost.model_bytes
+    maps = int(min(test, MAP_SLICES / folds) * cost.map_bytes)
+    size = shared + maps
     if regime.trains_backbone:
-        seconds = recipe.epochs * (train * cost.train_s + val * cost.forward_s) + one_pass
+        seconds = epochs * (train * cost.train_s + val * cost.forward_s) + one_pass
         if regime.probe_first:
             seconds += head_s + one_pass
     else:
-        seconds = head_s + min(test, MAP_SLICES) * cost.forward_s
+        seconds = head_s
+        if new_features or folds == 1:  # a pass of test slices, or of those of all folds
+            seconds += min(test, MAP_SLICES) * cost.forward_s
         if new_features:
             seconds += one_pass * (1 + train / slices * regime.restat)
-            size += slices * cost.feature_bytes
-    size += int(min(test, MAP_SLICES) * cost.map_bytes)
-    if config.keep_model and plan.permutation is None:
-        size += cost.model_bytes
+            size = shared + maps * folds
+        else:
+            size = maps * (folds == 1)
     if config.keep_state and regime.trains_backbone:  # weights, their moments, and the best
         copies = (3 if recipe.optimizer == "adamw" else 2) + (recipe.select == "best")
         size += copies * cost.model_bytes

@@ -169,6 +169,7 @@ def fit_rival(rival: Setting, material: Material, path: Path) -> Run:
         layers=nothing,
         maps=nothing,
         model=None,
+        share=True,
     )
 
 

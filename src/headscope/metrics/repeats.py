@@ -3,7 +3,7 @@
 from math import inf, sqrt
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from headscope.metrics.intervals import LEVEL, Way, bootstrap_interval
 from headscope.metrics.subjects import Array
@@ -92,7 +92,7 @@ def _stretch(once: Array, drawn: Array, stratum: Array, ratio: float, shared: fl
     trainings = excess * (1 / len(once) + ratio)
     total = sampling + excess / len(once) + ratio * max(excess, shared * explained)
     freedom = total**2 / (sampling**2 / free + trainings**2 / (len(once) - 1))
-    wide, narrow = (float(stats.t.ppf((1 + LEVEL) / 2, f)) for f in (min(freedom, free), free))
+    wide, narrow = (float(stdtrit(f, (1 + LEVEL) / 2)) for f in (min(freedom, free), free))
     return sqrt(total / sampling) * (wide / narrow)
 
 

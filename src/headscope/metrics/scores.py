@@ -24,7 +24,7 @@ SCORES = {
     "brier": "Brier score",
     "ece": "expected calibration error",
 }
-_FINE, _COARSE = 16_384, 1_024  # ranks of a class that draws tell apart; of more, so many
+_FINE, _COARSE = 4_096, 1_024  # ranks of a class that draws tell apart; of more, so many
 _STEPS = 256  # of a ranking at once, so that what draws hold at them stays in a processor's cache
 
 
@@ -203,6 +203,9 @@ def _ranked(margins: Array, inside: Array, owner: Array, counts: Array) -> tuple
         held = np.unique(run[inside])
     step = np.searchsorted(held, run)  # (n,) the first of them at or below each unit
     tied = ~inside & (run == np.append(held, -1)[step])
+    if len(counts) == 1:
+        area, precision = _ranked_once(step, inside, tied, counts[0][owner], len(held))
+        return np.array([area]), np.array([precision])
     subjects = counts.shape[1]
     positives, negatives = (
         counts @ np.bincount(owner[which], minlength=subjects).astype(counts.dtype)
@@ -233,3 +236,21 @@ def _ranked(margins: Array, inside: Array, owner: Array, counts: Array) -> tuple
         precision += np.divide(gained, everything, out=gained, where=everything > 0).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         return area / (positives * negatives), precision / positives
+
+
+def _ranked_once(
+    step: Array, inside: Array, tied: Array, weight: Array, steps: int
+) -> tuple[float, float]:
+    """Return what `_ranked` does of one draw, which holds each unit (n,) `weight` times."""
+
+    def held_at(which: Array) -> Array:
+        return np.bincount(step[which], weight[which], steps + 1)[:steps]
+
+    gained = held_at(inside)
+    everything, ups = held_at(inside | ~inside).cumsum(), gained.cumsum()
+    positives, negatives = weight[inside].sum(), weight[~inside].sum()
+    below = negatives - everything + ups + held_at(tied) / 2
+    share = np.divide(ups, everything, out=np.zeros(steps), where=everything > 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        area = (gained * below).sum() / (positives * negatives)
+        return area, (gained * share).sum() / positives

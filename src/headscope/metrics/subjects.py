@@ -105,8 +105,8 @@ def subject_level(slices: Units, aggregate: str = "mean") -> Units:
     if aggregate not in AGGREGATES:
         raise InputError(f"Unknown aggregate {aggregate!r}: choose one of {', '.join(AGGREGATES)}.")
     labels, logs, owner = slices
-    keys, rows = np.unique(np.column_stack([owner, labels]), axis=0, return_inverse=True)
-    rows = rows.ravel()
+    classes = slices.class_count
+    keys, rows = np.unique(owner * classes + labels, return_inverse=True)
     sizes = np.bincount(rows, minlength=len(keys))[:, None]  # (S, 1)
 
     def mean(values: Array) -> Array:
@@ -120,9 +120,9 @@ def subject_level(slices: Units, aggregate: str = "mean") -> Units:
         subjects = _log_mean(logs, rows, sizes)
     if aggregate == "vote":
         with np.errstate(divide="ignore"):
-            votes = np.log(mean(np.eye(slices.class_count)[slices.predicted]))  # (S, K)
+            votes = np.log(mean(np.eye(classes)[slices.predicted]))  # (S, K)
         subjects = np.logaddexp(votes, log(_TIES) + subjects) - log1p(_TIES)
-    return Units(keys[:, 1], subjects, keys[:, 0])
+    return Units(keys % classes, subjects, keys // classes)
 
 
 def _log_mean(logs: Array, rows: Array, sizes: Array) -> Array:

@@ -14,14 +14,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from headscope.errors import InputError
-from headscope.files import NO_ID, read_table
-from headscope.manifest import DAMAGE, problem_of, reason_of
+from headscope.files import LOCKS, NO_ID, read_table
+from headscope.manifest import DAMAGE, located, problem_of, reason_of, stored_entries
 from headscope.record.setting import RIVAL, Setting
 
 Arrays = dict[str, NDArray[Any]]
 SUBSETS = ("train", "val", "test")
+FEATURES = "features.npy"
 MODEL = "model.safetensors"
+BACKBONE = "backbone.safetensors"  # of a frozen run, whose classifier is in head.npz
 STATE = "state.safetensors"
+NETWORK = (MODEL, BACKBONE, STATE)  # what may be deleted to save room
 
 # names of regimes in records of earlier versions, and what these regimes are named now
 RENAMED = {"frozen-bn": "frozen-adabn", "scratch-moments": "scratch-meanvar"}
@@ -34,6 +37,16 @@ ADDED = {
     "label_smoothing": 0.0,
     "sampling": "shuffle",
 }
+
+
+def moved(*names: str) -> str:
+    """Say that a run is away from the store that holds its files, and what helps."""
+    some = ", ".join(names)
+    return (
+        f"{some} {'is' if len(names) == 1 else 'are'} in the store of the experiment in which it "
+        "was trained, and not here: 'headscope export RUN OUT', where the experiment is, writes a "
+        "record that stands alone"
+    )
 
 
 class Settings(dict[str, Any]):
@@ -70,6 +83,11 @@ class Run:
     def name(self) -> str:
         """The directory's name: architecture, regime, split and seed."""
         return self.path.name
+
+    @property
+    def lock(self) -> Path:
+        """The file that a process holds while it trains the run; not in the run, which may go."""
+        return self.path.parent.parent / LOCKS / self.name
 
     @property
     def finished(self) -> bool:
@@ -114,11 +132,11 @@ class Run:
         with self._readable("history.jsonl") as path:
             return pd.read_json(path, lines=True)
 
-    def phase_rows(self, phase: str) -> list[dict[str, Any]]:
-        """Return the rows of the history of a phase, with all digits."""
+    def phase_rows(self, phase: str | None) -> list[dict[str, Any]]:
+        """Return the rows of the history of a phase, None: of all, with all digits."""
         with self._readable("history.jsonl") as path:
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [row for row in rows if row.get("phase", "train") == phase]
+        return [row for row in rows if phase is None or row.get("phase", "train") == phase]
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
@@ -163,8 +181,34 @@ class Run:
 
     @cached_property
     def features(self) -> Arrays:
-        """What the final layer read and wrote for every slice."""
-        return self._arrays("features.npz")
+        """What the final layer read and wrote for every slice.
+
+        `features` (N, D) is read-only and memory-mapped, so that what is indexed is what is read;
+        records of earlier versions hold it in `features.npz`, which is read whole.
+        """
+        arrays = self._arrays("features.npz")
+        if "features" not in arrays:
+            with self._readable(FEATURES) as path:
+                mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+                arrays["features"] = mapped.view(np.ndarray)
+        return arrays
+
+    def rows(self, subset: str) -> NDArray[np.int64]:
+        """Return the rows of a subset's slices, in ascending order."""
+        return np.flatnonzero(self.features["subset"] == subset)
+
+    def feature_blocks(
+        self, subset: str | None = None, *, size: int = 4096
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """Yield the rows and features (at most `size`, D) of a subset, or of all slices, in turn.
+
+        Of no more than one block are there copies in memory.
+        """
+        features = self.features["features"]
+        rows = np.arange(len(features)) if subset is None else self.rows(subset)
+        for start in range(0, len(rows), size):
+            block = rows[start : start + size]
+            yield block, features[block]
 
     @cached_property
     def logits(self) -> NDArray[np.float32]:
@@ -185,8 +229,17 @@ class Run:
 
     @cached_property
     def maps(self) -> Arrays:
-        """Last feature maps of some test slices."""
-        return self._arrays("maps.npz")
+        """Last feature maps of some test slices.
+
+        The file of a fold may hold those of other folds' test slices too.
+        """
+        arrays = self._arrays("maps.npz")
+        if self.setting.fold is None:
+            return arrays
+        subset = self.features["subset"]
+        with self._readable("maps.npz"):
+            test = subset[arrays["slice"]] == "test"
+            return {name: array[test] for name, array in arrays.items()}
 
     @property
     def class_names(self) -> list[str]:
@@ -201,14 +254,31 @@ class Run:
         ):
             return dict(stored)
 
+    def place(self, name: str) -> Path:
+        """Return where a file is: in the run's folder or in the store of its experiment."""
+        return located(self.path / name)
+
+    @property
+    def keeps_network(self) -> bool:
+        """Whether the trained network is on record."""
+        return any(self.place(name).is_file() for name in (MODEL, BACKBONE))
+
+    def absent(self) -> list[str]:
+        """Return which files it names of the store of its experiment, if none of them is there."""
+        names = [name for name in stored_entries(self.path) if name not in NETWORK]
+        return names if names and not any(self.place(name).is_file() for name in names) else []
+
     def checked(self, name: str) -> Path:
-        """Return the path of a file; InputError where it is missing or has changed."""
-        path = self.path / name
+        """Return where a file is; InputError where it is missing or has changed."""
+        path = self.place(name)
         if not path.is_file():
+            if name in stored_entries(self.path):
+                raise InputError(f"{self.path}: {moved(name)}.")
             raise InputError(f"{path} does not exist: {self.path} is no finished run.")
-        problem = problem_of(path)
+        problem = problem_of(self.path / name)
         if problem:
-            raise InputError(f"{path} {problem}: delete {self.path} and train it again.")
+            also = "" if path.parent == self.path else f" and {path}"
+            raise InputError(f"{path} {problem}: delete {self.path}{also} and train it again.")
         return path
 
     @contextmanager

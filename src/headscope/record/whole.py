@@ -4,9 +4,10 @@ import numpy as np
 
 from headscope.errors import InputError
 from headscope.manifest import DAMAGE, MISSING, NAME, folder_problems, read_manifest, reason_of
-from headscope.record.run import MODEL, STATE, SUBSETS, Run
+from headscope.record.run import FEATURES, NETWORK, SUBSETS, Run, moved
 
-FORMAT = 2  # of the record, in metrics.json; those of earlier versions lack it and a manifest
+# of the record, in metrics.json: 2 has features in features.npz, an earlier one no manifest
+FORMAT = 3
 FILES = (
     *("run.toml", "history.jsonl", "predictions.tsv"),
     *("head.npz", "features.npz", "layers.npz", "maps.npz"),
@@ -18,7 +19,7 @@ def run_problem(run: Run) -> str:
 
     A run without a manifest, of an earlier version, is held against itself (`structure_problem`).
     """
-    problems = manifest_problems(run, quick=(MODEL, STATE))
+    problems = manifest_problems(run, quick=NETWORK)
     if problems:
         return "; ".join(problems)
     return "" if (run.path / NAME).is_file() else structure_problem(run)
@@ -32,13 +33,25 @@ def manifest_problems(run: Run, quick: tuple[str, ...] = ()) -> list[str]:
             return [f"{NAME} is missing"] if "record" in run.metrics else []
     except InputError as error:
         return [f"{NAME} is damaged" if (run.path / NAME).is_file() else str(error)]
-    unlisted = [name for name in (*FILES, "metrics.json") if name not in names]
+    absent = run.absent()
+    if absent:
+        return [moved(*absent)]
+    needed = (*FILES, "metrics.json", *([FEATURES] if _version(run) > 2 else []))
+    unlisted = [name for name in needed if name not in names]
     unlisted += [
-        name for name in (MODEL, STATE) if (run.path / name).is_file() and name not in names
+        name for name in (FEATURES, *NETWORK) if (run.path / name).is_file() and name not in names
     ]
     deleted = {f"{name} {MISSING}" for name in quick}  # to save room
     problems = [text for text in folder_problems(run.path, quick) if text not in deleted]
     return [f"{name} is not in {NAME}" for name in unlisted] + problems
+
+
+def _version(run: Run) -> int:
+    """Return the version of a record; 0 where `metrics.json` does not say, or has changed."""
+    try:
+        return int(run.metrics.get("record", 0))
+    except DAMAGE:
+        return 0
 
 
 def structure_problem(run: Run) -> str:

@@ -3,8 +3,10 @@
 import json
 import shutil
 import tomllib
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -14,9 +16,9 @@ from safetensors.numpy import save_file
 
 from headscope.errors import InputError
 from headscope.files import atomic_path, json_text, write_table, write_text
-from headscope.manifest import write_last
+from headscope.manifest import STORE, Entry, keep, keep_file, stored_entries, write_last
 from headscope.record.longer import obstacle, wants_more
-from headscope.record.run import ADDED, MODEL, STATE, Arrays, Run
+from headscope.record.run import ADDED, BACKBONE, FEATURES, MODEL, NETWORK, STATE, Arrays, Run
 from headscope.record.whole import FILES, FORMAT
 
 # what of run.toml is known only once the network is built
@@ -37,37 +39,68 @@ def write_run(
     maps: Arrays,
     model: Arrays | None,
     state: Arrays | None = None,
+    backbone: Arrays | None = None,
+    share: bool = False,
+    ready: Mapping[str, Path] = MappingProxyType({}),
 ) -> Run:
     """Write everything that analysis will want; `metrics.json` last, which marks the end.
 
     Before it the manifest is written, by which every reader tells whether the files are these.
     `run.toml` is there since `start_run`; the resume file is removed. Without
     `model` the network is not saved, without `state` (the tensors of the last epoch, the
-    optimiser's too) the run cannot continue to more epochs.
+    optimiser's too) the run cannot continue to more epochs. A `backbone` is a network without its
+    classifier.
+
+    share: whether features, stage means, maps and the backbone go into the experiment's store, as
+    runs of one frozen backbone have the same. `ready` are those that a store holds already.
     """
     write_history(path, history)
     write_table(path / "predictions.tsv", predictions)
-    for name, arrays in (
-        ("head", head),
-        ("features", features),
-        ("layers", layers),
-        ("maps", maps),
-    ):
-        with atomic_path(path / f"{name}.npz") as temporary:
-            np.savez(temporary, **arrays)  # type: ignore[arg-type]
+    small = {name: values for name, values in features.items() if name != "features"}
+    _write(path / "head.npz", partial(np.savez, **head))  # type: ignore[arg-type]
+    _write(path / "features.npz", partial(np.savez_compressed, **small))  # type: ignore[arg-type]
+    shared: dict[str, Callable[[Path], Any]] = {
+        FEATURES: partial(np.save, arr=features["features"]),
+        "layers.npz": partial(np.savez, **layers),  # type: ignore[arg-type]
+        "maps.npz": partial(np.savez, **maps),  # type: ignore[arg-type]
+    }
+    if backbone is not None:
+        shared[BACKBONE] = partial(save_file, backbone)
+    stored: dict[str, Entry] = {}
+    store = path.parent.parent / STORE
+    for name, write in shared.items():
+        if not share:
+            _write(path / name, write)
+        elif name in ready:
+            stored[name] = keep_file(store, ready[name])
+        else:
+            stored[name] = keep(store, name, write)
     for name, tensors in ((MODEL, model), (STATE, state)):
         if tensors is not None:
-            with atomic_path(path / name) as temporary:
-                save_file(tensors, temporary)
-    seal_run(path, metrics)
+            _write(path / name, partial(save_file, tensors))
+    seal_run(path, metrics, stored)
     shutil.rmtree(path / "checkpoint", ignore_errors=True)
     return Run(path)
 
 
-def seal_run(path: Path, metrics: Mapping[str, Any]) -> None:
-    """Write the manifest of a run's files, then `metrics.json`, which marks the end."""
-    present = [name for name in (*FILES, MODEL, STATE) if (path / name).is_file()]
-    write_last(path / "metrics.json", json_text({**metrics, "record": FORMAT}), present)
+def _write(path: Path, write: Callable[[Path], Any]) -> None:
+    with atomic_path(path) as temporary:
+        write(temporary)
+
+
+def seal_run(
+    path: Path, metrics: Mapping[str, Any], stored: Mapping[str, Entry] | None = None
+) -> None:
+    """Write the manifest of a run's files, then `metrics.json`, which marks the end.
+
+    `stored` are the entries of those in the store, by default as the manifest has them; a file in
+    the run's folder wins.
+    """
+    stored = stored_entries(path) if stored is None else stored
+    present = [name for name in (*FILES, FEATURES, *NETWORK) if (path / name).is_file()]
+    elsewhere = {name: entry for name, entry in stored.items() if name not in present}
+    text = json_text({**metrics, "record": FORMAT})
+    write_last(path / "metrics.json", text, present, stored=elsewhere)
 
 
 def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:

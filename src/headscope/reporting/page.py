@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from headscope.analysis import (
@@ -53,8 +54,8 @@ from headscope.reporting.explanations.gather import explain
 from headscope.reporting.numbers import page_sources
 from headscope.reporting.render import Page, render_page
 from headscope.reporting.scatters import (
-    THUMBNAILS,
     PageData,
+    choose_thumbnails,
     logit_panels,
     page_data,
     weight_panels,
@@ -72,6 +73,9 @@ MOST_PANELS: Final = 12  # of Fig. 2 and of Fig. 3; of more runs those of the fi
 def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     """Write an experiment's tables and page; return the path of `report.html`.
 
+    What has changed since it was written is left out: the page and stderr name it. Where nothing
+    changed since the last report (`report.json`), that one stands.
+
     Parameters
     ----------
     experiment
@@ -79,9 +83,6 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     thumbnails
         Which test slices the page holds as 64-pixel pictures: "test", "errors" or "none". By
         default all of the test, and none where subjects have pseudonyms.
-
-    What has changed since it was written is left out: the page and stderr name it. Where nothing
-    changed since the last report (`report.json`), that one stands.
 
     Raises
     ------
@@ -95,11 +96,7 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     first/report.html
     """
     experiment = Path(experiment)
-    if thumbnails not in (None, *THUMBNAILS):
-        raise InputError(f"Unknown thumbnails {thumbnails!r}: choose {', '.join(THUMBNAILS)}.")
-    if thumbnails is None:
-        hidden = any(run.settings.get("pseudonymised") for run in find_runs(experiment).runs)
-        thumbnails = "none" if hidden else "test"
+    thumbnails = choose_thumbnails(find_runs(experiment).runs, thumbnails)
     key = report_key(experiment, thumbnails)
     if stands(experiment, key):
         return experiment / "report.html"
@@ -141,7 +138,12 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         f"and no other file. {_shown(data)}",
     )
     write_text(experiment / "report.html", render_page(page))
-    store_key(experiment, key)
+    store_key(
+        *(experiment, key),
+        thumbnails=thumbnails,
+        headline=Markup.escape(first.headline).striptags(),
+        chapters={chapter.key: chapter.title for chapter in page.chapters},
+    )
     return experiment / "report.html"
 
 
@@ -249,12 +251,18 @@ def _paper(experiment: Path, results: Sequence[SettingResult]) -> Chapter:
 
 def _shown(data: PageData) -> str:
     """Say how many slices of how many subjects the page holds."""
+    drawn, total = data.drawn
+    some = (
+        f" Fig. 2 draws {drawn:,} of {total:,} test slices, those of subjects drawn at random."
+        if drawn < total
+        else ""
+    )
     if not data.thumbnails:
-        return "It holds no slice as a picture."
+        return f"It holds no slice as a picture.{some}"
     subjects = f" of {data.subjects} subjects" if data.subjects else ""
     return (
         f"It holds {data.thumbnails} test slices{subjects} as small pictures: share it as you "
-        "would share scans (--thumbnails none leaves them out)."
+        f"would share scans (--thumbnails none leaves them out).{some}"
     )
 
 

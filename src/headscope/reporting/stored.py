@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from headscope.analysis.stored import code_hash, record_hash
 from headscope.files import write_json
@@ -12,6 +13,7 @@ from headscope.record import find_runs
 from headscope.record.evaluation import evaluations_hash
 
 WRITTEN: Final = ("report.html", "table.tsv", "runs.tsv", "table.md", "leakage.json")
+PERHAPS: Final = ("evaluations.tsv",)  # written only where there is something for it
 BESIDE: Final = (
     "audit.json",
     "failures.tsv",
@@ -50,18 +52,35 @@ def stands(experiment: Path, key: str | None) -> bool:
     try:
         stored = json.loads((experiment / "report.json").read_text(encoding="utf-8"))
         return bool(
-            key is not None
-            and stored["key"] == key
-            and all(file_hash(experiment / name) == stored["files"][name] for name in WRITTEN)
+            key is not None and stored["key"] == key and stored["files"] == _written(experiment)
         )
     except DAMAGE:  # none yet, or damaged
         return False
 
 
-def store_key(experiment: Path, key: str | None) -> None:
-    """Write what the report was made from, and hashes of what was written."""
+def read_report(experiment: Path) -> Mapping[str, Any]:
+    """Return headline, thumbnails and chapters of the report of an experiment as it is now.
+
+    Nothing where there is none, or where it shows something else.
+    """
+    try:
+        stored = json.loads((experiment / "report.json").read_text(encoding="utf-8"))
+        key = report_key(experiment, stored["thumbnails"])
+    except DAMAGE:  # none yet, of an earlier version, or damaged
+        return {}
+    return stored if stands(experiment, key) else {}
+
+
+def store_key(experiment: Path, key: str | None, **shown: Any) -> None:
+    """Write what the report was made from, what it shows, and hashes of what was written."""
     if key is None:
         (experiment / "report.json").unlink(missing_ok=True)
         return
-    files = {name: file_hash(experiment / name) for name in WRITTEN}
-    write_json(experiment / "report.json", {"key": key, "files": files})
+    files = _written(experiment)
+    write_json(experiment / "report.json", {"key": key, "files": files, **shown})
+
+
+def _written(experiment: Path) -> dict[str, str]:
+    """Return the hashes of what a report writes."""
+    names = [*WRITTEN, *(name for name in PERHAPS if (experiment / name).exists())]
+    return {name: file_hash(experiment / name) for name in names}

@@ -219,9 +219,10 @@ def _ids(name: str, table: pd.DataFrame, column: str | None) -> pd.Series | None
     """Return ids or subsets as texts; an error names the first row without."""
     if column is None:
         return None
-    cells = table[column]
-    texts = cells.map({value: str(value).strip() for value in cells.dropna().unique()})
-    bad = cells.isna() | texts.isin(MISSING)
+    codes, values = pd.factorize(table[column])  # -1: missing
+    names = np.array([str(value).strip() for value in values.tolist()], dtype=object)
+    empty = {*MISSING}
+    bad = np.isin(codes, [-1, *(k for k, text in enumerate(names) if text in empty)])
     if bad.any():
         raise bad_cell(name, column, bad, "is empty")
-    return texts.astype(object)
+    return pd.Series(names[codes], dtype=object)

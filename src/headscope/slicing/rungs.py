@@ -24,6 +24,7 @@ WHITE: Final = 99.5  # percentile of a slice that stands for its brightest
 SPECK: Final = 0.01  # of the largest part's area: smaller parts are noise
 DARK_SHARE: Final = 0.1  # of a border that is black: the background is black
 STRIPPED: Final = 0.85  # share of the silhouette that the brain fills where no skull is around it
+COARSE_MM: Final = 2.0  # pixels above which a skull is no dark line any more (OASIS-2, nichart_t1)
 SIDE_MM: Final = 220.0  # what the side of a slice shows, where nothing says it
 
 

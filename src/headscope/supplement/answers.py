@@ -286,8 +286,8 @@ def _availability(study: Study, facts: Facts) -> str:
     text = "headscope is free software under the MIT licence"
     if version:
         text += f", version {facts(version, 'environment.json', 'packages.headscope')}"
-    models = sum((run.path / "model.safetensors").is_file() for run in study.runs)
-    number = facts(models, "runs/*/model.safetensors", "files")
+    models = sum(run.keeps_network for run in study.runs)
+    number = facts(models, "runs/*/model.safetensors, backbone.safetensors", "files")
     of = facts(len(study.runs), "runs", "finished runs")
     return f"{text}. Weights of {number} of {of} networks are in the record. Data: the author."
 
@@ -333,7 +333,7 @@ def _flow(study: Study, facts: Facts) -> str:
 
 
 def _explanation(study: Study, facts: Facts) -> str:
-    mapped = sum((run.path / "maps.npz").is_file() for run in study.runs)
+    mapped = sum(run.place("maps.npz").is_file() for run in study.runs)
     number = facts(mapped, "runs/*/maps.npz", "files")
     return (
         "Weights of the final layer beside a null model; the share of each position in a decision "

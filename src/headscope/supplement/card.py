@@ -53,9 +53,9 @@ def _networks(study: Study) -> str:
     rows = []
     for run in study.runs:
         digests = (str(run.settings.get(f"{of}_sha256", "")) for of in ("weights", "slices"))
-        present = (run.path / "model.safetensors").is_file()
-        rows.append((run.name, *(digest[:SHOWN_DIGITS] for digest in digests), present))
-    columns = ["Run", "Weights at the start (SHA-256)", "Slices (SHA-256)", "model.safetensors"]
+        shown = (digest[:SHOWN_DIGITS] for digest in digests)
+        rows.append((run.name, *shown, run.keeps_network))
+    columns = ["Run", "Weights at the start (SHA-256)", "Slices (SHA-256)", "On record"]
     return Table("", columns, rows).to_markdown()
 
 
@@ -64,7 +64,7 @@ def _bullets(lines: list[str]) -> str:
 
 
 def _use(study: Study) -> str:
-    stored = [run for run in study.chosen[0].runs if (run.path / "model.safetensors").is_file()]
+    stored = [run for run in study.chosen[0].runs if run.keeps_network]
     if not stored:
         return "The weights of the chosen networks are not in the record."
     return f"    headscope predict {study.name}/runs/{stored[0].name} SCAN"

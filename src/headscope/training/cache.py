@@ -3,13 +3,17 @@
 The key of a file holds all that decides its content: the bytes of the backbone, its normalisation,
 the slices, and what computes (device, versions, threads). The file holds the SHA-256 of its arrays
 and of its name, measured seconds aside: one that is damaged, changed or of another name is computed
-again. Two processes that write the same file write the same bytes, each of them whole.
+again. Features, stage means and maps are in the store that records share (`headscope.manifest`);
+the file holds their hashes. Of several processes one computes it, and the others wait.
 """
 
 import hashlib
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,8 @@ import torch
 import torchvision
 from numpy.typing import NDArray
 
-from headscope.files import atomic_path
-from headscope.manifest import DAMAGE, cache_hash
+from headscope.files import atomic_path, claimed, write_json
+from headscope.manifest import DAMAGE, STORE, cache_hash, content_hash, file_hash, keep
 from headscope.models.network import Network
 from headscope.training.batchnorm import (
     STATISTICS_BATCH,
@@ -28,21 +32,50 @@ from headscope.training.batchnorm import (
     set_statistics,
     statistics,
 )
-from headscope.training.features import EXTRACT_BATCH, LAYER_SLICES, Extracted, extract_features
+from headscope.training.features import (
+    LAYER_SLICES,
+    Extracted,
+    batch_of,
+    extract_features,
+    extract_maps,
+)
 from headscope.training.loader import Inputs
 
-VERSION = 1  # counts up when the same slices and weights would give other content
+VERSION = 2  # counts up when the same slices and weights would give other content
+
+FEATURES, LAYERS, MAPS = "features.npy", "layers.npz", "maps.npz"  # as a record names them
 
 Arrays = dict[str, NDArray[Any]]
+Part = Any  # an array, or arrays by name
+Parts = dict[str, Part]
 
 
 @dataclass(frozen=True)
 class Store:
-    """The folder of stored passes, the hash of their slices, and the precision of the passes."""
+    """The folder of stored passes, the hash of their slices, and how the passes are computed.
+
+    shared: the store of the arrays that records share, by default one in the folder.
+    """
 
     folder: Path
     slices_key: str
     precision: str = "float32"
+    shared: Path | None = None
+    compiled: bool = False
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """How a pass is computed, as its function takes it."""
+        return {"precision": self.precision, "compiled": self.compiled}
+
+    @property
+    def files(self) -> Path:
+        """The store of the arrays that records share."""
+        return self.shared or self.folder / STORE
+
+    def file(self, name: str, digest: str) -> Path:
+        """Return where the store has a file of a hash, which records have under a name."""
+        return self.files / f"{digest}{Path(name).suffix}"
 
     def path(self, kind: str, network: Network, *parts: object) -> Path:
         """Return the file of a pass; its name holds a hash of all that decides the content."""
@@ -56,6 +89,7 @@ class Store:
             entry.std,
             self.slices_key,
             self.precision,
+            self.compiled,
             *parts,
             torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
             torch.get_float32_matmul_precision(),
@@ -72,20 +106,35 @@ def cached_features(network: Network, inputs: Inputs, store: Store, title: str) 
 
     The seconds are those of the pass that computed them.
     """
-    names = {"features", "seconds", "slice", *network.stages}
 
-    def compute() -> Arrays:
-        made = extract_features(network, inputs, title, precision=store.precision)
-        return {"features": made.features, "seconds": np.array(made.seconds), **made.layers}
+    def compute() -> tuple[Parts, float]:
+        made = extract_features(network, inputs, title, **store.how)
+        return {FEATURES: made.features, LAYERS: made.layers}, made.seconds
 
-    def fits(arrays: Arrays) -> bool:
-        features, shape = arrays["features"], (len(inputs), network.head.in_features)
-        return arrays.keys() >= names and (features.shape, features.dtype) == (shape, np.float32)
+    def fits(parts: Parts) -> bool:
+        features, shape = parts[FEATURES], (len(inputs), network.head.in_features)
+        sound = isinstance(features, np.ndarray) and features.dtype == np.float32
+        return sound and features.shape == shape and {*parts[LAYERS]} == {"slice", *network.stages}
 
-    parts = (*network.stages, network.classifier, EXTRACT_BATCH, LAYER_SLICES)
-    arrays = _stored(store.path("features", network, *parts), compute, fits)
-    features, seconds = arrays.pop("features"), float(arrays.pop("seconds"))
-    return Extracted(features, arrays, seconds)
+    batch = batch_of(network.head.weight.device)
+    of = (*network.stages, network.classifier, batch, LAYER_SLICES)
+    parts, seconds, files = _shared(store, store.path("features", network, *of), compute, fits)
+    return Extracted(parts[FEATURES], parts[LAYERS], seconds, files=files)
+
+
+def cached_maps(
+    network: Network, inputs: Inputs, rows: NDArray[np.int64], store: Store
+) -> tuple[Arrays, Mapping[str, Path]]:
+    """Return the last feature maps of slices `rows`, stored or computed, and where they are."""
+
+    def compute() -> tuple[Parts, float]:
+        return {MAPS: extract_maps(network, inputs, rows, **store.how)}, 0.0
+
+    which = hashlib.sha256(rows.astype(np.int64).tobytes()).hexdigest()
+    batch = batch_of(network.head.weight.device)
+    path = store.path("maps", network, which, network.map_layer, batch)
+    parts, _, files = _shared(store, path, compute, lambda parts: "slice" in parts[MAPS])
+    return parts[MAPS], files
 
 
 def cached_statistics(
@@ -111,20 +160,102 @@ def cached_statistics(
     return seconds
 
 
+def _shared(
+    store: Store,
+    path: Path,
+    compute: Callable[[], tuple[Parts, float]],
+    fits: Callable[[Parts], bool],
+) -> tuple[Parts, float, Mapping[str, Path]]:
+    """Return what a pass computed, its seconds, and its files in the store.
+
+    The entry of the cache names them by their hashes. Where it or one of them is missing or has
+    changed, they are computed and written.
+    """
+    path = path.with_suffix(".json")
+    stored = _entry(store, path, fits)
+    if stored is not None:
+        return stored
+    with _alone(path):
+        stored = _entry(store, path, fits)
+        if stored is not None:  # another process has computed it
+            return stored
+        parts, seconds = compute()
+        digests, files = {}, {}
+        for name, part in parts.items():
+            digests[name] = keep(store.files, name, partial(_save, part=part))["sha256"]
+            files[name] = store.file(name, digests[name])
+        digest = content_hash([path.name, digests])
+        write_json(path, {"seconds": seconds, "files": digests, "sha256": digest})
+    return parts, seconds, files
+
+
+def _entry(
+    store: Store, path: Path, fits: Callable[[Parts], bool]
+) -> tuple[Parts, float, Mapping[str, Path]] | None:
+    """Return what an entry of the cache names; None where it is missing, damaged or of another."""
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        files = {name: store.file(name, digest) for name, digest in entry["files"].items()}
+        sound = entry["sha256"] == content_hash([path.name, entry["files"]])
+        if sound and all(file_hash(file) == file.stem for file in files.values()):
+            parts = {name: _read(file) for name, file in files.items()}
+            if fits(parts):
+                return parts, float(entry["seconds"]), files
+    except DAMAGE:
+        pass
+    return None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let one process at a time compute a pass; the others wait, and then find it."""
+    lock = path.with_name(f".{path.name}.lock")
+    with claimed(lock, wait=True):
+        yield
+        lock.unlink(missing_ok=True)
+
+
+def _save(path: Path, part: Part) -> None:
+    if isinstance(part, np.ndarray):
+        np.save(path, part)
+    else:
+        np.savez(path, **part)
+
+
+def _read(path: Path) -> Part:
+    """Read an array, of which memory holds what is used, or the arrays of an NPZ file."""
+    if path.suffix == ".npy":
+        # private, since torch asks for what may be written
+        return np.load(path, mmap_mode="c", allow_pickle=False).view(np.ndarray)
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        return dict(stored)
+
+
 def _stored(path: Path, compute: Callable[[], Arrays], fits: Callable[[Arrays], bool]) -> Arrays:
     """Return the arrays of a file; where it is missing or damaged, compute and write them."""
+    arrays = _whole(path, fits)
+    if arrays is not None:
+        return arrays
+    with _alone(path):
+        arrays = _whole(path, fits)
+        if arrays is None:
+            arrays = compute()
+            with atomic_path(path) as temporary:
+                digest = np.array(cache_hash(path, arrays))
+                np.savez(temporary, **arrays, sha256=digest)  # type: ignore[arg-type]
+    return arrays
+
+
+def _whole(path: Path, fits: Callable[[Arrays], bool]) -> Arrays | None:
+    """Return the arrays of a file; None where it is missing, damaged, or without a hash."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
         if str(arrays.pop("sha256")) == cache_hash(path, arrays) and fits(arrays):
             return arrays
-    except DAMAGE:  # missing, damaged, or without a hash
+    except DAMAGE:
         pass
-    arrays = compute()
-    with atomic_path(path) as temporary:
-        digest = np.array(cache_hash(path, arrays))
-        np.savez(temporary, **arrays, sha256=digest)  # type: ignore[arg-type]
-    return arrays
+    return None
 
 
 def _processor() -> str:

@@ -15,9 +15,9 @@ from headscope.errors import RunError
 from headscope.grouping import Scans
 from headscope.models.network import Network
 from headscope.training.augmentation import augmentation_of
-from headscope.training.cache import Store, cached_features, cached_statistics
+from headscope.training.cache import Store, cached_features, cached_maps, cached_statistics
 from headscope.training.device import find_batch_size, precision_of
-from headscope.training.features import Extracted, extract_features, extract_maps, map_rows_of
+from headscope.training.features import Extracted, extract_features, map_rows_of
 from headscope.training.loader import FeatureInputs, SliceInputs
 from headscope.training.loop import Data, Watch, fit, ignore, train_epoch
 from headscope.training.recipe import Recipe, make_optimizer
@@ -59,8 +59,9 @@ def train(
     cache: Path,
     slices_key: str,
     title: str,
+    shared: Path | None = None,
     scans: Scans | None = None,
-    maps: bool = True,
+    map_rows: NDArray[np.int64] | None = None,
     resume_every_s: float = EVERY_S,
     watch: Watch = ignore,
 ) -> Outcome:
@@ -82,15 +83,16 @@ def train(
     resume_path, resume_every_s
         The file from which an interrupted training continues, and the seconds between writes of it
         within an epoch.
-    cache, slices_key
-        The folder of stored features, and the key of the slices in it.
+    cache, slices_key, shared
+        The folder of stored features, the key of the slices in it, and the store of the arrays that
+        records share, by default one in that folder.
     title
         The text beside the progress bar.
     scans
         The scans on the mean of whose features the classifier trains, one example each; None: it
         trains on slices. Of a frozen network alone.
-    maps
-        Whether the last feature maps of some test slices are computed.
+    map_rows
+        The slices whose last feature maps are computed, by default some of the test slices.
     watch
         What is called with the row of each epoch when it has ended.
 
@@ -105,7 +107,8 @@ def train(
     inputs = SliceInputs(pixels, entry.mean, entry.std, device)
     rows = {name: np.flatnonzero(subsets == name) for name in ("train", "val", "test")}
     data = Data(inputs, inputs, _on(device, labels), rows["train"], rows["val"])
-    store = Store(cache, slices_key, precision_of(recipe.precision, device))
+    precision = precision_of(recipe.precision, device)
+    store = Store(cache, slices_key, precision, shared, recipe.compile)
     fit_part = partial(
         _fit, network, seed=seed, title=title, path=resume_path, every_s=resume_every_s, watch=watch
     )
@@ -131,8 +134,8 @@ def train(
         history, selected = history + epochs, len(history) + last
     # 4. what the network computes of every slice, and whether what was frozen is still the same
     stored = None if regime.trains_backbone else extracted
-    mapped = rows["test"] if maps else rows["test"][:0]
-    extracted = _extract(network, inputs, mapped, stored, store.precision, title)
+    mapped = map_rows_of(subsets) if map_rows is None else map_rows
+    extracted = _extract(network, inputs, mapped, stored, store, title)
     return Outcome(
         history,
         selected + 1,
@@ -239,16 +242,16 @@ def _largest_batch(
 def _extract(
     network: Network,
     inputs: SliceInputs,
-    test_rows: NDArray[np.int64],
+    map_rows: NDArray[np.int64],
     stored: Extracted | None,
-    precision: str,
+    store: Store,
     title: str,
 ) -> Extracted:
-    """Return features, stage means and maps; of a frozen network all but the maps is stored."""
-    map_rows = map_rows_of(test_rows)
+    """Return features, stage means and maps; of a frozen network all of them are stored."""
     if stored is None:
-        return extract_features(network, inputs, title, precision=precision, map_rows=map_rows)
-    return replace(stored, maps=extract_maps(network, inputs, map_rows, precision=precision))
+        return extract_features(network, inputs, title, map_rows=map_rows, **store.how)
+    maps, files = cached_maps(network, inputs, map_rows, store)
+    return replace(stored, maps=maps, files={**stored.files, **files})
 
 
 def _certified_hash(network: Network) -> str:

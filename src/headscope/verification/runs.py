@@ -11,12 +11,20 @@ from safetensors.numpy import load_file
 from headscope.files import utf8_path
 from headscope.manifest import DAMAGE, reason_of
 from headscope.metrics import logit_columns, run_scores, softmax
-from headscope.record import STATE, SUBSETS, Arrays, Run, manifest_problems, structure_problem
+from headscope.record import (
+    MODEL,
+    STATE,
+    SUBSETS,
+    Arrays,
+    Run,
+    manifest_problems,
+    open_network,
+    structure_problem,
+)
 
 CLOSE: Final = 1e-6  # scores: sums of draws are single precision
 ROUNDED: Final = 1e-3  # logits, of the sum of their products' sizes: matrix products may be TF32
 FROZEN: Final = ("frozen", "layerwise")  # how the names of regimes begin that freeze something
-MODEL: Final = "model.safetensors"
 
 
 def run_problems(run: Run) -> list[str]:
@@ -124,11 +132,10 @@ def _network(run: Run) -> Iterator[str]:
         same = certificate["before"] == certificate["after"]
         if certificate["identical"] != same or (regime.startswith(FROZEN) and not same):
             yield "the freeze certificate contradicts itself or the regime"
-    path = run.path / MODEL
-    if not path.is_file() or not classifier:
+    if not run.keeps_network or not classifier:
         return
-    with utf8_path(path) as file:
-        model = load_file(file)
+    with open_network(run) as tensors:
+        model = dict(tensors)
     for name in ("weight", "bias"):
         if not np.array_equal(model.get(f"{classifier}.{name}", np.empty(0)), run.head[name]):
             yield f"{MODEL} has another classifier ({name}) than head.npz"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +21,19 @@ from headscope.audit_record import read_audit, split_files
 from headscope.console import busy, track
 from headscope.errors import InputError
 from headscope.files import read_table
-from headscope.manifest import DAMAGE, NAME, cache_hash, folder_problems, read_manifest, reason_of
-from headscope.record import Records, Run, find_runs
+from headscope.manifest import (
+    DAMAGE,
+    HASH,
+    NAME,
+    STORE,
+    cache_hash,
+    content_hash,
+    file_hash,
+    folder_problems,
+    read_manifest,
+    reason_of,
+)
+from headscope.record import Records, Run, find_runs, unused
 from headscope.record.ablation import rung_folder
 from headscope.record.evaluation import FOLDER
 from headscope.slicing.inferred import FOLDER as SUBJECTS
@@ -99,6 +111,7 @@ def verify(experiment: Path | str) -> Verification:
     sets = _open_subjects(folder, slices, problems)
     problems += _split_problems(folder / "splits", sets, notes)
     problems += _cache_problems(folder / "cache", notes)
+    problems += _store_problems(folder, notes)
     # 2. the runs, each against itself and against the slices and splits
     records = find_runs(folder) if (folder / "runs").is_dir() else Records([], [], {}, [])
     runs = _check_runs(folder, records, sets, problems, notes)
@@ -204,6 +217,28 @@ def _cache_problems(folder: Path, notes: list[str]) -> Iterator[str]:
                 yield f"cache/{path.name}: it is not what was computed; it will be computed again"
         except DAMAGE as error:
             yield f"cache/{path.name}: it is damaged ({reason_of(error)})"
+    for path in sorted(folder.glob("*.json")):
+        try:
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            if entry["sha256"] != content_hash([path.name, entry["files"]]):
+                yield f"cache/{path.name}: it is not what was computed; it will be computed again"
+        except DAMAGE as error:
+            yield f"cache/{path.name}: it is damaged ({reason_of(error)})"
+
+
+def _store_problems(folder: Path, notes: list[str]) -> Iterator[str]:
+    """Yield which files of the store are not those of their names."""
+    for path in sorted((folder / STORE).glob("*.*")):
+        if HASH.fullmatch(path.stem) and file_hash(path) != path.stem:
+            yield f"{STORE}/{path.name}: it has changed since it was written"
+    with suppress(InputError):  # a damaged manifest, which its run names
+        left = unused(folder)
+        if left:
+            size = sum(path.stat().st_size for path in left) / 1e6
+            notes.append(
+                f"No run needs {len(left)} of the files in {STORE} ({size:.1f} MB); a 'headscope "
+                "run' removes those older than a day."
+            )
 
 
 def _check_runs(

@@ -12,7 +12,7 @@ from headscope.audit_record import Audit, read_audit
 from headscope.console import busy
 from headscope.files import decode_nan, write_json
 from headscope.manifest import DAMAGE, content_hash, file_hash
-from headscope.record import Run, find_runs, read_experiment
+from headscope.record import FEATURES, Run, find_runs, read_experiment
 
 FORMAT = 5  # of the file and of what is computed; the analysis is repeated for another
 ANALYSED = ("run.toml", "predictions.tsv", "metrics.json", "head.npz", "features.npz")
@@ -72,8 +72,9 @@ def runs_key(runs: Sequence[Run], permutations: int, audit: Audit | None = None)
         digest.update(repr([(split.sha256, split.duplicated) for split in audit.splits]).encode())
     for run in sorted(runs, key=lambda run: run.name):
         digest.update(run.name.encode())
-        for name in ANALYSED:
-            digest.update(file_hash(run.path / name).encode())
+        for path in map(run.place, (*ANALYSED, FEATURES)):
+            if path.name != FEATURES or path.is_file():  # which earlier records lack
+                digest.update(file_hash(path).encode())
     return digest.hexdigest()
 
 

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from headscope.errors import InputError
-from headscope.files import utf8_path
-from headscope.record import Run
+from headscope.record import MODEL, Run, open_network
 from headscope.tail import Array, Tail, make_tail
 
 EPSILONS = (1e-6, 1e-5)  # of LayerNorm: timm's and torchvision's networks, then torch's own
@@ -56,20 +54,14 @@ def read_tail(run: Run) -> Tail:
 def _weights(run: Run, words: Sequence[str]) -> dict[str, Array]:
     paths = [word.partition(":")[2] for word in words if not word.startswith("pool:")]
     wanted = [f"{path}.{part}" for path in paths if path for part in ("weight", "bias")]
-    path = run.path / "model.safetensors"
     name = run.settings.get("classifier")
     classifier = {f"{name}.{part}": run.head[part] for part in ("weight", "bias")}
-    if not path.is_file() and set(wanted) <= set(classifier):
+    if run.keeps_network:
+        with open_network(run) as stored:
+            return {name: stored[name] for name in wanted if name in stored}
+    if set(wanted) <= set(classifier):
         return classifier  # the layers hold nothing else, as where positions are averaged
-    if not path.is_file():
-        raise InputError(
-            f"{path} does not exist: without the network's weights (keep_model) its layers after "
-            "the feature maps are not on record."
-        )
-    run.checked(path.name)
-    try:
-        with utf8_path(path) as name, safe_open(name, framework="numpy") as stored:
-            present = set(stored.keys())
-            return {name: stored.get_tensor(name) for name in wanted if name in present}
-    except SafetensorError as error:
-        raise InputError(f"{path} is damaged ({error}).") from None
+    raise InputError(
+        f"{run.path / MODEL} does not exist: without the network's weights (keep_model) its layers "
+        "after the feature maps are not on record."
+    )

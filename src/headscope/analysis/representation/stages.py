@@ -10,14 +10,13 @@ from math import nan, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from safetensors import SafetensorError, safe_open
 
 from headscope.analysis.arrays import check_points
 from headscope.analysis.probes import nearest
 from headscope.analysis.stored import stored
 from headscope.errors import InputError
-from headscope.files import NO_ID, utf8_path
-from headscope.record import Run
+from headscope.files import NO_ID
+from headscope.record import Run, open_network
 from headscope.tables import Shown, Table
 
 Array = NDArray[np.float64]
@@ -245,25 +244,14 @@ def _stages_of(run: Run, reference: Run) -> dict[str, NDArray[np.float32]]:
 def _weight_changes(run: Run, reference: Run, stages: Sequence[str]) -> dict[str, float]:
     """Return how far the weights of each stage are from the reference's, relative to those."""
     moved, size = dict.fromkeys(stages, 0.0), dict.fromkeys(stages, 0.0)
-    path, start = (one.path / "model.safetensors" for one in (run, reference))
-    if not (path.is_file() and start.is_file()):
+    if not (run.keeps_network and reference.keeps_network):
         return {}
-    for one in (run, reference):
-        one.checked(path.name)
-    try:
-        with (
-            utf8_path(path) as ours_path,
-            utf8_path(start) as their_path,
-            safe_open(ours_path, framework="numpy") as ours,
-            safe_open(their_path, framework="numpy") as theirs,
-        ):
-            shared = sorted(set(ours.keys()) & set(theirs.keys()))  # the same sum in every process
-            for stage in stages:
-                for name in shared:
-                    if name.startswith(f"{stage}.") and not name.endswith(BUFFERS):
-                        a, b = (file.get_tensor(name).astype(np.float32) for file in (ours, theirs))
-                        moved[stage] += float(((a - b) ** 2).sum(dtype=np.float64))
-                        size[stage] += float((b**2).sum(dtype=np.float64))
-    except SafetensorError as error:
-        raise InputError(f"{path} or {start} is damaged ({error}).") from None
+    with open_network(run) as ours, open_network(reference) as theirs:
+        shared = sorted(ours.keys() & theirs.keys())  # the same sum in every process
+        for stage in stages:
+            for name in shared:
+                if name.startswith(f"{stage}.") and not name.endswith(BUFFERS):
+                    a, b = (tensors[name].astype(np.float32) for tensors in (ours, theirs))
+                    moved[stage] += float(((a - b) ** 2).sum(dtype=np.float64))
+                    size[stage] += float((b**2).sum(dtype=np.float64))
     return {stage: sqrt(moved[stage] / size[stage]) for stage in stages if size[stage] > 0}

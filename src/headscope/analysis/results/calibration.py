@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import expit
 
 from headscope.analysis.stored import stored
@@ -190,6 +189,8 @@ def fit_temperature(logits: Array, label: Array) -> float:
     def slope(inverse: float) -> float:
         """Differentiate the negative log-likelihood by 1 / T; it rises with 1 / T (convex)."""
         return float((softmax(margins * inverse) * margins).sum(axis=1).mean())
+
+    from scipy.optimize import brentq  # slow to load
 
     low = high = 1 / reach
     while slope(low) > 0:

@@ -47,11 +47,11 @@ class Difference:
 class Comparison:
     """Two settings (architecture and regime) tested on the same slices of the same subjects.
 
-    first, second name them; trainings counts the seeds and folds over which they are compared;
-    subjects and slices those tested (each once, however often). Differences are first minus
-    second. only_first, only_second count the subjects that one of them alone predicted correctly,
-    None where subjects were tested several times (over seeds), so that McNemar's test does not
-    apply.
+    first, second name them; split is empty where they are tables of predictions; trainings counts
+    the seeds and folds over which they are compared; subjects and slices those tested (each once,
+    however often). Differences are first minus second. only_first, only_second count the subjects
+    that one of them alone predicted correctly, None where subjects were tested several times (over
+    seeds), so that McNemar's test does not apply.
     pairs counts the comparisons of the split, over which p-values are corrected.
     """
 
@@ -98,16 +98,17 @@ class Comparisons(Shown):
 
     def tables(self) -> Sequence[Table]:
         """Return one table per score: differences in points, intervals and corrected p."""
-        columns = (
+        columns: list[Column | str] = [
             *("first", "second", "split", "subjects"),
             Column("difference", "points", "signed", interval=True),
             Column("p (Holm)", format="probability"),
-        )
+        ]
+        shown = [0, 1, *([2] if any(row.split for row in self.pairs) else []), 3, 4, 5]
         return [
             Table(
                 f"{words}, first minus second",
-                columns,
-                [_cells(row, getattr(row, name)) for row in self.pairs],
+                [columns[k] for k in shown],
+                [[_cells(row, getattr(row, name))[k] for k in shown] for row in self.pairs],
                 self.notes if name == "subject_auc" else (),
             )
             for name, words in SCORES.items()
@@ -236,7 +237,7 @@ def comparison_sentence(row: Comparison) -> str:
         points += f", 95% {' to '.join(ends)}"
     over = "" if row.trainings == 1 else f" over {row.trainings} trainings of each"
     on = f"{row.subjects} subjects{over}"
-    if row.split != "subject":
+    if row.split not in ("subject", ""):
         on += f", {row.split} split"
     tested = f" ({p_value(difference.p_holm)}, {difference.test}" + (
         f", Holm over {row.pairs} pairs)" if row.pairs > 1 else ")"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import bdtr, ndtr
 
 Array = NDArray[Any]
 
@@ -52,7 +52,7 @@ def mcnemar(first_right: Array, second_right: Array) -> McNemar:
     first, second = np.asarray(first_right, bool), np.asarray(second_right, bool)
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     differing = only_first + only_second
-    p = float(stats.binomtest(only_first, differing, 0.5).pvalue) if differing else 1.0
+    p = min(1.0, 2 * float(bdtr(min(only_first, only_second), differing, 0.5)))
     return McNemar(only_first, only_second, p)
 
 
@@ -79,7 +79,7 @@ def delong(label: Array, first: Array, second: Array) -> DeLong:
         alike = abs(gap) < 1e-12
         return DeLong(one, two, 0.0, 0.0 if alike else nan, 1.0 if alike else nan)
     z = gap / sqrt(spread)
-    return DeLong(one, two, sqrt(spread), z, float(2 * stats.norm.sf(abs(z))))
+    return DeLong(one, two, sqrt(spread), z, float(2 * ndtr(-abs(z))))
 
 
 def holm(p: Sequence[float]) -> Array:

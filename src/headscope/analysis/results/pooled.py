@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 from scipy.special import gammaln
 
 from headscope.analysis.units import Array, run_units
@@ -20,6 +19,7 @@ from headscope.metrics import Drawn, Resampled, Units, class_scores, resample, s
 from headscope.record import Run
 
 PERMUTATIONS = 9_999
+_BLOCK = 500_000  # permuted labels that are counted at once
 _CELLS = 20_000_000  # of permuted labels at once: fewer permutations of very many subjects
 
 
@@ -39,13 +39,15 @@ class Pool:
     """The tests of a setting: one list per seed, of one test per fold.
 
     ids (S,) are all subjects, which pools that are compared share; labels (S,) the class of each
-    by its first slice; ratio is that of tested to training slices.
+    by its first slice; ratio is that of tested to training slices; stretch is how much farther
+    areas spread without signal than permuted labels say (`shared_training`).
     """
 
     seeds: tuple[tuple[Test, ...], ...]
     ids: Array
     labels: Array
     ratio: float
+    stretch: float = 1.0
 
     @cached_property
     def tests(self) -> list[Test]:
@@ -97,6 +99,7 @@ class Pool:
             self.ids[inside],
             self.labels[inside],
             self.ratio,
+            self.stretch,
         )
 
     @cached_property
@@ -164,8 +167,44 @@ def pool_sides(sides: Sequence[Sequence[Run]]) -> list[Pool]:
             labels[test.slices.owner[::-1]] = test.slices.labels[::-1]
             seeds.setdefault(seed, []).append(test)
         ratio = float(np.mean([_ratio(run) for run in runs]))
-        pools.append(Pool(tuple(map(tuple, seeds.values())), ids, labels, ratio))
+        stretch = shared_training([_tested_and_training(run) for run in runs])
+        pools.append(Pool(tuple(map(tuple, seeds.values())), ids, labels, ratio, stretch))
     return pools
+
+
+def shared_training(runs: Sequence[tuple[Array, Array]]) -> float:
+    """Return how much farther AUCs spread without signal than they do over permuted labels.
+
+    Where subject j trains the network that tests i, and i one that tests j, the two predictions err
+    together, which labels permuted under fixed predictions do not. Of heads whose scores are linear
+    in the labels, score_i = Σ_j T_ij k_ij y_j with T_ij the number of networks that j trained and
+    that tested i, the sum Σ_i y_i score_i has the variance Σ_{i<j} k_ij² (T_ij + T_ji)² over labels
+    at random; with the scores fixed it is Σ_ij k_ij² T_ij² in expectation. The root of their ratio,
+    1 + Σ T_ij T_ji / Σ T_ij², where k does not depend on T, is returned. It is 1 where no tested
+    subject trains, and √(1 + s) of folds in which a share s of the other subjects train.
+
+    Parameters
+    ----------
+    runs
+        The ids of tested and of training subjects of each network.
+
+    Source: docs/science.md, section 20; measured by bench/claims.py --trained.
+    """
+    ids = np.unique(np.concatenate([part for run in runs for part in run]))
+    tested, trains = (
+        np.stack([np.isin(ids, run[side]) for run in runs]).astype(np.float64) for side in (0, 1)
+    )
+    crossed = tested @ trains.T  # (runs, runs): subjects that one tests and the other trains on
+    squares = float(((tested @ tested.T) * (trains @ trains.T)).sum())  # Σ T_ij²
+    return float(np.sqrt(1 + (crossed * crossed.T).sum() / squares)) if squares else 1.0
+
+
+def _tested_and_training(run: Run) -> tuple[Array, Array]:
+    """Return the ids of the subjects that a run tests and trains on."""
+    groups = run.predictions.groupby("subset")["subject_id"]
+    by_subset = {name: ids.to_numpy(str) for name, ids in groups}
+    nothing = np.empty(0, dtype=str)
+    return by_subset.get("test", nothing), by_subset.get("train", nothing)
 
 
 def _ratio(run: Run) -> float:
@@ -209,6 +248,7 @@ def permutation_p(pool: Pool, seed: int = 0) -> tuple[float, float]:
     subject keeps its label in every test), the scores stay; the area is that of `Pool.score`,
     averaged over seeds. p is (b + 1) / (P + 1) with at most 9,999 permutations. Where each subject
     was tested once this is Wilcoxon's rank sum test, stratified by fold (van Elteren 1960).
+    Distances of permuted areas from 0.5 are stretched by `Pool.stretch`.
     NaN where a subject has several labels, or the tests hold one class.
 
     References
@@ -222,8 +262,10 @@ def permutation_p(pool: Pool, seed: int = 0) -> tuple[float, float]:
     observed = _areas(pool, pool.labels[None, :])[0]
     if np.isnan(observed):
         return np.nan, np.nan
-    permuted = _areas(pool, _permute(pool, draws, seed))
-    permuted = permuted[np.isfinite(permuted)]
+    labels = _permute(pool, draws, seed)
+    parts = np.array_split(labels, -(-labels.size // _BLOCK))  # of which a cache holds one
+    permuted = np.concatenate([_areas(pool, part) for part in parts])
+    permuted = 0.5 + pool.stretch * (permuted[np.isfinite(permuted)] - 0.5)
     above, below = (
         (int((sign * (permuted - observed) >= -1e-9).sum()) + 1) / (len(permuted) + 1)
         for sign in (1, -1)
@@ -254,7 +296,7 @@ def _exchangeable(pool: Pool) -> list[Array]:
 def _permute(pool: Pool, draws: int, seed: int) -> Array:
     """Return labels (P, S), permuted among the subjects of a fold, or of all seeds."""
     rng = np.random.default_rng(seed)
-    permuted = np.tile(pool.labels.astype(np.int16), (draws, 1))
+    permuted = np.tile(pool.labels.astype(np.min_scalar_type(pool.class_count)), (draws, 1))
     for members in _exchangeable(pool):
         permuted[:, members] = rng.permuted(permuted[:, members], axis=1)
     return permuted
@@ -269,7 +311,7 @@ def _areas(pool: Pool, labels: Array) -> Array:
         for k in classes:
             ups, pairs = np.zeros(len(labels)), np.zeros(len(labels))
             for test in folds:
-                ranks = stats.rankdata(test.subjects.margin(k))
+                ranks = _ranks(test.subjects.margin(k))
                 inside = (labels[:, test.subjects.owner] == k).astype(np.float64)  # (P, n)
                 count = inside.sum(axis=1)
                 ups += inside @ ranks - count * (count + 1) / 2
@@ -278,6 +320,13 @@ def _areas(pool: Pool, labels: Array) -> Array:
                 shares.append(ups / pairs)
         rows.append(_mean_known(np.stack(shares, axis=1)))
     return np.mean(rows, axis=0)
+
+
+def _ranks(values: Array) -> Array:
+    """Return the ranks (n,) of values from 1, equals sharing the mean of theirs; NaN with a NaN."""
+    order = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(order[2]) - (order[2] - 1) / 2)[order[1]]
+    return np.where(np.isnan(values).any(), np.nan, ranks)
 
 
 def _mean_known(values: Array) -> Array:

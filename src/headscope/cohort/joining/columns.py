@@ -13,7 +13,6 @@ from headscope.cohort.labels import MOST_CLASSES
 from headscope.cohort.tables import MISSING, counted, listed, numbers_in
 from headscope.cohort.values import Note
 from headscope.errors import InputError
-from headscope.scans.discovery import is_picture
 
 Role = Literal["subject", "scan", "session", "class", "id", ""]
 NAMES: Final[dict[Role, str]] = {  # without case, spaces and signs; better names first
@@ -177,6 +176,8 @@ def _holds_more(values: Sequence[str | None], forms: Sequence[str | None]) -> bo
 
 def _name_pictures(values: Sequence[str | None], names: Sequence[str]) -> bool:
     """Return whether each value is the whole name of one picture."""
+    from headscope.scans.discovery import is_picture  # the readers of scans are slow to load
+
     pairs = [(value, name) for value, name in zip(values, names, strict=True) if value is not None]
     return len({value for value, _ in pairs}) == len(pairs) and all(
         is_picture(name) and value == name.rsplit("/", 1)[-1].rsplit(".", 1)[0]

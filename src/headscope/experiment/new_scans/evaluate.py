@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +28,7 @@ from headscope.experiment.new_scans.trained import (
 from headscope.files import NO_ID, clear_leftovers, locked
 from headscope.manifest import check_file
 from headscope.metrics import EXTERNAL_SEED, logit_columns, softmax, subset_scores
-from headscope.record import MODEL, Run, read_experiment
+from headscope.record import Run, read_experiment
 from headscope.record.evaluation import (
     FOLDER,
     Evaluation,
@@ -36,6 +37,8 @@ from headscope.record.evaluation import (
     write_overlap,
     write_scores,
 )
+from headscope.scans.discovery import plane_named
+from headscope.scans.volume import ScanError, with_plane
 from headscope.slicing.spec import SliceSpec
 from headscope.slicing.store import SliceSet, open_slices
 from headscope.slicing.write import write_slices
@@ -145,7 +148,7 @@ def _find_runs(path: Path) -> tuple[Path, list[Run], list[str]]:
     else:
         experiment, runs = path, read_experiment(path)
     runs = [run for run in runs if not run.is_rival]
-    usable = [run for run in runs if (run.path / MODEL).is_file()]
+    usable = [run for run in runs if run.keeps_network]
     if not usable:
         raise InputError(
             f"{path} keeps no network (model.safetensors) that could score a cohort: its runs were "
@@ -174,6 +177,7 @@ def _find_cohort(data: Path, spec: SliceSpec, of: str, run: Run, find: dict[str,
     except InputError:
         _check_planes(data, spec, run, find)
         raise
+    _refuse_other_planes(data, cohort, spec, run)
     pictures = {kind == "picture" for kind in (cohort.kinds[p] for p in cohort.scans["path"])}
     if of != "scans and pictures" and pictures != {of == "pictures"}:
         raise InputError(f"The run was trained on {of}, and {data} holds others.")
@@ -200,6 +204,25 @@ def _check_planes(data: Path, spec: SliceSpec, run: Run, find: dict[str, Any]) -
             f"{data} holds {' and '.join(planes)} slices, and {run.name} was trained on "
             f"{' and '.join(run.settings['planes'])} ones."
         ) from None
+
+
+def _refuse_other_planes(data: Path, cohort: Cohort, spec: SliceSpec, run: Run) -> None:
+    """Refuse ready slices of another plane than the run's, as their names tell it.
+
+    A table without a column of planes lists them as they are.
+    """
+    planes = []
+    for file in cohort.files:
+        if spec.plane != "all" and plane_named(file.path.name) not in (None, spec.plane):
+            with suppress(ScanError):  # slicing names what is damaged
+                planes.append(file.plane or with_plane(file).plane)
+    others = [plane for plane in planes if plane not in (None, spec.plane)]
+    if others:
+        raise InputError(
+            f"{data} holds {' and '.join(sorted({*others}))} slices ({len(others)} of "
+            f"{len(cohort.files)} scans), and {run.name} was trained on "
+            f"{' and '.join(run.settings['planes'])} ones."
+        )
 
 
 def _check_classes(data: Path, names: Sequence[str], run: Run) -> None:

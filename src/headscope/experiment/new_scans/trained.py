@@ -7,14 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from headscope.errors import InputError, RunError
-from headscope.files import utf8_path
 from headscope.manifest import DAMAGE, reason_of
 from headscope.models.network import Network, build_network
 from headscope.models.state import load_state
-from headscope.record import MODEL, Run, run_problem
+from headscope.record import MODEL, Run, open_network, run_problem
 from headscope.slicing.spec import GEOMETRY, SliceSpec
 from headscope.training.device import find_device
 from headscope.training.features import EXTRACT_BATCH
@@ -72,10 +70,9 @@ def load_network(run: Run, device: str = "auto") -> Network:
     InputError
         The run keeps no network, or its file does not fit.
     """
-    path = run.path / MODEL
     if run.is_rival:
         raise InputError(f"{run.path} is a simple rival, no network: it predicts no new scans.")
-    if not path.is_file():
+    if not run.keeps_network:
         raise InputError(
             f"{run.path} keeps no network (model.safetensors): it was trained with "
             "keep_model = false, or on permuted labels."
@@ -88,17 +85,20 @@ def load_network(run: Run, device: str = "auto") -> Network:
         size=int(run.settings["slice_size"]),
         seed=0,
     )
-    run.checked(path.name)
     try:
-        with utf8_path(path) as name:
-            load_state(network.model, load_file(name))
+        with open_network(run) as tensors:
+            load_state(network.model, {name: torch.from_numpy(tensors[name]) for name in tensors})
     except (SafetensorError, *DAMAGE, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
         reason = reason_of(error)
-        raise InputError(f"{path} is damaged or of another network ({reason}).") from None
+        raise InputError(
+            f"The network of {run.path} is damaged or of another network ({reason})."
+        ) from None
     if not np.array_equal(network.head.weight.detach().numpy(), run.head["weight"]):
         raise InputError(
-            f"{path} has another classifier than head.npz beside it: one of them has changed "
-            f"since {run.path} was trained."
+            f"{run.path} has another classifier in {MODEL} than in head.npz beside it: one of them "
+            "has changed since it was trained."
         )
     network.model.to(find_device(device)).eval()
     return network

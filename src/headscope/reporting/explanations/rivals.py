@@ -42,13 +42,11 @@ class Standing:
 
 
 def beats(difference: Difference) -> bool:
-    """Whether a network is shown to beat a rival: the interval of the difference is above 0.
+    """Whether a network is shown to beat a rival: by the corrected p of the table, at 5%.
 
-    Where all draws agree and there is no interval, the test decides.
+    Holm's correction is over all pairs of a network and a rival under the split.
     """
-    if isnan(difference.low):
-        return difference.value > 0 and difference.p < ALPHA
-    return difference.low > 0
+    return difference.value > 0 and difference.p_holm < ALPHA
 
 
 def standings(
@@ -149,7 +147,11 @@ def _closest(place: Standing) -> Markup:
     )  # fmt: skip
     if isnan(difference.low):
         return say(" ({}: {} points)", row.first, value)
-    return say(" ({}: {} points, {} {} to {})", row.first, value, CONFIDENCE, low, high)
+    p = Markup()
+    if difference.low > 0:  # alone it would be shown to
+        p_holm = number(difference.p_holm, pair, "subject_accuracy.p", "p")
+        p = say("; {} after Holm's correction for {} pairs", p_holm, row.pairs)
+    return say(" ({}: {} points, {} {} to {}{})", row.first, value, CONFIDENCE, low, high, p)
 
 
 def _accuracy(rival: SettingResult) -> Markup:

@@ -1,0 +1,72 @@
+"""A run as a record that stands alone, with its files of the store in its own folder."""
+
+import shutil
+from pathlib import Path
+
+from headscope.errors import InputError
+from headscope.files import atomic_path
+from headscope.manifest import CHANGED, NAME, file_hash, read_manifest
+from headscope.record.run import NETWORK, Run
+from headscope.record.whole import run_problem
+
+
+def export_run(run: Path | str, out: Path | str) -> Path:
+    """Write a run as a record that stands alone, an experiment of one run.
+
+    Parameters
+    ----------
+    run
+        The directory of a finished run.
+    out
+        A folder, new or with other runs that were exported; the record is `out`/runs/NAME.
+
+    Returns
+    -------
+    Path
+        The folder of the record. Its manifest is that of the run, and each file was held against
+        it. Neither slices nor splits are copied.
+
+    Raises
+    ------
+    InputError
+        `run` is no finished run or its record has changed since it was written; or the record is
+        there already.
+
+    Examples
+    --------
+    >>> run = hs.read_experiment("first")[0]
+    >>> record = hs.export(run.path, "alone")
+    >>> hs.Run(record).metrics == run.metrics
+    True
+    """
+    source = _whole(Path(run))
+    target = Path(out) / "runs" / str(source.settings.get("name", source.name))
+    if Run(target).finished or (target / "checkpoint").exists():
+        raise InputError(f"{target} is there already: choose another folder than {out}.")
+    entries = read_manifest(source.path)
+    files = {path.name for path in source.path.iterdir() if path.is_file()}
+    names = files if entries is None else {*entries, NAME}
+    for name in sorted(names, key=lambda name: (name == "metrics.json", name)):  # it marks the end
+        place = source.place(name)
+        if name in NETWORK and not place.is_file():
+            continue  # deleted to save room
+        with atomic_path(target / name) as temporary:
+            shutil.copyfile(place, temporary)
+            if entries and name != NAME and file_hash(temporary, name) != entries[name]["sha256"]:
+                raise InputError(f"{place} {CHANGED}: delete {run} and train it again.")
+    return target
+
+
+def _whole(path: Path) -> Run:
+    """Return a finished run of which nothing but the network may be missing."""
+    run = Run(path.resolve())
+    if (path / "runs").is_dir():
+        raise InputError(f"{path} is an experiment: name one of its runs, {path / 'runs'}/….")
+    if not (path / "run.toml").is_file():
+        raise InputError(f"{path} is no run: it has no run.toml.")
+    if not run.finished:
+        raise InputError(f"{path} is a run that has not ended; 'headscope run' continues it.")
+    problem = run_problem(run)
+    if problem:
+        raise InputError(f"{path} is not whole, so nothing is written: {problem}.")
+    return run

@@ -1,0 +1,1 @@
+"""An experiment in other tools, from its record: a notebook, MLflow, TensorBoard."""
