@@ -313,7 +313,11 @@ def location_measures(runs):
         if key[1] != "frozen-long"
     }
     for (name, architecture, variant, split), run in chosen.items():
-        made = analyse_flattening(run)
+        try:
+            made = analyse_flattening(run)
+        except InputError as error:  # hidden layers are read from a network that was not kept
+            print(error)
+            continue
         row = {"claim": "location", "experiment": name, "architecture": architecture,
                "split": split, "averages": int(made.averages)}  # fmt: skip
         yield row | {"compared": f"{variant}: change of the decision", "low": nan, "high": nan,

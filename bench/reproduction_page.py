@@ -33,6 +33,7 @@ FIG3_WORDS = (
 MARKED = re.compile(r"(<!-- made: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 AGE, SEX, OASIS = "nichart_t1, age above 80", "nichart_t1, sex", "OASIS-2, AD or NC"
 MARGIN = 0.05  # of slice accuracy: what 'matches' allows, several times the paper's differences
+FEWEST = 2  # networks that a verdict rests on
 MOVED = 0.1  # of the spread of the logits: a decision that location takes part in
 HOLDS, LEAKS = "holds", "holds only with leakage"
 RULE, FAILS = "a consequence of the training rule", "does not hold"
@@ -103,7 +104,21 @@ PLACES = {  # regime: experiment, name of the row
 
 def read_results():
     """Return the tables that were measured, by the names of their files."""
-    return {path.stem: read_table(path) for path in sorted(RESULTS.glob("*.tsv"))}
+    results = {path.stem: read_table(path) for path in sorted(RESULTS.glob("*.tsv"))}
+    if "measures" in results:
+        lost = [_compares_constant(row, results) for row in results["measures"].to_dict("records")]
+        results["measures"].loc[lost, ["value", "low", "high"]] = nan
+    return results
+
+
+def _compares_constant(row, results):
+    """Whether a difference is of a network that predicts one class for all test slices."""
+    names = row["compared"].split(" less ")
+    if row["claim"] not in ("better", "matches") or row["experiment"] not in results:
+        return False
+    table = results[row["experiment"]]
+    mine = (table["architecture"] == row["architecture"]) & (table["split"] == row["split"])
+    return bool(table[mine & table["name"].isin(names)]["one_class_runs"].any())
 
 
 # The rules of the verdicts
@@ -114,11 +129,15 @@ def agreement(rows, split, null, sign):
 
     A row agrees where its interval is beyond `null` on the side of `sign`, and contradicts where it
     is beyond on the other. yes: more than half agree and none contradicts; no: more than half
-    contradict. Undefined values, as of a network that predicts one class for all, do not count.
+    contradict; one network alone decides nothing. Undefined values, as of a network that predicts
+    one class for all, do not count.
     """
-    rows = rows[(rows["split"] == split) & rows["value"].notna()] if len(rows) else rows
+    rows = rows[rows["split"] == split] if len(rows) else rows
     if not len(rows):
         return ""
+    rows = rows[rows["value"].notna()]
+    if len(rows) < FEWEST:
+        return "open"
     above, below = (rows["low"] > null).sum(), (rows["high"] < null).sum()
     agree, contradict = (above, below) if sign > 0 else (below, above)
     if agree > len(rows) / 2 and not contradict:

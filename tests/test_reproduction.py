@@ -32,8 +32,8 @@ def measures(claim, *rows):
 
 
 def both(compared, apart, mixed):
-    """Return one row under each split: values with their intervals."""
-    return (compared, "subject", *apart), (compared, "slice", *mixed)
+    """Return two rows under each split: values with their intervals."""
+    return 2 * ((compared, "subject", *apart), (compared, "slice", *mixed))
 
 
 UP, DOWN, OPEN = (0.2, 0.1, 0.3), (-0.2, -0.3, -0.1), (0.0, -0.1, 0.1)
@@ -77,7 +77,8 @@ def test_a_claim_needs_more_than_half_and_no_contradiction():
     rows[2] = (name, "subject", -0.2, -0.3, -0.1)  # beyond the margin of 5 points
     assert claim.verdict(measures("matches", *rows)) == "not shown"
     assert claim.verdict(measures("matches", *rows[1:])) == "not shown"
-    assert claim.verdict(measures("matches", rows[2])) == "does not hold"
+    assert claim.verdict(measures("matches", rows[2], rows[2])) == "does not hold"
+    assert claim.verdict(measures("matches", rows[0])) == "not shown"  # one network alone
 
 
 def test_what_was_not_run_is_said_so():
@@ -85,7 +86,10 @@ def test_what_was_not_run_is_said_so():
         assert claim.verdict(None) == claim.verdict(measures("other", *both("x", UP, UP)))
         assert claim.verdict(None) == "not yet run"
     sections = {name: section({}) for name, section in page.SECTIONS.items()}
-    assert all("not " in sections[name].lower() for name in sections.keys() - {"leakage", "state"})
+    assert all(
+        "not " in sections[name].lower()
+        for name in sections.keys() - {"leakage", "state", "figures"}
+    )
     assert " 0 of " in sections["state"]
 
 
@@ -137,3 +141,11 @@ def test_the_settings_are_those_of_the_paper():
                 name = row["regime"] + few * (row["regime"] == "scratch")
                 given = row["epochs"], row["learning_rate"]
                 assert given == wanted[networks[stands[row["architecture"]]], name]
+
+
+def test_a_network_of_one_class_is_compared_with_nothing():
+    rows = measures("matches", *both("scratch less finetune", UP, UP))
+    table = {"architecture": "network0", "split": "subject", "name": ["scratch", "finetune"]}
+    results = {"nichart-few": pd.DataFrame(table | {"one_class_runs": [0, 1]})}
+    lost = [page._compares_constant(row, results) for row in rows.to_dict("records")]
+    assert lost == [True, False, False, False]
