@@ -18,7 +18,6 @@ from headscope.analysis.leakage.permutation import permutation_test, permute_lab
 from headscope.analysis.units import read_samples
 from headscope.errors import InputError, RunError
 from headscope.experiment.run import RunsFailed, run
-from headscope.files import locked
 from headscope.manifest import stored_entries
 from headscope.metrics import softmax, subset_scores
 from headscope.models.zoo import find_architecture
@@ -261,14 +260,6 @@ def test_a_finished_run_that_has_changed_is_named_and_not_trained_on(data, tmp_p
     with pytest.raises(RunsFailed, match=r"slices\.npy has changed since it was written"):
         run(config)
     assert not (second.path / "metrics.json").exists()
-
-
-def test_two_at_once_in_one_folder_are_refused(data, tmp_path):
-    with (
-        locked(tmp_path / "out"),
-        pytest.raises(InputError, match="Another headscope is at work"),
-    ):
-        run(settings(data, tmp_path / "out"))
 
 
 def test_an_out_that_is_a_file_is_named(data, tmp_path):

@@ -15,6 +15,7 @@ from headscope.slicing import rungs
 from headscope.slicing.store import open_slices
 from tests.conftest import shared_copy
 from tests.support.commands import headscope_here
+from tests.support.grid import Elsewhere
 from tests.support.ladders import REACHING, make_ladder
 from tests.support.leakage_runs import run_by_torch
 
@@ -160,6 +161,19 @@ def test_the_same_call_trains_nothing_and_reads_the_same(experiment, monkeypatch
     monkeypatch.setattr("headscope.experiment.run.train", None)
     again = hs.ablate(folder, rungs=["silhouette"])
     assert again.sentences == ladder.sentences
+
+
+def test_heads_train_elsewhere_as_they_do_here(experiment, tmp_path, monkeypatch):
+    folder = shutil.copytree(experiment[0], tmp_path / "copy")
+    runs = folder / "ablation" / "silhouette" / "runs"
+    before = {path.parent.name: path.read_bytes() for path in runs.glob("*/manifest.json")}
+    shutil.rmtree(runs)
+    monkeypatch.setattr("headscope.experiment.ablate.find_engine", Elsewhere)
+    hs.ablate(folder, rungs=["silhouette"], engine="processes")
+    after = {path.parent.name: path.read_bytes() for path in runs.glob("*/manifest.json")}
+    assert before and after == before
+    with pytest.raises(hs.InputError, match="Unknown setting 'epochs' of ablate: choose engine,"):
+        hs.ablate(folder, epochs=3)
 
 
 def test_a_changed_rung_is_noticed(experiment, tmp_path):

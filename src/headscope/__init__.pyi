@@ -16,6 +16,7 @@ from .experiment.ablate import ablate
 from .experiment.config import Config
 from .experiment.new_scans.evaluate import evaluate
 from .experiment.predict import predict
+from .experiment.preflight import list_runs
 from .experiment.run import run
 from .models.checkpoint import read_head
 from .models.listing import list_models
@@ -56,6 +57,7 @@ __all__ = [
     "head_analysis",
     "inspect",
     "list_models",
+    "list_runs",
     "logit_contributions",
     "open",
     "pair_analysis",

@@ -8,11 +8,13 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from math import isfinite, isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Final, ParamSpec, TypeVar
 
 from headscope.errors import InputError
 from headscope.text import escape_formula, unescape_formula
@@ -28,6 +30,9 @@ except ImportError:  # Windows has none
 TEXT_COLUMNS = ("subject_id", "session_id", "label", "predicted", "scan", "plane", "subset")
 
 NO_ID = "unknown"  # the subject_id of slices whose subject is unknown
+
+LOCKS: Final = ".locks"  # the folder of the files that are locked
+LOOK_S: Final = 0.2  # seconds between two looks at what another process holds
 
 TEMPORARY_NAME = ".tmp-headscope-"
 TEMPORARY: set[Path] = set()  # the temporary files that this process is writing
@@ -128,7 +133,7 @@ def _name_file(error: BaseException, temporary: Path, path: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes from writing in `folder`; the system lets go even after a crash.
 
     Where the system or its file system knows no such locks, nothing is held.
@@ -136,18 +141,75 @@ def locked(folder: Path) -> Iterator[None]:
     Raises
     ------
     InputError
-        Another process holds the folder.
+        Another process holds the folder, and `wait` is False.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("ab") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"Another headscope is at work in {folder}.") from None
-            except OSError:  # a network drive without locks
-                pass
+        if not _take(file):
+            text = f"Another headscope is at work in {folder}"
+            if not wait:
+                raise InputError(f"{text}.")
+            _wait_for(file, f"{text}; waiting for it")
         yield
+
+
+@contextmanager
+def claimed(lock: Path, *, wait: bool = False) -> Iterator[BinaryIO | None]:
+    """Hold what a lock stands for against other processes; None where another holds it.
+
+    The lock is a file that is made, and yielded; whoever holds it may remove it. With `wait` it is
+    waited for.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with lock.open("a+b") as file:
+            taken = _take(file)
+            if wait and not taken:
+                _wait_for(file, f"Another headscope makes {lock.name}; waiting for it")
+            if (taken or wait) and not _is(lock, file):
+                continue  # it was removed before it was locked here
+            yield file if taken or wait else None
+            return
+
+
+def _is(path: Path, file: IO[bytes]) -> bool:
+    """Whether a file that is open is still the one of that name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _wait_for(file: IO[bytes], text: str) -> None:
+    """Wait until another process lets go of a file."""
+    from headscope.console import busy  # what holds nothing does without
+
+    with busy(text):
+        while not _take(file):
+            time.sleep(LOOK_S)
+
+
+def _take(file: IO[bytes]) -> bool:
+    """Lock an open file, unless another process holds it; without such locks nothing is held."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a network drive without locks
+        _say_unlocked(Path(file.name).parent)
+    return True
+
+
+@cache
+def _say_unlocked(folder: Path) -> None:
+    from headscope.console import console
+
+    console.print(
+        f"The file system of {folder} has no locks: only one headscope at a time may write in it.",
+        soft_wrap=True,
+    )
 
 
 @contextmanager

@@ -29,6 +29,11 @@ def ablate(
         typer.Option(help="Rungs, by comma: blurred,binary,silhouette,rim,no-brain,histogram."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    engine: opt.Engine = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that train, with --engine processes.", min=1)
+    ] = None,
+    address: opt.Address = None,
     as_json: opt.AsJson = False,
 ) -> None:
     """Train frozen heads again on slices that keep less and less of the brain.
@@ -39,6 +44,7 @@ def ablate(
 
     Example: headscope ablate first --rungs blurred,silhouette
     """
+    options = locals()
     with resumable():
         from headscope.experiment.ablate import ablate as ablate_experiment
 
@@ -48,6 +54,7 @@ def ablate(
             architectures=None if architectures is None else opt.names(architectures),
             rungs=None if rungs is None else opt.names(rungs),
             device=device,
+            **opt.given(options, "engine", "workers", "address"),
         )
     if as_json:
         show_json(_plain(ladder))

@@ -1,7 +1,6 @@
 """Commands on experiments: demo, run, report, figures, verify, export, predict."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,15 @@ import typer
 from headscope.cli import options as opt
 from headscope.cli.app import app, resumable
 from headscope.cli.options import given
-from headscope.cli.show import conclude, show, show_estimate, show_json
+from headscope.cli.show import (
+    conclude,
+    conclude_run,
+    run_some,
+    show,
+    show_estimate,
+    show_json,
+    show_list,
+)
 from headscope.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -36,7 +43,7 @@ def demo(
         with busy("Loading"):
             from headscope.experiment.demo import demo as run_demo
 
-        _conclude(lambda: run_demo(out, subjects=subjects, epochs=epochs, seed=seed))
+        conclude_run(lambda: run_demo(out, subjects=subjects, epochs=epochs, seed=seed), out)
 
 
 @app.command()
@@ -108,7 +115,22 @@ def run(
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu or cuda.")] = None,
-    workers: opt.Workers = None,
+    engine: opt.Engine = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that slice (all cores), and that train with --engine processes.", min=1
+        ),
+    ] = None,
+    address: opt.Address = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Runs to train, by comma or several times (all); without a report."),
+    ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Print the names of the runs only, one per line.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the --list as JSON.")] = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any other setting, as key=value.")
     ] = None,
@@ -118,17 +140,21 @@ def run(
 ) -> None:
     """Train the grid of networks, regimes, splits and seeds, and report on it.
 
-    The same command continues where it was stopped and does nothing twice. What is set here wins
-    over a TOML file, in each of its rows too.
+    The same command continues where it was stopped and does nothing twice; several at once share
+    the runs of an experiment. What is set here wins over a TOML file, in each of its rows too.
 
     Example: headscope run scans --architectures resnet101 --regimes frozen,finetune --out first
     """
     options = locals()
     from headscope.experiment.config import parse_change
 
-    changes = given(options, *(options.keys() - {"source", "set_", "dry_run"}))
+    aside = {"source", "set_", "dry_run", "only", "list_", "as_json"}
+    changes = given(options, *(options.keys() - aside))
     changes |= dict(parse_change(text) for text in set_ or [])
     config = _config(source, changes)
+    if list_ or as_json:
+        show_list(config, as_json)
+        return
     if dry_run:
         from headscope.experiment.estimate import estimate
 
@@ -140,7 +166,10 @@ def run(
         with busy("Loading"):
             from headscope.experiment.run import run as run_experiment
 
-        _conclude(lambda: run_experiment(config))
+        if only is None:
+            conclude_run(lambda: run_experiment(config), config.out)
+            return
+        print(run_some(config, opt.names(",".join(only))))
 
 
 @app.command()
@@ -359,15 +388,3 @@ def _config(source: Path, changes: dict[str, Any]) -> "Config":
             f"The scans are named twice, {source} and --data {changes['data']}: give one of them."
         )
     return make_config(**({"data": source} | changes))
-
-
-def _conclude(start: Callable[[], Path]) -> None:
-    """Run an experiment and report on it; where runs failed, on those that finished."""
-    from headscope.experiment.run import RunsFailed
-
-    try:
-        conclude(start())
-    except RunsFailed as failed:
-        if failed.finished:
-            conclude(failed.experiment)
-        raise RunError(failed.summary) from None

@@ -66,6 +66,13 @@ Window = Annotated[
     typer.Option(help="LOW,HIGH: intensities that become black and white (CT: 0,80)."),
 ]
 Workers = Annotated[int | None, typer.Option(help="Processes that slice (all cores).", min=1)]
+Engine = Annotated[
+    str | None,
+    typer.Option(help="Where runs train: here (default), processes of this machine, or ray."),
+]
+Address = Annotated[
+    str | None, typer.Option(help="The cluster of --engine ray: auto or HOST:PORT (this machine).")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 COHORT: Final = (

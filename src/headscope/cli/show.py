@@ -2,10 +2,15 @@
 
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headscope.errors import RunError
+
 if TYPE_CHECKING:
+    from headscope.experiment.config import Config
     from headscope.experiment.estimate import Estimate
 
 UNKNOWN = "unknown"
@@ -24,8 +29,8 @@ def show_json(value: Any) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
-def conclude(experiment: Path, thumbnails: str | None = None) -> None:
-    """Write the report of an experiment; print its table and where the page is."""
+def conclude(experiment: Path, thumbnails: str | None = None, *, write: bool = True) -> None:
+    """Write the report of an experiment, or not; print its table and where the page is."""
     from headscope.console import busy
 
     with busy("Loading"):
@@ -36,7 +41,7 @@ def conclude(experiment: Path, thumbnails: str | None = None) -> None:
         from headscope.files import read_table
         from headscope.reporting.page import write_report
 
-    page = write_report(experiment, thumbnails)
+    page = write_report(experiment, thumbnails) if write else experiment / "report.html"
     show(short_table(read_table(experiment / "table.tsv")))
     if (experiment / TABLE).is_file():
         show(*short_cohorts(read_table(experiment / TABLE)))
@@ -86,3 +91,59 @@ def _size(size: Any) -> str:
     if size is None or size != size:
         return UNKNOWN
     return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
+
+
+def show_list(config: "Config", as_json: bool) -> None:
+    """Print the names of the runs, as JSON with what tells them apart and whether they finished."""
+    from headscope.experiment.preflight import find_plans, unfinished
+
+    plans = find_plans(config)
+    if not as_json:
+        print("\n".join(plan.name for plan in plans))
+        return
+    todo = {plan.name for plan in unfinished(config, plans)}
+    show_json(
+        [
+            {"name": plan.name, **asdict(plan.setting), "finished": plan.name not in todo}
+            for plan in plans
+        ]
+    )
+
+
+def run_some(config: "Config", only: list[str]) -> str:
+    """Train some runs of an experiment; return a sentence on them."""
+    from headscope.experiment.run import RunsFailed, run
+
+    try:
+        experiment = run(config, only=only)
+    except RunsFailed as failed:
+        raise RunError(failed.summary) from None
+    what = f"{', '.join(only)} finished" if only else "Ready to train"
+    return f"{what}. 'headscope report {experiment}' reports on all runs that have ended."
+
+
+def conclude_run(start: Callable[[], Path], out: Path) -> None:
+    """Run an experiment and report on it; where runs failed, on those that finished.
+
+    Of several commands that share its runs, the first to end writes the report.
+    """
+    from headscope.experiment.run import RunsFailed
+    from headscope.files import locked
+
+    page = out / "report.html"
+    before = _written_at(page)
+    failed: RunsFailed | None = None
+    try:
+        start()
+    except RunsFailed as error:
+        failed = error
+    if failed is None or failed.finished:
+        with locked(out, wait=True):
+            records = max(map(_written_at, (out / "runs").glob("*/metrics.json")), default=0)
+            conclude(out, write=_written_at(page) in (0, before) or _written_at(page) < records)
+    if failed is not None:
+        raise RunError(failed.summary)
+
+
+def _written_at(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.is_file() else 0

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,16 +16,19 @@ from headscope.cohort.tables import listed
 from headscope.console import console, track
 from headscope.errors import InputError
 from headscope.experiment.config import WEIGHT_WORDS, Config, make_config, read_config
+from headscope.experiment.engines.engine import SETTINGS as ENGINE
+from headscope.experiment.engines.engine import Engine, find_engine
+from headscope.experiment.engines.grid import train_all
 from headscope.experiment.inputs import split_name
 from headscope.experiment.plan import Plan
-from headscope.experiment.run import RunsFailed, plan_settings, train_all
+from headscope.experiment.run import RunsFailed, check_records, plan_settings, train_run
 from headscope.experiment.shared import Shared
 from headscope.files import atomic_path, clear_leftovers, json_text, locked, sha256
 from headscope.manifest import write_last
 from headscope.models.regimes import find_regime
 from headscope.models.tensors import split_network
 from headscope.models.zoo import find_architecture
-from headscope.record import BACKBONE, MODEL, Run, check_run, read_experiment, write_failures
+from headscope.record import BACKBONE, MODEL, Run, read_experiment, write_failures
 from headscope.record.ablation import (
     FOLDER,
     Ablation,
@@ -53,6 +57,7 @@ def ablate(
     architectures: Sequence[str] | None = None,
     rungs: Sequence[str] | None = None,
     device: str = "auto",
+    **engine: Any,
 ) -> Ladder:
     """Train the frozen heads of an experiment again on slices that keep less and less.
 
@@ -69,6 +74,8 @@ def ablate(
         Names of rungs: blurred, binary, silhouette, rim, no-brain, histogram; by default all.
     device
         "auto", "cpu" or "cuda".
+    **engine
+        Where heads train, as in `Config`: engine, workers, threads, address, num_cpus, num_gpus.
 
     Returns
     -------
@@ -93,19 +100,26 @@ def ablate(
     wanted = _rungs(rungs)
     slices = open_slices(folder / "slices")
     slices.check_pixels()
-    target = find_device(device)
+    for name in {*engine} - {*ENGINE}:
+        raise InputError(f"Unknown setting {name!r} of ablate: choose {listed(ENGINE)}.")
+    settings = {"device": device, **engine}
+    config = make_config(data=folder, out=folder / FOLDER, **settings)
+    target = find_device("auto" if config.engine == "ray" else device)
     failures: dict[str, str] = {}
-    with locked(folder / FOLDER):
-        clear_leftovers(folder / FOLDER)
-        ablation = _ablation(folder, slices, sources, wanted)
+    with find_engine(config) as started:
+        with locked(folder / FOLDER, wait=True):
+            clear_leftovers(folder / FOLDER)
+            ablation = _ablation(folder, slices, sources, wanted)
         for note in [*ablation.notes, *ablation.omitted.values()]:
             console.print(note, soft_wrap=True)
         chosen = [name for name in wanted if name in ablation.rungs]
         for number, name in enumerate(chosen, start=1):
             console.print(f"Rung {number} of {len(chosen)}: {ablation.rungs[name]}")
-            store = store_rung(slices, rung_folder(folder, name), name, ablation.pixel_mm)
-            for shared, plans in _groups(folder, name, store, sources, target):
-                failed = _train(plans, shared)
+            with locked(folder / FOLDER, wait=True):
+                store = store_rung(slices, rung_folder(folder, name), name, ablation.pixel_mm)
+                groups = [*_groups(folder, name, store, sources, target, settings)]
+            for shared, plans in groups:
+                failed = _train(plans, shared, started)
                 failures |= {f"{name}/{run}": reason for run, reason in failed.items()}
         write_failures(folder / FOLDER, failures)
     if failures:
@@ -115,14 +129,9 @@ def ablate(
     return ladder
 
 
-def _train(plans: Sequence[Plan], shared: Shared) -> dict[str, str]:
-    changed = {plan.name: problem for plan in plans if (problem := shared.problem(plan))}
-    finished = {
-        plan.name
-        for plan in plans
-        if plan.name not in changed and check_run(shared.folder(plan), plan_settings(plan, shared))
-    }
-    return train_all([*plans], finished, changed, shared)
+def _train(plans: Sequence[Plan], shared: Shared, engine: Engine) -> dict[str, str]:
+    changed, todo = check_records(plans, shared, partial(plan_settings, shared=shared))
+    return train_all(plans, todo, changed, shared, engine, train_run)
 
 
 def _sources(
@@ -290,7 +299,12 @@ OURS: Final = {"files", "sha256"}
 
 
 def _groups(
-    experiment: Path, rung: str, store: SliceSet, sources: Sequence[Run], device: Any
+    experiment: Path,
+    rung: str,
+    store: SliceSet,
+    sources: Sequence[Run],
+    device: Any,
+    settings: Mapping[str, Any],
 ) -> Iterator[tuple[Shared, list[Plan]]]:
     """Yield the runs of a rung with what they share: those of equal facts together."""
     groups: dict[str, tuple[Shared, list[Plan]]] = {}
@@ -298,7 +312,7 @@ def _groups(
     for run in sources:
         facts = _facts(run) | {"rung": rung}
         plan = _plan(experiment, run)
-        config = _config(experiment, rung, run)
+        config = _config(experiment, rung, run, settings)
         key = json_text([facts, run.setting.folds, run.setting.subjects])
         sets = {run.setting.subjects: store}
         shared, plans = groups.setdefault(
@@ -329,13 +343,14 @@ def _facts(run: Run) -> dict[str, Any]:
     return {name: run.settings[name] for name in names if name in run.settings}
 
 
-def _config(experiment: Path, rung: str, run: Run) -> Config:
+def _config(experiment: Path, rung: str, run: Run, settings: Mapping[str, Any]) -> Config:
     return make_config(
         data=experiment,
         out=rung_folder(experiment, rung),
         folds=run.setting.folds,
         splits=[run.setting.split],
         keep_model=False,
+        **settings,
     )
 
 

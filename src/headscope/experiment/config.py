@@ -114,7 +114,6 @@ class Config(BaseModel):
     folds: Annotated[Whole, Field(ge=2)] | None = None
     balance: tuple[str, ...] = ()
     split_file: Path | None = None
-    # networks and their training
     architectures: tuple[str, ...] = ("tf_efficientnet_lite0",)
     weights: str = "pretrained"
     pretraining_cohorts: tuple[str, ...] = ()
@@ -124,16 +123,20 @@ class Config(BaseModel):
     rivals: tuple[Rival, ...] = RIVALS
     recipe: Recipe = Recipe()
     rows: tuple[Row, ...] = ()
-    # scores and record
+    # scores, record, device
     aggregate: Literal["mean", "logits", "vote"] = "mean"
     permutations: Annotated[Whole, Field(ge=0, le=100_000)] = 0
     keep_model: bool = True
     keep_state: bool = False
     cache: Path | None = None
     track: tuple[str, ...] = ()
-    # device
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Positive | None = None
+    engine: Literal["here", "processes", "ray"] = "here"
+    threads: Positive | None = None
+    address: str | None = None
+    num_cpus: Annotated[Number, Field(gt=0)] | None = None
+    num_gpus: Annotated[Number, Field(ge=0)] | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -25,6 +25,7 @@ from headscope.files import NO_ID, sha256, write_json, write_table
 from headscope.manifest import DAMAGE, reason_of
 from headscope.record import Setting
 from headscope.slicing.inferred import Sets, under_inferred
+from headscope.slicing.parallel import Submit
 from headscope.slicing.store import SliceSet
 from headscope.slicing.write import write_slices
 from headscope.splits.assign import GIVEN, make_fold, make_split
@@ -90,14 +91,15 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
     return cohort
 
 
-def store_slices(cohort: Cohort, config: Config) -> SliceSet:
-    """Take the slices of the scans that an earlier start left to do."""
+def store_slices(cohort: Cohort, config: Config, submit: Submit | None = None) -> SliceSet:
+    """Take the slices of the scans that an earlier start left to do, where `submit` takes them."""
     slices = write_slices(
         cohort,
         config.out / "slices",
         config.slice_spec,
         workers=config.workers,
         strict=config.strict,
+        submit=submit,
     )
     _store_participants(cohort, config)
     printed = {note.text for note in cohort.notes}

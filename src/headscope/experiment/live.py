@@ -23,8 +23,11 @@ STATES: Final = {  # the word in the table, and how it is set
     "training": ("training", "bold"),
     "finished": ("finished", "green"),
     "already finished": ("earlier", "dim"),
+    "elsewhere": ("elsewhere", "dim"),
+    "finished elsewhere": ("elsewhere", "green"),
     "failed": ("failed", "red"),
 }
+GOING_ON: Final = ("waiting", "training", "elsewhere")
 COLUMNS: Final = ("Epoch", "Loss", "Val.", "Acc. %", "Val. %", "Time", "Left")
 
 
@@ -32,7 +35,8 @@ COLUMNS: Final = ("Epoch", "Loss", "Val.", "Acc. %", "Val. %", "Time", "Left")
 class Line:
     """A run in the table: its epochs in all, state, the last row of its history, its seconds.
 
-    Epochs of one `kind` take about as long; `paces` holds the seconds of those that ended.
+    "elsewhere" is what another headscope trains; start is when it began here. Epochs of one `kind`
+    take about as long; `paces` holds the seconds of those that ended.
     """
 
     name: str
@@ -41,13 +45,13 @@ class Line:
     state: str = "waiting"
     last: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    start: float = 0.0
     paces: list[float] = field(default_factory=list)
 
     @property
     def to_do(self) -> int:
         """The epochs that are to come."""
-        going_on = self.state in ("waiting", "training")
-        return self.epochs - self.last.get("epoch", 0) if going_on else 0
+        return self.epochs - self.last.get("epoch", 0) if self.state in GOING_ON else 0
 
     @property
     def cells(self) -> list[str]:
@@ -73,7 +77,7 @@ class Board:
         """List the plans; all wait. Followers hear of epochs and ends too."""
         self.followers, self.names = followers, [plan.name for plan in plans]
         self.lines = [Line(printable_name(plan.name), _epochs(plan), _kind(plan)) for plan in plans]
-        self.at, self.start, self.over = 0, 0.0, False
+        self.at, self.over = 0, False
 
     @contextmanager
     def shown(self) -> Iterator["Board"]:
@@ -88,23 +92,39 @@ class Board:
 
     def begin(self, number: int) -> None:
         """Note that a run trains from now on."""
-        self.at, self.start = number, perf_counter()
-        self.lines[number].state = "training"
+        self.at = number
+        self.lines[number].state, self.lines[number].start = "training", perf_counter()
 
-    def watch(self, row: Mapping[str, Any]) -> None:
-        """Note the row of the history of the epoch that has ended."""
-        line = self.lines[self.at]
-        line.last, line.seconds = row, perf_counter() - self.start
+    def watch(self, row: Mapping[str, Any], number: int | None = None) -> None:
+        """Note the row of the history of the epoch that has ended, by default of the last begun."""
+        number = self.at if number is None else number
+        line = self.lines[number]
+        if row == line.last:
+            return
+        line.last, line.seconds = row, perf_counter() - line.start
         line.paces.append(row["seconds"])
         if self.followers is not None:
-            self.followers.epoch(self.names[self.at], row)
+            self.followers.epoch(self.names[number], row)
+
+    def leave(self, number: int, who: str) -> None:
+        """Note that another headscope trains a run; it is said once."""
+        line = self.lines[number]
+        if line.state != "elsewhere":
+            line.state = "elsewhere"
+            console.print(f"{self.title(number)}: {who} trains it.", soft_wrap=True)
+
+    def lose(self, number: int) -> None:
+        """Note that the process of a run was killed, and that it waits again."""
+        self.lines[number].state = "waiting"
+        text = "its process was killed; it continues from its resume file"
+        console.print(f"{self.title(number)}: {text}.", soft_wrap=True)
 
     def end(self, number: int, state: str, reason: str = "") -> None:
         """Note how a run ended; a plain line says it where no table is shown."""
         line = self.lines[number]
         line.state = state
         if state == "finished":
-            line.seconds = perf_counter() - self.start
+            line.seconds = perf_counter() - line.start
         if reason or not console.is_interactive:
             console.print(f"{self.title(number)}: {reason or self._outcome(line)}", soft_wrap=True)
         if self.followers is not None:
@@ -127,7 +147,9 @@ class Board:
         paces = {line.kind: fmean(line.paces) for line in self.lines if line.paces}
         lines = [line for line in lines or self.lines if line.to_do]
         paced = [line.to_do * paces[line.kind] for line in lines if line.kind in paces]
-        return ("> " if len(paced) < len(lines) else "") + minutes(sum(paced)) if paced else ""
+        at_once = max(1, sum(line.state in ("training", "elsewhere") for line in lines))
+        more = "> " if len(paced) < len(lines) else ""
+        return more + minutes(sum(paced) / at_once) if paced else ""
 
     def __rich__(self) -> Table:
         """Return the table; while runs train, those around the one that does."""
@@ -138,8 +160,9 @@ class Board:
             table.add_column(name, no_wrap=True)
         for name in COLUMNS:
             table.add_column(name, justify="right", no_wrap=True)
-        if self.lines[self.at].state == "training":
-            self.lines[self.at].seconds = perf_counter() - self.start
+        for line in self.lines:
+            if line.state == "training":
+                line.seconds = perf_counter() - line.start
         for line in self.lines[first:last]:
             left = self.left([line]) if line.state == "training" else ""
             word, style = STATES[line.state]
@@ -155,7 +178,7 @@ class Board:
         return first, min(count, first + room)
 
     def _caption(self, first: int, last: int) -> str:
-        ended = sum(line.state not in ("waiting", "training") for line in self.lines)
+        ended = sum(line.state not in GOING_ON for line in self.lines)
         words = [f"{ended} of {len(self.lines)} runs ended"]
         if last - first < len(self.lines):
             words.append(f"{first} above and {len(self.lines) - last} below are not shown")

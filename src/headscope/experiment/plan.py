@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
 
 from headscope.errors import InputError
 from headscope.experiment.config import WEIGHT_WORDS, Config, Row
@@ -35,6 +35,11 @@ class Plan:
     pretraining_cohorts: tuple[str, ...] = ()
     head_init: str = "glorot"
     permutation: int | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Name the architecture, whose functions no other process gets as they are."""
+        values = [getattr(self, field.name) for field in fields(self)[2:]]
+        return _plan_of, (self.setting, self.architecture.name, *values)
 
     @property
     def name(self) -> str:
@@ -88,6 +93,10 @@ class Plan:
         drawn = "" if self.needs_weights else str(self.seed)
         part = f"{self.split} {self.fold} {self.seed}" if self.regime.restat else ""
         return (self.architecture.name, self.regime.name, self.weights, drawn, part)
+
+
+def _plan_of(setting: Setting, architecture: str, *values: Any) -> Plan:
+    return Plan(setting, find_architecture(architecture), *values)
 
 
 def plan_runs(config: Config, sites: int = 1) -> list[Plan]:

@@ -1,5 +1,6 @@
 """Checks before any work: the folders, files and networks that an experiment names."""
 
+import difflib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -7,12 +8,14 @@ from typing import TypeVar
 from headscope.console import console, track
 from headscope.errors import InputError
 from headscope.experiment.config import Config
-from headscope.experiment.plan import Plan
+from headscope.experiment.inputs import count_sites, find_scans
+from headscope.experiment.plan import Plan, plan_runs
 from headscope.models.network import build_network
 from headscope.models.pretrained import find_published
 from headscope.models.regimes import trained_paths
 from headscope.models.tensors import check_file, split_network
 from headscope.record import Run, Setting, wants_more
+from headscope.splits.sites import SITE
 
 Named = TypeVar("Named", Plan, Setting)
 
@@ -33,6 +36,64 @@ def check_places(config: Config, plans: Iterable[Plan]) -> None:
             f"The subjects {config.subjects_file} do not exist, or are no file: choose ids, "
             "inferred, or a table with path and subject_id."
         )
+
+
+def list_runs(config: Config) -> list[str]:
+    """Return the names of the runs of a grid, in the order in which they are trained.
+
+    Parameters
+    ----------
+    config
+        Every setting of the experiment.
+
+    Returns
+    -------
+    list of str
+        What `run` takes as `only`. Where a split is by site, scans are looked for to count sites.
+
+    Raises
+    ------
+    InputError
+        The settings make no grid.
+
+    Examples
+    --------
+    >>> network = {"architectures": ["timm/test_resnet"], "weights": "random"}
+    >>> hs.list_runs(hs.Config(data="scans", regimes=["frozen"], seeds=[0, 1], **network))
+    ['timm-test_resnet-frozen-subject-seed0', 'timm-test_resnet-frozen-subject-seed1']
+    """
+    return [plan.name for plan in find_plans(config)]
+
+
+def find_plans(config: Config) -> list[Plan]:
+    """Return the runs of a grid; where a split is by site, its scans tell how many sites are."""
+    plans = plan_runs(config)
+    if any(plan.split == SITE for plan in plans):
+        plans = plan_runs(config, count_sites(find_scans(config, plans, write=False)))
+    return plans
+
+
+def choose_runs(plans: list[Plan], only: Iterable[str] | None) -> list[Plan]:
+    """Return the runs of the names in `only`, in their order in the grid; None: all.
+
+    Raises
+    ------
+    InputError
+        No run has such a name.
+    """
+    if only is None:
+        return plans
+    names = [only] if isinstance(only, str) else [*only]
+    present = [plan.name for plan in plans]
+    for name in names:
+        if name not in present:
+            close = difflib.get_close_matches(name, present, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise InputError(
+                f"There is no run {name!r}: {hint}'headscope run … --list' lists the names of all "
+                f"{len(present)} runs."
+            )
+    return [plan for plan in plans if plan.name in names]
 
 
 def unfinished(config: Config, plans: Iterable[Named]) -> list[Named]:

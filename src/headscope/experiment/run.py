@@ -1,17 +1,19 @@
 """The whole path on one screen: scans → slices → splits → networks → records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from safetensors.numpy import load_file
 
 from headscope.console import busy, console
-from headscope.errors import InputError, RunError
+from headscope.errors import RunError
 from headscope.experiment.config import Config
+from headscope.experiment.engines.engine import find_engine
+from headscope.experiment.engines.grid import train_all
 from headscope.experiment.inputs import (
     count_sites,
     find_scans,
@@ -20,9 +22,13 @@ from headscope.experiment.inputs import (
     store_splits,
     store_subjects,
 )
-from headscope.experiment.live import Board
 from headscope.experiment.plan import Plan, plan_runs
-from headscope.experiment.preflight import check_networks, check_places, unfinished
+from headscope.experiment.preflight import (
+    check_networks,
+    check_places,
+    choose_runs,
+    unfinished,
+)
 from headscope.experiment.pretraining import pretraining
 from headscope.experiment.rivals import NO_COVARIATES, Material, fit_rivals, plan_rivals
 from headscope.experiment.shared import (
@@ -43,23 +49,23 @@ from headscope.record import (
     begin_longer,
     check_run,
     clear_store,
-    discard_run,
     find_runs,
     finish_longer,
+    read_failures,
     replace_run,
     start_run,
-    tidy_run,
     wants_more,
     write_failures,
     write_run,
 )
 from headscope.tracking.track import Followers
-from headscope.training.device import NoRoomError, find_device, is_out_of_memory
+from headscope.training.device import find_device
 from headscope.training.loader import batches
 from headscope.training.loop import Watch, ignore
 from headscope.training.resume import last_state, restart
 from headscope.training.train import Outcome, train
 
+Named = TypeVar("Named", Plan, Setting)
 NAMED = 4  # so many runs a summary names
 RESUME = Path("checkpoint", "last.pt")  # in the folder of a run
 
@@ -102,13 +108,19 @@ class RunsFailed(RunError):  # noqa: N818 (it says what happened)
 
 
 @any_names
-def run(config: Config) -> Path:
+def run(config: Config, *, only: Sequence[str] | None = None) -> Path:
     """Run an experiment, continuing where an earlier start stopped; return its folder.
+
+    Several processes may run the same experiment at once, on one machine or on several that share
+    its folder: one makes what all need, and each run is trained by one of them. Each returns when
+    its runs have ended, whoever trained them.
 
     Parameters
     ----------
     config
         Every setting; `data` and `out` are folders.
+    only
+        Names of runs, as `list_runs` returns them; by default all are trained.
 
     Returns
     -------
@@ -135,53 +147,80 @@ def run(config: Config) -> Path:
     """
     # 1. what will run; impossible settings are refused before any work
     plans = plan_runs(config)
-    device = find_device(config.device)
+    device = find_device("auto" if config.engine == "ray" else config.device)
     followers = Followers(config.track, config.out)
     check_places(config, plans)
     # 2. the scans, and whether they can be split as asked; then the networks
     cohort = find_scans(config, plans)
     plans = plan_runs(config, count_sites(cohort))
-    check_networks(unfinished(config, plans), config.size)
-    with locked(config.out):
-        clear_leftovers(config.out)
-        finish_longer(config.out)
-        followers.open()
-        clear_store(config.out)
-        # 3. slices and splits; a finished run must be whole, and of these settings
-        slices = store_slices(cohort, config)
-        sets = store_subjects(config, slices)
-        splits = store_splits(plans, config, sets, cohort)
-        shared = Shared(config, cohort, slices, sets, splits, device)
-        material = Material(shared)
-        rivals = plan_rivals(config, plans, described=material.covariates is not None)
-        runs: list[Plan | Setting] = [*rivals, *plans]
-        with busy("Checking records"):
-            changed = {run.name: problem for run in runs if (problem := shared.problem(run))}
-            whole = [run for run in runs if run.name not in changed]
-            finished = {run.name for run in whole if is_finished(run, material)}
-        config.save(config.out / "experiment.toml")
-        write_json(config.out / "environment.json", environment(device))
-        # 4. what in slices and splits could flatter the accuracy
-        store_findings(config, slices, cohort)
+    chosen = choose_runs(plans, only)
+    check_networks(unfinished(config, chosen), config.size)
+    with find_engine(config, needed=bool(unfinished(config, plans))) as engine:
+        with locked(config.out, wait=True):
+            clear_leftovers(config.out)
+            finish_longer(config.out)
+            followers.open()
+            clear_store(config.out)
+            # 3. slices and splits; a finished run must be whole, and of these settings
+            slices = store_slices(cohort, config, engine.share)
+            sets = store_subjects(config, slices)
+            splits = store_splits(plans, config, sets, cohort)
+            shared = Shared(config, cohort, slices, sets, splits, device)
+            material = Material(shared)
+            rivals = plan_rivals(config, plans, described=material.covariates is not None)
+            changed, settings = check_records(chosen, shared, partial(plan_settings, shared=shared))
+            of_rivals = check_records(rivals, shared, material.settings)
+            config.save(config.out / "experiment.toml")
+            write_json(config.out / "environment.json", environment(device))
+            # 4. what in slices and splits could flatter the accuracy; what is no network
+            store_findings(config, slices, cohort)
+            _say_units(plans, material)
+            failures = of_rivals[0] | fit_rivals(
+                [rival for rival in rivals if rival.name in of_rivals[1]], material
+            )
         # 5. the runs; one that fails does not stop the others
-        _say_units(plans, material)
-        todo = [rival for rival in rivals if rival.name not in {*changed, *finished}]
-        failures = fit_rivals(todo, material)
-        failures |= {rival.name: changed[rival.name] for rival in rivals if rival.name in changed}
-        failures |= train_all(plans, finished, changed, shared, followers)
-        write_failures(config.out, config.for_record(failures))
-        followers.write_all()
+        failures |= train_all(chosen, settings, changed, shared, engine, train_run, followers)
     # 6. the failures
+    with locked(config.out, wait=True):
+        _write_failures(config, failures, [*rivals, *chosen], plans)
+        followers.write_all()
     if failures:
-        raise RunsFailed(config.out, failures, len(runs))
+        raise RunsFailed(config.out, failures, len(rivals) + len(chosen))
     return config.out
 
 
-def is_finished(run: Plan | Setting, material: Material) -> bool:
-    """Whether a run has finished; InputError where its directory is of other settings."""
-    shared = material.shared
-    settings = material.settings(run) if isinstance(run, Setting) else plan_settings(run, shared)
-    return check_run(shared.folder(run), settings)
+def check_records(
+    runs: Sequence[Named], shared: Shared, settings_of: Callable[[Named], dict[str, Any]]
+) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+    """Return what is wrong with records, and the settings of the runs that are still to do.
+
+    Raises
+    ------
+    InputError
+        The directory of a run is of other settings.
+    """
+    todo = {}
+    with busy("Checking records"):
+        changed = {run.name: problem for run in runs if (problem := shared.problem(run))}
+        for run in runs:
+            if run.name not in changed:
+                settings = settings_of(run)
+                if not check_run(shared.folder(run), settings):
+                    todo[run.name] = settings
+    return changed, todo
+
+
+def _write_failures(
+    config: Config,
+    failures: Mapping[str, str],
+    tried: Sequence[Plan | Setting],
+    plans: Sequence[Plan],
+) -> None:
+    """Write why runs failed, beside the failures of other processes that run other parts."""
+    others = {plan.name for plan in unfinished(config, plans)} - {run.name for run in tried}
+    earlier = read_failures(config.out)
+    elsewhere = {name: earlier[name] for name in earlier if name in others}
+    write_failures(config.out, elsewhere | config.for_record(failures))
 
 
 def _say_units(plans: Sequence[Plan], material: Material) -> None:
@@ -192,71 +231,12 @@ def _say_units(plans: Sequence[Plan], material: Material) -> None:
         console.print(note, soft_wrap=True)
 
 
-def train_all(
-    plans: list[Plan],
-    finished: set[str],
-    changed: Mapping[str, str],
-    shared: Shared,
-    followers: Followers | None = None,
-) -> dict[str, str]:
-    """Train every unfinished run; return the reasons of those that failed, by name.
-
-    Those whose record has `changed` since it was written have failed.
-    """
-    failures: dict[str, str] = {}
-    board = Board(plans, followers)
-    for number, plan in enumerate(plans):
-        if plan.name in finished:
-            board.lines[number].state = "already finished"
-    with board.shown():
-        for number, plan in enumerate(plans):
-            tidy_run(shared.folder(plan))
-            if plan.name in changed:
-                failures[plan.name] = changed[plan.name]
-                board.end(number, "failed", changed[plan.name])
-                continue
-            if plan.name in finished:
-                board.end(number, "already finished")
-                continue
-            board.begin(number)
-            title = board.title(number)
-            try:
-                train_run(plan, shared, title=title, watch=board.watch)
-                board.end(number, "finished")
-            except (InputError, RuntimeError, MemoryError) as error:
-                reason = _reason(error, shared.folder(plan)).removeprefix(f"{title}: ")
-                alike = next((name for name, said in failures.items() if said == reason), None)
-                outcome = f"failed, as {alike}." if alike else f"failed. {reason}"
-                board.end(number, "failed", outcome)
-                failures[plan.name] = reason
-    return failures
-
-
-def _reason(error: Exception, folder: Path) -> str:
-    """Return why a run failed, and remove its half record; an unforeseen error is raised.
-
-    The record stays where an InputError is about it, or where training had left a resume file
-    before the memory ran out.
-    """
-    if isinstance(error, InputError):
-        return str(error)
-    no_room = isinstance(error, NoRoomError)
-    if isinstance(error, RunError) and not no_room:
-        discard_run(folder)
-        return str(error)
-    if not (no_room or is_out_of_memory(error)):
-        raise error
-    if not (folder / "checkpoint").exists():
-        discard_run(folder)
-    if no_room:
-        return str(error)
-    return "Out of memory; a smaller batch_size, or ending other work, may help."
-
-
-def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) -> Run:
+def train_run(
+    plan: Plan, shared: Shared, settings: Mapping[str, Any], *, title: str, watch: Watch = ignore
+) -> Run:
     """Train one network and write its run directory, continuing an interrupted training.
 
-    `watch` gets the row of each epoch.
+    settings are those of `plan_settings`; `watch` gets the row of each epoch.
     """
     slices = shared.slices_of(plan.setting)
     slices.check_pixels()
@@ -271,7 +251,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
         seed=plan.seed,
         head_init=plan.head_init,
     )
-    path = _begin(plan, shared, plan_settings(plan, shared) | _network_facts(network))
+    path = _begin(plan, shared, {**settings, **_network_facts(network)})
     # 2. training, from where an earlier start stopped
     outcome = train(
         network,
@@ -292,7 +272,7 @@ def train_run(plan: Plan, shared: Shared, *, title: str, watch: Watch = ignore) 
     )
     # 3. the record, from which everything after this reads
     with busy(f"{title}: record"):
-        _write(path, plan, shared, outcome)
+        _write(path, plan, shared, outcome, settings["aggregate"])
     if path != shared.folder(plan):
         replace_run(path, shared.folder(plan))
     return Run(shared.folder(plan))
@@ -315,12 +295,11 @@ def _begin(plan: Plan, shared: Shared, settings: Mapping[str, Any]) -> Path:
     return path
 
 
-def _write(path: Path, plan: Plan, shared: Shared, outcome: Outcome) -> None:
+def _write(path: Path, plan: Plan, shared: Shared, outcome: Outcome, aggregate: str) -> None:
     """Write the record of a run that has ended."""
     config, slices = shared.config, shared.slices_of(plan.setting)
     labels, subsets = shared.labels(plan), shared.subsets(plan)
     predictions = slice_predictions(slices, labels, subsets, outcome.logits)
-    aggregate = shared_facts(plan.setting, shared)["aggregate"]
     write_run(
         path,
         history=outcome.history,

@@ -4,7 +4,8 @@ import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ import torch
 from numpy.typing import NDArray
 
 from headscope.cohort.layouts import Cohort
+from headscope.errors import InputError
 from headscope.experiment.config import Config
 from headscope.experiment.inputs import Subsets, permuted_labels, split_name
 from headscope.experiment.plan import Plan
 from headscope.grouping import Scans, divided, scans_of
 from headscope.metrics import logit_columns, softmax
 from headscope.record import Run, Setting, run_problem
-from headscope.slicing.inferred import Sets
+from headscope.slicing.inferred import Sets, sets_of
 from headscope.slicing.spec import SliceSpec
-from headscope.slicing.store import SliceSet
+from headscope.slicing.store import SliceSet, open_slices
+from headscope.training.device import find_device
 from headscope.training.features import map_rows_of
 from headscope.training.train import Outcome
 
@@ -43,6 +46,15 @@ class Shared:
     device: torch.device
     facts: Mapping[str, Any] = field(default_factory=dict)
     maps: bool = True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let another process open it by its path, with what run.toml says of cohorts left here."""
+        parts = (self.config, self.slices.sha256, self.splits, dict(self.facts), self.maps)
+        return open_shared, parts
+
+    def of_run(self, plan: Plan) -> "Shared":
+        """Return what a run needs, with its split alone."""
+        return replace(self, splits={split_name(plan, self.config): self.subsets(plan)})
 
     def problem(self, plan: Plan | Setting) -> str:
         """Say why the record of a run that has ended is not whole; nothing where it is."""
@@ -93,6 +105,38 @@ class Shared:
             return self.slices.labels
         slices = self.slices_of(plan.setting)
         return permuted_labels(slices, plan.permutation, self.subsets(plan))
+
+
+def open_shared(
+    config: Config,
+    slices_sha256: str,
+    splits: dict[str, Subsets],
+    facts: Mapping[str, Any],
+    maps: bool,
+) -> Shared:
+    """Return what the runs of an experiment share, in a process that does not know its cohort.
+
+    Raises
+    ------
+    InputError
+        The folder of the experiment is not here, or has other slices.
+    """
+    if not config.out.is_dir():
+        raise InputError(
+            f"{platform.node()} has no folder {config.out}: an experiment on several machines is "
+            "in a folder that all of them share."
+        )
+    slices, sets = _open_sets(config.out, slices_sha256)
+    return Shared(config, None, slices, sets, splits, find_device(config.device), facts, maps)
+
+
+@lru_cache(maxsize=2)
+def _open_sets(out: Path, slices_sha256: str) -> tuple[SliceSet, Sets]:
+    """Open the slices of an experiment once for all runs of a process."""
+    slices = open_slices(out / "slices")
+    if slices.sha256 != slices_sha256:
+        raise InputError(f"{slices.path} holds other slices than those that are to be trained on.")
+    return slices, sets_of(out, slices)
 
 
 def environment(device: torch.device) -> dict[str, Any]:

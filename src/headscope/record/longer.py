@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from headscope.files import claimed
 from headscope.record.run import STATE, Run
 
 FOLDER: Final = "continued"
@@ -44,21 +45,22 @@ def replace_run(longer: Path, path: Path) -> None:
     if path.exists():
         path.rename(old)
     longer.rename(path)
-    _remove_old(longer.parent)
+    shutil.rmtree(old, ignore_errors=True)
+    with suppress(OSError):  # others continue in it
+        longer.parent.rmdir()
 
 
 def finish_longer(experiment: Path) -> None:
-    """Complete the replacements that an earlier start was killed in."""
+    """Complete the replacements that an earlier start was killed in, unless it still runs."""
     folder = experiment / FOLDER
-    for longer in folder.glob("*"):
-        if not longer.name.endswith(OLD) and Run(longer).finished:
-            replace_run(longer, experiment / "runs" / longer.name)
-    _remove_old(folder)
-
-
-def _remove_old(folder: Path) -> None:
-    """Remove what has been replaced, and the folder where no run continues in it."""
-    for old in folder.glob(f"*{OLD}"):
-        shutil.rmtree(old, ignore_errors=True)
+    for path in sorted(folder.glob("*")):
+        run = experiment / "runs" / path.name.removesuffix(OLD)
+        with claimed(Run(run).lock) as mine:
+            if mine is None:
+                continue
+            if path.name == run.name and Run(path).finished:
+                replace_run(path, run)
+            elif path.name != run.name:
+                shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
         folder.rmdir()

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from headscope.errors import InputError
-from headscope.files import NO_ID, read_table
+from headscope.files import LOCKS, NO_ID, read_table
 from headscope.manifest import DAMAGE, located, problem_of, reason_of, stored_entries
 from headscope.record.setting import RIVAL, Setting
 
@@ -83,6 +83,11 @@ class Run:
     def name(self) -> str:
         """The directory's name: architecture, regime, split and seed."""
         return self.path.name
+
+    @property
+    def lock(self) -> Path:
+        """The file that a process holds while it trains the run; not in the run, which may go."""
+        return self.path.parent.parent / LOCKS / self.name
 
     @property
     def finished(self) -> bool:

@@ -6,7 +6,7 @@ file is what a process hands over, and what a later call finds done.
 
 import json
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,7 @@ SCANS_PER_WORKER: Final = 32  # starting a process costs about as much as so man
 QUEUED: Final = 2048  # scans handed to the helpers at once: what waits takes memory
 IDLE_S: Final = 5  # a helper without work for so long ends
 ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+Submit = Callable[..., Future[Any]]
 Task = tuple[ScanFile, str, Path]  # a scan, the plane to take, and the file for its slices
 
 
@@ -60,7 +61,7 @@ class Part(NamedTuple):
 
 
 def take_parts(
-    tasks: list[Task], spec: SliceSpec, workers: int | None
+    tasks: list[Task], spec: SliceSpec, workers: int | None, submit: Submit | None = None
 ) -> Generator[Part, None, None]:
     """Write the part of each scan and yield what it gave, in the order of the tasks.
 
@@ -72,12 +73,17 @@ def take_parts(
         Which slices are taken; the plane is that of the task.
     workers
         Processes, this one among them; by default as many as cores, fewer for few scans.
+    submit
+        What calls a function elsewhere, in place of processes of this machine.
 
     Raises
     ------
     InputError
         A helper was killed.
     """
+    if submit is not None:
+        yield from _take_elsewhere(submit, tasks, spec)
+        return
     if workers is None:
         workers = min(cpu_count(), len(tasks) // SCANS_PER_WORKER)
     helpers = min(workers, len(tasks)) - 1
@@ -101,6 +107,22 @@ def take_parts(
         finally:
             # helpers that are killed with tasks in the queue let loky's thread end in a traceback
             executor.shutdown(kill_workers=ended)
+
+
+def _take_elsewhere(submit: Submit, tasks: list[Task], spec: SliceSpec) -> Iterator[Part]:
+    """Yield the parts in order, of shares of scans that are taken on other machines."""
+    for start in range(0, len(tasks), QUEUED):
+        last = min(start + QUEUED, len(tasks))
+        places = range(start, last, SCANS_PER_WORKER)
+        shares = [tasks[first : min(first + SCANS_PER_WORKER, last)] for first in places]
+        for future in [submit(_take_share, share, spec) for share in shares]:
+            yield from future.result()
+
+
+def _take_share(tasks: list[Task], spec: SliceSpec) -> list[Part]:
+    """Write the parts of some scans; return what they gave."""
+    with threadpool_limits(1, user_api="blas"):
+        return [_take_part(*task, spec) for task in tasks]
 
 
 def _take_together(

@@ -23,7 +23,7 @@ from headscope.manifest import write_last
 from headscope.scans.volume import ScanError
 from headscope.slicing.extract import WINDOW
 from headscope.slicing.notes import Remarks, summarise_remarks
-from headscope.slicing.parallel import Part, open_part, read_part, take_parts
+from headscope.slicing.parallel import Part, Submit, open_part, read_part, take_parts
 from headscope.slicing.spec import GEOMETRY, SliceSpec
 from headscope.slicing.store import CHECKED, SliceSet, open_slices
 from headscope.text import printable_name
@@ -42,6 +42,7 @@ def write_slices(
     *,
     workers: int | None = None,
     strict: bool = False,
+    submit: Submit | None = None,
 ) -> SliceSet:
     """Take the slices of every scan of a cohort and store them in `out`.
 
@@ -62,6 +63,8 @@ def write_slices(
         Processes; by default as many as cores, fewer for few scans.
     strict
         Stop at the first scan that fails.
+    submit
+        What calls a function on another machine, in place of processes of this one.
 
     Raises
     ------
@@ -85,7 +88,7 @@ def write_slices(
         return stored
     with locked(out):
         folder = _parts_folder(out, settings)
-        parts = _take_all(cohort, spec, folder, workers, strict)
+        parts = _take_all(cohort, spec, folder, workers, strict, submit)
         return _finish(cohort, folder, settings, parts)
 
 
@@ -136,7 +139,12 @@ def _remove_parts(out: Path, but: Path | None = None) -> None:
 
 
 def _take_all(
-    cohort: "Cohort", spec: SliceSpec, folder: Path, workers: int | None, strict: bool
+    cohort: "Cohort",
+    spec: SliceSpec,
+    folder: Path,
+    workers: int | None,
+    strict: bool,
+    submit: Submit | None,
 ) -> list[Part]:
     """Return what every scan gave, in the order of the cohort; take those that are still to do."""
     files = cohort.files
@@ -147,7 +155,7 @@ def _take_all(
         if parts[n] is None
     }
     _check_problems(cohort, folder, parts, strict)
-    with closing(take_parts(list(tasks.values()), spec, workers)) as results:
+    with closing(take_parts(list(tasks.values()), spec, workers, submit)) as results:
         progress = track(results, "Slicing", len(files), len(files) - len(tasks))
         for n, part in zip(tasks, progress, strict=True):
             parts[n] = part

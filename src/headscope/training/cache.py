@@ -4,14 +4,14 @@ The key of a file holds all that decides its content: the bytes of the backbone,
 the slices, and what computes (device, versions, threads). The file holds the SHA-256 of its arrays
 and of its name, measured seconds aside: one that is damaged, changed or of another name is computed
 again. Features, stage means and maps are in the store that records share (`headscope.manifest`);
-the file holds their hashes. Two processes that write the same file write the same bytes, each of
-them whole.
+the file holds their hashes. Of several processes one computes it, and the others wait.
 """
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ import torch
 import torchvision
 from numpy.typing import NDArray
 
-from headscope.files import atomic_path, write_json
+from headscope.files import atomic_path, claimed, write_json
 from headscope.manifest import DAMAGE, STORE, cache_hash, content_hash, file_hash, keep
 from headscope.models.network import Network
 from headscope.training.batchnorm import (
@@ -33,15 +33,15 @@ from headscope.training.batchnorm import (
     statistics,
 )
 from headscope.training.features import (
-    EXTRACT_BATCH,
     LAYER_SLICES,
     Extracted,
+    batch_of,
     extract_features,
     extract_maps,
 )
 from headscope.training.loader import Inputs
 
-VERSION = 1  # counts up when the same slices and weights would give other content
+VERSION = 2  # counts up when the same slices and weights would give other content
 
 FEATURES, LAYERS, MAPS = "features.npy", "layers.npz", "maps.npz"  # as a record names them
 
@@ -52,7 +52,7 @@ Parts = dict[str, Part]
 
 @dataclass(frozen=True)
 class Store:
-    """The folder of stored passes, the hash of their slices, and the precision of the passes.
+    """The folder of stored passes, the hash of their slices, and how the passes are computed.
 
     shared: the store of the arrays that records share, by default one in the folder.
     """
@@ -61,6 +61,12 @@ class Store:
     slices_key: str
     precision: str = "float32"
     shared: Path | None = None
+    compiled: bool = False
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """How a pass is computed, as its function takes it."""
+        return {"precision": self.precision, "compiled": self.compiled}
 
     @property
     def files(self) -> Path:
@@ -83,6 +89,7 @@ class Store:
             entry.std,
             self.slices_key,
             self.precision,
+            self.compiled,
             *parts,
             torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
             torch.get_float32_matmul_precision(),
@@ -101,7 +108,7 @@ def cached_features(network: Network, inputs: Inputs, store: Store, title: str) 
     """
 
     def compute() -> tuple[Parts, float]:
-        made = extract_features(network, inputs, title, precision=store.precision)
+        made = extract_features(network, inputs, title, **store.how)
         return {FEATURES: made.features, LAYERS: made.layers}, made.seconds
 
     def fits(parts: Parts) -> bool:
@@ -109,7 +116,8 @@ def cached_features(network: Network, inputs: Inputs, store: Store, title: str) 
         sound = isinstance(features, np.ndarray) and features.dtype == np.float32
         return sound and features.shape == shape and {*parts[LAYERS]} == {"slice", *network.stages}
 
-    of = (*network.stages, network.classifier, EXTRACT_BATCH, LAYER_SLICES)
+    batch = batch_of(network.head.weight.device)
+    of = (*network.stages, network.classifier, batch, LAYER_SLICES)
     parts, seconds, files = _shared(store, store.path("features", network, *of), compute, fits)
     return Extracted(parts[FEATURES], parts[LAYERS], seconds, files=files)
 
@@ -120,10 +128,11 @@ def cached_maps(
     """Return the last feature maps of slices `rows`, stored or computed, and where they are."""
 
     def compute() -> tuple[Parts, float]:
-        return {MAPS: extract_maps(network, inputs, rows, precision=store.precision)}, 0.0
+        return {MAPS: extract_maps(network, inputs, rows, **store.how)}, 0.0
 
     which = hashlib.sha256(rows.astype(np.int64).tobytes()).hexdigest()
-    path = store.path("maps", network, which, network.map_layer, EXTRACT_BATCH)
+    batch = batch_of(network.head.weight.device)
+    path = store.path("maps", network, which, network.map_layer, batch)
     parts, _, files = _shared(store, path, compute, lambda parts: "slice" in parts[MAPS])
     return parts[MAPS], files
 
@@ -163,6 +172,27 @@ def _shared(
     changed, they are computed and written.
     """
     path = path.with_suffix(".json")
+    stored = _entry(store, path, fits)
+    if stored is not None:
+        return stored
+    with _alone(path):
+        stored = _entry(store, path, fits)
+        if stored is not None:  # another process has computed it
+            return stored
+        parts, seconds = compute()
+        digests, files = {}, {}
+        for name, part in parts.items():
+            digests[name] = keep(store.files, name, partial(_save, part=part))["sha256"]
+            files[name] = store.file(name, digests[name])
+        digest = content_hash([path.name, digests])
+        write_json(path, {"seconds": seconds, "files": digests, "sha256": digest})
+    return parts, seconds, files
+
+
+def _entry(
+    store: Store, path: Path, fits: Callable[[Parts], bool]
+) -> tuple[Parts, float, Mapping[str, Path]] | None:
+    """Return what an entry of the cache names; None where it is missing, damaged or of another."""
     try:
         entry = json.loads(path.read_text(encoding="utf-8"))
         files = {name: store.file(name, digest) for name, digest in entry["files"].items()}
@@ -171,16 +201,18 @@ def _shared(
             parts = {name: _read(file) for name, file in files.items()}
             if fits(parts):
                 return parts, float(entry["seconds"]), files
-    except DAMAGE:  # missing, damaged, or of another network
+    except DAMAGE:
         pass
-    parts, seconds = compute()
-    digests, files = {}, {}
-    for name, part in parts.items():
-        digests[name] = keep(store.files, name, partial(_save, part=part))["sha256"]
-        files[name] = store.file(name, digests[name])
-    digest = content_hash([path.name, digests])
-    write_json(path, {"seconds": seconds, "files": digests, "sha256": digest})
-    return parts, seconds, files
+    return None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let one process at a time compute a pass; the others wait, and then find it."""
+    lock = path.with_name(f".{path.name}.lock")
+    with claimed(lock, wait=True):
+        yield
+        lock.unlink(missing_ok=True)
 
 
 def _save(path: Path, part: Part) -> None:
@@ -201,18 +233,29 @@ def _read(path: Path) -> Part:
 
 def _stored(path: Path, compute: Callable[[], Arrays], fits: Callable[[Arrays], bool]) -> Arrays:
     """Return the arrays of a file; where it is missing or damaged, compute and write them."""
+    arrays = _whole(path, fits)
+    if arrays is not None:
+        return arrays
+    with _alone(path):
+        arrays = _whole(path, fits)
+        if arrays is None:
+            arrays = compute()
+            with atomic_path(path) as temporary:
+                digest = np.array(cache_hash(path, arrays))
+                np.savez(temporary, **arrays, sha256=digest)  # type: ignore[arg-type]
+    return arrays
+
+
+def _whole(path: Path, fits: Callable[[Arrays], bool]) -> Arrays | None:
+    """Return the arrays of a file; None where it is missing, damaged, or without a hash."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
         if str(arrays.pop("sha256")) == cache_hash(path, arrays) and fits(arrays):
             return arrays
-    except DAMAGE:  # missing, damaged, or without a hash
+    except DAMAGE:
         pass
-    arrays = compute()
-    with atomic_path(path) as temporary:
-        digest = np.array(cache_hash(path, arrays))
-        np.savez(temporary, **arrays, sha256=digest)  # type: ignore[arg-type]
-    return arrays
+    return None
 
 
 def _processor() -> str:
