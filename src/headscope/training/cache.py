@@ -210,7 +210,7 @@ def _save(path: Path, part: Part) -> None:
     if isinstance(part, np.ndarray):
         np.save(path, part)
     else:
-        np.savez(path, **part)  # type: ignore[arg-type]
+        np.savez(path, **part)
 
 
 def _read(path: Path) -> Part:
