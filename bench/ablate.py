@@ -20,6 +20,7 @@ import numpy as np
 
 import headscope as hs
 import headscope.training.features as features
+from figure import Figure
 from headscope.record import read_experiment
 from headscope.slicing.rungs import RUNGS
 
@@ -55,7 +56,7 @@ def write_balls(folder, kind, subjects=20):
 
 
 def simulate(kind):
-    """Print the ladder of a frozen random network on balls."""
+    """Return the ladder of a frozen random network on balls."""
     with tempfile.TemporaryDirectory() as folder:
         write_balls(Path(folder) / "scans", kind)
         out = hs.run(
@@ -71,7 +72,22 @@ def simulate(kind):
                 learning_rate=0.5,
             )
         )
-        print(f"{kind}\n{hs.ablate(out)}")
+        return hs.ablate(out)
+
+
+def short(place):
+    """Return what silhouettes reach where the outline tells the class, and where not."""
+    rows = {kind: accuracies(simulate(kind)) for kind in ("outline", "inside")}
+    return [
+        Figure("silhouettes where the outline tells", rows["outline"]["silhouette"], "%", 80),
+        Figure("silhouettes where it does not", rows["inside"]["silhouette"], "%", at_most=80),
+    ]
+
+
+def accuracies(ladder):
+    """Return the subject accuracy in per cent by rung."""
+    (setting,) = [one for one in ladder.settings if one.full.split == "subject"]
+    return {rung.name: 100 * rung.accuracy.value for rung in setting.rungs}
 
 
 def main():
@@ -82,7 +98,7 @@ def main():
     options = parser.parse_args()
     if options.simulate:
         for kind in ("inside", "outline"):
-            simulate(kind)
+            print(f"{kind}\n{simulate(kind)}")
         return
     features.extract = counting(features.extract)
     with tempfile.TemporaryDirectory() as folder:

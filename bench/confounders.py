@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, rankdata
 
+from figure import Figure
 from headscope.analysis.explanations.adjusted import adjusted_auc
 from headscope.analysis.explanations.confounders import full_test, partial_test
 from headscope.analysis.explanations.confounding import Confounding, hold_against
@@ -60,6 +61,19 @@ def draw(rng, tested, number, classes, of_label, of_covariate):
     return ranks, labels[:tested], covariate[:tested], (labels, covariate)
 
 
+def rejected_shares(tested, number, classes, effects, rounds):
+    """Return how often the partial and the full test reject at 5%."""
+    rejected = np.zeros(2)
+    for seed in range(rounds):
+        rng = np.random.default_rng([seed, tested])
+        scores, labels, covariate, all_ = draw(rng, tested, number, classes, *effects)
+        options = {"permutations": PERMUTATIONS, "seed": seed}
+        partial = partial_test(scores, labels, covariate, **options)
+        full = full_test(scores, labels, covariate, reference=all_, **options)
+        rejected += [partial.p <= 0.05, full.p <= 0.05]
+    return rejected / rounds
+
+
 def rejections(rounds):
     """Print how often each test rejects at 5%."""
     print("| test subjects | covariate | classes | prediction follows | partial | full |")
@@ -67,17 +81,10 @@ def rejections(rounds):
     for tested, number, classes, effects in product(
         (20, 40, 80), (True, False), (2, 3), ((0, 0), (0, 1), (1, 0))
     ):
-        rejected = np.zeros(2)
-        for seed in range(rounds):
-            rng = np.random.default_rng([seed, tested])
-            scores, labels, covariate, all_ = draw(rng, tested, number, classes, *effects)
-            options = {"permutations": PERMUTATIONS, "seed": seed}
-            partial = partial_test(scores, labels, covariate, **options)
-            full = full_test(scores, labels, covariate, reference=all_, **options)
-            rejected += [partial.p <= 0.05, full.p <= 0.05]
+        rejected = rejected_shares(tested, number, classes, effects, rounds)
         kind = "number" if number else "two categories"
         what = {(0, 0): "neither", (0, 1): "the covariate", (1, 0): "the label"}[effects]
-        shares = " | ".join(f"{100 * share:.1f}%" for share in rejected / rounds)
+        shares = " | ".join(f"{100 * share:.1f}%" for share in rejected)
         print(f"| {tested} | {kind} | {classes} | {what} | {shares} |", flush=True)
 
 
@@ -203,6 +210,17 @@ def planted_cohorts(seeds, names=tuple(PLANTED)):
         raised = [finding for finding, _ in rows if finding]
         explains, area = raised.count("explains"), np.mean([auc for _, auc in rows])
         print(f"| {name} | {len(raised)} of {seeds} | {explains} | {area:.2f} |")
+
+
+def short(place, rounds=100):
+    """Return the size and the power of both tests at 40 subjects."""
+    size = rejected_shares(40, True, 2, (0, 0), rounds)
+    read = rejected_shares(40, True, 2, (0, 1), rounds)
+    return [
+        Figure("partial test rejects where nothing is read", 100 * size[0], "%", at_most=11),
+        Figure("full test rejects where nothing is read", 100 * size[1], "%", at_most=11),
+        Figure("partial test rejects where the covariate is read", 100 * read[0], "%", at_least=90),
+    ]
 
 
 def main():

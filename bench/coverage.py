@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from figure import Figure
 from headscope.metrics import bootstrap_interval, resample, scores, slice_units, way_of, wilson
 
 SLICES, ACCURACY, DRAWS = 30, 0.75, 1000
@@ -175,6 +176,15 @@ def draw_figure(results, rounds, path):
         return figure
 
     plot().savefig(path, dpi=160)
+
+
+def short(place, rounds=100):
+    """Return the coverage at 40 subjects of correlated slices, with room for the scatter."""
+    held = coverage("slice", 40, 0.6, rounds)
+    return [
+        Figure("interval over subjects covers", 100 * held["accuracy", "subjects"], "%", 90, 100),
+        Figure("naive interval over slices covers", 100 * held["accuracy", "slices"], "%"),
+    ]
 
 
 def main():

@@ -620,7 +620,7 @@ def pixels_of(store: Path) -> dict[str, np.ndarray]:
     return {str(scan): np.array(slices.pixels[index]) for scan, index in rows.items()}
 
 
-def parse():
+def parse(arguments=None):
     """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="a few seconds of each")
@@ -630,7 +630,7 @@ def parse():
         parser.add_argument(f"--{name}", type=int, default=count)
     parser.add_argument("--first", type=int, default=0, help="case at which to begin, of each part")
     parser.add_argument("--out", type=Path, help="where the files of faulty cases stay")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 STOPPED: list[int] = []  # by SIGTERM, which ends a part early: --first continues it
@@ -669,8 +669,19 @@ def summary(part: str, cases: list[Case], outcomes: Counter, seconds: float) -> 
     )
 
 
+def short(place):
+    """Return the number of cases with faults in the short form."""
+    from figure import Figure
+
+    return [Figure("cases with faults", faults_of(parse(["--short"])), "", at_most=0)]
+
+
 def main():
-    given = parse()
+    sys.exit(faults_of(parse()) > 0)
+
+
+def faults_of(given):
+    """Run all parts; return the number of cases with faults."""
     kinds = ("scans",) if given.short else ("scans", "pictures")
     bench = Bench(Path(given.out or tempfile.mkdtemp()).resolve(), given.seed, kinds)
     bench.folder.mkdir(exist_ok=True)
@@ -694,7 +705,7 @@ def main():
         print(summary(part, cases, outcomes, time.monotonic() - begin), flush=True)
     if not given.out:
         shutil.rmtree(bench.folder)
-    sys.exit(faults > 0)
+    return faults
 
 
 if __name__ == "__main__":

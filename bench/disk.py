@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.support.experiments import write_cohort
 
 import headscope as hs
+from figure import Figure
 from headscope.console import console
 from headscope.manifest import stored_entries
 from headscope.models.zoo import find_architecture
@@ -33,6 +34,16 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+def short(place) -> list[Figure]:
+    """Return the ratio of three folds on 240 slices."""
+    given = argparse.Namespace(
+        architecture="googlenet", size=64, slices=240, folds=3, seeds=1, epochs=1
+    )
+    console.quiet = True
+    ratio = measure(place.folder, given)
+    return [Figure("frozen runs over one's stored files and all heads", ratio, "×", at_most=1.3)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--architecture", default="googlenet")
@@ -44,31 +55,35 @@ def main() -> None:
     given = parser.parse_args()
     console.quiet = True
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        torch.manual_seed(0)
-        state = find_architecture(given.architecture).build().state_dict()
-        save_file({key: part.contiguous() for key, part in state.items()}, folder / "w.safetensors")
-        experiment = hs.run(
-            hs.Config(
-                data=write_cohort(folder / "scans", given.slices // PER_SCAN // 2),
-                out=folder / "out",
-                count=PER_SCAN,
-                size=given.size,
-                architectures=[given.architecture],
-                weights=str(folder / "w.safetensors"),
-                regimes=["frozen"],
-                splits=["subject"],
-                folds=given.folds,
-                seeds=[*range(given.seeds)],
-                epochs=given.epochs,
-                rivals=[],
-                workers=1,
-            )
+        measure(Path(name), given)
+
+
+def measure(folder: Path, given: argparse.Namespace) -> float:
+    """Train the runs and print what they take; return what all take over one and the heads."""
+    torch.manual_seed(0)
+    state = find_architecture(given.architecture).build().state_dict()
+    save_file({key: part.contiguous() for key, part in state.items()}, folder / "w.safetensors")
+    experiment = hs.run(
+        hs.Config(
+            data=write_cohort(folder / "scans", given.slices // PER_SCAN // 2),
+            out=folder / "out",
+            count=PER_SCAN,
+            size=given.size,
+            architectures=[given.architecture],
+            weights=str(folder / "w.safetensors"),
+            regimes=["frozen"],
+            splits=["subject"],
+            folds=given.folds,
+            seeds=[*range(given.seeds)],
+            epochs=given.epochs,
+            rivals=[],
+            workers=1,
         )
-        show(experiment, folder / "alone")
+    )
+    return show(experiment, folder / "alone")
 
 
-def show(experiment: Path, alone: Path) -> None:
+def show(experiment: Path, alone: Path) -> float:
     """Print what the runs of an experiment take, and what they take apart from each other."""
     runs = hs.read_experiment(experiment)
     names = stored_entries(runs[0].path)
@@ -95,6 +110,7 @@ def show(experiment: Path, alone: Path) -> None:
     print(f"without backbone, stage means and maps, over features + heads: {strict:.3f}")
     print(f"features on disk / features of one run: {count_features(runs) / features:.3f}")
     print(f"runs in all / each alone: {whole / size_of(alone):.3f}")
+    return whole / (one + heads)
 
 
 def count_features(runs: list[hs.Run]) -> int:

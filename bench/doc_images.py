@@ -21,7 +21,12 @@ from headscope.analysis.representation.collapse import analyse_collapse
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 FROZEN = "tf_efficientnet_lite0-frozen-subject-seed0"
 SHRINK = 0.7  # 200 dpi → 140
-PAGE = 960, 900  # pixels
+VIEWS = {  # name: chapter of the page, width of the window, pixels of the picture
+    "report": ("", 1280, (960, 900)),
+    "report-weights": ("fig3", 1280, (960, 700)),
+    "report-leakage": ("checks", 1280, (960, 700)),
+    "report-phone": ("", 390, (360, 700)),
+}
 
 
 def drawn(runs):
@@ -51,19 +56,22 @@ def smaller(figure, path):
     save(small, path)
 
 
-def photograph(page, path, chromium):
-    """Write the top of a page as a wide screen shows it."""
+def photograph(page, chromium):
+    """Write the top of a page and some of its chapters, as screens show them."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium)
-        view = browser.new_page(viewport={"width": 1280, "height": round(1280 * PAGE[1] / PAGE[0])})
-        view.goto(page.resolve().as_uri())
-        view.screenshot(path=path)
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for name, (chapter, width, size) in VIEWS.items():
+            height = round(width * size[1] / size[0])
+            view = browser.new_page(viewport={"width": width, "height": height})
+            view.goto(f"{page.resolve().as_uri()}#{chapter}")
+            view.wait_for_timeout(500)
+            raw = view.screenshot()
+            with Image.open(BytesIO(raw)) as picture:
+                small = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+            save(small, IMAGES / f"{name}.png")
         browser.close()
-    with Image.open(path) as picture:
-        small = picture.convert("RGB").resize(PAGE, Image.Resampling.LANCZOS)
-    save(small, path)
 
 
 def save(picture, path):
@@ -82,7 +90,7 @@ def main():
     for name, figure in drawn(runs):
         smaller(figure, IMAGES / f"{name}.png")
     if chosen.page:
-        photograph(chosen.demo / "report.html", IMAGES / "report.png", chosen.chromium)
+        photograph(chosen.demo / "report.html", chosen.chromium)
     for run in runs:
         head = hs.analyse_head(run)
         pair, accuracy = head.pairs[0], run.metrics["test"]["slice_accuracy"]["value"]

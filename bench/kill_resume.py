@@ -178,7 +178,7 @@ def kill_often(name, given, folder, log, seconds, kills, rng):
     return kills
 
 
-def parse():
+def parse(arguments=None):
     """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
@@ -193,11 +193,23 @@ def parse():
         "--short", action="store_true", help="few trees and permutations, empty figures: fast"
     )
     parser.add_argument("--out", type=Path)
-    return parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def short(place):
+    """Return the number of kills that were survived, of files that differ, of 6 kills."""
+    from figure import Figure
+
+    kills = kill_and_compare(parse(["--short", "--kills", "6", "--at-once", "2"]))
+    return [Figure("kills after which every file was the same", kills, "", at_least=6)]
 
 
 def main():
-    given = parse()
+    kill_and_compare(parse())
+
+
+def kill_and_compare(given):
+    """Kill and start again until there were enough kills; return their number."""
     folder = Path(given.out or tempfile.mkdtemp()).resolve()
     log = folder / "stderr"
     simulate_cohort(folder / "cohort", subjects=given.subjects, spacing_mm=6.0, workers=1)
@@ -238,6 +250,7 @@ def main():
         f"{kills} kills over {rounds} rounds, {time.monotonic() - begin:.0f} s: no traceback, "
         f"nothing left, all {len(oracle)} files byte-identical"
     )
+    return kills
 
 
 def save_nothing(figure, stem):

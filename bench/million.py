@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from figure import Figure
 from headscope.files import write_json
 from headscope.slicing.store import open_slices
 
@@ -43,6 +44,25 @@ def write_sparse(out, slices):
 
 def peak_mib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def short(place):
+    """Return the figures of opening and reading a million slices."""
+    write_sparse(place.folder / "set", 1_000_000)
+    start = time.perf_counter()
+    slices = open_slices(place.folder / "set")
+    count = len(slices.labels)
+    opened = time.perf_counter() - start
+    rng = np.random.default_rng(0)
+    start = time.perf_counter()
+    for _ in range(BATCHES):
+        slices.batch(rng.integers(0, count, BATCH))
+    batch = (time.perf_counter() - start) / BATCHES
+    return [
+        Figure("a million slices opened", opened, "s", at_most=1),
+        Figure("a random batch of 64", 1000 * batch, "ms", at_most=20),
+        Figure("peak memory", peak_mib(), "MiB", at_most=400),
+    ]
 
 
 def main():

@@ -29,6 +29,7 @@ from math import comb, sqrt
 import numpy as np
 from scipy import stats
 
+from figure import Figure
 from headscope.analysis import head_analysis, sum_shrinkage
 from headscope.analysis.final_layer.relation import LearnedNull, learned_correlations, relation
 from headscope.analysis.retrain import HeadRecipe, train_heads
@@ -167,6 +168,15 @@ def power(classes, width, rate, cohorts, planted, seed=1):
         *_, weights = draw_heads(rng, classes, width, rate, HEADS, planted)
         hits += relation(LearnedNull(learned_correlations(weights)), (0, 1), pairs).p <= ALPHA
     return hits / cohorts
+
+
+def short(place):
+    """Return how often a pair of random rows is called related, over 60 heads."""
+    said = shares(judge, 3, 512, RATES[0], 60)
+    return [
+        Figure("called related by retrained heads", 100 * said["retrained"], "%", at_most=12),
+        Figure("called related by Fisher's test", 100 * said["D"], "%"),
+    ]
 
 
 def main():

@@ -1,6 +1,7 @@
 """Subjects inferred from pixels: groups, runs by them, tables corrected by hand, given subsets."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import stats
 from scipy.cluster.hierarchy import DisjointSet
 
 from headscope.analysis.results.comparisons import compare_runs
@@ -17,7 +19,7 @@ from headscope.analysis.results.settings import choose_apart, setting_results
 from headscope.analysis.results.table import markdown_table, short_table
 from headscope.audit_record import read_audit
 from headscope.auditing.audit import audit
-from headscope.auditing.inferring import infer_subjects, note_inferred
+from headscope.auditing.inferring import THRESHOLDS, calibrate, infer_subjects, note_inferred
 from headscope.auditing.linking import Links, group_scans
 from headscope.cohort.layouts import find_cohort
 from headscope.errors import InputError
@@ -314,3 +316,19 @@ def test_slices_of_real_scans_hang_together(real_data, tmp_path):
     vars(slices)["table"] = slices.table.assign(scan=names, subject_id="unknown")
     subjects = infer_subjects(slices)
     assert len(set(zip(true, subjects["strict"], strict=True))) == len(set(true)) > 2
+
+
+def test_thresholds_follow_what_pairs_of_different_heads_are_like():
+    """Centre and spread of a normal, beside its quantiles; pairs of one head do not move them."""
+    rng = np.random.default_rng(0)
+    apart, same = rng.normal(0.27, 0.05, 6000), rng.uniform(0.5, 1, 600)
+    detail = np.concatenate([apart, same])
+    links = Links(1000, np.zeros((len(detail), 2), dtype=np.intp), detail)
+    for name, share in (("strict", 0.05), ("loose", 0.25)):
+        expected = stats.norm.isf(share / len(detail), 0.27, 0.05)
+        assert calibrate(links)[name] == pytest.approx(expected, abs=0.03)
+    few = Links(1000, links.pairs[:499], detail[:499])
+    assert calibrate(few) == THRESHOLDS
+    alike = replace(links, detail=np.minimum(detail + 0.4, 1))
+    assert calibrate(alike) == {"strict": 0.60, "loose": 0.60}
+    assert calibrate(replace(links, detail=detail / 10)) == {"strict": 0.40, "loose": 0.40}

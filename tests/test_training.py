@@ -66,7 +66,7 @@ def test_a_recipe_says_what_of_it_acts_in_a_regime():
     asked = Recipe(9, 0.1, augment_flip=True, augment_jitter=0.1, compile=True, probe_epochs=2)
     assert asked.applied(find_regime("lp-ft")) == asked
     assert asked.applied(find_regime("finetune")) == replace(asked, probe_epochs=None)
-    bare = replace(asked, augment_flip=False, augment_jitter=0.0, compile=False, probe_epochs=None)
+    bare = replace(asked, augment_flip=False, augment_jitter=0.0, probe_epochs=None)
     assert asked.applied(find_regime("frozen-adabn")) == bare
     whole = replace(asked, probe_epochs=None).applied(find_regime("lp-ft"))
     assert whole.probe_epochs == 9
@@ -162,9 +162,9 @@ def test_a_compiled_network_trains_the_networks_own_weights(cohort, tmp_path, mo
     """What torch.compile returns is called instead of the model; eager here, as building costs."""
     compiled = []
 
-    def eager(model):
+    def eager(model, *, mode, dynamic):
         compiled.append(model)
-        return real(model, backend="eager")
+        return real(model, backend="eager", dynamic=dynamic)
 
     real = torch.compile
     monkeypatch.setattr(torch, "compile", eager)
@@ -174,12 +174,22 @@ def test_a_compiled_network_trains_the_networks_own_weights(cohort, tmp_path, mo
     outcome = run(
         "finetune", cohort, tmp_path / "compiled", replace(recipe, compile=True), built=built
     )
-    assert compiled == [built.model]
+    assert compiled[0] is built.model
     assert outcome.history[-1]["train_loss"] == pytest.approx(
         plain.history[-1]["train_loss"], rel=1e-4
     )
-    run("frozen", cohort, tmp_path / "frozen", replace(recipe, compile=True))
-    assert len(compiled) == 1  # a classifier alone is not compiled
+    np.testing.assert_allclose(
+        outcome.extracted.features, plain.extracted.features, rtol=1e-3, atol=1e-3
+    )
+    compiled.clear()
+    ways = [replace(recipe, compile=way) for way in (False, True)]
+    frozen, again = (run("frozen", cohort, tmp_path / "frozen", way) for way in ways)
+    assert len(compiled) == 2  # the pass and that of the maps; a classifier alone is not compiled
+    np.testing.assert_allclose(
+        again.extracted.features, frozen.extracted.features, rtol=1e-5, atol=1e-5
+    )
+    assert len(list((tmp_path / "frozen" / "cache").iterdir())) == 2
+    assert again.certificate == frozen.certificate and again.certificate["identical"]
 
 
 def test_a_batch_that_does_not_fit_is_answered_with_one_that_does(cohort, tmp_path, monkeypatch):

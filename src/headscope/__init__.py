@@ -30,7 +30,12 @@ Every path may be text or a `pathlib.Path`. `__init__.pyi` lists the names and t
 module is imported when one of its names is first used, since torch alone takes seconds.
 """
 
+import os
 import sys
+
+# OpenMP's threads spin while they wait, which costs more than it saves beside other work; torch
+# reads this when it is first imported
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if sys.argv[:1] == ["-m"] or (sys.argv[:1] and sys.argv[0].endswith("/headscope")):
     # this is the command: it answers Ctrl-C from here on, while it imports the rest
@@ -42,7 +47,7 @@ from typing import Any
 
 import lazy_loader
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 # Functions whose public name is shorter than the one they have in their module.
 _SHORT = {

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from headscope.files import NO_ID
 
+BLOCK = 256  # scans that are averaged at once
 KEYS = ["subject_id", "session_id", "label"]
 
 
@@ -20,10 +21,17 @@ class Scans(NamedTuple):
     def mean(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return the mean of each scan, (M, D), of values (N, D), in their own precision."""
         order = np.argsort(self.of_slice, kind="stable")
-        starts = np.searchsorted(self.of_slice[order], np.arange(len(self.first)))
-        sums = np.add.reduceat(values[order].astype(np.float64), starts, axis=0)
+        counts = np.bincount(self.of_slice)
+        ends = np.cumsum(counts)
         precision = values.dtype if values.dtype.kind == "f" else np.dtype(np.float32)
-        return (sums / np.bincount(self.of_slice)[:, None]).astype(precision)
+        means = np.empty((len(counts), *values.shape[1:]), dtype=precision)
+        for start in range(0, len(counts), BLOCK):  # a copy of all would fill the memory
+            part = slice(start, start + BLOCK)
+            first = ends[part] - counts[part]
+            rows = order[first[0] : ends[part][-1]]
+            sums = np.add.reduceat(values[rows].astype(np.float64), first - first[0], axis=0)
+            means[part] = sums / counts[part, None]
+        return means
 
 
 def scans_of(table: pd.DataFrame, subset: NDArray[Any]) -> Scans:

@@ -71,7 +71,7 @@ def write_last(
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
         entries = dict(read_manifest(folder) or {}) if add else {}
-        entries |= {name: _entry(folder / name) for name in files} | (stored or {})
+        entries |= {name: _entry(folder / name) for name in files} | dict(stored or {})
         entries[path.name] = _entry(temporary, path.name)
         write_json(folder / NAME, {"files": dict(sorted(entries.items()))})
 

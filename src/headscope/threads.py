@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final, ParamSpec, TypeVar
 
 from threadpoolctl import threadpool_limits
 
 LOOK_EVERY_S: Final = 0.5
 QUIET: Final = "ignore:resource_tracker:UserWarning"
+_LIMITED: Final = ContextVar("limited", default=False)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -21,13 +23,19 @@ def one_blas_thread(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function's products of matrices run with one BLAS thread.
 
     They are small: several threads gain little on a quiet machine, and beside other work they wait
-    for each other so that minutes become hours.
+    for each other so that minutes become hours. Within such a function another costs nothing.
     """
 
     @functools.wraps(function)
     def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-        with threadpool_limits(limits=1, user_api="blas"):
+        if _LIMITED.get():
             return function(*args, **kwargs)
+        token = _LIMITED.set(True)
+        try:
+            with threadpool_limits(limits=1, user_api="blas"):
+                return function(*args, **kwargs)
+        finally:
+            _LIMITED.reset(token)
 
     return limited
 

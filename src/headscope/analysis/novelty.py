@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from headscope.analysis.blocks import take_rows
 from headscope.errors import InputError
 from headscope.record import Run
 
@@ -81,7 +82,8 @@ def training_scans(run: Run) -> TrainingScans:
     groups = table.iloc[inside].groupby(keys, sort=True).indices
     rows = tuple(inside[places] for places in groups.values())
     features = run.features["features"]
-    centre = np.stack([features[part].mean(axis=0, dtype=np.float64) for part in rows])  # (S, D)
+    means = [take_rows(features, part, np.float64).mean(axis=0) for part in rows]
+    centre = np.stack(means)  # (S, D)
     trains = (table["subset"] == "train").to_numpy()
     trained = np.array([trains[part].any() for part in rows], dtype=bool)
     subject = pd.factorize(table["subject_id"].iloc[[part[0] for part in rows]])[0]

@@ -142,7 +142,10 @@ def _needed(label: Array, subset: Array | None) -> list[tuple[Array, Array]]:
 
 def holds_classes(label: Array, needed: Sequence[tuple[Array, Array]]) -> bool:
     """Whether labels (N,) hold all of the classes needed in each part: rows and their classes."""
-    return all(np.isin(classes, label[rows]).all() for rows, classes in needed)
+    return all(
+        np.bincount(label[rows], minlength=int(classes.max(initial=0)) + 1)[classes].all()
+        for rows, classes in needed
+    )
 
 
 def _drawn_again(

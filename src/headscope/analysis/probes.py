@@ -7,7 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve
 
+from headscope.analysis.blocks import row_blocks, take_rows
+
 Array = NDArray[Any]
+VARIES = 1e-6  # least standard deviation, of the largest mean
 BLOCK = 1024  # queries whose distances are held at once
 
 
@@ -18,7 +21,7 @@ def standardise(features: Array, rows: Array) -> Array:
     """
     some = features[rows]
     mean, spread = some.mean(axis=0), some.std(axis=0)
-    varying = spread > 1e-6 * max(float(np.abs(mean).max(initial=0)), 1e-6)
+    varying = spread > VARIES * max(float(np.abs(mean).max(initial=0)), VARIES)
     if not varying.all():
         features, mean, spread = features[:, varying], mean[varying], spread[varying]
     scaled = features - mean
@@ -68,6 +71,41 @@ def nearest(
     return np.concatenate(blocks)
 
 
+def nearest_standardised(features: Array, queries: Array, candidates: Array) -> Array:
+    """Return the row of the candidate (C,) nearest to each query (Q,), of features (N, D).
+
+    Features are standardised over the candidates, as `standardise` does, and read block by block:
+    time follows Q × C, memory neither.
+    """
+    total, squares = np.zeros((2, *features.shape[1:]))
+    for _, block in row_blocks(features, candidates):
+        total, squares = total + block.sum(axis=0), squares + np.einsum("nd,nd->d", block, block)
+    mean = total / len(candidates)
+    spread = np.sqrt(np.maximum(squares / len(candidates) - mean**2, 0))
+    largest = float(np.abs(mean).max(initial=0))
+    scale = np.where(spread > VARIES * max(largest, VARIES), spread, np.inf)  # (D,)
+
+    centre, factor = mean.astype(np.float32), (1 / scale).astype(np.float32)
+
+    def scaled(block: Array) -> Array:
+        block -= centre
+        block *= factor
+        return block
+
+    asked = scaled(take_rows(features, queries, np.float32))
+    best, place = np.full(len(queries), np.inf), np.zeros(len(queries), dtype=np.int64)
+    for part, block in row_blocks(features, candidates, np.float32):
+        points = scaled(block)
+        distance = asked @ points.T
+        distance *= -2
+        distance += np.einsum("nd,nd->n", points, points)  # less the query's square
+        order = distance.argmin(axis=1)
+        value = distance[np.arange(len(queries)), order]
+        closer = value < best
+        best[closer], place[closer] = value[closer], order[closer] + part.start
+    return candidates[place]
+
+
 def ridge_classes(points: Array, labels: Array, queries: Array, penalty: float) -> Array:
     """Return the classes of queries (Q, D) by ridge regression on points (n, D), labels (n,).
 
@@ -106,16 +144,33 @@ def ridge_by_gram(gram: Array, labels: Array, train: Array, penalties: Array) ->
     return np.stack(predicted)
 
 
+def ridge_rows(points: Array, gram: Array, labels: Array, train: Array, penalty: float) -> Array:
+    """Return the classes (n,) of points (n, D) by a ridge regression on those of `train` (n,).
+
+    By their inner products (n, n), or by the features where these are much fewer.
+    """
+    if len(points) > 2 * points.shape[1]:
+        return ridge_classes(points[train], labels[train], points, penalty)
+    predicted: Array = ridge_by_gram(gram, labels, np.flatnonzero(train), np.array([penalty]))[0]
+    return predicted
+
+
 def held_out_correct(
-    points: Array, labels: Array, fold: Array, penalty: Callable[[Array], float]
+    points: Array,
+    labels: Array,
+    fold: Array,
+    penalty: Callable[[Array], float],
+    gram: Array | None = None,
 ) -> Array:
     """Return which points (n,) a ridge classifier of the other folds predicts correctly.
 
-    penalty returns that of a training part, given which points are in it (n,).
+    penalty returns that of a training part, given which points are in it (n,); gram (n, n) holds
+    the inner products of the points, where the caller has them.
     """
+    gram = points @ points.T if gram is None else gram
     correct = np.zeros(len(points), dtype=bool)
     for part in np.unique(fold):
         out = fold == part
-        predicted = ridge_classes(points[~out], labels[~out], points[out], penalty(~out))
-        correct[out] = predicted == labels[out]
+        predicted = ridge_rows(points, gram, labels, ~out, penalty(~out))
+        correct[out] = (predicted == labels)[out]
     return correct

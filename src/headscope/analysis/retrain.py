@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
+from headscope.analysis.blocks import row_blocks
 from headscope.analysis.units import examples_of
 from headscope.grouping import scans_of
 from headscope.record import Run
@@ -139,19 +140,24 @@ def train_heads(
         return weights, biases
     classes, width = recipe.weight.shape
     start = np.column_stack([recipe.weight, recipe.bias]).astype(np.float32)  # (K, D + 1)
-    inputs, points, begin = _with_ones(features), None, start.T
-    union = np.unique(sets) if recipe.plain else None
-    if union is not None and len(union) <= width:
-        points = np.concatenate([inputs[union], start])  # (U + K, D + 1)
+    union, val_rows = np.unique(sets), val_rows if recipe.validates else None
+    rows = union if val_rows is None else np.union1d(union, val_rows)
+    inputs, points, begin = _with_ones(features, rows), None, start.T
+    labels, sets = labels[rows], np.searchsorted(rows, sets)
+    val_rows = None if val_rows is None else np.searchsorted(rows, val_rows)
+    places: Array | None = np.searchsorted(rows, union)
+    if recipe.plain and len(union) <= width:
+        taught = inputs[places]  # (U, D + 1)
+        points = np.concatenate([taught, start])  # (U + K, D + 1)
         begin = np.eye(len(points), classes, -len(union), dtype=np.float32)
-        read = inputs @ inputs[union].T if gram is None else gram.take(union, axis=1)
-        inputs = np.concatenate([read, inputs @ start.T], axis=1)  # (N, U + K)
+        read = inputs @ taught.T if gram is None else gram[np.ix_(rows, union)]
+        inputs = np.concatenate([read, inputs @ start.T], axis=1)  # (rows, U + K)
     else:
-        union = None
+        places = None
     step = max(1, CHUNK_BYTES // (4 * classes * len(begin) * len(sets)))
     step = 1 if recipe.weighted else step
     parts = [
-        _train_chunk(inputs, labels[:, first : first + step], sets, recipe, val_rows, begin, union)
+        _train_chunk(inputs, labels[:, first : first + step], sets, recipe, val_rows, begin, places)
         for first in range(0, labels.shape[1], step)
     ]  # fmt: skip
     flat: Array = np.concatenate(parts, axis=1).reshape(-1, len(begin))
@@ -163,14 +169,18 @@ def inner_products(features: Array) -> Array | None:
     """Return the inner products (N, N) of all slices, by which heads train; None of too many."""
     if len(features) > features.shape[1]:
         return None
-    inputs = _with_ones(features)
+    inputs = _with_ones(features, np.arange(len(features)))
     return inputs @ inputs.T
 
 
-def _with_ones(features: Array) -> Array:
-    """Return features (N, D + 1) in float32, the last column of ones: it carries the bias."""
-    inputs = np.ones((len(features), features.shape[1] + 1), dtype=np.float32)
-    inputs[:, :-1] = features
+def _with_ones(features: Array, rows: Array) -> Array:
+    """Return rows of features (n, D + 1) in float32, the last column of ones: it carries the bias.
+
+    Only those that are needed: of many slices a copy of all would fill the memory.
+    """
+    inputs = np.ones((len(rows), features.shape[1] + 1), dtype=np.float32)
+    for part, block in row_blocks(features, rows, np.float32):
+        inputs[part, :-1] = block
     return inputs
 
 

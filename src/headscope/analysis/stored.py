@@ -23,6 +23,7 @@ import pandas as pd
 from headscope.files import write_json
 from headscope.manifest import DAMAGE, NAME, content_hash, file_hash
 from headscope.record import Run
+from headscope.threads import one_blas_thread
 
 FILE: Final = "analysis.json"
 CODE: Final = (".py", ".js", ".css", ".j2")
@@ -86,6 +87,7 @@ def stored(function: Callable[P, T]) -> Callable[P, T]:
     """
 
     @wraps(function)
+    @one_blas_thread
     def remembered(*args: P.args, **kwargs: P.kwargs) -> T:
         store = _AT_WORK.get()
         if store is None:

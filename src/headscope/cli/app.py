@@ -53,8 +53,6 @@ def _options(
 
 def main() -> None:
     """Run the command line; a foreseen error is one sentence on stderr, without a traceback."""
-    # OpenMP's threads spin while they wait, which costs more than it saves beside other work
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["MPLBACKEND"] = "agg"  # no window is opened, and a notebook's backend may be absent
     try:
         with plain_streams():

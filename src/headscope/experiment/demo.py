@@ -15,8 +15,8 @@ def demo_config(out: Path, *, seed: int = 0) -> Config:
     """Return the settings: three regimes on unseen subjects, and frozen on mixed slices."""
     rows = (
         {"regime": "frozen", "splits": ("subject", "slice"), "epochs": 40, "learning_rate": 0.01},
-        {"regime": "finetune", "splits": ("subject",), "epochs": 8, "learning_rate": 0.01},
-        {"regime": "scratch", "splits": ("subject",), "epochs": 10, "learning_rate": 0.05},
+        {"regime": "finetune", "splits": ("subject",), "epochs": 5, "learning_rate": 0.01},
+        {"regime": "scratch", "splits": ("subject",), "epochs": 8, "learning_rate": 0.05},
     )
     return make_config(
         data=out / "cohort",

@@ -32,7 +32,7 @@ from headscope.scans.volume import ScanError
 from headscope.slicing.parallel import take_file
 from headscope.splits.sites import SITE
 from headscope.training.device import autocast, find_device
-from headscope.training.features import EXTRACT_BATCH, LAYER_SLICES, MAP_SLICES
+from headscope.training.features import LAYER_SLICES, MAP_SLICES, batch_of
 from headscope.training.loader import SliceInputs
 from headscope.training.recipe import Recipe, make_optimizer
 
@@ -191,7 +191,7 @@ def _measure(
     network.model.to(device)
     entry, cuda = network.architecture, device.type == "cuda"
     most = max(2, batch_size if cuda else min(batch_size, CPU_BATCH))  # BatchNorm needs two
-    shape = (max(most, EXTRACT_BATCH) if cuda else most, config.size, config.size)
+    shape = (max(most, batch_of(device)) if cuda else most, config.size, config.size)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     inputs = SliceInputs(pixels, entry.mean, entry.std, device)
     labels = torch.zeros(most, dtype=torch.int64, device=device)

@@ -31,7 +31,13 @@ from headscope.experiment.preflight import (
 )
 from headscope.experiment.pretraining import pretraining
 from headscope.experiment.rivals import NO_COVARIATES, Material, fit_rivals, plan_rivals
-from headscope.experiment.shared import Shared, environment, shared_facts, slice_predictions
+from headscope.experiment.shared import (
+    Shared,
+    environment,
+    shared_facts,
+    slice_predictions,
+    stored_network,
+)
 from headscope.files import any_names, clear_leftovers, locked, sha256, utf8_path, write_json
 from headscope.metrics import run_scores
 from headscope.models.network import Network, build_network
@@ -318,26 +324,11 @@ def _write(path: Path, plan: Plan, shared: Shared, outcome: Outcome, aggregate: 
         },
         layers=outcome.extracted.layers,
         maps=outcome.maps,
-        **_network(outcome, plan, config, str(Run(path).settings["classifier"])),
+        **stored_network(outcome, plan, config, str(Run(path).settings["classifier"])),
         state=last_state(path / RESUME)
         if config.keep_state or not plan.regime.trains_backbone
         else None,
     )
-
-
-def _network(outcome: Outcome, plan: Plan, config: Config, classifier: str) -> dict[str, Any]:
-    """Return what the record keeps of the network, and what of it other runs have too."""
-    keeps = config.keep_model and plan.permutation is None
-    if plan.regime.trains_backbone:
-        return {"model": outcome.model if keeps else None}
-    head = f"{classifier}."
-    backbone = {name: part for name, part in outcome.model.items() if not name.startswith(head)}
-    return {
-        "model": None,
-        "backbone": backbone if keeps else None,
-        "share": True,
-        "ready": outcome.extracted.files,
-    }
 
 
 def plan_settings(plan: Plan, shared: Shared) -> dict[str, Any]:

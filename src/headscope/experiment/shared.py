@@ -27,6 +27,7 @@ from headscope.slicing.spec import SliceSpec
 from headscope.slicing.store import SliceSet, open_slices
 from headscope.training.device import find_device
 from headscope.training.features import map_rows_of
+from headscope.training.train import Outcome
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,21 @@ def _cohort_facts(slices: SliceSet, cohort: Cohort) -> dict[str, Any]:
     of = "pictures" if all(ready) else "scans and pictures" if any(ready) else "scans"
     slicing = {"of": of} | {name: value for name, value in taken.items() if value is not None}
     return {"slicing": slicing, "simulated": cohort.simulated}
+
+
+def stored_network(outcome: Outcome, plan: Plan, config: Config, classifier: str) -> dict[str, Any]:
+    """Return what the record keeps of the network, and what of it other runs have too."""
+    keeps = config.keep_model and plan.permutation is None
+    if plan.regime.trains_backbone:
+        return {"model": outcome.model if keeps else None}
+    head = f"{classifier}."
+    backbone = {name: part for name, part in outcome.model.items() if not name.startswith(head)}
+    return {
+        "model": None,
+        "backbone": backbone if keeps else None,
+        "share": True,
+        "ready": outcome.extracted.files,
+    }
 
 
 def slice_predictions(

@@ -73,6 +73,9 @@ MOST_PANELS: Final = 12  # of Fig. 2 and of Fig. 3; of more runs those of the fi
 def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     """Write an experiment's tables and page; return the path of `report.html`.
 
+    What has changed since it was written is left out: the page and stderr name it. Where nothing
+    changed since the last report (`report.json`), that one stands.
+
     Parameters
     ----------
     experiment
@@ -80,9 +83,6 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     thumbnails
         Which test slices the page holds as 64-pixel pictures: "test", "errors" or "none". By
         default all of the test, and none where subjects have pseudonyms.
-
-    What has changed since it was written is left out: the page and stderr name it. Where nothing
-    changed since the last report (`report.json`), that one stands.
 
     Raises
     ------
@@ -251,12 +251,18 @@ def _paper(experiment: Path, results: Sequence[SettingResult]) -> Chapter:
 
 def _shown(data: PageData) -> str:
     """Say how many slices of how many subjects the page holds."""
+    drawn, total = data.drawn
+    some = (
+        f" Fig. 2 draws {drawn:,} of {total:,} test slices, those of subjects drawn at random."
+        if drawn < total
+        else ""
+    )
     if not data.thumbnails:
-        return "It holds no slice as a picture."
+        return f"It holds no slice as a picture.{some}"
     subjects = f" of {data.subjects} subjects" if data.subjects else ""
     return (
         f"It holds {data.thumbnails} test slices{subjects} as small pictures: share it as you "
-        "would share scans (--thumbnails none leaves them out)."
+        f"would share scans (--thumbnails none leaves them out).{some}"
     )
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from headscope.analysis import HeadAnalysis, PairAnalysis
+from headscope.analysis.blocks import sample_subjects
 from headscope.analysis.representation.location import analyse_contributions
 from headscope.errors import InputError
 from headscope.metrics import softmax
@@ -28,6 +29,9 @@ THUMBNAILS: Final = ("test", "errors", "none")
 SIDE: Final = 64  # pixels of a thumbnail
 ACROSS: Final = 64  # thumbnails in a line of the sprite
 MOST_THUMBNAILS: Final = 4096  # a WebP has at most 16,383 lines
+MOST_DRAWN: Final = (
+    20_000  # test slices in Fig. 2 and the film strips; those of some subjects beyond
+)
 MOST_POINTS: Final = 4000  # of a panel of Fig. 2 or 3; a seeded sample beyond
 
 
@@ -47,11 +51,15 @@ def choose_thumbnails(runs: Sequence[Run], asked: str | None) -> str:
 
 @dataclass(frozen=True)
 class PageData:
-    """The script's data as JSON values, and what it shows of subjects."""
+    """The script's data as JSON values, and what it shows of subjects.
+
+    drawn: of how many test slices it holds logits, and of how many there are.
+    """
 
     content: Mapping[str, Any] = field(default_factory=dict)
     thumbnails: int = 0
     subjects: int = 0
+    drawn: tuple[int, int] = (0, 0)
 
 
 def page_data(
@@ -75,6 +83,10 @@ def page_data(
     """
     tests = {run.name: np.flatnonzero(run.features["subset"] == "test") for run in runs}
     rows = np.unique(np.concatenate([*tests.values()]))  # of the store, (M,)
+    everything = len(rows)
+    rows = rows[sample_subjects(runs[0].features["subject_id"][rows], MOST_DRAWN)]
+    if len(rows) < everything:
+        tests = {name: np.intersect1d(test, rows) for name, test in tests.items()}
     places = {run.name: np.searchsorted(rows, tests[run.name]) for run in runs}
     panels = [_panel(run, tests[run.name], places[run.name], heads[run.name]) for run in runs]
     wrong = np.zeros(len(rows), dtype=bool)
@@ -99,7 +111,8 @@ def page_data(
         "runs": [panel.values for panel in panels],
         "thumbnails": _sprite(pixels, rows, shown),
     }
-    return PageData(values, len(shown), len(np.unique(owner[shown])) if named else 0)
+    seen = len(np.unique(owner[shown])) if named else 0
+    return PageData(values, len(shown), seen, (len(rows), everything))
 
 
 @dataclass(frozen=True)
@@ -162,6 +175,8 @@ def _maps(run: Run, test: NDArray[np.intp]) -> dict[str, Any] | None:
         positions, _, rows = analyse_contributions(run)
     except (InputError, KeyError):
         return None
+    drawn = np.isin(rows, test)
+    positions, rows = positions[drawn], rows[drawn]
     largest = float(np.abs(positions).max(initial=0)) or 1.0
     scaled = np.round(positions / largest * 127).astype(np.int8)
     return {

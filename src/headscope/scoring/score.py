@@ -24,7 +24,7 @@ from headscope.text import count, p_value
 from headscope.threads import one_blas_thread
 
 NEED_PROBABILITIES: Final = ("auc", "average_precision", "brier", "ece")
-MOST_PERMUTED: Final = 5_000  # subjects; of more, the interval says whether it is chance
+MOST_PERMUTED: Final = 1_000  # subjects; more are drawn in groups, and the interval decides
 MOST_SUBSETS: Final = 50
 NONE: Final = {"value": None, "low": None, "high": None}
 LEVELS: Final = ("slice", "subject")

@@ -55,7 +55,10 @@ def read_inferred(experiment: Path, facts: Mapping[str, Any]) -> pd.DataFrame | 
         raise InputError(
             f"{folder} is damaged ({reason_of(error)}): delete it, and subjects are inferred again."
         ) from None
-    return table if facts.items() <= stored.items() else None
+    if not facts.items() <= stored.items():
+        return None
+    table.attrs.update({name: stored[name] for name in PARTITIONS if name in stored})
+    return table
 
 
 def under_inferred(slices: SliceSet, subjects: pd.DataFrame) -> dict[str | None, SliceSet]:

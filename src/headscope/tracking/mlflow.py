@@ -30,7 +30,7 @@ RECORD: Final = (  # what stands beside a run as artefacts; arrays of all slices
 IDENTITY, STATE = "headscope.identity", "headscope.record"
 SQLITE: Final = b"SQLite format 3\0"
 MOST_LETTERS: Final = 6000  # of a parameter
-QUIET: Final = {  # unless the user has set them: no reports of use, no lines on stdout, no minutes of tries
+QUIET: Final = {  # unless set: no reports of use, no lines on stdout, no minutes of tries
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",

@@ -33,15 +33,15 @@ from headscope.training.batchnorm import (
     statistics,
 )
 from headscope.training.features import (
-    EXTRACT_BATCH,
     LAYER_SLICES,
     Extracted,
+    batch_of,
     extract_features,
     extract_maps,
 )
 from headscope.training.loader import Inputs
 
-VERSION = 1  # counts up when the same slices and weights would give other content
+VERSION = 2  # counts up when the same slices and weights would give other content
 
 FEATURES, LAYERS, MAPS = "features.npy", "layers.npz", "maps.npz"  # as a record names them
 
@@ -52,7 +52,7 @@ Parts = dict[str, Part]
 
 @dataclass(frozen=True)
 class Store:
-    """The folder of stored passes, the hash of their slices, and the precision of the passes.
+    """The folder of stored passes, the hash of their slices, and how the passes are computed.
 
     shared: the store of the arrays that records share, by default one in the folder.
     """
@@ -61,6 +61,12 @@ class Store:
     slices_key: str
     precision: str = "float32"
     shared: Path | None = None
+    compiled: bool = False
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """How a pass is computed, as its function takes it."""
+        return {"precision": self.precision, "compiled": self.compiled}
 
     @property
     def files(self) -> Path:
@@ -83,6 +89,7 @@ class Store:
             entry.std,
             self.slices_key,
             self.precision,
+            self.compiled,
             *parts,
             torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
             torch.get_float32_matmul_precision(),
@@ -101,7 +108,7 @@ def cached_features(network: Network, inputs: Inputs, store: Store, title: str) 
     """
 
     def compute() -> tuple[Parts, float]:
-        made = extract_features(network, inputs, title, precision=store.precision)
+        made = extract_features(network, inputs, title, **store.how)
         return {FEATURES: made.features, LAYERS: made.layers}, made.seconds
 
     def fits(parts: Parts) -> bool:
@@ -109,7 +116,8 @@ def cached_features(network: Network, inputs: Inputs, store: Store, title: str) 
         sound = isinstance(features, np.ndarray) and features.dtype == np.float32
         return sound and features.shape == shape and {*parts[LAYERS]} == {"slice", *network.stages}
 
-    of = (*network.stages, network.classifier, EXTRACT_BATCH, LAYER_SLICES)
+    batch = batch_of(network.head.weight.device)
+    of = (*network.stages, network.classifier, batch, LAYER_SLICES)
     parts, seconds, files = _shared(store, store.path("features", network, *of), compute, fits)
     return Extracted(parts[FEATURES], parts[LAYERS], seconds, files=files)
 
@@ -120,10 +128,11 @@ def cached_maps(
     """Return the last feature maps of slices `rows`, stored or computed, and where they are."""
 
     def compute() -> tuple[Parts, float]:
-        return {MAPS: extract_maps(network, inputs, rows, precision=store.precision)}, 0.0
+        return {MAPS: extract_maps(network, inputs, rows, **store.how)}, 0.0
 
     which = hashlib.sha256(rows.astype(np.int64).tobytes()).hexdigest()
-    path = store.path("maps", network, which, network.map_layer, EXTRACT_BATCH)
+    batch = batch_of(network.head.weight.device)
+    path = store.path("maps", network, which, network.map_layer, batch)
     parts, _, files = _shared(store, path, compute, lambda parts: "slice" in parts[MAPS])
     return parts[MAPS], files
 

@@ -15,12 +15,13 @@ from headscope.console import track
 from headscope.errors import RunError
 from headscope.models.network import Network
 from headscope.training.device import steady_memory
+from headscope.training.folding import folded
 from headscope.training.loader import Inputs, batches
 from headscope.training.loop import extract
 
 LAYER_SLICES = 512
 MAP_SLICES = 256
-EXTRACT_BATCH = 32
+EXTRACT_BATCH, GPU_BATCH = 32, 128
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -47,11 +48,13 @@ def extract_features(
     title: str,
     *,
     precision: str = "float32",
+    compiled: bool = False,
     map_rows: NDArray[np.int64] | None = None,
 ) -> Extracted:
-    """Pass every slice through the network once, in eval mode.
+    """Pass every slice through the network once, in eval mode, BatchNorm folded away.
 
-    map_rows: the rows whose last feature maps are returned from the same pass.
+    compiled: by torch.compile. map_rows: the rows whose last feature maps are returned from the
+    same pass.
 
     Raises
     ------
@@ -65,8 +68,8 @@ def extract_features(
     features: list[Tensor] = []
     means: dict[str, list[Tensor]] = {stage: [] for stage in network.stages}
     maps: list[Tensor] = []
-    parts = _pass(network, inputs, everything, outputs, precision)
-    total = len(batches(everything, EXTRACT_BATCH))
+    parts = _pass(network, inputs, everything, outputs, precision, compiled)
+    total = len(batches(everything, batch_of(network.head.weight.device)))
     with steady_memory(network.head.weight.device):
         for rows, read, activations in track(parts, f"{title}: features", total=total):
             features.append(_finite(read.cpu(), network, title))  # (B, D)
@@ -96,12 +99,17 @@ def _finite(features: Tensor, network: Network, title: str) -> Tensor:
 
 
 def extract_maps(
-    network: Network, inputs: Inputs, rows: NDArray[np.int64], *, precision: str = "float32"
+    network: Network,
+    inputs: Inputs,
+    rows: NDArray[np.int64],
+    *,
+    precision: str = "float32",
+    compiled: bool = False,
 ) -> Arrays:
     """Return the last feature maps (n, C, h, w) of slices `rows`, and those rows in "slice"."""
     if network.map_layer is None or not len(rows):
         return _map_arrays([], rows)
-    parts = _pass(network, inputs, rows, [network.map_layer], precision)
+    parts = _pass(network, inputs, rows, [network.map_layer], precision, compiled)
     with steady_memory(network.head.weight.device):
         maps = [outputs[network.map_layer].cpu() for _, _, outputs in parts]
     return _map_arrays(maps, rows)
@@ -127,12 +135,35 @@ def spread(total: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(np.int64))
 
 
+def batch_of(device: torch.device) -> int:
+    """Return how many slices pass through a network at once: more where starting kernels costs."""
+    return EXTRACT_BATCH if device.type == "cpu" else GPU_BATCH
+
+
 def _pass(
-    network: Network, inputs: Inputs, rows: NDArray[np.int64], outputs: list[str], precision: str
+    network: Network,
+    inputs: Inputs,
+    rows: NDArray[np.int64],
+    outputs: list[str],
+    precision: str,
+    compiled: bool,
 ) -> Iterator[tuple[NDArray[np.int64], Tensor, dict[str, Tensor]]]:
     """Yield the rows, features and outputs of each batch, as `extract` does."""
-    of, model = network.classifier, network.model
-    return extract(model, inputs, rows, EXTRACT_BATCH, outputs=outputs, of=of, precision=precision)
+    of, device = network.classifier, network.head.weight.device
+    side = inputs(rows[:1]).shape[-1]
+    noise = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
+    with steady_memory(device):
+        model = folded(network.model, noise, outputs=outputs, of=of)
+    return extract(
+        model,
+        inputs,
+        rows,
+        batch_of(device),
+        outputs=outputs,
+        of=of,
+        precision=precision,
+        compiled=compiled,
+    )
 
 
 def _rows_of(output: Tensor, rows: NDArray[np.int64], wanted: NDArray[np.int64]) -> Tensor:

@@ -7,7 +7,7 @@ step), so a run that continues from a resume file needs no replay and ends bit-i
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from headscope.models.state import load_state
 from headscope.schedule import balanced_weights, epoch_order
 from headscope.training.device import (
     autocast,
+    compile_network,
     fixed_batch,
     preserved_random_numbers,
     seed_step,
@@ -144,11 +145,12 @@ def extract(
     outputs: list[str],
     of: str,
     precision: str = "float32",
+    compiled: bool = False,
 ) -> Iterator[tuple[Rows, Tensor, dict[str, Tensor]]]:
     """Pass `rows` through the network in eval mode, batch by batch.
 
     Yields the batch's rows, what the module at path `of` (the classifier) reads (B, D), and the
-    outputs of the modules at the paths `outputs`, all as float32.
+    outputs of the modules at the paths `outputs`, all as float32. compiled: by torch.compile.
 
     Raises
     ------
@@ -156,12 +158,14 @@ def extract(
         A batch does not fit into the memory.
     """
     model.eval()
+    device = next(model.parameters()).device
     with tap(model, outputs=outputs, inputs=[of]) as caught:
+        forward = compile_network(model, device) if compiled else model  # with the hooks of tap
         for part in batches(rows, batch_size):
-            with fixed_batch(len(part), next(model.parameters()).device):
+            with fixed_batch(len(part), device):
                 x = inputs(part)
-                with autocast(precision, x.device):
-                    model(x)
+                with autocast(precision, device):
+                    forward(x)
                 activations = {path: caught[path].float() for path in (of, *outputs)}
             yield part, activations.pop(of), activations
 
@@ -196,8 +200,9 @@ def fit(
     """
     optimizer = make_optimizer(model, head, recipe)
     data = data.weighted(recipe, head.out_features)
-    progress = resume.load(model, optimizer, data.labels.device)
-    forward = cast(nn.Module, torch.compile(model)) if recipe.compile else model
+    device = data.labels.device
+    progress = resume.load(model, optimizer, device)
+    forward = compile_network(model, device) if recipe.compile else model
     steps = len(batches(data.train_rows, recipe.batch_size))
 
     def work() -> Iterator[None]:
@@ -233,7 +238,6 @@ def fit(
             if ended or resume.due(within_epoch=False):
                 resume.save(model, optimizer, progress)
 
-    device = data.labels.device
     total, done = recipe.epochs * steps, len(progress.history) * steps + progress.step
     with preserved_random_numbers(device), steady_memory(device):
         for _ in track(work(), title, total=total, done=done):

@@ -110,7 +110,7 @@ class Recipe:
     def applied(self, regime: Regime) -> "Recipe":
         """Return what of the recipe acts in a regime, as the record should say it."""
         if not regime.trains_backbone:
-            return replace(self.for_head(), precision=self.precision)
+            return replace(self.for_head(), precision=self.precision, compile=self.compile)
         probe_epochs = (self.probe_epochs or self.epochs) if regime.probe_first else None
         return replace(self, probe_epochs=probe_epochs)
 

@@ -107,7 +107,8 @@ def train(
     inputs = SliceInputs(pixels, entry.mean, entry.std, device)
     rows = {name: np.flatnonzero(subsets == name) for name in ("train", "val", "test")}
     data = Data(inputs, inputs, _on(device, labels), rows["train"], rows["val"])
-    store = Store(cache, slices_key, precision_of(recipe.precision, device), shared)
+    precision = precision_of(recipe.precision, device)
+    store = Store(cache, slices_key, precision, shared, recipe.compile)
     fit_part = partial(
         _fit, network, seed=seed, title=title, path=resume_path, every_s=resume_every_s, watch=watch
     )
@@ -248,8 +249,7 @@ def _extract(
 ) -> Extracted:
     """Return features, stage means and maps; of a frozen network all of them are stored."""
     if stored is None:
-        precision = store.precision
-        return extract_features(network, inputs, title, precision=precision, map_rows=map_rows)
+        return extract_features(network, inputs, title, map_rows=map_rows, **store.how)
     maps, files = cached_maps(network, inputs, map_rows, store)
     return replace(stored, maps=maps, files={**stored.files, **files})
 

@@ -28,6 +28,7 @@ from headscope.analysis.units import Array
 from headscope.metrics import positive_class
 from headscope.record import read_experiment
 from headscope.tables import Cell, Column, Shown, Table
+from headscope.threads import one_blas_thread
 
 ALPHA = 0.05
 DIFFERS = 0.01  # of a covariate that is flagged because it is read: most networks read age a little
@@ -114,6 +115,7 @@ class Confounding(Shown):
         return [*tables, probes_table(self)] if self.probes else tables
 
 
+@one_blas_thread
 def analyse_confounders(experiment: Path | str) -> list[Confounding]:
     """Test what the covariates of an experiment explain of its settings that keep subjects apart.
 

@@ -6,6 +6,7 @@ from math import nan
 
 import numpy as np
 
+from headscope.analysis.blocks import row_blocks
 from headscope.analysis.explanations.covariates import Covariates
 from headscope.analysis.probes import held_out_correct, standardise
 from headscope.analysis.units import Array, read_samples
@@ -47,7 +48,8 @@ def probe_covariates(
     first = np.unique(samples.subject, return_index=True)[1]
     label = samples.label[first]
     features = np.zeros((len(ids), samples.features.shape[1]))
-    np.add.at(features, samples.subject, samples.features)
+    for part, block in row_blocks(samples.features):
+        np.add.at(features, samples.subject[part], block)
     features /= sizes[:, None]
     return [_probe(name, features, label, *covariates.of(name, ids)) for name in names]
 

@@ -10,6 +10,7 @@ from headscope.analysis.arrays import check_head
 from headscope.analysis.final_layer.null import Array, pearson
 from headscope.errors import InputError
 from headscope.tables import Shown, Table
+from headscope.threads import one_blas_thread
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,6 +46,7 @@ class LogitContribution:
     mean_feature: float
 
 
+@one_blas_thread
 def seed_correlation(
     weights: Sequence[ArrayLike], class_names: Sequence[str] | None = None
 ) -> SeedCorrelation:
@@ -82,6 +84,7 @@ def seed_correlation(
     return SeedCorrelation(tuple(heads[0][2]), both[0], both[1], means[0], means[1])
 
 
+@one_blas_thread
 def logit_contributions(
     weight: ArrayLike,
     features: ArrayLike,

@@ -31,6 +31,7 @@ from headscope.analysis.stored import stored
 from headscope.record import Run
 from headscope.tables import Cell, Column, Shown, Table
 from headscope.text import significant
+from headscope.threads import one_blas_thread
 
 MOST_ROWS = 10
 OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW"}
@@ -107,6 +108,7 @@ class HeadAnalysis(Shown):
         ]
 
 
+@one_blas_thread
 def analyse_head(run: Run, pairs: Sequence[Pair] | None = None) -> HeadAnalysis:
     """Analyse the final layer of a recorded run, with the null of its training.
 
@@ -144,6 +146,7 @@ def _analysed(run: Run, pairs: Sequence[Pair] | None) -> HeadAnalysis:
     return replace(head, weight=none, bias=None, initial_weight=None, pairs=bare)
 
 
+@one_blas_thread
 def analyse_pair(run: Run, pair: Pair = (0, 1)) -> PairAnalysis:
     """Analyse two class rows of a recorded run, with the null of its training.
 
@@ -215,6 +218,7 @@ def null_obstacle(run: Run) -> str:
     )
 
 
+@one_blas_thread
 def head_analysis(
     weight: ArrayLike,
     bias: ArrayLike | None = None,

@@ -32,6 +32,7 @@ from headscope.analysis.final_layer.relation import (
 )
 from headscope.analysis.final_layer.shuffles import beside_shuffles, shuffle_count
 from headscope.tables import Shown, Table
+from headscope.threads import one_blas_thread
 
 MATERIAL = 0.005
 MOST_CLASSES = 10  # up to which every pair is asked
@@ -237,6 +238,7 @@ class PairAnalysis(Shown):
         ]
 
 
+@one_blas_thread
 def pair_analysis(
     weight: ArrayLike,
     bias: ArrayLike | None = None,

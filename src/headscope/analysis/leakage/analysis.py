@@ -17,8 +17,15 @@ from headscope.analysis.leakage.findings import (
     split_finding,
 )
 from headscope.analysis.leakage.permutation import PermutationTest, permutation_test
+from headscope.analysis.leakage.reidentification import MOST as MOST_PROBED
 from headscope.analysis.leakage.reidentification import Reidentification, reidentify
-from headscope.analysis.leakage.split_gap import Gap, Neighbours, leak_gap, nearest_neighbours
+from headscope.analysis.leakage.split_gap import (
+    MOST_QUERIES,
+    Gap,
+    Neighbours,
+    leak_gap,
+    nearest_neighbours,
+)
 from headscope.analysis.results.table import NAMELESS, shared_subjects
 from headscope.analysis.retrain import trains_again
 from headscope.audit_record import Audit, Finding
@@ -121,6 +128,7 @@ def analyse_leakage(
             *(f"{run.name}: {NAMELESS}." for run in true if run not in named),
             *(f"{name}: {test}" for name, test in tests.items() if isinstance(test, str)),
             *_untested([run for run in named if tests[run.name] is None]),
+            *_sampled(named),
             *_unpaired(groups),
         ),
         permutations=permutations,
@@ -226,6 +234,18 @@ def _untested(runs: Sequence[Run]) -> list[str]:
         f"Permuted labels were not tried with {', '.join(missing)}: their backbones train (or "
         "their first heads are not recorded), so each permutation is a training; --set "
         "permutations=N runs N of each."
+    ]
+
+
+def _sampled(runs: Sequence[Run]) -> list[str]:
+    """Say of how many slices are the analyses that would grow with their square."""
+    largest = max((int((run.predictions["subset"] == "test").sum()) for run in runs), default=0)
+    if largest <= min(MOST_QUERIES, MOST_PROBED):
+        return []
+    return [
+        f"Of up to {largest:,} test slices of a run, nearest neighbours in training are sought for "
+        f"{MOST_QUERIES:,}, and re-identification is measured on {MOST_PROBED:,} of whole "
+        "subjects: both drawn at random, by a fixed seed."
     ]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from headscope.analysis.blocks import row_blocks
 from headscope.analysis.retrain import head_recipe, inner_products, train_heads
 from headscope.analysis.stored import stored
 from headscope.analysis.units import Array, Samples, read_samples
@@ -120,9 +121,13 @@ def _curve(
             samples.features, samples.label[:, None], np.stack([taught[k] for k in places]),
             recipe, samples.rows("val"), gram,
         )  # fmt: skip
-        for k, weight, bias in zip(places, weights, biases, strict=True):
-            predicted = (samples.features[judged] @ weight.T + bias).argmax(axis=1)
-            accuracies[k] = float((predicted == samples.label[judged]).mean())
+        correct = [
+            (block @ weights.swapaxes(1, 2) + biases[:, None]).argmax(axis=2)
+            == samples.label[judged[part]]
+            for part, block in row_blocks(samples.features, judged, np.float32)
+        ]  # (S, B) of each block
+        means = np.concatenate(correct, axis=1).mean(axis=1)
+        accuracies |= dict(zip(places, means.tolist(), strict=True))
     return [accuracies[k] for k in range(len(SHARES))]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headscope.analysis.blocks import row_blocks
 from headscope.analysis.permute import NoLeak, holds_classes, no_leak, permute_labels
 from headscope.analysis.retrain import train_again, trains_again
 from headscope.analysis.stored import stored
@@ -154,8 +155,12 @@ def _key(label: Array) -> str:
 def retrained_logits(run: Run, samples: Samples, labels: Array) -> Array:
     """Return logits (R, n, K) of the test slices after training again on each of labels (N, R)."""
     weight, bias = train_again(run, labels)
-    read = samples.features[samples.rows("test")]  # (n, D)
-    return np.einsum("nd,rkd->rnk", read, weight, optimize=True) + bias[:, None, :]
+    test = samples.rows("test")
+    logits = np.empty((len(weight), len(test), samples.classes), dtype=np.float32)
+    for part, block in row_blocks(samples.features, test, np.float32):
+        logits[:, part] = np.einsum("nd,rkd->rnk", block, weight, optimize=True)
+    logits += bias[:, None, :]
+    return logits
 
 
 def accuracies(
@@ -165,7 +170,8 @@ def accuracies(
     slices = slice_units(label, logits, subject)
     scores = {}
     for level, units in (("slice", slices), ("subject", subject_level(slices, aggregate))):
-        scores[f"{level}_accuracy"] = float(units.correct.mean())
-        recalls = [float(units.correct[units.labels == k].mean()) for k in np.unique(units.labels)]
+        correct, counts = units.correct, np.bincount(units.labels)
+        scores[f"{level}_accuracy"] = float(correct.mean())
+        recalls = np.bincount(units.labels, correct)[counts > 0] / counts[counts > 0]
         scores[f"{level}_balanced_accuracy"] = float(np.mean(recalls))
     return scores

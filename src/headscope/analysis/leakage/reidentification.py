@@ -9,7 +9,8 @@ from math import nan
 
 import numpy as np
 
-from headscope.analysis.probes import Array, held_out_correct, nearest, ridge_classes, standardise
+from headscope.analysis.blocks import sample_subjects, take_rows
+from headscope.analysis.probes import Array, held_out_correct, ridge_rows, standardise
 from headscope.analysis.representation.discriminant import subject_folds
 from headscope.analysis.stored import stored
 from headscope.analysis.units import Samples, read_samples, run_facts
@@ -68,36 +69,29 @@ def reidentify(run: Run) -> Reidentification | None:
     alone. Chance is one in so many classes.
     """
     samples = read_samples(run)
-    rows = _some(samples, samples.rows("test"))
+    rows = samples.rows("test")
+    rows = rows[sample_subjects(samples.subject[rows], MOST)]
     if not samples.named:
         return None
     over, part = _parts(samples, rows)
     asked = _asked(samples, rows, part)
     if len(np.unique(samples.subject[rows[asked]])) < 2:
         return None
-    features = standardise(samples.features[rows], np.arange(len(rows)))  # (n, D)
+    features = standardise(take_rows(samples.features, rows), np.arange(len(rows)))  # (n, D)
     subject, label = samples.subject[rows], samples.label[rows]
     apart = part[:, None] != part[None, :] if over == "sessions" else ~np.eye(len(rows), dtype=bool)
+    x = features.astype(np.float64)
+    gram = x @ x.T  # (n, n), of which all probes are made
     return Reidentification(
         **run_facts(run),
         over=over,
         subjects=len(np.unique(subject[asked])),
         slices=int(asked.sum()),
-        nearest_subject=_nearest_subject(features, subject, asked, apart),
-        linear_subject=_linear_subject(features, subject, part, asked),
-        nearest_class=_nearest_class(features, subject, label),
-        linear_class=_linear_class(features, subject, label),
+        nearest_subject=_nearest_subject(gram, subject, asked, apart),
+        linear_subject=_linear_subject(x, gram, subject, part, asked),
+        nearest_class=_nearest_class(gram, subject, label),
+        linear_class=_linear_class(x, subject, label, gram),
     )
-
-
-def _some(samples: Samples, rows: Array) -> Array:
-    """Return the rows of as many subjects, drawn at random, as have `MOST` slices together."""
-    if len(rows) <= MOST:
-        return rows
-    subjects = np.random.default_rng(0).permutation(np.unique(samples.subject[rows]))
-    counts = np.bincount(samples.subject[rows], minlength=samples.subjects)[subjects]
-    some = subjects[: max(2, int(np.searchsorted(np.cumsum(counts), MOST, side="right")))]
-    return rows[np.isin(samples.subject[rows], some)]
 
 
 def _parts(samples: Samples, rows: Array) -> tuple[str, Array]:
@@ -114,16 +108,24 @@ def _asked(samples: Samples, rows: Array, part: Array) -> Array:
     return np.bincount(parts[:, 0], minlength=samples.subjects)[samples.subject[rows]] > 1
 
 
-def _nearest_subject(features: Array, subject: Array, asked: Array, apart: Array) -> Probe:
-    rows, queries = np.arange(len(features)), np.flatnonzero(asked)
+def _nearest(gram: Array, queries: Array, allowed: Array) -> Array:
+    """Return the row nearest to each query (Q,) among those allowed (Q, n)."""
+    distance = np.diagonal(gram) - 2 * gram[queries]  # less the query's squared length
+    distance[~allowed] = np.inf
+    neighbour: Array = distance.argmin(axis=1)
+    return neighbour
+
+
+def _nearest_subject(gram: Array, subject: Array, asked: Array, apart: Array) -> Probe:
+    queries = np.flatnonzero(asked)
     allowed = apart[queries]  # (Q, n)
-    neighbour = nearest(features, queries, rows, allowed)[:, 0]
+    neighbour = _nearest(gram, queries, allowed)
     same = subject[queries][:, None] == subject[None, :]
     chance = (allowed & same).sum(axis=1) / allowed.sum(axis=1)
     return Probe(float((subject[neighbour] == subject[queries]).mean()), float(chance.mean()))
 
 
-def _linear_subject(features: Array, subject: Array, part: Array, asked: Array) -> Probe:
+def _linear_subject(x: Array, gram: Array, subject: Array, part: Array, asked: Array) -> Probe:
     """Train on every other part of each subject and test on the rest, both ways round."""
     subjects = np.unique(subject[asked])
     turn = np.zeros(len(part), dtype=np.int64)
@@ -133,25 +135,23 @@ def _linear_subject(features: Array, subject: Array, part: Array, asked: Array) 
     right = []
     for tested in (0, 1):
         train, test = asked & (turn != tested), asked & (turn == tested)
-        x = features[train].astype(np.float64)
-        predicted = ridge_classes(x, subject[train], features[test], _penalty(x))
-        right.append(predicted == subject[test])
+        predicted = ridge_rows(x, gram, subject, train, _penalty(x[train]))
+        right.append((predicted == subject)[test])
     return Probe(float(np.concatenate(right).mean()), 1 / len(subjects))
 
 
-def _nearest_class(features: Array, subject: Array, label: Array) -> Probe:
-    rows = np.arange(len(features))
-    neighbour = nearest(features, rows, rows, subject[:, None] != subject[None, :])[:, 0]
+def _nearest_class(gram: Array, subject: Array, label: Array) -> Probe:
+    neighbour = _nearest(gram, np.arange(len(gram)), subject[:, None] != subject[None, :])
     return _balanced(label[neighbour] == label, label)
 
 
-def _linear_class(features: Array, subject: Array, label: Array) -> Probe:
+def _linear_class(x: Array, subject: Array, label: Array, gram: Array | None = None) -> Probe:
     """Test each fold of subjects with a probe trained on the others."""
     fold = subject_folds(subject, label, FOLDS)  # (n,)
     if fold is None:
         return Probe(nan, nan)
-    x = features.astype(np.float64)
-    return _balanced(held_out_correct(x, label, fold, lambda rows: _penalty(x[rows])), label)
+    correct = held_out_correct(x, label, fold, lambda rows: _penalty(x[rows]), gram)
+    return _balanced(correct, label)
 
 
 def _penalty(x: Array) -> float:

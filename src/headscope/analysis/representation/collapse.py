@@ -7,6 +7,7 @@ phase of deep learning training, PNAS 117(40), 2020; docs/science.md, section 5.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import nan
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +19,7 @@ from headscope.analysis.arrays import (
     check_names,
     check_points,
 )
-from headscope.analysis.representation.discriminant import class_means
+from headscope.analysis.blocks import row_blocks
 from headscope.analysis.stored import stored
 from headscope.analysis.units import examples_of, over_scans
 from headscope.errors import InputError
@@ -111,14 +112,14 @@ def analyse_collapse(run: Run, subset: str = "test") -> Collapse:
     if subset not in SUBSETS:
         raise InputError(f"subset {subset!r} is none of {', '.join(SUBSETS)}.")
     (stored, _), head = examples_of(run), run.head
-    rows = stored["subset"] == subset
+    rows = np.flatnonzero(stored["subset"] == subset)
     means = None
     if subset != "train":
-        train = stored["subset"] == "train"
-        features = stored["features"][train].astype(np.float64)
-        means = class_means(features, stored["label"][train], len(head["weight"]))
-    collapse = collapse_analysis(
-        stored["features"][rows],
+        train = np.flatnonzero(stored["subset"] == "train")
+        means = _means(stored["features"], train, stored["label"][train], len(head["weight"]))[0]
+    collapse = _collapse(
+        stored["features"],
+        rows,
         stored["label"][rows],
         head["weight"],
         head["bias"],
@@ -152,32 +153,53 @@ def collapse_analysis(
     InputError
         The shapes do not agree, a value is not finite, or a label names no row of `weight`.
     """
-    X, W = check_points(features, "features"), check_points(weight, "weight")
-    y = check_labels(labels, len(X))
+    X = check_points(features, "features")
+    return _collapse(
+        X, np.arange(len(X)), labels, weight, bias,
+        train_means=train_means, class_names=class_names, title=title, subset=subset,
+    )  # fmt: skip
+
+
+def _collapse(
+    features: NDArray[Any],
+    rows: NDArray[np.int64],
+    labels: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None,
+    *,
+    train_means: ArrayLike | None,
+    class_names: Sequence[str] | None,
+    title: str,
+    subset: str,
+) -> Collapse:
+    """Return NC1 to NC4 of some rows (n,) of features (N, D), which are read block by block."""
+    W, y = check_points(weight, "weight"), check_labels(labels, len(rows))
     K, D = W.shape
     b = np.zeros(K) if bias is None else np.asarray(bias, dtype=np.float64)
-    if X.shape[1] != D or K < 2:
-        raise InputError(f"weight {W.shape} does not fit features {X.shape}: (K, D) and (N, D).")
+    shape = (len(rows), *features.shape[1:])
+    if shape[1:] != (D,) or K < 2:
+        raise InputError(f"weight {W.shape} does not fit features {shape}: (K, D) and (N, D).")
     if b.shape != (K,):
         raise InputError(f"bias has shape {b.shape}; weight {W.shape} needs ({K},).")
     names = check_names(class_names, K, "rows of weights")
     check_classes(y, K)
-    means = class_means(X, y, K)  # (K, D)
+    means, square = _means(features, rows, y, K)  # (K, D), and of all values
     nearest = means if train_means is None else np.asarray(train_means, dtype=np.float64)
     if nearest.shape != (K, D):
         raise InputError(f"train_means has shape {nearest.shape}, weight {W.shape}.")
     present = np.bincount(y, minlength=K) > 0
     M = means[present] - means[present].mean(axis=0) if present.any() else means[:0]
-    varies = bool((M**2).sum() > ROUNDING * (X**2).sum() / max(1, len(X)))
+    varies = bool((M**2).sum() > ROUNDING * square / max(1, len(rows)))
     learned = W - W.mean(axis=0)
-    residuals = X - means[y]
+    axes, sizes = _axes(M) if varies else (M[:0], np.ones(0))
+    spread, agreement = _second_pass(features, rows, means[y] @ axes.T, axes, (W, b), nearest)
     return Collapse(
         title=title,
         subset=subset,
         class_names=tuple(names),
-        slices=len(X),
+        slices=len(rows),
         means_of="these slices" if train_means is None else "training slices",
-        nc1=_within_over_between(residuals, M) if varies else nan,
+        nc1=float((spread / sizes**2).sum()) if varies else nan,
         nc2_equinorm=_equinorm(M) if varies and len(M) > 2 else nan,
         nc2_equiangular=_angles(M)[0] if varies else nan,
         nc2_simplex=_angles(M)[1] if varies else nan,
@@ -186,21 +208,58 @@ def collapse_analysis(
         weight_simplex=_angles(W)[1],
         nc3=_duality(W, M) if varies else nan,
         nc3_centred=_duality(learned, M) if varies else nan,
-        nc4=_agreement(X, X @ W.T + b, nearest),
+        nc4=agreement,
         notes=_notes(present, names, varies),
     )
 
 
-def _within_over_between(residuals: Array, M: Array) -> float:
-    """Return tr(Σ_W Σ_B⁺) / K from the slices about their class mean and M (K, D).
+def _means(
+    features: NDArray[Any], rows: NDArray[np.int64], y: NDArray[np.int64], K: int
+) -> tuple[Array, float]:
+    """Return the class means (K, D) of some rows, NaN without a slice, and their sum of squares."""
+    sums, square = np.zeros((K, features.shape[1])), 0.0
+    for part, block in row_blocks(features, rows):
+        X = check_points(block, "features")
+        sums += np.equal.outer(np.arange(K), y[part]).astype(np.float64) @ X
+        square += float(np.einsum("nd,nd->", X, X))
+    count = np.bincount(y, minlength=K)[:, None]
+    return np.divide(sums, count, out=np.full_like(sums, nan), where=count > 0), square
+
+
+def _axes(M: Array) -> tuple[Array, Array]:
+    """Return the directions (rank, D) of Σ_B and their singular values in M (K, D).
 
     Σ_B has K − 1 directions at most, those of M's right singular vectors, so no D × D matrix is
-    needed: Σ_B⁺ = K Σ_j v_j v_jᵀ / s_j².
+    needed: tr(Σ_W Σ_B⁺) / K is the sum over them of the variance within classes over s².
     """
     _, s, V = np.linalg.svd(M, full_matrices=False)
     axes = np.flatnonzero(s > RANK_LIMIT * s[0])[: len(M) - 1]
-    spread = ((residuals @ V[axes].T) ** 2).mean(axis=0)  # (rank,)
-    return float((spread / s[axes] ** 2).sum())
+    return V[axes], s[axes]
+
+
+def _second_pass(
+    features: NDArray[Any],
+    rows: NDArray[np.int64],
+    middle: Array,
+    axes: Array,
+    head: tuple[Array, Array],
+    means: Array,
+) -> tuple[Array, float]:
+    """Return the variance about `middle` (n, rank) along axes (rank, D), and NC4.
+
+    NC4 is the share of slices for which the head decides for the nearest of means (K, D).
+    """
+    (W, b), spread, agreeing = head, np.zeros(len(axes)), 0
+    present = np.flatnonzero(np.isfinite(means).all(axis=1))
+    centre = means[present].mean(axis=0) if len(present) else np.zeros(W.shape[1])
+    near = means[present] - centre  # against cancellation
+    for part, X in row_blocks(features, rows):
+        spread += ((X @ axes.T - middle[part]) ** 2).sum(axis=0)
+        if len(present):
+            distance = (near**2).sum(axis=1) - 2 * (X - centre) @ near.T  # (B, K), less ‖x‖²
+            decided = (X @ W.T + b).argmax(axis=1)
+            agreeing += int((present[distance.argmin(axis=1)] == decided).sum())
+    return spread / max(1, len(rows)), agreeing / len(rows) if len(rows) and len(present) else nan
 
 
 def _equinorm(rows: Array) -> float:
@@ -224,16 +283,6 @@ def _duality(W: Array, M: Array) -> float:
     if W.shape != M.shape or size == 0:
         return nan
     return float(np.linalg.norm(W / size - M / np.linalg.norm(M)))
-
-
-def _agreement(X: Array, logits: Array, means: Array) -> float:
-    present = np.isfinite(means).all(axis=1)
-    if len(X) == 0 or not present.any():
-        return nan
-    centre = means[present].mean(axis=0)  # against cancellation
-    near = means[present] - centre
-    distance = (near**2).sum(axis=1) - 2 * (X - centre) @ near.T  # (N, K), less ‖x‖²
-    return float((np.flatnonzero(present)[distance.argmin(axis=1)] == logits.argmax(axis=1)).mean())
 
 
 def _notes(present: NDArray[np.bool_], names: Sequence[str], varies: bool) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from headscope.grouping import deal_folds
 Array = NDArray[np.float64]
 FOLDS = 5
 GRID = 512
+BLOCK = 4096  # points whose densities are held at once
 LEAST_SHRINKAGE = 1e-6  # what float32 leaves of the smallest variances
 CANCELLED = 1e-6  # of the sum of squares: below it a difference of sums is not trusted
 
@@ -160,8 +161,11 @@ def _fine(a: Array, b: Array, widths: list[float]) -> list[Array]:
 
 
 def _density(points: Array, width: float, grid: Array) -> Array:
-    distance = (grid[:, np.newaxis] - points) / width  # (grid, n)
-    return np.exp(-(distance**2) / 2).mean(axis=1) / (width * sqrt(2 * np.pi))
+    total = np.zeros(len(grid))
+    for start in range(0, len(points), BLOCK):
+        distance = (grid[:, np.newaxis] - points[start : start + BLOCK]) / width  # (grid, B)
+        total += np.exp(-(distance**2) / 2).sum(axis=1)
+    return total / len(points) / (width * sqrt(2 * np.pi))
 
 
 def about_means(products: Array, X: Array, y: NDArray[Any]) -> Array:

@@ -21,6 +21,7 @@ from headscope.analysis.arrays import (
     check_pair,
     check_points,
 )
+from headscope.analysis.blocks import sample_subjects, take_rows
 from headscope.analysis.representation.intraclass import Intraclass, intraclass
 from headscope.analysis.representation.separation import Separation, separation
 from headscope.analysis.stored import stored
@@ -29,9 +30,11 @@ from headscope.errors import InputError
 from headscope.record import SUBSETS, Run
 from headscope.tables import Shown, Table
 from headscope.text import show
+from headscope.threads import one_blas_thread
 
 Array = NDArray[np.float64]
 LISTED = 10
+MOST_FEATURES = 12_000  # slices whose features are measured; with 2,048 each, copies take 1 GB
 MEASURES = {
     "width": "numbers per slice",
     "within": "scatter within classes",
@@ -73,7 +76,8 @@ class FeatureAnalysis(Shown):
     class_names, class_slices
         The classes, and how many slices each has here.
     logits, features
-        The separation of the classes in each space.
+        The separation of the classes in each space. Of more than 12,000 slices the features of so
+        many are measured, those of whole subjects drawn at random; logits are of all.
     intraclass
         Of the logit margin, the logits and the features, by subject and (if known) by session.
         The margin is the logit of the slice's class less the mean of the others'.
@@ -183,12 +187,14 @@ def analyse_features(
         reference = analyse_features(reference, subset, pair=pair)
     stored, table = examples_of(run)
     rows = np.flatnonzero(stored["subset"] == subset)
+    some = sample_subjects(stored["subject_id"][rows], MOST_FEATURES)
     analysis = feature_analysis(
-        stored["features"][rows],
+        take_rows(stored["features"], rows[some]),
         stored["logits"][rows],
         stored["label"][rows],
         stored["subject_id"][rows],
         table["session_id"].to_numpy(str)[rows] if "session_id" in table else None,
+        rows=some,
         class_names=run.class_names,
         reference=reference,
         pair=pair,
@@ -198,6 +204,7 @@ def analyse_features(
     return replace(analysis, notes=(*analysis.notes, *over_scans(run)))
 
 
+@one_blas_thread
 def feature_analysis(
     features: ArrayLike,
     logits: ArrayLike,
@@ -205,6 +212,7 @@ def feature_analysis(
     subjects: ArrayLike,
     sessions: ArrayLike | None = None,
     *,
+    rows: NDArray[np.int64] | None = None,
     class_names: Sequence[str] | None = None,
     reference: FeatureAnalysis | None = None,
     pair: tuple[int, int] = (0, 1),
@@ -218,6 +226,8 @@ def feature_analysis(
     features, logits, labels, subjects, sessions
         (N, D), (N, K), and (N,) each; labels index the columns of `logits`; a session counts
         within its subject.
+    rows
+        Of which slices (n,) the features (n, D) are, where these are a sample; by default of all.
     class_names
         K names; 'class 0', 'class 1' … if left out.
     reference
@@ -240,10 +250,12 @@ def feature_analysis(
     (10, 40)
     """
     F, Z = check_points(features, "features"), check_points(logits, "logits")
-    if len(F) != len(Z):
+    if len(F) != len(Z if rows is None else rows):
         raise InputError(f"features has {len(F)} rows and logits {len(Z)}.")
     N, K = Z.shape
     y, ids = check_labels(labels, N), check_ids(subjects, N, "subjects")
+    some = sample_subjects(ids, MOST_FEATURES) if rows is None else rows
+    F = F if len(F) == len(some) else F[some]
     names = check_names(class_names, K, "logits")
     check_classes(y, K)
     check_pair(pair, K)
@@ -258,13 +270,13 @@ def feature_analysis(
         subjects=len(np.unique(ids)),
         slice_accuracy=float(right.mean()) if N else nan,
         logits=separation(Z, y, ids, reference.logits if reference else None),
-        features=separation(F, y, ids, reference.features if reference else None),
-        intraclass=tuple(_intraclasses(F, Z, y, ids, sessions)),
+        features=separation(F, y[some], ids[some], reference.features if reference else None),
+        intraclass=tuple(_intraclasses(F, some, Z, y, ids, sessions)),
         pair=pair,
         ellipses=class_ellipses(Z[:, list(pair)], y, names),
         wrong=_wrong(ids, y, right, names),
         reference=(reference.title or "the reference") if reference else "",
-        notes=_absent_note(absent),
+        notes=(*_absent_note(absent), *_sample_note(ids, some)),
     )
 
 
@@ -301,7 +313,12 @@ def logit_margin(logits: Array, labels: NDArray[np.int64]) -> Array:
 
 
 def _intraclasses(
-    F: Array, Z: Array, y: NDArray[Any], ids: NDArray[Any], sessions: ArrayLike | None
+    F: Array,
+    some: NDArray[np.int64],
+    Z: Array,
+    y: NDArray[Any],
+    ids: NDArray[Any],
+    sessions: ArrayLike | None,
 ) -> list[Intraclass]:
     groups = {"subject": ids}
     if sessions is not None:
@@ -310,13 +327,14 @@ def _intraclasses(
         groups["session"] = pd.factorize(both)[0].astype(str)
         if (visits == "").any() or (visits == "nan").any():
             del groups["session"]
-    spaces = {"logits": Z, "features": F}
+    everything = np.arange(len(y))
+    spaces = {"logits": (Z, everything), "features": (F, some)}
     if Z.shape[1] > 1:
-        spaces = {"logit margin": logit_margin(Z, y)} | spaces
+        spaces = {"logit margin": (logit_margin(Z, y), everything)} | spaces
     return [
-        intraclass(values, ids, y, of=of, by=by)
+        intraclass(values, ids[rows], y[rows], of=of, by=by)
         for by, ids in groups.items()
-        for of, values in spaces.items()
+        for of, (values, rows) in spaces.items()
     ]
 
 
@@ -333,6 +351,15 @@ def _wrong(
         ["share", "wrong"], kind="stable"
     )
     return table.loc[order.index].reset_index(drop=True)
+
+
+def _sample_note(ids: NDArray[Any], some: NDArray[np.int64]) -> tuple[str, ...]:
+    if len(some) == len(ids):
+        return ()
+    return (
+        f"Features are measured on {len(some):,} of {len(ids):,} slices, those of "
+        f"{len(np.unique(ids[some])):,} subjects drawn at random by a fixed seed; logits on all.",
+    )
 
 
 def _absent_note(absent: list[str]) -> tuple[str, ...]:

@@ -98,7 +98,7 @@ class Comparisons(Shown):
 
     def tables(self) -> Sequence[Table]:
         """Return one table per score: differences in points, intervals and corrected p."""
-        columns = [
+        columns: list[Column | str] = [
             *("first", "second", "split", "subjects"),
             Column("difference", "points", "signed", interval=True),
             Column("p (Holm)", format="probability"),
