@@ -78,7 +78,7 @@ def _foldable(module: nn.Module) -> bool:
 
 
 def _fold(model: nn.Module, convolution: str, normalisation: str) -> None:
-    """Fold one BatchNorm into one convolution; timm's BatchNorm goes on as its activation."""
+    """Fold one BatchNorm into one convolution; timm's BatchNorm leaves its activation."""
     conv, norm = model.get_submodule(convolution), model.get_submodule(normalisation)
     if not isinstance(norm, nn.BatchNorm2d):  # folded already: the comparison tells whether it may
         return
