@@ -105,6 +105,7 @@ def test_a_gpu_takes_larger_batches_and_cuda_graphs(monkeypatch):
     assert (batch_of(cpu), batch_of(gpu)) == (32, 128)
 
 
+@pytest.mark.slow
 def test_bfloat16_and_compile_give_the_accuracy_and_null_of_float32(pixels, tmp_path, monkeypatch):
     """Fig. 3 of a frozen and of a fine-tuned head; eager, as building kernels costs."""
     real = torch.compile

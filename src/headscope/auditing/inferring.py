@@ -112,7 +112,8 @@ def store_inferred(experiment: Path, slices: SliceSet) -> pd.DataFrame:
     subjects = read_inferred(experiment, facts)
     if subjects is None:
         subjects = infer_subjects(slices)
-        write_inferred(experiment, subjects, facts | subjects.attrs)
+        facts |= {str(name): value for name, value in subjects.attrs.items()}
+        write_inferred(experiment, subjects, facts)
     return subjects
 
 

@@ -204,8 +204,8 @@ def _ranked(margins: Array, inside: Array, owner: Array, counts: Array) -> tuple
     step = np.searchsorted(held, run)  # (n,) the first of them at or below each unit
     tied = ~inside & (run == np.append(held, -1)[step])
     if len(counts) == 1:
-        area, precision = _ranked_once(step, inside, tied, counts[0][owner], len(held))
-        return np.array([area]), np.array([precision])
+        once = _ranked_once(step, inside, tied, counts[0][owner], len(held))
+        return np.array(once[:1]), np.array(once[1:])
     subjects = counts.shape[1]
     positives, negatives = (
         counts @ np.bincount(owner[which], minlength=subjects).astype(counts.dtype)
