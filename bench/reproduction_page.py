@@ -219,6 +219,8 @@ class Location(Claim):
         flattens = rows[rows["averages"] == 0]
         if not len(flattens):
             return NOT_RUN
+        if flattens["architecture"].nunique() < FEWEST:
+            return OPEN
         return FAILS if (flattens["value"] > MOVED).mean() > 0.5 else HOLDS
 
 

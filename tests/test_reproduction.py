@@ -112,8 +112,9 @@ def test_location_is_asked_of_networks_that_flatten():
         ]
         return CLAIMS["location"].verdict(measures("location", *rows))
 
-    assert verdict((1.2, 0), (0.0, 1)) == "does not hold"
-    assert verdict((0.01, 0), (0.0, 1)) == "holds" and verdict((0.0, 1)) == "not yet run"
+    assert verdict((1.2, 0), (0.9, 0), (0.0, 1)) == "does not hold"
+    assert verdict((1.2, 0), (0.0, 1)) == "not shown"
+    assert verdict((0.01, 0), (0.02, 0), (0.0, 1)) == "holds" and verdict((0.0, 1)) == "not yet run"
 
 
 def test_the_settings_are_those_of_the_paper():
