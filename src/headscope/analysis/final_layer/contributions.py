@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from headscope.analysis.arrays import check_head
+from headscope.analysis.blocks import row_blocks
 from headscope.analysis.final_layer.null import Array, pearson
 from headscope.errors import InputError
 from headscope.tables import Shown, Table
@@ -121,7 +122,7 @@ def logit_contributions(
     [('class 0', 2), ('class 1', 1)]
     """
     W, _, names = check_head(weight, None, None, class_names)
-    f = np.asarray(features, dtype=np.float64)
+    f = np.asarray(features)
     if f.ndim != 2 or f.shape[1] != W.shape[1]:
         raise InputError(f"features have shape {f.shape}; the weights need (N, {W.shape[1]}).")
     label = None if labels is None else np.asarray(labels)
@@ -129,9 +130,10 @@ def logit_contributions(
         raise InputError(f"labels have shape {label.shape}; features {f.shape} need ({len(f)},).")
     contributions = []
     for k, name in enumerate(names):
-        inside = f if label is None else f[label == k]
+        inside = np.arange(len(f)) if label is None else np.flatnonzero(label == k)
         if len(inside):
-            mean = inside.mean(axis=0)  # (D,)
+            total = sum(block.sum(axis=0) for _, block in row_blocks(f, inside))
+            mean = total / len(inside)  # (D,)
             share = W[k] * mean
             for j in np.argsort(-np.abs(share), kind="stable")[:most].tolist():
                 values = (float(part[j]) for part in (share, W[k], mean))

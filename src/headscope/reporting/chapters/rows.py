@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 from headscope.analysis import logit_contributions, seed_correlation
+from headscope.analysis.blocks import take_rows
 from headscope.analysis.final_layer.layer import MOST_ROWS, HeadAnalysis
 from headscope.analysis.final_layer.rows import NEAR_ZERO
 from headscope.analysis.units import examples_of
@@ -109,10 +110,10 @@ def _carriers(runs: Sequence[Run]) -> list[Block]:
     rows: list[list[object]] = []
     for run in runs:
         stored, _ = examples_of(run)
-        test = stored["subset"] == "test"
+        test = np.flatnonzero(stored["subset"] == "test")
         largest = logit_contributions(
             run.head["weight"],
-            stored["features"][test],
+            take_rows(stored["features"], test),
             stored["label"][test],
             class_names=run.class_names,
             most=MOST_CARRIERS,
