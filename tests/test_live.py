@@ -6,6 +6,7 @@ import subprocess
 import sys
 from io import StringIO
 from time import sleep
+from types import SimpleNamespace
 
 import pytest
 
@@ -122,6 +123,17 @@ def test_a_pipe_gets_plain_lines(shown, capsys):
     assert f"[2/3] {name}1: failed. No room." in lines
     assert lines[-1] == f"[3/3] {name}2: already finished"
     assert "\x1b" not in console.file.getvalue() and capsys.readouterr() == ("", "")
+
+
+def test_trackers_hear_of_epochs_from_who_trains_the_run(shown):
+    shown(False)
+    runs, heard = board(2), []
+    runs.followers = SimpleNamespace(epoch=lambda name, row: heard.append((name, row["epoch"])))
+    runs.begin(0)
+    runs.leave(1, "another headscope")
+    for number in (0, 1):
+        runs.watch(ROW | {"epoch": 1}, number)
+    assert heard == [(runs.names[0], 1)] and runs.lines[1].last["epoch"] == 1
 
 
 def test_a_step_that_lasts_says_so_and_a_short_one_is_silent(shown, monkeypatch):

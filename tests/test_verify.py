@@ -320,6 +320,9 @@ def test_training_refuses_pixels_that_have_changed(copy):
         ("table.tsv", "frozen", "finetune"),
         ("runs.tsv", "\t4\t", "\t5\t"),
         ("table.md", "frozen", "finetune"),
+        ("report.html", "</html>", ""),
+        ("report.json", "test", "none"),
+        ("report.json", "{", ""),
     ],
 )
 def test_a_change_of_what_was_made_of_runs_is_noticed(copy, name, old, new):

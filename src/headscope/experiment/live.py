@@ -103,7 +103,7 @@ class Board:
             return
         line.last, line.seconds = row, perf_counter() - line.start
         line.paces.append(row["seconds"])
-        if self.followers is not None:
+        if self.followers is not None and line.state != "elsewhere":  # where others tell of it
             self.followers.epoch(self.names[number], row)
 
     def leave(self, number: int, who: str) -> None:
