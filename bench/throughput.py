@@ -173,7 +173,8 @@ def headscope(name, folder, steps):
     labels = torch.from_numpy(np.load(folder / "labels.npy")).to(DEVICE)
     rows = np.resize(np.arange(len(pixels)), BATCH * (steps + WARM))
     data = Data(inputs, inputs, labels, rows, rows)
-    optimizer, resume = make_optimizer(model, network.head, recipe), ResumeFile(folder / "last.pt")
+    optimizer = make_optimizer(model, network.head, recipe)
+    resume = ResumeFile(folder / "last.pt", every_s=float("inf"))  # however long this takes
     network.training_mode()
     x, y = inputs(rows[:BATCH]), labels[:BATCH]
 

@@ -81,10 +81,12 @@ class Pool:
 
     def __init__(self, workers, env, **options):
         assert workers == 1
-        self.env, self.futures = env, []
+        self.env, self.futures, self.broken = env, [], False
         self.made.append(self)
 
     def submit(self, function, *args):
+        if self.broken:
+            raise engines.BrokenProcessPool("killed")
         self.futures.append(Future())
         return self.futures[-1]
 
@@ -109,6 +111,10 @@ def test_each_process_sees_one_device_and_a_killed_one_is_replaced(tmp_path, mon
         Pool.made[1].futures[0].set_result(None)
         engine.submit(print)
         assert len(Pool.made) == 4 and len(Pool.made[1].futures) == 2  # the same process again
+        Pool.made[2].futures[0].set_result(None)
+        Pool.made[2].broken = True  # it is killed while it waits
+        engine.submit(print)
+        assert len(Pool.made) == 5 and len(Pool.made[4].futures) == 1
 
 
 def test_a_claim_is_one_process_and_outlives_no_run(tmp_path):

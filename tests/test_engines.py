@@ -10,6 +10,7 @@ from threading import Thread
 import pytest
 
 import headscope.experiment.run as module
+from headscope.experiment.engines.engine import find_engine
 from headscope.experiment.run import run
 from tests.conftest import REPOSITORY
 from tests.support.experiments import settings, write_cohort
@@ -154,3 +155,6 @@ def test_ray_loses_nothing_with_its_driver_a_worker_or_a_node(
     thread.join()
     check_once(out, alone)
     assert capsys.readouterr().err.count("its process was killed") == 2
+    with find_engine(settings(data, out, **GRID, **ray_settings)) as engine:
+        error = engine.submit(os.stat, "none").exception()  # what was raised there, not a traceback
+    assert type(error) is FileNotFoundError and error.filename == "none"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from io import StringIO
 from time import sleep
+from types import SimpleNamespace
 
 import pytest
 
@@ -122,6 +123,19 @@ def test_a_pipe_gets_plain_lines(shown, capsys):
     assert f"[2/3] {name}1: failed. No room." in lines
     assert lines[-1] == f"[3/3] {name}2: already finished"
     assert "\x1b" not in console.file.getvalue() and capsys.readouterr() == ("", "")
+
+
+def test_trackers_hear_of_epochs_from_who_trains_the_run(shown):
+    console, runs, heard = shown(False), board(2), []
+    runs.followers = SimpleNamespace(epoch=lambda name, row: heard.append((name, row["epoch"])))
+    runs.begin(0)
+    runs.leave(1, "another headscope")
+    for number in (0, 1):
+        runs.watch(ROW | {"epoch": 1}, number)
+    assert heard == [(runs.names[0], 1)] and runs.lines[1].last["epoch"] == 1
+    runs.followers = None
+    runs.end(1, "finished elsewhere")  # after how many epochs is not said: more than were heard of
+    assert console.file.getvalue().splitlines()[-1].endswith("seed1: finished elsewhere")
 
 
 def test_a_step_that_lasts_says_so_and_a_short_one_is_silent(shown, monkeypatch):

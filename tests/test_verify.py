@@ -1,6 +1,7 @@
 """Each change of a record is noticed: by `verify`, and by whoever reads what has changed."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from headscope.audit_record import changed_inputs, read_audit
 from headscope.errors import InputError
 from headscope.files import read_table, write_table
 from headscope.manifest import content_hash
+from headscope.metrics import subset_scores
 from headscope.record import Run, find_runs, open_network, read_experiment
 from headscope.reporting import write_report
 from headscope.slicing.store import open_slices
+from headscope.verification.runs import RANKS, differing
 from tests.support.commands import headscope_here
 from tests.support.records import forget, reseal, unshare
 
@@ -320,6 +323,9 @@ def test_training_refuses_pixels_that_have_changed(copy):
         ("table.tsv", "frozen", "finetune"),
         ("runs.tsv", "\t4\t", "\t5\t"),
         ("table.md", "frozen", "finetune"),
+        ("report.html", "</html>", ""),
+        ("report.json", "test", "none"),
+        ("report.json", "{", ""),
     ],
 )
 def test_a_change_of_what_was_made_of_runs_is_noticed(copy, name, old, new):
@@ -395,3 +401,24 @@ def test_the_command_says_one_line_for_each_problem(copy, monkeypatch, capsys):
 def test_verify_imports_no_torch():
     code = "import sys, headscope; headscope.verify; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_ends_of_intervals_of_many_ranks_may_be_those_of_another_version(monkeypatch):
+    """Records of before 0.3.0 told more ranks apart; the scores themselves must be equal."""
+    rng = np.random.default_rng(0)
+    labels, subjects = np.repeat([0, 1], 5000), np.arange(10_000).astype(str)
+    logits = np.stack([np.zeros(10_000), rng.normal(0, 1, 10_000) + labels], axis=1)
+
+    def scored():
+        return subset_scores(
+            labels, logits.astype(np.float32), subjects, class_names=["AD", "NC"], seed=0
+        )
+
+    again = scored()
+    monkeypatch.setattr(sys.modules["headscope.metrics.scores"], "_FINE", 16_384)
+    stored = scored()
+    places = {*differing(stored, again, "test")}
+    assert places and all(re.search("(auc|average_precision).(low|high)$", at) for at in places)
+    assert not [*differing(stored, again, "test", RANKS)]
+    again["slice_auc"]["value"] += 1e-5
+    assert [*differing(stored, again, "test", RANKS)] == ["test.slice_auc.value"]

@@ -108,7 +108,10 @@ def _make_temporary(path: Path) -> tuple[int, Path]:
     """Make the temporary file of `path`; a lock on its handle shows that a process writes it."""
     while True:
         # of a long name the end: with what comes before it, a name has room for 255 bytes
-        handle, name = tempfile.mkstemp(path.name[-24:], TEMPORARY_NAME, path.parent)
+        try:
+            handle, name = tempfile.mkstemp(path.name[-24:], TEMPORARY_NAME, path.parent)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
         TEMPORARY.add(temporary := Path(name))
         with suppress(OSError):  # a network drive without locks
             if fcntl is not None:

@@ -13,6 +13,10 @@ from headscope.metrics import run_scores, softmax
 from headscope.record import start_run, write_run
 
 NAMES = ["AD", "NC"]
+CURVES = {
+    f"{subset}_{name}": 0.7 for subset in ("train", "val") for name in ("loss", "slice_accuracy")
+}
+CERTIFICATE = dict.fromkeys(("before", "after"), "0" * 64) | {"identical": True}
 
 
 def cohort_table(subjects=12, sessions=1, count=6):
@@ -82,9 +86,9 @@ def make_run(folder, table, features, *, kind="subject", seed=0, subset=None, lo
     ids = table["subject_id"].to_numpy(str)
     return write_run(
         path,
-        history=[{"epoch": n + 1, "learning_rate": 0.05} for n in range(5)],
+        history=[{"epoch": n + 1, "learning_rate": 0.05, **CURVES} for n in range(5)],
         predictions=predictions,
-        metrics=run_scores(predictions, names),
+        metrics=run_scores(predictions, names) | {"freeze_certificate": CERTIFICATE},
         head={
             "weight": weight[0],
             "bias": bias[0],
@@ -100,8 +104,8 @@ def make_run(folder, table, features, *, kind="subject", seed=0, subset=None, lo
             "subset": subset,
             "slice": np.arange(len(table)),
         },
-        layers={},
-        maps={},
+        layers={"slice": np.empty(0, np.int64)},
+        maps={"slice": np.empty(0, np.int64)},
         model={},
     )
 

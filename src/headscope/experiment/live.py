@@ -103,7 +103,7 @@ class Board:
             return
         line.last, line.seconds = row, perf_counter() - line.start
         line.paces.append(row["seconds"])
-        if self.followers is not None:
+        if self.followers is not None and line.state != "elsewhere":  # where others tell of it
             self.followers.epoch(self.names[number], row)
 
     def leave(self, number: int, who: str) -> None:
@@ -123,6 +123,8 @@ class Board:
         """Note how a run ended; a plain line says it where no table is shown."""
         line = self.lines[number]
         line.state = state
+        if state == "finished elsewhere":
+            line.last = {}  # which was heard of it last, and is not its end
         if state == "finished":
             line.seconds = perf_counter() - line.start
         if reason or not console.is_interactive:

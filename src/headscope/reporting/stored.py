@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from headscope.analysis.stored import code_hash, record_hash
 from headscope.files import write_json
-from headscope.manifest import DAMAGE, NAME, file_hash
+from headscope.manifest import DAMAGE, NAME, content_hash, file_hash
 from headscope.record import find_runs
 from headscope.record.evaluation import evaluations_hash
 
@@ -76,8 +76,8 @@ def store_key(experiment: Path, key: str | None, **shown: Any) -> None:
     if key is None:
         (experiment / "report.json").unlink(missing_ok=True)
         return
-    files = _written(experiment)
-    write_json(experiment / "report.json", {"key": key, "files": files, **shown})
+    facts = {"key": key, "files": _written(experiment), **shown}
+    write_json(experiment / "report.json", facts | {"sha256": content_hash(facts)})
 
 
 def _written(experiment: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """A run held against itself: every score and the freeze certificate, from its arrays."""
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -24,6 +25,9 @@ from headscope.record import (
 
 CLOSE: Final = 1e-6  # scores: sums of draws are single precision
 ROUNDED: Final = 1e-3  # logits, of the sum of their products' sizes: matrix products may be TF32
+RANKS: Final = 5e-3  # ends of intervals of very many ranks: each version rounds those in its way
+MANY: Final = 4096  # ranks that no version rounded
+RANKED: Final = re.compile(r"(auc|average_precision)\.(low|high)$")
 FROZEN: Final = ("frozen", "layerwise")  # how the names of regimes begin that freeze something
 
 
@@ -72,17 +76,21 @@ def _scores(run: Run) -> Iterator[str]:
         if (stored is None) != (again is None):
             yield f"metrics.json and predictions.tsv do not have the same subset {subset}"
         elif stored is not None and again is not None:
-            for place in differing(stored, again, subset):
+            many = len(run.predicted(subset)) > MANY
+            for place in differing(stored, again, subset, RANKS if many else 0.0):
                 yield f"{place} in metrics.json is not what predictions.tsv gives"
 
 
-def differing(stored: Any, again: Any, place: str) -> Iterator[str]:
-    """Yield the places where stored scores differ; those that a record lacks are passed over."""
+def differing(stored: Any, again: Any, place: str, rounded: float = 0.0) -> Iterator[str]:
+    """Yield the places where stored scores differ; those that a record lacks are passed over.
+
+    `rounded` is how far the ends of intervals of rankings may differ.
+    """
     if isinstance(stored, Mapping) and isinstance(again, Mapping):
         for name in stored.keys() & again.keys():
-            yield from differing(stored[name], again[name], f"{place}.{name}")
+            yield from differing(stored[name], again[name], f"{place}.{name}", rounded)
     elif isinstance(stored, float | int) and isinstance(again, float | int):
-        if not abs(stored - again) <= CLOSE:
+        if not abs(stored - again) <= max(CLOSE, rounded if RANKED.search(place) else 0.0):
             yield place
     elif stored != again:
         yield place

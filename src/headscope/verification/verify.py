@@ -118,6 +118,7 @@ def verify(experiment: Path | str) -> Verification:
     # 3. what was made of them
     whole = len(runs) == len(records.all) and not records.left_out
     problems += _made_problems(folder, runs if whole else [], notes)
+    problems += _report_problems(folder, notes)
     problems += evaluation_problems(folder, {run.name: run for run in records.runs}, notes)
     files = sum(len(_listed(path)) for path in _folders(folder))
     # 4. the ablation ladder, each rung as an experiment
@@ -349,6 +350,23 @@ def _analysis_problems(folder: Path) -> Iterator[str]:
         return
     except DAMAGE as error:
         yield f"{FILE}: it is damaged ({reason_of(error)}); 'headscope report' makes it again"
+
+
+def _report_problems(folder: Path, notes: list[str]) -> Iterator[str]:
+    """Say whether the page, or the file that says what it was made from, has changed."""
+    path, page = folder / "report.json", folder / "report.html"
+    if not path.is_file():
+        return
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if "sha256" not in stored:
+            notes.append("report.json was not checked: it is of an earlier version.")
+        elif stored.pop("sha256") != content_hash(stored):
+            yield "report.json: it has changed; 'headscope report' writes it again"
+        elif page.is_file() and file_hash(page) != stored["files"][page.name]:
+            yield "report.html: it has changed; 'headscope report' writes it again"
+    except DAMAGE as error:
+        yield f"report.json: it is damaged ({reason_of(error)}); 'headscope report' writes it again"
 
 
 def _same_table(path: Path, table: pd.DataFrame) -> bool:

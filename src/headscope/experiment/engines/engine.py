@@ -123,8 +123,12 @@ class Processes(Engine):
         if place in last and isinstance(last[place].exception(), BrokenProcessPool):
             self._pools.pop(place).shutdown(wait=False)
         with starting_helpers():
-            pool = self._pools.get(place) or self._start(place)
-            last[place] = pool.submit(function, *args)
+            try:
+                pool = self._pools.get(place) or self._start(place)
+                last[place] = pool.submit(function, *args)
+            except BrokenProcessPool:  # it was killed while it waited
+                self._pools.pop(place).shutdown(wait=False)
+                last[place] = self._start(place).submit(function, *args)
         return last[place]
 
     def is_lost(self, error: BaseException) -> bool:

@@ -84,23 +84,31 @@ class OnRay(Engine):
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Call a function on some node."""
-        reference = self._call.remote(str(Path.cwd()), self._threads, function, *args)
-        future: Future[Any] = reference.future()
-        return future
+        return self._hear(self._call.remote(str(Path.cwd()), self._threads, function, *args))
 
     def _share(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Call a function that may be called again; RunError where its process is always lost."""
+        task = self._call.options(max_retries=RETRIES, num_cpus=1, num_gpus=0)
+        return self._hear(task.remote(str(Path.cwd()), 1, function, *args), RunError(KILLED))
+
+    def _hear(self, reference: Any, lost: Exception | None = None) -> Future[Any]:
+        """Return the future of a task: with the error that its function raised, not Ray's of it.
+
+        `lost` is the error where its process ended.
+        """
         here: Future[Any] = Future()
 
         def pass_on(done: Future[Any]) -> None:
             error = done.exception()
             if error is None:
                 here.set_result(done.result())
+            elif self.is_lost(error):
+                here.set_exception(lost or error)
             else:
-                here.set_exception(RunError(KILLED) if self.is_lost(error) else error)
+                cause = getattr(error, "cause", error)
+                here.set_exception(cause if isinstance(cause, BaseException) else error)
 
-        task = self._call.options(max_retries=RETRIES, num_cpus=1, num_gpus=0)
-        task.remote(str(Path.cwd()), 1, function, *args).future().add_done_callback(pass_on)
+        reference.future().add_done_callback(pass_on)
         return here
 
     def is_lost(self, error: BaseException) -> bool:
