@@ -265,7 +265,10 @@ def _printed(renderable: object, width: int = WIDTH) -> str:
     from rich.console import Console
 
     text = StringIO()
-    Console(file=text, width=width, highlight=False, color_system=None).print(renderable)
+    # In a notebook a console of rich would show what it prints, which _repr_html_ does too.
+    Console(
+        file=text, width=width, highlight=False, color_system=None, force_jupyter=False
+    ).print(renderable)
     return "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines())
 
 

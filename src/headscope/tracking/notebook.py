@@ -14,6 +14,7 @@ from headscope.analysis import setting_results
 from headscope.analysis.results.markers import marked_tables
 from headscope.analysis.results.table import short_table
 from headscope.audit_record import read_audit
+from headscope.cohort.tables import listed
 from headscope.errors import InputError
 from headscope.record import Records, Run, find_runs, read_failures
 from headscope.reporting.stored import read_report
@@ -54,9 +55,9 @@ class Experiment(Shown):
     def __getitem__(self, name: str) -> Run:
         """Return a run by its name; InputError names the close ones."""
         if name not in self.runs:
-            close = get_close_matches(str(name), self.runs, n=3) or [*self.runs][:3]
-            names = f": choose {', '.join(close)}" if close else ""
-            raise InputError(f"{self.path} has no finished run {name!r}{names}.")
+            close = get_close_matches(str(name), self.runs, n=3)
+            names = ", ".join(close) or listed([*self.runs])
+            raise InputError(f"{self.path} has no finished run {name!r}: choose {names}.")
         return self.runs[name]
 
     def __len__(self) -> int:
