@@ -71,7 +71,9 @@ def command_reference():
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="headscope")
     for name, part in command.commands.items():  # typer cuts what they do after 45 letters
         does = " ".join(part.help.split("\n\n")[0].split())
-        text = re.sub(rf"^\* `{name}`: .*$", lambda _, n=name, d=does: f"* `{n}`: {d}", text, flags=re.M)
+        text = re.sub(
+            rf"^\* `{name}`: .*$", lambda _, n=name, d=does: f"* `{n}`: {d}", text, flags=re.M
+        )
     return re.sub(r"^(Examples?: )(headscope .*)$", r"\1`\2`", text, flags=re.M)
 
 

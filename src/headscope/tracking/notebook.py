@@ -14,7 +14,6 @@ from headscope.analysis import setting_results
 from headscope.analysis.results.markers import marked_tables
 from headscope.analysis.results.table import short_table
 from headscope.audit_record import read_audit
-from headscope.cohort.tables import listed
 from headscope.errors import InputError
 from headscope.record import Records, Run, find_runs, read_failures
 from headscope.reporting.stored import read_report
@@ -55,8 +54,8 @@ class Experiment(Shown):
     def __getitem__(self, name: str) -> Run:
         """Return a run by its name; InputError names the close ones."""
         if name not in self.runs:
-            close = get_close_matches(str(name), self.runs, n=3)
-            names = ", ".join(close) or listed([*self.runs])
+            close = get_close_matches(str(name), self.runs, n=3) or [*self.runs]
+            names = ", ".join(close[:9]) + (f" and {len(close) - 9} more" if close[9:] else "")
             raise InputError(f"{self.path} has no finished run {name!r}: choose {names}.")
         return self.runs[name]
 
