@@ -1,13 +1,13 @@
 """How time and memory of audit, report and comparisons grow with the number of slices.
 
     python bench/growth.py [--slices 1680 16800 168000] [--width 2048] [--scratch FOLDER]
+    python bench/growth.py --slices 1000000 --width 4 --steps score report
 
 Writes made-up experiments of two runs (one frozen, one fine-tuned, tested on the same subjects)
 whose slices are 64 pixels wide, 28 of each subject, and measures each step in a process of its
 own: processor time and peak memory (`ru_maxrss`). Each step may take at most 12
-times the processor time of the one before it, and the largest 3 GB: exit code 1 otherwise. With
-`--score ROWS` it also scores a table of so many rows, and opens the report's page for as many
-slices of 4 features (`--open ROWS`).
+times the processor time of the one before it, and the largest 3 GB: exit code 1 otherwise. The
+second line scores the predictions of a million slices, and writes their report.
 """
 
 import argparse
@@ -32,6 +32,7 @@ STEPS = {
     "report": "hs.report(path)",
     "comparisons": "hs.compare_runs(hs.read_experiment(path))",
     "leakage": "hs.analyse_leakage(hs.read_experiment(path))",
+    "score": "hs.score(hs.read_experiment(path)[0].path / 'predictions.tsv')",
 }
 MOST_RATIO, MOST_GB = 12.0, 3.0
 

@@ -260,7 +260,7 @@ def test_one_run_alone_is_scored(made, tmp_path):
     path = read_experiment(out)[1].path
     result = hs.evaluate(path, made / "away", out="alone", workers=1)
     assert [row.key for row in result.rows] == [path.name]
-    lone = shutil.copytree(path, tmp_path / "lone")
+    lone = shutil.move(hs.export(path, tmp_path / "whole"), tmp_path / "lone")
     with pytest.raises(InputError, match="is not in an experiment"):
         hs.evaluate(lone, made / "away")
 

@@ -1,9 +1,7 @@
 """The whole path on a small cohort of our own making: scans in, records and report out."""
 
-import itertools
 import json
 import shutil
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -116,14 +114,6 @@ def test_only_the_frozen_backbone_is_certified_unchanged(experiment):
 def test_the_regimes_begin_with_the_same_head(experiment):
     heads = [record.head["initial_weight"] for record in read_experiment(experiment)]
     assert all(np.array_equal(heads[0], head) for head in heads)
-
-
-def test_the_readmes_example_runs(experiment, capsys):
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    following = text[text.index("    import headscope as hs") :].splitlines()
-    block = itertools.takewhile(lambda line: not line or line.startswith("    "), following)
-    exec(textwrap.dedent("\n".join(block)).replace('"first"', repr(str(experiment))), {})
-    assert "finetune" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "head.npz", "run.toml", "history.jsonl"])

@@ -24,7 +24,6 @@ from headscope.files import NO_ID
 from headscope.models.classifier import tap
 from headscope.models.network import build_network
 from headscope.record import Run
-from tests.conftest import REPOSITORY
 from tests.support.records import reseal
 from tests.support.synthetic import write_synthetic_run
 
@@ -424,17 +423,6 @@ def test_what_acts_on_channels_alone_leaves_an_averaging_head_one():
         assert shuffle.largest_change < 1e-12
     positions, rest = contribution_maps(maps, tail, (1, 0))
     np.testing.assert_allclose(positions.sum(axis=(1, 2)) + rest, tail(maps)[:, 0], atol=1e-12)
-
-
-def test_the_page_of_features_runs(tmp_path, monkeypatch):
-    for regime in ("frozen", "finetune"):
-        small_record(tmp_path / "first", regime=regime)
-    text = (REPOSITORY / "docs" / "features.md").read_text(encoding="utf-8")
-    lines = [line[4:] for line in text.splitlines() if line.startswith("    ")]
-    monkeypatch.chdir(tmp_path)
-    known = {}
-    exec("\n".join(lines), known)
-    assert known["analysis"].reference == known["runs"]["frozen"].name
 
 
 @pytest.mark.parametrize(

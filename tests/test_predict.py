@@ -304,7 +304,9 @@ def test_a_network_with_another_classifier_than_its_head_is_refused(data, record
     model = load_file(run / "model.safetensors")
     save_file(model | {"fc.weight": -model["fc.weight"]}, run / "model.safetensors")
     forget(run)
-    with pytest.raises(InputError, match=r"another classifier than head\.npz"):
+    with pytest.raises(
+        InputError, match=r"another classifier in model\.safetensors than in head\.npz"
+    ):
         predict(run, data / "AD")
 
 

@@ -247,6 +247,7 @@ def track(
         return
     for result in results:
         print(result)
+        print(f"To look at them: {result.look}")
 
 
 @app.command()

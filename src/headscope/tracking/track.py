@@ -90,9 +90,9 @@ class Tracked(Shown):
     notes: tuple[str, ...] = ()
 
     def tables(self) -> list[Table]:
-        """Return the counts, and the command that shows the runs."""
+        """Return how many runs were written, and how many were there."""
         rows = [("Runs written", len(self.written)), ("Already there", len(self.unchanged))]
-        return [Table(f"{TOOLS[self.tool]}: {self.look}", ("", "Runs"), rows, self.notes)]
+        return [Table(TOOLS[self.tool], ("", "Runs"), rows, self.notes)]
 
 
 def track(experiment: Path | str, to: str = "mlflow", thumbnails: str | None = None) -> Tracked:

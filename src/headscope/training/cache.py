@@ -211,8 +211,10 @@ def _alone(path: Path) -> Iterator[None]:
     """Let one process at a time compute a pass; the others wait, and then find it."""
     lock = path.with_name(f".{path.name}.lock")
     with claimed(lock, wait=True):
-        yield
-        lock.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _save(path: Path, part: Part) -> None:

@@ -69,7 +69,8 @@ def folded(model: nn.Module, x: Tensor, *, outputs: list[str], of: str) -> nn.Mo
         _fold(changed, convolution, normalisation)
     with tap(changed, outputs, [of]) as caught:
         changed(x)
-    alike = all(_alike(caught[path], tensor) for path, tensor in expected.items())
+    # a copy of a model that was altered by hand may still run the modules of the model itself
+    alike = all(path in caught and _alike(caught[path], expected[path]) for path in expected)
     return changed if alike else model
 
 

@@ -26,7 +26,7 @@ from headscope.tables import Shown
 Array = NDArray[np.float64]
 MOST_CLASSES = 30
 BLOCK = 1024  # slices whose distances to all others are held at once
-MOST_SILHOUETTE = 6000  # slices whose silhouette is taken: all distances grow with their square
+MOST_SILHOUETTE = 3000  # slices whose silhouette is taken: all distances grow with their square
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,7 +55,7 @@ class Separation(Shown):
         How far the within-class covariance of the discriminant was shrunk towards a multiple of
         the identity, 0 to 1 (Ledoit & Wolf 2004).
     silhouette
-        Mean silhouette of the slices (Rousseeuw 1987, Euclidean), −1 to 1; of more than 6,000 of
+        Mean silhouette of the slices (Rousseeuw 1987, Euclidean), −1 to 1; of more than 3,000 of
         so many, drawn at random.
     effective_rank
         exp of the entropy of the eigenvalues of the covariance (Roy & Vetterli 2007).
@@ -172,7 +172,7 @@ def scatter(X: Array, y: NDArray[Any]) -> tuple[float, float]:
 def silhouette(X: Array, y: NDArray[Any]) -> float:
     """Return the mean silhouette of N points; a point alone in its class counts 0.
 
-    Of more than 6,000 points so many are taken, drawn at random. NaN unless there are 2 to N − 1
+    Of more than 3,000 points so many are taken, drawn at random. NaN unless there are 2 to N − 1
     classes. Source: Rousseeuw 1987.
     """
     some = sample_slices(len(X), MOST_SILHOUETTE)
