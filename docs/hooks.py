@@ -1,7 +1,7 @@
 """What mkdocs makes besides the pages of docs/: the first page, and references from the source.
 
 The README is the first page. The references follow from the typer app and from the names of the
-library, so that no page of them can fall behind; neither imports torch.
+library, so that no page of them can fall behind.
 """
 
 import re
@@ -49,8 +49,12 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, **_):
-    """Let links of docs/ to files beside it lead to their copies in the site."""
-    return OUTSIDE.sub(r"](\1)", markdown) if page.file.src_path.count("/") == 0 else markdown
+    """Let links of docs/ to files beside it, and its <img>, lead to their copies in the site."""
+    if page.file.src_path.count("/"):
+        return markdown
+    if page.file.name != "index":  # mkdocs leaves raw HTML alone, and a page is a folder there
+        markdown = markdown.replace('src="images/', 'src="../images/')
+    return OUTSIDE.sub(r"](\1)", markdown)
 
 
 def _inside(text):
@@ -69,6 +73,11 @@ def command_reference():
 
     command = typer.main.get_command(app)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="headscope")
+    for name, part in command.commands.items():  # typer cuts what they do after 45 letters
+        does = " ".join(part.help.split("\n\n")[0].split())
+        text = re.sub(
+            rf"^\* `{name}`: .*$", lambda _, n=name, d=does: f"* `{n}`: {d}", text, flags=re.M
+        )
     return re.sub(r"^(Examples?: )(headscope .*)$", r"\1`\2`", text, flags=re.M)
 
 
@@ -89,5 +98,20 @@ def library_reference():
     )
     return head + "".join(
         f"\n::: {path}\n    options: {{heading: hs.{name}, toc_label: {name}}}\n"
+        + (settings_table() if name == "Config" else "")
         for name, path in entries
     )
+
+
+def settings_table():
+    """Return the settings of an experiment and of its training with their defaults, as a table."""
+    import headscope
+
+    config = headscope.Config(data="scans")
+    rows = [
+        f"| `{name}` | `{str(value) if isinstance(value, Path) else value!r}` |"
+        for part in (config, config.recipe)
+        for name, value in vars(part).items()
+        if name not in ("data", "recipe") and not name.startswith("_")
+    ]
+    return "\n| setting | default |\n|---|---|\n" + "\n".join(rows) + "\n"

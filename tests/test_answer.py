@@ -11,7 +11,8 @@ from headscope.errors import InputError
 from headscope.files import write_json
 from headscope.record import read_experiment
 from headscope.reporting import write_report
-from headscope.reporting.plots import Line
+from headscope.reporting.plots import DotRow, Dots, Line, Mark
+from headscope.reporting.render import _template
 from tests.support.records import reseal
 from tests.support.synthetic import write_experiment, write_synthetic_run
 
@@ -191,3 +192,14 @@ def test_a_report_stands_until_a_record_the_page_or_what_is_asked_changes(tmp_pa
     history = run.path / "head.npz"
     history.write_bytes(history.read_bytes()[:-9])
     assert "1 of 2 runs" in top(write_report(tmp_path)) or "has changed" in top(page)
+
+
+def test_a_value_that_is_not_there_has_no_mark_and_keeps_its_place():
+    none = float("nan")
+    row = DotRow("net", "frozen", [Mark(none, none, none), Mark(60, 50, 70, 1)])
+    environment = _template().environment
+    source = environment.loader.get_source(environment, "page.html.j2")[0]
+    macros = source[source.index("{% set forms") : source.index("{% macro set_rows")]
+    drawn = str(environment.from_string(macros).module.set_marks(row, Dots([row], "of two")))
+    assert "nan" not in drawn and drawn.count("<path") == 1
+    assert '<svg x="60.00%" y="15"' in drawn  # of the second mark

@@ -17,7 +17,7 @@ from headscope.analysis.results.comparisons import compare_runs
 from headscope.analysis.results.markers import marked_tables
 from headscope.analysis.results.settings import choose_apart, setting_results
 from headscope.analysis.results.table import markdown_table, short_table
-from headscope.audit_record import read_audit
+from headscope.audit_record import SAME_HEAD, read_audit
 from headscope.auditing.audit import audit
 from headscope.auditing.inferring import THRESHOLDS, calibrate, infer_subjects, note_inferred
 from headscope.auditing.linking import Links, group_scans
@@ -143,6 +143,9 @@ def test_pictures_of_one_head_are_one_subject(pictures, tmp_path):
     assert (partner.map(true) == pd.Series(true)[partner.index]).all()
     assert "12 by the strict" in note_inferred(subjects)[0]
     assert "more than a quarter" in note_inferred(subjects.assign(loose="one"))[-1]
+    bounded = subjects.copy()
+    bounded.attrs = {"strict": SAME_HEAD, "loose": SAME_HEAD}
+    assert "upper bound" in note_inferred(bounded)[1]
 
 
 def plain(sentence):

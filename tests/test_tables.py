@@ -61,6 +61,14 @@ def test_a_prompt_shows_the_plain_values_and_no_arrays():
     assert str(Result("one", 0.25, np.zeros(5000))) == shown
 
 
+def test_in_a_notebook_the_plain_text_is_returned_and_not_shown(monkeypatch):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)  # it would display the text
+    shown = []
+    monkeypatch.setattr("rich.jupyter.display", lambda *parts: shown.append(parts))
+    table = Table("Runs", ["name"], [["first"]])
+    assert "first" in repr(table) and not shown
+
+
 def test_a_terminal_shows_every_table():
     console = Console(width=80, record=True, file=StringIO())
     console.print(Chosen(0.5))

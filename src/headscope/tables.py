@@ -265,7 +265,14 @@ def _printed(renderable: object, width: int = WIDTH) -> str:
     from rich.console import Console
 
     text = StringIO()
-    Console(file=text, width=width, highlight=False, color_system=None).print(renderable)
+    console = Console(
+        file=text,
+        width=width,
+        highlight=False,
+        color_system=None,
+        force_jupyter=False,  # else a notebook shows it at once, and again by _repr_html_
+    )
+    console.print(renderable)
     return "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines())
 
 

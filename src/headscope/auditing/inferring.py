@@ -126,6 +126,12 @@ def note_inferred(subjects: pd.DataFrame) -> list[str]:
         f"pictures show {strict} by the strict threshold (detail {least['strict']:.2f}) and "
         f"{loose} by the loose one ({least['loose']:.2f})."
     ]
+    if least["loose"] >= SAME_HEAD:
+        notes.append(
+            "Both thresholds are at their upper bound: different heads agree here almost as one "
+            "does, so that several may be one inferred subject. Slices larger than their pictures "
+            "are so: a --size of the pictures or less holds heads apart better."
+        )
     alone = int((subjects["strict"].value_counts() == 1).sum())
     if alone:
         notes.append(

@@ -20,8 +20,20 @@ RENAMED: Final = {  # option of version 0.1 → what it is now
     "--yes": "--accept-terms",
 }
 
+ORDER: Final = (  # as a user comes to need them
+    *("demo", "inspect", "audit", "slice", "run", "report", "figures", "verify", "ablate"),
+    *("evaluate", "predict", "score", "track", "export", "head", "models", "simulate", "fetch"),
+)
+
+
+class _InOrder(typer.core.TyperGroup):
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        return sorted(super().list_commands(ctx), key=ORDER.index)
+
+
 app = typer.Typer(
     name="headscope",
+    cls=_InOrder,
     help="What did the final layer learn, and should you believe its accuracy?",
     epilog="Begin with: headscope demo",
     no_args_is_help=True,

@@ -298,7 +298,8 @@ def verify(
         for line in (*result.notes, *result.problems):
             print(line)
         verdict = "whole" if result.whole else f"{len(result.problems)} problems"
-        print(f"{experiment}: {verdict} ({result.runs} runs, {result.files} files).")
+        runs = f"{result.runs} run{'s'[: result.runs != 1]}"
+        print(f"{experiment}: {verdict} ({runs}, {result.files} files).")
     if not result.whole:
         raise typer.Exit(1)
 

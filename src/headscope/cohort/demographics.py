@@ -169,7 +169,8 @@ def _values_text(name: str, values: pd.Series) -> str:
     if len(values) and is_number(name, values):
         numbers = numbers_in(values.astype(str))
         return f"{numbers.min():g} to {numbers.max():g}"
-    text = listed(sorted(values.astype(str).unique()))
+    names = sorted(values.astype(str).unique())
+    text = listed([repr(name) if "," in name else name for name in names])  # decimal commas
     return text if len(text) < LONGEST else counted(int(values.nunique()), "value")
 
 

@@ -108,7 +108,7 @@ def _check_number(values: pd.Series, column: str) -> None:
     if numbers.notna().all():
         raise InputError(
             f"Column {column!r} is numeric, from {numbers.min():g} to {numbers.max():g}: cut it in "
-            f"two classes with threshold, for example {numbers.median():.3g}."
+            f"two classes with --threshold, for example {numbers.median():.3g}."
         )
     raise InputError(
         f"Column {column!r} has {count} values, {listed(sorted(values.unique()))}: choose those "

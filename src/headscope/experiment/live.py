@@ -138,10 +138,11 @@ class Board:
             return line.state
         _, loss, val_loss, share, val_share, seconds = line.cells
         left = self.left()
+        about = left.replace(">", "more than") if left.startswith(">") else f"about {left}"
         return (
             f"{line.state} after {line.last['epoch']} epochs: loss {loss} (validation {val_loss}), "
             f"slice accuracy {share}% (validation {val_share}%), in {seconds}"
-            + (f"; about {left} left" if left else "")
+            + (f"; {about} left" if left not in ("", "> 0:00") else "")
         )
 
     def left(self, lines: Sequence[Line] | None = None) -> str:

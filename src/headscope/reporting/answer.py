@@ -267,7 +267,7 @@ def forest(results: Sequence[SettingResult]) -> Dots:
     settings: dict[tuple[str, str], list[SettingResult]] = {}
     for result in results:
         title = rival_words(result) if result.is_rival else result.architecture
-        settings.setdefault((title, result.name), []).append(result)
+        settings.setdefault((title, result.name.replace("-inferred-", ", ")), []).append(result)
     rows = [_row(place, sides, score) for place, sides in settings.items()]
     values = [row.reference for row in rows]
     values += [end for row in rows for mark in row.marks for end in (mark.value, mark.low)]

@@ -29,10 +29,10 @@ MOST_SUBSETS: Final = 50
 NONE: Final = {"value": None, "low": None, "high": None}
 LEVELS: Final = ("slice", "subject")
 STANDINGS: Final = {
-    "above": "better than chance",
-    "below": "worse than chance",
-    "no better": "no better than chance",
-    "unknown": "not told from chance",
+    "above": "Subjects are ranked better than chance",
+    "below": "Subjects are ranked worse than chance",
+    "no better": "Subjects are ranked no better than chance",
+    "unknown": "Subjects are too few to tell their ranking from chance",
 }
 
 
@@ -120,7 +120,7 @@ class PredictionScores(Shown):
         sentences = []
         if self.chance is not None and not isnan(self.chance.value):
             p = "" if isnan(self.chance.p) else f" ({p_value(self.chance.p)}, labels permuted)"
-            sentences.append(f"Subjects are ranked {STANDINGS[self.chance.standing]}{p}.")
+            sentences.append(f"{STANDINGS[self.chance.standing]}{p}.")
         sentences += [
             f"{overlap.shared} of {overlap.subjects} subjects of {overlap.first} are in "
             f"{overlap.second} too: scores do not speak of new subjects."

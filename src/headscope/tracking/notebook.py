@@ -54,9 +54,9 @@ class Experiment(Shown):
     def __getitem__(self, name: str) -> Run:
         """Return a run by its name; InputError names the close ones."""
         if name not in self.runs:
-            close = get_close_matches(str(name), self.runs, n=3) or [*self.runs][:3]
-            names = f": choose {', '.join(close)}" if close else ""
-            raise InputError(f"{self.path} has no finished run {name!r}{names}.")
+            close = get_close_matches(str(name), self.runs, n=3) or [*self.runs]
+            names = ", ".join(close[:9]) + (f" and {len(close) - 9} more" if close[9:] else "")
+            raise InputError(f"{self.path} has no finished run {name!r}: choose {names}.")
         return self.runs[name]
 
     def __len__(self) -> int:

@@ -162,7 +162,9 @@ def _listed(folder: Path) -> Sequence[str]:
 def _open_store(folder: Path, problems: list[str], notes: list[str]) -> SliceSet | None:
     """Open the slices, once nothing in them differs."""
     if not folder.is_dir():
-        notes.append("The slices were deleted: runs are held against themselves alone.")
+        notes.append(
+            "No slices are here (deleted, or not exported): runs are held against themselves alone."
+        )
         return None
     if not (folder / NAME).is_file():
         notes.append("slices have no manifest: they were taken by an earlier version.")

@@ -150,7 +150,10 @@ def _drop(score: External, key: str, quantity: str) -> Markup:
     points = number(100 * abs(score.drop), key, f"{quantity}_drop", "points")
     way = "below" if score.drop > 0 else "above"
     clear = not isnan(score.drop_low) and (score.drop_low > 0 or score.drop_high < 0)
-    ends = _ends(100 * score.drop_low, 100 * score.drop_high, key, f"{quantity}_drop", "points")
+    ends = _ends(
+        *(100 * score.drop_low, 100 * score.drop_high, key, f"{quantity}_drop", "points"),
+        of=" of the drop",  # above its own test the drop is below zero
+    )
     if not score.drop:
         return say("as in its own test{}", ends)
     return say(
@@ -158,13 +161,13 @@ def _drop(score: External, key: str, quantity: str) -> Markup:
     )
 
 
-def _ends(low: float, high: float, key: str, quantity: str, form: str) -> Markup:
+def _ends(low: float, high: float, key: str, quantity: str, form: str, of: str = "") -> Markup:
     if isnan(low) or isnan(high):
         return Markup()
     ends = (
         number(end, key, f"{quantity}_{side}", form) for end, side in ((low, "low"), (high, "high"))
     )
-    return say(" ({} interval {} to {})", CONFIDENCE, *ends)
+    return say(" ({} interval{} {} to {})", CONFIDENCE, of, *ends)
 
 
 def _key(cohort: CohortResult) -> str:
