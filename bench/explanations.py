@@ -4,7 +4,7 @@
 
 Frozen ResNet-50 and EfficientNet-Lite0, heads on slices and on scans, five seeds, subjects apart,
 on OASIS-2 (three planes, which together are the scan of a session) and on nichart_t1 (age above 80,
-sex); beside them the rivals, the confounder tests and, of OASIS-2, the ladder. The same command
+sex); beside them the rivals, the confounder tests and the ladder. The same command
 goes on where it was stopped, and writes bench/results/explanations.md.
 """
 
@@ -159,7 +159,7 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cache", type=Path, help="features of earlier experiments")
     parser.add_argument("--only", default="", help="cohorts whose name holds this")
-    parser.add_argument("--ladder", default=NETWORKS[1], help="networks of the ladder, by comma")
+    parser.add_argument("--ladder", default=",".join(NETWORKS), help="of which networks, by comma")
     given = parser.parse_args()
     begin, chosen = time.perf_counter(), cohorts(given.data)
     for name, settings in chosen.items():
