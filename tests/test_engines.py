@@ -14,7 +14,7 @@ from headscope.experiment.engines.engine import find_engine
 from headscope.experiment.run import run
 from tests.conftest import REPOSITORY
 from tests.support.experiments import settings, write_cohort
-from tests.support.grid import GRID, all_free, counted, epochs, wait_until
+from tests.support.grid import GRID, counted, epochs, held, wait_until
 
 pytestmark = pytest.mark.usefixtures("few_trees")
 PATH = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "src"), *filter(None, sys.path)])
@@ -137,7 +137,7 @@ def test_ray_loses_nothing_with_its_driver_a_worker_or_a_node(
     driver.kill()
     driver.wait()
     assert len(epochs(out)) == 2, (out.parent / "stderr").read_text()
-    wait_until(lambda: all_free(out))
+    wait_until(lambda: not held(out))
 
     def disturb():
         try:
@@ -147,6 +147,7 @@ def test_ray_loses_nothing_with_its_driver_a_worker_or_a_node(
             wait_until(lambda: len(epochs(out)) == 5)
             # 3. one of the two nodes goes
             cluster.remove_node(cluster.second, allow_graceful=False)
+            wait_until(lambda: held(out) == 1)  # its process ends after it
         finally:
             (out.parent / "hold").unlink()
 

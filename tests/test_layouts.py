@@ -200,7 +200,7 @@ def participants(tmp_path, count=12):
     [
         ({}, r"Which column .* holds the classes\? Name it: age, site, smoker"),
         ({"label": "sex"}, "'sex' .* age, site, smoker"),
-        ({"label": "age"}, "'age' is numeric, from 0 to 11: .* threshold"),
+        ({"label": "age"}, "'age' is numeric, from 0 to 11: .* --threshold"),
         ({"label": "site"}, "'site' has 12 values"),
         ({"label": "site", "threshold": 3}, "'sub-00x' in it is no number"),
         ({"label": "smoker"}, "shows only 'no' in 12 scans: at least two classes"),

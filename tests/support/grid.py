@@ -57,7 +57,7 @@ def epochs(out):
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def wait_until(true, seconds=120):
+def wait_until(true, seconds=240):
     """Wait for something to become true."""
     until = time.monotonic() + seconds
     while not true():
@@ -65,9 +65,9 @@ def wait_until(true, seconds=120):
         time.sleep(0.02)
 
 
-def all_free(out):
-    """Whether no process trains any run."""
-    return all(is_free(out / "runs" / lock.name) for lock in (out / ".locks").iterdir())
+def held(out):
+    """Return how many runs a process trains."""
+    return sum(not is_free(out / "runs" / lock.name) for lock in (out / ".locks").iterdir())
 
 
 if __name__ == "__main__":
