@@ -7,12 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import headscope as hs
-from headscope.files import read_table
+from headscope.files import atomic_path, clear_leftovers, read_table
 from headscope.manifest import file_hash, folder_problems, keep, located, stored_entries
 from headscope.record import BACKBONE, FEATURES, Run, find_runs, manifest_problems, open_network
 from headscope.record.store import clear_store, unused
+from headscope.record.write import _save_tensors
 from headscope.training.features import map_rows_of
 from tests.support.commands import headscope_here
 from tests.support.experiments import settings, write_cohort
@@ -261,3 +263,12 @@ def test_an_export_writes_over_nothing_and_goes_on_where_it_was_stopped(copy, tm
     with pytest.raises(hs.InputError, match="is a run that has not ended"):
         hs.export(run.path, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_what_is_being_written_is_no_leftover(tmp_path):
+    """Another process that clears the folder leaves it; save_file of safetensors takes its lock."""
+    with atomic_path(tmp_path / "backbone.safetensors") as temporary:
+        _save_tensors({"weight": np.ones(3)}, temporary)
+        clear_leftovers(tmp_path)
+        assert temporary.exists()
+    assert load_file(tmp_path / "backbone.safetensors")["weight"].sum() == 3

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 import tomli_w
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from headscope.errors import InputError
 from headscope.files import atomic_path, json_text, write_table, write_text
@@ -65,7 +65,7 @@ def write_run(
         "maps.npz": partial(np.savez, **maps),  # type: ignore[arg-type]
     }
     if backbone is not None:
-        shared[BACKBONE] = partial(save_file, backbone)
+        shared[BACKBONE] = partial(_save_tensors, backbone)
     stored: dict[str, Entry] = {}
     store = path.parent.parent / STORE
     for name, write in shared.items():
@@ -77,7 +77,7 @@ def write_run(
             stored[name] = keep(store, name, write)
     for name, tensors in ((MODEL, model), (STATE, state)):
         if tensors is not None:
-            _write(path / name, partial(save_file, tensors))
+            _write(path / name, partial(_save_tensors, tensors))
     seal_run(path, metrics, stored)
     shutil.rmtree(path / "checkpoint", ignore_errors=True)
     return Run(path)
@@ -86,6 +86,11 @@ def write_run(
 def _write(path: Path, write: Callable[[Path], Any]) -> None:
     with atomic_path(path) as temporary:
         write(temporary)
+
+
+def _save_tensors(tensors: Arrays, path: Path) -> None:
+    """Write tensors into the file that stands there; `save_file` would put one without its lock."""
+    path.write_bytes(save(dict(tensors)))
 
 
 def seal_run(
