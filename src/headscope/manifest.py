@@ -234,6 +234,11 @@ def cache_hash(path: Path, arrays: Arrays) -> str:
     return arrays_hash(content, path.name)
 
 
+def index_hash(path: Path, files: Mapping[str, str]) -> str:
+    """Return what an entry of the cache that names files of the store holds as its SHA-256."""
+    return content_hash([path.name, files])
+
+
 def _entry(path: Path, name: str = "") -> dict[str, Any]:
     """Describe a file; `name` is the one that it will have. Measured seconds change its size."""
     size = {} if (name or path.name) in TIMED else {"bytes": path.stat().st_size}

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headscope.analysis.explanations.ladder import Ladder, read_ladder
 from headscope.cohort.tables import listed
@@ -41,6 +40,7 @@ from headscope.slicing.inferred import Sets, read_inferred, sets_of, write_infer
 from headscope.slicing.rungs import COARSE_MM, RUNGS, SIDE_MM, STRIPPED, brain_share, silhouette
 from headscope.slicing.store import CHECKED, SliceSet, open_slices, pixels_hash
 from headscope.training.device import find_device
+from headscope.training.features import spread
 from headscope.training.recipe import Recipe
 
 FROZEN: Final = ("frozen", "frozen-adabn")
@@ -181,7 +181,7 @@ def _ablation(
         stored = Ablation(slices.sha256, pixel_mm, _example(slices, sources[0]), {}, {}, [note])
     omitted = dict(stored.omitted)
     if "no-brain" in wanted and "no-brain" not in {*stored.rungs, *omitted}:
-        share = brain_share(slices.batch(_spread(len(slices.pixels), SAMPLED)), stored.pixel_mm)
+        share = brain_share(slices.batch(spread(len(slices.pixels), SAMPLED)), stored.pixel_mm)
         if not share < STRIPPED:
             omitted["no-brain"] = _without_brain(share, stored.pixel_mm)
     names = {*stored.rungs, *wanted} - omitted.keys()
@@ -200,12 +200,8 @@ def _ablation(
 def _example(slices: SliceSet, run: Run) -> int:
     """Return the row of the test slice, of some, that shows most."""
     rows = np.flatnonzero(run.features["subset"] == "test")
-    rows = rows[_spread(len(rows), SAMPLED)]
+    rows = rows[spread(len(rows), SAMPLED)]
     return int(rows[np.argmax([silhouette(slice_).sum() for slice_ in slices.batch(rows)])])
-
-
-def _spread(total: int, most: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, total - 1, min(total, most)).round().astype(np.int64))
 
 
 def _without_brain(share: float, pixel_mm: float) -> str:
@@ -246,7 +242,7 @@ def _measure(experiment: Path, slices: SliceSet) -> Iterator[float]:
     except InputError:  # under pseudonyms it names no data
         return
     first = slices.table.drop_duplicates("scan")
-    for row in first.iloc[_spread(len(first), MEASURED)].itertuples():
+    for row in first.iloc[spread(len(first), MEASURED)].itertuples():
         try:
             scan = read_scan(data / str(row.scan), plane=str(row.plane))
         except (InputError, OSError):

@@ -1,10 +1,10 @@
 """`track`: an experiment's finished runs in MLflow or TensorBoard; and the same while it runs."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Any, Final, Protocol
 
 from headscope.console import busy, console
@@ -54,15 +54,8 @@ def open_tracker(target: Target, experiment: Path, thumbnails: str | None = None
 def alone(experiment: Path) -> Iterator[None]:
     """Let one process at a time write what it lacks, so that no run is made twice; others wait."""
     with ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(locked(experiment / ".tracking"))
-            except InputError:
-                sleep(0.1)
-                continue
-            except OSError:  # an experiment that may only be read: no other process fills it
-                pass
-            break
+        with suppress(OSError):  # an experiment that may only be read: no other process fills it
+            stack.enter_context(locked(experiment / ".tracking", wait=True))
         yield
 
 

@@ -24,7 +24,7 @@ import torchvision
 from numpy.typing import NDArray
 
 from headscope.files import atomic_path, claimed, write_json
-from headscope.manifest import DAMAGE, STORE, cache_hash, content_hash, file_hash, keep
+from headscope.manifest import DAMAGE, STORE, cache_hash, file_hash, index_hash, keep
 from headscope.models.network import Network
 from headscope.training.batchnorm import (
     STATISTICS_BATCH,
@@ -184,7 +184,7 @@ def _shared(
         for name, part in parts.items():
             digests[name] = keep(store.files, name, partial(_save, part=part))["sha256"]
             files[name] = store.file(name, digests[name])
-        digest = content_hash([path.name, digests])
+        digest = index_hash(path, digests)
         write_json(path, {"seconds": seconds, "files": digests, "sha256": digest})
     return parts, seconds, files
 
@@ -196,7 +196,7 @@ def _entry(
     try:
         entry = json.loads(path.read_text(encoding="utf-8"))
         files = {name: store.file(name, digest) for name, digest in entry["files"].items()}
-        sound = entry["sha256"] == content_hash([path.name, entry["files"]])
+        sound = entry["sha256"] == index_hash(path, entry["files"])
         if sound and all(file_hash(file) == file.stem for file in files.values()):
             parts = {name: _read(file) for name, file in files.items()}
             if fits(parts):

@@ -30,6 +30,7 @@ from headscope.manifest import (
     content_hash,
     file_hash,
     folder_problems,
+    index_hash,
     read_manifest,
     reason_of,
 )
@@ -223,7 +224,7 @@ def _cache_problems(folder: Path, notes: list[str]) -> Iterator[str]:
     for path in sorted(folder.glob("*.json")):
         try:
             entry = json.loads(path.read_text(encoding="utf-8"))
-            if entry["sha256"] != content_hash([path.name, entry["files"]]):
+            if entry["sha256"] != index_hash(path, entry["files"]):
                 yield f"cache/{path.name}: it is not what was computed; it will be computed again"
         except DAMAGE as error:
             yield f"cache/{path.name}: it is damaged ({reason_of(error)})"
