@@ -7,11 +7,14 @@ intervals resample subjects, never slices (docs/trust.md, Intervals).
 from headscope.metrics.draws import (
     DRAWS,
     EXTERNAL_SEED,
+    GROUPS,
+    MOST_DRAWN,
     Drawn,
     Resampled,
     deal_subjects,
     draw_subjects,
     resample,
+    resample_groups,
     strata,
 )
 from headscope.metrics.intervals import bootstrap_interval, way_of, wilson
@@ -40,6 +43,8 @@ __all__ = [
     "BINS",
     "DRAWS",
     "EXTERNAL_SEED",
+    "GROUPS",
+    "MOST_DRAWN",
     "SCORES",
     "SHARED",
     "SHARED_GAP",
@@ -58,6 +63,7 @@ __all__ = [
     "repeated_draws",
     "repeated_interval",
     "resample",
+    "resample_groups",
     "run_scores",
     "scores",
     "slice_units",

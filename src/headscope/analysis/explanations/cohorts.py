@@ -30,8 +30,9 @@ from headscope.metrics import (
     Drawn,
     Resampled,
     positive_class,
-    resample,
+    resample_groups,
     slice_units,
+    strata,
     subject_level,
     way_of,
     wilson,
@@ -158,8 +159,8 @@ def _sample(runs: Sequence[Run], tables: Sequence[pd.DataFrame]) -> _Sample:
         aggregate = str(run.settings.get("aggregate", "mean"))
         tests.append((Test(slices, subject_level(slices, aggregate)),))
     first = tests[0][0].slices
-    resampled = resample(first.labels, first.owner, len(ids), seed=EXTERNAL_SEED)
-    pool = Pool(tuple(tests), ids, resampled.stratum, nan)
+    resampled = resample_groups(first.labels, first.owner, len(ids), seed=EXTERNAL_SEED)
+    pool = Pool(tuple(tests), ids, strata(first.labels, first.owner, len(ids)), nan)
     seeds = [run.setting.seed for run in runs]
     same = np.equal.outer([*dict.fromkeys(seeds)], seeds).astype(float)  # (R, runs)
     return _Sample(pool, resampled, same / same.sum(axis=1, keepdims=True))

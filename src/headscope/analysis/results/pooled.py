@@ -15,7 +15,7 @@ from scipy.special import gammaln
 
 from headscope.analysis.units import Array, run_units
 from headscope.files import NO_ID
-from headscope.metrics import Drawn, Resampled, Units, class_scores, resample, scores
+from headscope.metrics import Drawn, Resampled, Units, class_scores, resample_groups, scores
 from headscope.record import Run
 
 PERMUTATIONS = 9_999
@@ -105,7 +105,7 @@ class Pool:
     @cached_property
     def resampled(self) -> Resampled:
         """Subjects drawn again within class, the same draws for every pool of these subjects."""
-        return resample(self.labels, np.arange(len(self.ids)), len(self.ids))
+        return resample_groups(self.labels, np.arange(len(self.ids)), len(self.ids))
 
     @cached_property
     def fewest_per_class(self) -> int:
