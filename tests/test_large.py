@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from headscope.analysis.explanations.adjusted import adjusted_auc
 from headscope.analysis.leakage.dose_response import _halves
 from headscope.analysis.permute import ROUNDS, donation, label_type, no_leak, permute_labels
-from headscope.metrics import MOST_DRAWN, resample, resample_groups, scores, slice_units
+from headscope.analysis.results import pooled
+from headscope.metrics import MOST_DRAWN, resample, slice_units
 from headscope.reporting import scatters
 
 
@@ -66,23 +68,37 @@ def test_halves_of_subjects_are_those_drawn_subject_by_subject():
     assert np.array_equal(judged, np.setdiff1d(rows, leak))
 
 
-def test_up_to_a_thousand_subjects_are_drawn_one_by_one_and_more_in_groups():
-    label = np.random.default_rng(0).integers(0, 2, MOST_DRAWN)
-    few = resample_groups(label, np.arange(MOST_DRAWN), MOST_DRAWN)
-    for grouped, plain in zip(few, resample(label, np.arange(MOST_DRAWN), MOST_DRAWN), strict=True):
-        assert np.array_equal(grouped, plain)
-    rng = np.random.default_rng(1)
-    subjects = 4 * MOST_DRAWN
+def pool_of(subjects, seed=1):
+    """One slice of each subject, told right by half a spread."""
+    rng = np.random.default_rng(seed)
     label = rng.integers(0, 2, subjects)
     logits = rng.normal(0, 1, (subjects, 2)) + 0.7 * np.eye(2)[label]
     units = slice_units(label, logits, np.arange(subjects))
-    many = resample_groups(label, np.arange(subjects), subjects)
-    assert many.left_out.shape[0] == len(many.stratum) <= 501
-    drawn = many.apply(lambda counts: scores(units, counts, 0, ("accuracy",)))["accuracy"]
-    assert drawn.mean == pytest.approx(units.correct.mean())
-    by_class = [units.correct[label == k].std() * (label == k).sum() ** 0.5 for k in (0, 1)]
-    expected = np.hypot(*by_class) / subjects  # of subjects drawn one by one, within class
-    assert drawn.drawn.std() == pytest.approx(expected, rel=0.12)
+    return pooled.Pool(((pooled.Test(units, units),),), np.arange(subjects).astype(str), label, 1.0)
+
+
+def test_up_to_a_thousand_subjects_are_drawn_one_by_one():
+    pool = pool_of(MOST_DRAWN)
+    assert pool.grouped is pool
+    assert np.array_equal(pool.dealt, np.arange(MOST_DRAWN))
+
+
+def test_more_subjects_are_drawn_in_groups_that_spread_as_they_do():
+    pool = pool_of(2 * MOST_DRAWN)
+    correct, label = pool.tests[0].subjects.correct, pool.labels
+    assert pool.resampled.left_out.shape == (500, 500)
+    drawn = pool.draw("subject", "accuracy")
+    assert drawn.mean == pytest.approx(correct.mean())
+    by_class = [correct[label == k].std() * (label == k).sum() ** 0.5 for k in (0, 1)]
+    expected = np.hypot(*by_class) / len(label)  # of subjects drawn one by one, within class
+    assert drawn.drawn.std() == pytest.approx(expected, rel=0.15)
+    alone = resample(label, np.arange(len(label)), len(label)).drawn
+    area = pool.score("subject", "auc", alone[:400]).std()
+    assert pool.draw("subject", "auc").drawn.std() == pytest.approx(area, rel=0.15)
+    age = np.random.default_rng(2).normal(60, 9, len(label))
+    adjusted, plain = adjusted_auc(pool, age, 1), pool.draw("subject", "auc", 1)
+    assert adjusted.value == pytest.approx(plain.mean, abs=0.02)
+    assert adjusted.high - adjusted.low == pytest.approx(4 * plain.drawn.std(), rel=0.25)
 
 
 def test_thumbnails_that_have_no_room_leave_the_misclassified(monkeypatch):

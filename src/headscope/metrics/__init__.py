@@ -14,7 +14,6 @@ from headscope.metrics.draws import (
     deal_subjects,
     draw_subjects,
     resample,
-    resample_groups,
     strata,
 )
 from headscope.metrics.intervals import bootstrap_interval, way_of, wilson
@@ -63,7 +62,6 @@ __all__ = [
     "repeated_draws",
     "repeated_interval",
     "resample",
-    "resample_groups",
     "run_scores",
     "scores",
     "slice_units",

@@ -22,8 +22,8 @@ Key = TypeVar("Key", bound=Hashable)
 class Drawn:
     """A score of R repeats, over draws of subjects.
 
-    once (R,) of all subjects, drawn (R, B) over B draws, left_out (R, S) with each subject (or
-    group) left out; stratum (S,) the class of each. The difference of two is that of paired draws.
+    once (R,) of all subjects, drawn (R, B) over B draws, left_out (R, S) with each subject left
+    out; stratum (S,) the class of each subject. The difference of two is that of paired draws.
     """
 
     once: Array
@@ -73,11 +73,7 @@ class Drawn:
 
 
 class Resampled(NamedTuple):
-    """Counts of S subjects in draws (B, S) and with each left out (S, S); their classes (S,).
-
-    Where whole groups are drawn (`resample_groups`), left_out and stratum are of G groups, (G, S)
-    and (G,).
-    """
+    """Counts of S subjects in draws (B, S) and with each left out (S, S); their classes (S,)."""
 
     drawn: Array
     left_out: Array
@@ -88,7 +84,7 @@ class Resampled(NamedTuple):
 
         score takes counts (B, S) and returns scores (B,), or (R, B) of R repeats, by name.
         """
-        whole = np.ones((1, self.drawn.shape[1]))
+        whole = np.ones((1, len(self.stratum)))
         once, drawn, left_out = (
             {name: np.atleast_2d(values) for name, values in score(counts).items()}
             for counts in (whole, self.drawn, self.left_out)
@@ -105,15 +101,6 @@ def resample(
     """Return what intervals are made of: counts of a bootstrap and of a jackknife of subjects."""
     drawn = draw_subjects(labels, owner, subjects, draws, seed)
     return Resampled(drawn, 1 - np.eye(subjects), strata(labels, owner, subjects))
-
-
-def resample_groups(labels: Array, owner: Array, subjects: int, seed: int = 0) -> Resampled:
-    """Return what `resample` does; of more than `MOST_DRAWN` subjects, groups come as wholes."""
-    dealt, groups = deal_subjects(labels, owner, subjects, seed)
-    drawn, left_out, stratum = resample(labels, dealt[owner], groups, seed=seed)
-    if groups == subjects:
-        return Resampled(drawn, left_out, stratum)
-    return Resampled(drawn[:, dealt], left_out[:, dealt], stratum)
 
 
 def draw_subjects(
