@@ -26,6 +26,7 @@ from headscope.analysis.leakage.split_gap import (
     leak_gap,
     nearest_neighbours,
 )
+from headscope.analysis.parallel import at_once
 from headscope.analysis.results.table import NAMELESS, shared_subjects
 from headscope.analysis.retrain import trains_again
 from headscope.audit_record import Audit, Finding
@@ -177,14 +178,16 @@ def _permuted(
     named: Sequence[Run], runs: Sequence[Run], permutations: int
 ) -> dict[str, PermutationTest | str | None]:
     """Test each run against permuted labels, by its name, or say why there is no permutation."""
-    tests: dict[str, PermutationTest | str | None] = {}
-    for run in track(named, "permuted labels", total=len(named)) if named else ():
+    def test(run: Run) -> PermutationTest | str | None:
         permuted = [other for other in runs if _repeats(other, run)]
         try:
-            tests[run.name] = permutation_test(run, permutations=permutations, permuted=permuted)
+            return permutation_test(run, permutations=permutations, permuted=permuted)
         except InputError as error:
-            tests[run.name] = str(error)
-    return tests
+            return str(error)
+
+    tests = at_once(test, named, named)
+    tracked = track(tests, "permuted labels", total=len(named)) if named else ()
+    return dict(zip([run.name for run in named], tracked, strict=True))
 
 
 def _repeats(other: Run, run: Run) -> bool:
@@ -194,7 +197,7 @@ def _repeats(other: Run, run: Run) -> bool:
 
 
 def _results(analysis: Callable[[Run], T | None], runs: Sequence[Run]) -> list[T]:
-    return [result for run in runs if (result := analysis(run)) is not None]
+    return [result for result in at_once(analysis, runs, runs) if result is not None]
 
 
 def _by_setting(results: Sequence[T]) -> list[list[T]]:
