@@ -70,9 +70,11 @@ def no_leak(predicted: Array, labels: Array, subject: Array, session: Array) -> 
     order = np.tile(np.arange(owner.max() + 1), (ROUNDS, 1))
     means, squares, cubes = (np.empty(len(predicted)) for _ in range(3))
     for r, calls in enumerate(predicted):
-        donate = donation(labels[:, r], owner, session)
-        arranged = donate(rng.permuted(order, axis=1))  # (ROUNDS, n)
-        values = _balanced(calls, arranged, np.unique(labels[:, r]))
+        key = (owner * (session.max() + 1) + session) * (labels.max() + 1) + labels[:, r]
+        _, row, part = np.unique(key, return_index=True, return_inverse=True)  # parts of one label
+        donate = donation(labels[row, r], owner[row], session[row])
+        arranged = donate(rng.permuted(order, axis=1))  # (ROUNDS, parts)
+        values = _balanced(calls, part, arranged, np.unique(labels[:, r]))
         values = values[np.isfinite(values)]  # a sequence of labels, shortened, may lose a class
         means[r] = values.mean()
         squares[r] = ((values - means[r]) ** 2).mean() * ROUNDS / (ROUNDS - 1)
@@ -83,13 +85,16 @@ def no_leak(predicted: Array, labels: Array, subject: Array, session: Array) -> 
     )
 
 
-def _balanced(calls: Array, labels: Array, classes: Array) -> Array:
-    """Return the balanced accuracy of calls (n,) for each of labels (J, n), NaN without a class."""
+def _balanced(calls: Array, part: Array, labels: Array, classes: Array) -> Array:
+    """Return the balanced accuracy of calls (n,) for each of labels (J, parts) of their parts (n,).
+
+    NaN without a class.
+    """
     recalls = []
     for k in classes:
-        true = labels == k  # (J, n)
+        true = (labels == k).astype(np.float64)  # (J, parts)
         with np.errstate(invalid="ignore"):
-            recalls.append(true[:, calls == k].sum(axis=1) / true.sum(axis=1))
+            recalls.append(true @ np.bincount(part, calls == k) / (true @ np.bincount(part)))
     balanced: Array = np.mean(recalls, axis=0)
     return balanced
 

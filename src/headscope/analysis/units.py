@@ -1,7 +1,9 @@
 """A run's slices as arrays: their subjects, what the head reads of them, and its logits."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,25 @@ from headscope.metrics import Units, slice_units, subject_level
 from headscope.record import Arrays, Run
 
 Array = NDArray[Any]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def once_per_run(
+    function: Callable[Concatenate[Run, P], R],
+) -> Callable[Concatenate[Run, P], R]:
+    """Let a run hold what a function read of it, as it holds its files; arguments are hashable."""
+
+    @wraps(function)
+    def read(run: Run, *args: P.args, **kwargs: P.kwargs) -> R:
+        held = vars(run)
+        key = f"{function.__qualname__}{args}{kwargs}"
+        if key not in held:
+            held[key] = function(run, *args, **kwargs)
+        result: R = held[key]
+        return result
+
+    return read
 
 
 @dataclass(frozen=True)
@@ -73,6 +94,7 @@ def examples_of(run: Run) -> tuple[Arrays, pd.DataFrame]:
     return pooled, table.iloc[scans.first].reset_index(drop=True)
 
 
+@once_per_run
 def read_samples(run: Run, *, examples: bool = False) -> Samples:
     """Read a run's slices from its record, or the `examples_of` its head."""
     stored, table = examples_of(run) if examples else (run.features, run.predictions)
@@ -105,6 +127,7 @@ def run_facts(run: Run) -> dict[str, Any]:
     }
 
 
+@once_per_run
 def run_units(run: Run, subset: str) -> tuple[Units, Units, Array]:
     """Return a subset's slices, the subjects made of them as the run makes them, and their ids."""
     table = run.predictions

@@ -179,7 +179,8 @@ class _Evidence:
 
 def _read_evidence(experiment: Path, *, pictures: bool) -> _Evidence:
     """Read an experiment's finished runs, write its tables, and analyse what chapters share."""
-    everything = setting_results(read_experiment(experiment, rivals=True))
+    finished = read_experiment(experiment, rivals=True)
+    everything = setting_results(finished)
     results = [result for result in everything if not result.is_rival]
     rivals = [result for result in everything if result.is_rival]
     runs = [run for result in results for run in result.runs]
@@ -191,7 +192,8 @@ def _read_evidence(experiment: Path, *, pictures: bool) -> _Evidence:
     analysed = track(at_once(analyse_head, runs, runs), "Analysing final layers", total=len(runs))
     heads = dict(zip([run.name for run in runs], analysed, strict=True))
     compared = compare_runs(run for result in everything for run in result.runs)
-    leakage = stored_leakage(experiment)
+    networks = [run for run in finished if not run.is_rival]
+    leakage = stored_leakage(experiment, runs=networks)
     changed = changed_inputs(experiment)
     slices = None if changed else experiment / "slices"
     pixels = None if slices is None else _read_pixels(slices / "slices.npy")
