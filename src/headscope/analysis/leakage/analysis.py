@@ -108,7 +108,7 @@ def analyse_leakage(
     named = [run for run in true if run.named]
     groups = _groups(named)
     tests = _permuted(named, runs, permutations)
-    gaps = tuple(gap for group in groups if (gap := _gap(group)) is not None)
+    gaps = tuple(gap for gap in at_once(_gap, groups, named) if gap is not None)
     permuted = tuple(test for test in tests.values() if isinstance(test, PermutationTest))
     neighbours = tuple(_results(nearest_neighbours, named))
     probed = tuple(_results(reidentify, [run for group in groups for run in _probed(group)]))
