@@ -1,39 +1,34 @@
-"""Analyses of several runs at once, by threads: NumPy computes without Python's lock."""
+"""Analyses of several runs at once, by threads: large arrays are computed without Python's lock.
+
+What works on small arrays is slower so: heads trained again, fits beside shuffles.
+"""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from typing import Final, TypeVar
 
 from headscope.record import FEATURES, Run
 
 MOST_THREADS: Final = 4
 AT_ONCE_BYTES: Final = 2**27  # of features of the runs analysed at once; copies take several times
-_WITHIN: Final = ContextVar("within", default=False)
-T = TypeVar("T")
 R = TypeVar("R")
 
 
-def at_once(function: Callable[[T], R], items: Sequence[T], runs: Sequence[Run]) -> Iterator[R]:
-    """Yield the result of each item in turn; several are computed at once where memory allows.
+def at_once(function: Callable[[Run], R], runs: Sequence[Run]) -> Iterator[R]:
+    """Yield the result of each run in turn; several are computed at once where memory allows.
 
-    That is where the features of those `runs` that items are of are small, and where no call of
-    this is at work already. What a function raises is raised in the turn of its item.
+    What a function raises is raised in the turn of its run.
     """
-    threads = 1 if _WITHIN.get() else min(thread_count(runs), len(items))
+    threads = min(thread_count(runs), len(runs))
     if threads < 2:
-        yield from map(function, items)
+        yield from map(function, runs)
         return
-
-    def within(item: T) -> R:
-        _WITHIN.set(True)
-        return function(item)
-
     with ThreadPoolExecutor(threads) as pool:
         try:
             # a context each: that they compute with one BLAS thread, and where results are stored
-            made = [pool.submit(copy_context().run, within, item) for item in items]
+            made = [pool.submit(copy_context().run, function, run) for run in runs]
             yield from (result.result() for result in made)
         finally:
             pool.shutdown(cancel_futures=True)

@@ -18,7 +18,6 @@ from headscope.analysis import (
 )
 from headscope.analysis.leakage.analysis import Leakage
 from headscope.analysis.leakage.stored import stored_leakage
-from headscope.analysis.parallel import at_once
 from headscope.analysis.results.comparisons import Comparisons, compare_runs
 from headscope.analysis.results.markers import marked_tables
 from headscope.analysis.results.settings import SettingResult
@@ -189,8 +188,10 @@ def _read_evidence(experiment: Path, *, pictures: bool) -> _Evidence:
     write_table(experiment / "table.tsv", table)
     write_table(experiment / "runs.tsv", by_run)
     write_text(experiment / "table.md", markdown_table(table))
-    analysed = track(at_once(analyse_head, runs, runs), "Analysing final layers", total=len(runs))
-    heads = dict(zip([run.name for run in runs], analysed, strict=True))
+    heads = {
+        run.name: analyse_head(run)
+        for run in track(runs, "Analysing final layers", total=len(runs))
+    }
     compared = compare_runs(run for result in everything for run in result.runs)
     networks = [run for run in finished if not run.is_rival]
     leakage = stored_leakage(experiment, runs=networks)

@@ -108,7 +108,7 @@ def analyse_leakage(
     named = [run for run in true if run.named]
     groups = _groups(named)
     tests = _permuted(named, runs, permutations)
-    gaps = tuple(gap for gap in at_once(_gap, groups, named) if gap is not None)
+    gaps = tuple(gap for group in groups if (gap := _gap(group)) is not None)
     permuted = tuple(test for test in tests.values() if isinstance(test, PermutationTest))
     neighbours = tuple(_results(nearest_neighbours, named))
     probed = tuple(_results(reidentify, [run for group in groups for run in _probed(group)]))
@@ -178,16 +178,14 @@ def _permuted(
     named: Sequence[Run], runs: Sequence[Run], permutations: int
 ) -> dict[str, PermutationTest | str | None]:
     """Test each run against permuted labels, by its name, or say why there is no permutation."""
-    def test(run: Run) -> PermutationTest | str | None:
+    tests: dict[str, PermutationTest | str | None] = {}
+    for run in track(named, "permuted labels", total=len(named)) if named else ():
         permuted = [other for other in runs if _repeats(other, run)]
         try:
-            return permutation_test(run, permutations=permutations, permuted=permuted)
+            tests[run.name] = permutation_test(run, permutations=permutations, permuted=permuted)
         except InputError as error:
-            return str(error)
-
-    tests = at_once(test, named, named)
-    tracked = track(tests, "permuted labels", total=len(named)) if named else ()
-    return dict(zip([run.name for run in named], tracked, strict=True))
+            tests[run.name] = str(error)
+    return tests
 
 
 def _repeats(other: Run, run: Run) -> bool:
@@ -197,7 +195,7 @@ def _repeats(other: Run, run: Run) -> bool:
 
 
 def _results(analysis: Callable[[Run], T | None], runs: Sequence[Run]) -> list[T]:
-    return [result for result in at_once(analysis, runs, runs) if result is not None]
+    return [result for result in at_once(analysis, runs) if result is not None]
 
 
 def _by_setting(results: Sequence[T]) -> list[list[T]]:

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import nan
 from typing import Any
 
 import numpy as np
 
 from headscope.analysis.blocks import row_blocks
-from headscope.analysis.parallel import at_once
 from headscope.analysis.retrain import head_recipe, inner_products, train_heads
 from headscope.analysis.stored import stored
 from headscope.analysis.units import Array, Samples, read_samples
@@ -64,11 +62,12 @@ def dose_response(runs: Sequence[Run], by_slice: Sequence[Run] = ()) -> DoseResp
     for run in track(runs, "dose–response", total=len(runs)):
         samples = read_samples(run)
         gram = inner_products(samples.features)
-        leak, seen, _ = _halves(run, samples, 0)
-        if not len(leak):
-            return None
-        judged = judged or len(seen)
-        curves += at_once(partial(_curve, run, samples, gram), range(draws), [run])
+        for draw in range(draws):
+            leak, seen, order = _halves(samples, np.random.default_rng((draw, STREAM, *_seed(run))))
+            if not len(leak):
+                return None
+            judged = judged or len(seen)
+            curves.append(_curve(run, samples, gram, leak, seen, order, draw))
     first = runs[0]
     return DoseResponse(
         architecture=str(first.settings["architecture"]),
@@ -85,9 +84,9 @@ def _seed(run: Run) -> tuple[int, ...]:
     return (int(run.settings["seed"]), int(run.settings.get("fold") or 0))
 
 
-def _halves(run: Run, samples: Samples, draw: int) -> tuple[Array, Array, Array]:
+def _halves(samples: Samples, rng: np.random.Generator) -> tuple[Array, Array, Array]:
     """Return rows that may leak, rows that are judged, and the test subjects in random order."""
-    rows, rng = samples.rows("test"), np.random.default_rng((draw, STREAM, *_seed(run)))
+    rows = samples.rows("test")
     order = rng.permutation(np.unique(samples.subject[rows]))
     leak = [_half(rows[samples.subject[rows] == subject], rng) for subject in order]
     leaking = np.concatenate(leak)
@@ -98,10 +97,17 @@ def _half(rows: Array, rng: np.random.Generator) -> Array:
     return rng.permutation(rows)[: len(rows) // 2]
 
 
-def _curve(run: Run, samples: Samples, gram: Array | None, draw: int) -> list[float]:
+def _curve(
+    run: Run,
+    samples: Samples,
+    gram: Array | None,
+    leak: Array,
+    judged: Array,
+    order: Array,
+    draw: int,
+) -> list[float]:
     """Return the slice accuracy at each share of the test subjects, in one order of them."""
     train, recipe = samples.rows("train"), head_recipe(run)
-    leak, judged, order = _halves(run, samples, draw)
     displaced = np.random.default_rng((draw, STREAM + 1, *_seed(run))).permutation(train)
     taught = []
     for share in SHARES:

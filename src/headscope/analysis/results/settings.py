@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from headscope.analysis.parallel import at_once
 from headscope.analysis.results.chance import AgainstChance, against_chance
 from headscope.analysis.results.pooled import Pool, concatenate, pool_runs
 from headscope.analysis.results.table import (
@@ -159,8 +158,7 @@ def setting_results(runs: Iterable[Run]) -> list[SettingResult]:
         groups.setdefault(run.setting.row, []).append(run)
     if not groups:
         raise InputError("A table of results needs at least one run.")
-    everything = [run for group in groups.values() for run in group]
-    return list(at_once(lambda part: _result(*part), list(groups.items()), everything))
+    return [_result(key, group) for key, group in groups.items()]
 
 
 def _result(key: tuple[str, str, str, str], runs: Sequence[Run]) -> SettingResult:

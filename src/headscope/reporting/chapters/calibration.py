@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from headscope.analysis.parallel import at_once
 from headscope.analysis.results.calibration import Calibration, Reliability, analyse_calibration
 from headscope.analysis.results.curves import GRID, Curve, subject_curves
 from headscope.analysis.results.pooled import pool_runs
@@ -27,9 +26,7 @@ POINT = {
 
 def calibration_chapter(runs: Sequence[Run]) -> Chapter:
     """Say whether probabilities are right, and where validation would cut them."""
-    results = dict(
-        zip([run.name for run in runs], at_once(analyse_calibration, runs, runs), strict=True)
-    )
+    results = {run.name: analyse_calibration(run) for run in runs}
     points = _thresholds(runs, results)
     cut = "; thresholds on a subject's probability are chosen on validation too, and judged on test"
     meaning = (

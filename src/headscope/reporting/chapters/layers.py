@@ -162,10 +162,11 @@ def _plane_of(run: Run, row: int) -> str | None:
 
 def collapse_chapter(runs: Sequence[Run]) -> Chapter:
     """Measure how far each network has collapsed, on training and on held-out subjects."""
+
     def analysed(run: Run) -> dict[str, Collapse]:
         return {subset: analyse_collapse(run, subset) for subset in SUBSETS}
 
-    results = dict(zip([run.name for run in runs], at_once(analysed, runs, runs), strict=True))
+    results = dict(zip([run.name for run in runs], at_once(analysed, runs), strict=True))
     meaning = (
         "Trained long, a network draws the features of a class onto its mean and its final layer "
         "onto those means. On training slices that follows from the training; whether held-out "

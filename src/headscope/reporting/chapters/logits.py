@@ -61,7 +61,7 @@ def _features(runs: Sequence[Run]) -> dict[str, FeatureAnalysis]:
 
     references = [run for run in runs if run.name not in beside]
     for some in (references, [run for run in runs if run.name in beside]):
-        results |= zip([run.name for run in some], at_once(analysed, some, some), strict=True)
+        results |= zip([run.name for run in some], at_once(analysed, some), strict=True)
     return results
 
 
