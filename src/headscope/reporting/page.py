@@ -194,14 +194,14 @@ def _read_evidence(experiment: Path, *, pictures: bool) -> _Evidence:
     }
     compared = compare_runs(run for result in everything for run in result.runs)
     networks = [run for run in finished if not run.is_rival]
-    leakage = stored_leakage(experiment, runs=networks)
+    failures, records = read_failures(experiment), find_runs(experiment)
+    leakage = stored_leakage(experiment, runs=[*networks, *records.permuted])
     changed = changed_inputs(experiment)
     slices = None if changed else experiment / "slices"
     pixels = None if slices is None else _read_pixels(slices / "slices.npy")
     explained = explain(experiment, results, rivals, compared, pixels, pictures=pictures)
     for note in [*changed, *(note for part in explained for note in part.notes)]:
         console.print(note, soft_wrap=True)
-    failures, records = read_failures(experiment), find_runs(experiment)
     return _Evidence(
         results, rivals, runs, table, audit, heads, compared, leakage, explained, failures,
         records.left_out, records.notes, changed, slices, pixels,

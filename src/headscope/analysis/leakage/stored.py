@@ -34,7 +34,7 @@ def stored_leakage(
     permutations
         How many classifiers of a frozen run are trained on permuted labels.
     runs
-        What `read_experiment` returned of it, where the caller has read them.
+        Its finished networks, those on permuted labels too, where the caller has read them.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def stored_leakage(
         The folder is no experiment, or has no finished run.
     """
     folder = Path(experiment)
-    runs = [*(runs or read_experiment(folder)), *find_runs(folder).permuted]
+    runs = runs or [*read_experiment(folder), *find_runs(folder).permuted]
     audit = read_audit(folder)
     key = runs_key(runs, permutations, audit)
     try:
