@@ -23,6 +23,7 @@ from headscope.schedule import balanced_weights, epoch_order, rate_of
 Array = NDArray[Any]
 FROZEN = ("frozen", "frozen-adabn")
 CHUNK_BYTES = 32 * 2**20  # of weights that are trained at once
+NEAR = 2**15  # weights that a step of SGD takes at once: what a processor holds near
 BETA2, EPSILON = 0.999, 1e-8  # of AdamW
 
 
@@ -150,7 +151,7 @@ def train_heads(
         taught = inputs[places]  # (U, D + 1)
         points = np.concatenate([taught, start])  # (U + K, D + 1)
         begin = np.eye(len(points), classes, -len(union), dtype=np.float32)
-        read = inputs @ taught.T if gram is None else gram[np.ix_(rows, union)]
+        read = inputs @ taught.T if gram is None else gram[rows].take(union, axis=1)
         inputs = np.concatenate([read, inputs @ start.T], axis=1)  # (rows, U + K)
     else:
         places = None
@@ -210,6 +211,7 @@ def _train_chunk(
     places = None if union is None else np.searchsorted(union, sets)
     # one block for every batch: fresh pages cost more than what is copied into them
     held = np.empty(count * -(-sets.shape[1] // parts) * P, dtype=np.float32)
+    gradient, sets_of = np.zeros_like(weight), np.arange(count)[:, None]
     for epoch, rate in enumerate(recipe.learning_rates):
         order = epoch_order(np.arange(sets.shape[1]), recipe.seed, epoch, drawn_by)
         for batch in np.array_split(order, parts):
@@ -224,11 +226,13 @@ def _train_chunk(
             error /= mass.sum(axis=1)[:, None, None]
             error = error.reshape(*rows.shape, -1)
             if places is None:
-                gradient = x.swapaxes(1, 2) @ error
-            else:
-                gradient = np.zeros_like(weight)
-                gradient[np.arange(count)[:, None], places.take(batch, axis=1)] = error
+                np.matmul(x.swapaxes(1, 2), error, out=gradient)
+                step(weight, gradient, np.float32(rate))
+                continue
+            at = sets_of, places.take(batch, axis=1)
+            gradient[at] = error
             step(weight, gradient, np.float32(rate))
+            gradient[at] = 0
         if watch is not None and val_rows is not None:
             losses = _losses(inputs, labels, val_rows, weight, weights, recipe)
             if watch.ends(weight, losses):
@@ -248,16 +252,20 @@ class _SGD:
     """As `torch.optim.SGD`."""
 
     def __init__(self, weight: Array, recipe: HeadRecipe) -> None:
-        self.velocity, self.scratch = np.zeros_like(weight), np.empty_like(weight)
+        self.velocity, self.scratch = np.zeros(weight.size, np.float32), np.empty(NEAR, np.float32)
         self.momentum, self.decay = np.float32(recipe.momentum), np.float32(recipe.weight_decay)
 
     def __call__(self, weight: Array, gradient: Array, rate: np.float32) -> None:
-        self.velocity *= self.momentum
-        self.velocity += gradient
-        np.multiply(weight, self.decay, out=self.scratch)
-        self.velocity += self.scratch
-        np.multiply(self.velocity, rate, out=self.scratch)
-        weight -= self.scratch
+        weights, gradients = weight.reshape(-1), gradient.reshape(-1)  # views
+        for first in range(0, len(weights), NEAR):
+            w, v, g = (x[first : first + NEAR] for x in (weights, self.velocity, gradients))
+            some = self.scratch[: len(w)]
+            v *= self.momentum
+            v += g
+            np.multiply(w, self.decay, out=some)
+            v += some
+            np.multiply(v, rate, out=some)
+            w -= some
 
 
 class _AdamW:

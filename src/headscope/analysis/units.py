@@ -1,7 +1,9 @@
 """A run's slices as arrays: their subjects, what the head reads of them, and its logits."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,25 @@ from headscope.metrics import Units, slice_units, subject_level
 from headscope.record import Arrays, Run
 
 Array = NDArray[Any]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def once_per_run(
+    function: Callable[Concatenate[Run, P], R],
+) -> Callable[Concatenate[Run, P], R]:
+    """Let a run hold what a function read of it, as it holds its files; arguments are hashable."""
+
+    @wraps(function)
+    def read(run: Run, *args: P.args, **kwargs: P.kwargs) -> R:
+        held = vars(run)
+        key = f"{function.__qualname__}{args}{kwargs}"
+        if key not in held:
+            held[key] = function(run, *args, **kwargs)
+        result: R = held[key]
+        return result
+
+    return read
 
 
 @dataclass(frozen=True)
@@ -75,12 +96,8 @@ def examples_of(run: Run) -> tuple[Arrays, pd.DataFrame]:
 
 def read_samples(run: Run, *, examples: bool = False) -> Samples:
     """Read a run's slices from its record, or the `examples_of` its head."""
-    stored, table = examples_of(run) if examples else (run.features, run.predictions)
-    subject = np.unique(stored["subject_id"], return_inverse=True)[1]
-    visits = pd.DataFrame({"subject": subject, "session": table["session_id"].astype(str)})
-    session = visits.groupby(["subject", "session"], sort=True).ngroup().to_numpy()
-    places = table[["plane", "slice_index"]].assign(session=session)
-    depth = places.groupby(["session", "plane"])["slice_index"].rank(method="first")
+    stored = examples_of(run)[0] if examples else run.features
+    subject, session, depth = _groups(run, examples)
     return Samples(
         features=stored["features"],
         logits=stored["logits"],
@@ -88,9 +105,24 @@ def read_samples(run: Run, *, examples: bool = False) -> Samples:
         subset=stored["subset"],
         subject=subject,
         session=session,
-        depth=depth.to_numpy().astype(np.int64) - 1,
+        depth=depth,
         named=run.named,
     )
+
+
+@once_per_run
+def _groups(run: Run, examples: bool) -> tuple[Array, Array, Array]:
+    """Return the subject, the session and the depth (N,) of each slice of a run, or example."""
+    ids, table = run.features["subject_id"], run.predictions
+    if examples:
+        stored, table = examples_of(run)
+        ids = stored["subject_id"]
+    subject = np.unique(ids, return_inverse=True)[1]
+    visits = pd.DataFrame({"subject": subject, "session": table["session_id"].astype(str)})
+    session = visits.groupby(["subject", "session"], sort=True).ngroup().to_numpy()
+    places = table[["plane", "slice_index"]].assign(session=session)
+    depth = places.groupby(["session", "plane"])["slice_index"].rank(method="first")
+    return subject, session, depth.to_numpy().astype(np.int64) - 1
 
 
 def run_facts(run: Run) -> dict[str, Any]:
@@ -107,9 +139,16 @@ def run_facts(run: Run) -> dict[str, Any]:
 
 def run_units(run: Run, subset: str) -> tuple[Units, Units, Array]:
     """Return a subset's slices, the subjects made of them as the run makes them, and their ids."""
+    rows, labels, ids, owner = _labelled(run, subset)
+    slices = slice_units(labels, run.logits[rows], owner)
+    return slices, subject_level(slices, str(run.settings.get("aggregate", "mean"))), ids
+
+
+@once_per_run
+def _labelled(run: Run, subset: str) -> tuple[Array, Array, Array, Array]:
+    """Return which slices (N,) are of a subset, their labels, the subjects' ids and whose each."""
     table = run.predictions
     rows = (table["subset"] == subset).to_numpy()
     ids, owner = np.unique(table["subject_id"].to_numpy(str)[rows], return_inverse=True)
     labels = pd.Index(run.class_names).get_indexer(pd.Index(table["label"]))[rows].astype(np.int64)
-    slices = slice_units(labels, run.logits[rows], owner)
-    return slices, subject_level(slices, str(run.settings.get("aggregate", "mean"))), ids
+    return rows, labels, ids, owner

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf, nan
 from typing import NamedTuple, TypeVar
 
@@ -111,13 +112,18 @@ def draw_subjects(
     labels (N,) of slices; owner (N,) the subject of each. A subject belongs to the class of its
     first slice. Counts are whole numbers in single precision.
     """
-    rng = np.random.default_rng(seed)
-    stratum = strata(labels, owner, subjects)
-    counts = np.zeros((draws, subjects), dtype=np.float32)
+    return _draw(strata(labels, owner, subjects).tobytes(), draws, seed)
+
+
+@lru_cache(maxsize=4)  # several analyses of a run draw its test
+def _draw(strata: bytes, draws: int, seed: int) -> Array:
+    rng, stratum = np.random.default_rng(seed), np.frombuffer(strata, dtype=np.int64)
+    counts = np.zeros((draws, len(stratum)), dtype=np.float32)
     for k in np.unique(stratum):
         members = np.flatnonzero(stratum == k)
         share = np.full(len(members), 1 / len(members))
         counts[:, members] = rng.multinomial(len(members), share, size=draws)
+    counts.setflags(write=False)
     return counts
 
 

@@ -178,7 +178,8 @@ class _Evidence:
 
 def _read_evidence(experiment: Path, *, pictures: bool) -> _Evidence:
     """Read an experiment's finished runs, write its tables, and analyse what chapters share."""
-    everything = setting_results(read_experiment(experiment, rivals=True))
+    finished = read_experiment(experiment, rivals=True)
+    everything = setting_results(finished)
     results = [result for result in everything if not result.is_rival]
     rivals = [result for result in everything if result.is_rival]
     runs = [run for result in results for run in result.runs]
@@ -192,14 +193,15 @@ def _read_evidence(experiment: Path, *, pictures: bool) -> _Evidence:
         for run in track(runs, "Analysing final layers", total=len(runs))
     }
     compared = compare_runs(run for result in everything for run in result.runs)
-    leakage = stored_leakage(experiment)
+    networks = [run for run in finished if not run.is_rival]
+    failures, records = read_failures(experiment), find_runs(experiment)
+    leakage = stored_leakage(experiment, runs=[*networks, *records.permuted])
     changed = changed_inputs(experiment)
     slices = None if changed else experiment / "slices"
     pixels = None if slices is None else _read_pixels(slices / "slices.npy")
     explained = explain(experiment, results, rivals, compared, pixels, pictures=pictures)
     for note in [*changed, *(note for part in explained for note in part.notes)]:
         console.print(note, soft_wrap=True)
-    failures, records = read_failures(experiment), find_runs(experiment)
     return _Evidence(
         results, rivals, runs, table, audit, heads, compared, leakage, explained, failures,
         records.left_out, records.notes, changed, slices, pixels,

@@ -55,7 +55,8 @@ def shuffled_f(conserved: Array, learned: Array, degrees: int, shuffles: int) ->
     step = max(1, BLOCK // D)
     parts = []
     for start in range(0, shuffles, step):
-        moved = conserved[:, order[start : start + step]] + learned[:, np.newaxis]  # (2, B, D)
+        some = order[start : start + step]
+        moved = conserved.take(some, axis=1) + learned[:, np.newaxis]  # (2, B, D)
         parts.append(sequential_f(moved[0], moved[1], degrees))
     return np.concatenate(parts)
 
@@ -85,6 +86,8 @@ def sequential_f(x: Array, y: Array, degrees: int) -> Array:
             gain = share**2 * norm
             scores[:, k] = np.where(left > 0, np.inf, np.nan)
             np.divide(gain * free, remaining, out=scores[:, k], where=remaining > 0)
+        if k == degrees - 1:
+            break
         bend = _ratio(_dot(z * current, current), norm)[:, np.newaxis]
         step = (z - bend) * current - _ratio(norm, norm_below)[:, np.newaxis] * below
         below, current, norm_below, left = current, step, norm, remaining

@@ -26,6 +26,7 @@ from headscope.analysis.leakage.split_gap import (
     leak_gap,
     nearest_neighbours,
 )
+from headscope.analysis.parallel import at_once
 from headscope.analysis.results.table import NAMELESS, shared_subjects
 from headscope.analysis.retrain import trains_again
 from headscope.audit_record import Audit, Finding
@@ -194,7 +195,7 @@ def _repeats(other: Run, run: Run) -> bool:
 
 
 def _results(analysis: Callable[[Run], T | None], runs: Sequence[Run]) -> list[T]:
-    return [result for run in runs if (result := analysis(run)) is not None]
+    return [result for result in at_once(analysis, runs) if result is not None]
 
 
 def _by_setting(results: Sequence[T]) -> list[list[T]]:

@@ -19,8 +19,22 @@ ANALYSED = ("run.toml", "predictions.tsv", "metrics.json", "head.npz", "features
 
 
 @busy("Measuring leakage")
-def stored_leakage(experiment: Path | str, *, permutations: int = PERMUTATIONS) -> Leakage:
+def stored_leakage(
+    experiment: Path | str,
+    *,
+    permutations: int = PERMUTATIONS,
+    runs: Sequence[Run] | None = None,
+) -> Leakage:
     """Return an experiment's leakage analysis; `leakage.json` holds it until a run changes.
+
+    Parameters
+    ----------
+    experiment
+        Its folder.
+    permutations
+        How many classifiers of a frozen run are trained on permuted labels.
+    runs
+        Its finished networks, those on permuted labels too, where the caller has read them.
 
     Raises
     ------
@@ -28,7 +42,7 @@ def stored_leakage(experiment: Path | str, *, permutations: int = PERMUTATIONS) 
         The folder is no experiment, or has no finished run.
     """
     folder = Path(experiment)
-    runs = [*read_experiment(folder), *find_runs(folder).permuted]
+    runs = runs or [*read_experiment(folder), *find_runs(folder).permuted]
     audit = read_audit(folder)
     key = runs_key(runs, permutations, audit)
     try:

@@ -159,8 +159,8 @@ def compact(X: Array) -> Array:
     X = X - X.mean(axis=0)
     if len(X) >= X.shape[1]:
         return X
-    triangle: Array = np.asarray(qr(X.T, mode="r", check_finite=False)[0][: len(X)], float)
-    return triangle.T  # (N, N)
+    triangle = qr(X.T, mode="raw", overwrite_a=True, check_finite=False)[1]
+    return np.asarray(triangle, float).T  # (N, N)
 
 
 def scatter(X: Array, y: NDArray[Any]) -> tuple[float, float]:

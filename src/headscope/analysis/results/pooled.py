@@ -7,7 +7,7 @@ Source: docs/science.md, sections 18 and 20.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -326,10 +326,18 @@ def _exchangeable(pool: Pool) -> list[Array]:
 
 def _permute(pool: Pool, draws: int, seed: int) -> Array:
     """Return labels (P, S), permuted among the subjects of a fold, or of all seeds."""
+    kind = np.min_scalar_type(pool.class_count).str
+    groups = tuple(members.astype(np.int64).tobytes() for members in _exchangeable(pool))
+    return _permuted(pool.labels.astype(kind).tobytes(), kind, groups, draws, seed)
+
+
+@lru_cache(maxsize=2)  # settings of the same split
+def _permuted(labels: bytes, kind: str, groups: tuple[bytes, ...], draws: int, seed: int) -> Array:
     rng = np.random.default_rng(seed)
-    permuted = np.tile(pool.labels.astype(np.min_scalar_type(pool.class_count)), (draws, 1))
-    for members in _exchangeable(pool):
+    permuted = np.tile(np.frombuffer(labels, dtype=kind), (draws, 1))
+    for members in (np.frombuffer(group, dtype=np.int64) for group in groups):
         permuted[:, members] = rng.permuted(permuted[:, members], axis=1)
+    permuted.setflags(write=False)
     return permuted
 
 

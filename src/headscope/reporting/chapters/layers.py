@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from headscope.analysis.parallel import at_once
 from headscope.analysis.representation.collapse import Collapse, analyse_collapse
 from headscope.analysis.representation.location import (
     FlattenAnalysis,
@@ -161,9 +162,11 @@ def _plane_of(run: Run, row: int) -> str | None:
 
 def collapse_chapter(runs: Sequence[Run]) -> Chapter:
     """Measure how far each network has collapsed, on training and on held-out subjects."""
-    results = {
-        run.name: {subset: analyse_collapse(run, subset) for subset in SUBSETS} for run in runs
-    }
+
+    def analysed(run: Run) -> dict[str, Collapse]:
+        return {subset: analyse_collapse(run, subset) for subset in SUBSETS}
+
+    results = dict(zip([run.name for run in runs], at_once(analysed, runs), strict=True))
     meaning = (
         "Trained long, a network draws the features of a class onto its mean and its final layer "
         "onto those means. On training slices that follows from the training; whether held-out "

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from headscope.analysis.parallel import at_once
 from headscope.analysis.representation.features import FeatureAnalysis, analyse_features
 from headscope.analysis.representation.separation import MOST_CLASSES
 from headscope.record import Run
@@ -55,10 +56,14 @@ def logits_chapter(runs: Sequence[Run]) -> Chapter:
 def _features(runs: Sequence[Run]) -> dict[str, FeatureAnalysis]:
     """Analyse the test logits and features of each run, beside its frozen twin's."""
     results: dict[str, FeatureAnalysis] = {}
-    for run in runs:
-        frozen = twin(run, runs)
-        reference = frozen if frozen and frozen.name != run.name else None
-        results[run.name] = analyse_features(run, reference=reference)
+    beside = {run.name: frozen for run in runs if (frozen := twin(run, runs)) not in (None, run)}
+
+    def analysed(run: Run) -> FeatureAnalysis:
+        return analyse_features(run, reference=beside.get(run.name))
+
+    references = [run for run in runs if run.name not in beside]
+    for some in (references, [run for run in runs if run.name in beside]):
+        results |= zip([run.name for run in some], at_once(analysed, some), strict=True)
     return results
 
 
