@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import tomli_w
 
 from headscope.errors import InputError
 from headscope.files import write_json
@@ -98,6 +99,15 @@ def test_only_mixed_splits_claim_no_unseen_subject(tmp_path):
     words = top(write_report(tmp_path))
     assert "No accuracy here is that of unseen subjects" in words
     assert "Every split here shares subjects" in words
+
+
+def test_random_weights_in_place_of_pretrained_ones_are_said(tmp_path):
+    for regime in ("frozen", "scratch"):
+        run = write_synthetic_run(tmp_path, regime=regime, width=8, epochs=1, subjects=40)
+        settings = tomli_w.dumps(dict(run.settings) | {"weights_setting": "random"})
+        (run.path / "run.toml").write_text(settings)
+        reseal(run.path)
+    assert "1 of 1 frozen or fine-tuned networks began with them" in top(write_report(tmp_path))
 
 
 def test_two_test_subjects_are_too_few(tmp_path):

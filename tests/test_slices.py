@@ -16,6 +16,7 @@ from scipy.io import savemat
 from headscope.cohort.layouts import find_cohort
 from headscope.errors import InputError
 from headscope.files import locked
+from headscope.manifest import folder_problems
 from headscope.scans import volume as scans_module
 from headscope.scans.volume import Scan, ScanError, read_scan
 from headscope.slicing import extract
@@ -220,6 +221,21 @@ def test_other_settings_or_scans_are_refused(cohort_folder, tmp_path):
     save(cohort_folder / "AD" / "sub-99_T1w.nii.gz", head(seed=99))
     with pytest.raises(InputError, match=r"scans 10 \(now 11\)"):
         take(cohort_folder, tmp_path / "out")
+
+
+def test_scans_that_were_copied_are_known_by_their_slices(cohort_folder, tmp_path, monkeypatch):
+    first = take(cohort_folder, tmp_path / "out", workers=1)
+    for path in cohort_folder.rglob("*.nii.gz"):
+        os.utime(path, (1e9, 1e9))
+    again = take(cohort_folder, tmp_path / "out", workers=1)
+    assert (again.sha256, again.notes) == (first.sha256, first.notes)
+    np.testing.assert_array_equal(again.pixels, first.pixels)
+    assert folder_problems(tmp_path / "out") == [] and not (tmp_path / "out.again").exists()
+    monkeypatch.setattr(taking, "read_scan", None)
+    take(cohort_folder, tmp_path / "out", workers=1)  # the dates are noted: no scan is read again
+    shutil.move(cohort_folder / "AD" / "sub-1_T1w.nii.gz", cohort_folder / "NC")
+    with pytest.raises(InputError, match="the scans, ids or labels have changed"):
+        take(cohort_folder, tmp_path / "out", workers=1)  # nor for labels that differ
 
 
 def test_the_files_are_the_same_for_any_number_of_workers(cohort_folder, tmp_path):
@@ -454,7 +470,7 @@ def test_the_matrix_beside_an_analyze_header_belongs_to_the_scan(tmp_path):
         path.parent.mkdir(parents=True)
         nib.save(nib.Spm99AnalyzeImage(head().astype(np.int16), np.diag([2, 2, 2, 1])), path)
     take(tmp_path / "data", tmp_path / "out", workers=1)
-    savemat(tmp_path / "data" / "AD" / "a.mat", {"M": np.diag([-2, 2, 2, 1]), "much": np.eye(9)})
+    savemat(tmp_path / "data" / "AD" / "a.mat", {"M": np.diag([2, 2, -2, 1]), "much": np.eye(9)})
     with pytest.raises(InputError, match="the scans, ids or labels have changed"):
         take(tmp_path / "data", tmp_path / "out", workers=1)
 

@@ -85,6 +85,7 @@ def answer(
         SIMULATED if simulated else "",
         _failed(failures, len(runs)),
         *(flag for part in explained for flag in part.flags),
+        _untrained(results),
         _nameless(results),
         _constant(results),
         _leaking(gaps),
@@ -187,6 +188,20 @@ def _failed(failures: Mapping[str, str], finished: int) -> Markup | str:
     return say(
         '<b>{} of {} runs failed</b> and are not in these figures. <a href="#results">Why</a>',
         *(len(failures), len(failures) + finished),
+    )
+
+
+def _untrained(results: Sequence[SettingResult]) -> Markup | str:
+    """Count the runs whose regime starts from pretrained weights, but which had random ones."""
+    runs = [run for result in results for run in result.runs if run.setting.regime != "scratch"]
+    random = [run for run in runs if run.settings.get("weights_setting") == "random"]
+    if not random:
+        return ""
+    return say(
+        "<b>Random weights in place of pretrained ones:</b> {} of {} frozen or fine-tuned networks "
+        'began with them, so nothing was learned before. <a href="#settings">Settings</a>',
+        number(len(random), "all", "random_start_runs", "count"),
+        number(len(runs), "all", "pretrained_regime_runs", "count"),
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from headscope.console import track
+from headscope.console import console, track
 from headscope.errors import InputError
 from headscope.files import atomic_path, json_text, locked, sha256, write_table
 from headscope.manifest import write_last
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from headscope.cohort.layouts import Cohort
 
 FAILED_SHARE: Final = 0.2
+REFUSED: Final = "{path} holds slices of {what}: choose another folder, or delete this one."
+OTHER: Final = "other scans, or the scans, ids or labels have changed"
 COLUMNS: Final = ("scan", "subject_id", "session_id", "label", "plane", "slice_index")
 
 
@@ -47,7 +49,8 @@ def write_slices(
     """Take the slices of every scan of a cohort and store them in `out`.
 
     A call that was killed continues with the scans that are still to do; a finished one returns at
-    once. The files are the same for any number of processes. While scans are taken, each is a file
+    once. Scans that were copied, so that their dates differ, are known by giving the same slices
+    again. The files are the same for any number of processes. While scans are taken, each is a file
     of its own in `out`, so that the store needs its size twice until it is finished.
 
     Parameters
@@ -85,7 +88,15 @@ def write_slices(
         stored = open_slices(out)
         _check_same(out, {"version": GEOMETRY} | stored.settings, settings)
         _remove_parts(out)  # an earlier call was killed before it could
-        return stored
+        if stored.settings.get("fingerprint") == settings["fingerprint"]:
+            return stored
+        with locked(out):
+            _check_known(cohort, stored)
+            again = out.with_name(f"{out.name}.again")
+            return _renew(
+                stored,
+                write_slices(cohort, again, spec, workers=workers, strict=strict, submit=submit),
+            )
     with locked(out):
         folder = _parts_folder(out, settings)
         parts = _take_all(cohort, spec, folder, workers, strict, submit)
@@ -109,15 +120,45 @@ def _fingerprint(cohort: "Cohort") -> str:
 
 
 def _check_same(out: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    different = [name for name in wanted if stored.get(name) != wanted[name]]
-    if not different:
-        return
-    named = [name for name in different if name != "fingerprint"]
-    what = ", ".join(f"{name} {stored.get(name)} (now {wanted[name]})" for name in named)
-    raise InputError(
-        f"{out} holds slices of {what or 'other scans, or the scans, ids or labels have changed'}: "
-        "choose another folder, or delete this one."
+    different = [
+        name for name in wanted if name != "fingerprint" and stored.get(name) != wanted[name]
+    ]
+    if different:
+        what = (f"{name} {stored.get(name)} (now {wanted[name]})" for name in different)
+        raise InputError(REFUSED.format(path=out, what=", ".join(what)))
+
+
+def _check_known(cohort: "Cohort", stored: SliceSet) -> None:
+    """Refuse other names, ids or labels; say why the slices of all scans are taken again."""
+    columns = ["scan", "subject_id", "session_id", "label"]
+    present = cohort.scans.assign(scan=cohort.names)[columns].astype(str)
+    taken = stored.table[columns].astype(str).drop_duplicates()
+    if len(taken.merge(present)) != len(taken):
+        raise InputError(REFUSED.format(path=stored.path, what=OTHER))
+    console.print(
+        f"The dates or sizes of scans differ from those noted in {stored.path.name}: their slices "
+        "are taken again, to see whether they are the same."
     )
+
+
+def _renew(stored: SliceSet, again: SliceSet) -> SliceSet:
+    """Note the dates of scans that gave the same slices again; refuse those that gave others."""
+    if again.sha256 != stored.sha256:
+        shutil.rmtree(again.path)
+        raise InputError(REFUSED.format(path=stored.path, what=OTHER))
+    for name in ("problems.tsv", "notes.tsv"):
+        (stored.path / name).unlink(missing_ok=True)
+        if (again.path / name).is_file():
+            (again.path / name).replace(stored.path / name)
+    write_last(stored.path / "slices.json", json_text(again.settings), _listed(stored.path))
+    shutil.rmtree(again.path)
+    return open_slices(stored.path)
+
+
+def _listed(out: Path) -> list[str]:
+    """Return the files of a store that its manifest names beside slices.json."""
+    notes = ["notes.tsv"] if (out / "notes.tsv").is_file() else []
+    return ["slices.npy", *CHECKED, "problems.tsv", *notes]
 
 
 def _parts_folder(out: Path, settings: dict[str, Any]) -> Path:
@@ -228,9 +269,7 @@ def _finish(
         "files": hashes,
         "sha256": hashlib.sha256(whole.encode()).hexdigest(),
     }
-    files = ["slices.npy", *CHECKED, "problems.tsv"]
-    files += ["notes.tsv"] if (out / "notes.tsv").is_file() else []
-    write_last(out / "slices.json", json_text(written), files)
+    write_last(out / "slices.json", json_text(written), _listed(out))
     shutil.rmtree(folder, ignore_errors=True)
     return open_slices(out)
 
