@@ -1,20 +1,17 @@
-"""The command line as a user meets it."""
+"""The command line as a user meets it: in a process of its own."""
 
+import os
 import re
-import socket
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
-import headscope.experiment.demo as demo_module
 from headscope.cli import app
 from tests.support.commands import headscope_here
 from tests.support.experiments import write_cohort
-from tests.support.network import refuse
 
 pytestmark = pytest.mark.usefixtures("few_trees")
 
@@ -112,18 +109,47 @@ def test_inspect_says_what_a_folder_holds(data, monkeypatch, capsys):
     assert "class folders" in done.stdout and re.search(r"AD\s+6\s+6", done.stdout)
 
 
+REFUSE_SOCKETS = """
+import socket
+def refuse(self, address, *rest):
+    if self.family in (socket.AF_INET, socket.AF_INET6):
+        raise SystemExit(f"a network connection was opened: {address}")
+    return connect(self, address, *rest)
+connect = socket.socket.connect
+socket.socket.connect = refuse
+socket.getaddrinfo = lambda *a, **k: (_ for _ in ()).throw(SystemExit("a name was looked up"))
+"""
+
+
+# The command in a process of its own, where cohort and search for shortcuts are coarse.
+COARSE_DEMO = """
+import functools, sys
+import headscope.auditing.shortcuts as search
+import headscope.experiment.demo as of
+from headscope.cli import main
+of.simulate_cohort = functools.partial(of.simulate_cohort, spacing_mm=6)
+search.TREES, search.FOLDS, search.DRAWS = 2, 2, 20
+sys.argv = ["headscope", "demo", "--out", sys.argv[1], "--subjects", "6", "--epochs", "1"]
+main()
+"""
+
+
 @pytest.mark.slow
-def test_the_demo_runs_without_a_network(tmp_path, monkeypatch, capsys):
-    """A small cohort; test_engines shows that the imports of a run need none either."""
-    refuse(monkeypatch.setattr)
-    with pytest.raises(SystemExit, match="was looked up"):  # the guard guards
-        socket.create_connection(("localhost", 1))
-    with socket.socket() as guarded, pytest.raises(SystemExit, match="was opened"):
-        guarded.connect(("127.0.0.1", 1))
-    coarse = partial(demo_module.simulate_cohort, spacing_mm=6, workers=1)
-    monkeypatch.setattr(demo_module, "simulate_cohort", coarse)
-    command = ("demo", "--out", tmp_path / "demo", "--subjects", "6", "--epochs", "1")
-    done = headscope_here(monkeypatch, capsys, *command)
+def test_the_demo_runs_without_a_network(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(REFUSE_SOCKETS)
+    check = subprocess.run(
+        [sys.executable, "-c", "import socket; socket.create_connection(('localhost', 1))"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert "was looked up" in check.stderr  # the guard guards
+    done = subprocess.run(
+        [sys.executable, "-c", COARSE_DEMO, tmp_path / "demo"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(tmp_path), *sys.path]))},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert "simulated" in done.stdout
     assert done.stdout.count("tf_efficientnet_lite0") == 4

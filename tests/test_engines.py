@@ -49,10 +49,9 @@ def prepare(data, tmp_path, monkeypatch):
     return make
 
 
-def started(data, out, *changes, before="pass"):
-    """Start the experiment in another process, where a statement comes before all imports."""
-    code = f"{before}; import runpy; runpy.run_module('tests.support.grid', run_name='__main__')"
-    command = [sys.executable, "-c", code, str(data), str(out), *changes]
+def started(data, out, *changes):
+    """Start the experiment in another process."""
+    command = [sys.executable, "-m", "tests.support.grid", str(data), str(out), *changes]
     environment = os.environ | {"PYTHONPATH": PATH, "PYTHONWARNINGS": "ignore"}
     with (out.parent / "stderr").open("wb") as log:
         return subprocess.Popen(command, env=environment, stderr=log)
@@ -78,8 +77,7 @@ def test_processes_share_an_experiment_and_one_that_is_killed_is_replaced(
     data, prepare, alone, capsys
 ):
     out = prepare()
-    no_network = "from tests.support.network import refuse; refuse()"
-    other = started(data, out, before=no_network)
+    other = started(data, out)
 
     def disturb():
         try:
