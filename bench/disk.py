@@ -105,12 +105,25 @@ def show(experiment: Path, alone: Path) -> float:
     }
     for text, size in rows.items():
         print(f"| {text} | {size / 1e6:.2f} |")
+    for text, size in column_bytes(runs[0].path / "predictions.tsv").items():
+        print(f"predictions.tsv of one run, {text}: {size:.1f} bytes a slice")
     print(f"runs in all / (stored files + heads): {whole / (one + heads):.3f} (aim: 1.3)")
     strict = (whole - one + features) / (features + heads)
     print(f"without backbone, stage means and maps, over features + heads: {strict:.3f}")
     print(f"features on disk / features of one run: {count_features(runs) / features:.3f}")
     print(f"runs in all / each alone: {whole / size_of(alone):.3f}")
     return whole / (one + heads)
+
+
+def column_bytes(path: Path) -> dict[str, float]:
+    """Return the bytes that each column of a table takes in a row, its separator among them."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    names, *rows = (line.split("\t") for line in lines)
+    sizes = {
+        name: sum(len(row[place].encode()) + 1 for row in rows) / len(rows)
+        for place, name in enumerate(names)
+    }
+    return sizes | {"in all": sum(sizes.values())}
 
 
 def count_features(runs: list[hs.Run]) -> int:

@@ -41,14 +41,13 @@ def donation(label: Array, subject: Array, session: Array) -> Callable[[Array], 
     the label of its donor; of a donor whose label changes from session to session it takes the
     sequence, stretched or shortened in proportion to its sessions.
     """
-    key = (subject.astype(np.int64) * (session.max() + 1) + session) * (label.max() + 1) + label
-    _, row, row_part = np.unique(key, return_index=True, return_inverse=True)
+    row, row_part = parts_of(label, subject, session)
     part_subject, part_label = subject[row], label[row]  # by subject, then session
     length = np.bincount(part_subject)  # (S,) of sessions, or of labels within one
     first = np.cumsum(length) - length
     place = np.full((len(length), int(length.max())), -1)
     place[part_subject, np.arange(len(row)) - first[part_subject]] = part_label
-    rank = row_part.ravel() - first[subject]  # (N,) which of its subject's parts a slice is in
+    rank = row_part - first[subject]  # (N,) which of its subject's parts a slice is in
 
     def donate(donors: Array) -> Array:
         donor = donors[..., subject]  # (…, N)
@@ -56,6 +55,22 @@ def donation(label: Array, subject: Array, session: Array) -> Callable[[Array], 
         return labels
 
     return donate
+
+
+def parts_of(label: Array, subject: Array, session: Array) -> tuple[Array, Array]:
+    """Return the first row of each part (P,), and the part that each slice is in (N,).
+
+    A part is what takes a label as one: the slices of a session that have the same label. In the
+    order of subjects, sessions and labels.
+    """
+    key = (subject.astype(np.int64) * (session.max() + 1) + session) * (label.max() + 1) + label
+    _, first, part = np.unique(key, return_index=True, return_inverse=True)
+    return first, part.ravel()
+
+
+def label_type(label: Array) -> np.dtype[Any]:
+    """Return the smallest signed type that holds labels: there are as many as slices × draws."""
+    return np.min_scalar_type(-1 - int(label.max(initial=0)))
 
 
 def no_leak(predicted: Array, labels: Array, subject: Array, session: Array) -> NoLeak:
@@ -70,9 +85,11 @@ def no_leak(predicted: Array, labels: Array, subject: Array, session: Array) -> 
     order = np.tile(np.arange(owner.max() + 1), (ROUNDS, 1))
     means, squares, cubes = (np.empty(len(predicted)) for _ in range(3))
     for r, calls in enumerate(predicted):
-        donate = donation(labels[:, r], owner, session)
-        arranged = donate(rng.permuted(order, axis=1))  # (ROUNDS, n)
-        values = _balanced(calls, arranged, np.unique(labels[:, r]))
+        column = labels[:, r].astype(np.int64)
+        first, part = parts_of(column, owner, session)
+        donate = donation(column[first], owner[first], session[first])
+        arranged = donate(rng.permuted(order, axis=1))  # (ROUNDS, P)
+        values = _balanced(calls, part, arranged, np.unique(column))
         values = values[np.isfinite(values)]  # a sequence of labels, shortened, may lose a class
         means[r] = values.mean()
         squares[r] = ((values - means[r]) ** 2).mean() * ROUNDS / (ROUNDS - 1)
@@ -83,13 +100,17 @@ def no_leak(predicted: Array, labels: Array, subject: Array, session: Array) -> 
     )
 
 
-def _balanced(calls: Array, labels: Array, classes: Array) -> Array:
-    """Return the balanced accuracy of calls (n,) for each of labels (J, n), NaN without a class."""
-    recalls = []
+def _balanced(calls: Array, part: Array, labels: Array, classes: Array) -> Array:
+    """Return the balanced accuracy of calls (n,) for each of labels (J, P), NaN without a class.
+
+    part (n,) says which of the P labels a slice has; slices are counted by part, exactly.
+    """
+    slices, recalls = np.bincount(part).astype(np.float64), []
     for k in classes:
-        true = labels == k  # (J, n)
+        true = (labels == k).astype(np.float64)  # (J, P)
+        called = np.bincount(part, calls == k)
         with np.errstate(invalid="ignore"):
-            recalls.append(true[:, calls == k].sum(axis=1) / true.sum(axis=1))
+            recalls.append(true @ called / (true @ slices))
     balanced: Array = np.mean(recalls, axis=0)
     return balanced
 
@@ -101,8 +122,10 @@ def permute_labels(
     draws: int,
     seed: int = 0,
     subset: Array | None = None,
-) -> NDArray[np.int64]:
+) -> NDArray[np.signedinteger[Any]]:
     """Return labels (N, draws), permuted among all subjects, train, validation and test alike.
+
+    They are of the smallest type that holds them.
 
     A subject's labels go as one: a subject takes the label of another, and all of its slices
     follow, so that as many subjects as before have each label. Of subjects whose label changes
@@ -120,15 +143,17 @@ def permute_labels(
     InputError
         None of `TRIES` tries leaves each class in training and in test.
     """
-    donate = donation(label, subject, session)
+    first, part = parts_of(label, subject, session)
+    donate = donation(label[first], subject[first], session[first])
     subjects = int(subject.max()) + 1
-    needed = _needed(label, subset)
+    needed = [(np.unique(part[rows]), classes) for rows, classes in _needed(label, subset)]
     rng = np.random.default_rng((seed, STREAM))
-    labels = np.empty((len(label), draws), dtype=np.int64)
+    labels = np.empty((len(label), draws), dtype=label_type(label))
     for r in range(draws):
-        labels[:, r] = donate(rng.permutation(subjects))
-        if not holds_classes(labels[:, r], needed):
-            labels[:, r] = _drawn_again(donate, subjects, needed, (seed, STREAM, r))
+        drawn = donate(rng.permutation(subjects))  # (P,)
+        if not holds_classes(drawn, needed):
+            drawn = _drawn_again(donate, subjects, needed, (seed, STREAM, r))
+        labels[:, r] = drawn[part]
     return labels
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from headscope.analysis.blocks import row_blocks
+from headscope.analysis.blocks import BLOCK_ROWS, row_blocks
 from headscope.analysis.units import examples_of
 from headscope.grouping import scans_of
 from headscope.record import Run
@@ -202,7 +202,7 @@ def _train_chunk(
     """
     (P, classes), heads, count = begin.shape, labels.shape[1], len(sets)
     weight = np.repeat(np.repeat(begin, heads, axis=1)[None], count, axis=0)  # (S, P, K·R)
-    targets, mass = _targets(labels, sets[0], classes, recipe)  # (N, K, R), (N, R)
+    weights = _class_weights(labels[sets[0]], classes, recipe)  # (K, R)
     step: Step = (_AdamW if recipe.optimizer == "adamw" else _SGD)(weight, recipe)
     watch = _Watch(weight, heads, recipe) if recipe.validates and val_rows is not None else None
     drawn_by = labels[sets[0], 0] if recipe.weighted else None
@@ -217,11 +217,11 @@ def _train_chunk(
             x = inputs.take(rows, axis=0, out=held[: rows.size * P].reshape(*rows.shape, P),
                             mode="clip")  # fmt: skip
             error = _softmax((x @ weight).reshape(*rows.shape, classes, heads))
-            goal = targets.take(rows, axis=0)  # (S, B, K, R)
+            goal, mass = _targets(labels.take(rows, axis=0), weights, recipe)
             if recipe.balanced or recipe.label_smoothing:
                 error *= goal.sum(axis=2, keepdims=True)
             error -= goal
-            error /= mass.take(rows, axis=0).sum(axis=1)[:, None, None]
+            error /= mass.sum(axis=1)[:, None, None]
             error = error.reshape(*rows.shape, -1)
             if places is None:
                 gradient = x.swapaxes(1, 2) @ error
@@ -230,8 +230,8 @@ def _train_chunk(
                 gradient[np.arange(count)[:, None], places.take(batch, axis=1)] = error
             step(weight, gradient, np.float32(rate))
         if watch is not None and val_rows is not None:
-            logits = (inputs[val_rows] @ weight).reshape(count, len(val_rows), classes, heads)
-            if watch.ends(weight, _losses(logits, targets[val_rows], mass[val_rows])):
+            losses = _losses(inputs, labels, val_rows, weight, weights, recipe)
+            if watch.ends(weight, losses):
                 break
     final = weight if watch is None else watch.stored
     return final.reshape(count, P, classes, heads).transpose(0, 3, 2, 1)
@@ -302,27 +302,30 @@ class _Watch:
         return bool(self.ended.all())
 
 
-def _targets(
-    labels: Array, train_rows: Array, classes: int, recipe: HeadRecipe
-) -> tuple[Array, Array]:
-    """Return weighted targets (N, K, R) and the weights of the slices (N, R), as of torch.
-
-    Class weights w and label smoothing e make the loss Σ_c t_c (−log p_c) with t_c = (1 − e) w_y
-    [c = y] + e w_c / K, over the sum of w_y in the batch.
-    """
-    weights = np.ones((classes, labels.shape[1]), dtype=np.float32)  # (K, R)
+def _class_weights(labels: Array, classes: int, recipe: HeadRecipe) -> Array:
+    """Return the weight of each class (K, R) for the labels (n, R) of training slices."""
+    weights = np.ones((classes, labels.shape[1]), dtype=np.float32)
     if recipe.balanced:
         for r in range(labels.shape[1]):
-            weights[:, r] = balanced_weights(labels[train_rows, r], classes)
-    mass = np.take_along_axis(weights, labels, axis=0)  # (N, R)
+            weights[:, r] = balanced_weights(labels[:, r], classes)
+    return weights
+
+
+def _targets(labels: Array, weights: Array, recipe: HeadRecipe) -> tuple[Array, Array]:
+    """Return targets (…, K, R) of slices with labels (…, R), and their weights (…, R), as of torch.
+
+    Class weights w (K, R) and label smoothing e make the loss Σ_c t_c (−log p_c) with
+    t_c = (1 − e) w_y [c = y] + e w_c / K, over the sum of w_y in the batch. Made batch by batch:
+    those of all slices would take K times four bytes for each label.
+    """
+    classes = len(weights)
+    hot = (labels[..., None, :] == np.arange(classes)[:, None]).astype(np.float32)
+    if not (recipe.balanced or recipe.label_smoothing):
+        return hot, np.ones(labels.shape, dtype=np.float32)
+    mass = weights[labels, np.arange(labels.shape[-1])]
     smoothing = np.float32(recipe.label_smoothing)
-    targets = (1 - smoothing) * mass[:, None, :] * _one_hot(labels, classes)
+    targets = (1 - smoothing) * mass[..., None, :] * hot
     return targets + smoothing / np.float32(classes) * weights, mass
-
-
-def _one_hot(labels: Array, classes: int) -> Array:
-    """(N, R) → (N, K, R)."""
-    return (labels[:, None, :] == np.arange(classes)[:, None]).astype(np.float32)
 
 
 def _softmax(logits: Array) -> Array:
@@ -334,7 +337,16 @@ def _softmax(logits: Array) -> Array:
     return np.ascontiguousarray(np.moveaxis(raised, 0, 2))
 
 
-def _losses(logits: Array, targets: Array, mass: Array) -> Array:
-    """Mean loss of each head, (S, R); logits (S, V, K, R), targets (V, K, R), mass (V, R)."""
-    logs = log_softmax(logits.astype(np.float64), axis=2)
-    return -(logs * targets).sum(axis=(1, 2)) / mass.sum(axis=0)
+def _losses(
+    inputs: Array, labels: Array, rows: Array, weight: Array, weights: Array, recipe: HeadRecipe
+) -> Array:
+    """Mean loss of each head on validation slices, (S, R); weight (S, P, K·R), weights (K, R)."""
+    loss: Any = 0.0
+    total: Any = 0.0
+    for start in range(0, len(rows), BLOCK_ROWS):
+        part = rows[start : start + BLOCK_ROWS]
+        targets, mass = _targets(labels[part], weights, recipe)
+        logits = (inputs[part] @ weight).reshape(len(weight), *targets.shape)  # (S, B, K, R)
+        logs = log_softmax(logits.astype(np.float64), axis=2)
+        loss, total = loss + (logs * targets).sum(axis=(1, 2)), total + mass.sum(axis=0)
+    return -loss / total

@@ -186,7 +186,8 @@ def permuted_labels(slices: SliceSet, number: int, subset: Subsets) -> NDArray[n
     ids = slices.table[["subject_id", "session_id"]].astype(str)
     subject = np.unique(ids["subject_id"], return_inverse=True)[1]  # (N,)
     session = ids.groupby(["subject_id", "session_id"], sort=True).ngroup().to_numpy()  # (N,)
-    return permute_labels(slices.labels, subject, session, number, subset=subset)[:, -1]
+    labels = permute_labels(slices.labels, subject, session, number, subset=subset)
+    return labels[:, -1].astype(np.int64)
 
 
 def _split(

@@ -7,6 +7,8 @@ intervals resample subjects, never slices (docs/trust.md, Intervals).
 from headscope.metrics.draws import (
     DRAWS,
     EXTERNAL_SEED,
+    GROUPS,
+    MOST_DRAWN,
     Drawn,
     Resampled,
     deal_subjects,
@@ -40,6 +42,8 @@ __all__ = [
     "BINS",
     "DRAWS",
     "EXTERNAL_SEED",
+    "GROUPS",
+    "MOST_DRAWN",
     "SCORES",
     "SHARED",
     "SHARED_GAP",

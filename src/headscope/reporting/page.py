@@ -260,9 +260,10 @@ def _shown(data: PageData) -> str:
     if not data.thumbnails:
         return f"It holds no slice as a picture.{some}"
     subjects = f" of {data.subjects} subjects" if data.subjects else ""
+    first = ", misclassified ones first," if data.thumbnails < drawn else ""
     return (
-        f"It holds {data.thumbnails} test slices{subjects} as small pictures: share it as you "
-        f"would share scans (--thumbnails none leaves them out).{some}"
+        f"It holds {data.thumbnails} test slices{subjects}{first} as small pictures: share it as "
+        f"you would share scans (--thumbnails none leaves them out).{some}"
     )
 
 

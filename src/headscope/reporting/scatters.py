@@ -29,9 +29,10 @@ THUMBNAILS: Final = ("test", "errors", "none")
 SIDE: Final = 64  # pixels of a thumbnail
 ACROSS: Final = 64  # thumbnails in a line of the sprite
 MOST_THUMBNAILS: Final = 4096  # a WebP has at most 16,383 lines
-MOST_DRAWN: Final = (
-    20_000  # test slices in Fig. 2 and the film strips; those of some subjects beyond
-)
+SPRITE_BYTES: Final = 1_200_000  # of all thumbnails; of more, the misclassified come first
+MOST_DRAWN: Final = 12_000  # test slices in Fig. 2 and the film strips; some subjects' beyond
+LEAST_DRAWN: Final = 2_000  # however many panels there are
+MOST_MARKS: Final = 48_000  # of all panels of Fig. 2, at 27 bytes each
 MOST_POINTS: Final = 4000  # of a panel of Fig. 2 or 3; a seeded sample beyond
 
 
@@ -84,7 +85,8 @@ def page_data(
     tests = {run.name: np.flatnonzero(run.features["subset"] == "test") for run in runs}
     rows = np.unique(np.concatenate([*tests.values()]))  # of the store, (M,)
     everything = len(rows)
-    rows = rows[sample_subjects(runs[0].features["subject_id"][rows], MOST_DRAWN)]
+    most = min(MOST_DRAWN, max(LEAST_DRAWN, MOST_MARKS // len(runs)))
+    rows = rows[sample_subjects(runs[0].features["subject_id"][rows], most)]
     if len(rows) < everything:
         tests = {name: np.intersect1d(test, rows) for name, test in tests.items()}
     places = {run.name: np.searchsorted(rows, tests[run.name]) for run in runs}
@@ -92,7 +94,7 @@ def page_data(
     wrong = np.zeros(len(rows), dtype=bool)
     for run, panel in zip(runs, panels, strict=True):
         wrong[places[run.name]] |= ~panel.correct
-    shown = _shown(rows, wrong, pixels, thumbnails)
+    sprite, shown = _sprite(pixels, rows, _shown(rows, wrong, pixels, thumbnails))
     table = runs[0].predictions.iloc[rows]
     named = runs[0].named
     subjects, owner = np.unique(table["subject_id"].to_numpy(str), return_inverse=True)
@@ -109,7 +111,7 @@ def page_data(
             ],
         },
         "runs": [panel.values for panel in panels],
-        "thumbnails": _sprite(pixels, rows, shown),
+        "thumbnails": sprite,
     }
     seen = len(np.unique(owner[shown])) if named else 0
     return PageData(values, len(shown), seen, (len(rows), everything))
@@ -199,29 +201,40 @@ def _shown(
     pixels: NDArray[np.uint8] | None,
     thumbnails: str,
 ) -> NDArray[np.intp]:
-    """Return the places of the slices with a thumbnail, errors first where there are too many."""
+    """Return the places of the slices with a thumbnail, errors first, in random order each."""
     if thumbnails == "none" or pixels is None or rows.max(initial=-1) >= len(pixels):
         return np.zeros(0, dtype=np.intp)
-    places = np.flatnonzero(wrong) if thumbnails == "errors" else np.argsort(~wrong, kind="stable")
-    return np.sort(places[:MOST_THUMBNAILS])
+    order = np.random.default_rng(0).permutation(len(rows))
+    places = order[np.argsort(~wrong[order], kind="stable")]
+    return places[: int(wrong.sum()) if thumbnails == "errors" else len(places)][:MOST_THUMBNAILS]
 
 
 def _sprite(
     pixels: NDArray[np.uint8] | None, rows: NDArray[np.intp], shown: NDArray[np.intp]
-) -> dict[str, Any] | None:
-    """Return one picture of all thumbnails, in lines, and which slice stands at each place."""
+) -> tuple[dict[str, Any] | None, NDArray[np.intp]]:
+    """Return one picture of thumbnails, in lines, and which slice stands at each place.
+
+    Of those to be shown the first that have room in `SPRITE_BYTES`.
+    """
     if pixels is None or not len(shown):
-        return None
-    across = min(ACROSS, len(shown))
-    sprite = draw_thumbnails(pixels, rows[shown])
-    stream = BytesIO()
-    sprite.save(stream, "WEBP", quality=45, method=2)
+        return None, shown
+    picture = _webp(draw_thumbnails(pixels, rows[np.sort(shown)]))
+    if len(picture) > SPRITE_BYTES:
+        shown = shown[: max(1, int(len(shown) * SPRITE_BYTES / len(picture)))]
+        picture = _webp(draw_thumbnails(pixels, rows[np.sort(shown)]))
+    shown = np.sort(shown)
     return {
         "side": SIDE,
-        "across": across,
+        "across": min(ACROSS, len(shown)),
         "place": _integers(shown),
-        "source": "data:image/webp;base64," + b64encode(stream.getvalue()).decode(),
-    }
+        "source": "data:image/webp;base64," + b64encode(picture).decode(),
+    }, shown
+
+
+def _webp(image: Image.Image) -> bytes:
+    stream = BytesIO()
+    image.save(stream, "WEBP", quality=45, method=2)
+    return stream.getvalue()
 
 
 def draw_thumbnails(pixels: NDArray[np.uint8], rows: NDArray[np.intp]) -> Image.Image:
@@ -351,7 +364,8 @@ def _still(
         return (x - low) / (high - low) * STILL, (high - y) / (high - low) * STILL
 
     pen.rectangle((0, 0, STILL - 1, STILL - 1), outline=GREY)
-    for k in np.random.default_rng(0).permutation(len(places)):  # so that no class covers another
+    order = np.random.default_rng(0).permutation(len(places))  # so that no class covers another
+    for k in order[:MOST_DRAWN]:
         x, y = places[k, 0], STILL - places[k, 1]
         pen.ellipse((x - 1, y - 1, x + 1, y + 1), fill=colours[k])
     if np.isfinite(slope):

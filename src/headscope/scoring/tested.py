@@ -11,7 +11,7 @@ from headscope.analysis.results.pooled import Pool, Test
 from headscope.cohort.tables import listed
 from headscope.errors import InputError
 from headscope.files import NO_ID
-from headscope.metrics import Units, deal_subjects, slice_units, strata, subject_level
+from headscope.metrics import Units, slice_units, strata, subject_level
 from headscope.scoring.read import Predictions
 from headscope.text import count
 
@@ -62,13 +62,10 @@ class Tested:
         return Test(slices, subject_level(slices, way))
 
     def pool(self, aggregate: str, ranked: bool) -> Pool:
-        """Return the test as one that draws of subjects can score (`deal_subjects`)."""
+        """Return the test as one that draws of subjects can score."""
         test = self.levels(aggregate, ranked)
-        labels, owner = self.hard.labels, self.hard.owner
-        dealt, groups = deal_subjects(labels, owner, self.subjects)
-        moved = Test(*(units._replace(owner=dealt[units.owner]) for units in test))
-        ids = self.ids if groups == self.subjects else np.arange(groups)
-        return Pool(((moved,),), ids, strata(labels, dealt[owner], groups), 1.0)
+        labels = strata(self.hard.labels, self.hard.owner, self.subjects)
+        return Pool(((test,),), self.ids, labels, 1.0)
 
     def in_order(self, class_names: tuple[str, ...]) -> "Tested":
         """Return the same with its classes in another order."""

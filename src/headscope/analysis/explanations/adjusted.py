@@ -35,7 +35,7 @@ def adjusted_auc(pool: Pool, covariate: Array, positive: int = 0) -> Score:
         The class, of two.
     """
     classes = [positive] if pool.class_count == 2 else list(range(pool.class_count))
-    parts = [[_parts(folds, covariate, k) for k in classes] for folds in pool.seeds]
+    parts = [[_parts(folds, covariate, pool.dealt, k) for k in classes] for folds in pool.seeds]
 
     def score(counts: Array) -> dict[str, Array]:
         rows = [
@@ -52,7 +52,8 @@ def adjusted_auc(pool: Pool, covariate: Array, positive: int = 0) -> Score:
 class Part(NamedTuple):
     """Subjects whose scores are compared: of one fold, and of one category or after regression.
 
-    ups, downs: scores of the class and of the rest; their owners; values of a quantity, or None.
+    ups, downs: scores of the class and of the rest; what is drawn of them; values of a quantity,
+    or None.
     """
 
     ups: Array
@@ -63,17 +64,17 @@ class Part(NamedTuple):
     down_value: Array | None
 
 
-def _parts(folds: tuple[Test, ...], covariate: Array, k: int) -> list[Part]:
+def _parts(folds: tuple[Test, ...], covariate: Array, dealt: Array, k: int) -> list[Part]:
     """Return the parts of a seed's tests, of class `k` against the rest, in which both are."""
     number = np.issubdtype(covariate.dtype, np.number)
     parts = []
     for test in folds:
         units = test.subjects
-        scores, values = units.margin(k), covariate[units.owner]
+        scores, values, drawn = units.margin(k), covariate[units.owner], dealt[units.owner]
         for rows in [values == values] if number else [values == v for v in np.unique(values)]:
             up, down = rows & (units.labels == k), rows & (units.labels != k)
             if up.any() and down.any():
-                sides = (scores[up], scores[down], units.owner[up], units.owner[down])
+                sides = (scores[up], scores[down], drawn[up], drawn[down])
                 parts.append(
                     Part(*sides, *((values[up], values[down]) if number else (None, None)))
                 )

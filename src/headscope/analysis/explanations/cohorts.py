@@ -32,6 +32,7 @@ from headscope.metrics import (
     positive_class,
     resample,
     slice_units,
+    strata,
     subject_level,
     way_of,
     wilson,
@@ -106,7 +107,9 @@ class _Sample:
     def draw(self, level: str, name: str, positive: int) -> Drawn:
         """Return a score of each seed, over draws that are independent of those of the test."""
         return self.resampled.apply(
-            lambda counts: {name: self.seeds @ self.pool.score(level, name, counts, positive)}
+            lambda counts: {
+                name: self.seeds @ self.pool.grouped.score(level, name, counts, positive)
+            }
         )[name]
 
     def calibrate(self, k: int) -> dict[str, Drawn]:
@@ -114,7 +117,7 @@ class _Sample:
 
         def both(counts: Array) -> dict[str, Array]:
             of_runs = []
-            for test in self.pool.tests:
+            for test in self.pool.grouped.tests:
                 units = test.subjects
                 weights = counts[:, units.owner]  # (B, n)
                 of_runs.append(recalibrate(units.margin(k), units.labels == k, weights))
@@ -158,8 +161,9 @@ def _sample(runs: Sequence[Run], tables: Sequence[pd.DataFrame]) -> _Sample:
         aggregate = str(run.settings.get("aggregate", "mean"))
         tests.append((Test(slices, subject_level(slices, aggregate)),))
     first = tests[0][0].slices
-    resampled = resample(first.labels, first.owner, len(ids), seed=EXTERNAL_SEED)
-    pool = Pool(tuple(tests), ids, resampled.stratum, nan)
+    pool = Pool(tuple(tests), ids, strata(first.labels, first.owner, len(ids)), nan)
+    labels = pool.grouped.labels
+    resampled = resample(labels, np.arange(len(labels)), len(labels), seed=EXTERNAL_SEED)
     seeds = [run.setting.seed for run in runs]
     same = np.equal.outer([*dict.fromkeys(seeds)], seeds).astype(float)  # (R, runs)
     return _Sample(pool, resampled, same / same.sum(axis=1, keepdims=True))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headscope.analysis.final_layer.null import Array, Pair
-from headscope.analysis.permute import permute_labels
+from headscope.analysis.permute import label_type, permute_labels
 from headscope.analysis.retrain import HeadRecipe, head_recipe, train_heads, trains_again
 from headscope.analysis.units import Samples, read_samples
 from headscope.record import Run
@@ -193,7 +193,8 @@ def permuted_within_subsets(samples: Samples, draws: int, seed: int) -> NDArray[
     membership = np.zeros(samples.subjects, dtype=np.int64)  # bits: the subsets of each subject
     for bit, name in enumerate(np.unique(samples.subset)):
         membership[np.unique(samples.subject[samples.subset == name])] |= 1 << bit
-    labels = np.repeat(samples.label[:, np.newaxis], draws, axis=1)
+    label = samples.label.astype(label_type(samples.label))
+    labels = np.repeat(label[:, np.newaxis], draws, axis=1)
     for group in np.unique(membership).tolist():
         rows = np.flatnonzero(membership[samples.subject] == group)
         subject = np.unique(samples.subject[rows], return_inverse=True)[1]

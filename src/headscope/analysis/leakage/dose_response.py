@@ -88,7 +88,13 @@ def _halves(samples: Samples, rng: np.random.Generator) -> tuple[Array, Array, A
     """Return rows that may leak, rows that are judged, and the test subjects in random order."""
     rows = samples.rows("test")
     order = rng.permutation(np.unique(samples.subject[rows]))
-    leak = [_half(rows[samples.subject[rows] == subject], rng) for subject in order]
+    subject = samples.subject[rows]
+    by_subject = np.argsort(subject, kind="stable")
+    ends = np.searchsorted(subject[by_subject], order, side="right")
+    starts = np.searchsorted(subject[by_subject], order)
+    leak = [
+        _half(rows[by_subject[start:end]], rng) for start, end in zip(starts, ends, strict=True)
+    ]
     leaking = np.concatenate(leak)
     return leaking, np.setdiff1d(rows, leaking), order
 

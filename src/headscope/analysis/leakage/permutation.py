@@ -126,9 +126,10 @@ def permutation_test(
     else:
         return None
     null = [
-        accuracies(logits[r], labels[rows, r], samples.subject[rows], aggregate)
+        accuracies(logits[r], labels[rows, r].astype(int), samples.subject[rows], aggregate)
         for r in range(labels.shape[1])
     ]
+    calls = np.stack([part.argmax(axis=1).astype(np.int16) for part in logits])  # (R, n)
     observed = accuracies(
         samples.logits[rows], samples.label[rows], samples.subject[rows], aggregate
     )
@@ -142,9 +143,7 @@ def permutation_test(
             for name in SCORES
         },
         labels=tuple(_key(column) for column in labels.T),
-        no_leak=no_leak(
-            logits.argmax(axis=2), labels[rows], samples.subject[rows], samples.session[rows]
-        ),
+        no_leak=no_leak(calls, labels[rows], samples.subject[rows], samples.session[rows]),
     )
 
 

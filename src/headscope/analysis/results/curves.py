@@ -47,13 +47,14 @@ def subject_curves(pool: Pool, positive: int) -> Curves | None:
     classes = [positive] if pool.class_count == 2 else list(range(pool.class_count))
     parts = [
         (test.subjects, k)
-        for test in pool.tests
+        for test in pool.grouped.tests
         for k in classes
         if 0 < (test.subjects.labels == k).sum() < len(test.subjects.labels)
     ]
     if not parts:
         return None
-    counts = np.concatenate([np.ones((1, len(pool.ids))), pool.resampled.drawn[:DRAWS]])
+    drawn = pool.resampled.drawn[:DRAWS]
+    counts = np.concatenate([np.ones((1, drawn.shape[1])), drawn])
     roc = np.empty((len(parts), len(counts), len(GRID)))
     precision = np.empty_like(roc)
     for n, (units, k) in enumerate(parts):

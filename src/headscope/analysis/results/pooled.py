@@ -15,7 +15,16 @@ from scipy.special import gammaln
 
 from headscope.analysis.units import Array, run_units
 from headscope.files import NO_ID
-from headscope.metrics import Drawn, Resampled, Units, class_scores, resample, scores
+from headscope.metrics import (
+    Drawn,
+    Resampled,
+    Units,
+    class_scores,
+    deal_subjects,
+    resample,
+    scores,
+    strata,
+)
 from headscope.record import Run
 
 PERMUTATIONS = 9_999
@@ -103,9 +112,31 @@ class Pool:
         )
 
     @cached_property
+    def dealt(self) -> Array:
+        """What is drawn of each subject (S,): itself, or a group of very many (`deal_subjects`)."""
+        return deal_subjects(self.labels, np.arange(len(self.ids)), len(self.ids))[0]
+
+    @cached_property
+    def grouped(self) -> "Pool":
+        """The same tests, whose units belong to what is drawn."""
+        groups = int(self.dealt.max(initial=-1)) + 1
+        if groups == len(self.ids):
+            return self
+        seeds = tuple(
+            tuple(
+                Test(*(units._replace(owner=self.dealt[units.owner]) for units in test))
+                for test in folds
+            )
+            for folds in self.seeds
+        )
+        labels = strata(self.labels, self.dealt, groups)
+        return Pool(seeds, np.arange(groups), labels, self.ratio, self.stretch)
+
+    @cached_property
     def resampled(self) -> Resampled:
-        """Subjects drawn again within class, the same draws for every pool of these subjects."""
-        return resample(self.labels, np.arange(len(self.ids)), len(self.ids))
+        """What is drawn again within class, the same draws for every pool of these subjects."""
+        labels = self.grouped.labels
+        return resample(labels, np.arange(len(labels)), len(labels))
 
     @cached_property
     def fewest_per_class(self) -> int:
@@ -125,7 +156,7 @@ class Pool:
         )
 
     def score(self, level: str, name: str, counts: Array, positive: int = 0) -> Array:
-        """Return a score of each seed over draws of subjects, (R, B); counts are (B, S)."""
+        """Return a score of each seed over draws (R, B); counts (B, S) of the pool's subjects."""
         rows = []
         for folds in self.seeds:
             parts = [test.level(level) for test in folds]
@@ -139,7 +170,7 @@ class Pool:
         """Return a score of each seed over draws of subjects."""
 
         def score(counts: Array) -> dict[str, Array]:
-            return {name: self.score(level, name, counts, positive)}
+            return {name: self.grouped.score(level, name, counts, positive)}
 
         return self.resampled.apply(score)[name]
 

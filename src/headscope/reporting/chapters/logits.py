@@ -29,6 +29,8 @@ RATIOS: Final = {
     "dispersion_ratio": Column("Dispersion / frozen", "", "significant"),
     "separation_ratio": Column("Separation / frozen", "", "significant"),
 }
+MOST_WRONG: Final = 1000  # rows of all runs together, of subjects with misclassified slices
+LEAST_WRONG: Final = 50  # of a run, however many runs there are
 WRONG: Final = (
     *("Run", "Subject", "Class"),
     Column("Misclassified", "slices", "count"),
@@ -64,6 +66,7 @@ def _separation(runs: Sequence[Run], features: Mapping[str, FeatureAnalysis]) ->
     """Say in numbers how apart the classes are, and of which subjects slices are misclassified."""
     rows: list[list[object]] = []
     wrong: list[list[object]] = []
+    most, subjects = max(LEAST_WRONG, MOST_WRONG // len(runs)), 0
     for run in runs:
         analysis = features[run.name]
         icc = {(one.of, one.by): one.icc for one in analysis.intraclass}
@@ -75,7 +78,8 @@ def _separation(runs: Sequence[Run], features: Mapping[str, FeatureAnalysis]) ->
             alike = Cell(icc.get((of, "subject")), run=run.name, quantity=f"{prefix}.icc")
             spread = cells_of(result, SPREAD, run.name, prefix)
             rows.append([named(run), space, *spread, *ratios, alike])
-        for row in analysis.wrong.to_dict("records"):
+        subjects += len(analysis.wrong)
+        for row in analysis.wrong.head(most).to_dict("records"):
             key = f"wrong.{row['subject_id']}.{row['label']}"
             counts = cells_of(row, ("wrong", "total"), run.name, key)
             wrong.append([named(run), str(row["subject_id"]), str(row["label"]), *counts])
@@ -93,9 +97,15 @@ def _separation(runs: Sequence[Run], features: Mapping[str, FeatureAnalysis]) ->
     ]
     blocks: list[Block] = [TableBlock("separation", Table(caption, columns, rows))]
     if wrong:
-        caption = "Misclassified test slices, by subject."
+        caption, of = "Misclassified test slices, by subject.", ""
+        if subjects > len(wrong):
+            of = f" of {subjects:,}"
+            caption += (
+                f" Of each run the {most} subjects with the largest share of them; "
+                "predictions.tsv of a run has all."
+            )
         table = Table(caption, WRONG, wrong)
-        title = f"Misclassified slices, by subject ({len(wrong)} rows)"
+        title = f"Misclassified slices, by subject ({len(wrong)}{of} rows)"
         blocks.append(Fold(title, [TableBlock("wrong", table)]))
     return blocks
 

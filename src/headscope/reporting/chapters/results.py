@@ -10,6 +10,7 @@ from markupsafe import Markup
 from headscope.analysis.results.comparisons import Comparison, Comparisons
 from headscope.analysis.results.settings import SettingResult
 from headscope.analysis.results.table import SHARED, epochs_text
+from headscope.metrics import GROUPS, MOST_DRAWN
 from headscope.record import Run
 from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text
 from headscope.reporting.chapters.classes import class_blocks
@@ -69,6 +70,10 @@ MEANING: Final = (
     "the rest. Full digits are in <code>table.tsv</code>, those of each run in "
     "<code>runs.tsv</code>."
 )
+OF_GROUPS: Final = (
+    f"Of more than {MOST_DRAWN:,} test subjects, intervals are of draws of {GROUPS} groups of "
+    "subjects, dealt at random within class by a fixed seed."
+)
 MOST_SAID: Final = 6  # comparisons in words, whatever they tell
 MIXED: Final = ("shared_subjects", "test_duplicates", "test_equal_slices")
 AGGREGATES: Final = {
@@ -93,12 +98,16 @@ def results_chapter(
     aggregate = " or ".join(AGGREGATES[name] for name in names)
     blocks = [
         _settings_table(table),
-        Text(say(MEANING, aggregate), style="notes"),
+        Text(say(MEANING, aggregate), *_grouped(results), style="notes"),
         *_failures(failures),
         *([Text(*left_out, style="notes")] if left_out else []),
         *precision_folds(results),
     ]
     return Chapter("results", "Accuracies, as in Table 2 of the paper", blocks, short="Table 2")
+
+
+def _grouped(results: Sequence[SettingResult]) -> list[str]:
+    return [OF_GROUPS] if any(result.subjects > MOST_DRAWN for result in results) else []
 
 
 def scores_chapter(results: Sequence[SettingResult], compared: Comparisons) -> Chapter:
