@@ -81,6 +81,9 @@ def browser():
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Slow files first: workers take one file after another, and the last should be a short one.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     folder = _real_data()
     if folder.is_dir():
         return

@@ -58,6 +58,10 @@ def brute_gap(pairs, rng, draws=1000):
     tables = [[run.predictions.query("subset == 'test'") for run in pair] for pair in pairs]
     everyone = pd.concat([table for pair in tables for table in pair])
     classes = everyone.groupby("subject_id")["label"].first()
+    facts = [
+        [(t["subject_id"].tolist(), (t["label"] == t["predicted"]).to_numpy()) for t in pair]
+        for pair in tables
+    ]
     found = []
     for _ in range(draws):
         weight = dict.fromkeys(classes.index, 0)
@@ -66,11 +70,10 @@ def brute_gap(pairs, rng, draws=1000):
             for person in rng.choice(own, len(own)):
                 weight[person] += 1
         gaps = []
-        for pair in tables:
+        for pair in facts:
             values = []
-            for table in pair:
-                counts = table["subject_id"].map(weight).to_numpy()
-                right = (table["label"] == table["predicted"]).to_numpy()
+            for subjects, right in pair:
+                counts = np.array([weight[subject] for subject in subjects])
                 values.append((counts * right).sum() / counts.sum() if counts.any() else np.nan)
             gaps.append(values[1] - values[0])
         found.append(np.mean(gaps))

@@ -15,7 +15,9 @@ WEIGHTS = (
 ).resolve()
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
+@pytest.mark.usefixtures("short_search")
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"needs real weights: there is no {WEIGHTS}")
 def test_the_null_predicts_r_on_oasis(real_data, tmp_path, monkeypatch):
     monkeypatch.setattr("headscope.experiment.run.store_findings", lambda *_: None)  # not asked
