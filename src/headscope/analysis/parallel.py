@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from headscope.record import FEATURES, Run
 
 MOST_THREADS: Final = 4
-AT_ONCE_BYTES: Final = 2**27  # of features of the runs analysed at once; copies take several times
+AT_ONCE_BYTES: Final = 2**27  # of the records of the runs at once; copies take several times that
 R = TypeVar("R")
 
 
@@ -35,14 +35,14 @@ def at_once(function: Callable[[Run], R], runs: Sequence[Run]) -> Iterator[R]:
 
 
 def thread_count(runs: Sequence[Run]) -> int:
-    """Return how many runs are analysed at once: one where features fill much of a memory."""
+    """Return how many runs are analysed at once: one where they fill much of a memory."""
     largest = max((_bytes(run) for run in runs), default=0)
     return min(_processors(), MOST_THREADS, AT_ONCE_BYTES // max(largest, 1))
 
 
 def _bytes(run: Run) -> int:
-    paths = map(run.place, (FEATURES, "features.npz"))
-    return max((path.stat().st_size for path in paths if path.is_file()), default=0)
+    paths = map(run.place, (FEATURES, "features.npz", "predictions.tsv"))
+    return sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def _processors() -> int:
