@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from time import time
+from time import sleep, time
 from typing import Any, Final
 
 import numpy as np
@@ -67,6 +67,7 @@ class TensorboardTracker:
         """Write rows of the history of a run that trains; later steps of an earlier start go."""
         for row in rows:
             if run.name not in self._open:
+                _pass_second(self.folder / run.name)
                 self._open[run.name] = EventFileWriter(str(self.folder / run.name))
                 again = SessionLog(status=SessionLog.START)
                 event = Event(wall_time=time(), step=row["epoch"], session_log=again)
@@ -110,6 +111,17 @@ def _scalars(row: Mapping[str, Any], at: float) -> Event:
     """Return a row of the history as an event at a time in seconds since 1970."""
     values = [Summary.Value(tag=name, simple_value=x) for name, x in curves_of(row).items()]
     return Event(wall_time=at, step=row["epoch"], summary=Summary(value=values))
+
+
+def _pass_second(folder: Path) -> None:
+    """Wait until the second is over in which a file of events began.
+
+    TensorBoard reads files by their names, which count seconds: of two of one second the later may
+    come first, and its steps would go.
+    """
+    now = time()
+    if any(path.name.split(".")[3] == f"{int(now):010}" for path in folder.glob(EVENTS)):
+        sleep(1 - now % 1)
 
 
 def _write_events(run: Run, folder: Path) -> None:
