@@ -31,7 +31,7 @@ def test_a_function_runs_with_one_thread_and_the_others_come_back():
 
 
 def small_runs(tmp_path, monkeypatch, size=2**20):
-    monkeypatch.setattr(parallel, "_processors", lambda: 2)
+    monkeypatch.setattr(parallel, "cpu_count", lambda: 2)
     for name in "abcd":
         (tmp_path / name).mkdir()
         with (tmp_path / name / "features.npz").open("wb") as file:

@@ -3,11 +3,12 @@
 What works on small arrays is slower so: heads trained again, fits beside shuffles.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Final, TypeVar
+
+from joblib.externals.loky import cpu_count
 
 from headscope.record import FEATURES, Run
 
@@ -37,16 +38,9 @@ def at_once(function: Callable[[Run], R], runs: Sequence[Run]) -> Iterator[R]:
 def thread_count(runs: Sequence[Run]) -> int:
     """Return how many runs are analysed at once: one where they fill much of a memory."""
     largest = max((_bytes(run) for run in runs), default=0)
-    return min(_processors(), MOST_THREADS, AT_ONCE_BYTES // max(largest, 1))
+    return min(cpu_count(), MOST_THREADS, AT_ONCE_BYTES // max(largest, 1))
 
 
 def _bytes(run: Run) -> int:
     paths = map(run.place, (FEATURES, "features.npz", "predictions.tsv"))
     return sum(path.stat().st_size for path in paths if path.is_file())
-
-
-def _processors() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

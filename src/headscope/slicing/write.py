@@ -137,7 +137,8 @@ def _check_known(cohort: "Cohort", stored: SliceSet) -> None:
         raise InputError(REFUSED.format(path=stored.path, what=OTHER))
     console.print(
         f"The dates or sizes of scans differ from those noted in {stored.path.name}: their slices "
-        "are taken again, to see whether they are the same."
+        "are taken again, to see whether they are the same.",
+        soft_wrap=True,
     )
 
 
@@ -147,9 +148,10 @@ def _renew(stored: SliceSet, again: SliceSet) -> SliceSet:
         shutil.rmtree(again.path)
         raise InputError(REFUSED.format(path=stored.path, what=OTHER))
     for name in ("problems.tsv", "notes.tsv"):
-        (stored.path / name).unlink(missing_ok=True)
         if (again.path / name).is_file():
             (again.path / name).replace(stored.path / name)
+        else:
+            (stored.path / name).unlink(missing_ok=True)
     write_last(stored.path / "slices.json", json_text(again.settings), _listed(stored.path))
     shutil.rmtree(again.path)
     return open_slices(stored.path)
