@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-# Before anything imports torch: threads as on the command line, and one a process, of which
-# there are as many as cores.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Before anything imports torch: one thread a process, of which there are as many as cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).parents[1]

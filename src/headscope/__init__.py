@@ -33,9 +33,11 @@ module is imported when one of its names is first used, since torch alone takes 
 import os
 import sys
 
-# OpenMP's threads spin while they wait, which costs more than it saves beside other work; torch
-# reads this when it is first imported
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# OpenMP's threads spin while they wait, which costs more than it saves beside other work: they look
+# a moment (some 10 µs) and sleep; torch reads both when it is first imported
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if sys.argv[:1] == ["-m"] or (sys.argv[:1] and sys.argv[0].endswith("/headscope")):
     # this is the command: it answers Ctrl-C from here on, while it imports the rest
