@@ -19,6 +19,7 @@ too (`precision = "bfloat16"`), beside the comparison: the other two compute in 
 import argparse
 import contextlib
 import functools
+import json
 import os
 import subprocess
 import sys
@@ -75,7 +76,7 @@ class Stamps:
         """Return slices per second, and per CPU second."""
         slices = BATCH * (len(self.times) - 1 - WARM)
         clock, cpu = (times[-1] - times[WARM] for times in (self.times, self.cpu))
-        return f"{slices / clock} {slices / cpu}"
+        return {"rate": slices / clock, "cpu_rate": slices / cpu}
 
 
 def plain_model(name, **_):
@@ -213,7 +214,8 @@ def headscope(name, folder, steps, precision="auto"):
         ]
     ours, bare = np.array(pairs[WARM:]).transpose(1, 0, 2)  # (steps, 2) each: clock, CPU
     rates = BATCH / ours.mean(axis=0)
-    return f"{rates[0]} {rates[1]} {ours[:, 0].min()} {bare[:, 0].min()}"
+    least = {"step_s": ours[:, 0].min(), "bare_step_s": bare[:, 0].min()}
+    return {"rate": rates[0], "cpu_rate": rates[1]} | least
 
 
 def bfloat16(name, folder, steps):
@@ -236,13 +238,13 @@ def write_data(data, folder):
 
 
 def measured(python, what, name, folder, steps):
-    """Run one measurement in a process of its own; return the numbers it prints."""
+    """Run one measurement in a process of its own; return the figures that it prints."""
     command = [python, "-W", "ignore", __file__, "--one", what, "--models", name]
     command += ["--folder", str(folder), "--steps", str(steps)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{what} {name} failed:\n{done.stderr[-2000:]}")
-    return [float(number) for number in done.stdout.splitlines()[-1].split()]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def short(place):
@@ -252,9 +254,10 @@ def short(place):
     write_data(place.scans("oasis2"), place.folder)
     ways = ("headscope", "textbook")
     ours, plain = (measured(sys.executable, way, "googlenet", place.folder, 2) for way in ways)
-    overhead = 100 * (ours[1] / ours[2] - 1)
+    overhead = 100 * (ours["step_s"] / ours["bare_step_s"] - 1)
+    ratio = ours["rate"] / plain["rate"]
     return [
-        Figure("headscope over the textbook loop, GoogLeNet", ours[0] / plain[-1], "×", 1.15),
+        Figure("headscope over the textbook loop, GoogLeNet", ratio, "×", 1.15),
         Figure("a step over the bare step", overhead, "%", at_most=15),
     ]
 
@@ -273,7 +276,7 @@ def main():
     if given.short:
         given.steps, given.rounds = 2, 1
     if given.one:
-        print(globals()[given.one](given.models, given.folder, given.steps))
+        print(json.dumps(globals()[given.one](given.models, given.folder, given.steps)))
         return
     print(f"batch {BATCH}, {SIZE} × {SIZE}, {DEVICE}, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory() as folder:
@@ -290,18 +293,29 @@ def main():
                 }
                 for _ in range(given.rounds)
             ]
-            best = {way: np.max([found[way][:2] for found in rounds], axis=0) for way in ways}
-            ours, plain, fast = (best[way] for way in ("headscope", "textbook", "fastai"))
-            clock, cpu = ours / np.maximum(plain, fast)
-            half = best["bfloat16"]
-            least = np.min([found["headscope"][2:] for found in rounds], axis=0)
+            best = {
+                (way, rate): max(figures[way][rate] for figures in rounds)
+                for way in ways
+                for rate in ("rate", "cpu_rate")
+            }
+            peer = {
+                rate: max(best["textbook", rate], best["fastai", rate])
+                for rate in ("rate", "cpu_rate")
+            }
+            least, bare = (
+                min(figures["headscope"][step] for figures in rounds)
+                for step in ("step_s", "bare_step_s")
+            )
             print(
-                f"{name}: headscope {ours[0]:.1f} slices/s, textbook {plain[0]:.1f}, fastai "
-                f"{fast[0]:.1f}: {clock:.2f} × the better of the two (aim {AIM}); per CPU second "
-                f"{ours[1]:.1f}, {plain[1]:.1f}, {fast[1]:.1f}: {cpu:.2f} ×; a step "
-                f"{least[0]:.3f} s, the bare step {least[1]:.3f} s: overhead "
-                f"{100 * (least[0] / least[1] - 1):.1f}%; in bfloat16 {half[0]:.1f} slices/s, "
-                f"{half[0] / ours[0]:.2f} × its own float32",
+                f"{name}: headscope {best['headscope', 'rate']:.1f} slices/s, "
+                f"textbook {best['textbook', 'rate']:.1f}, fastai {best['fastai', 'rate']:.1f}: "
+                f"{best['headscope', 'rate'] / peer['rate']:.2f} × the better of the two "
+                f"(aim {AIM}); per CPU second {best['headscope', 'cpu_rate']:.1f}, "
+                f"{best['textbook', 'cpu_rate']:.1f}, {best['fastai', 'cpu_rate']:.1f}: "
+                f"{best['headscope', 'cpu_rate'] / peer['cpu_rate']:.2f} ×; a step {least:.3f} s, "
+                f"the bare step {bare:.3f} s: overhead {100 * (least / bare - 1):.1f}%; "
+                f"in bfloat16 {best['bfloat16', 'rate']:.1f} slices/s, "
+                f"{best['bfloat16', 'rate'] / best['headscope', 'rate']:.2f} × its own float32",
                 flush=True,
             )
 
