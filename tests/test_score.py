@@ -163,6 +163,17 @@ def test_what_is_assumed_is_said():
     assert value(scoring, "slice_auc") == value(hs.score(predictions()), "slice_auc")
 
 
+def test_ids_stay_as_they_are_written_and_likenesses_are_said(tmp_path):
+    table = "patient_id,label,p_AD\n007,AD,0.9\n7,NC,0.2\n008,NC,0.1\n008,NC,0.1\n"
+    (tmp_path / "p.csv").write_text(table)
+    scoring = hs.score(tmp_path / "p.csv", probability="AD=p_AD")
+    assert scoring.metrics["subjects"] == 3
+    text = scoring.to_markdown()
+    assert "2 subjects differ in upper and lower case or leading zeros alone" in text
+    assert "the first 007 and 7" in text
+    assert "1 row is equal to an earlier row in every column: each counts as a slice." in text
+
+
 def test_probabilities_of_0_and_1_rank_and_tie():
     table = pd.DataFrame({"subject": list("abcdef"), "label": [1, 1, 1, 0, 0, 0]})
     table["prob"] = [1.0, 1.0, 0.4, 1.0, 0.0, 0.0]

@@ -105,9 +105,10 @@ def class_values(text: str) -> dict[str, list[str]]:
     for part in text.split(","):
         name, equals, values = part.partition("=")
         if not equals or not name.strip() or not values.strip():
+            alone = part.strip() if part.strip() and not equals else "AD"
             raise InputError(
                 f"--classes takes NAME=VALUE by comma, as in AD=Demented,NC=Nondemented, "
-                f"not {part!r}."
+                f"not {part!r}; a class that keeps its name is {alone}={alone}."
             )
         merged = [*classes.get(name.strip(), []), *(value.strip() for value in values.split("|"))]
         classes[name.strip()] = list(dict.fromkeys(merged))  # a=x,a=y joins x and y

@@ -1,7 +1,10 @@
 """The ids of subjects and sessions in the names of files."""
 
 import re
+from collections.abc import Iterable
 from typing import Final
+
+import pandas as pd
 
 ID: Final = "id of the participant"
 # a folder may bear hyphens (sub-HC-01/), and so may words with a number; sub-01-3 is a part of 01
@@ -48,3 +51,26 @@ def session_of(name: str) -> str:
     """Return the session that a path names, or "1"."""
     match = SESSION.search(name)
     return match[1] if match is not None else "1"
+
+
+def id_twins(ids: Iterable[str]) -> list[str]:
+    """Say which ids of subjects differ in case or leading zeros alone: one subject perhaps."""
+    return name_twins(ids, "subjects", r"(?<!\d)0+(?=\d)", " or leading zeros")
+
+
+def name_twins(values: Iterable[str], what: str, pattern: str, means: str) -> list[str]:
+    """Say which names differ in case, or in what a pattern means, alone: one perhaps."""
+    names = pd.Series(sorted(values), dtype=str)
+    written = names.str.casefold()
+    bare = written.str.replace(pattern, "", regex=True)
+    alike = names[bare.duplicated(keep=False) & bare.ne("")]
+    if alike.empty:
+        return []
+    twins = alike[bare[alike.index] == bare[alike.index[0]]]
+    how = "upper and lower case"
+    if not written[alike.index].duplicated(keep=False).all():
+        how += means
+    return [
+        f"{len(alike)} {what} differ in {how} alone and count as "
+        f"{len(alike)}, the first {' and '.join(twins)}."
+    ]

@@ -24,7 +24,7 @@ from headscope.cohort.demographics import (
 )
 from headscope.cohort.filters import where_holds
 from headscope.cohort.folders import inside, read_class_folders, read_scan_table
-from headscope.cohort.ids import ID
+from headscope.cohort.ids import ID, id_twins, name_twins
 from headscope.cohort.joining.beside import read_by_tables, suggest_label
 from headscope.cohort.joining.listed import name_by_table
 from headscope.cohort.joining.subjects import apply_pattern, odd_subjects
@@ -37,6 +37,7 @@ from headscope.cohort.selection import (
     note_given,
     note_others,
     note_series,
+    refuse_experiment,
     scans_of_subjects,
     select_scans,
     take_contrast,
@@ -163,6 +164,7 @@ def find_cohort(
         raise InputError(f"{data} does not exist.")
     if plane not in (*PLANES, "all"):
         raise InputError(f"Unknown plane {plane!r}: choose axial, coronal, sagittal or all.")
+    refuse_experiment(data)
     root = data if data.is_dir() else data.parent
     chosen = {value for values in (classes or {}).values() for value in values}
     layout, kinds = _recognise(data, root, label, plane, subject_pattern, contrast, chosen)
@@ -188,7 +190,7 @@ def find_cohort(
     scans, doubled = _number_sessions(scans)
     if need_classes:
         _check_classes(data, scans, class_names, layout.hint)
-    odd = [*odd_subjects(scans, pictures=bool(pictures.all())), *_case_twins(scans)]
+    odd = [*odd_subjects(scans, pictures=bool(pictures.all())), *_twins(scans)]
     scans = scans.assign(**{name: scans[name].map(printable_name) for name in (*KEY, "label")})
     class_names = [printable_name(name) for name in class_names]
     summary = _summarise(layout, scans, class_names)
@@ -353,27 +355,12 @@ def _number_sessions(scans: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
     return scans.assign(session_id=session), [Note(text, names_ids=True)]
 
 
-def _case_twins(scans: pd.DataFrame) -> list[Note]:
-    """Say which ids differ only in case, and classes in signs or a .0: one perhaps."""
-    notes = []
-    for column, what, signs, how in (
-        ("subject_id", "subjects", "", "upper and lower case"),
-        ("label", "classes", r"[\s_-]|(?<=\d)\.0+$", "upper and lower case, signs or .0"),
-    ):
-        names = pd.Series(sorted(scans[column].unique()))
-        written = names.str.casefold()
-        bare = written.str.replace(signs, "", regex=True) if signs else written
-        alike = names[bare.duplicated(keep=False) & bare.ne("")]
-        if len(alike):
-            twins = alike[bare[alike.index] == bare[alike.index[0]]]
-            if written[alike.index].duplicated(keep=False).all():
-                how = "upper and lower case"
-            text = (
-                f"{len(alike)} {what} differ in {how} alone and count as "
-                f"{len(alike)}, the first {' and '.join(twins)}."
-            )
-            notes.append(Note(text, names_ids=column == "subject_id"))
-    return notes
+def _twins(scans: pd.DataFrame) -> list[Note]:
+    """Say which ids and classes are written alike: one perhaps."""
+    subjects = id_twins(scans["subject_id"].unique())
+    labels = scans["label"].unique()
+    classes = name_twins(labels, "classes", r"[\s_-]|(?<=\d)\.0+$", ", signs or .0")
+    return [*(Note(text, names_ids=True) for text in subjects), *map(Note, classes)]
 
 
 def _check_classes(data: Path, scans: pd.DataFrame, class_names: list[str], elsewhere: str) -> None:

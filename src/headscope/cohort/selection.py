@@ -1,6 +1,7 @@
 """Which of the files below a folder are scans: masks, maps, copies and other contrasts are not."""
 
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -182,6 +183,21 @@ def with_given(layout: Layout) -> Layout:
     return replace(layout, scans=scans.assign(given=np.array(facts[GIVEN], dtype=object)))
 
 
+def refuse_experiment(data: Path) -> None:
+    """Refuse the folder of an experiment of other scans: what is in it are results (InputError)."""
+    settings = data / "experiment.toml"
+    if not (settings.is_file() and (data / "runs").is_dir()):
+        return
+    try:
+        scans = tomllib.loads(settings.read_text(encoding="utf-8")).get("data")
+    except ValueError:
+        scans = None
+    if scans and (data / scans).resolve() == data.resolve():
+        return
+    named = f", {(data / scans).resolve()}" if scans else ""
+    raise InputError(f"{data} is an experiment, which holds results: give its scans{named}.")
+
+
 def note_given(scans: "pd.DataFrame") -> list[Note]:
     """Say what a given partition holds, and which subjects are in several of its subsets."""
     if GIVEN not in scans:
@@ -198,6 +214,14 @@ def note_given(scans: "pd.DataFrame") -> list[Note]:
     elif "val" not in set(scans[GIVEN]):
         unit = "subject" if len(named) == len(scans) else "slice"
         text += f" Validation is then drawn from train, by {unit}."
+    lacking = [
+        f"{name} has no {label}"
+        for name in SUBSETS
+        for label in sorted(set(scans["label"]) - set(scans.loc[scans[GIVEN] == name, "label"]))
+        if name in set(scans[GIVEN])
+    ]
+    if lacking:
+        text += f" It needs each class in each subset, and {listed(lacking)}."
     notes = [Note(text)]
     shared = int(named.groupby("subject_id")[GIVEN].nunique().gt(1).sum())
     if shared:

@@ -71,7 +71,7 @@ def _shared(first: Tested, second: Tested) -> tuple[Tested, Tested, list[str]]:
     if not len(ids):
         raise InputError(
             f"{first.name} and {second.name} have no subject in common (the first are "
-            f"{first.ids[0]!r} and {second.ids[0]!r})."
+            f"{str(first.ids[0])!r} and {str(second.ids[0])!r})."
         )
     notes = [
         f"{count(len(side.ids) - len(ids))} subjects of {side.name} are not in the other table: "
@@ -87,7 +87,7 @@ def _shared(first: Tested, second: Tested) -> tuple[Tested, Tested, list[str]]:
         texts = [" and ".join(side[name]) for side in labels]
         raise InputError(
             f"{count(len(differing))} of {count(len(ids))} subjects have other labels in the other "
-            f"table, the first {name!r} ({texts[0]} in {first.name}, {texts[1]} in {second.name})."
+            f"table, the first {str(name)!r} ({texts[0]} in {first.name}, {texts[1]} in {second.name})."
         )
     return one, two, notes
 

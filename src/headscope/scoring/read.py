@@ -74,6 +74,9 @@ def read_predictions(source: pd.DataFrame | Path | str, named: Columns) -> Predi
     if columns["label"] is None:
         raise _no_column(name, table, "true labels", "label, y_true, true", "--label")
     table, labels = _labelled(name, table, columns["label"], notes)
+    if (twice := table.duplicated()).any():
+        alike = "is equal to an earlier row" if twice.sum() == 1 else "are equal to earlier rows"
+        notes.append(f"{rows_of(twice)} {alike} in every column: each counts as a slice.")
     predicted = _predicted(name, table, columns, labels)
     classes = _class_names(labels, table)
     if predicted is not None:

@@ -48,7 +48,7 @@ class Columns:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV or TSV once: numbers as numbers, what is text as categories."""
+    """Read a CSV or TSV once: numbers as numbers, what is text as categories of text."""
     if not path.is_file():
         raise InputError(f"{path} does not exist, or is no file.")
     text = text_of(path)
@@ -68,6 +68,7 @@ def read_table(path: Path) -> pd.DataFrame:
         for at, name in enumerate(header)
         if all(_is_number(row[at]) for row in sample[1:] if len(row) > at) and not _is_text(name)
     ]
+    texts = [at for at in range(len(header)) if at not in numeric]
     options: dict[str, Any] = {}
     if separator != "," and any(map(COMMA.fullmatch, cells)):
         options["decimal"] = ","
@@ -79,7 +80,7 @@ def read_table(path: Path) -> pd.DataFrame:
             table = pd.read_csv(
                 StringIO(text),
                 sep=separator,
-                dtype={at: "category" for at in range(len(header)) if at not in numeric},
+                dtype=dict.fromkeys(texts, str),  # as categories 007 would be read as 7
                 keep_default_na=False,
                 na_values=[*MISSING],
                 skipinitialspace=True,
@@ -91,6 +92,8 @@ def read_table(path: Path) -> pd.DataFrame:
     except (ValueError, pd.errors.ParserError) as error:
         reason = str(error).splitlines()[0].removeprefix("Error tokenizing data. C error: ")
         raise InputError(f"{path} cannot be read: {reason.strip().rstrip('.')}.") from None
+    named = table.columns[texts]
+    table = table.astype(dict.fromkeys(named, "category"))
     return table.rename(columns=lambda name: str(name).strip())
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from headscope.analysis.results.pooled import Pool, Test
+from headscope.cohort.ids import id_twins
 from headscope.cohort.tables import listed
 from headscope.errors import InputError
 from headscope.files import NO_ID
@@ -141,6 +142,7 @@ def _owners(table: Predictions, rows: Array, notes: list[str]) -> tuple[Array, A
         subjects = table.subjects[rows]
         if not (subjects == NO_ID).any():
             owner, ids = pd.factorize(subjects, sort=True)
+            notes += id_twins(ids)
             return np.asarray(ids, dtype=str), owner.astype(np.int64)
     notes.append(
         "No column names the subject of a row: scores by row alone, without intervals, since rows "

@@ -78,7 +78,7 @@ def ensure_split(
     check_ids(table, kind)
     if by_folders:
         subset = complete_given(table, _given(given, table), ratio=ratio, seed=seed)
-        _check_classes("the given partition", table, subset)
+        _check_classes("The given partition", table, subset)
     elif by_site:
         subset = _given(given, table).astype("<U5")
     elif source is not None:
@@ -149,7 +149,7 @@ def subsets_by_path(path: Path, names: Sequence[str]) -> NDArray[np.object_] | N
 def check_given(scans: pd.DataFrame, ratio: Sequence[float]) -> None:
     """Refuse a split by the folders of the data that these do not give (InputError)."""
     subset = complete_given(scans, _given(scans.get(GIVEN), scans), ratio=ratio)
-    _check_classes("the given partition", scans, subset)
+    _check_classes("The given partition", scans, subset)
 
 
 def _given(given: NDArray[Any] | pd.Series | None, table: pd.DataFrame) -> NDArray[Any]:
@@ -227,7 +227,10 @@ def _check_classes(path: Path | str, table: pd.DataFrame, subset: NDArray[np.str
     for name in SUBSETS:
         lacking = sorted(set(labels) - set(labels[subset == name]))
         if lacking:
-            raise InputError(f"{path} leaves the subset {name} without the class {lacking[0]!r}.")
+            raise InputError(
+                f"{path} leaves the subset {name} without the class {lacking[0]!r}: --classes "
+                "NAME=VALUE of the others leaves that class out, or choose another split."
+            )
 
 
 def _some(names: list[str]) -> str:
