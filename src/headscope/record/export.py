@@ -24,7 +24,8 @@ def export_run(run: Path | str, out: Path | str) -> Path:
     -------
     Path
         The folder of the record. Its manifest is that of the run, and each file was held against
-        it. Neither slices nor splits are copied.
+        it. Neither slices nor splits are copied; `audit.json` of the experiment is, where `out`
+        has none, so that a report of the run knows which heads its split shares.
 
     Raises
     ------
@@ -54,7 +55,15 @@ def export_run(run: Path | str, out: Path | str) -> Path:
             shutil.copyfile(place, temporary)
             if entries and name != NAME and file_hash(temporary, name) != entries[name]["sha256"]:
                 raise InputError(f"{place} {CHANGED}: delete {run} and train it again.")
+    _copy_audit(source.path.resolve().parent.parent, Path(out))
     return target
+
+
+def _copy_audit(experiment: Path, out: Path) -> None:
+    """Copy what the audit of the slices says, where `out` has none; its readers check it."""
+    if (experiment / "audit.json").is_file() and not (out / "audit.json").exists():
+        with atomic_path(out / "audit.json") as temporary:
+            shutil.copyfile(experiment / "audit.json", temporary)
 
 
 def _whole(path: Path) -> Run:

@@ -12,7 +12,8 @@ from headscope.analysis.leakage.split_gap import Gap, clearest_gap
 from headscope.analysis.results.settings import SettingResult, choose_apart, rival_words
 from headscope.analysis.results.table import Score
 from headscope.audit_record import Audit
-from headscope.reporting.cautions import cautions, shared_heads
+from headscope.record import Run
+from headscope.reporting.cautions import cautions, shared_heads, unaudited
 from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.numbers import number, say
 from headscope.reporting.plots import DotRow, Dots, Mark, Sentence
@@ -79,21 +80,35 @@ def answer(
     headline, below = _headline(results, apart, crossed)
     headline += Markup().join(part.headline for part in explained)
     below = Markup(" ").join([below, *(words for part in explained for words in part.below)])
-    simulated = any(run.settings.get("simulated") for run in runs)
     flags = [
         *left_out,
-        SIMULATED if simulated else "",
+        simulated_flag(runs),
         _failed(failures, len(runs)),
         *(flag for part in explained for flag in part.flags),
+        _leaking(gaps),
+        *setting_flags(results, audit),
+    ]
+    return Answer(headline, below, [flag for flag in flags if flag], forest([*results, *rivals]))
+
+
+def setting_flags(results: Sequence[SettingResult], audit: Audit | None) -> list[Markup | str]:
+    """Return what limits the accuracies of an experiment's settings, as far as these tell."""
+    runs = [run for result in results for run in result.runs]
+    flags = [
         _untrained(results),
         _nameless(results),
         _constant(results),
-        _leaking(gaps),
         *cautions(audit, runs),
-        _few(apart),
+        unaudited(audit, runs),
+        _few([result for result in results if result.apart]),
         _untested(results),
     ]
-    return Answer(headline, below, [flag for flag in flags if flag], forest([*results, *rivals]))
+    return [flag for flag in flags if flag]
+
+
+def simulated_flag(runs: Sequence[Run]) -> Markup | str:
+    """Say that the cohort is simulated, where it is."""
+    return SIMULATED if any(run.settings.get("simulated") for run in runs) else ""
 
 
 def _headline(
@@ -293,6 +308,7 @@ def forest(results: Sequence[SettingResult]) -> Dots:
 
 def _row(place: tuple[str, str], sides: Sequence[SettingResult], score: str) -> DotRow:
     sides = sorted(sides, key=lambda result: not result.apart)
+    kinds = {result.split for result in sides if not result.apart}
     marks, words = [], []
     for result in sides:
         value = 100 * result.scores[score].value
@@ -301,18 +317,22 @@ def _row(place: tuple[str, str], sides: Sequence[SettingResult], score: str) -> 
         low, high = (100 * end for end in result.scores[score].interval or (value / 100,) * 2)
         constant = len(result.constant) == len(result.runs)
         marks.append(Mark(value, low, high, int(not result.apart), constant))
-        words.append(_words(result, score, constant))
+        words.append(_words(result, score, constant, named=len(kinds) > 1))
     share = sides[0].majority
     majority = share.subject_share if score.startswith("subject") else share.slice_share
     return DotRow(*place, marks, 100 * majority, Markup(" ").join(words))
 
 
-def _words(result: SettingResult, score: str, constant: bool) -> Markup:
-    """Return an accuracy with its interval, or behind an arrow that of a mixed split."""
+def _words(result: SettingResult, score: str, constant: bool, *, named: bool) -> Markup:
+    """Return an accuracy with its interval, or behind an arrow that of a mixed split, of several
+    with its name.
+    """
     value = number(result.scores[score].value, result.key, f"test_{score}", "percent")
     ends = result.scores[score].interval
     interval = f" {percent(ends[0])}–{percent(ends[1])}" if ends and result.apart else ""
     classes = sorted(set(result.constant.values()))
     one = f" all {' or '.join(classes)}" if constant else ""
     text = "<b>{}</b><small>{}{}</small>" if result.apart else "<small>▲ {}{}{}</small>"
+    if named and not result.apart:
+        interval = f" {result.split}"
     return say(text, value, interval, one)

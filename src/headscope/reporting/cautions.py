@@ -47,6 +47,17 @@ def shared_heads(audit: Audit | None, runs: Sequence[Run]) -> bool:
     return any(check.duplicated or check.equal_slices for check in checks)
 
 
+def unaudited(audit: Audit | None, runs: Sequence[Run]) -> Markup | str:
+    """Say that nothing looked for heads on both sides of a split, where no audit is of it."""
+    splits = {run.settings.get("split_sha256") for run in runs}
+    if audit is not None and all(audit.split(name) for name in splits):
+        return ""
+    return Markup(
+        "<b>Not audited:</b> whether a head of the test is in training under another id is not "
+        "known here."
+    )
+
+
 def _checks(audit: Audit, runs: Sequence[Run]) -> list[SplitCheck]:
     """Return the checks of the splits by subject, if there are any, else of all."""
     apart = [run for run in runs if run.setting.split in ("subject", "site")] or runs

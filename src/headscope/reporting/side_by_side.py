@@ -3,22 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from os.path import relpath
 from pathlib import Path
+from urllib.parse import quote
 
 from markupsafe import Markup
 
 from headscope.analysis import settings_table
 from headscope.analysis.results.comparisons import Comparisons, compare_runs
 from headscope.analysis.results.settings import SettingResult, setting_results
+from headscope.audit_record import read_audit
 from headscope.console import busy
 from headscope.errors import InputError
 from headscope.files import write_table, write_text
 from headscope.record import Run, Setting, read_experiment
-from headscope.reporting.answer import Answer, forest
+from headscope.reporting.answer import Answer, forest, setting_flags, simulated_flag
 from headscope.reporting.chapters.calibration import ranking_chapter
 from headscope.reporting.chapters.method import cite_chapter
 from headscope.reporting.chapters.results import results_chapter, scores_chapter
 from headscope.reporting.chapters.subjects import subjects_chapter
+from headscope.reporting.explanations.provenance import provenance
 from headscope.reporting.numbers import number, say
 from headscope.reporting.render import Page, render_page
 from headscope.threads import one_blas_thread
@@ -93,15 +97,34 @@ def write_side_by_side(experiments: Sequence[Path | str], out: Path | str) -> Pa
         verdict=[*map(Markup.escape, (*compared.sentences, *compared.notes))],
         chapters=[chapter for chapter in chapters if chapter is not None],
         footer="Made by headscope. This page needs no network and no other file.",
-        answer=_answer(results, compared, names),
+        answer=_answer(results, compared, names, _flags(results, folders, out)),
     )
     write_table(out.with_suffix(".tsv"), table)
     write_text(out, render_page(page))
     return out
 
 
+def _flags(results: Sequence[SettingResult], folders: Sequence[Path], out: Path) -> list[Markup]:
+    """Return the flags of each experiment under its name, with links to its own page."""
+    flags = []
+    for folder in folders:
+        name = folder.resolve().name
+        of = [result for result in results if result.runs[0].path.is_relative_to(folder)]
+        runs = [run for result in of for run in result.runs]
+        page = quote(relpath(folder / "report.html", out.parent))
+        for flag in filter(
+            None, (simulated_flag(runs), *provenance(runs), *setting_flags(of, read_audit(folder)))
+        ):
+            linked = Markup(str(flag).replace('href="#', f'href="{page}#'))  # noqa: S704
+            flags.append(say("{}: {}", name, linked))
+    return flags
+
+
 def _answer(
-    results: Sequence[SettingResult], compared: Comparisons, names: Sequence[str]
+    results: Sequence[SettingResult],
+    compared: Comparisons,
+    names: Sequence[str],
+    flags: Sequence[Markup],
 ) -> Answer:
     """Say how many pairs of settings from different experiments can be told apart."""
 
@@ -112,7 +135,7 @@ def _answer(
     if not across:
         headline = say("{}: no two settings were tested on the same slices.", " and ".join(names))
         below = "Their accuracies are of different subjects, and differences may be those of them."
-        return Answer(headline, below, [], forest(results))
+        return Answer(headline, below, flags, forest(results))
     apart = [row for row in across if row.distinguishable]
     headline = say(
         "{}: {} of {} pairs of their settings can be told apart by subject accuracy.",
@@ -123,4 +146,4 @@ def _answer(
     fewest, most = (end([row.subjects for row in across]) for end in (min, max))
     subjects = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     below = f"Tested on their {subjects} common test subjects; p is corrected for all pairs."
-    return Answer(headline, below, [], forest(results))
+    return Answer(headline, below, flags, forest(results))

@@ -144,9 +144,11 @@ def _labels(best: SettingResult) -> Markup:
     """Say that some subjects bear several labels, where they do."""
     if best.subject_labels == best.subjects:
         return Markup()
+    why = "The labels of some subjects change between visits"
+    if best.runs[0].setting.subjects:
+        why = "Some inferred subjects are in several classes"
     return say(
-        " The labels of some subjects change between visits, so shares of subjects count {} labels "
-        "of {} subjects.",
+        f" {why}, so shares of subjects count {{}} labels of {{}} subjects.",
         number(best.subject_labels, best.key, "subject_labels", "count"),
         number(best.subjects, best.key, "test_subjects", "count"),
     )

@@ -83,11 +83,11 @@ def _shared(first: Tested, second: Tested) -> tuple[Tested, Tested, list[str]]:
     labels = labels_by_subject(one), labels_by_subject(two)
     differing = [name for name in labels[0] if sorted(labels[0][name]) != sorted(labels[1][name])]
     if differing:
-        name = differing[0]
+        name = str(differing[0])
         texts = [" and ".join(side[name]) for side in labels]
         raise InputError(
             f"{count(len(differing))} of {count(len(ids))} subjects have other labels in the other "
-            f"table, the first {str(name)!r} ({texts[0]} in {first.name}, {texts[1]} in {second.name})."
+            f"table, the first {name!r} ({texts[0]} in {first.name}, {texts[1]} in {second.name})."
         )
     return one, two, notes
 

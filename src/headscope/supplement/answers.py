@@ -7,7 +7,7 @@ from typing import Final
 
 from headscope.record import Run
 from headscope.supplement import methods
-from headscope.supplement.characteristics import characteristics
+from headscope.supplement.characteristics import characteristics, unrecorded
 from headscope.supplement.flow import LEFT_OUT
 from headscope.supplement.prose import Facts, listed
 from headscope.supplement.study import Study
@@ -253,10 +253,11 @@ def _internal(study: Study, facts: Facts) -> str:
 
 
 def _subjects(study: Study, facts: Facts) -> str | Answer:
-    names = {row.name.partition(",")[0] for row in characteristics(study.main, study.participants)}
-    missing = [name.lower() for name in ("Age", "Sex") if name not in names]
+    rows = characteristics(study.main, study.participants)
+    missing = [name.lower() for name in unrecorded(rows, study.class_names)]
     if missing:
-        text = f"Table 1 has counts; {' and '.join(missing)} are not on record."
+        are = "are" if len(missing) > 1 else "is"
+        text = f"Table 1 has counts; {' and '.join(missing)} {are} not on record."
         return Answer(AUTHOR, text)
     return "Table 1 has subjects, sessions, slices, classes, age and sex of each subset."
 

@@ -1,6 +1,6 @@
 """Table 1: subjects, sessions, slices, classes, age and sex of each subset, with tests."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from typing import Any, Final
@@ -17,6 +17,7 @@ from headscope.text import MISSING, probability, show
 TITLES: Final = {"all": "All", "train": "Training", "val": "Validation", "test": "Test"}
 LEAST_EXPECTED: Final = 5  # of a cell, for the chi-squared test; Fisher's holds below it
 RESAMPLES: Final = 9_999  # of Fisher's test on tables larger than two by two
+SEXES: Final = {"f", "female", "woman", "m", "male", "man"}
 SHARED: Final = "not tested: subsets share subjects"
 NAMELESS: Final = "not tested: the pictures name no subjects"
 ALIKE: Final = "not tested: all have the same value"
@@ -124,11 +125,18 @@ def characteristics_frame(run: Run, participants: pd.DataFrame) -> pd.DataFrame:
     ).astype({"count": "Int64", "of": "Int64"})  # fmt: skip
 
 
-def _notes(rows: list[Characteristic], run: Run) -> list[str]:
+def unrecorded(rows: list[Characteristic], class_names: Sequence[str]) -> list[str]:
+    """Return which of Age and Sex no row has; where the classes are the sexes, Sex is theirs."""
     names = {row.name.partition(",")[0].partition(" of ")[0] for row in rows}
+    if {name.casefold() for name in class_names} <= SEXES:
+        names.add("Sex")
+    return [name for name in ("Age", "Sex") if name not in names]
+
+
+def _notes(rows: list[Characteristic], run: Run) -> list[str]:
     notes = ["Counts with shares of the subset's subjects; age is the mean (standard deviation) in "
              "years at the first session. p tests whether the three subsets differ."]  # fmt: skip
-    missing = [name for name in ("Age", "Sex") if name not in names]
+    missing = unrecorded(rows, run.class_names)
     if missing and run.named:
         notes.append(f"{' and '.join(missing)}: {NOT_RECORDED}.")
     labels = run.predictions.drop_duplicates(["subject_id", "label"])
