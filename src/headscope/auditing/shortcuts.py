@@ -16,9 +16,6 @@ import pandas as pd
 from nibabel.orientations import aff2axcodes
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.stats import rankdata
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.model_selection import StratifiedGroupKFold
 
 from headscope.audit_record import MARGIN, STRONG, Shortcut
 from headscope.console import track
@@ -271,6 +268,9 @@ def _numbers(facts: pd.DataFrame) -> pd.DataFrame:
 
 def _cross_validated(facts: Floats, label: NDArray[Any], subject: NDArray[Any]) -> Floats:
     """Return the probability (S, K) of each class by forests that never saw the subject."""
+    from sklearn.ensemble import RandomForestClassifier  # takes a second to load
+    from sklearn.model_selection import StratifiedGroupKFold
+
     classes, k = np.unique(label, return_inverse=True)
     probabilities = np.zeros((len(label), len(classes)))
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
@@ -305,5 +305,7 @@ def _auc_of_subjects(
 
 def _auc(scores: Floats, positive: NDArray[np.bool_]) -> float:
     """Return the area under the ROC curve by ranks (Mann-Whitney), ties counting half."""
+    from scipy.stats import rankdata
+
     ups, downs = positive.sum(), (~positive).sum()
     return float((rankdata(scores)[positive].mean() - (ups + 1) / 2) / downs)

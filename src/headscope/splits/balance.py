@@ -3,8 +3,6 @@
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import chi2_contingency, kruskal
-from scipy.stats.contingency import crosstab
 
 from headscope.cohort.tables import MISSING, numbers_in
 
@@ -41,9 +39,11 @@ def balance_of(
 
 
 def _p_value(values: pd.Series, subset: pd.Series) -> tuple[str, float]:
+    from scipy.stats import chi2_contingency, contingency, kruskal  # take 0.6 s to load
+
     numbers, of = numbers_in(values), subset.to_numpy(str)
     if numbers.isna().any():
-        counts = crosstab(values.to_numpy(str), of).count  # pandas' takes ten times as long
+        counts = contingency.crosstab(values.to_numpy(str), of).count  # pandas' takes 10 × as long
         test = "chi-squared"
         return test, float(chi2_contingency(counts).pvalue) if min(counts.shape) > 1 else 1.0
     groups = [numbers.to_numpy()[of == name] for name in np.unique(of)]

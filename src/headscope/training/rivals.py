@@ -13,8 +13,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 Array = NDArray[Any]
 SIDE: Final = 32  # pixels of a shrunk slice
@@ -100,6 +98,9 @@ def fit_linear(
 
 def _logistic(x: Array, y: Array, strength: float) -> tuple[Array, Array]:
     """Return weight (k, D) and bias (k,) for the k classes of y (n,)."""
+    from sklearn.exceptions import ConvergenceWarning  # takes a second to load
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(C=strength, max_iter=STEPS, tol=1e-6)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # nearly no penalty: it is near enough
