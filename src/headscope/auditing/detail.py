@@ -121,16 +121,9 @@ def unit_rows(rows: Floats) -> Floats:
 def find_common(fine: Sequence[Floats]) -> Flags:
     """Return which pixels (96, 96) are extreme, with the same sign, in many subjects.
 
-    Parameters
-    ----------
-    fine
-        The detail (96, 96) of one slice per subject, in robust standard deviations.
-
-    Returns
-    -------
-    ndarray of bool
-        Pixels at which 33% of the subjects exceed 2.5, or 10% exceed 4, and their neighbours. A
-        head that is there under several ids has few such pixels, so it loses little by them.
+    fine: the detail (96, 96) of one slice per subject, in robust standard deviations. Pixels count
+    at which 33% of the subjects exceed 2.5, or 10% exceed 4, and their neighbours. A head that is
+    there under several ids has few such pixels, so it loses little by them.
     """
     common = np.zeros((FINE_SIDE, FINE_SIDE), dtype=bool)
     for size, share in COMMON:

@@ -52,15 +52,9 @@ def find_shortcuts(
 ) -> list[Shortcut]:
     """Return one `Shortcut` per family of facts.
 
-    Parameters
-    ----------
-    facts
-        (S, F), one row per scan, in columns "family: fact" of numbers or text.
-    label
-        (S,) class of each scan.
-    subject
-        (S,) the subject of each scan; subjects that are duplicates of one another have the same
-        value. Scans of one stay in one fold, and count as one subject.
+    facts (S, F) has one row per scan, in columns "family: fact" of numbers or text; label (S,) is
+    the class of each scan. Scans with one value of subject (S,), as duplicates have, stay in one
+    fold and count as one subject.
     """
     columns = {
         family: [name for name in facts.columns if name.startswith(f"{family}: ")]

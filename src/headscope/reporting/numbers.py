@@ -196,14 +196,3 @@ def page_sources(results: Sequence[SettingResult], columns: Iterable[str]) -> di
     """Return the patterns as the script reads them, and which settings are a single run."""
     single = [result.key for result in results if len(result.runs) == 1]
     return {"sources": {"rules": rules(columns), "single": single}}
-
-
-def source_of(name: str, patterns: Iterable[tuple[str, str, str]]) -> tuple[str, str]:
-    """Return file and key of a number by its kind, run and quantity, with tabs between them."""
-    for pattern, *places in patterns:
-        if re.search(pattern, name):
-            file, key = (
-                re.sub(pattern, re.sub(r"\$(\d)", r"\\g<\1>", place), name) for place in places
-            )
-            return file, key
-    return "", ""

@@ -10,22 +10,12 @@ from headscope.cohort.tables import MISSING, numbers_in
 def balance_of(
     table: pd.DataFrame, subset: NDArray[np.str_], covariates: pd.DataFrame
 ) -> pd.DataFrame:
-    """Test whether covariates differ between the subsets of a split.
+    """Test whether covariates differ between the subsets of a split: columns column, test, p.
 
     A subject counts once, with its first value. Numbers are compared by Kruskal and Wallis 1952,
     other values by the chi-squared test of independence; a column without variation has p = 1.
-
-    Parameters
-    ----------
-    table, subset
-        Slices or scans with subject_id; the subset of each (N,).
-    covariates
-        subject_id and further columns.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per column of `covariates`: column, test, p.
+    table: slices or scans with subject_id; subset: that of each (N,); covariates: subject_id and
+    further columns, of which each gives a row.
     """
     of_subject = pd.Series(subset, index=table["subject_id"].astype(str))
     of_subject = of_subject[~of_subject.index.duplicated()]
