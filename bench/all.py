@@ -49,6 +49,7 @@ BENCHES = (
     "score",
     "slices",
     "throughput",
+    "waiting",
     "weight_tests",
 )
 LONG = {  # why a benchmark has no short form

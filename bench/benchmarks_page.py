@@ -60,7 +60,8 @@ def of_short(short):
     for name, bench in short["benchmarks"].items():
         for figure in bench.get("figures", []):
             mark = {True: "met", False: "**missed**", None: ""}[figure["met"]]
-            value = f"{figure['value']:.3g} {figure['unit']}".strip()
+            gap = "" if figure["unit"] in ("", "%") else " "
+            value = f"{figure['value']:.3g}{gap}{figure['unit']}"
             lines.append(f"| `{name}` | {figure['name']} | {value} | {figure['target']} | {mark} |")
         for state in ("skipped", "failed"):
             if state in bench:

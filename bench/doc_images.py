@@ -17,6 +17,8 @@ import headscope as hs
 from headscope import figures
 from headscope.analysis import logit_scatter
 from headscope.analysis.representation.collapse import analyse_collapse
+from headscope.analysis.representation.location import analyse_contributions
+from headscope.slicing.store import open_slices
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 FROZEN = "tf_efficientnet_lite0-frozen-subject-seed0"
@@ -44,6 +46,25 @@ def drawn(runs):
         for one in runs
     }
     yield "collapse", figures.plot_collapse(collapse)
+    yield "flattening", first_slice(run, **title)
+
+
+def first_slice(run, **title):
+    """Draw the first slice whose maps are stored, and what its positions add."""
+    row = int(run.maps["slice"][0])
+    predicted = int(run.logits[row].argmax())
+    contribution, _, _ = analyse_contributions(run, (1 - predicted, predicted))
+    store = open_slices(run.path.parents[1] / "slices")
+    return figures.plot_flattening(
+        store.pixels[row],
+        run.maps["maps"][0],
+        contribution[0],
+        run.class_names,
+        predicted,
+        against=1 - predicted,
+        plane=run.predictions["plane"][row],
+        **title,
+    )
 
 
 def smaller(figure, path):

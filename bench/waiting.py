@@ -61,6 +61,18 @@ def timed(policy, beside=()):
     return median(float(seconds) for seconds in text.stdout.split())
 
 
+def short(place):
+    """Return a step under headscope's policy over that of threads that sleep at once, or busy."""
+    from figure import Figure
+
+    ours, asleep = (timed(policy) for policy in ("2,000 looks (headscope)", "sleep at once"))
+    busy = timed("2,000 looks (headscope)", (BUSY, BUSY))
+    return [
+        Figure("a step over that of threads that sleep at once", ours / asleep, "×", at_most=1.2),
+        Figure("a step beside two busy processes over one alone", busy / ours, "×", at_most=4),
+    ]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)

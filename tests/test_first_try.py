@@ -104,7 +104,7 @@ def test_the_methods_name_how_a_run_trained(experiment):
         "so that classes count alike",
         "smoothed by 0.1",
         "drawn with replacement",
-        "Training ended early, after 1 epochs without",
+        "Training ended early, after 1 epoch without",
     ):
         assert part in text, part
 

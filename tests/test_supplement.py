@@ -7,6 +7,7 @@ import subprocess
 import tomllib
 import zlib
 from functools import partial
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import numpy as np
@@ -37,6 +38,7 @@ from headscope.supplement.flow import flow, flow_frame, plot_flow
 from headscope.supplement.methods import methods
 from headscope.supplement.pictures import pictures
 from headscope.supplement.prose import CITATION, Facts, Prose, references
+from headscope.supplement.recipes import varied
 from headscope.supplement.study import read_study
 from headscope.text import percent
 from tests.support.commands import headscope_here
@@ -167,6 +169,16 @@ def test_each_number_of_the_methods_is_the_records(study, experiment):
     assert "24 subjects" in text and "96 slices" in text and "3 scans could not be used" in text
     assert "AD (12 subjects) and NC (12 subjects)" in text
     assert "simulated" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [([1], ", for 1 epoch"), ([2], ", for 2 epochs"), ([1, 2], ", for 1 or 2 epochs")],
+)
+def test_one_is_no_plural(values, text):
+    study = SimpleNamespace(values=lambda _: values)
+    words = varied(study, lambda value, *_: f"{value:g}", "epochs", ", for {} epochs")
+    assert words.removesuffix(" (by row of the table of results)") == text
 
 
 def test_methods_are_the_same_in_every_form_and_cite_what_is_listed(paper, study):

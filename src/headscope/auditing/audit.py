@@ -201,9 +201,8 @@ def audit_slices(
     scan = _scan_numbers(table)
     starts = np.flatnonzero(np.diff(scan, prepend=-1))
     scans = table[IDS].iloc[starts].reset_index(drop=True)
-    named = scans["subject_id"] != NO_ID
+    named, units = scans["subject_id"] != NO_ID, _units(scans, scan)
     unit = "subjects" if named.all() else "pictures"
-    units = _units(scans, scan)
     # 1. one head twice
     plane = pd.factorize(table["plane"])[0]
     matches = find_matches(slices.pixels, scan, units.subject, plane=plane, correlation=correlation)

@@ -142,15 +142,16 @@ def _ids_words(split: SplitCheck) -> tuple[str, str]:
         return "fine", f"none of {split.subjects} subjects inferred from pixels is in two subsets"
     if not split.shared:
         return "fine", f"no id of {split.subjects} subjects is in two subsets"
+    shared, are = len(split.shared), "is" if len(split.shared) == 1 else "are"
     if split.unit == "slice":
         by = "the given partition has it" if split.name.startswith("given") else None
         how = "inferred subjects" if split.inferred else "subjects"
         return "notice", (
-            f"{len(split.shared)} of {split.subjects} {how} are in several subsets, as "
+            f"{shared} of {split.subjects} {how} {are} in several subsets, as "
             f"{by or 'a split by slice intends'}: its accuracy says nothing about new subjects"
         )
     names = listed(split.shared[:5])
-    return "serious", f"{len(split.shared)} subjects are in several subsets: {names}"
+    return "serious", f"{counted(shared, 'subject')} {are} in several subsets: {names}"
 
 
 def duplicate_words(split: SplitCheck, unit: str) -> str:

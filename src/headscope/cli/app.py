@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import ENOSPC
 from typing import Annotated, Final
 
 import typer
@@ -85,7 +86,10 @@ def _run(arguments: list[str]) -> None:
         if not isinstance(ended.__context__, BrokenPipeError):
             raise
     except OSError as error:  # a full disk, a folder that may not be written
-        print(f"{error.filename or 'The system'}: {error.strerror or error}.", file=sys.stderr)
+        text = f"{error.filename or 'The system'}: {error.strerror or error}."
+        if error.filename and error.errno == ENOSPC:
+            text += " What is finished is kept: the same command does the rest."
+        print(text, file=sys.stderr)
         sys.exit(1)
     except MemoryError:
         print("Out of memory; ending other work may help.", file=sys.stderr)

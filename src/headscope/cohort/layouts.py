@@ -177,18 +177,12 @@ def find_cohort(
     if classes is None and len(scans) and scans[column].isin(missing).all():
         raise InputError(f"No scan of {data} has a value of {column!r}.{layout.hint}")
     scans, class_names, notes = label_scans(scans, column, classes, threshold, missing)
-    pictures = np.array([kinds[path] == "picture" for path in scans["path"]], dtype=bool)
-    if pictures.any() and plane == "all" and "plane" not in scans.columns:
-        raise InputError(f"{data} holds ready pictures, whose plane is unknown: name it by plane.")
-    if pictures.all():
-        scans = number_pictures(scans)
-    else:
-        scans = scans.drop(columns="slice_index", errors="ignore")
+    scans, all_pictures = _number_pictures(data, scans, kinds, plane)
     notes += [*note_contrasts(scans), *note_given(scans)]
     scans, doubled = _number_sessions(scans)
     if need_classes:
         _check_classes(data, scans, class_names, layout.hint)
-    odd = [*odd_subjects(scans, pictures=bool(pictures.all())), *_case_twins(scans)]
+    odd = [*odd_subjects(scans, pictures=all_pictures), *_case_twins(scans)]
     scans = scans.assign(**{name: scans[name].map(printable_name) for name in (*KEY, "label")})
     class_names = [printable_name(name) for name in class_names]
     summary = _summarise(layout, scans, class_names)
@@ -334,6 +328,18 @@ def _offer_covariates(
 def _offered(scans: pd.DataFrame) -> list[str]:
     """Return the columns that a user may name."""
     return [name for name in scans.columns if name not in ("path", *KEY, *OURS, GIVEN, ID)]
+
+
+def _number_pictures(
+    data: Path, scans: pd.DataFrame, kinds: Mapping[str, Kind], plane: str
+) -> tuple[pd.DataFrame, bool]:
+    """Number the slices that ready pictures are, if all of the scans are; return whether so."""
+    pictures = np.array([kinds[path] == "picture" for path in scans["path"]], dtype=bool)
+    if pictures.any() and plane == "all" and "plane" not in scans.columns:
+        raise InputError(f"{data} holds ready pictures, whose plane is unknown: name it by plane.")
+    if pictures.all():
+        return number_pictures(scans), True
+    return scans.drop(columns="slice_index", errors="ignore"), False
 
 
 def _number_sessions(scans: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:

@@ -167,9 +167,9 @@ def listed(names: Sequence[str] | pd.Index) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Write a number with its noun: 1 scan, 2 scans, 3 classes."""
+    """Write a number with its noun: 1 scan, 2 scans, 3 classes, 1,003 slices."""
     plural = noun + ("es" if noun.endswith("s") else "s")
-    return f"{number} {noun if number == 1 else plural}"
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def numbers_in(values: pd.Series) -> pd.Series:

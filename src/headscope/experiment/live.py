@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from headscope.cohort.tables import counted
 from headscope.console import console, live
 from headscope.experiment.plan import Plan
 from headscope.text import fixed, minutes, percent, printable_name
@@ -140,9 +141,9 @@ class Board:
         left = self.left()
         about = left.replace(">", "more than") if left.startswith(">") else f"about {left}"
         return (
-            f"{line.state} after {line.last['epoch']} epochs: loss {loss} (validation {val_loss}), "
-            f"slice accuracy {share}% (validation {val_share}%), in {seconds}"
-            + (f"; {about} left" if left not in ("", "> 0:00") else "")
+            f"{line.state} after {counted(line.last['epoch'], 'epoch')}: loss {loss} "
+            f"(validation {val_loss}), slice accuracy {share}% (validation {val_share}%), "
+            f"in {seconds}" + (f"; {about} left" if left not in ("", "> 0:00") else "")
         )
 
     def left(self, lines: Sequence[Line] | None = None) -> str:

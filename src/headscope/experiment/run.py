@@ -323,7 +323,7 @@ def _write(path: Path, plan: Plan, shared: Shared, outcome: Outcome, aggregate: 
             "slice": np.arange(len(subsets)),
         },
         layers=outcome.extracted.layers,
-        maps=outcome.maps,
+        maps=outcome.extracted.maps,
         **stored_network(outcome, plan, config, str(Run(path).settings["classifier"])),
         state=last_state(path / RESUME)
         if config.keep_state or not plan.regime.trains_backbone

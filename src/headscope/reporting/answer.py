@@ -117,7 +117,7 @@ def _claim(best: SettingResult, apart: Sequence[SettingResult], crossed: bool) -
     accuracy = best.scores["subject_accuracy"]
     share = best.majority.subject_share
     words = {
-        "who": f"{best.subjects} {'tested' if crossed else 'unseen'}"
+        "who": f"{best.subjects:,} {'tested' if crossed else 'unseen'}"
         f"{' inferred' if best.runs[0].setting.subjects else ''} subject"
         f"{'s' if best.subjects != 1 else ''}",
         "accuracy": value(accuracy.value, quantity="test_subject_accuracy"),

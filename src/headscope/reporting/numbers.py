@@ -40,8 +40,14 @@ def number(
 
 
 def say(sentence: str, *values: object, **named: object) -> Markup:
-    """Return a sentence with values in its places; text among them is escaped."""
-    return Markup(sentence).format(*values, **named)  # noqa: S704
+    """Return a sentence with values in its places: text escaped, thousands of counts apart."""
+    shown = [_thousands(value) for value in values]
+    parts = {name: _thousands(value) for name, value in named.items()}
+    return Markup(sentence).format(*shown, **parts)  # noqa: S704
+
+
+def _thousands(value: object) -> object:
+    return f"{value:,}" if isinstance(value, int) else value
 
 
 def numbers(

@@ -1,5 +1,6 @@
 """The optimiser, the loss and the end of training in words."""
 
+import re
 from typing import Final
 
 from headscope.supplement.prose import Facts, listed
@@ -27,6 +28,8 @@ def varied(study: Study, facts: Facts, key: str, words: str, form: str = "g") ->
     values = study.values(key)
     if not values:
         return ""
+    if values == [1]:
+        words = re.sub(r"\{\} (\w+)s\b", r"{} \1", words)  # 1 epoch
     shown = listed([facts(v, "runs/*/run.toml", key, form) for v in sorted(values)], "or")
     return words.format(shown) + (" (by row of the table of results)" if len(values) > 1 else "")
 

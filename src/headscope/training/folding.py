@@ -4,7 +4,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from headscope.models.classifier import tap
 
@@ -51,7 +51,9 @@ def folded(model: nn.Module, x: Tensor, *, outputs: list[str], of: str) -> nn.Mo
     pairs = [pair for pair in pairs if pair[0] not in needed]
     if not pairs:
         return model
-    changed = copy.deepcopy(model)
+    # modules are copied, their weights are shared: folding replaces those of convolutions
+    shared = {id(part): part for part in (*model.parameters(), *model.buffers())}
+    changed = copy.deepcopy(model, shared)
     for convolution, normalisation in pairs:
         _fold(changed, convolution, normalisation)
     with tap(changed, outputs, [of]) as caught:
@@ -71,8 +73,17 @@ def _fold(model: nn.Module, convolution: str, normalisation: str) -> None:
     if not isinstance(norm, nn.BatchNorm2d):  # folded already: the comparison tells whether it may
         return
     assert isinstance(conv, nn.Conv2d)
-    fused = fuse_conv_bn_eval(conv, norm).to(memory_format=torch.channels_last)
-    model.set_submodule(convolution, fused)
+    assert norm.running_mean is not None and norm.running_var is not None
+    conv.weight, conv.bias = fuse_conv_bn_weights(
+        conv.weight,
+        conv.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
+    conv.to(memory_format=torch.channels_last)
     rest = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
     model.set_submodule(normalisation, nn.Sequential(*rest).eval())
 

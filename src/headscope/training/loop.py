@@ -225,11 +225,9 @@ def fit(
             # 3. evaluate the validation slices
             trained = tuple((progress.sums / len(order)).tolist())
             seen = evaluate(forward, data, data.val_rows, recipe)
-            seconds = time.perf_counter() - start
-            number = {"epoch": after + epoch + 1, "phase": phase, "learning_rate": rate}
-            progress.end_epoch(
-                number | _finite(trained, seen, after + epoch, rate) | {"seconds": seconds}
-            )
+            row = {"epoch": after + epoch + 1, "phase": phase, "learning_rate": rate}
+            row |= _finite(trained, seen, after + epoch, rate)
+            progress.end_epoch(row | {"seconds": time.perf_counter() - start})
             watch(progress.history[-1])
             # 4. store what a later start needs
             if recipe.select == "best" and progress.best_epoch() == epoch:

@@ -39,7 +39,6 @@ class Outcome:
     head: dict[str, NDArray[np.float32]]
     extracted: Extracted
     logits: NDArray[np.float32]
-    maps: dict[str, NDArray[Any]]
     model: dict[str, NDArray[Any]]
     train_seconds: float
     certificate: dict[str, Any]
@@ -102,20 +101,16 @@ def train(
         The loss is no longer finite, a batch does not fit into the device's memory or is too small
         for BatchNorm, or something that the regime freezes has changed.
     """
-    network.model.to(device)
-    regime, entry = network.regime, network.architecture
-    inputs = SliceInputs(pixels, entry.mean, entry.std, device)
-    rows = {name: np.flatnonzero(subsets == name) for name in ("train", "val", "test")}
-    data = Data(inputs, inputs, _on(device, labels), rows["train"], rows["val"])
-    precision = precision_of(recipe.precision, device)
+    regime, precision = network.regime, precision_of(recipe.precision, device)
+    inputs, data = _to_device(network, pixels, labels, subsets, device)
     store = Store(cache, slices_key, precision, shared, recipe.compile)
     fit_part = partial(
         _fit, network, seed=seed, title=title, path=resume_path, every_s=resume_every_s, watch=watch
     )
     history: History = []
     # 1. what the regime changes before anything trains, and what must not change from here on
-    restat = regime.restat
-    seconds = cached_statistics(network, inputs, rows["train"], store, title) if restat else 0.0
+    restat, rows = regime.restat, data.train_rows
+    seconds = cached_statistics(network, inputs, rows, store, title) if restat else 0.0
     before, initial = _certified_hash(network), _head(network, "initial_")
     # 2. the classifier alone, on stored features: a frozen run, or the first part of lp-ft
     if regime.probe_first or not regime.trains_backbone:
@@ -142,12 +137,25 @@ def train(
         _head(network) | initial,
         extracted,
         _logits(network, extracted.features),
-        extracted.maps,
         {name: _array(tensor) for name, tensor in network.model.state_dict().items()},
         train_seconds=seconds + sum(row["seconds"] for row in history),
         certificate=_certificate(network, before, title),
         precision=store.precision,
     )
+
+
+def _to_device(
+    network: Network,
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    subsets: NDArray[np.str_],
+    device: torch.device,
+) -> tuple[SliceInputs, Data]:
+    """Move the network; return slices as it reads them, and the data of a training on them."""
+    network.model.to(device)
+    inputs = SliceInputs(pixels, network.architecture.mean, network.architecture.std, device)
+    train_rows, val_rows = (np.flatnonzero(subsets == name) for name in ("train", "val"))
+    return inputs, Data(inputs, inputs, _on(device, labels), train_rows, val_rows)
 
 
 def _feature_data(
