@@ -136,16 +136,13 @@ def slice_facts(pixels: NDArray[np.uint8], starts: NDArray[np.intp]) -> pd.DataF
     for start, stop in zip(starts, [*starts[1:], len(pixels)], strict=True):
         whole = np.asarray(pixels[start:stop])  # (n, H, W)
         block = whole.astype(np.float32)
-        rows.append(_brightness(whole) | dict(_borders(block, "frame", _frame(block))))
+        frame = 0, block.shape[1], 0, block.shape[2]
+        rows.append(_brightness(whole) | dict(_borders(block, "frame", frame)))
         rows[-1] |= dict(_borders(block, "content", box))
     return pd.DataFrame(rows)
 
 
 Box = tuple[int, int, int, int]  # top, bottom, left, right
-
-
-def _frame(block: NDArray[Any]) -> Box:
-    return 0, block.shape[1], 0, block.shape[2]
 
 
 def _content_box(pixels: NDArray[np.uint8]) -> Box:
