@@ -48,6 +48,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import nibabel as nib
 import numpy as np
 import pandas as pd
+import timm  # noqa: F401 - takes seconds to load, and each fork has it so
 from matplotlib.figure import Figure
 from safetensors.numpy import load_file, save_file
 from tests.support.checkpoints import network, sound_checkpoints

@@ -27,6 +27,7 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a process that has started threads cannot fork
 
 import numpy as np
+import timm  # noqa: F401 - takes seconds to load, and each fork has it so
 
 import headscope.auditing.shortcuts
 import headscope.experiment.run as experiment

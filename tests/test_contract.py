@@ -1,5 +1,6 @@
 """One contract for every architecture in every regime: what trains, moves, stays and is stored."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from headscope.models.classifier import tap
 from headscope.models.network import build_network
 from headscope.models.regimes import REGIMES, find_regime, prepare, trained_paths
 from headscope.models.state import load_pretrained, load_state
+from headscope.models.zoo import TABLE, find_architecture
 from headscope.training.recipe import Recipe
 from headscope.training.train import train
 
@@ -47,6 +49,7 @@ ARCHITECTURES = [
     ("timm/test_maxvit", 160, 128, "stages.3"),
     ("timm/test_mambaout", 160, 256, "head.pre_logits"),
 ]
+WIDE = ("vgg11", "alexnet")  # three quarters of their parameters are in one hidden layer
 SEVEN = [*REGIMES, "layerwise:1"]
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
@@ -105,6 +108,32 @@ def disturb(model):
             parameter.add_(1)
 
 
+def narrowed(architecture):
+    """The same network, whose first hidden layer reads one place in place of 7 × 7 (6 × 6)."""
+
+    def build():
+        with torch.device("meta"):
+            model = architecture.build()
+        first = next(n for n, part in enumerate(model.classifier) if isinstance(part, nn.Linear))
+        channels = model.classifier[first].in_features // math.prod(model.avgpool.output_size)
+        model.classifier[first] = nn.Linear(channels, model.classifier[first].out_features)
+        model.avgpool = nn.AdaptiveAvgPool2d(1)
+        model.to_empty(device="cpu")
+        for module in model.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                module.reset_parameters()
+        return model
+
+    return replace(architecture, build=build)
+
+
+@pytest.fixture
+def quick_to_build(monkeypatch):
+    for name in WIDE:
+        monkeypatch.setitem(TABLE, name, narrowed(find_architecture(name)))
+
+
+@pytest.mark.usefixtures("quick_to_build")
 @pytest.mark.parametrize(("name", "side", "width", "last"), ARCHITECTURES)
 def test_every_architecture_keeps_the_contract_in_every_regime(tmp_path, name, side, width, last):
     network = build_network(name, "finetune", "random", classes=3, size=side, seed=0)

@@ -12,7 +12,7 @@ import pytest
 from headscope.files import read_table, write_json, write_table
 from headscope.record import read_experiment
 from headscope.reporting import write_report
-from headscope.reporting.numbers import rules, source_of
+from headscope.reporting.numbers import rules
 from headscope.reporting.render import _as_json
 from headscope.supplement.methods import methods
 from headscope.supplement.prose import Facts
@@ -120,6 +120,14 @@ def descend(value, names):
     for name in names:
         value = value[name]
     return value
+
+
+def source_of(name, patterns):
+    """File and key of a number by kind, run and quantity, as the script of the page finds them."""
+    for pattern, *places in patterns:
+        if re.search(pattern, name):
+            return [re.sub(pattern, re.sub(r"\$(\d)", r"\\g<\1>", p), name) for p in places]
+    return "", ""
 
 
 def check(folder):

@@ -58,19 +58,11 @@ def divided(table: pd.DataFrame, subset: NDArray[Any]) -> int:
 def deal_folds(
     strata: NDArray[np.integer], folds: int, order: NDArray[np.integer]
 ) -> NDArray[np.int64]:
-    """Return the fold of each unit, from 0.
+    """Return the fold of each unit (U,), from 0.
 
-    Folds differ by one unit at most, in all and in each stratum: dealing continues from one stratum
-    to the next.
-
-    Parameters
-    ----------
-    strata
-        The stratum of each unit (U,); strata are dealt in ascending order.
-    folds
-        How many folds.
-    order
-        A permutation of the units (U,): within a stratum they are dealt in this order.
+    Folds differ by one unit at most, in all and in each stratum: strata (U,) are dealt in ascending
+    order, and dealing continues from one to the next. Within a stratum units are dealt in `order`,
+    a permutation of all (U,).
     """
     fold = np.empty(len(strata), dtype=np.int64)
     fold[order[np.argsort(strata[order], kind="stable")]] = np.arange(len(strata)) % folds

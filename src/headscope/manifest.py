@@ -126,14 +126,7 @@ def located(path: Path) -> Path:
 def keep(store: Path, name: str, write: Callable[[Path], Any]) -> Entry:
     """Write a file into a store, unless it is there already; return its entry for a manifest.
 
-    Parameters
-    ----------
-    store
-        The folder.
-    name
-        What a run calls the file; its suffix stays.
-    write
-        Writes the file to a path that ends in the name.
+    name: what a run calls the file; its suffix stays. `write` writes it to a path that ends in it.
     """
     entry: dict[str, Any] = {}
 

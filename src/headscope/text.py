@@ -18,19 +18,9 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IG
 
 
 def show(value: object, form: str = "plain") -> str:
-    """Return a value as text.
+    """Return a value as text, in a form of `FORMATS`.
 
-    Parameters
-    ----------
-    value
-        Text stays as it is, True and False read yes and no, None counts as NaN.
-    form
-        A name of `FORMATS`.
-
-    Raises
-    ------
-    KeyError
-        There is no such format.
+    Text stays as it is, True and False read yes and no, None counts as NaN.
     """
     if isinstance(value, str):
         return value

@@ -38,21 +38,9 @@ def nearest(
 ) -> Array:
     """Return the candidates nearest to each query by Euclidean distance, nearest first.
 
-    Parameters
-    ----------
-    points
-        (N, D).
-    queries, candidates
-        Rows of `points`, (Q,) and (C,).
-    allowed
-        (Q, C), which candidates count for a query; all by default.
-    count
-        How many neighbours are asked for.
-
-    Returns
-    -------
-    numpy.ndarray
-        Rows of `points`, (Q, count or C); −1 where a query has no more candidates.
+    queries (Q,) and candidates (C,) are rows of `points` (N, D), and so is what is returned,
+    (Q, count or C); −1 where a query has no more candidates. allowed (Q, C): which candidates count
+    for a query; all by default.
     """
     c = points[candidates]
     length = (c**2).sum(axis=1)

@@ -120,19 +120,11 @@ def train_heads(
     """Train heads on features (N, D); return weights (S·R, K, D) and biases (S·R, K).
 
     All heads start alike; float32 throughout. The batches are those of training: the order of
-    epoch e is a function of (seed, e), and their sizes differ by one at most. `val_rows` are
-    needed where the recipe validates.
+    epoch e is a function of (seed, e), and their sizes differ by one at most.
 
-    Parameters
-    ----------
-    features, labels
-        (N, D), and (N, R) for so many heads.
-    train_rows
-        (n,), or (S, n) for R heads on each of so many sets of rows.
-    recipe, val_rows
-        How they are trained, and the rows (V,) by which an epoch is chosen.
-    gram
-        What `inner_products` gives of the features, where the caller has it already.
+    labels are (N, R) for so many heads; train_rows (n,), or (S, n) for R heads on each of so many
+    sets of rows; val_rows (V,) those by which an epoch is chosen, where the recipe validates; gram
+    what `inner_products` gives of the features, where the caller has it already.
     """
     sets = np.atleast_2d(train_rows)  # (S, n)
     if len(sets) > 1 and not recipe.plain:

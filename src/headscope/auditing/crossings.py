@@ -122,17 +122,8 @@ def count_between(groups: Sequence[Sequence[int]], value: NDArray[Any]) -> int:
 def join_duplicates(matches: Matches, subject: Index) -> Index:
     """Return a number (S,) for each scan, the same where subjects or duplicates connect two.
 
-    Parameters
-    ----------
-    matches
-        Duplicates of every kind, single slices among them.
-    subject
-        Subject (S,) of each scan.
-
-    Returns
-    -------
-    ndarray of int
-        Scans that are connected, if through others, have one number: they hold no evidence apart.
+    Scans that are connected, if through others, have one number: they hold no evidence apart.
+    matches: duplicates of every kind, single slices among them; subject (S,): that of each scan.
     """
     scans = np.arange(len(subject))
     first = np.unique(subject, return_index=True, return_inverse=True)[1:]

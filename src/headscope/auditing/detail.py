@@ -7,14 +7,13 @@ extreme in many subjects are left out, and a head must agree in most of its tile
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import fft, ndimage
-from scipy.signal.windows import tukey
 
 from headscope.audit_record import FINE_SIDE, MOST_TURN, REACH
 
@@ -24,7 +23,6 @@ COMMON: Final = ((2.5, 0.33), (4.0, 0.10))  # detail that such a share of subjec
 FEWEST_COMMON: Final = 3  # subjects, where that share is fewer; such pixels are left out
 MOST_SEEN: Final = 400  # subjects of a plane in which pixels in common are sought
 TURNS: Final = np.arange(-MOST_TURN, MOST_TURN + 0.1, 0.5)  # degrees
-INNER: Final = np.outer(*[tukey(FINE_SIDE, 0.2).astype(np.float32)] * 2)  # a frame is no head
 HOPELESS: Final = 0.3  # whole correlation below which tiles are not asked: no head is one by it
 TILES: Final = 5  # along each axis; odd, so that a crosshair in the middle crosses 9 of 25
 TILE: Final = 14  # pixels
@@ -79,8 +77,8 @@ class Detail:
             return whole
         turn, down, right = np.unravel_index(values.argmax(), values.shape)
         (aligned,) = _turn(self._fine(b), TURNS[turn : turn + 1])
-        aligned = np.roll(aligned * INNER, (near[down], near[right]), axis=(0, 1))
-        return min(whole, _median_of_tiles(self._fine(a) * INNER, aligned))
+        aligned = np.roll(aligned * _inner(), (near[down], near[right]), axis=(0, 1))
+        return min(whole, _median_of_tiles(self._fine(a) * _inner(), aligned))
 
     def _masked(self, row: int) -> Floats:
         common = self._common(int(self._plane[row]))
@@ -93,6 +91,15 @@ class Detail:
         scans = scans[:: -(-len(scans) // MOST_SEEN)]
         rows = self._starts[scans] + self._counts[scans] // 2
         return find_common([_fine(self._pixels[row]) for row in rows])
+
+
+@cache
+def _inner() -> Floats:
+    """The window (side, side) that weighs the edge of a picture less: a frame is no head."""
+    from scipy.signal.windows import tukey  # takes half a second to load
+
+    window = tukey(FINE_SIDE, 0.2).astype(np.float32)
+    return np.outer(window, window)
 
 
 def shrink(pixels: NDArray[np.uint8], side: int) -> Floats:
@@ -114,16 +121,9 @@ def unit_rows(rows: Floats) -> Floats:
 def find_common(fine: Sequence[Floats]) -> Flags:
     """Return which pixels (96, 96) are extreme, with the same sign, in many subjects.
 
-    Parameters
-    ----------
-    fine
-        The detail (96, 96) of one slice per subject, in robust standard deviations.
-
-    Returns
-    -------
-    ndarray of bool
-        Pixels at which 33% of the subjects exceed 2.5, or 10% exceed 4, and their neighbours. A
-        head that is there under several ids has few such pixels, so it loses little by them.
+    fine: the detail (96, 96) of one slice per subject, in robust standard deviations. Pixels count
+    at which 33% of the subjects exceed 2.5, or 10% exceed 4, and their neighbours. A head that is
+    there under several ids has few such pixels, so it loses little by them.
     """
     common = np.zeros((FINE_SIDE, FINE_SIDE), dtype=bool)
     for size, share in COMMON:
@@ -152,7 +152,7 @@ def _turn(fine: Floats, turns: NDArray[np.float64]) -> Floats:
 
 def _spectra(fine: Floats) -> NDArray[np.complex64]:
     """Return spectra (n, 96, 49) of which a product is that of correlations."""
-    inner = fine * INNER
+    inner = fine * _inner()
     return fft.rfft2(unit_rows(inner.reshape(len(inner), -1)).reshape(inner.shape))
 
 

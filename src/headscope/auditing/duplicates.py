@@ -125,7 +125,8 @@ def find_matches(
     apart = subjects if cohort is None else np.asarray(cohort)
     likely, cut = _likely(heads, apart, group)
     look = Detail(pixels, starts, counts, subjects, heads.plane)
-    close = [compare_depths(heads, a, b) for a, b in _tracked(likely)]
+    shown = likely if len(likely) < 100 else track(likely, "Looking closer", len(likely))
+    close = [compare_depths(heads, a, b) for a, b in shown]
     graded = [_graded(look, agreement, correlation) for agreement in close]
     some = _some_visits(heads, subjects) if cohort is None else []
     visits = [_graded(look, agreement, correlation) for agreement in some]
@@ -276,10 +277,6 @@ def _some_visits(heads: Heads, subjects: Index) -> list[Agreement]:
 def _shown(blocks: range, description: str) -> Iterable[int]:
     """Show the progress where there are several blocks."""
     return blocks if len(blocks) < 2 else track(blocks, description, len(blocks))
-
-
-def _tracked(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    return pairs if len(pairs) < 100 else list(track(pairs, "Looking closer", len(pairs)))
 
 
 def _graded(look: Detail, agreement: Agreement, correlation: float) -> Match:

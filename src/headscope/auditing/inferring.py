@@ -31,18 +31,11 @@ FEWEST: Final = 12  # scans from which on such a share says something
 def infer_subjects(slices: SliceSet) -> pd.DataFrame:
     """Return the inferred subjects: one row per scan, in the order of the slices.
 
-    Parameters
-    ----------
-    slices
-        Stored slices; their ids and labels are not looked at.
-
-    Returns
-    -------
-    pandas.DataFrame
-        path (the scan's name), label, subject_id (that of `loose`, to be corrected by hand),
-        strict and loose (the inferred subject by either threshold), partner (of those in the same
-        loose subject, the scan with which it agrees best; empty if it is alone) and detail (how
-        well they agree). `attrs` has both thresholds (`calibrate`).
+    The ids and labels of the slices are not looked at. Columns: path (the scan's name), label,
+    subject_id (that of `loose`, to be corrected by hand), strict and loose (the inferred subject by
+    either threshold), partner (of those in the same loose subject, the scan with which it agrees
+    best; empty if it is alone) and detail (how well they agree). `attrs` has both thresholds
+    (`calibrate`).
 
     Raises
     ------

@@ -52,12 +52,8 @@ class Links:
 def find_links(pixels: NDArray[np.uint8], scan: Index, plane: Index) -> Links:
     """Compare each scan in detail with the 12 of its plane that resemble it most.
 
-    Parameters
-    ----------
-    pixels
-        Slices (N, H, W); those of a scan stand together, in order.
-    scan, plane
-        The number (N,) of the scan that each slice shows, from 0, and of its plane.
+    The slices (N, H, W) of a scan stand together, in order; scan and plane (N,) number the scan
+    that each shows, from 0, and its plane.
 
     Raises
     ------

@@ -16,9 +16,6 @@ import pandas as pd
 from nibabel.orientations import aff2axcodes
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.stats import rankdata
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.model_selection import StratifiedGroupKFold
 
 from headscope.audit_record import MARGIN, STRONG, Shortcut
 from headscope.console import track
@@ -55,15 +52,9 @@ def find_shortcuts(
 ) -> list[Shortcut]:
     """Return one `Shortcut` per family of facts.
 
-    Parameters
-    ----------
-    facts
-        (S, F), one row per scan, in columns "family: fact" of numbers or text.
-    label
-        (S,) class of each scan.
-    subject
-        (S,) the subject of each scan; subjects that are duplicates of one another have the same
-        value. Scans of one stay in one fold, and count as one subject.
+    facts (S, F) has one row per scan, in columns "family: fact" of numbers or text; label (S,) is
+    the class of each scan. Scans with one value of subject (S,), as duplicates have, stay in one
+    fold and count as one subject.
     """
     columns = {
         family: [name for name in facts.columns if name.startswith(f"{family}: ")]
@@ -145,16 +136,13 @@ def slice_facts(pixels: NDArray[np.uint8], starts: NDArray[np.intp]) -> pd.DataF
     for start, stop in zip(starts, [*starts[1:], len(pixels)], strict=True):
         whole = np.asarray(pixels[start:stop])  # (n, H, W)
         block = whole.astype(np.float32)
-        rows.append(_brightness(whole) | dict(_borders(block, "frame", _frame(block))))
+        frame = 0, block.shape[1], 0, block.shape[2]
+        rows.append(_brightness(whole) | dict(_borders(block, "frame", frame)))
         rows[-1] |= dict(_borders(block, "content", box))
     return pd.DataFrame(rows)
 
 
 Box = tuple[int, int, int, int]  # top, bottom, left, right
-
-
-def _frame(block: NDArray[Any]) -> Box:
-    return 0, block.shape[1], 0, block.shape[2]
 
 
 def _content_box(pixels: NDArray[np.uint8]) -> Box:
@@ -271,6 +259,9 @@ def _numbers(facts: pd.DataFrame) -> pd.DataFrame:
 
 def _cross_validated(facts: Floats, label: NDArray[Any], subject: NDArray[Any]) -> Floats:
     """Return the probability (S, K) of each class by forests that never saw the subject."""
+    from sklearn.ensemble import RandomForestClassifier  # takes a second to load
+    from sklearn.model_selection import StratifiedGroupKFold
+
     classes, k = np.unique(label, return_inverse=True)
     probabilities = np.zeros((len(label), len(classes)))
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
@@ -305,5 +296,7 @@ def _auc_of_subjects(
 
 def _auc(scores: Floats, positive: NDArray[np.bool_]) -> float:
     """Return the area under the ROC curve by ranks (Mann-Whitney), ties counting half."""
+    from scipy.stats import rankdata
+
     ups, downs = positive.sum(), (~positive).sum()
     return float((rankdata(scores)[positive].mean() - (ups + 1) / 2) / downs)

@@ -119,13 +119,16 @@ def estimate(config: Config) -> Estimate:
     rows = _rows(plans, {plan.name for plan in todo}, costs, slices, config)
     rivals = plan_rivals(config, plans, described=len(cohort.described.columns) > 1)
     beside = _rival_rows(rivals, unfinished(config, rivals), slices, config)
+    patient = []
+    if any(plan.recipe.patience is not None for plan in todo):
+        patient.append("Runs with patience may end before their last epoch.")
     return Estimate(
         pd.concat([beside, rows], ignore_index=True) if rivals else rows,
         slices,
         0.0 if stored else slicing_seconds,
         0 if stored else slices * config.size**2,
         torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
-        [*notes, *_weights_to_fetch(todo), *_patience(todo)],
+        [*notes, *_weights_to_fetch(todo), *patient],
         _tested(plans, config, cohort),
     )
 
@@ -165,12 +168,6 @@ def _weights_to_fetch(plans: list[Plan]) -> list[str]:
                 f"there is no network, {how_to_get(entry, weights)}."
             )
     return notes
-
-
-def _patience(plans: list[Plan]) -> list[str]:
-    """Say that some runs may take less."""
-    patient = any(plan.recipe.patience is not None for plan in plans)
-    return ["Runs with patience may end before their last epoch."] if patient else []
 
 
 def _measured(plan: Plan) -> Network:

@@ -17,14 +17,12 @@ from headscope.metrics.draws import (
     strata,
 )
 from headscope.metrics.intervals import bootstrap_interval, way_of, wilson
-from headscope.metrics.repeats import SHARED, SHARED_GAP, repeated_draws, repeated_interval
+from headscope.metrics.repeats import SHARED, SHARED_GAP, repeated_interval
 from headscope.metrics.scores import (
     BINS,
     SCORES,
-    Tally,
     calibration_bins,
     class_scores,
-    confusion,
     scores,
 )
 from headscope.metrics.subjects import (
@@ -36,40 +34,3 @@ from headscope.metrics.subjects import (
     subject_level,
 )
 from headscope.metrics.summary import logit_columns, run_scores, subset_scores, unit_scores
-
-__all__ = [
-    "AGGREGATES",
-    "BINS",
-    "DRAWS",
-    "EXTERNAL_SEED",
-    "GROUPS",
-    "MOST_DRAWN",
-    "SCORES",
-    "SHARED",
-    "SHARED_GAP",
-    "Drawn",
-    "Resampled",
-    "Tally",
-    "Units",
-    "bootstrap_interval",
-    "calibration_bins",
-    "class_scores",
-    "confusion",
-    "deal_subjects",
-    "draw_subjects",
-    "logit_columns",
-    "positive_class",
-    "repeated_draws",
-    "repeated_interval",
-    "resample",
-    "run_scores",
-    "scores",
-    "slice_units",
-    "softmax",
-    "strata",
-    "subject_level",
-    "subset_scores",
-    "unit_scores",
-    "way_of",
-    "wilson",
-]

@@ -10,10 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-import timm
 import torch
 from huggingface_hub import constants as hub
-from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 
 from headscope.errors import InputError
@@ -83,6 +81,8 @@ def fetch_timm(architecture: Architecture, published: Published) -> tuple[dict[s
         As of `fetch_file`; or the file on this machine is damaged, or would run code.
     """
     with _fetching(architecture, published):
+        import timm
+
         # a file in the cache is read directly: the hub's client would open a connection first
         overlay = {"file": str(published.file)} if published.file else None
         short = architecture.name.removeprefix("timm/")
@@ -146,6 +146,9 @@ def _in_torch_cache(text: str, url: str) -> Published:
 
 
 def _of_timm(name: str) -> Published | None:
+    import timm  # and the hub's client: both take a second to load
+    from huggingface_hub import try_to_load_from_cache
+
     settings = timm.get_pretrained_cfg(name)
     if settings is None or not settings.has_weights:
         return None

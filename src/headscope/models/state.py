@@ -40,20 +40,11 @@ class Source:
 def load_pretrained(
     model: nn.Module, architecture: Architecture, classifier: str, weights: str
 ) -> Source:
-    """Fill `model` with pretrained weights; the classifier may be missing (a trunk).
+    """Fill `model`, with its 1000 classes, with pretrained weights; the classifier may be missing.
 
-    Parameters
-    ----------
-    model
-        The network with its 1000 classes.
-    architecture
-        What it is.
-    classifier
-        The path of its final layer.
-    weights
-        "pretrained" (the architecture's own: a package, or torchvision's or timm's download), or
-        FILE or FILE:NETWORK (safetensors or torch's; `headscope.models.tensors` has the rule by
-        which a network is taken of several).
+    weights: "pretrained" (the architecture's own: a package, or torchvision's or timm's download),
+    or FILE or FILE:NETWORK (safetensors or torch's; `headscope.models.tensors` has the rule by
+    which a network is taken of several). classifier: the path of the final layer.
 
     Raises
     ------

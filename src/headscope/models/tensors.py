@@ -82,16 +82,10 @@ def split_network(text: Path | str) -> tuple[Path, str]:
 def read_weights(path: Path, network: str = "") -> StoredWeights:
     """Return the named tensors of a file of weights, each of which is read when it is asked for.
 
-    Training checkpoints are searched for the weights in them. Of several versions of one network,
-    averaged weights (EMA, SWA, a teacher, a target) come before the others, and these in the
-    order of their names. Types that numpy lacks, such as bfloat16, are read as float32.
-
-    Parameters
-    ----------
-    path
-        The file.
-    network
-        The place of the network in the file, as in 'state_dict'; '' for the rule.
+    Training checkpoints are searched for the weights in them; network is the place of one in the
+    file, as in 'state_dict', '' for the rule: of several versions of one network, averaged weights
+    (EMA, SWA, a teacher, a target) come before the others, and these in the order of their names.
+    Types that numpy lacks, such as bfloat16, are read as float32.
 
     Raises
     ------

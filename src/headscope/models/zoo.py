@@ -2,7 +2,7 @@
 
 The table holds the paper's four networks, the original ResNet-50, and the one whose weights come as
 an ordinary package. Any other torchvision classifier has the name that it has there, any timm model
-its name after 'timm/'.
+its name after 'timm/'. Both libraries take seconds to load, so a function imports them when called.
 """
 
 import difflib
@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import timm
-import torchvision
 from torch import nn
 
 from headscope.errors import InputError
@@ -50,6 +48,8 @@ class Architecture:
 
 def _torchvision(name: str, **options: Any) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
+        import torchvision
+
         with warnings.catch_warnings():
             # GoogLeNet and Inception announce a future default of the initialisation
             warnings.simplefilter("ignore", FutureWarning)
@@ -60,6 +60,8 @@ def _torchvision(name: str, **options: Any) -> Callable[[], nn.Module]:
 
 def _resnet50_v1() -> nn.Module:
     """ResNet-50 as He et al. 2015 published it: the stride on the first 1×1 convolution."""
+    import torchvision
+
     model = torchvision.models.resnet50(weights=None)
     for stage in (model.layer2, model.layer3, model.layer4):
         stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
@@ -67,10 +69,15 @@ def _resnet50_v1() -> nn.Module:
 
 
 def _timm(name: str) -> Callable[[], nn.Module]:
-    # some, such as DINO's, are published without a classifier: theirs is random
-    settings = timm.get_pretrained_cfg(name)
-    classes = (settings.num_classes if settings else 0) or 1000
-    return lambda: timm.create_model(name, pretrained=False, num_classes=classes)
+    def build() -> nn.Module:
+        import timm
+
+        # some, such as DINO's, are published without a classifier: theirs is random
+        settings = timm.get_pretrained_cfg(name)
+        classes = (settings.num_classes if settings else 0) or 1000
+        return timm.create_model(name, pretrained=False, num_classes=classes)
+
+    return build
 
 
 def _imagenet(
@@ -140,8 +147,16 @@ TABLE = {
 
 def all_names() -> list[str]:
     """Return the name of every architecture: the table's, torchvision's, timm's as timm/NAME."""
-    classifiers = torchvision.models.list_models(module=torchvision.models)
-    return list(dict.fromkeys([*TABLE, *classifiers, *(f"timm/{n}" for n in timm.list_models())]))
+    import timm
+
+    names = (f"timm/{name}" for name in timm.list_models())
+    return list(dict.fromkeys([*TABLE, *_torchvision_names(), *names]))
+
+
+def _torchvision_names() -> list[str]:
+    import torchvision
+
+    return torchvision.models.list_models(module=torchvision.models)
 
 
 def find_architecture(name: str) -> Architecture:
@@ -155,12 +170,14 @@ def find_architecture(name: str) -> Architecture:
     """
     if name in TABLE:
         return TABLE[name]
-    classifiers = torchvision.models.list_models(module=torchvision.models)
-    if name in classifiers:
-        return _from_torchvision(name)
     library, _, short = name.partition("/")
-    if library == "timm" and timm.is_model(short):
-        return _from_timm(short)
+    if library == "timm":
+        import timm
+
+        if timm.is_model(short):
+            return _from_timm(short)
+    elif name in _torchvision_names():
+        return _from_torchvision(name)
     close = difflib.get_close_matches(name, all_names(), n=3, cutoff=0.5) or [*TABLE]
     raise InputError(
         f"Unknown architecture {name!r}; did you mean {', '.join(close)}? Any torchvision "
@@ -170,6 +187,8 @@ def find_architecture(name: str) -> Architecture:
 
 def published_weights(name: str) -> Any:
     """Return torchvision's first ImageNet weights of a network, the nearest to its paper's."""
+    import torchvision
+
     published = torchvision.models.get_model_weights(name)
     first = getattr(published, "IMAGENET1K_V1", None)
     return first or published.DEFAULT
@@ -194,6 +213,8 @@ def _from_torchvision(name: str) -> Architecture:
 
 
 def _from_timm(name: str) -> Architecture:
+    import timm
+
     settings = timm.get_pretrained_cfg(name)
     assert settings is not None  # as timm.is_model holds
     return Architecture(

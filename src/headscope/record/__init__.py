@@ -33,11 +33,10 @@ from headscope.record.export import export_run
 from headscope.record.longer import begin_longer, finish_longer, replace_run, wants_more
 from headscope.record.network import open_network
 from headscope.record.run import BACKBONE, FEATURES, MODEL, STATE, SUBSETS, Arrays, Run
-from headscope.record.setting import RIVAL, RIVALS, UNITS, Setting
+from headscope.record.setting import RIVAL, RIVALS, Setting
 from headscope.record.store import clear_store, unused
 from headscope.record.whole import manifest_problems, run_problem, structure_problem
 from headscope.record.write import (
-    NETWORK_FACTS,
     check_run,
     discard_run,
     seal_run,
@@ -46,41 +45,3 @@ from headscope.record.write import (
     write_history,
     write_run,
 )
-
-__all__ = [
-    "BACKBONE",
-    "FEATURES",
-    "MODEL",
-    "NETWORK_FACTS",
-    "RIVAL",
-    "RIVALS",
-    "STATE",
-    "SUBSETS",
-    "UNITS",
-    "Arrays",
-    "Records",
-    "Run",
-    "Setting",
-    "begin_longer",
-    "check_run",
-    "clear_store",
-    "discard_run",
-    "export_run",
-    "find_runs",
-    "finish_longer",
-    "manifest_problems",
-    "open_network",
-    "read_experiment",
-    "read_failures",
-    "replace_run",
-    "run_problem",
-    "seal_run",
-    "start_run",
-    "structure_problem",
-    "tidy_run",
-    "unused",
-    "wants_more",
-    "write_failures",
-    "write_history",
-    "write_run",
-]

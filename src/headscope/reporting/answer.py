@@ -57,22 +57,10 @@ def answer(
 ) -> Answer:
     """Return the first screen of a report: about all settings, naming the one that it chooses.
 
-    Parameters
-    ----------
-    results
-        Of `setting_results`.
-    gaps
-        Of the settings under both splits.
-    audit
-        Of the slices; None where there is none.
-    failures
-        Reasons of the runs that failed, by name.
-    left_out
-        Sentences on what has changed since it was written and is no part of the page.
-    rivals
-        Simple rivals, of `setting_results`.
-    explained
-        What else could explain it (`explain`).
+    results and rivals: of `setting_results`; gaps: of the settings under both splits; audit: None
+    where there is none; failures: reasons of the runs that failed, by name; left_out: sentences on
+    what has changed since it was written and is no part of the page; explained: what else could
+    explain it (`explain`).
     """
     apart = [result for result in results if result.apart]
     runs = [run for result in results for run in result.runs]

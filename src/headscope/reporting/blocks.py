@@ -205,17 +205,8 @@ def refer(name: str) -> Markup:
 def label_blocks(chapters: Iterable[Chapter]) -> tuple[dict[int, Label], dict[str, str]]:
     """Number figures and tables in the order in which they stand on the page.
 
-    Parameters
-    ----------
-    chapters
-        All chapters, in their order.
-
-    Returns
-    -------
-    labels
-        By `id()` of the block.
-    references
-        What a reference to a key says: 'Figure 3' by 'figure-weights'.
+    Returns the labels by `id()` of the block, and what a reference to a key says: 'Figure 3' by
+    'figure-weights'.
     """
     groups: dict[tuple[str, str], list[Block]] = {}
     for chapter in chapters:

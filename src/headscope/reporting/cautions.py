@@ -15,19 +15,10 @@ LINK = Markup('<a href="#audit">what the audit of the slices found</a>')
 def cautions(audit: Audit | None, runs: Sequence[Run]) -> list[Markup]:
     """Return the sentences that the audit adds to the verdict; none where nothing is serious.
 
-    Parameters
-    ----------
-    audit
-        Of the experiment; None (an experiment of an earlier version) says nothing.
-    runs
-        The runs of which the verdict speaks: of those under a split by subject, if there are any,
-        else of all.
-
-    Returns
-    -------
-    list of Markup
-        At most one sentence on duplicates between training and test, by the splits of these runs,
-        and one on shortcuts that tell the label.
+    At most one sentence on duplicates between training and test, by the splits of the runs of which
+    the verdict speaks (those under a split by subject, if there are any, else all), and one on
+    shortcuts that tell the label. Without an audit (an experiment of an earlier version) there is
+    none.
     """
     if audit is None:
         return []

@@ -90,6 +90,7 @@ HEAD: Final = "runs/$1/head.npz"
 FEATURES: Final = "runs/$1/features.npz"
 LEAKAGE: Final = "leakage.json"
 COUNTED: Final = "counted over its rows"
+# a pattern that does not begin with ^ is that of a quantity, of any kind and of the run $1
 BEFORE: Final = (
     # the audit of the scans
     (r"^\w+\taudit/pair(\d+)\t(.+)$", "audit.json", "pairs[$1].$2"),
@@ -108,57 +109,37 @@ BEFORE: Final = (
         "computed for $1: $3$4",
     ),
     # the leakage analysis, in points where the page shows points
-    (r"^\w+\t(.+)\tgap\.seeds$", LEAKAGE, "gaps of $1: seeds, counted"),
+    (r"gap\.seeds", LEAKAGE, "gaps of $1: seeds, counted"),
+    (r"checks\.gap_(low|high)", LEAKAGE, "gaps of $1: scores.slice_accuracy.$2 × 100"),
+    (r"gap\.(\w+)_(low|high)", LEAKAGE, "gaps of $1: scores.$2.$3 × 100"),
+    (r"checks\.gap", LEAKAGE, "gaps of $1: scores.slice_accuracy.gap × 100"),
+    (r"gap\.(\w+)", LEAKAGE, "gaps of $1: scores.$2.gap × 100"),
+    (r"(by_\w+)\.(\w+)", LEAKAGE, "gaps of $1: mean of scores.$3.$2 × 100"),
+    (r"identity\.subjects", LEAKAGE, "reidentification, run $1: subjects"),
+    (r"((?:nearest|linear)_(?:subject|class)\.\w+)", LEAKAGE, "reidentification, run $1: $2"),
+    (r"checks\.neighbour", LEAKAGE, "neighbours of the runs of $1: mean of share"),
+    (r"checks\.permuted", LEAKAGE, "permuted, runs of $1: mean of the draws"),
     (
-        r"^\w+\t(.+)\tchecks\.gap_(low|high)$",
-        LEAKAGE,
-        "gaps of $1: scores.slice_accuracy.$2 × 100",
-    ),
-    (r"^\w+\t(.+)\tgap\.(\w+)_(low|high)$", LEAKAGE, "gaps of $1: scores.$2.$3 × 100"),
-    (r"^\w+\t(.+)\tchecks\.gap$", LEAKAGE, "gaps of $1: scores.slice_accuracy.gap × 100"),
-    (r"^\w+\t(.+)\tgap\.(\w+)$", LEAKAGE, "gaps of $1: scores.$2.gap × 100"),
-    (r"^\w+\t(.+)\t(by_\w+)\.(\w+)$", LEAKAGE, "gaps of $1: mean of scores.$3.$2 × 100"),
-    (r"^\w+\t(.+)\tidentity\.subjects$", LEAKAGE, "reidentification, run $1: subjects"),
-    (
-        r"^\w+\t(.+)\t((?:nearest|linear)_(?:subject|class)\.\w+)$",
-        LEAKAGE,
-        "reidentification, run $1: $2",
-    ),
-    (r"^\w+\t(.+)\tchecks\.neighbour$", LEAKAGE, "neighbours of the runs of $1: mean of share"),
-    (r"^\w+\t(.+)\tchecks\.permuted$", LEAKAGE, "permuted, runs of $1: mean of the draws"),
-    (
-        r"^\w+\t(.+)\tchecks\.identified$",
+        r"checks\.identified",
         LEAKAGE,
         "reidentification, runs of $1: mean of linear_subject.accuracy",
     ),
-    (r"^\w+\t(.+)\tchecks\.shared$", "table.tsv", "row $1, column shared_subjects"),
-    (r"^\w+\t(.+)\tchecks\.duplicated$", "table.tsv", "row $1, column test_duplicates"),
+    (r"checks\.shared", "table.tsv", "row $1, column shared_subjects"),
+    (r"checks\.duplicated", "table.tsv", "row $1, column test_duplicates"),
     # a run's scores
     (r"^one\t(.+)\ttrain_seconds$", METRICS, "train_seconds"),
     (r"^one\t(.+)\tshared_subjects$", PREDICTIONS, COUNTED),
     (r"^one\t(.+)\ttest_(slice|subject)_wilson$", METRICS, "test.$2_accuracy.value"),
-    (
-        r"^one\t(.+)\ttest_(slice|subject)_wilson_(low|high)$",
-        METRICS,
-        "test.$2_accuracy.wilson_$3",
-    ),
+    (r"^one\t(.+)\ttest_(slice|subject)_wilson_(low|high)$", METRICS, "test.$2_accuracy.wilson_$3"),
     (r"^one\t(.+)\t(val|test)_(slices|subjects)$", METRICS, "$2.$3"),
     (r"^one\t(.+)\t(train|val|test)_(s\w+)_(wilson_low|wilson_high)$", METRICS, "$2.$3.$4"),
     (r"^one\t(.+)\t(train|val|test)_(s\w+)_(low|high)$", METRICS, "$2.$3.$4"),
     (r"^one\t(.+)\t(train|val|test)_(s\w+)$", METRICS, "$2.$3.value"),
-    (r"^\w+\t(.+)\tmatrix\.(slice|subject)\.(.+)$", METRICS, "test.$2_confusion, $3"),
-    (r"^\w+\t(.+)\tconfusion\.(.+)\.(\w+)$", METRICS, "test.slice_confusion, $2: $3"),
-    (r"^\w+\t(.+)\tclass\.(.+)\.(slices|subjects)$", METRICS, "test confusion, row $2: $3"),
-    (
-        r"^\w+\t(.+)\tclass\.(.+)\.(slice|subject)_(\w+)_(low|high)$",
-        METRICS,
-        "test.$3_per_class.$2.$4.$5",
-    ),
-    (
-        r"^\w+\t(.+)\tclass\.(.+)\.(slice|subject)_(\w+)$",
-        METRICS,
-        "test.$3_per_class.$2.$4.value",
-    ),
+    (r"matrix\.(slice|subject)\.(.+)", METRICS, "test.$2_confusion, $3"),
+    (r"confusion\.(.+)\.(\w+)", METRICS, "test.slice_confusion, $2: $3"),
+    (r"class\.(.+)\.(slices|subjects)", METRICS, "test confusion, row $2: $3"),
+    (r"class\.(.+)\.(slice|subject)_(\w+)_(low|high)", METRICS, "test.$3_per_class.$2.$4.$5"),
+    (r"class\.(.+)\.(slice|subject)_(\w+)", METRICS, "test.$3_per_class.$2.$4.value"),
     # two settings side by side, and counts of settings
     (r"^\w+\t(.+) \| (.+) \| (.+)\t(.+)$", "runs/*/predictions.tsv", "$1 and $2 by $3: $4"),
     (r"^\w+\tall\t(gaps|leaking_gaps)$", LEAKAGE, "counted over gaps"),
@@ -167,27 +148,23 @@ BEFORE: Final = (
     (r"^\w+\tall\t(.+)$", "table.tsv", "counted over its rows: $1"),
 )
 AFTER: Final = (
-    (
-        r"^\w+\t(.+)\t(folds|seeds|subject_labels|rivals\w*|networks|beating)$",
-        "table.tsv",
-        "counted: $2",
-    ),
+    (r"(folds|seeds|subject_labels|rivals\w*|networks|beating)", "table.tsv", "counted: $2"),
     # what is computed from arrays
-    (r"^\w+\t(.+)\t(?:subjects|sessions|slices)(?:\..+)?$", PREDICTIONS, COUNTED),
-    (r"^\w+\t(.+)\twrong\..+$", PREDICTIONS, COUNTED),
-    (r"^\w+\t(.+)\tlogits\.(\w+)\.(.+)$", FEATURES, "computed from logits, subset $2: $3"),
-    (r"^\w+\t(.+)\tfeatures\.(\w+)\.(.+)$", FEATURES, "computed from features, subset $2: $3"),
-    (r"^\w+\t(.+)\t(train|val|test)\.(nc\w+)$", FEATURES, "computed from features, subset $2: $3"),
-    (r"^\w+\t(.+)\tstage\.(.+)\.(\w+)$", "runs/$1/layers.npz", "computed from $2: $3"),
-    (r"^\w+\t(.+)\t(?:maps\.|shuffle|probe)(.+)$", "runs/$1/maps.npz", "computed from maps: $2"),
+    (r"(?:subjects|sessions|slices)(?:\..+)?", PREDICTIONS, COUNTED),
+    (r"wrong\..+", PREDICTIONS, COUNTED),
+    (r"logits\.(\w+)\.(.+)", FEATURES, "computed from logits, subset $2: $3"),
+    (r"features\.(\w+)\.(.+)", FEATURES, "computed from features, subset $2: $3"),
+    (r"(train|val|test)\.(nc\w+)", FEATURES, "computed from features, subset $2: $3"),
+    (r"stage\.(.+)\.(\w+)", "runs/$1/layers.npz", "computed from $2: $3"),
+    (r"(?:maps\.|shuffle|probe)(.+)", "runs/$1/maps.npz", "computed from maps: $2"),
     (
-        r"^\w+\t(.+)\t(temperature|before\..+|after\..+|point\d.+)$",
+        r"(temperature|before\..+|after\..+|point\d.+)",
         PREDICTIONS,
         "computed from the logits of val and test: $2",
     ),
-    (r"^\w+\t(.+)\tcarrier\.(.+)$", FEATURES, "computed from features and head.npz: $2"),
+    (r"carrier\.(.+)", FEATURES, "computed from features and head.npz: $2"),
     (r"^\w+\t(.+)/(.+)\tbetween_seeds\.(.+)$", "runs/*/head.npz", "$1 $2: $3, over seeds"),
-    (r"^\w+\t(.+)\t(.+)$", HEAD, "computed from weight and initial_weight: $2"),
+    (r"(.+)", HEAD, "computed from weight and initial_weight: $2"),
 )
 
 
@@ -195,21 +172,14 @@ def rules(columns: Iterable[str]) -> list[tuple[str, str, str]]:
     """Return pattern, file and key of every number, given the columns of `table.tsv`."""
     names = "|".join(sorted(map(re.escape, columns)))
     table = (rf"^\w+\t(.+)\t({names})$", "table.tsv", "row $1, column $2")
-    return [*BEFORE, table, *AFTER]
+    whole = r"^\w+\t(.+)\t{}$"
+    return [
+        (pattern if pattern.startswith("^") else whole.format(pattern), file, key)
+        for pattern, file, key in (*BEFORE, table, *AFTER)
+    ]
 
 
 def page_sources(results: Sequence[SettingResult], columns: Iterable[str]) -> dict[str, Any]:
     """Return the patterns as the script reads them, and which settings are a single run."""
     single = [result.key for result in results if len(result.runs) == 1]
     return {"sources": {"rules": rules(columns), "single": single}}
-
-
-def source_of(name: str, patterns: Iterable[tuple[str, str, str]]) -> tuple[str, str]:
-    """Return file and key of a number by its kind, run and quantity, with tabs between them."""
-    for pattern, *places in patterns:
-        if re.search(pattern, name):
-            file, key = (
-                re.sub(pattern, re.sub(r"\$(\d)", r"\\g<\1>", place), name) for place in places
-            )
-            return file, key
-    return "", ""

@@ -71,16 +71,9 @@ def page_data(
 ) -> PageData:
     """Gather what Fig. 2, Fig. 3 and the film strips show.
 
-    Parameters
-    ----------
-    runs
-        In the order of the table, of the same slices.
-    heads
-        Final layers by name of the run.
-    pixels
-        Slices (N, H, W), None where they were deleted.
-    thumbnails
-        Which test slices are embedded: all, those that a run predicts wrongly, or none.
+    runs: in the order of the table, of the same slices; heads: by name of the run; pixels: slices
+    (N, H, W), None where they were deleted; thumbnails: which test slices are embedded, all, those
+    that a run predicts wrongly, or none.
     """
     tests = {run.name: np.flatnonzero(run.features["subset"] == "test") for run in runs}
     rows = np.unique(np.concatenate([*tests.values()]))  # of the store, (M,)

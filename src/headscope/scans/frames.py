@@ -166,7 +166,7 @@ def _frames(path: Path, dataset: Any, stored: int) -> list[Frame]:
         aside=next((what for what, words in ASIDE.items() if image_type & words), ""),
         inverted=str(dataset.get("PhotometricInterpretation")) == "MONOCHROME1",
     )
-    if not (rows and columns) or not _has_pixels(dataset):
+    if not (rows and columns) or not any(name in dataset for name in PIXELS):
         if not sop_class or IMAGE.match(sop_class):
             raise Refused(NO_SLICE)
         return [replace(base, kind=REPORT)]
@@ -187,10 +187,6 @@ def _kind(sop_class: str, image_type: set[str], dataset: Any) -> str:
     if int(dataset.get("SamplesPerPixel") or 1) > 1:
         return COLOUR
     return MOSAIC if "MOSAIC" in image_type else ""
-
-
-def _has_pixels(dataset: Any) -> bool:
-    return any(name in dataset for name in PIXELS)
 
 
 def _check_claim(dataset: Any, pixels: int, count: int, stored: int) -> int:

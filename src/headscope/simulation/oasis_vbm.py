@@ -134,7 +134,8 @@ def _brief(error: OSError) -> str:
 
 def _table(maps: list[Path], facts: pd.DataFrame) -> pd.DataFrame:
     """Return scans.tsv: ids from the names of the maps, labels from the CDR."""
-    session = pd.Series([_session(path) for path in maps], dtype=str)
+    # OAS1_0001_MR1 of mwrc1OAS1_0001_MR1_mpr_anon_fslswapdim_bet.nii.gz
+    session = pd.Series(["OAS1" + path.name.split("OAS1", 1)[-1][:9] for path in maps], dtype=str)
     facts = facts.assign(id=facts["id"].astype(str)).set_index("id")
     unknown = session[~session.isin(facts.index)]
     if len(unknown):
@@ -156,11 +157,6 @@ def _table(maps: list[Path], facts: pd.DataFrame) -> pd.DataFrame:
     return table.assign(
         **{ours: rows[theirs].to_numpy() for theirs, ours in COLUMNS.items() if theirs in rows}
     )
-
-
-def _session(path: Path) -> str:
-    """Return OAS1_0001_MR1 of mwrc1OAS1_0001_MR1_mpr_anon_fslswapdim_bet.nii.gz."""
-    return "OAS1" + path.name.split("OAS1", 1)[-1][:9]
 
 
 def _place(source: Path, target: Path) -> None:

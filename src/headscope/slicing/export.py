@@ -30,21 +30,9 @@ def export_pictures(slices: SliceSet, out: Path, picture_format: str) -> pd.Data
 
     Names hold subject, session, plane and slice: AD/OAS1_0003_MR1_axial_slice-012.jpg. A killed
     export continues: pictures that are already written stay, and pictures.json names the slices
-    that they show. pictures.tsv lists them with the ids, which cannot always be read from names.
-
-    Parameters
-    ----------
-    slices
-        An open store.
-    out
-        The folder in which the classes' folders are made.
-    picture_format
-        png, which keeps every grey value, or jpeg (quality 95), which nearly does.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per slice, as in pictures.tsv: path and the columns of slices.tsv but for `scan`.
+    that they show. pictures.tsv, which is returned, has one row per slice: path, and the columns of
+    slices.tsv but for `scan`, as ids cannot always be read from names. png keeps every grey value,
+    jpeg (quality 95) nearly does.
 
     Raises
     ------

@@ -65,16 +65,9 @@ def take_parts(
 ) -> Generator[Part, None, None]:
     """Write the part of each scan and yield what it gave, in the order of the tasks.
 
-    Parameters
-    ----------
-    tasks
-        What to take, and where to write it.
-    spec
-        Which slices are taken; the plane is that of the task.
-    workers
-        Processes, this one among them; by default as many as cores, fewer for few scans.
-    submit
-        What calls a function elsewhere, in place of processes of this machine.
+    The plane is that of the task, not of `spec`. workers: processes, this one among them; by
+    default as many as cores, fewer for few scans. submit calls a function elsewhere, in place of
+    processes of this machine.
 
     Raises
     ------

@@ -158,7 +158,9 @@ def complete_given(
     rows = np.flatnonzero(subset == "train")
     training = table.iloc[rows]
     kind = "slice" if (training["subject_id"] == NO_ID).any() else "subject"
-    keys = training if set(KEYS[kind]) <= set(training) else training.assign(**_numbered(training))
+    keys = training
+    if not set(KEYS[kind]) <= set(training):  # scans that are not sliced yet
+        keys = training.assign(plane="axial", slice_index=np.arange(len(training)))
     names, strata, row_unit = _units(keys, kind)
     few = [name for name, count in _by_label(names, np.bincount(strata)).items() if count < 2]
     if few:
@@ -172,11 +174,6 @@ def complete_given(
     drawn[_draw_validation(strata, order, val / (train + val), [seed])] = True
     subset[rows[drawn[row_unit]]] = "val"
     return subset
-
-
-def _numbered(table: pd.DataFrame) -> dict[str, Any]:
-    """Return stand-ins for what names a slice, for a table of scans that are not sliced yet."""
-    return {"plane": "axial", "slice_index": np.arange(len(table))}
 
 
 def _draw_validation(

@@ -3,8 +3,6 @@
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import chi2_contingency, kruskal
-from scipy.stats.contingency import crosstab
 
 from headscope.cohort.tables import MISSING, numbers_in
 
@@ -12,22 +10,12 @@ from headscope.cohort.tables import MISSING, numbers_in
 def balance_of(
     table: pd.DataFrame, subset: NDArray[np.str_], covariates: pd.DataFrame
 ) -> pd.DataFrame:
-    """Test whether covariates differ between the subsets of a split.
+    """Test whether covariates differ between the subsets of a split: columns column, test, p.
 
     A subject counts once, with its first value. Numbers are compared by Kruskal and Wallis 1952,
     other values by the chi-squared test of independence; a column without variation has p = 1.
-
-    Parameters
-    ----------
-    table, subset
-        Slices or scans with subject_id; the subset of each (N,).
-    covariates
-        subject_id and further columns.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per column of `covariates`: column, test, p.
+    table: slices or scans with subject_id; subset: that of each (N,); covariates: subject_id and
+    further columns, of which each gives a row.
     """
     of_subject = pd.Series(subset, index=table["subject_id"].astype(str))
     of_subject = of_subject[~of_subject.index.duplicated()]
@@ -41,9 +29,11 @@ def balance_of(
 
 
 def _p_value(values: pd.Series, subset: pd.Series) -> tuple[str, float]:
+    from scipy.stats import chi2_contingency, contingency, kruskal  # take 0.6 s to load
+
     numbers, of = numbers_in(values), subset.to_numpy(str)
     if numbers.isna().any():
-        counts = crosstab(values.to_numpy(str), of).count  # pandas' takes ten times as long
+        counts = contingency.crosstab(values.to_numpy(str), of).count  # pandas' takes 10 × as long
         test = "chi-squared"
         return test, float(chi2_contingency(counts).pvalue) if min(counts.shape) > 1 else 1.0
     groups = [numbers.to_numpy()[of == name] for name in np.unique(of)]

@@ -61,15 +61,10 @@ class Characteristic:
 
 
 def characteristics(run: Run, participants: pd.DataFrame) -> list[Characteristic]:
-    """Return the rows of Table 1 by one run's split.
+    """Return the rows of Table 1 by one run's split, whose predictions say who is in which subset.
 
-    Parameters
-    ----------
-    run
-        Whose predictions say who is in which subset.
-    participants
-        subject_id with age (years) and sex; either may be missing. A subject counts once, with
-        its lowest age.
+    participants: subject_id with age (years) and sex; either may be missing. A subject counts once,
+    with its lowest age.
     """
     slices = run.predictions
     named = slices[slices["subject_id"] != NO_ID]

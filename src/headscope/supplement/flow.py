@@ -62,7 +62,8 @@ def flow(study: Study) -> list[Box]:
     counts = [("slices", len(table))]
     if run.named:
         counts = [*_subjects_of(table), *counts]
-    boxes.append(Box("step", "Slices taken", (_say(counts),), tuple(counts)))
+    text = ", ".join(f"{count(value)} {unit}" for unit, value in counts)
+    boxes.append(Box("step", "Slices taken", (text,), tuple(counts)))
     boxes += [_subset(study, name) for name in SUBSETS]
     return boxes
 
@@ -88,10 +89,6 @@ def flow_frame(boxes: Sequence[Box]) -> pd.DataFrame:
 def _subjects_of(table: pd.DataFrame) -> list[tuple[str, int]]:
     visits = table.drop_duplicates(["subject_id", "session_id"])
     return [("subjects", int(table["subject_id"].nunique())), ("sessions", len(visits))]
-
-
-def _say(counts: Sequence[tuple[str, int]]) -> str:
-    return ", ".join(f"{count(value)} {unit}" for unit, value in counts)
 
 
 def _unusable(study: Study, failed: int, unit: str) -> Box:

@@ -27,20 +27,9 @@ def head_facts(
 ) -> dict[str, Any]:
     """Return every number of a final layer, ready for JSON.
 
-    Parameters
-    ----------
-    head
-        The analysis of the final layer.
-    seen
-        The analyses of the features it reads, if there are any.
-    carried
-        The features that add most to the logits, likewise.
-
-    Returns
-    -------
-    dict
-        Undefined numbers are null, infinite ones the text 'Infinity' or '-Infinity'. Beyond ten
-        classes the matrix of cosines is left out, for its range.
+    seen: the analyses of the features it reads, if there are any; carried: the features that add
+    most to the logits, likewise. Undefined numbers are null, infinite ones the text 'Infinity' or
+    '-Infinity'. Beyond ten classes the matrix of cosines is left out, for its range.
     """
     cosines = head.geometry.cosines
     apart = cosines[~np.eye(len(cosines), dtype=bool)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -130,16 +130,12 @@ def _weights(study: Study) -> Iterator[Picture]:
         if len(pairs) > MOST_PAIRS:
             caption += f" The first {MOST_PAIRS} of {len(pairs)} pairs of classes are drawn."
         suffix = "" if len(pairs) == 1 else f"-{pair[0]}-{pair[1]}"
-        yield Picture(f"fig3-weights{suffix}", _weight_drawer(panels), _weight_frame(panels),
-                      caption)  # fmt: skip
+        draw = partial(plot_weight_grid, panels)
+        yield Picture(f"fig3-weights{suffix}", draw, _weight_frame(panels), caption)
 
 
 def _weight_panels(study: Study, pair: tuple[int, int]) -> Networks[PairAnalysis]:
     return by_network(study, lambda result: analyse_pair(result.runs[0], pair))
-
-
-def _weight_drawer(panels: Networks[PairAnalysis]) -> Callable[[float], Figure]:
-    return lambda width: plot_weight_grid(panels, width)
 
 
 def _weight_frame(panels: Networks[PairAnalysis]) -> pd.DataFrame:

@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
-import torchvision
 from numpy.typing import NDArray
 
 from headscope.files import atomic_path, claimed, write_json
@@ -79,6 +78,8 @@ class Store:
 
     def path(self, kind: str, network: Network, *parts: object) -> Path:
         """Return the file of a pass; its name holds a hash of all that decides the content."""
+        import torchvision  # takes seconds to load
+
         entry = network.architecture
         device = next(network.model.parameters()).device
         whole = [
@@ -95,7 +96,7 @@ class Store:
             torch.get_float32_matmul_precision(),
             torch.__version__,
             torchvision.__version__,
-            timm.__version__,
+            version("timm"),
         ]
         name = hashlib.sha256("\n".join(map(str, whole)).encode()).hexdigest()[:16]
         return self.folder / f"{kind}-{entry.name.replace('/', '-')}-{name}.npz"

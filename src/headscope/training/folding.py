@@ -16,24 +16,11 @@ def folded(model: nn.Module, x: Tensor, *, outputs: list[str], of: str) -> nn.Mo
     """Return a copy of a model in eval mode whose BatchNorm is a part of its convolutions.
 
     In eval mode BatchNorm multiplies and adds by channel, as the weights of the convolution before
-    it can do. The model itself stays as it is, bit for bit. A convolution whose output is read (at
-    the paths `outputs`) keeps its BatchNorm.
-
-    Parameters
-    ----------
-    model
-        The network.
-    x
-        A batch (B, 3, H, W) on which both are compared.
-    outputs, of
-        The paths of modules whose outputs, and whose input, the pass reads.
-
-    Returns
-    -------
-    nn.Module
-        The copy; or the model itself, where there is nothing to fold, or where folding changes what
-        is read by more than 1e-5 of its largest value: a convolution whose output goes elsewhere
-        too, or weights that it computes from others.
+    it can do. The model itself stays as it is, bit for bit, and is returned where there is nothing
+    to fold, or where folding changes, for the batch x (B, 3, H, W), what is read by more than 1e-5
+    of its largest value: a convolution whose output goes elsewhere too, or weights that it computes
+    from others. A convolution whose output is read keeps its BatchNorm: outputs and of are the
+    paths of the modules whose outputs, and whose input, the pass reads.
     """
     model.eval()
     made: dict[int, tuple[str, object]] = {}  # by id; the outputs are held, so that ids stay unique

@@ -13,8 +13,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 Array = NDArray[Any]
 SIDE: Final = 32  # pixels of a shrunk slice
@@ -57,22 +55,13 @@ def fit_linear(
 ) -> Fitted:
     """Return a logistic regression with an L2 penalty, chosen by the loss over validation.
 
-    Parameters
-    ----------
-    features, labels, subset
-        (M, D), (M,) and "train", "val" or "test" (M,), one row per scan.
-    classes
-        K.
-    one_scale
-        Whether all features are divided by one standard deviation (pixels), or each by its own;
-        by the training rows, as are the means. A feature that is constant there has no weight.
+    features (M, D), labels (M,) and subset (M,), "train", "val" or "test", have one row per scan.
+    one_scale: all features are divided by one standard deviation (pixels), not each by its own; by
+    the training rows, as are the means. A feature that is constant there has no weight.
 
-    Returns
-    -------
-    Fitted
-        Of the strength with the least mean log-loss over the validation rows, the strongest penalty
-        among equal ones; where there are none, of C = 1. A training subset of one class alone, or
-        of constant features, leaves the shares of its classes.
+    The strength has the least mean log-loss over the validation rows, and is the strongest penalty
+    among equal ones; where there are none, C = 1. A training subset of one class alone, or of
+    constant features, leaves the shares of its classes.
     """
     train, val = subset == "train", subset == "val"
     x, y = features.astype(np.float64), labels[train]
@@ -100,6 +89,9 @@ def fit_linear(
 
 def _logistic(x: Array, y: Array, strength: float) -> tuple[Array, Array]:
     """Return weight (k, D) and bias (k,) for the k classes of y (n,)."""
+    from sklearn.exceptions import ConvergenceWarning  # takes a second to load
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(C=strength, max_iter=STEPS, tol=1e-6)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # nearly no penalty: it is near enough
@@ -130,20 +122,10 @@ def shrink(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def encode(table: pd.DataFrame, train: Array) -> tuple[NDArray[np.float32], list[str]]:
     """Return covariates as numbers (N, D), and what each column is.
 
-    Parameters
-    ----------
-    table
-        (N, ·), one column per covariate. Numbers stay; anything else, and what is a site by its
-        name, is one column for each value of the training rows.
-    train
-        (N,), which rows give medians and values: one of each training scan.
-
-    Returns
-    -------
-    features, names
-        A missing number is the median of the training rows, a missing or new value none of those
-        of training; either way a column says that it was missing, where some are. Columns without
-        any value in training are left out.
+    Numbers of `table` (N, ·) stay; anything else, and what is a site by its name, is one column for
+    each value of the training rows `train` (N,), one of each training scan. A missing number is
+    their median, a missing or new value none of theirs; either way a column says that it was
+    missing, where some are. Columns without any value in training are left out.
     """
     columns: dict[str, Array] = {}
     for name in map(str, table.columns):

@@ -18,21 +18,12 @@ from headscope.analysis.units import Array
 def adjusted_auc(pool: Pool, covariate: Array, positive: int = 0) -> Score:
     """Return the covariate-adjusted AUC over subjects, with its 95% interval.
 
-    The chance that a subject of the class is ranked above a subject of the rest who has the same
-    value of the covariate. Categories: the mean of the AUC of each category, weighted by its
-    subjects of the class; categories without the rest are left out. Numbers: scores less the line
-    that least squares fits to those of the rest, then the AUC of these residuals (Janes & Pepe,
-    section 3). Within folds, whose scores are never compared. Of more than two classes it is the
-    mean of each class against the rest.
-
-    Parameters
-    ----------
-    pool
-        Tests of one setting.
-    covariate
-        (S,) values of the pool's subjects, numbers or text, none missing.
-    positive
-        The class, of two.
+    The chance that a subject of the class `positive` is ranked above a subject of the rest who has
+    the same value of the covariate (S,): numbers or text, none missing. Categories: the mean of the
+    AUC of each category, weighted by its subjects of the class; categories without the rest are
+    left out. Numbers: scores less the line that least squares fits to those of the rest, then the
+    AUC of these residuals (Janes & Pepe, section 3). Within folds, whose scores are never compared.
+    Of more than two classes it is the mean of each class against the rest.
     """
     classes = [positive] if pool.class_count == 2 else list(range(pool.class_count))
     parts = [[_parts(folds, covariate, pool.dealt, k) for k in classes] for folds in pool.seeds]

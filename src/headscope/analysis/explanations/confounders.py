@@ -45,23 +45,12 @@ def partial_test(
     Rejected: the predictions also tell the covariate. The covariate is permuted among the subjects
     of one class (and group), which is exact; the statistic is the squared covariance of scores and
     covariate within them, of ranks for a quantity, over the categories else (as in Kruskal and
-    Wallis), summed over the columns of scores.
+    Wallis), summed over the columns of scores. p = (b + 1) / (P + 1), two-sided (Phipson & Smyth
+    2010).
 
-    Parameters
-    ----------
-    scores
-        (n, m) of n subjects: one column for two classes, else one per class.
-    labels
-        (n,) whole numbers.
-    covariate
-        (n,) numbers, or text for categories; no missing values.
-    groups
-        (n,) whole numbers of subjects that may be exchanged, such as folds; all by default.
-
-    Returns
-    -------
-    Permuted
-        p = (b + 1) / (P + 1), two-sided (Phipson & Smyth 2010).
+    scores (n, m) have one column for two classes, else one per class; labels (n,) are whole
+    numbers; covariate (n,) is numbers, or text for categories, without missing values; groups (n,)
+    number subjects that may be exchanged, such as those of a fold (all by default).
     """
     cells = _cells(labels, groups)
     if not _varies(covariate, cells):
@@ -93,20 +82,12 @@ def full_test(
     Not rejected: the covariate may explain all that the predictions tell of the label. Labels are
     permuted among the subjects of one category (and group), which is exact; given a quantity, by
     chains of swaps whose odds follow a logistic regression of the label on it. The statistic sums
-    the scores of the labels, less what the covariate says of the scores.
+    the scores of the labels, less what the covariate says of the scores. p = (b + 1) / (P + 1),
+    one-sided: predictions tell more of the label.
 
-    Parameters
-    ----------
-    scores, labels, covariate, groups
-        As of `partial_test`; one column of scores is that of class 1.
-    reference
-        Labels and covariates of the subjects on which the regression is fitted: those of the test
-        by default; more make it better.
-
-    Returns
-    -------
-    Permuted
-        p = (b + 1) / (P + 1), one-sided: predictions tell more of the label.
+    Arrays are those of `partial_test`; one column of scores is that of class 1. reference: labels
+    and covariates of the subjects on which the regression is fitted, those of the test by default;
+    more make it better.
     """
     rng = np.random.default_rng(seed)
     if _is_number(covariate):

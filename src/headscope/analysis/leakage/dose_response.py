@@ -69,6 +69,7 @@ def dose_response(runs: Sequence[Run], by_slice: Sequence[Run] = ()) -> DoseResp
             judged = judged or len(seen)
             curves.append(_curve(run, samples, gram, leak, seen, order, draw))
     first = runs[0]
+    paper = [run.score("test", "slice_accuracy") for run in by_slice]
     return DoseResponse(
         architecture=str(first.settings["architecture"]),
         variant=first.setting.variant,
@@ -76,7 +77,7 @@ def dose_response(runs: Sequence[Run], by_slice: Sequence[Run] = ()) -> DoseResp
         slices=judged,
         shares=SHARES,
         accuracies=tuple(zip(*curves, strict=True)),
-        paper=_mean_accuracy(by_slice),
+        paper=float(np.mean(paper)) if paper else nan,
     )
 
 
@@ -144,7 +145,3 @@ def _staying(samples: Samples, displaced: Array, new: Array) -> Array:
         of_class = displaced[samples.label[displaced] == k]
         staying.append(of_class[int((samples.label[new] == k).sum()) :])
     return np.concatenate(staying)
-
-
-def _mean_accuracy(runs: Sequence[Run]) -> float:
-    return float(np.mean([run.score("test", "slice_accuracy") for run in runs])) if runs else nan

@@ -16,22 +16,14 @@ def mark_table(
 ) -> pd.DataFrame:
     """Return a table of results whose marker also says what the audit found.
 
-    Parameters
-    ----------
-    table
-        `settings_table` or `results_table`, or a part of it: columns run and marker are needed.
-    runs
-        The runs of each row, by its column run; of several splits the worst speaks for the row.
-    audit
-        Of the experiment; None (an experiment of an earlier version) leaves the table as it is.
+    table: `settings_table` or `results_table`, or a part of it with the columns run and marker;
+    runs: those of each row, by its column run; of several splits the worst speaks for the row.
+    Without an audit (an experiment of an earlier version) the table is left as it is.
 
-    Returns
-    -------
-    pandas.DataFrame
-        With three columns more: test_duplicates (test subjects, or pictures without ids, of which
-        a duplicate under another id is in training), test_equal_slices (test slices equal in every
-        pixel to a training slice), both by the split of the row and missing where it is unknown;
-        and shortcuts (families of facts that predict the label, by comma).
+    It gets three columns: test_duplicates (test subjects, or pictures without ids, of which a
+    duplicate under another id is in training), test_equal_slices (test slices equal in every pixel
+    to a training slice), both by the split of the row and missing where it is unknown; and
+    shortcuts (families of facts that predict the label, by comma).
     """
     if audit is None:
         return table

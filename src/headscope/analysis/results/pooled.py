@@ -214,12 +214,8 @@ def shared_training(runs: Sequence[tuple[Array, Array]]) -> float:
     1 + Σ T_ij T_ji / Σ T_ij², where k does not depend on T, is returned. It is 1 where no tested
     subject trains, and √(1 + s) of folds in which a share s of the other subjects train.
 
-    Parameters
-    ----------
-    runs
-        The ids of tested and of training subjects of each network.
-
-    Source: docs/science.md, section 20; measured by bench/claims.py --trained.
+    runs: the ids of tested and of training subjects of each network. Source: docs/science.md,
+    section 20; measured by bench/claims.py --trained.
     """
     ids = np.unique(np.concatenate([part for run in runs for part in run]))
     tested, trains = (

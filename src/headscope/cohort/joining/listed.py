@@ -18,15 +18,8 @@ ORIGIN: Final = "Subject ids come from"  # what a note on a layout begins with
 def name_by_table(root: Path, layout: Layout, subjects: Path | str | None) -> Layout:
     """Return a layout with the subjects that a table names by path, where one is given.
 
-    Parameters
-    ----------
-    root
-        The folder that paths are relative to.
-    layout
-        The scans as they were recognised.
-    subjects
-        A table with the columns path and subject_id; "ids" or None keep those of the layout, and so
-        does "inferred", with a note.
+    subjects: a table with the columns path (relative to `root`) and subject_id; "ids" or None keep
+    those of the layout, and so does "inferred", with a note.
 
     Raises
     ------

@@ -63,12 +63,7 @@ Slices = NDArray[np.uint8]
 def write_audit(page: Path, audit: Audit) -> Path:
     """Write the page of an audit, with the middle slices of its pairs; return its path.
 
-    Parameters
-    ----------
-    page
-        The file, `audit.html`.
-    audit
-        Pairs whose `pictures` are None are counted and not shown.
+    Pairs whose `pictures` are None are counted and not shown.
     """
     unit = f"{audit.scans} scans ({audit.slices} slices) of {audit.subjects} subjects"
     if audit.unit == "pictures":

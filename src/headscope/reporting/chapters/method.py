@@ -212,15 +212,7 @@ def cite_chapter() -> Chapter:
 
 
 def paper_chapter(study: Study, files: dict[str, str]) -> Chapter:
-    """Show the methods, and offer what a paper needs as files.
-
-    Parameters
-    ----------
-    study
-        The experiment's record.
-    files
-        The tables that were written beside the page: their text by name.
-    """
+    """Show the methods, and offer the tables written beside the page: their text by name."""
     prose, table = methods(study, Facts()), full_table(study.table)
     rows = [
         (

@@ -88,7 +88,7 @@ def _judgement(head: HeadAnalysis) -> list[Markup]:
         "A head <em>departs</em> from the null if its row sum drifted as training cannot move it "
         "(by more than rounding: 0.001 of the standard deviation of the predicted row sum, or {} "
         "of the largest weights that cancel in it). ",
-        _power(ROUNDING),
+        significant(ROUNDING, 1).removeprefix("1 × "),
     )
     if K == 2:
         return [
@@ -119,11 +119,6 @@ def _judgement(head: HeadAnalysis) -> list[Markup]:
             shown=shown,
         ),
     ]
-
-
-def _power(value: float) -> str:
-    """Return a power of ten as 10⁻⁵."""
-    return significant(value, 1).removeprefix("1 × ")
 
 
 def _run_box(run: Run, head: HeadAnalysis) -> Box:

@@ -277,7 +277,8 @@ def _overlap(cohort: CohortResult, pixels: NDArray[np.uint8] | None) -> list[Blo
     heads = cohort.overlap.heads
     if not heads:
         return []
-    there = _map_pixels(cohort.path / "slices" / "slices.npy")
+    path = cohort.path / "slices" / "slices.npy"
+    there = np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None
     pictures = not cohort.overlap.subjects
     rows = [
         [
@@ -309,7 +310,3 @@ def _scan(pair: SharedHead, n: int, pixels: NDArray[np.uint8] | None) -> Markup:
         "{}{}, session {} <small>{}</small><small>{}</small>",
         *(picture, pair.subjects[n], pair.sessions[n], pair.labels[n], pair.scans[n]),
     )
-
-
-def _map_pixels(path: Path) -> NDArray[np.uint8] | None:
-    return np.load(path, mmap_mode="r", allow_pickle=False) if path.is_file() else None

@@ -28,18 +28,8 @@ def explain(
 ) -> list[Explanation]:
     """Return what else could explain what networks reach.
 
-    Parameters
-    ----------
-    experiment
-        Its folder.
-    results, rivals
-        Networks, and simple rivals; of `setting_results`.
-    compared
-        Of all their runs.
-    pixels
-        The experiment's slices (N, H, W), where they are there.
-    pictures
-        Whether the page shows slices of the rungs.
+    results and rivals: of `setting_results`; compared: of all their runs; pixels: the experiment's
+    slices (N, H, W), where they are there; pictures: whether the page shows slices of the rungs.
     """
     return [
         explain_by_inference(results),

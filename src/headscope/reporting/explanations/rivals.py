@@ -52,15 +52,7 @@ def beats(difference: Difference) -> bool:
 def standings(
     results: Sequence[SettingResult], rivals: Sequence[SettingResult], compared: Comparisons
 ) -> list[Standing]:
-    """Set each rival beside the networks that were tested on the same subjects.
-
-    Parameters
-    ----------
-    results, rivals
-        Networks, and what is none; of `setting_results`.
-    compared
-        Of all their runs.
-    """
+    """Set each rival beside the networks that were tested on the same subjects."""
     rows = {(row.split, row.first, row.second): row for row in compared.rivals}
     placed = []
     for rival in rivals:
