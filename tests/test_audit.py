@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from headscope.audit_record import Shortcut
 from headscope.auditing import duplicates, shortcuts
 from headscope.auditing.audit import audit
 from headscope.auditing.duplicates import find_matches
 from headscope.auditing.shortcuts import FAMILIES, find_shortcuts, slice_facts
+from headscope.auditing.wording import shortcut_finding
 from headscope.errors import InputError
 from headscope.experiment.run import run
 from headscope.files import NO_ID, write_table
@@ -418,3 +420,19 @@ def test_the_command_ends_with_3_where_it_is_serious(tmp_path, monkeypatch, caps
     found = json.loads(done.stdout)
     assert found["serious"] and found["pairs"][0]["kind"] == "identical"
     assert (tmp_path / "headscope-audit" / "audit.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (0.40, 0.60, "may be chance"),
+        (0.23, 0.38, "is below chance and predicts nothing"),
+        (0.52, 0.60, "is hardly above chance"),
+    ],
+)
+def test_an_auc_that_is_not_raised_is_called_what_its_interval_says(low, high, text):
+    shortcut = Shortcut(
+        "border", "black rim", False, ["rim"], (low + high) / 2, low, high, False, False, "tried"
+    )
+    finding = shortcut_finding(shortcut)
+    assert finding.level == "fine" and finding.text.endswith(f"), which {text}")

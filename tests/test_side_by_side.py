@@ -45,6 +45,7 @@ def test_settings_of_both_are_compared_on_their_common_subjects(both, tmp_path):
     apart = "1" if row.distinguishable else "none"
     assert f"strong and noise: {apart} of 1 pairs of their settings" in header(page)
     assert f"their {row.subjects} common test subjects" in header(page)
+    assert all(f"{name}: Not audited:" in header(page) for name in ("strong", "noise"))
 
 
 def test_experiments_on_other_slices_are_shown_and_not_compared(tmp_path):

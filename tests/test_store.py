@@ -230,6 +230,7 @@ def test_an_exported_run_stands_alone(copy, scans, monkeypatch, capsys, tmp_path
     expected = hs.predict(run.path, scans / "AD").slices
     manifest = (run.path / "manifest.json").read_bytes()
     stored = {name: run.place(name).read_bytes() for name in SHARED}
+    audit = (copy / "audit.json").read_bytes()
     done = headscope_here(monkeypatch, capsys, "export", run.path, tmp_path / "alone")
     record = tmp_path / "alone" / "runs" / run.name
     assert (done.returncode, done.stdout) == (0, f"{record}\n")
@@ -240,7 +241,8 @@ def test_an_exported_run_stands_alone(copy, scans, monkeypatch, capsys, tmp_path
     alone = hs.verify(tmp_path / "alone")
     assert alone.whole and alone.runs == 2
     assert hs.predict(record, scans / "AD").slices.equals(expected)
-    assert hs.report(tmp_path / "alone").is_file()
+    assert (tmp_path / "alone" / "audit.json").read_bytes() == audit
+    assert "Not audited" not in hs.report(tmp_path / "alone").read_text(encoding="utf-8")
     assert len(read_table(tmp_path / "alone" / "runs.tsv")) == 2
 
 

@@ -128,6 +128,14 @@ class Shortcut:
     outcome: str
     note: str = ""
 
+    def beside_chance(self) -> str:
+        """Say how an AUC that is not raised stands to chance, by its interval."""
+        if self.low is None or self.high is None:
+            raise ValueError("not tried")
+        if self.high < 0.5:  # cross-validation falls below where nothing is there to be learned
+            return "is below chance and predicts nothing"
+        return "is hardly above chance" if self.low > 0.5 else "may be chance"
+
 
 @dataclass(frozen=True, repr=False)
 class Audit(Shown):

@@ -171,7 +171,7 @@ def shortcut_finding(shortcut: Shortcut) -> Finding:
         return Finding("shortcut", shortcut.family, check, level, shortcut.note)
     text = f"AUC {shortcut.auc:.2f} ({shortcut.low:.2f} to {shortcut.high:.2f})"
     if not shortcut.raised:
-        level, text = "fine", f"{text}, which may be chance"
+        level, text = "fine", f"{text}, which {shortcut.beside_chance()}"
     elif shortcut.serious:
         level, text = "serious", f"{text}: it tells the label"
     else:

@@ -331,7 +331,7 @@ def _shortcut(shortcut: Shortcut) -> list[object]:
     facts = Cell(shortcut.family, detail=shortcut.holds)
     if shortcut.auc is None or shortcut.low is None or shortcut.high is None:
         return [facts, MISSING, MISSING, shortcut.note]
-    level, outcome = "fine", "may be chance"
+    level, outcome = "fine", shortcut.beside_chance()
     if shortcut.raised:
         level, outcome = "notice", "anatomy can explain it"
     if shortcut.serious:
