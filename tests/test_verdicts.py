@@ -14,6 +14,7 @@ from headscope.analysis.results.settings import setting_results
 from headscope.audit_record import read_audit
 from headscope.experiment.run import run
 from headscope.record import read_experiment
+from headscope.reporting.answer import answer
 from headscope.reporting.cautions import cautions
 from headscope.reporting.verdict import verdict
 from tests.conftest import quick_search
@@ -134,3 +135,5 @@ def test_labels_that_change(judged):
     assert result.subjects == test["subject_id"].nunique() < labels == result.subject_labels
     assert f"count {labels} labels of {result.subjects} subjects" in said[0]
     assert "Wilson" not in said[0] and np.isnan(result.chance.p)
+    headline = answer(results, [], None, {}).headline
+    assert f"{labels} labels of {result.subjects} unseen subjects" in headline

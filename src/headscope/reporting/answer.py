@@ -130,9 +130,10 @@ def _claim(best: SettingResult, apart: Sequence[SettingResult], crossed: bool) -
     """Say what the chosen setting reached, beside chance and the larger class."""
     value = partial(number, run=best.key, form="percent")
     accuracy = best.scores["subject_accuracy"]
-    share = best.majority.subject_share
+    share, labels = best.majority.subject_share, best.subject_labels
     words = {
-        "who": f"{best.subjects:,} {'tested' if crossed else 'unseen'}"
+        "who": (f"{labels:,} labels of " if labels != best.subjects else "")
+        + f"{best.subjects:,} {'tested' if crossed else 'unseen'}"
         f"{' inferred' if best.runs[0].setting.subjects else ''} subject"
         f"{'s' if best.subjects != 1 else ''}",
         "accuracy": value(accuracy.value, quantity="test_subject_accuracy"),
