@@ -29,8 +29,12 @@ def plot_confusion(
 ) -> Figure:
     """Draw counts of slices and of subjects by true and predicted class, with shares of the row.
 
-    Counts are (K, K), true class by row; `subjects` is None where ids are not known. ax: two axes,
-    for slices and for subjects.
+    Parameters
+    ----------
+    slices, subjects
+        (K, K) counts, true class by row; `subjects` may be None where ids are not known.
+    ax
+        Two axes, for slices and for subjects.
 
     Raises
     ------

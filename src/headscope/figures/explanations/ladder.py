@@ -26,9 +26,18 @@ def plot_ladder(
     """Draw the accuracy of each rung with its interval, and a slice on each rung above it.
 
     A dashed line is the accuracy of whole slices, a dotted one what the larger class alone gives,
-    both of the first network. Hollow marks do not reach whole slices. settings: which networks, at
-    most six; by default the first six. pictures: whether slices are shown, where their pixels are
-    there. width: in inches.
+    both of the first network. Hollow marks do not reach whole slices.
+
+    Parameters
+    ----------
+    ladder
+        As of `hs.ablate`.
+    settings
+        Which of its networks, at most six; by default the first six.
+    pictures
+        Whether slices are shown, where their pixels are there.
+    width
+        In inches.
     """
     shown = [*(ladder.settings if settings is None else settings)][:MOST]
     if not shown:
