@@ -124,6 +124,11 @@ class TableBlock:
         ] * len(self.table.columns)
 
 
+def facts_table(facts: Mapping[str, str]) -> TableBlock:
+    """Return a table that lists names and values."""
+    return TableBlock("", Table("", ("", ""), [*facts.items()]))
+
+
 @dataclass(frozen=True)
 class Fold:
     """Blocks that open on demand, and what to click on."""

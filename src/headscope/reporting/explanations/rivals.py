@@ -10,7 +10,7 @@ from markupsafe import Markup
 from headscope.analysis.results.comparisons import ALPHA, Comparison, Comparisons, Difference
 from headscope.analysis.results.settings import SettingResult, choose_apart, rival_words
 from headscope.reporting.explanations.explanation import Explanation
-from headscope.reporting.numbers import CONFIDENCE, number, say
+from headscope.reporting.numbers import CONFIDENCE, ends_of, number, say
 
 
 def explain_by_rivals(
@@ -78,15 +78,14 @@ def unbeaten(standing: Sequence[Standing], best: SettingResult) -> Markup:
 
     The larger class has its own words there.
     """
-    beside = [
-        place
+    names = [
+        place.words
         for place in standing
-        if best in place.networks and place.rival.architecture != "majority"
+        if best in place.networks
+        and best not in place.beating
+        and place.rival.architecture != "majority"
     ]
-    names = [place.words for place in beside if best not in place.beating]
-    if not names:
-        return Markup()
-    return say(" It is not shown to beat {}.", ", or ".join(names))
+    return say(" It is not shown to beat {}.", ", or ".join(names)) if names else Markup()
 
 
 def rival_sentences(standing: Sequence[Standing]) -> list[Markup]:
@@ -131,14 +130,11 @@ def _closest(place: Standing) -> Markup:
     rest = [row for one, row in place.networks.items() if one not in place.beating]
     row = max(rest, key=lambda row: row.subject_accuracy.value)
     pair, difference = f"{row.first} | {row.second} | {row.split}", row.subject_accuracy
-    value, low, high = (
-        number(100 * end, pair, f"difference.subject_accuracy{name}", "points")
-        for end, name in (
-            (difference.value, ""), (difference.low, "_low"), (difference.high, "_high")
-        )
-    )  # fmt: skip
+    key = pair, "difference.subject_accuracy", "points"
+    value = number(100 * difference.value, *key)
     if isnan(difference.low):
         return say(" ({}: {} points)", row.first, value)
+    low, high = ends_of((100 * difference.low, 100 * difference.high), *key)
     p = Markup()
     if difference.low > 0:  # alone it would be shown to
         p_holm = number(difference.p_holm, pair, "subject_accuracy.p", "p")
