@@ -71,6 +71,12 @@ def numbers(
     return NUMBER.format(run=run, quantity=quantity, value=whole, text=text, pair=classes)
 
 
+def subject_accuracy(result: SettingResult) -> Markup:
+    """Return the subject accuracy of a setting, in per cent."""
+    value = result.scores["subject_accuracy"].value
+    return number(value, result.key, "test_subject_accuracy", "percent")
+
+
 def bounded(
     value: float | None,
     ends: Sequence[float | None],

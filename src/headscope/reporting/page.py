@@ -127,7 +127,7 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         ],
         chapters=[
             *chapters,
-            _paper(experiment, [*results, *evidence.rivals]),
+            paper_chapter(read_study(experiment, [*results, *evidence.rivals])),
             settings_chapter(runs, environment, chapters),
             cite_chapter(),
         ],
@@ -242,13 +242,6 @@ def _make_chapters(evidence: _Evidence) -> list[Chapter]:
     made = [make() for make in track(makers, "Drawing figures", total=len(makers))]
     made[len(argument) : len(argument)] = [part.chapter for part in evidence.explained]
     return [chapter for chapter in made if chapter is not None]
-
-
-def _paper(experiment: Path, results: Sequence[SettingResult]) -> Chapter:
-    """Make the chapter on what a paper takes, with the tables that stand beside the page."""
-    names = ("table.tsv", "table.md", "runs.tsv")
-    files = {name: (experiment / name).read_text(encoding="utf-8") for name in names}
-    return paper_chapter(read_study(experiment, results), files)
 
 
 def _shown(data: PageData) -> str:

@@ -12,7 +12,7 @@ from headscope.analysis.results.chance import area_words
 from headscope.analysis.results.comparisons import Comparison, Comparisons
 from headscope.analysis.results.settings import SettingResult, choose_apart
 from headscope.reporting.answer import beside_share
-from headscope.reporting.numbers import CONFIDENCE, ends_of, number, say
+from headscope.reporting.numbers import CONFIDENCE, ends_of, number, say, subject_accuracy
 from headscope.supplement.prose import listed
 
 MOST_NAMED: Final = 3  # settings that a sentence lists by name
@@ -92,7 +92,7 @@ def _reached(best: SettingResult, crossed: bool) -> Markup:
         "gives {subject_share}% and {slice_share}%.{one_class}{labels}",
         over=_over(best, crossed),
         network=_name(best),
-        subject=percent(best.scores["subject_accuracy"].value, quantity="test_subject_accuracy"),
+        subject=subject_accuracy(best),
         subject_interval=_interval(best, "subject_accuracy"),
         slice=percent(best.scores["slice_accuracy"].value, quantity="test_slice_accuracy"),
         slice_interval=_interval(best, "slice_accuracy"),

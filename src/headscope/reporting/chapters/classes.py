@@ -118,9 +118,8 @@ def _score(run: Run, name: str, key: str) -> Cell:
 
 def _notes(run: Run) -> list[str]:
     """Say which classes the test of a run lacks, or knows from one subject."""
-    split = f"{run.setting.split} split, seed {run.setting.seed}"
-    if run.setting.fold:
-        split += f", fold {run.setting.fold}"
+    fold = f", fold {run.setting.fold}" if run.setting.fold else ""
+    split = f"{run.setting.split} split, seed {run.setting.seed}{fold}"
     notes = []
     untested = _names(run, _table(run, "slice").sum(axis=1) == 0)
     if untested:

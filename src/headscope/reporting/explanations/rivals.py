@@ -10,7 +10,7 @@ from markupsafe import Markup
 from headscope.analysis.results.comparisons import ALPHA, Comparison, Comparisons, Difference
 from headscope.analysis.results.settings import SettingResult, choose_apart, rival_words
 from headscope.reporting.explanations.explanation import Explanation
-from headscope.reporting.numbers import CONFIDENCE, ends_of, number, say
+from headscope.reporting.numbers import CONFIDENCE, ends_of, number, say, subject_accuracy
 
 
 def explain_by_rivals(
@@ -97,7 +97,7 @@ def rival_sentences(standing: Sequence[Standing]) -> list[Markup]:
 def _sentences(standing: Sequence[Standing]) -> Iterator[Markup]:
     """Yield what the rivals reach, then of each how many networks are shown to beat it."""
     reached = Markup(", ").join(
-        say("{} {}%", place.words, _accuracy(place.rival)) for place in standing
+        say("{} {}%", place.words, subject_accuracy(place.rival)) for place in standing
     )
     yield say("What is no network reaches on the same subjects: {}.", reached)
     short = [place for place in standing if len(place.beating) < len(place.networks)]
@@ -140,8 +140,3 @@ def _closest(place: Standing) -> Markup:
         p_holm = number(difference.p_holm, pair, "subject_accuracy.p", "p")
         p = say("; {} after Holm's correction for {} pairs", p_holm, row.pairs)
     return say(" ({}: {} points, {} {} to {}{})", row.first, value, CONFIDENCE, low, high, p)
-
-
-def _accuracy(rival: SettingResult) -> Markup:
-    value = rival.scores["subject_accuracy"].value
-    return number(value, rival.key, "test_subject_accuracy", "percent")
