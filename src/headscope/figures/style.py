@@ -1,6 +1,6 @@
 """One look for all figures: journal column widths, Okabe–Ito colours, nothing global touched."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import wraps
 from io import BytesIO
 from math import isfinite
@@ -138,7 +138,7 @@ def new_figure(
 
 
 def grid_of(
-    panels: Mapping[str, Sequence[str]], width: float, legend: float = 0.0, lines: int = 0
+    panels: Mapping[str, Collection[str]], width: float, legend: float = 0.0, lines: int = 0
 ) -> tuple[Figure, list[list[Axes]]]:
     """Return a figure of small square panels, and the axes of each network's, as titled.
 
@@ -211,8 +211,7 @@ def set_legend(
     """
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles
     if alone:
-        legend = figure_of(ax).legend
-        legend(handles=handles, loc="outside lower center", ncols=columns)
+        figure_of(ax).legend(handles=handles, loc="outside lower center", ncols=columns)
     else:
         ax.legend(handles=handles, **inside)
 
@@ -246,27 +245,15 @@ def figure_of(ax: Axes) -> Figure:
 
 def set_title(ax: Axes, title: str, below: str) -> None:
     """Set a bold title and, in grey under it, the scores that belong to it."""
-    lines = len(below.splitlines())
-    ax.set_title(plain(title), pad=6.5 + 10 * lines)
-    note = ax.annotate(
-        plain(below),
-        (0, 1),
-        xytext=(0, 4),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        color=FAINT,
-        va="bottom",
-        linespacing=1.25,
-    )
-    note.set_in_layout(False)  # a long line must not narrow the panel; the pad keeps its height
+    ax.set_title(plain(title), pad=6.5 + 10 * len(below.splitlines()))
+    add_below(ax, below, linespacing=1.25)
 
 
-def add_below(ax: Axes, text: str) -> None:
+def add_below(ax: Axes, text: str, **look: Any) -> None:
     """Put a line of text where `grid_of` left room for it: under the title, above the axes."""
-    note = ax.annotate(
-        plain(text), (0, 1), (0, 4), "axes fraction", "offset points", color=FAINT, va="bottom"
-    )
-    note.set_in_layout(False)
+    look |= {"color": FAINT, "va": "bottom"}
+    note = ax.annotate(plain(text), (0, 1), (0, 4), "axes fraction", "offset points", **look)
+    note.set_in_layout(False)  # a long line must not narrow the panel; the pad keeps its height
 
 
 def share_ticks(ax: Axes) -> None:
@@ -292,9 +279,14 @@ def name_rows(ax: Axes, at: Sequence[float], runs: Sequence[str]) -> None:
     ax.spines["left"].set_visible(False)
 
 
+def entry(label: str, **look: Any) -> Line2D:
+    """Return an entry of a legend for a line or a mark of that look."""
+    return Line2D([], [], label=label, **look)
+
+
 def largest_class() -> Line2D:
     """Return the entry of a legend for the line of the largest class's share."""
-    return Line2D([], [], label="always the largest class", **REFERENCE)
+    return entry("always the largest class", **REFERENCE)
 
 
 def say_nothing(ax: Axes, reason: str) -> None:

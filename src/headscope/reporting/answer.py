@@ -14,9 +14,10 @@ from headscope.analysis.results.table import Score
 from headscope.audit_record import Audit
 from headscope.record import Run
 from headscope.reporting.cautions import cautions, shared_heads, unaudited
+from headscope.reporting.chapters.runs import bar, group_by
 from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.numbers import number, say
-from headscope.reporting.plots import DotRow, Dots, Mark, Sentence
+from headscope.reporting.plots import DotRow, Dots, Sentence
 from headscope.text import percent
 
 SIMULATED: Final = Markup(
@@ -275,11 +276,12 @@ def forest(results: Sequence[SettingResult]) -> Dots:
     """Set each architecture and regime in a row, under both kinds of split."""
     named = not any(result.nameless for result in results)
     score = "subject_accuracy" if named else "slice_accuracy"
-    settings: dict[tuple[str, str], list[SettingResult]] = {}
-    for result in results:
+
+    def place(result: SettingResult) -> tuple[str, str]:
         title = rival_words(result) if result.is_rival else result.architecture
-        settings.setdefault((title, result.name.replace("-inferred-", ", ")), []).append(result)
-    rows = [_row(place, sides, score) for place, sides in settings.items()]
+        return title, result.name.replace("-inferred-", ", ")
+
+    rows = [_row(names, sides, score) for names, sides in group_by(results, place)]
     values = [row.reference for row in rows]
     values += [end for row in rows for mark in row.marks for end in (mark.value, mark.low)]
     least = min((value for value in values if not isnan(value)), default=0.0)
@@ -292,13 +294,10 @@ def _row(place: tuple[str, str], sides: Sequence[SettingResult], score: str) -> 
     kinds = {result.split for result in sides if not result.apart}
     marks, words = [], []
     for result in sides:
-        value = 100 * result.scores[score].value
-        if isnan(value):
-            continue
-        low, high = (100 * end for end in result.scores[score].interval or (value / 100,) * 2)
-        constant = len(result.constant) == len(result.runs)
-        marks.append(Mark(value, low, high, int(not result.apart), constant))
-        words.append(_words(result, score, constant, named=len(kinds) > 1))
+        if not isnan(result.scores[score].value):
+            constant = len(result.constant) == len(result.runs)
+            marks.append(bar(result.scores[score], int(not result.apart), constant))
+            words.append(_words(result, score, constant, named=len(kinds) > 1))
     share = sides[0].majority
     majority = share.subject_share if score.startswith("subject") else share.slice_share
     return DotRow(*place, marks, 100 * majority, Markup(" ").join(words))

@@ -4,6 +4,7 @@ from base64 import b64encode
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import itemgetter
 from string import ascii_lowercase
 from typing import ClassVar, Final, Literal
 
@@ -81,16 +82,13 @@ class TableBlock:
     @property
     def head(self) -> list[list[HeadCell]]:
         """The one or two rows of its head."""
-        columns = self.table.columns
-        over = self.over or [""] * len(columns)
-        deep = 2 if any(over) else 1
+        over = self.over or [""] * len(self.table.columns)
         first: list[HeadCell] = []
         second: list[HeadCell] = []
-        for title, group in groupby(range(len(columns)), key=lambda k: over[k]):
-            cells = [
-                HeadCell(columns[k].name, columns[k].unit, 1, 1 if title else deep, self._left[k])
-                for k in group
-            ]
+        columns = zip(over, self.table.columns, self._left, strict=True)
+        for title, group in groupby(columns, key=itemgetter(0)):
+            rows = 2 if any(over) and not title else 1
+            cells = [HeadCell(one.name, one.unit, 1, rows, left) for _, one, left in group]
             (second if title else first).extend(cells)
             if title:
                 first.append(HeadCell(title, columns=len(cells)))

@@ -116,7 +116,6 @@ def page_data(
 def _panel(
     run: Run, test: NDArray[np.intp], place: NDArray[np.intp], head: HeadAnalysis
 ) -> tuple[dict[str, Any], NDArray[np.bool_]]:
-    """Return a run's part of the data, and which of its test slices are correct."""
     logits = run.features["logits"][test].astype(np.float64)  # (n, K)
     label = run.features["label"][test]
     predicted = logits.argmax(axis=1)

@@ -201,7 +201,6 @@ def _rivals(best: SettingResult, compared: Comparisons) -> Markup:
 
 
 def _rival(row: Comparison, names: Sequence[str]) -> Markup:
-    """Say how the chosen setting compares with one from which it can be told apart."""
     key = f"{row.first} | {row.second} | {row.split}"
     return say(
         " By subject accuracy it is {} than {} ({} after Holm's correction).",

@@ -1,8 +1,9 @@
 """What an audit of the slices found: one self-contained page, or a chapter of the report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from markupsafe import Markup
@@ -98,10 +99,11 @@ def audit_chapter(audit: Audit | None, pixels: Slices | None) -> Chapter | None:
     if audit is None:
         return None
 
-    def pictures(pair: Pair) -> Sequence[Slices] | None:
+    def shown(pair: Pair) -> Pair:
+        """Return a pair with its pictures, where they are there."""
         if pixels is None or max(pair.rows) >= len(pixels):
-            return None
-        return [pixels[row] for row in pair.rows]
+            return replace(pair, pictures=None)
+        return replace(pair, pictures=pixels[[*pair.rows]])
 
     splits = [finding for finding in audit.findings if finding.kind == "split"]
     findings, tables = list(audit.findings), []
@@ -112,12 +114,12 @@ def audit_chapter(audit: Audit | None, pixels: Slices | None) -> Chapter | None:
     crossing = (s.duplicated or s.equal_slices or any(s.crossing.values()) for s in audit.splits)
     if len(audit.splits) > MOST_NAMED or any(crossing):
         tables.append(_splits_table(audit))
-    pairs = audit.pairs[:MOST_SHOWN]
+    pairs = [shown(pair) for pair in audit.pairs[:MOST_SHOWN]]
     if pairs:
-        tables.append(_pairs_table(audit, pairs[:SHOWN], pictures))
+        tables.append(_pairs_table(audit, pairs[:SHOWN]))
     blocks: list[Block] = [_introduction(audit), _findings_table(audit, findings), *tables]
     if pairs[SHOWN:]:
-        rest = _pairs_table(audit, pairs[SHOWN:], pictures, SHOWN)
+        rest = _pairs_table(audit, pairs[SHOWN:], SHOWN)
         blocks.append(Fold(f"The other {len(pairs) - SHOWN} pairs", [rest]))
     if audit.notes:
         blocks.append(Fold("Notes of the audit", [Text(*audit.notes, style="list")]))
@@ -225,27 +227,19 @@ def _page_pairs(audit: Audit) -> list[Block]:
     first = f", of which the first {len(shown)} are shown" if len(shown) < count else ""
     unit = "pictures" if pictures else "scans"
     text = Text(f"{count} pair{'' if count == 1 else 's'} of {unit}{first}.")
-    return [text, _pairs_table(audit, shown, lambda pair: pair.pictures)] if shown else [text]
+    return [text, _pairs_table(audit, shown)] if shown else [text]
 
 
-def _pairs_table(
-    audit: Audit,
-    pairs: Sequence[Pair],
-    pictures: Callable[[Pair], Any],
-    start: int = 0,
-) -> TableBlock:
-    """Show pairs side by side: their middle slices, their subjects, and their subsets."""
+def _pairs_table(audit: Audit, pairs: Sequence[Pair], start: int = 0) -> TableBlock:
+    """Show pairs side by side, with their pictures where they have any."""
     rows: list[list[object]] = []
+    kinds = KINDS | ({"alike": ALIKE_PICTURES} if audit.unit == "pictures" else {})
     for rank, pair in enumerate(pairs, start=start):
-        slices = pictures(pair)
-        scores = [
-            Cell(getattr(pair, name), run=f"audit/pair{rank}", quantity=name) for name in SCORES
-        ]
-        named = audit.unit == "subjects"
+        place = f"audit/pair{rank}"
+        scores = [Cell(getattr(pair, name), run=place, quantity=name) for name in SCORES]
+        slices, named = pair.pictures, audit.unit == "subjects"
         scans = [scan_of(pair, n, None if slices is None else slices[n], named) for n in (0, 1)]
-        pictures_alike = audit.unit == "pictures" and pair.kind == "alike"
-        what = ALIKE_PICTURES if pictures_alike else KINDS[pair.kind]
-        rows.append([*scans, what, _subsets(pair), *scores])
+        rows.append([*scans, kinds[pair.kind], _subsets(pair), *scores])
     caption = (
         "Pairs that show one head. Look at the folds: they are as particular to a subject as a "
         "fingerprint."

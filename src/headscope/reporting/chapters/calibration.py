@@ -36,7 +36,7 @@ def calibration_chapter(runs: Sequence[Run]) -> Chapter:
     )
     diagrams = Box("curves", [_diagram(run, results[run.name]) for run in runs])
     fold = Fold("Reliability, run by run", [diagrams, Text(RELIABILITY, style="notes")])
-    blocks = [Text(meaning), _temperatures(runs, results), *points, fold]
+    blocks: list[Block] = [Text(meaning), _temperatures(runs, results), *points, fold]
     title = "Calibration and thresholds" if points else "Calibration"
     temperatures = [result.temperature for result in results.values()]
     sure = "too sure" if all(T > 1 for T in temperatures) else "not all too sure"
@@ -90,7 +90,6 @@ def _temperatures(runs: Sequence[Run], results: Mapping[str, Calibration]) -> Ta
 
 
 def _thresholds(runs: Sequence[Run], results: Mapping[str, Calibration]) -> list[TableBlock]:
-    """Return the table of thresholds, if any are chosen."""
     rows = [
         [named(run), point.rule, *cells_of(point, POINT, run.name, f"point{k}")]
         for run in runs
@@ -103,7 +102,7 @@ def _thresholds(runs: Sequence[Run], results: Mapping[str, Calibration]) -> list
         "on validation, and their sensitivity and specificity on test with Wilson's "
         f"{CONFIDENCE} intervals."
     )
-    columns = ["Run", "Rule on validation", *POINT.values()]
+    columns = *map(Column, ("Run", "Rule on validation")), *POINT.values()
     return [TableBlock("thresholds", Table(caption, columns, rows))]
 
 

@@ -63,7 +63,6 @@ def _matrices(runs: Sequence[Run]) -> TableBlock:
 
 
 def _confusions(runs: Sequence[Run]) -> TableBlock:
-    """List the commonest confusions of each run, by slices."""
     rows: list[list[object]] = []
     for run in runs:
         slices, subjects = _table(run, "slice"), _table(run, "subject")
@@ -90,7 +89,6 @@ def _confusions(runs: Sequence[Run]) -> TableBlock:
 
 
 def _classes(runs: Sequence[Run]) -> TableBlock:
-    """Set each class against the rest."""
     rows: list[list[object]] = []
     for run in runs:
         slices, subjects = _table(run, "slice"), _table(run, "subject")

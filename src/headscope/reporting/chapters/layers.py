@@ -179,7 +179,7 @@ def collapse_chapter(runs: Sequence[Run]) -> Chapter:
         f"{spread(values, 'significant')} in {SUBSETS[name]}" for name, values in within.items()
     )
     dots = [block for block in drawn if block is not None]
-    blocks = [Text(meaning, *scan_notes(runs)), *dots, fold]
+    blocks: list[Block] = [Text(meaning, *scan_notes(runs)), *dots, fold]
     return Chapter("collapse", "Neural collapse", blocks, result)
 
 

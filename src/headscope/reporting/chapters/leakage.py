@@ -117,7 +117,6 @@ def _gap_table(gaps: Sequence[Gap]) -> TableBlock:
 
 
 def _points(score: GapScore, run: str, quantity: str) -> Cell:
-    """Return a gap with its interval in points."""
     ends = 100 * score.gap, 100 * score.low, 100 * score.high
     return Cell(*ends, run=run, quantity=quantity)
 
@@ -249,15 +248,13 @@ def checks_chapter(
 
 
 def _means(values: Iterable[tuple[Any, float]]) -> dict[tuple[str, str, str], float]:
-    """Return the mean over the runs of a setting."""
     groups = group_by(values, lambda pair: (pair[0].architecture, pair[0].variant, pair[0].split))
     return {place: float(np.mean([value for _, value in pairs])) for place, pairs in groups}
 
 
 def _duplicates(result: SettingResult, audit: Audit | None) -> float:
     """Count the tested units with a duplicate in training, in the worst split of the setting."""
-    splits = [run.settings.get("split_sha256") for run in result.runs] if audit else []
-    checks = [audit.split(split) for split in splits]
+    checks = [audit.split(run.settings.get("split_sha256")) for run in result.runs if audit]
     return max((check.duplicated for check in checks if check is not None), default=nan)
 
 

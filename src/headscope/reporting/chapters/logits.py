@@ -47,7 +47,6 @@ def logits_chapter(runs: Sequence[Run]) -> Chapter:
 
 
 def _features(runs: Sequence[Run]) -> dict[str, FeatureAnalysis]:
-    """Analyse the test logits and features of each run, beside its frozen twin's."""
     results: dict[str, FeatureAnalysis] = {}
     beside = {run.name: frozen for run in runs if (frozen := twin(run, runs)) not in (None, run)}
 
@@ -89,7 +88,7 @@ def _separation(runs: Sequence[Run], features: Mapping[str, FeatureAnalysis]) ->
         "slices."
     )
     alike_column = Column("Intraclass correlation", "", "fraction")
-    columns = ["Run", "Space", *SPREAD.values(), *RATIOS.values(), alike_column]
+    columns = *map(Column, ("Run", "Space")), *(SPREAD | RATIOS).values(), alike_column
     blocks: list[Block] = [TableBlock("separation", Table(caption, columns, rows))]
     if wrong:
         caption, of = "Misclassified test slices, by subject.", ""

@@ -11,11 +11,11 @@ from headscope.analysis.results.comparisons import Comparison, Comparisons
 from headscope.analysis.results.settings import SettingResult
 from headscope.analysis.results.table import SHARED, epochs_text
 from headscope.metrics import GROUPS, MOST_DRAWN
+from headscope.metrics.precision import precisions
 from headscope.record import Run
 from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text
 from headscope.reporting.chapters.classes import class_blocks
 from headscope.reporting.chapters.runs import group_by, named, score_cell
-from headscope.reporting.explanations.precision import precision_folds
 from headscope.reporting.numbers import CONFIDENCE, bounded, say
 from headscope.tables import Cell, Column, Table
 from headscope.text import MISSING
@@ -107,6 +107,23 @@ def results_chapter(
     return Chapter("results", "Accuracies, as in Table 2 of the paper", blocks, short="Table 2")
 
 
+def precision_folds(results: Sequence[SettingResult]) -> list[Fold]:
+    """Return a fold on the test that keeps subjects apart: how wide intervals are, what it finds.
+
+    Of the first seed; nothing where no setting keeps subjects apart.
+    """
+    best = max((one for one in results if one.apart), key=lambda one: len(one.fits), default=None)
+    if best is None:
+        return []
+    rows = pd.concat(
+        [run.predicted("test") for run in best.runs if run.setting.seed == best.seeds[0]]
+    )
+    subjects = rows.drop_duplicates(["subject_id", "label"])["label"].value_counts()
+    made = precisions([int(subjects.get(name, 0)) for name in best.runs[0].class_names])
+    title = "What a test of so many subjects can tell"
+    return [Fold(title, [TableBlock("precision", made.tables()[0])])]
+
+
 def scores_chapter(results: Sequence[SettingResult], compared: Comparisons) -> Chapter:
     """Show each run by itself, its further scores, its classes, and settings side by side."""
     runs = [run for result in results for run in result.runs]
@@ -170,7 +187,6 @@ def _setting(row: Mapping[Any, Any]) -> list[object]:
 
 
 def _marked(cell: str, marker: str) -> str:
-    """Return a cell with a marker below it, if there is one."""
     return cell + say('<small class="marker">{}</small>', marker) if marker else cell
 
 

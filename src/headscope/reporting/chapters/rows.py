@@ -128,7 +128,7 @@ def _carriers(runs: Sequence[Run]) -> list[Block]:
         "logit. A feature that is large in every slice adds as much to both logits of a pair and "
         "decides nothing; and an index is no anatomy."
     )
-    columns = ["Run", "Class", Column("Feature", "index"), *CARRIER.values()]
+    columns = *map(Column, ("Run", "Class")), Column("Feature", "index"), *CARRIER.values()
     table = TableBlock("carriers", Table(caption, columns, rows))
     return [Fold("The features that carry each class", [table, Text(*scan_notes(runs))])]
 

@@ -5,6 +5,7 @@ from math import isnan, nan
 from operator import attrgetter
 from typing import Any, TypeVar
 
+from headscope.analysis.results.table import Score
 from headscope.errors import InputError
 from headscope.record import Run
 from headscope.reporting.blocks import Text
@@ -39,6 +40,12 @@ def mark(values: Iterable[float], kind: int, scale: float = 100.0, hollow: bool 
     numbers = [scale * value for value in values if not isnan(value)]
     mean = sum(numbers) / len(numbers) if numbers else nan
     return Mark(mean, min(numbers, default=nan), max(numbers, default=nan), kind, hollow)
+
+
+def bar(score: Score, kind: int = 0, hollow: bool = False) -> Mark:
+    """Return a score, in per cent, as a mark whose bar is its interval."""
+    low, high = score.interval or (score.value, score.value)
+    return Mark(100 * score.value, 100 * low, 100 * high, kind, hollow)
 
 
 def spread(values: Iterable[float], form: str) -> str:
@@ -81,9 +88,8 @@ def score_cell(
     return Cell(value, low, high, run=run.name, quantity=quantity)
 
 
-def twin(run: Run, runs: Sequence[Run], regime: str = "frozen") -> Run | None:
-    """Return the run of that regime with the same network, split, seed, fold and unit, if any."""
-
+def twin(run: Run, runs: Sequence[Run]) -> Run | None:
+    """Return the frozen run with the same network, split, seed, fold and unit, if any."""
     place = attrgetter("architecture", "split", "seed", "fold", "unit")
-    same = (one for one in runs if one.setting.regime == regime)
+    same = (one for one in runs if one.setting.regime == "frozen")
     return next((one for one in same if place(one.setting) == place(run.setting)), None)

@@ -133,7 +133,6 @@ def _pair_blocks(pair: PairAnalysis, run: Run) -> list[Block]:
 
 
 def _facts(pair: PairAnalysis, run: str) -> list[Fact]:
-    """Return the facts of a pair: name with a note, and value."""
 
     def fact(name: str, attribute: str, form: str = "significant", note: str = "") -> Fact:
         value = getattr(pair, attribute)

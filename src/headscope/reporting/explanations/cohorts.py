@@ -127,7 +127,6 @@ def _sentence(cohort: CohortResult, row: CohortRow) -> Markup:
 
 
 def _larger(row: CohortRow, key: str) -> Markup:
-    """Say what predicting the larger class there for all would give."""
     if not row.prevalence:
         return Markup()
     largest, (_, share) = max(row.prevalence.items(), key=lambda item: item[1][1])
@@ -139,18 +138,14 @@ def _drop(score: External, key: str, quantity: str) -> Markup:
     """Say how far a score is from that of the own test, and whether that is more than chance."""
     if isnan(score.drop):
         return Markup("where its own test names no subjects")
-    points = number(100 * abs(score.drop), key, f"{quantity}_drop", "points")
-    way = "below" if score.drop > 0 else "above"
-    clear = not isnan(score.drop_low) and (score.drop_low > 0 or score.drop_high < 0)
-    ends = _ends(
-        *(100 * score.drop_low, 100 * score.drop_high, key, f"{quantity}_drop", "points"),
-        of=" of the drop",  # above its own test the drop is below zero
-    )
+    place = key, f"{quantity}_drop", "points"
+    # of the drop: above its own test that is below zero
+    ends = _ends(100 * score.drop_low, 100 * score.drop_high, *place, of=" of the drop")
     if not score.drop:
         return say("as in its own test{}", ends)
-    return say(
-        "{} points {} its own test{}{}", points, way, ends, "" if clear else ", not told from none"
-    )
+    way, points = "below" if score.drop > 0 else "above", number(100 * abs(score.drop), *place)
+    clear = "" if score.drop_low > 0 or score.drop_high < 0 else ", not told from none"
+    return say("{} points {} its own test{}{}", points, way, ends, clear)
 
 
 def _ends(low: float, high: float, key: str, quantity: str, form: str, of: str = "") -> Markup:
@@ -167,9 +162,8 @@ def _key(cohort: CohortResult) -> str:
 def _result(cohorts: Sequence[CohortResult]) -> str:
     parts = []
     for cohort in cohorts:
-        heads = len(cohort.overlap.new_subjects)
+        (count, unit), heads = cohort.overlap.counted, len(cohort.overlap.new_subjects)
         shared = f", {heads} with heads of the experiment" if heads else ""
-        count, unit = cohort.overlap.counted
         parts.append(f"{cohort.name}: {count} {unit}{shared}")
     return "; ".join(parts) or "none that is whole"
 
@@ -238,14 +232,9 @@ def _calibration(cohort: CohortResult) -> list[Block]:
     if not rows:
         return []
     columns = (
-        Column("Setting"),
-        Column("Runs", "", "count"),
-        Column("Class"),
-        Column("In the large", "log-odds", "fraction"),
-        Column("Slope", "", "fraction"),
-        Column("predicted", "%", "percent"),
-        Column("there", "%", "percent"),
-        Column("own test", "%", "percent"),
+        *(Column("Setting"), Column("Runs", "", "count"), Column("Class")),
+        *(Column("In the large", "log-odds", "fraction"), Column("Slope", "", "fraction")),
+        *(Column(name, "%", "percent") for name in ("predicted", "there", "own test")),
     )
     over = [""] * 5 + ["Subjects of the class"] * 3
     caption = f"{cohort.name}: calibration over subjects, and how common the class is."

@@ -133,7 +133,6 @@ def confounder_sentences(made: Sequence[Confounding]) -> list[Markup]:
 
 
 def _sentence(result: Confounding, item: Confounder) -> Markup:
-    """Say what one covariate has to do with the predictions."""
     p = partial(number, run=result.setting, form="p")
     covariate, prefix = _word(item.covariate), f"confounder.{item.covariate}"
     if item.finding == "coincides":

@@ -15,10 +15,11 @@ from headscope.analysis.explanations.ladder import (
 )
 from headscope.analysis.results.settings import choose_apart
 from headscope.reporting.blocks import Block, Chapter, TableBlock, Text
+from headscope.reporting.chapters.runs import bar
 from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.numbers import CONFIDENCE, say
 from headscope.reporting.pictures import png_source
-from headscope.reporting.plots import DotRow, Dots, FigureBlock, Mark, Picture
+from headscope.reporting.plots import DotRow, Dots, FigureBlock, Picture
 from headscope.tables import Table
 
 SIDE: Final = 112  # pixels of a slice on the page
@@ -67,7 +68,6 @@ def ladder_sentences(ladder: Ladder | None) -> list[Markup]:
 
 
 def _slices(ladder: Ladder) -> FigureBlock:
-    """Set one slice on each rung side by side."""
     pictures = []
     for name, pixels in ladder.pictures.items():
         image = Image.fromarray(pixels).resize((SIDE, SIDE))
@@ -81,10 +81,8 @@ def _dots(setting: SettingLadder) -> Dots:
     """Set the accuracy of each rung in a row, beside what the larger class alone gives."""
     rows = []
     for rung in setting.rungs:
-        value = rung.accuracy.value
-        low, high = rung.accuracy.interval or (value, value)
         reaches = rung.name == WHOLE or (rung.beats_majority and rung.level_with_whole)
-        mark = Mark(100 * value, 100 * low, 100 * high, hollow=not reaches)
+        mark = bar(rung.accuracy, hollow=not reaches)
         rows.append(DotRow(rung.title, "", [mark], 100 * rung.majority))
     caption = (
         f"{setting.network}, {setting.full.split} split: test accuracy on each rung with its "
