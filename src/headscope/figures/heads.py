@@ -37,11 +37,10 @@ def plot_row_distributions(
     name beside it and all have one colour. Source: the range of weights that the paper argues from
     (section III), drawn.
     """
-    alone = ax is None
     classes = next(iter(heads.values())).class_names if heads else ()
     names = classes[:ROWS]
     rows, count = len(names), len(heads) * len(names)
-    ax = style.panel_of(ax, 27 * style.MM + max(count, 2) * RIDGE)
+    ax, alone = style.panel_of(ax, 27 * style.MM + max(count, 2) * RIDGE)
     some = f"the first {rows} of {len(classes):,} classes" if len(classes) > rows else ""
     style.set_title(ax, title, "\n".join(filter(None, (network, some))))
     if not count:
@@ -118,8 +117,7 @@ def plot_head_before_after(
     falling diagonal: Fig. 3's line is the training rule's. `pair` names the rows on the x and the
     y axis. Source: the paper's Fig. 3; docs/science.md, section 2.
     """
-    alone = ax is None
-    ax = style.panel_of(ax, style.COLUMN + 18 * style.MM)
+    ax, alone = style.panel_of(ax, style.COLUMN + 18 * style.MM)
     after = head.weight[list(pair)].T  # (D, 2)
     style.set_title(ax, title, network)
     if head.initial_weight is None or not len(after):

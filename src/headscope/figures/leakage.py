@@ -37,8 +37,7 @@ def plot_permutations(
     split by slice, mirrored; one triangle per run marks what was observed. `figure` names the
     score.
     """
-    alone = ax is None
-    ax = style.panel_of(ax, 62 * style.MM)
+    ax, alone = style.panel_of(ax, 62 * style.MM)
     lines = []
     for k, (split, name) in enumerate(SPLITS.items()):
         nulls = [test.scores[figure] for test in tests if test.split == split]
@@ -66,8 +65,7 @@ def plot_permutations(
 @style.apply_style
 def plot_dose(dose: DoseResponse, title: str = "", ax: Axes | None = None) -> Figure:
     """Draw slice accuracy by the share of test subjects let into training, with its spread."""
-    alone = ax is None
-    ax = style.panel_of(ax, 58 * style.MM)
+    ax, alone = style.panel_of(ax, 58 * style.MM)
     x = 100 * np.array(dose.shares)
     mean, spread = 100 * np.array(dose.means), 100 * np.array(dose.spreads)
     blue, orange = style.COLOURS[:2]
@@ -92,9 +90,8 @@ def plot_identity(
 
     Filled: nearest neighbour; hollow: linear probe. Small marks are runs, large ones their mean.
     """
-    alone = ax is None
     networks = list(dict.fromkeys((result.architecture, result.variant) for result in results))
-    ax = style.panel_of(ax, (38 + 14 * len(networks)) * style.MM)
+    ax, alone = style.panel_of(ax, (38 + 14 * len(networks)) * style.MM)
     for row, network in enumerate(networks):
         group = [result for result in results if (result.architecture, result.variant) == network]
         for k, target in enumerate(("subject", "class")):
@@ -129,8 +126,7 @@ def _draw_probes(
 @style.apply_style
 def plot_gap(gaps: Sequence[Gap], title: str = "", ax: Axes | None = None) -> Figure:
     """Draw slice and subject accuracy under both splits, one row per regime, joined by the gap."""
-    alone = ax is None
-    ax = style.panel_of(ax, (30 + 13 * len(gaps)) * style.MM)
+    ax, alone = style.panel_of(ax, (30 + 13 * len(gaps)) * style.MM)
     for row, gap in enumerate(gaps):
         for k, name in enumerate(LEVELS):
             _draw_gap(ax, gap, name, row + 0.2 * (2 * k - 1), first=row == k == 0)

@@ -20,8 +20,7 @@ def plot_reliability(calibration: Calibration, ax: Axes | None = None) -> Figure
     The area of a mark is the share of slices in its bin, its line the 95% interval over subjects;
     bins of fewer than 10 slices are left out. Source: Guo et al. 2017, Fig. 1.
     """
-    alone = ax is None
-    ax = style.panel_of(ax, style.COLUMN + 9 * style.MM)
+    ax, alone = style.panel_of(ax, style.COLUMN + 9 * style.MM)
     ax.plot([0, 1], [0, 1], zorder=1, **style.DIAGONAL)
     _draw(calibration.before, ax, LABELS[0], "o", style.COLOURS[0])
     after = "; validation fixes no temperature"

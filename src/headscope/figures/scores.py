@@ -84,10 +84,10 @@ def _draw_setting(result: SettingResult, y: float, ax: Axes) -> None:
 def _handles(results: Sequence[SettingResult]) -> list[Line2D]:
     present = {result.split for result in results}
     handles = [
-        style.entry(label, color=style.COLOURS[k], marker=style.MARKERS[k], markersize=4.5,
-                    linewidth=1.1)
-        for k, (split, label) in enumerate(SPLITS.items()) if split in present
-    ]  # fmt: skip
+        style.entry(label, **style.mark(k))
+        for k, (split, label) in enumerate(SPLITS.items())
+        if split in present
+    ]
     mark: Any = {"linestyle": "none", "color": style.INK}
     handles.append(style.entry("larger class alone", marker="|", markersize=8.0, **mark))
     if any(len(result.constant) == len(result.runs) for result in results):

@@ -69,14 +69,10 @@ STYLE: Any = {
     "hatch.linewidth": 0.4,
     "grid.color": GRID,
     "grid.linewidth": 0.5,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
+    **{f"{axis}tick.labelsize": 7 for axis in "xy"},
+    **{f"{axis}tick.color": INK for axis in "xy"},
+    **{f"{axis}tick.major.size": 2.5 for axis in "xy"},
+    **{f"{axis}tick.major.width": 0.6 for axis in "xy"},
     "legend.fontsize": 7,
     "legend.frameon": False,
     "legend.handlelength": 1.8,
@@ -135,6 +131,11 @@ def new_figure(
     figure = ShownFigure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
+
+
+def mark(k: int, **look: Any) -> dict[str, Any]:
+    """Return the look of the k-th kind of marks in a legend, with the line of its interval."""
+    return {"color": COLOURS[k], "marker": MARKERS[k], "markersize": 4.5, "linewidth": 1.1} | look
 
 
 def grid_of(
@@ -197,9 +198,9 @@ def short(name: str) -> str:
     return fold(name, LONGEST, 1)
 
 
-def panel_of(ax: Axes | None, height: float) -> Axes:
-    """Return the axes that were given, or those of a new figure as wide as a column."""
-    return new_figure(COLUMN, height).subplots() if ax is None else ax
+def panel_of(ax: Axes | None, height: float) -> tuple[Axes, bool]:
+    """Return the axes that were given, or new ones alone in a figure as wide as a column."""
+    return (new_figure(COLUMN, height).subplots() if ax is None else ax), ax is None
 
 
 def set_legend(

@@ -40,8 +40,7 @@ def plot_weights(
     distribution is drawn on its side of the panel, the untrained one over it. Source: the paper's
     Fig. 3.
     """
-    alone = ax is None
-    ax = style.panel_of(ax, style.COLUMN + (39 if initial is not None else 35) * style.MM)
+    ax, alone = style.panel_of(ax, style.COLUMN + (39 if initial is not None else 35) * style.MM)
     handles = _draw_panel(result, _rows(initial, result), title, network, ax)
     figure = style.figure_of(ax)
     if alone:

@@ -1,6 +1,7 @@
 """What the page is made of: text, tables, folds and boxes, in chapters; figures are `plots`."""
 
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -215,8 +216,9 @@ def label_blocks(chapters: Iterable[Chapter]) -> tuple[dict[int, Label], dict[st
     for chapter in chapters:
         for block in _walk(chapter.blocks):
             if isinstance(block, TableBlock | FigureBlock | Multiples | Dots) and block.key:
-                groups.setdefault((_counted(block), block.key), []).append(block)
-    labels, references, counts = {}, {}, {"figure": 0, "table": 0}
+                counted = "table" if isinstance(block, TableBlock) else "figure"
+                groups.setdefault((counted, block.key), []).append(block)
+    labels, references, counts = {}, {}, Counter[str]()
     for (kind, key), blocks in groups.items():
         counts[kind] += 1
         text, name = f"{kind.capitalize()} {counts[kind]}", f"{kind}-{key}"
@@ -241,11 +243,8 @@ def cells_of(result: object, names: Iterable[str], run: str, prefix: str) -> lis
     """
     cells = []
     for name in names:
-        if isinstance(result, Mapping):
-            value, low, high = result[name], None, None
-        else:
-            value = getattr(result, name)
-            low, high = (getattr(result, f"{name}_{end}", None) for end in ("low", "high"))
+        value = result[name] if isinstance(result, Mapping) else getattr(result, name)
+        low, high = (getattr(result, f"{name}_{end}", None) for end in ("low", "high"))
         cells.append(Cell(value, low, high, run=run, quantity=f"{prefix}.{name}"))
     return cells
 
@@ -264,10 +263,6 @@ def _holds_words(cell: Cell) -> bool:
     """Whether a cell is text; numbers that are set already are none."""
     numeric = (Markup('<span class="num"'), MISSING)
     return isinstance(cell.value, str) and cell is not ABOVE and not cell.value.startswith(numeric)
-
-
-def _counted(block: Block) -> str:
-    return "table" if isinstance(block, TableBlock) else "figure"
 
 
 def _walk(blocks: Iterable[Block]) -> Iterator[Block]:

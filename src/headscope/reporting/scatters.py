@@ -6,7 +6,7 @@ without the script a small still picture of each panel is seen.
 
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Final
 
@@ -58,10 +58,27 @@ class PageData:
     drawn: of how many test slices it holds logits, and of how many there are.
     """
 
-    content: Mapping[str, Any] = field(default_factory=dict)
-    thumbnails: int = 0
-    subjects: int = 0
-    drawn: tuple[int, int] = (0, 0)
+    content: Mapping[str, Any]
+    thumbnails: int
+    subjects: int
+    drawn: tuple[int, int]
+
+    @property
+    def words(self) -> str:
+        """How many slices of how many subjects the page holds."""
+        drawn, total = self.drawn
+        some = (
+            f" Fig. 2 draws {drawn:,} of {total:,} test slices, those of subjects drawn at random."
+        )
+        some = some if drawn < total else ""
+        if not self.thumbnails:
+            return f"It holds no slice as a picture.{some}"
+        subjects = f" of {self.subjects} subjects" if self.subjects else ""
+        first = ", misclassified ones first," if self.thumbnails < drawn else ""
+        return (
+            f"It holds {self.thumbnails} test slices{subjects}{first} as small pictures: share it "
+            f"as you would share scans (--thumbnails none leaves them out).{some}"
+        )
 
 
 def page_data(

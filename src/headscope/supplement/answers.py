@@ -93,10 +93,8 @@ def cautions(study: Study, facts: Facts) -> list[str]:
         lines.append("The cohort is simulated.")
     if not study.named:
         lines.append("The pictures name no subjects; subsets may share them.")
-    mixed = [result for result in study.results if result.shared_subjects]
-    if mixed:
-        names = listed([result.key for result in mixed])
-        lines.append(f"Subjects are in training and in test in {names}.")
+    if mixed := [result.key for result in study.results if result.shared_subjects]:
+        lines.append(f"Subjects are in training and in test in {listed(mixed)}.")
     constant = [f"{result.key} ({len(result.constant)} of {len(result.runs)} runs)"
                 for result in study.results if result.constant]  # fmt: skip
     if constant:
@@ -116,7 +114,7 @@ def cautions(study: Study, facts: Facts) -> list[str]:
 
 def _technology(study: Study, facts: Facts) -> str:
     names = dict.fromkeys(run.setting.architecture for run in study.runs)
-    shown = facts.each(names, "runs/*/run.toml", "architecture")
+    shown = facts.listed(names, "runs/*/run.toml", "architecture")
     return f"Two-dimensional convolutional or other image networks, trained with labels: {shown}."
 
 
@@ -150,7 +148,7 @@ def _missing(study: Study, facts: Facts) -> str:
 
 def _labels(study: Study, facts: Facts) -> Answer:
     notes = [note for note in study.notes if note.startswith(CLASSES)]
-    names = facts.each(study.class_names, "runs/*/run.toml", "class_names")
+    names = facts.listed(study.class_names, "runs/*/run.toml", "class_names")
     return Answer(AUTHOR, " ".join([f"The classes are {names}.", *notes]))
 
 
@@ -197,10 +195,10 @@ def _weights(study: Study, facts: Facts) -> str:
     for run in study.runs:
         if "weights" in run.settings:
             users.setdefault(str(run.settings["weights"]), {})[run.setting.variant] = None
-    sources = [f"{listed([*variants])}: {source}" for source, variants in users.items()]
-    init = study.values("head_init")
-    head = f" The classifier starts from {listed(list(map(str, init)), 'or')}." if init else ""
-    return f"{'; '.join(sources)}.{head}" if sources else head.strip()
+    text = "; ".join(f"{listed([*variants])}: {source}" for source, variants in users.items())
+    init = [str(value) for value in study.values("head_init")]
+    head = [f"The classifier starts from {listed(init, 'or')}."] if init else []
+    return " ".join([*([f"{text}."] if text else []), *head])
 
 
 def _selection(study: Study, facts: Facts) -> str:
@@ -237,11 +235,9 @@ def _internal(study: Study, facts: Facts) -> str:
 
 def _subjects(study: Study, facts: Facts) -> str | Answer:
     rows = characteristics(study.main, study.participants)
-    missing = [name.lower() for name in unrecorded(rows, study.class_names)]
-    if missing:
+    if missing := [name.lower() for name in unrecorded(rows, study.class_names)]:
         are = "are" if len(missing) > 1 else "is"
-        text = f"Table 1 has counts; {' and '.join(missing)} {are} not on record."
-        return Answer(AUTHOR, text)
+        return Answer(AUTHOR, f"Table 1 has counts; {listed(missing)} {are} not on record.")
     return "Table 1 has subjects, sessions, slices, classes, age and sex of each subset."
 
 
@@ -263,9 +259,8 @@ def _failures(study: Study, facts: Facts) -> str:
 
 
 def _availability(study: Study, facts: Facts) -> str:
-    version = (study.environment.get("packages") or {}).get("headscope")
     text = "headscope is free software under the MIT licence"
-    if version:
+    if version := (study.environment.get("packages") or {}).get("headscope"):
         text += f", version {facts(version, 'environment.json', 'packages.headscope')}"
     models = sum(run.keeps_network for run in study.runs)
     number = facts(models, "runs/*/model.safetensors, backbone.safetensors", "files")
@@ -275,12 +270,11 @@ def _availability(study: Study, facts: Facts) -> str:
 
 def _differences(study: Study, facts: Facts) -> str:
     rows = characteristics(study.main, study.participants)
-    tested = [row for row in rows if not isnan(row.p)]
-    if not tested:
-        return "All subsets are of one cohort; Table 1 has no test of how they differ."
     parts = [f"{row.name.partition(',')[0].lower()} p = "
              f"{facts(row.p, 'table1.tsv', f'p of {row.name}', 'probability')}"
-             for row in tested]  # fmt: skip
+             for row in rows if not isnan(row.p)]  # fmt: skip
+    if not parts:
+        return "All subsets are of one cohort; Table 1 has no test of how they differ."
     return f"All subsets are of one cohort; between them {listed(parts)} (Table 1)."
 
 

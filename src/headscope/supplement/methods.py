@@ -102,12 +102,12 @@ def _classes(table: Any, unit: str, file: str, facts: Facts) -> str:
         count = len(rows) if unit == "slices" else rows["subject_id"].nunique()
         key = f"rows of label {name}" if unit == "slices" else f"distinct subject_id of {name}"
         parts.append(f"{facts(name, file, 'label')} ({facts(count, file, key)} {unit})")
+    text = f"The classes were {listed(sorted(parts))}."
     twice = table.drop_duplicates(["subject_id", "label"])["subject_id"].duplicated().sum()
-    note = ""
     if unit == "subjects" and twice:
         number = facts(int(twice), file, "subject_id of several labels")
-        note = f" Subjects whose label changed between sessions count under each: {number}."
-    return f"The classes were {listed(sorted(parts))}.{note}"
+        text += f" Subjects whose label changed between sessions count under each: {number}."
+    return text
 
 
 def _slices(study: Study, facts: Facts) -> str:
@@ -119,7 +119,7 @@ def _slices(study: Study, facts: Facts) -> str:
     pixels = f"{width} × {height} pixels"
     if slicing.get("of") == "pictures":
         return f"Ready slices were resized to {pixels}."
-    planes = facts.each(run.settings.get("planes", []), file, "planes")
+    planes = facts.listed(run.settings.get("planes", []), file, "planes")
     if not slicing:
         return f"Slices were {planes}, of {pixels}."
     count = facts(slicing["count"], file, "slicing.count") if "count" in slicing else "some"
@@ -165,13 +165,13 @@ def _splits(study: Study, facts: Facts) -> str:
         text = f"Data were split {SPLITS.get(way, f'by {way}')}"
         if folds:
             text += f", into {facts(folds, file, 'folds')} folds, each tested once"
-        seed_text = facts.each(seeds, "runs/*/run.toml", "seed")
+        seed_text = facts.listed(seeds, "runs/*/run.toml", "seed")
         sentences.append(f"{text} (seed{'s' if len(seeds) > 1 else ''} {seed_text}).")
         sentences.append(_subsets(runs[0], facts))
     if study.settings.get("split_file"):
         sentences.append("The split was given in a file.")
     if balance := study.settings.get("balance"):
-        columns = facts.each(balance, "experiment.toml", "balance")
+        columns = facts.listed(balance, "experiment.toml", "balance")
         sentences.append(f"Subsets were balanced in {columns}.")
     if "slice" in ways:
         sentences.append(
@@ -195,13 +195,12 @@ def _subsets(run: Run, facts: Facts) -> str:
 
 
 def _networks(study: Study, facts: Facts) -> str:
-    names = list(dict.fromkeys(run.setting.architecture for run in study.runs))
     shown = []
-    for name in names:
+    for name in dict.fromkeys(run.setting.architecture for run in study.runs):
         key = name.rpartition("/")[2].lower()
-        cite = next((ref for start, ref in NETWORKS.items() if key.startswith(start)), None)
-        shown.append(facts(name, "runs/*/run.toml", "architecture") + (f" [@{cite}]" * bool(cite)))
-    text = f"The network{'s were' if len(names) > 1 else ' was'} {listed(shown)}."
+        cite = next((f" [@{ref}]" for start, ref in NETWORKS.items() if key.startswith(start)), "")
+        shown.append(facts(name, "runs/*/run.toml", "architecture") + cite)
+    text = f"The network{'s were' if len(shown) > 1 else ' was'} {listed(shown)}."
     loaded = [
         run.settings
         for run in study.runs
@@ -211,7 +210,7 @@ def _networks(study: Study, facts: Facts) -> str:
         said = " ".join(f"{settings.get('note')} {settings['weights']}" for settings in loaded)
         cite = " [@russakovsky2015]" if "imagenet" in said.lower() else ""
         sources = dict.fromkeys(settings["weights"] for settings in loaded)
-        files = facts.each(sources, "runs/*/run.toml", "weights")
+        files = facts.listed(sources, "runs/*/run.toml", "weights")
         text += f" Weights came from {files}{cite}."
     regimes: dict[str, set[str]] = {}
     for run in study.runs:
@@ -219,15 +218,15 @@ def _networks(study: Study, facts: Facts) -> str:
     parts = []
     for regime, variants in regimes.items():
         family = regime.partition(":")[0]
-        label = facts.each(sorted(variants), "runs/*/run.toml", "variant", last="or")
+        label = facts.listed(sorted(variants), "runs/*/run.toml", "variant", last="or")
         words = REGIMES.get(family, "the regime decides what trains from {start}")
         parts.append(f"{label}, where {words.format(start=_start(study, regime))}")
     return f"{text} Regimes were {'; '.join(parts)}."
 
 
 def _start(study: Study, regime: str) -> str:
-    asked = {run.settings.get("weights_setting") for run in study.runs
-             if run.setting.regime == regime}  # fmt: skip
+    runs = [run for run in study.runs if run.setting.regime == regime]
+    asked = {run.settings.get("weights_setting") for run in runs}
     if asked == {"random"}:
         return "random weights"
     return "the weights at its start" if asked & {"random", None} else "pretrained weights"
@@ -254,7 +253,7 @@ def _training(study: Study, facts: Facts) -> str:
         text += " The rate fell along half a cosine [@loshchilov2017]."
     factors = [value for value in study.values("head_learning_rate") if value != 1]
     if factors:
-        shown = facts.each(factors, "runs/*/run.toml", "head_learning_rate", "g")
+        shown = facts.listed(factors, "runs/*/run.toml", "head_learning_rate", "g")
         text += f" The classifier trained at {shown} times that rate."
     if study.values("head_init") == ["glorot"]:
         text += " The classifier started from Glorot-uniform weights [@glorot2010]."
@@ -265,9 +264,8 @@ def _training(study: Study, facts: Facts) -> str:
 def _beside(study: Study, facts: Facts) -> str:
     """Say which heads trained on scans, and what stood beside the networks."""
     text = ""
-    scans = {run.setting.variant for run in study.runs if run.setting.unit == "scan"}
-    if scans:
-        names = facts.each(sorted(scans), "runs/*/run.toml", "variant")
+    if scans := {run.setting.variant for run in study.runs if run.setting.unit == "scan"}:
+        names = facts.listed(sorted(scans), "runs/*/run.toml", "variant")
         text = f" In {names} the classifier trained on the mean of each scan's features."
     rivals = {result.architecture: rival_words(result) for result in study.rivals}
     if not rivals:
@@ -296,7 +294,7 @@ def _augmentation(study: Study, facts: Facts) -> str:
         ("augment_jitter", "changed in brightness by a share of up to {}"),
     ):
         if used[key]:
-            shown = facts.each(used[key], "runs/*/run.toml", key, "g", "or")
+            shown = facts.listed(used[key], "runs/*/run.toml", key, "g", "or")
             parts.append(words.format(shown))
     if not parts:
         return " Slices were not augmented."

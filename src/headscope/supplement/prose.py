@@ -41,7 +41,7 @@ class Facts:
         self.shown.append(Fact(text, value, file, key))
         return text
 
-    def each(
+    def listed(
         self, values: Iterable[object], file: str, key: str, form: str = "count", last: str = "and"
     ) -> str:
         """Return several values of one key as a list in a sentence."""

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from headscope.supplement.prose import Facts
+from headscope.supplement.prose import Facts, listed
 from headscope.supplement.study import Study
 
 OPTIMIZERS: Final = {
@@ -30,7 +30,7 @@ def varied(study: Study, facts: Facts, key: str, words: str, form: str = "g") ->
         return ""
     if values == [1]:
         words = re.sub(r"\{\} (\w+)s\b", r"{} \1", words)  # 1 epoch
-    shown = facts.each(sorted(values), "runs/*/run.toml", key, form, "or")
+    shown = listed([facts(v, "runs/*/run.toml", key, form) for v in sorted(values)], "or")
     return words.format(shown) + (" (by row of the table of results)" if len(values) > 1 else "")
 
 

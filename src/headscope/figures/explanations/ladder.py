@@ -96,8 +96,5 @@ def _draw(setting: SettingLadder, names: Sequence[str], k: int, aside: float, ax
 
 def _handles(shown: Sequence[SettingLadder]) -> list[Line2D]:
     names = [style.plain(f"{setting.network}, {setting.full.split} split") for setting in shown]
-    handles = [
-        style.entry(name, color=style.COLOURS[k], marker=style.MARKERS[k], markersize=4.5,
-                    linewidth=1.1) for k, name in enumerate(names)
-    ]  # fmt: skip
+    handles = [style.entry(name, **style.mark(k)) for k, name in enumerate(names)]
     return [*handles, style.entry("whole slices", **style.DIAGONAL), style.largest_class()]

@@ -19,8 +19,8 @@ from headscope.record import Run
 from headscope.reporting.blocks import Block, Box, Chapter, Fold, TableBlock, Text, cells_of
 from headscope.reporting.chapters.runs import (
     analyse_each,
-    by_network,
     first_of,
+    group_by,
     mark,
     named,
     scan_notes,
@@ -218,7 +218,8 @@ def layers_chapter(runs: Sequence[Run]) -> Chapter | None:
         "to the frozen network's (linear CKA), and how well the nearest neighbours of a test "
         "slice, among other subjects' training slices, name its class."
     )
-    plots = [plot for group in by_network(staged) for plot in _staged(*group, results)]
+    networks = group_by(first_of(staged), lambda run: run.setting.architecture)
+    plots = [plot for network in networks for plot in _staged(*network, results)]
     rows = [
         [named(run), stage.stage, *cells_of(stage, STAGE, run.name, f"stage.{stage.stage}")]
         for run in staged

@@ -24,14 +24,14 @@ from headscope.reporting.blocks import (
     label_blocks,
     refer,
 )
-from headscope.reporting.chapters.runs import spread
+from headscope.reporting.chapters.runs import named, spread
 from headscope.reporting.numbers import CONFIDENCE, say
 from headscope.reporting.plots import Line, LinePlot
 from headscope.supplement.methods import methods
 from headscope.supplement.prose import CITATION, Facts, references
 from headscope.supplement.recipes import OPTIMIZERS
 from headscope.supplement.study import Study
-from headscope.tables import Cell, Table
+from headscope.tables import Table
 from headscope.text import significant
 
 FREEZING: Final = ("frozen", "layerwise")  # how the names of regimes begin that freeze something
@@ -101,17 +101,17 @@ def freeze_chapter(runs: Sequence[Run]) -> Chapter:
 
 
 def _certificate(run: Run) -> list[object]:
-    certificate = run.metrics["freeze_certificate"]
-    hashes = [
-        say('<span class="hash" title="{}">{}…</span>', digest, digest[:SHOWN_DIGITS])
-        for digest in (certificate["before"], certificate["after"])
-    ]
+    certificate, text = (
+        run.metrics["freeze_certificate"],
+        '<span class="hash" title="{}">{}…</span>',
+    )
+    digests = certificate["before"], certificate["after"]
+    hashes = [say(text, digest, digest[:SHOWN_DIGITS]) for digest in digests]
     outcome = Markup('<span class="bad">changed: this run was not frozen</span>')
     if certificate["identical"]:
         outcome = Markup('<span class="good">identical, to the bit</span>')
     covers = certificate.get("covers", "everything outside the classifier")
-    name = Cell(run.setting.title, detail=run.setting.network)
-    return [name, *hashes, covers, outcome]
+    return [named(run), *hashes, covers, outcome]
 
 
 def settings_chapter(
@@ -158,21 +158,17 @@ def _facts(summary: str, facts: Mapping[str, Any]) -> Fold:
 def _plain(value: Any) -> str:
     """Return a setting as text: a mapping as its items, a list as its members."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {part}" for name, part in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return str(value)
+        value = [f"{name} {part}" for name, part in value.items()]
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def read_environment(path: Path) -> dict[str, str]:
     """Return the versions as flat text, or nothing where none can be read."""
-    if not path.is_file():
-        return {}
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         packages = stored.pop("packages", {})
         return {str(name): str(value) for name, value in (stored | packages).items()}
-    except DAMAGE:
+    except DAMAGE:  # or not there
         return {}
 
 
@@ -183,12 +179,11 @@ def cite_chapter() -> Chapter:
         "Deep Neural Networks Models for MRI Image Classification. <em>Journal of Multimedia "
         "Information System</em> 9(3), 177–182. doi:10.33851/JMIS.2022.9.3.177"
     )
+    ask = "Name headscope with its version, and report scores over subjects with their intervals."
     blocks = [
         Text("The figures rebuild, and put beside their null model, those of"),
         Text(paper, style="quote"),
-        Text(
-            "Name headscope with its version, and report scores over subjects with their intervals."
-        ),
+        Text(ask),
     ]
     return Chapter("cite", "How to cite", blocks, "Khagi and Kwon 2022, and headscope")
 

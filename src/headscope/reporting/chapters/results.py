@@ -274,8 +274,8 @@ def _comparisons(compared: Comparisons) -> list[Block]:
 def _told_apart(compared: Comparisons) -> list[str]:
     """Return each comparison in words; of many only those that tell settings apart."""
     pairs = compared.pairs
-    told = zip(pairs, compared.sentences, strict=True)
-    sentences = [text for row, text in told if len(pairs) <= MOST_SAID or row.distinguishable]
+    worded = zip(pairs, compared.sentences, strict=True)
+    sentences = [text for row, text in worded if len(pairs) <= MOST_SAID or row.distinguishable]
     if not sentences:
         sentences = [f"None of the {len(pairs)} pairs can be told apart by subject accuracy."]
     elif rest := len(pairs) - len(sentences):

@@ -30,11 +30,6 @@ def first_of(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if (run.setting.seed, run.setting.fold or 0) == first]
 
 
-def by_network(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
-    """Gather the first seed's runs by architecture."""
-    return group_by(first_of(runs), lambda run: run.setting.architecture)
-
-
 def mark(values: Iterable[float], kind: int, scale: float = 100.0, hollow: bool = False) -> Mark:
     """Return the mean of some values as a mark, its bar from the least to the largest."""
     numbers = [scale * value for value in values if not isnan(value)]

@@ -15,7 +15,13 @@ LINK = Markup('<a href="#results">strict and loose</a>')
 def explain_by_inference(results: Sequence[SettingResult]) -> Explanation:
     """Return what inferred subjects, or a partition without ids, mean for the accuracy."""
     apart = [result for result in results if result.apart]
-    sentences = inferred_sentences(results, choose_apart(apart)[0]) if apart else []
+    best = choose_apart(apart)[0] if apart else None
+    text = (
+        "The honest accuracy is estimated at {}, subjects inferred from pixels by a strict and by "
+        "a loose threshold; it need not lie between the two."
+    )
+    of_best = [it for it in brackets(results) if best in (it.strict, it.loose)]
+    sentences = [say(text, _estimates(bracket)) for bracket in of_best[:1]]
     return Explanation(flags=inferred_flags(results), sentences=sentences)
 
 
@@ -41,16 +47,6 @@ def inferred_flags(results: Sequence[SettingResult]) -> list[Markup]:
             )
         )
     return flags
-
-
-def inferred_sentences(results: Sequence[SettingResult], best: SettingResult) -> list[Markup]:
-    """Return what the verdict adds on the setting that it speaks of."""
-    text = (
-        "The honest accuracy is estimated at {}, subjects inferred from pixels by a strict and by "
-        "a loose threshold; it need not lie between the two."
-    )
-    of_best = [it for it in brackets(results) if best in (it.strict, it.loose)]
-    return [say(text, _estimates(bracket)) for bracket in of_best[:1]]
 
 
 def _estimates(bracket: Bracket) -> Markup:

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from headscope.analysis.results.comparisons import ALPHA, Comparison, Comparisons, Difference
 from headscope.analysis.results.settings import SettingResult, choose_apart, rival_words
+from headscope.reporting.chapters.runs import group_by
 from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.numbers import CONFIDENCE, ends_of, number, say, subject_accuracy
 
@@ -101,14 +102,11 @@ def _sentences(standing: Sequence[Standing]) -> Iterator[Markup]:
     )
     yield say("What is no network reaches on the same subjects: {}.", reached)
     short = [place for place in standing if len(place.beating) < len(place.networks)]
-    alike: dict[tuple[int, int], list[Standing]] = {}
-    for place in short:
-        alike.setdefault((len(place.beating), len(place.networks)), []).append(place)
-    for place, *more in alike.values():
-        named = say("{} by subject accuracy{}", place.words, _closest(place))
+    for _, (place, *more) in group_by(short, lambda one: (len(one.beating), len(one.networks))):
+        first = say("{} by subject accuracy{}", place.words, _closest(place))
         others = [say("{}{}", other.words, _closest(other)) for other in more]
         join = Markup("; and ") if place.beating else Markup("; nor ")
-        yield say("{} shown to beat {}.", _who(place), join.join([named, *others]))
+        yield say("{} shown to beat {}.", _who(place), join.join([first, *others]))
     if not short:
         yield Markup("Every network is shown to beat each of them by subject accuracy.")
 
