@@ -107,11 +107,7 @@ def ensure_split(
 
 def read_subsets(path: Path, table: pd.DataFrame) -> NDArray[np.str_]:
     """Return the subset of each row (N,) by a split file, of which it tells the kind itself."""
-    try:
-        columns = _read_split(path).columns
-    except DAMAGE as error:
-        raise InputError(f"{path} is no split: {reason_of(error)}.") from error
-    return _assigned(path, table, "slice" if "slice_index" in columns else "subject")
+    return _assigned(path, table)
 
 
 def subsets_by_path(path: Path, names: Sequence[str]) -> NDArray[np.object_] | None:
@@ -169,11 +165,12 @@ def check_ids(table: pd.DataFrame, kind: str) -> None:
         )
 
 
-def _assigned(path: Path, table: pd.DataFrame, kind: str) -> NDArray[np.str_]:
-    """Read the split and look up each row of the table in it."""
-    key = key_of(kind)
+def _assigned(path: Path, table: pd.DataFrame, kind: str = "") -> NDArray[np.str_]:
+    """Read the split and look up each row of the table in it; without a kind it tells its own."""
     try:
         split = _read_split(path)
+        kind = kind or ("slice" if "slice_index" in split.columns else "subject")
+        key = key_of(kind)
         if "slice_index" in key and "slice_index" in split.columns:
             split["slice_index"] = whole_numbers(split["slice_index"])
     except DAMAGE as error:
