@@ -2,7 +2,7 @@
 
 `python bench/waiting.py` times training steps of EfficientNet-Lite0 at 96 × 96 by two threads, each
 policy in a process of its own, in turn: alone, beside two busy processes, and beside another such
-training.
+training. The last column is of two trainings at once by one thread each, as `headscope demo` trains.
 """
 
 import argparse
@@ -21,13 +21,13 @@ POLICIES = {
 BUSY = [sys.executable, "-c", "while True: pass"]
 
 
-def step_times(steps=8, warm=2):
+def step_times(steps=8, threads=2, warm=2):
     """Return the seconds of each step of one training."""
     import timm
     import torch
     from torch.nn.functional import cross_entropy
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = timm.create_model("tf_efficientnet_lite0", num_classes=2)
     model = model.to(memory_format=torch.channels_last).train()
@@ -44,7 +44,7 @@ def step_times(steps=8, warm=2):
     return seconds[warm:]
 
 
-def timed(policy, beside=()):
+def timed(policy, beside=(), threads=2):
     """Return the median seconds of a step under a policy, beside other processes."""
     rest = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     settings = rest | POLICIES[policy]
@@ -52,13 +52,18 @@ def timed(policy, beside=()):
         subprocess.Popen(command, stdout=subprocess.DEVNULL, env=settings) for command in beside
     ]
     try:
-        command = [sys.executable, __file__, "--steps", "8"]
+        command = training(8, threads)
         text = subprocess.run(command, env=settings, check=True, capture_output=True, text=True)
     finally:
         for other in others:
             other.kill()
             other.wait()
     return median(float(seconds) for seconds in text.stdout.split())
+
+
+def training(steps, threads):
+    """Return the command that trains so many steps and prints their seconds."""
+    return [sys.executable, __file__, "--steps", str(steps), "--threads", str(threads)]
 
 
 def short(place):
@@ -77,17 +82,22 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="time steps here, and print their seconds")
+    parser.add_argument("--threads", type=int, default=2, help="of those steps")
     options = parser.parse_args()
     if options.steps:
-        print(*step_times(options.steps))
+        print(*step_times(options.steps, options.threads))
         return
-    like = [sys.executable, __file__, "--steps", "1000"]
-    places = {"alone": (), "beside two busy": (BUSY, BUSY), "beside its like": (like,)}
+    places = {  # processes beside, and threads
+        "alone": ((), 2),
+        "beside two busy": ((BUSY, BUSY), 2),
+        "beside its like": ((training(1000, 2),), 2),
+        "two at once, a thread each": ((training(1000, 1),), 1),
+    }
     results = {(policy, place): [] for policy in POLICIES for place in places}
     for _ in range(options.rounds):
-        for place, beside in places.items():
+        for place, (beside, threads) in places.items():
             for policy in POLICIES:
-                results[policy, place].append(timed(policy, beside))
+                results[policy, place].append(timed(policy, beside, threads))
     print("seconds of a step, median of", options.rounds, "rounds (least to most)")
     print("", *places, sep="\t")
     for policy in POLICIES:
