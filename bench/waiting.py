@@ -2,7 +2,7 @@
 
 `python bench/waiting.py` times training steps of EfficientNet-Lite0 at 96 × 96 by two threads, each
 policy in a process of its own, in turn: alone, beside two busy processes, and beside another such
-training. The last column is of two trainings at once by one thread each, as `headscope demo` trains.
+training. The last column is of two trainings at once by one thread each, as in `headscope demo`.
 """
 
 import argparse
