@@ -140,11 +140,6 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes from writing in `folder`; the system lets go even after a crash.
 
     Where the system or its file system knows no such locks, nothing is held.
-
-    Raises
-    ------
-    InputError
-        Another process holds the folder, and `wait` is False.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("ab") as file:

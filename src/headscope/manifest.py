@@ -77,13 +77,7 @@ def write_last(
 
 
 def read_manifest(folder: Path) -> Mapping[str, Entry] | None:
-    """Return the entries of a folder's manifest by file; None where it has none.
-
-    Raises
-    ------
-    InputError
-        It is damaged.
-    """
+    """Return the entries of a folder's manifest by file; None where it has none."""
     path = folder / NAME
     if not path.is_file():
         return None

@@ -36,11 +36,6 @@ def infer_subjects(slices: SliceSet) -> pd.DataFrame:
     either threshold), partner (of those in the same loose subject, the scan with which it agrees
     best; empty if it is alone) and detail (how well they agree). `attrs` has both thresholds
     (`calibrate`).
-
-    Raises
-    ------
-    InputError
-        Slices are too small, or scans are of different planes, which cannot be compared.
     """
     table = slices.table
     keys = table[["scan", "subject_id", "session_id"]]

@@ -32,11 +32,6 @@ def read_any_table(path: Path) -> pd.DataFrame:
     Separators tab, semicolon, comma and bar, or the one that Excel's first line `sep=;` names; line
     ends LF, CRLF and CR; UTF-8, UTF-16, else Windows-1252. Lines of a title above the header and
     empty rows and columns are passed over; a column without a name is called by its number.
-
-    Raises
-    ------
-    InputError
-        It is no such table: a workbook, no text, ragged, too large, or has a quotation mark open.
     """
     if not path.is_file():  # of a pipe nothing might ever come
         raise InputError(f"{path} does not exist, or is no file.")

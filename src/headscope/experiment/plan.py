@@ -105,12 +105,6 @@ def plan_runs(config: Config, sites: int = 1) -> list[Plan]:
     Seed by seed, so that the first table is whole early; but runs that share the features of a
     frozen backbone follow one another. Where labels are permuted too, those runs come last. A split
     by site has one fold per site; `sites` counts them once the scans are known.
-
-    Raises
-    ------
-    InputError
-        An architecture, a regime or a start of the classifier is unknown, or two rows make the
-        same run.
     """
     rows = config.rows or [Row(regime=name) for name in config.regimes]
     regimes = {row.regime: find_regime(row.regime) for row in rows}

@@ -114,13 +114,7 @@ def open_shared(
     facts: Mapping[str, Any],
     maps: bool,
 ) -> Shared:
-    """Return what the runs of an experiment share, in a process that does not know its cohort.
-
-    Raises
-    ------
-    InputError
-        The folder of the experiment is not here, or has other slices.
-    """
+    """Return what the runs of an experiment share, in a process that does not know its cohort."""
     if not config.out.is_dir():
         raise InputError(
             f"{platform.node()} has no folder {config.out}: an experiment on several machines is "

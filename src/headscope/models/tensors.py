@@ -86,12 +86,6 @@ def read_weights(path: Path, network: str = "") -> StoredWeights:
     file, as in 'state_dict', '' for the rule: of several versions of one network, averaged weights
     (EMA, SWA, a teacher, a target) come before the others, and these in the order of their names.
     Types that numpy lacks, such as bfloat16, are read as float32.
-
-    Raises
-    ------
-    InputError
-        The file is damaged or of another kind, holds no state dict or no such network, or reading
-        it would run code.
     """
     kind = file_kind(path)
     if kind == "npz":
@@ -138,13 +132,7 @@ def fit_names(tensors: Mapping[str, Any], expected: Iterable[str]) -> dict[str, 
 
 
 def file_kind(path: Path) -> str:
-    """Return 'safetensors', 'npz', 'zip', 'pickle' or 'unknown', by the beginning of a file.
-
-    Raises
-    ------
-    InputError
-        It cannot be opened, is no regular file, or is of a kind that is no file of weights.
-    """
+    """Return 'safetensors', 'npz', 'zip', 'pickle' or 'unknown', by the beginning of a file."""
     check_file(path)
     try:
         with path.open("rb") as file:

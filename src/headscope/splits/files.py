@@ -118,11 +118,6 @@ def subsets_by_path(path: Path, names: Sequence[str]) -> NDArray[np.object_] | N
     """Return the subset of each path (S,) by a table of path and subset; None where it has no path.
 
     Subsets are named as folders are: train or Training, val, test or Testing.
-
-    Raises
-    ------
-    InputError
-        A path is named twice, has no row, or has no subset.
     """
     table = read_any_table(path)
     if "path" not in table.columns:

@@ -171,13 +171,7 @@ class MlflowTracker:
 
 
 def _place(target: Target, experiment: Path) -> tuple[str, str | None]:
-    """Return the URI of the store, and of a local one that of the folder of its artefacts.
-
-    Raises
-    ------
-    InputError
-        The SQLite file cannot be written, or is another file.
-    """
+    """Return the URI of the store, and of a local one that of the folder of its artefacts."""
     place = target.place or os.environ.get("MLFLOW_TRACKING_URI", "")
     if place and not target.is_path:
         return place, None

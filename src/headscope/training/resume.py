@@ -92,13 +92,7 @@ class ResumeFile:
     def load(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
     ) -> Progress:
-        """Load model and optimiser, where the file exists, and return the progress in it.
-
-        Raises
-        ------
-        InputError
-            The file is not this run's; a pickle that would run code is refused.
-        """
+        """Load model and optimiser, where the file exists, and return the progress in it."""
         if not self.path.is_file():
             return Progress.start(device)
         try:

@@ -296,11 +296,6 @@ def contribution_maps(
     margin. The positions (n, h, w) and the biases (n,) add up to it, but for rounding. Where
     positions are averaged these are class activation maps (Zhou et al. 2016); elsewhere gradient
     × input of the linear map that the slice's ReLU pattern selects.
-
-    Raises
-    ------
-    InputError
-        The shapes do not agree.
     """
     values = _as_precise(check_maps(maps), tail)
     wanted = np.asarray(direction, dtype=np.float64)

@@ -63,13 +63,7 @@ def slicing_of(run: Run) -> tuple[SliceSpec, str]:
 
 
 def load_network(run: Run, device: str = "auto") -> Network:
-    """Return the trained network of a run, in eval mode.
-
-    Raises
-    ------
-    InputError
-        The run keeps no network, or its file does not fit.
-    """
+    """Return the trained network of a run, in eval mode."""
     if run.is_rival:
         raise InputError(f"{run.path} is a simple rival, no network: it predicts no new scans.")
     if not run.keeps_network:
