@@ -87,11 +87,6 @@ def estimate(config: Config) -> Estimate:
 
     Slices, features and what each run keeps are counted; features that runs share, once. Time is
     that of this machine as it is now; finished runs cost nothing.
-
-    Raises
-    ------
-    InputError
-        Whatever `run` refuses before it begins.
     """
     # 1. the runs and the scans, as `run` finds them
     plans = plan_runs(config)

@@ -177,11 +177,6 @@ def permuted_labels(slices: SliceSet, number: int, subset: Subsets) -> NDArray[n
 
     subset (N,) names the subset of each slice. They are those on which frozen runs of the split
     are tested, permutation by permutation.
-
-    Raises
-    ------
-    InputError
-        No permutation leaves every class in training and in test (`permute_labels`).
     """
     ids = slices.table[["subject_id", "session_id"]].astype(str)
     subject = np.unique(ids["subject_id"], return_inverse=True)[1]  # (N,)

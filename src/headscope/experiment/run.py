@@ -192,13 +192,7 @@ def run(config: Config, *, only: Sequence[str] | None = None) -> Path:
 def check_records(
     runs: Sequence[Named], shared: Shared, settings_of: Callable[[Named], dict[str, Any]]
 ) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
-    """Return what is wrong with records, and the settings of the runs that are still to do.
-
-    Raises
-    ------
-    InputError
-        The directory of a run is of other settings.
-    """
+    """Return what is wrong with records, and the settings of the runs that are still to do."""
     todo = {}
     with busy("Checking records"):
         changed = {run.name: problem for run in runs if (problem := shared.problem(run))}

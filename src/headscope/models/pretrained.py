@@ -73,13 +73,7 @@ def fetch_file(architecture: Architecture, published: Published) -> Path:
 
 
 def fetch_timm(architecture: Architecture, published: Published) -> tuple[dict[str, Tensor], Path]:
-    """Return published tensors by timm's present names, and their file, downloaded if necessary.
-
-    Raises
-    ------
-    InputError
-        As of `fetch_file`; or the file on this machine is damaged, or would run code.
-    """
+    """Return published tensors by timm's present names, and their file, downloaded if necessary."""
     with _fetching(architecture, published):
         import timm
 

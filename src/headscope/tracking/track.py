@@ -33,13 +33,7 @@ class Tracker(Protocol):
 
 
 def open_tracker(target: Target, experiment: Path, thumbnails: str | None = None) -> Tracker:
-    """Open the place of a target for an experiment.
-
-    Raises
-    ------
-    InputError
-        The tool is not installed, or a file in its place is something else.
-    """
+    """Open the place of a target for an experiment."""
     check_installed(target)
     if target.tool == "mlflow":
         from headscope.tracking.mlflow import MlflowTracker

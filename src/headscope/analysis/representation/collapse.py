@@ -147,11 +147,6 @@ def collapse_analysis(
     train_means (K, D) are the class means of NC4; by default those of `features`.
     NaN rows are classes without a slice.
     Source: Papyan, Han & Donoho 2020; docs/science.md, section 5.
-
-    Raises
-    ------
-    InputError
-        The shapes do not agree, a value is not finite, or a label names no row of `weight`.
     """
     X = check_points(features, "features")
     return _collapse(
