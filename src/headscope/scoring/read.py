@@ -57,7 +57,7 @@ class Predictions:
 
 
 def read_predictions(source: pd.DataFrame | Path | str, named: Columns) -> Predictions:
-    """Read predictions from a CSV or TSV as any program writes it, or take those of a data frame."""
+    """Read predictions from a CSV or TSV of any program, or take those of a data frame."""
     name = "The table" if isinstance(source, pd.DataFrame) else str(source)
     table = source if isinstance(source, pd.DataFrame) else read_table(Path(source))
     check_names(name, [str(column) for column in table.columns])
