@@ -13,7 +13,7 @@ from headscope.models.classifier import (
     no_classifier,
     replace_classifier,
 )
-from headscope.models.readout import Pass, Words, find_tail, gives_logits, map_name, watch
+from headscope.models.readout import Pass, Words, find_tail, map_name, watch
 from headscope.models.regimes import Regime, find_regime, prepare, state_hash, trained_paths
 from headscope.models.stages import stage_members
 from headscope.models.state import Source, draw_moments, load_pretrained
@@ -160,6 +160,7 @@ def _watch(
             f"{entry.name} with the weights {source.text} gives values that are not finite: they "
             f"are no trained network's. {source.note}".rstrip()
         )
-    if not gives_logits(classifier, seen):
+    output = seen.output(classifier)
+    if output is None or output.ndim != 2 or not torch.equal(output, seen.logits):
         raise InputError(no_classifier(entry.name))
     return seen

@@ -15,6 +15,7 @@ from huggingface_hub import constants as hub
 from torch import Tensor
 
 from headscope.errors import InputError
+from headscope.manifest import reason_of
 from headscope.models.tensors import DAMAGE
 from headscope.models.zoo import Architecture, published_weights
 
@@ -94,7 +95,7 @@ def _fetching(architecture: Architecture, published: Published) -> Iterator[None
     try:
         yield
     except (OSError, *DAMAGE) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = reason_of(error)
         if published.file is not None:
             raise InputError(
                 f"{published.file} cannot be read as the weights of {architecture.name} "

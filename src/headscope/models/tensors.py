@@ -5,6 +5,7 @@ their suffix. Of several networks in a file one is taken, by the same rule for e
 """
 
 import os
+import pickle
 import re
 import stat
 from collections import Counter
@@ -17,8 +18,8 @@ from typing import Any
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from headscope import manifest
 from headscope.errors import InputError
-from headscope.models import torchfile
 from headscope.models.torchfile import ForeignClassError, TorchFile, TorchTensor, read_torch
 
 # the words of names that training puts around a network: module, _orig_mod, model_ema, encoder_q …
@@ -30,7 +31,10 @@ AVERAGED = {"ema", "swa", "avg", "average", "averaged", "teacher", "target", "sh
 DEPTH = 5  # so many containers or wrappers may hold one another
 MOST_LISTED = 6
 # what a damaged file, or one of another kind, makes the readers raise
-DAMAGE = (SafetensorError, *torchfile.DAMAGE)
+DAMAGE = (
+    *(SafetensorError, pickle.UnpicklingError, RuntimeError),
+    *(kind for kind in manifest.DAMAGE if not issubclass(kind, OSError | MemoryError)),
+)
 UNREADABLE = (OSError, MemoryError, *DAMAGE)
 NUMPY_TYPES = {"F16", "F32", "F64", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL"}
 OTHER_KINDS = (

@@ -90,7 +90,7 @@ RUNGS: Final[dict[str, tuple[str, Callable[[Pixels, float], Pixels]]]] = {  # mo
 
 def level(slice_: Pixels) -> int:
     """Return the background's grey of a slice (H, W): black, or that of an even bright border."""
-    ring = _border(slice_)
+    ring = np.concatenate([slice_[0], slice_[-1], slice_[1:-1, 0], slice_[1:-1, -1]])
     if (ring <= FAINT * 255).mean() >= DARK_SHARE:
         return 0
     low, middle, high = np.percentile(ring, (10, 50, 90)).tolist()
@@ -171,10 +171,6 @@ def _distance(mask: Mask) -> NDArray[np.float64]:
 def _ink(slice_: Pixels) -> int:
     """Return white, or black on a bright background."""
     return 255 if level(slice_) < 128 else 0
-
-
-def _border(slice_: Pixels) -> Pixels:
-    return np.concatenate([slice_[0], slice_[-1], slice_[1:-1, 0], slice_[1:-1, -1]])
 
 
 def _each(pixels: Pixels, change: Callable[[Pixels], NDArray[Any]]) -> Pixels:

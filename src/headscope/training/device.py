@@ -59,13 +59,6 @@ def seed_step(seed: int, device: torch.device) -> None:
 
 
 @contextlib.contextmanager
-def preserved_random_numbers(device: torch.device) -> Iterator[None]:
-    """Restore the caller's random numbers afterwards."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
-
-
-@contextlib.contextmanager
 def steady_memory(device: torch.device) -> Iterator[None]:
     """Hold freed memory between the steps of a training on a CPU, where glibc allocates it.
 

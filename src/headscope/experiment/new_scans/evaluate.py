@@ -20,7 +20,6 @@ from headscope.console import console
 from headscope.errors import InputError
 from headscope.experiment.new_scans.overlap import find_overlap
 from headscope.experiment.new_scans.trained import (
-    finished_run,
     load_network,
     pass_slices,
     slicing_of,
@@ -28,7 +27,7 @@ from headscope.experiment.new_scans.trained import (
 from headscope.files import NO_ID, clear_leftovers, locked
 from headscope.manifest import check_file
 from headscope.metrics import EXTERNAL_SEED, logit_columns, softmax, subset_scores
-from headscope.record import Run, read_experiment
+from headscope.record import Run, finished_run, read_experiment
 from headscope.record.evaluation import (
     FOLDER,
     Evaluation,
