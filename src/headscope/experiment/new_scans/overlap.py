@@ -7,7 +7,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from headscope.auditing.duplicates import FEWEST, LEAST_SIDE, MOST_LISTED, Matches, find_matches
+from headscope.auditing.duplicates import (
+    FEWEST,
+    LEAST_SIDE,
+    MOST_LISTED,
+    Matches,
+    find_matches,
+    number_scans,
+)
 from headscope.files import NO_ID
 from headscope.record.evaluation import Overlap, SharedHead
 from headscope.slicing.store import SliceSet
@@ -58,7 +65,7 @@ def find_overlap(trained: SliceSet | None, new: SliceSet, trained_ids: Collectio
     if trained is None:
         return Overlap(*counts, (), same, GONE)
     tables = [part.table[IDS].astype(str) for part in (trained, new)]
-    numbers = [_number_scans(table) for table in tables]
+    numbers = [number_scans(table) for table in tables]
     old = int(numbers[0][-1]) + 1
     scan = np.concatenate([numbers[0], numbers[1] + old])
     starts = np.flatnonzero(np.diff(scan, prepend=-1))
@@ -76,12 +83,6 @@ def find_overlap(trained: SliceSet | None, new: SliceSet, trained_ids: Collectio
     heads = _heads(matches, first, middles, old, len(trained.pixels))
     note = CUT if matches.cut else "" if matches.compared else SMALL
     return Overlap(*counts, heads[:MOST_LISTED], same, note)
-
-
-def _number_scans(table: pd.DataFrame) -> NDArray[np.intp]:
-    """Number the scans (N,) of a table of slices, from 0."""
-    begins = (table != table.shift()).any(axis=1)
-    return begins.cumsum().to_numpy(np.intp) - 1
 
 
 def _planes(trained: SliceSet, new: SliceSet, *, several: bool) -> NDArray[np.intp]:
