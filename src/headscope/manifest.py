@@ -237,5 +237,4 @@ def _hash(path: Path, name: str, state: object) -> str:
     if name in TIMED:
         masked = SECONDS.sub(rb'"\1": 0', path.read_bytes())
         return hashlib.sha256(masked).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)

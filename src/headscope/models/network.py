@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from headscope.errors import InputError
+from headscope.manifest import reason_of
 from headscope.models.classifier import (
     find_classifier,
     find_head_init,
@@ -150,10 +151,9 @@ def _watch(
         for side in sides:
             seen = watch(model, classifier, torch.randn(1, 3, side, side, generator=noise))
     except (RuntimeError, AssertionError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{entry.name} does not take slices of {size} × {size} pixels ({reason}); try "
-            f"--size {entry.size}."
+            f"{entry.name} does not take slices of {size} × {size} pixels ({reason_of(error)}); "
+            f"try --size {entry.size}."
         ) from None
     if not torch.isfinite(seen.logits).all():
         raise InputError(
