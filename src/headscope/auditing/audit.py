@@ -214,6 +214,7 @@ def audit_slices(
     checks = [
         check_split(name, tables[name], rows, units, matches) for name, rows in inside.items()
     ]
+    sides = {name: scan_subsets(rows, units) for name, rows in inside.items()}
     conflicts = _conflicts(scans[named])
     # 3. what tells the label without anatomy, over heads: a duplicate is no second subject
     loose = sets.get(f"{INFERRED}-loose")
@@ -235,13 +236,7 @@ def audit_slices(
             *split_findings(checks, unit),
             *map(shortcut_finding, shortcuts),
         ],
-        pairs=_pairs(
-            matches,
-            scans,
-            starts,
-            len(table),
-            {n: scan_subsets(i, units) for n, i in inside.items()},
-        ),
+        pairs=_pairs(matches, scans, starts, len(table), sides),
         visits=(len(matches.visits), sum(match.kind != "" for match in matches.visits)),
         conflicts=conflicts,
         splits=checks,

@@ -130,7 +130,7 @@ def estimate(config: Config) -> Estimate:
 
 def _tested(plans: list[Plan], config: Config, cohort: Cohort) -> Precisions | None:
     """Return what a test could tell: of a share of the subjects, or of all in folds."""
-    apart = [plan for plan in plans if plan.split in ("subject", SITE)]
+    apart = [plan.setting for plan in plans if plan.setting.split in ("subject", SITE)]
     if not apart:
         return None
     share = 1.0 if apart[0].fold is not None else config.ratio[2] / sum(config.ratio)

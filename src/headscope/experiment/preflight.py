@@ -68,7 +68,7 @@ def list_runs(config: Config) -> list[str]:
 def find_plans(config: Config) -> list[Plan]:
     """Return the runs of a grid; where a split is by site, its scans tell how many sites are."""
     plans = plan_runs(config)
-    if any(plan.split == SITE for plan in plans):
+    if any(plan.setting.split == SITE for plan in plans):
         plans = plan_runs(config, count_sites(find_scans(config, plans, write=False)))
     return plans
 
