@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -123,10 +123,10 @@ def cached_features(network: Network, inputs: Inputs, store: Store, title: str) 
     return Extracted(parts[FEATURES], parts[LAYERS], seconds, files=files)
 
 
-def cached_maps(
-    network: Network, inputs: Inputs, rows: NDArray[np.int64], store: Store
-) -> tuple[Arrays, Mapping[str, Path]]:
-    """Return the last feature maps of slices `rows`, stored or computed, and where they are."""
+def with_maps(
+    extracted: Extracted, network: Network, inputs: Inputs, rows: NDArray[np.int64], store: Store
+) -> Extracted:
+    """Return features with the last feature maps of slices `rows`, stored or computed."""
 
     def compute() -> tuple[Parts, float]:
         return {MAPS: extract_maps(network, inputs, rows, **store.how)}, 0.0
@@ -135,7 +135,7 @@ def cached_maps(
     batch = batch_of(network.head.weight.device)
     path = store.path("maps", network, which, network.map_layer, batch)
     parts, _, files = _shared(store, path, compute, lambda parts: "slice" in parts[MAPS])
-    return parts[MAPS], files
+    return replace(extracted, maps=parts[MAPS], files={**extracted.files, **files})
 
 
 def cached_statistics(

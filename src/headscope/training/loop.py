@@ -236,8 +236,7 @@ def fit(
                 resume.save(model, optimizer, progress)
 
     total, done = recipe.epochs * steps, len(progress.history) * steps + progress.step
-    random = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-    with random, steady_memory(device):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), steady_memory(device):
         for _ in track(work(), title, total=total, done=done):
             pass
     if progress.best is None:

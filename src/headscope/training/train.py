@@ -15,7 +15,7 @@ from headscope.errors import RunError
 from headscope.grouping import Scans
 from headscope.models.network import Network
 from headscope.training.augmentation import augmentation_of
-from headscope.training.cache import Store, cached_features, cached_maps, cached_statistics
+from headscope.training.cache import Store, cached_features, cached_statistics, with_maps
 from headscope.training.device import find_batch_size, precision_of
 from headscope.training.features import Extracted, extract_features, map_rows_of
 from headscope.training.loader import FeatureInputs, SliceInputs
@@ -118,12 +118,8 @@ def train(
     if regime.probe_first or not regime.trains_backbone:
         extracted = cached_features(network, inputs, store, title)
         seconds += extracted.seconds
-        history, selected = fit_part(
-            _feature_data(data, extracted.features, subsets, scans, device),
-            recipe.for_head(recipe.probe_epochs if regime.probe_first else None),
-            "probe" if regime.probe_first else "train",
-            head_alone=True,
-        )
+        examples = _feature_data(data, extracted.features, subsets, scans, device)
+        history, selected = fit_part(examples, recipe, "probe" if regime.probe_first else "train")
     # 3. the backbone too
     if regime.trains_backbone:
         changed = replace(data, training_inputs=inputs.augmented(augmentation_of(recipe)))
@@ -134,8 +130,7 @@ def train(
     if regime.trains_backbone:
         extracted = extract_features(network, inputs, title, map_rows=mapped, **store.how)
     else:
-        maps, files = cached_maps(network, inputs, mapped, store)
-        extracted = replace(extracted, maps=maps, files={**extracted.files, **files})
+        extracted = with_maps(extracted, network, inputs, mapped, store)
     return Outcome(
         history,
         selected + 1,
@@ -178,7 +173,6 @@ def _fit(
     title: str,
     path: Path,
     every_s: float,
-    head_alone: bool = False,
     after: int = 0,
     watch: Watch,
 ) -> tuple[History, int]:
@@ -186,9 +180,11 @@ def _fit(
 
     A probe has a resume file of its own, beside that of the phase after it.
     """
-    model = network.head if head_alone else network.model
-    training_mode = network.head.train if head_alone else network.training_mode
     probing = phase == "probe"
+    model, training_mode = network.model, network.training_mode
+    if probing or not network.regime.trains_backbone:
+        model, training_mode = network.head, network.head.train
+        recipe = recipe.for_head(recipe.probe_epochs if probing else None)
     try:
         return fit(
             model,
