@@ -111,20 +111,10 @@ def _heads(
     for a, b in matches.shared:
         if a < old <= b:
             pairs.setdefault((a, b), ("shared", 1.0))
-    columns = [first[name].to_numpy(str) for name in IDS]
-
-    def both(values: NDArray[np.str_], two: tuple[int, int]) -> tuple[str, str]:
-        return str(values[two[0]]), str(values[two[1]])
-
-    return tuple(
-        SharedHead(
-            kind,
-            both(columns[0], two),
-            both(columns[1], two),
-            both(columns[2], two),
-            both(columns[3], two),
-            (int(middles[two[0]]), int(middles[two[1]]) - border),
-            round(detail, 4),
-        )
-        for two, (kind, detail) in sorted(pairs.items(), key=lambda pair: -pair[1][1])
-    )
+    columns = [first[name].to_numpy(str).tolist() for name in IDS]
+    heads = []
+    for (a, b), (kind, detail) in sorted(pairs.items(), key=lambda pair: -pair[1][1]):
+        scans, subjects, sessions, labels = ((values[a], values[b]) for values in columns)
+        rows = int(middles[a]), int(middles[b]) - border
+        heads.append(SharedHead(kind, scans, subjects, sessions, labels, rows, round(detail, 4)))
+    return tuple(heads)
