@@ -107,8 +107,7 @@ def ensure_split(
 
 def read_subsets(path: Path, table: pd.DataFrame) -> NDArray[np.str_]:
     """Return the subset of each row (N,) by a split file, of which it tells the kind itself."""
-    by_slice = "slice_index" in read_split_table(path).columns
-    return _assigned(path, table, "slice" if by_slice else "subject")
+    return _assigned(path, table)
 
 
 def subsets_by_path(path: Path, names: Sequence[str]) -> NDArray[np.object_] | None:
@@ -161,10 +160,11 @@ def check_ids(table: pd.DataFrame, kind: str) -> None:
         )
 
 
-def _assigned(path: Path, table: pd.DataFrame, kind: str) -> NDArray[np.str_]:
-    """Read the split and look up each row of the table in it."""
+def _assigned(path: Path, table: pd.DataFrame, kind: str = "") -> NDArray[np.str_]:
+    """Read the split and look up each row of the table in it; without a kind it tells its own."""
+    split = read_split_table(path, kind != "subject")
+    kind = kind or ("slice" if "slice_index" in split.columns else "subject")
     key = key_of(kind)
-    split = read_split_table(path, "slice_index" in key)
     lacking = [name for name in [*key, "subset"] if name not in split.columns]
     if lacking:
         hint = " A split by path is for --splits given." if "path" in split.columns else ""
