@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.grouping import deal_folds
-from headscope.splits.balance import balance_of
+from headscope.splits.balance import smallest_p
 
 SUBSETS: Final = ("train", "val", "test")
 KEYS: Final = {
@@ -60,11 +60,6 @@ def make_split(
     -------
     numpy.ndarray
         The subset of each row (N,).
-
-    Raises
-    ------
-    InputError
-        A class has fewer than three subjects (or slices), or the ratio or kind has no meaning.
     """
     names, strata, row_unit = _units(table, kind)
     sizes, shares = np.bincount(strata), _shares(ratio)
@@ -88,8 +83,7 @@ def make_split(
         raise InputError("Only a split by subject can be balanced: slices have no covariates.")
     subjects = table.iloc[np.unique(row_unit, return_index=True)[1]]  # one row per unit
     draws = [_draw(strata, counts, np.random.default_rng([seed, n])) for n in range(CANDIDATES)]
-    smallest = [balance_of(subjects, draw, covariates)["p"].min() for draw in draws]
-    return draws[int(np.argmax(smallest))][row_unit]
+    return draws[int(np.argmax(smallest_p(subjects, draws, covariates)))][row_unit]
 
 
 def make_fold(
@@ -105,11 +99,6 @@ def make_fold(
 
     Folds count from 0, are stratified by class and keep all sessions of a subject together; each
     subject is tested once. `ratio` of train to val divides the rest. Else as `make_split`.
-
-    Raises
-    ------
-    InputError
-        A class has too few subjects (or slices) for every subset of every fold.
     """
     if folds < 2 or not 0 <= fold < folds:
         raise InputError(f"Unknown fold {fold} of {folds}: folds are 2 or more, counted from 0.")
@@ -137,11 +126,6 @@ def complete_given(
 
     Validation is drawn from the subjects of training (from its slices where these name none),
     stratified by class, in the proportion of train to val in `ratio`.
-
-    Raises
-    ------
-    InputError
-        Rows have no subset, there is no train or test, or a class of training has one subject only.
     """
     subset = np.array([str(name or "") for name in given], dtype="<U5")
     lacking = [name for name in ("train", "test") if name not in subset]
