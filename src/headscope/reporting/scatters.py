@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from headscope.analysis import HeadAnalysis, PairAnalysis
-from headscope.analysis.blocks import sample_subjects
+from headscope.analysis.blocks import sample_slices, sample_subjects
 from headscope.analysis.representation.location import analyse_contributions
 from headscope.analysis.results.table import all_slices
 from headscope.errors import InputError
@@ -141,7 +141,7 @@ def _panel(
     pair = head.pairs[0]
     initial = run.head.get("initial_weight")
     start = None if initial is None else initial[list(pair.pair)]
-    some = _sample(pair.feature_count)
+    some = sample_slices(pair.feature_count, MOST_POINTS)  # of the features
     setting = run.setting
     values = {
         "name": run.name,
@@ -179,13 +179,6 @@ def _maps(run: Run, test: NDArray[np.intp]) -> dict[str, Any] | None:
         "row": _integers(np.searchsorted(test, rows)),
         "values": b64encode(scaled.tobytes()).decode(),
     }
-
-
-def _sample(count: int) -> NDArray[np.intp]:
-    """Return which features are drawn: all, or a seeded sample of so many."""
-    if count <= MOST_POINTS:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(0).choice(count, MOST_POINTS, replace=False))
 
 
 def _shown(
