@@ -114,11 +114,6 @@ def subsets_by_path(path: Path, names: Sequence[str]) -> NDArray[np.object_] | N
     """Return the subset of each path (S,) by a table of path and subset; None where it has no path.
 
     Subsets are named as folders are: train or Training, val, test or Testing.
-
-    Raises
-    ------
-    InputError
-        A path is named twice, has no row, or has no subset.
     """
     table = read_any_table(path)
     if "path" not in table.columns:
@@ -167,14 +162,9 @@ def check_ids(table: pd.DataFrame, kind: str) -> None:
 
 def _assigned(path: Path, table: pd.DataFrame, kind: str = "") -> NDArray[np.str_]:
     """Read the split and look up each row of the table in it; without a kind it tells its own."""
-    try:
-        split = _read_split(path)
-        kind = kind or ("slice" if "slice_index" in split.columns else "subject")
-        key = key_of(kind)
-        if "slice_index" in key and "slice_index" in split.columns:
-            split["slice_index"] = whole_numbers(split["slice_index"])
-    except DAMAGE as error:
-        raise InputError(f"{path} is no split: {reason_of(error)}.") from error
+    split = read_split_table(path, kind != "subject")
+    kind = kind or ("slice" if "slice_index" in split.columns else "subject")
+    key = key_of(kind)
     lacking = [name for name in [*key, "subset"] if name not in split.columns]
     if lacking:
         hint = " A split by path is for --splits given." if "path" in split.columns else ""
@@ -206,11 +196,18 @@ def check_split_file(path: Path) -> None:
         check_file(path)
 
 
-def _read_split(path: Path) -> pd.DataFrame:
-    return read_any_table(path) if path.suffix.lower() == ".csv" else read_table(path)
+def read_split_table(path: Path, by_slice: bool = True) -> pd.DataFrame:
+    """Return the table of a split; `by_slice`: its slices are to have whole numbers."""
+    try:
+        split = read_any_table(path) if path.suffix.lower() == ".csv" else read_table(path)
+        if by_slice and "slice_index" in split.columns:
+            split["slice_index"] = _whole_numbers(split["slice_index"])
+    except DAMAGE as error:
+        raise InputError(f"{path} is no split: {reason_of(error)}.") from error
+    return split
 
 
-def whole_numbers(values: pd.Series) -> NDArray[np.int64]:
+def _whole_numbers(values: pd.Series) -> NDArray[np.int64]:
     """Return a column of whole numbers, as those of slices; InputError where one is none."""
     numbers = pd.to_numeric(values, errors="coerce")
     odd = values[~(numbers.abs() < 2**31) | (numbers % 1 != 0)]
