@@ -238,10 +238,11 @@ def _tissues(
 ) -> Tissues:
     """Return the tissue at N places, given in the head (`points`) and in the template (`bent`)."""
     # 1. The wall of the ventricles moves out and takes its surroundings along.
-    distance, *outward = template.wall.at(bent)
+    at_wall = template.wall.at(bent)
+    distance, outward = at_wall[0], at_wall[1:]
     wall = np.float32(atrophy.ventricle_mm + head.ventricle_mm)
     ventricle = expit((wall - distance) / np.float32(0.5))
-    source = bent - wall * np.stack(outward)
+    source = bent - wall * outward
     # 2. The medial temporal lobe shrinks and CSF takes the room.
     source, vacated = _shrink_hippocampi(source, np.float32(atrophy.medial_temporal_loss))
     # 3. The pial surface recedes into the cortex, so that the sulci widen.
