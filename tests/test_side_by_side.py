@@ -42,8 +42,8 @@ def test_settings_of_both_are_compared_on_their_common_subjects(both, tmp_path):
     runs = [RunOf(run.path, folder.name) for run, folder in zip(singly, both, strict=True)]
     (row,) = compare_runs(runs).rows
     assert row.subject_accuracy.value == pytest.approx(accuracies[0] - accuracies[1])
-    apart = "1" if row.distinguishable else "none"
-    assert f"strong and noise: {apart} of 1 pairs of their settings" in header(page)
+    apart = "can" if row.distinguishable else "cannot"
+    assert f"strong and noise: their settings {apart} be told apart by subject" in header(page)
     assert f"their {row.subjects} common test subjects" in header(page)
     assert all(f"{name}: Not audited:" in header(page) for name in ("strong", "noise"))
 
@@ -65,3 +65,7 @@ def test_what_cannot_stand_side_by_side_is_refused(both, tmp_path, monkeypatch, 
     assert not (tmp_path / "page.html").exists()
     done = headscope_here(monkeypatch, capsys, "report", *both, "--out", tmp_path / "p.html")
     assert done.returncode == 0 and "p.html" in done.stdout
+    done = headscope_here(monkeypatch, capsys, "report", *both, "--out", tmp_path / "p.tsv")
+    assert done.returncode == 2 and "p.tsv is the name of the table beside" in done.stderr
+    done = headscope_here(monkeypatch, capsys, "report", both[0], "--out", tmp_path / "p.html")
+    assert done.returncode == 2 and "is for several experiments" in done.stderr

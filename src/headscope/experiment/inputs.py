@@ -17,6 +17,7 @@ from headscope.cohort.demographics import describe_subjects
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.cohort.selection import limit_subjects
+from headscope.cohort.values import Note
 from headscope.console import busy, console
 from headscope.errors import InputError
 from headscope.experiment.config import Config
@@ -30,7 +31,13 @@ from headscope.slicing.store import SliceSet
 from headscope.slicing.write import write_slices
 from headscope.splits.assign import GIVEN, make_fold, make_split
 from headscope.splits.balance import balance_of
-from headscope.splits.files import check_given, check_ids, ensure_split, subsets_by_path
+from headscope.splits.files import (
+    check_given,
+    check_ids,
+    check_source,
+    ensure_split,
+    subsets_by_path,
+)
 from headscope.splits.sites import SITE, assign_sites, check_sites, make_site_split
 from headscope.text import printable_name
 
@@ -86,6 +93,10 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
         )
     if config.pseudonym_key is not None and write:
         cohort = pseudonymise_cohort(cohort, config.pseudonym_key, config.out)
+    hidden = config.pseudonym_key is not None and not write  # ids that the split file does not name
+    if "subject" in splits and config.split_file is not None and not hidden:
+        texts = check_source(config.split_file, cohort.scans)
+        cohort = replace(cohort, notes=[*cohort.notes, *map(Note, texts)])
     for note in cohort.notes:
         console.print(note.text, soft_wrap=True)
     return cohort

@@ -28,6 +28,7 @@ from headscope.splits.assign import (
     make_split,
 )
 from headscope.splits.sites import SITE
+from headscope.text import unescape_formula
 
 
 class LeakageError(InputError):
@@ -171,13 +172,57 @@ def check_ids(table: pd.DataFrame, kind: str) -> None:
 
 def _assigned(path: Path, table: pd.DataFrame, kind: str) -> NDArray[np.str_]:
     """Read the split and look up each row of the table in it."""
+    split, key = _checked(path, kind), key_of(kind)
+    merged = table[key].merge(split, on=key, how="left", validate="many_to_one")
+    missing = merged["subset"].isna()
+    if missing.any():
+        first = table.loc[missing.to_numpy(), "subject_id"].iloc[0]
+        raise InputError(
+            f"{path} does not cover {missing.sum()} of {len(table)} slices, the first of subject "
+            f"{first}: it was made for other data (it names {_some([*split['subject_id'][:2]])})."
+        )
+    return merged["subset"].to_numpy(dtype="<U5")
+
+
+def check_source(path: Path, scans: pd.DataFrame) -> list[str]:
+    """Hold a split by subject made elsewhere against the scans, before any is sliced.
+
+    Return sentences on subjects that the file or the scans alone have. Who lacks a subset is
+    refused once slices show that their scans can be read.
+
+    Raises
+    ------
+    InputError
+        As of `ensure_split`; or no subject is in both.
+    """
+    split = _checked(path, "subject")
+    subset = scans["subject_id"].map(dict(zip(split["subject_id"], split["subset"], strict=True)))
+    if subset.isna().all():
+        _assigned(path, scans, "subject")
+    here = subset.notna().to_numpy()
+    _check_classes(path, scans[here], subset[here].to_numpy())
+    present = set(scans["subject_id"])
+    unused = [name for name in split["subject_id"] if name not in present]
+    lacking = [*dict.fromkeys(scans["subject_id"][~here])]
+    notes = []
+    if unused:
+        verb = "is" if len(unused) == 1 else "are"
+        notes.append(f"Of the subjects in {path} {_some(unused)} {verb} not among the scans.")
+    if lacking:
+        notes.append(f"{path} lacks {_some(lacking)}: without a subset their slices are refused.")
+    return notes
+
+
+def _checked(path: Path, kind: str) -> pd.DataFrame:
+    """Read a split by subject or slice: its ids and subset, one row for each."""
     key = key_of(kind)
     try:
         split = _read_split(path)
         if "slice_index" in key and "slice_index" in split.columns:
             split["slice_index"] = whole_numbers(split["slice_index"])
     except DAMAGE as error:
-        raise InputError(f"{path} is no split: {reason_of(error)}.") from error
+        reason = reason_of(error).replace(f"{path}: ", "").replace(f"{path} ", "it ")
+        raise InputError(f"{path} is no split: {reason}.") from error
     lacking = [name for name in [*key, "subset"] if name not in split.columns]
     if lacking:
         hint = " A split by path is for --splits given." if "path" in split.columns else ""
@@ -193,14 +238,7 @@ def _assigned(path: Path, table: pd.DataFrame, kind: str) -> NDArray[np.str_]:
         )
     if twice:
         raise InputError(f"{path} puts one slice in two subsets: see subject {twice[0]}.")
-    merged = table[key].merge(split, on=key, how="left", validate="many_to_one")
-    missing = merged["subset"].isna()
-    if missing.any():
-        raise InputError(
-            f"{path} does not cover {missing.sum()} of {len(table)} slices, the first of subject "
-            f"{table.loc[missing.to_numpy(), 'subject_id'].iloc[0]}: it was made for other data."
-        )
-    return merged["subset"].to_numpy(dtype="<U5")
+    return split
 
 
 def check_split_file(path: Path) -> None:
@@ -210,7 +248,11 @@ def check_split_file(path: Path) -> None:
 
 
 def _read_split(path: Path) -> pd.DataFrame:
-    return read_any_table(path) if path.suffix.lower() == ".csv" else read_table(path)
+    """Read a split of ours, which a manifest has, exactly; any other as programs write tables."""
+    if path.name in (read_manifest(path.parent) or {}):
+        return read_table(path)
+    table = read_any_table(path)
+    return table if path.suffix.lower() == ".csv" else table.map(unescape_formula)
 
 
 def whole_numbers(values: pd.Series) -> NDArray[np.int64]:
@@ -226,6 +268,11 @@ def _check_classes(path: Path | str, table: pd.DataFrame, subset: NDArray[np.str
     labels = table["label"].to_numpy()
     for name in SUBSETS:
         lacking = sorted(set(labels) - set(labels[subset == name]))
+        if lacking and not (subset == name).any():
+            raise InputError(
+                f"{path} leaves the subset {name} without the class {lacking[0]!r} and every "
+                "other: there must be subjects in train, val and test."
+            )
         if lacking:
             raise InputError(
                 f"{path} leaves the subset {name} without the class {lacking[0]!r}: --classes "

@@ -120,7 +120,10 @@ def scores_chapter(results: Sequence[SettingResult], compared: Comparisons) -> C
     if networks < len(runs):
         result += " and simple rivals"
     if pairs:
-        result += f"; {apart or 'none'} of {len(pairs)} pairs of settings told apart"
+        of_pairs = f"{apart or 'none'} of {len(pairs)} pairs of settings"
+        if len(pairs) == 1:
+            of_pairs = "the two settings" if apart else "the two settings not"
+        result += f"; {of_pairs} told apart"
     blocks = [
         *_comparisons(compared),
         *_single_runs(results),
@@ -137,7 +140,7 @@ def _settings_table(table: pd.DataFrame) -> TableBlock:
     for network, settings in group_by(table.to_dict("records"), lambda row: row["architecture"]):
         headings[len(rows)] = str(network)
         for row in settings:
-            if any(row.get(name) for name in MIXED):
+            if any(pd.notna(row.get(name)) and row[name] for name in MIXED):
                 tinted.append(len(rows))
             rows.append(_setting(row))
     caption = (
