@@ -431,9 +431,7 @@ def test_a_split_file_is_held_against_the_scans_before_they_are_sliced(tmp_path)
         InputError, match=r"does not cover 10 of 10 .*\(it names sub-s0-0, sub-s0-1"
     ):
         check(mine.assign(subject_id="sub-" + mine["subject_id"]))
-    with pytest.raises(
-        InputError, match=r"leaves the subset val .*class0' and every other"
-    ):
+    with pytest.raises(InputError, match=r"leaves the subset val .*class0' and every other"):
         check(mine.replace("val", "train"))
     with pytest.raises(LeakageError, match="s0-0 is in two subsets"):
         check(
