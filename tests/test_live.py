@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from io import StringIO
-from time import sleep
+from time import perf_counter, sleep
 from types import SimpleNamespace
 
 import pytest
@@ -52,7 +52,7 @@ def board(count=2):
 def train(board):
     """Run through a grid of which the second run fails and the last had finished."""
     board.lines[-1].state = "already finished"
-    with board.shown():
+    with board.shown(said=False):
         for number in range(len(board.lines) - 1):
             board.begin(number)
             for epoch in (1, 2):
@@ -123,6 +123,21 @@ def test_a_pipe_gets_plain_lines(shown, capsys):
     assert f"[2/3] {name}1: failed. No room." in lines
     assert lines[-1] == f"[3/3] {name}2: already finished"
     assert "\x1b" not in console.file.getvalue() and capsys.readouterr() == ("", "")
+
+
+def test_a_pipe_hears_of_runs_that_train_in_other_processes(shown, monkeypatch):
+    console, runs = shown(False), board(2)
+    monkeypatch.setattr(module, "FIRST_S", 0.02)
+    with runs.shown(said=True):
+        runs.begin(0)
+        runs.watch(ROW | {"epoch": 1})
+        deadline = perf_counter() + 30
+        while not console.file.getvalue() and perf_counter() < deadline:
+            sleep(0.01)
+    assert console.file.getvalue() == "0 of 2 runs ended; about 0:14 left\n"
+    with runs.shown(said=False):
+        sleep(0.1)
+    assert console.file.getvalue().count("\n") == 1
 
 
 def test_trackers_hear_of_epochs_from_who_trains_the_run(shown):

@@ -198,7 +198,7 @@ def test_sessions_look_like_their_subject(template):
 
 def test_noise_fields_have_unit_variance():
     rng = np.random.default_rng(0)
-    fields = [phantom._smooth_noise(rng, 6.0, 4.0) for _ in range(8)]
+    fields = [phantom._smooth_noise(rng, 4.0, ((6.0, 1.0),)) for _ in range(8)]
     assert np.std(fields) == pytest.approx(1, abs=0.05)
 
 

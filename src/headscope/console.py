@@ -6,7 +6,7 @@ is a plain line when it ends, and one after two seconds and each half minute whi
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import Event, Thread
 from time import perf_counter
 from typing import IO, Any, Final, TypeVar
@@ -106,13 +106,14 @@ def busy(description: str) -> Iterator[None]:
 
 
 @contextmanager
-def live(table: RenderableType) -> Iterator[None]:
+def live(table: RenderableType, state: Callable[[], str] | None = None) -> Iterator[None]:
     """Keep a table up to date in a terminal, under what is printed and above the bars of steps.
 
-    Elsewhere nothing is shown.
+    Elsewhere `state`, where it is given, is called from time to time for a plain line.
     """
     if not console.is_interactive:
-        yield
+        with _repeated(state) if state else nullcontext():
+            yield
         return
     redirect = sys.stdout.isatty()
     with Live(table, console=console, redirect_stdout=redirect, refresh_per_second=4):

@@ -115,7 +115,7 @@ def simulate(
     site_bias: Annotated[
         float, typer.Option(help="Strength of the bias field at the second site, 0 to 1.")
     ] = 0.0,
-    workers: Annotated[int | None, typer.Option(help="Processes (all cores).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads (all cores).")] = None,
 ) -> None:
     """Write a simulated cohort of T1 scans with known atrophy, truth beside it.
 

@@ -81,9 +81,13 @@ class Board:
         self.at, self.over = 0, False
 
     @contextmanager
-    def shown(self) -> Iterator["Board"]:
-        """Show the table in a terminal while the block runs, and whole at its end."""
-        with live(self):
+    def shown(self, *, said: bool) -> Iterator["Board"]:
+        """Show the table in a terminal while the block runs, and whole at its end.
+
+        said: elsewhere a plain line says from time to time how far the runs are, for those that
+        train where nothing is printed.
+        """
+        with live(self, self._progress if said else None):
             yield self
             self.over = True
 
@@ -182,11 +186,14 @@ class Board:
         return first, min(count, first + room)
 
     def _caption(self, first: int, last: int) -> str:
+        if last - first == len(self.lines):
+            return self._progress()
+        return self._progress(f"{first} above and {len(self.lines) - last} below are not shown")
+
+    def _progress(self, *more: str) -> str:
         ended = sum(line.state not in GOING_ON for line in self.lines)
-        words = [f"{ended} of {len(self.lines)} runs ended"]
-        if last - first < len(self.lines):
-            words.append(f"{first} above and {len(self.lines) - last} below are not shown")
         left = "" if self.over else self.left()
+        words = [f"{ended} of {len(self.lines)} runs ended", *more]
         return "; ".join([*words, *([f"about {left} left"] if left else [])])
 
 

@@ -8,7 +8,7 @@ import gzip
 import io
 import json
 import math
-import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,15 +27,15 @@ from headscope.simulation.confounders import SITES, plant_confounders, shade
 from headscope.simulation.head import (
     FIELD_MM,
     Atrophy,
+    Head,
     Template,
     draw_head,
     draw_visit,
     load_template,
     scan_head,
 )
-from headscope.threads import end_with, starting_helpers
 
-RECIPE: Final = 1  # to be raised whenever the same settings come to give other scans
+RECIPE: Final = 2  # to be raised whenever the same settings come to give other scans
 NC_SEVERITY: Final = 2.0  # mean of normal ageing in units of its spread: one in forty has none
 FORMATS: Final = {"nifti": ".nii.gz", "analyze": ".hdr", "nifti2": ".nii.gz", "mgh": ".mgz"}
 MIXED: Final = ("nifti", "analyze")
@@ -164,12 +164,12 @@ def simulate_cohort(
     if missing:
         with busy("Loading the template"):
             template = load_template()
-        processes = min(workers or min(joblib.cpu_count(), 8), len(missing))
-        with starting_helpers():
-            written = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")(
-                joblib.delayed(_write_scan)(out, row, settings, template, os.getpid())
-                for row in missing
-            )
+        threads = min(workers or min(joblib.cpu_count(), 8), len(missing))
+        # nearly all of a scan is work on arrays, during which other threads run: processes would
+        # import everything again, and be handed the template
+        written = joblib.Parallel(threads, prefer="threads", return_as="generator_unordered")(
+            joblib.delayed(_write_scan)(out, row, settings, template) for row in missing
+        )
         for _ in track(written, "Simulating scans", len(plan), len(plan) - len(missing)):
             pass
     if missing or not all((out / name).exists() for name in ("scans.tsv", "truth.tsv")):
@@ -231,8 +231,8 @@ def simulate_scan(
     template: Template, row: dict[str, Any], settings: dict[str, Any]
 ) -> tuple[NDArray[np.int16], dict[str, Any]]:
     """Return one scan of a plan, int16 (I, J, K) in RAS order, and the truth about it."""
-    key = [settings["seed"], row["subject"] + 1]
-    head = draw_head(np.random.default_rng(key), settings["individuality"])
+    key = settings["seed"], row["subject"] + 1
+    head = _head_of(*key, settings["individuality"])
     rng = np.random.default_rng([*key, row["session"]])
     visit = draw_visit(rng, settings["individuality"], settings["noise"])
     severity = row["severity"]
@@ -261,11 +261,16 @@ def simulate_scan(
     return volume, truth
 
 
+@lru_cache(maxsize=16)
+def _head_of(seed: int, number: int, individuality: float) -> Head:
+    """Draw the head of a subject once for all sessions, which follow each other in a plan."""
+    return draw_head(np.random.default_rng([seed, number]), individuality)
+
+
 def _write_scan(
-    out: Path, row: dict[str, Any], settings: dict[str, Any], template: Template, parent: int
+    out: Path, row: dict[str, Any], settings: dict[str, Any], template: Template
 ) -> None:
     """Make one scan; its truth is written last and marks the scan as finished."""
-    end_with(parent)
     volume, truth = simulate_scan(template, row, settings)
     if row["format"] == "analyze":
         write_analyze(out / row["path"], volume, settings["spacing_mm"])

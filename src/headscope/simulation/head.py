@@ -9,13 +9,16 @@ tissue of that place, so that nothing is interpolated twice.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import fft, ndimage
 from scipy.spatial.transform import Rotation
 from scipy.special import expit
+from torch.nn.functional import grid_sample
 
 Floats = NDArray[np.float32]
 
@@ -34,18 +37,31 @@ PIAL_SLOPE: Final = 1.2  # median gain of the log-odds of CSF per mm across the 
 
 @dataclass(frozen=True)
 class Field:
-    """A quantity over MNI space: values (I, J, K), place of the first voxel, spacing."""
+    """Quantities over MNI space: values (C, I, J, K), place of the first voxel, spacing."""
 
-    voxels: NDArray[Any]
+    voxels: Floats
     origin: NDArray[np.float64]
     spacing_mm: float
 
-    def at(self, points: Floats, order: Literal[0, 1] = 1) -> Floats:
-        """Return the values (N,) at points (3, N): of the nearest voxel (0) or linear (1)."""
-        places = (points - _column(self.origin)) / np.float32(self.spacing_mm)
-        return ndimage.map_coordinates(
-            self.voxels, places, output=np.float32, order=order, mode="nearest", prefilter=False
-        )
+    def at(self, points: Floats, mode: Literal["nearest", "bilinear"] = "bilinear") -> Floats:
+        """Return the values (C, N) at points (3, N): of the nearest voxel, or linear.
+
+        All quantities at once, by PyTorch, which finds a point's eight neighbours once for all.
+        """
+        # grid_sample wants z, y, x, and -1 and 1 for the first and the last voxel
+        last = np.array(self.voxels.shape[:0:-1]) - 1
+        scale = (2 / (self.spacing_mm * last)).astype(np.float32)
+        places = np.empty((points.shape[1], 3), dtype=np.float32)
+        for axis, along in enumerate(points[::-1]):
+            places[:, axis] = (along - np.float32(self.origin[2 - axis])) * scale[axis] - 1
+        values = grid_sample(
+            torch.from_numpy(self.voxels)[None],
+            torch.from_numpy(places)[None, None, None],
+            mode=mode,
+            padding_mode="border",
+            align_corners=True,
+        )  # (1, C, 1, 1, N)
+        return values[0, :, 0, 0].numpy()
 
 
 @dataclass(frozen=True)
@@ -54,11 +70,10 @@ class Template:
 
     near: Field  # 1 wherever a deformation may bring the brain; coarse
     inside: Field  # 1 in the brain, 0 outside
-    csf: Field  # log-odds of CSF against tissue
-    grey: Field  # log-odds of grey against white matter
-    detail: Field  # the T1 template less what three flat tissues explain
-    ventricle: Field  # signed distance to the wall of the lateral ventricles in mm, negative within
-    outward: tuple[Field, ...]  # direction away from that wall, fading with distance
+    tissue: Field  # log-odds of CSF against tissue, of grey against white; detail: the T1 template
+    # less what three flat tissues explain
+    wall: Field  # signed distance to the wall of the lateral ventricles in mm, negative within, and
+    # x, y, z of the direction away from that wall, fading with distance
 
 
 @dataclass(frozen=True)
@@ -66,8 +81,8 @@ class Head:
     """What distinguishes one head from others; nothing in it depends on the class."""
 
     scale: NDArray[np.float64]  # (3,) size relative to the template
-    displacement: tuple[Field, ...]  # head → template, mm
-    folding: tuple[Field, ...]  # log-odds that shift the pial and the white surface
+    displacement: Field  # head → template, x, y, z in mm
+    folding: Field  # log-odds that shift the pial and the white surface
     texture: Field  # regional differences of the T1 signal, a share of it
     csf_to_white: float  # intensity of CSF; white matter is 1
     grey_to_white: float
@@ -117,19 +132,16 @@ def load_template() -> Template:
     csf = np.clip(1 - grey - white, 0, 1)
     flat = 0.27 * csf + 0.655 * grey + 0.87 * white  # medians of T1 where one tissue is alone
     detail = np.where(inside, t1 - flat, 0).astype(np.float32)
-    ventricle = _ventricle_distance(np.where(inside, csf, 0), origin)
-    slope = np.gradient(ventricle.voxels, ventricle.spacing_mm)
+    distance, corner = _ventricle_distance(np.where(inside, csf, 0), origin)
     # Nearly rigid at the wall, gone at PUSH_MM; within, the opposite wall must not be overshot.
-    reach = np.where(ventricle.voxels > 0, 14.0, 3.0)
-    fade = np.exp(-np.square(ventricle.voxels / reach)).astype(np.float32)
+    fade = np.exp(-np.square(distance / np.where(distance > 0, 14.0, 3.0))) * (distance < PUSH_MM)
+    outward = [slope * fade for slope in np.gradient(distance, 2.0)]
+    tissue = [_log_odds(csf, 1 - csf), _log_odds(grey, white), detail]
     return Template(
         near=_near(inside, origin),
-        inside=Field(inside.astype(np.uint8), origin, 1.0),
-        csf=Field(_log_odds(csf, 1 - csf), origin, 1.0),
-        grey=Field(_log_odds(grey, white), origin, 1.0),
-        detail=Field(detail, origin, 1.0),
-        ventricle=ventricle,
-        outward=tuple(Field(a * fade, ventricle.origin, ventricle.spacing_mm) for a in slope),
+        inside=Field(inside.astype(np.float32)[None], origin, 1.0),
+        tissue=Field(np.stack(tissue), origin, 1.0),
+        wall=Field(np.stack([distance, *outward]).astype(np.float32), corner, 2.0),
     )
 
 
@@ -137,18 +149,16 @@ def draw_head(rng: np.random.Generator, individuality: float) -> Head:
     """Draw a head; `individuality` scales all that sets it apart from the template."""
     amount = individuality
     size = rng.normal(0, 0.035) + rng.normal(0, 0.025, 3)
-    bends = [
-        3.4 * _smooth_noise(rng, 18.0, COARSE_MM) + 1.2 * _smooth_noise(rng, 8.0, COARSE_MM)
-        for _ in range(3)
-    ]
+    bends = [_smooth_noise(rng, COARSE_MM, ((18.0, 3.4), (8.0, 1.2))) for _ in range(3)]
     bends = [bend - bend.mean() for bend in bends]  # a visit draws the position
-    folds = [_smooth_noise(rng, 3.0, FINE_MM) for _ in range(2)]
-    texture = amount * 0.05 * _smooth_noise(rng, 7.0, COARSE_MM)
+    folds = [_smooth_noise(rng, FINE_MM, ((3.0, 1.0),)) for _ in range(2)]
+    texture = _smooth_noise(rng, COARSE_MM, ((7.0, 0.05),))
+    corner = FIELD_MM[:, 0]
     return Head(
         scale=np.exp(amount * size),
-        displacement=tuple(Field(amount * bend, FIELD_MM[:, 0], COARSE_MM) for bend in bends),
-        folding=tuple(Field(amount * fold, FIELD_MM[:, 0], FINE_MM) for fold in folds),
-        texture=Field(texture, FIELD_MM[:, 0], COARSE_MM),
+        displacement=Field(amount * np.stack(bends), corner, COARSE_MM),
+        folding=Field(amount * np.stack(folds), corner, FINE_MM),
+        texture=Field(amount * texture[None], corner, COARSE_MM),
         csf_to_white=0.3 + float(np.clip(amount * rng.normal(0, 0.05), -0.15, 0.15)),
         grey_to_white=0.74 + float(np.clip(amount * rng.normal(0, 0.035), -0.12, 0.12)),
         ventricle_mm=amount * float(rng.normal(0, 0.5)),
@@ -185,14 +195,14 @@ def scan_head(
     """
     shape, grid = _grid(spacing_mm)
     points = _to_head(grid, head, visit)
-    near = np.flatnonzero(template.near.at(points, order=0))
+    near = np.flatnonzero(template.near.at(points, "nearest"))
     points = points[:, near]  # (3, N)
-    bent = points + np.stack([bend.at(points) for bend in head.displacement])
-    brain = template.inside.at(bent) > 0.5
+    bent = points + head.displacement.at(points)
+    brain = template.inside.at(bent, "nearest")[0] > 0
     near, points, bent = near[brain], points[:, brain], bent[:, brain]
 
     tissues = _tissues(template, head, atrophy, points, bent)
-    signal = _signal(tissues, head) * (1 + head.texture.at(points)) * _bias(visit, grid[:, near])
+    signal = _signal(tissues, head) * (1 + head.texture.at(points)[0]) * _bias(visit, grid[:, near])
     noise = np.float32(visit.noise_sd) * rng.standard_normal((2, near.size), dtype=np.float32)
     magnitude = np.hypot(signal + noise[0], noise[1])  # of a complex signal: Rician
     volume = np.zeros(math.prod(shape), dtype=np.int16)
@@ -228,25 +238,24 @@ def _tissues(
 ) -> Tissues:
     """Return the tissue at N places, given in the head (`points`) and in the template (`bent`)."""
     # 1. The wall of the ventricles moves out and takes its surroundings along.
-    distance = template.ventricle.at(bent)
+    distance, *outward = template.wall.at(bent)
     wall = np.float32(atrophy.ventricle_mm + head.ventricle_mm)
     ventricle = expit((wall - distance) / np.float32(0.5))
-    source = bent.copy()
-    moved = np.flatnonzero(distance < PUSH_MM)
-    source[:, moved] -= wall * np.stack([axis.at(bent[:, moved]) for axis in template.outward])
+    source = bent - wall * np.stack(outward)
     # 2. The medial temporal lobe shrinks and CSF takes the room.
     source, vacated = _shrink_hippocampi(source, np.float32(atrophy.medial_temporal_loss))
     # 3. The pial surface recedes into the cortex, so that the sulci widen.
     cortical = 1 - np.exp(-np.square(np.maximum(distance, 0) / 8))
     pial = np.float32(PIAL_SLOPE * (atrophy.thinning_mm + head.sulcus_mm))
-    csf = template.csf.at(source) + vacated + cortical * (head.folding[0].at(points) + pial)
-    grey = template.grey.at(source) + np.float32(0.7) * cortical * head.folding[1].at(points)
+    (csf, grey, detail), folding = template.tissue.at(source), head.folding.at(points)
+    csf += vacated + cortical * (folding[0] + pial)
+    grey += np.float32(0.7) * cortical * folding[1]
     return Tissues(
         # Factors above 1 turn the shares of many subjects into the sharper borders of one.
         csf=np.maximum(expit(np.float32(1.6) * csf), ventricle),
         grey=expit(np.float32(1.4) * grey),
         ventricle=ventricle,
-        detail=template.detail.at(source),
+        detail=detail,
     )
 
 
@@ -278,15 +287,33 @@ def _bias(visit: Visit, grid: Floats) -> Floats:
     return np.exp(np.float32(visit.bias * math.sqrt(2 / len(visit.waves))) * log_gain)
 
 
-def _smooth_noise(rng: np.random.Generator, width_mm: float, grid_mm: float) -> Floats:
-    """Return a Gaussian random field of unit variance over the field of view."""
-    shape = np.ceil((FIELD_MM[:, 1] - FIELD_MM[:, 0]) / grid_mm).astype(int) + 1
-    width = width_mm / grid_mm
+def _smooth_noise(
+    rng: np.random.Generator, grid_mm: float, parts: tuple[tuple[float, float], ...]
+) -> Floats:
+    """Return a Gaussian random field over the field of view: a sum of independent smooth fields.
+
+    parts: the width of each one's Gaussian kernel in mm, and its standard deviation.
+    """
+    share = _spectrum(grid_mm, parts)
+    shape = (*share.shape[:2], 2 * (share.shape[2] - 1))
     white = rng.standard_normal(shape, dtype=np.float32)
-    # Wrapped, so that the variance is the same at the edges; the factor undoes the averaging's
-    # loss of it, 2 sqrt(pi) widths an axis.
-    field = ndimage.gaussian_filter(white, width, mode="wrap", truncate=3.0)
-    return field * np.float32((2 * math.sqrt(math.pi) * width) ** 1.5)
+    return fft.irfftn(fft.rfftn(white) * share, shape)
+
+
+@cache
+def _spectrum(grid_mm: float, parts: tuple[tuple[float, float], ...]) -> Floats:
+    """Return by what each wave of white noise is multiplied; the field wraps round its edges."""
+    fewest = np.ceil((FIELD_MM[:, 1] - FIELD_MM[:, 0]) / grid_mm).astype(int) + 1
+    i, j, k = (2 * fft.next_fast_len(-(-int(length) // 2)) for length in fewest)
+    axes = np.ix_(fft.fftfreq(i), fft.fftfreq(j), fft.rfftfreq(k))
+    squared = sum(np.square(axis) for axis in axes)  # (I, J, K/2 + 1), of cycles per voxel
+    power = np.zeros_like(squared)
+    for width_mm, deviation in parts:
+        width = width_mm / grid_mm
+        # averaging takes from the variance of white noise: 2 sqrt(pi) widths an axis
+        scale = deviation**2 * (2 * math.sqrt(math.pi) * width) ** 3
+        power += scale * np.exp(-np.square(2 * math.pi * width) * squared)
+    return np.sqrt(power).astype(np.float32)
 
 
 def _read(load: Callable[..., Any]) -> tuple[Floats, NDArray[np.float64]]:
@@ -305,11 +332,16 @@ def _log_odds(share: Floats, rest: Floats) -> Floats:
 def _near(inside: NDArray[np.bool_], origin: NDArray[np.float64]) -> Field:
     coarse = np.pad(inside[::4, ::4, ::4], 5)
     distance = ndimage.distance_transform_edt(~coarse, sampling=4.0)
-    return Field((distance < REACH_MM).astype(np.uint8), origin - 5 * 4.0, 4.0)
+    return Field((distance < REACH_MM).astype(np.float32)[None], origin - 5 * 4.0, 4.0)
 
 
-def _ventricle_distance(csf: Floats, origin: NDArray[np.float64]) -> Field:
-    """Return the distance to the lateral ventricles: the largest pocket of CSF deep inside."""
+def _ventricle_distance(
+    csf: Floats, origin: NDArray[np.float64]
+) -> tuple[Floats, NDArray[np.float64]]:
+    """Return the distance to the lateral ventricles, the largest pocket of CSF deep inside.
+
+    It is on a grid of 2 mm; the place of its first voxel is returned too.
+    """
     low, high = (VENTRICLES_MM - origin[:, None]).astype(int).T
     deep = tuple(map(slice, low, high))
     margin = int(PUSH_MM)
@@ -320,7 +352,7 @@ def _ventricle_distance(csf: Floats, origin: NDArray[np.float64]) -> Field:
     ventricle = numbers == np.bincount(numbers.ravel())[1:].argmax() + 1
     outside, within = (ndimage.distance_transform_edt(part) for part in (~ventricle, ventricle))
     distance = ndimage.gaussian_filter((outside - within).astype(np.float32), 1.0)
-    return Field(distance[::2, ::2, ::2], origin + [axis.start for axis in around], 2.0)
+    return distance[::2, ::2, ::2], origin + [axis.start for axis in around]
 
 
 def _column(vector: NDArray[np.float64]) -> Floats:

@@ -161,7 +161,7 @@ def train_all(
         board.lines[number].state = "already finished"
     if settings and engine.text:
         console.print(engine.text, soft_wrap=True)
-    with board.shown():
+    with board.shown(said=not engine.here):  # a run of this process says how far it is
         for number, plan in enumerate(plans):
             if plan.name not in settings:
                 tidy_run(shared.folder(plan))
