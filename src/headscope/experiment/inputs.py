@@ -17,7 +17,6 @@ from headscope.cohort.demographics import describe_subjects
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.cohort.selection import limit_subjects
-from headscope.cohort.values import Note
 from headscope.console import busy, console
 from headscope.errors import InputError
 from headscope.experiment.config import Config
@@ -93,12 +92,12 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
         )
     if config.pseudonym_key is not None and write:
         cohort = pseudonymise_cohort(cohort, config.pseudonym_key, config.out)
+    said: list[str] = []
     hidden = config.pseudonym_key is not None and not write  # ids that the split file does not name
     if "subject" in splits and config.split_file is not None and not hidden:
-        texts = check_source(config.split_file, cohort.scans)
-        cohort = replace(cohort, notes=[*cohort.notes, *map(Note, texts)])
-    for note in cohort.notes:
-        console.print(note.text, soft_wrap=True)
+        said = check_source(config.split_file, cohort.scans)  # slices outlive a split: no notes
+    for text in [*(note.text for note in cohort.notes), *said]:
+        console.print(text, soft_wrap=True)
     return cohort
 
 

@@ -177,9 +177,10 @@ def _assigned(path: Path, table: pd.DataFrame, kind: str) -> NDArray[np.str_]:
     missing = merged["subset"].isna()
     if missing.any():
         first = table.loc[missing.to_numpy(), "subject_id"].iloc[0]
+        named = _some([*dict.fromkeys(split["subject_id"])], 2)
         raise InputError(
             f"{path} does not cover {missing.sum()} of {len(table)} slices, the first of subject "
-            f"{first}: it was made for other data (it names {_some([*split['subject_id'][:2]])})."
+            f"{first}: it was made for other data (it names {named})."
         )
     return merged["subset"].to_numpy(dtype="<U5")
 
@@ -198,7 +199,10 @@ def check_source(path: Path, scans: pd.DataFrame) -> list[str]:
     split = _checked(path, "subject")
     subset = scans["subject_id"].map(dict(zip(split["subject_id"], split["subset"], strict=True)))
     if subset.isna().all():
-        _assigned(path, scans, "subject")
+        raise InputError(
+            f"{path} was made for other data: it names {_some([*split['subject_id']], 2)}, and the "
+            f"scans show {_some([*dict.fromkeys(scans['subject_id'])], 2)}."
+        )
     here = subset.notna().to_numpy()
     _check_classes(path, scans[here], subset[here].to_numpy())
     present = set(scans["subject_id"])
@@ -280,6 +284,6 @@ def _check_classes(path: Path | str, table: pd.DataFrame, subset: NDArray[np.str
             )
 
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:5])
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+def _some(names: list[str], most: int = 5) -> str:
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
