@@ -25,6 +25,14 @@ def real_data() -> Path:
     return _real_data()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unflushed():
+    """Leave files to the system to write: a flush to the disk takes long and shows in no test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)
+        yield
+
+
 QUICK_SEARCH = {"TREES": 2, "FOLDS": 2, "DRAWS": 20}
 
 

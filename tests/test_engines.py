@@ -32,7 +32,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(data, tmp_path_factory):
-    """The manifests of eight runs that one process trained."""
+    """The manifests of four runs that one process trained."""
     return manifests(run(settings(data, tmp_path_factory.mktemp("alone") / "out", **GRID)))
 
 
@@ -67,8 +67,8 @@ def meanwhile(action):
 def check_once(out, alone):
     """Every epoch was trained once, and every record is that of one process."""
     times = Counter((name, epoch) for name, epoch, _ in epochs(out))
-    assert len(times) == 16 and set(times.values()) == {1}
-    assert len(alone) == 8 and manifests(out) == alone
+    assert len(times) == 8 and set(times.values()) == {1}
+    assert len(alone) == 4 and manifests(out) == alone
     assert not [*(out / ".locks").iterdir()] and not [*out.rglob(".tmp-*")]
 
 

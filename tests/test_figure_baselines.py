@@ -1,16 +1,40 @@
 """Every figure looks as in its baseline (`python -m tests.support.baselines` renews them)."""
 
+import io
+
+import matplotlib as mpl
 import numpy as np
 import pytest
 
+from headscope.figures.style import COLUMN, PAGE, apply_style
 from tests.support.baselines import FIGURES, FOLDER, TILE, difference, pixels, save, tolerance
 
 
+@apply_style
+def vector_of(figure):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize("name", FIGURES)
-def test_figures_look_as_they_did(name, tmp_path):
+def test_figures_look_as_they_did_are_legible_light_and_the_same_each_time(name, tmp_path):
+    figure = FIGURES[name]()
+    vector = vector_of(figure)  # first: what was drawn before leaves its mark in the file
+    assert figure.get_size_inches()[0] in (pytest.approx(COLUMN), pytest.approx(PAGE))
+    sizes = [text.get_fontsize() for text in figure.findobj(mpl.text.Text) if text.get_text()]
+    assert min(sizes) >= 7
+    assert not [
+        text for text in figure.findobj(mpl.text.Text) if "$" in text.get_text().replace(r"\$", "")
+    ]
+    assert vector == vector_of(FIGURES[name]())
+    assert len(vector) < 1_500_000
     drawn, kept = save(FIGURES[name](), tmp_path / f"{name}.png"), FOLDER / f"{name}.png"
+    page = pixels(drawn)
+    edges = (page[0], page[-1], page[:, 0], page[:, -1])
+    assert all((edge == 255).all() for edge in edges), "something is cut off"
     aside, most = tolerance(kept)
-    gap = difference(pixels(drawn), pixels(kept), aside)
+    gap = difference(page, pixels(kept), aside)
     assert gap <= most, (
         f"{name} changed by {gap:.0f}: compare {drawn} with {kept}; "
         f"if it is meant, run python -m tests.support.baselines {name}"

@@ -1,7 +1,5 @@
 """What stands in each figure is what its arrays hold, and what holds nothing says so."""
 
-import io
-
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -16,9 +14,8 @@ from headscope.analysis.representation.stages import StageTransfer, TransferAnal
 from headscope.analysis.results.table import LogitScatter
 from headscope.errors import InputError
 from headscope.figures.logits import CROWD, _gather
-from headscope.figures.style import COLOURS, COLUMN, PAGE, apply_style
+from headscope.figures.style import COLOURS
 from tests.support.baselines import (
-    FIGURES,
     NAMES,
     ball,
     blobs,
@@ -28,13 +25,6 @@ from tests.support.baselines import (
     scatter,
     stages,
 )
-
-
-@apply_style
-def saved(figure, **how):
-    buffer = io.BytesIO()
-    figure.savefig(buffer, **how)
-    return buffer.getvalue()
 
 
 def texts(figure):
@@ -57,27 +47,6 @@ def marks_of(ax, k, hollow):
 
 def nothing_in(figure):
     return "nothing to show" in texts(figure).replace("\n", " ")
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_figures_are_as_wide_as_a_column_or_a_page_legible_light_and_the_same_each_time(name):
-    figure, svg = FIGURES[name](), {"format": "svg", "metadata": {"Date": None}}
-    vector = saved(figure, **svg)  # first: what was drawn before leaves its mark in the file
-    assert figure.get_size_inches()[0] == pytest.approx(COLUMN) or (
-        figure.get_size_inches()[0] == pytest.approx(PAGE)
-    )
-    width, height = (int(200 * inches) for inches in figure.get_size_inches())
-    page = np.frombuffer(saved(figure, dpi=200, format="raw"), np.uint8)
-    page = page.reshape(height, width, 4)[..., :3]
-    edges = (page[:2], page[-2:], page[:, :2], page[:, -2:])
-    assert all((edge == 255).all() for edge in edges), "something is cut off"
-    sizes = [text.get_fontsize() for text in figure.findobj(mpl.text.Text) if text.get_text()]
-    assert min(sizes) >= 7
-    assert not [
-        text for text in figure.findobj(mpl.text.Text) if "$" in text.get_text().replace(r"\$", "")
-    ]
-    assert vector == saved(FIGURES[name](), **svg)
-    assert len(vector) < 1_500_000
 
 
 def test_flattening_shows_slice_contributions_and_strongest_channels():

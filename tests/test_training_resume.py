@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -53,21 +54,32 @@ def interrupted(monkeypatch, after, *args, **options):
     return written
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Return, for a regime, its run that nothing interrupts, trained once."""
+    recipe = replace(RECIPE, select="best", probe_epochs=1, epochs=3)
+
+    @cache
+    def trained(regime):
+        return run(regime, small_cohort(), tmp_path_factory.mktemp("undisturbed"), recipe), recipe
+
+    return trained
+
+
 @pytest.mark.parametrize("regime", ["frozen", "frozen-adabn", "finetune", "lp-ft", "layerwise:1"])
 @pytest.mark.parametrize("stop_after", [1, 4, 7])
 def test_a_run_interrupted_within_an_epoch_ends_bit_identical(
-    cohort, tmp_path, monkeypatch, always, regime, stop_after
+    cohort, tmp_path, monkeypatch, always, undisturbed, regime, stop_after
 ):
-    recipe = replace(RECIPE, select="best", probe_epochs=1, epochs=3)
-    undisturbed = run(regime, cohort, tmp_path / "one", recipe)
+    whole, recipe = undisturbed(regime)
     options = {"resume_every_s": 0.0}
-    arguments = (regime, cohort, tmp_path / "two", recipe)
+    arguments = (regime, cohort, tmp_path, recipe)
     written = interrupted(monkeypatch, stop_after, *arguments, **options)
     # three steps an epoch, so the first, fourth and seventh of them are written within one
     assert written[-1][1] == 1
     again = interrupted(monkeypatch, 1, *arguments, **options)
     assert again[0][1] == 2  # no step is taken twice
-    same(undisturbed, run(*arguments, **options))
+    same(whole, run(*arguments, **options))
 
 
 def test_dropout_and_augmentation_go_on_where_they_were(cohort, tmp_path, monkeypatch, always):
@@ -83,7 +95,7 @@ def test_dropout_and_augmentation_go_on_where_they_were(cohort, tmp_path, monkey
     written = interrupted(monkeypatch, 2, *arguments, built=built(), resume_every_s=0.0)
     assert written[-1] == (0, 2)
     same(undisturbed, run(*arguments, built=built()))
-    plain = run("finetune", cohort, tmp_path / "plain", replace(RECIPE, epochs=2), built=built())
+    plain = run("finetune", cohort, tmp_path / "plain", replace(RECIPE, epochs=1), built=built())
     assert plain.history[0]["train_loss"] != undisturbed.history[0]["train_loss"]
 
 

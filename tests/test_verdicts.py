@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from headscope.analysis.leakage.analysis import analyse_leakage
+from headscope.analysis.leakage.split_gap import leak_gap
 from headscope.analysis.results.comparisons import compare_runs
 from headscope.analysis.results.settings import setting_results
 from headscope.audit_record import read_audit
@@ -37,8 +37,8 @@ def judged(tmp_path_factory):
             experiment = run(settings(data, folder / "out", **options))
         runs, audit = read_experiment(experiment), read_audit(experiment)
         results = setting_results(runs)
-        gaps = analyse_leakage(runs, permutations=1, audit=audit).gaps
-        said = [*verdict(results, compare_runs(runs), gaps), *cautions(audit, runs)]
+        gap = leak_gap([[of_split(results, split).runs[0] for split in ("subject", "slice")]])
+        said = [*verdict(results, compare_runs(runs), [gap]), *cautions(audit, runs)]
         return results, [html.unescape(re.sub(r"<[^>]*>", "", sentence)) for sentence in said]
 
     return judge

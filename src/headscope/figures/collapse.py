@@ -1,7 +1,6 @@
 """How far each run's features have collapsed to their class means, in training and held out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import isfinite, log10
 from typing import Any
 
@@ -16,24 +15,15 @@ from headscope.figures import style
 DECADES = 1.5  # that values must span to be drawn on a logarithmic axis
 
 
-@dataclass(frozen=True)
-class Measure:
-    """One panel: name, meaning, attribute, and its value when features have collapsed."""
-
-    name: str
-    meaning: str
-    attribute: str
-    limit: float
-
-
-MEASURES = (
-    Measure("NC1", "variance within classes\nover that between", "nc1", 0),
-    Measure("NC2, norms", "of the class means:\nspread over mean", "nc2_equinorm", 0),
-    Measure("NC2, angles", "of the class means:\nfrom a simplex", "nc2_simplex", 0),
-    Measure("NC2, weights", "norms of their rows:\nspread over mean", "weight_equinorm", 0),
-    Measure("NC3", "weights against\nthe class means", "nc3", 0),
-    Measure("NC4", "share decided for\nthe nearest mean", "nc4", 1),
-)
+Point = tuple[str, float, int]  # subset, value and row of the run
+MEASURES = {  # by attribute
+    "nc1": ("NC1", "variance within classes\nover that between"),
+    "nc2_equinorm": ("NC2, norms", "of the class means:\nspread over mean"),
+    "nc2_simplex": ("NC2, angles", "of the class means:\nfrom a simplex"),
+    "weight_equinorm": ("NC2, weights", "norms of their rows:\nspread over mean"),
+    "nc3": ("NC3", "weights against\nthe class means"),
+    "nc4": ("NC4", "share decided for\nthe nearest mean"),
+}
 
 
 @style.apply_style
@@ -60,48 +50,39 @@ def plot_collapse(
     """
     runs = list(results)
     subsets = list(dict.fromkeys(one.subset for of_run in results.values() for one in of_run))
-    points = {measure: _points(results, measure) for measure in MEASURES}
-    measures = [measure for measure in MEASURES if points[measure]]
+    points = {name: finite for name in MEASURES if (finite := _points(results, name))}
     if ax is None:
-        rows = max(-(-len(measures) // 2), 1)
+        rows = max(-(-len(points) // 2), 1)
         figure = style.new_figure(
             style.COLUMN, (12 + rows * (21 + 6.5 * max(len(runs), 2))) * style.MM
         )
         ax = list(figure.subplots(rows, 2, squeeze=False).ravel())
         figure.suptitle(style.plain(title), x=0.01, ha="left", fontsize=7.5, fontweight="bold")
-        if measures:
-            figure.legend(
-                handles=_handles(subsets), loc="outside lower center", ncols=len(subsets) + 1
-            )
-    if not measures:
+        if points:
+            style.set_legend(ax[0], True, _handles(subsets), len(subsets) + 1)
+    if not points:
         style.say_nothing(ax[0], "no collapse could be measured")
-    for spare in ax[max(len(measures), 1) :]:
+    for spare in ax[max(len(points), 1) :]:
         spare.set_axis_off()
-    for k, (measure, panel) in enumerate(zip(measures, ax, strict=False)):
+    for k, (measure, panel) in enumerate(zip(points, ax, strict=False)):
         _draw(points[measure], measure, subsets, len(runs), panel)
         style.name_rows(panel, range(len(runs)), runs if k % 2 == 0 else [""] * len(runs))
     return style.figure_of(ax[0])
 
 
-def _points(
-    results: Mapping[str, Sequence[Collapse]], measure: Measure
-) -> list[tuple[str, float, int]]:
-    """Return subset, value and row of the run of each finite number."""
-    points = [
-        (result.subset, float(getattr(result, measure.attribute)), row)
+def _points(results: Mapping[str, Sequence[Collapse]], measure: str) -> list[Point]:
+    return [
+        (result.subset, float(getattr(result, measure)), row)
         for row, of_run in enumerate(results.values())
         for result in of_run
+        if isfinite(getattr(result, measure))
     ]
-    return [point for point in points if isfinite(point[1])]
 
 
 def _draw(
-    points: Sequence[tuple[str, float, int]],
-    measure: Measure,
-    subsets: Sequence[str],
-    runs: int,
-    ax: Axes,
+    points: Sequence[Point], measure: str, subsets: Sequence[str], runs: int, ax: Axes
 ) -> None:
+    limit = float(measure == "nc4")  # the value when features have collapsed
     for k, subset in enumerate(subsets):
         mine = [(value, row) for name, value, row in points if name == subset]
         if mine:  # an empty line that is not clipped has no extent, and no layout holds it
@@ -109,19 +90,19 @@ def _draw(
     for row in range(runs):
         ax.axhline(row, color=style.EDGE, linewidth=0.5, zorder=1)
     values = [value for _, value, _ in points]
-    if measure.limit == 0 and min(values) > 0 and log10(max(values) / min(values)) > DECADES:
+    if limit == 0 and min(values) > 0 and log10(max(values) / min(values)) > DECADES:
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(numticks=5))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.xaxis.set_minor_formatter(NullFormatter())
     else:
-        low, high = min(*values, measure.limit), max(*values, measure.limit)
+        low, high = min(*values, limit), max(*values, limit)
         margin = 0.06 * (high - low) or 0.5
         ax.set_xlim(low - margin, high + margin)
-        ax.axvline(measure.limit, zorder=1, **style.REFERENCE)
+        ax.axvline(limit, zorder=1, **style.REFERENCE)
         ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.set_ylim(runs - 0.5, -0.5)
-    style.set_title(ax, measure.name, measure.meaning)
+    style.set_title(ax, *MEASURES[measure])
 
 
 def _style(k: int) -> dict[str, Any]:
@@ -137,8 +118,8 @@ def _style(k: int) -> dict[str, Any]:
 
 def _handles(subsets: Sequence[str]) -> list[Line2D]:
     names = {"train": "training", "val": "validation", "test": "test"}
+    shown = [f"{names.get(subset, style.plain(subset))} slices" for subset in subsets]
     return [
-        *(Line2D([], [], label=f"{names.get(subset, style.plain(subset))} slices", **_style(k))
-          for k, subset in enumerate(subsets)),
-        Line2D([], [], label="complete collapse", **style.REFERENCE),
-    ]  # fmt: skip
+        *(style.entry(label, **_style(k)) for k, label in enumerate(shown)),
+        style.entry("complete collapse", **style.REFERENCE),
+    ]

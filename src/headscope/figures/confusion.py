@@ -47,9 +47,8 @@ def plot_confusion(
     """
     names = [style.plain(name) for name in class_names]
     if ax is None:
-        size = (
-            (style.COLUMN, 57 * style.MM) if len(names) <= NARROW else (style.PAGE, 103 * style.MM)
-        )
+        few = len(names) <= NARROW
+        size = (style.COLUMN, 57 * style.MM) if few else (style.PAGE, 103 * style.MM)
         ax = style.new_figure(*size).subplots(1, 2)
     by_slice, by_subject = ax
     _draw(np.asarray(slices), names, by_slice, "slice")
@@ -76,15 +75,10 @@ def _draw(counts: NDArray[np.int64], names: Sequence[str], ax: Axes, unit: str) 
     for row, column in np.ndindex(K, K) if K <= NUMBERED else ():
         if K > NARROW and not counts[row, column]:
             continue  # a field of noughts hides the others
-        text = f"{100 * share[row, column]:.0f}%" if total[row] else "none"
-        number = f"{counts[row, column]:,}"
-        ax.text(
-            column,
-            row,
-            f"{number}\n{text}" if K <= SHARES else number,
-            ha="center",
-            va="center",
-        )
+        text = f"{counts[row, column]:,}"
+        if K <= SHARES:
+            text += f"\n{100 * share[row, column]:.0f}%" if total[row] else "\nnone"
+        ax.text(column, row, text, ha="center", va="center")
     few = K <= 3 and max(map(len, names)) <= 8
     named = range(0, K, -(-K // READABLE))  # every one, or every second, third …
     shown = [names[k] for k in named]

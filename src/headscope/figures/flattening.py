@@ -80,13 +80,14 @@ def plot_flattening(
             f"picture has shape {pixels.shape} and maps {maps.shape}; (H, W) and (C, h, w) are "
             "needed."
         )
-    shown = (
-        None
-        if contribution is None
-        else _of_class(contribution, predicted, against, maps.shape[1:])
-    )
+    shown = _of_class(contribution, predicted, against, maps.shape[1:])
     first, second, third = _axes() if ax is None else ax
-    _draw_slice(pixels, plane, first)
+    if pixels.size:
+        _draw_pixels(pixels, plane, first)
+        _bare(first, pixels.shape[0] / pixels.shape[1])
+    else:
+        first.set_box_aspect(1)
+        style.say_nothing(first, "the slice is empty")
     style.set_title(first, "(a) slice", f"{title}\n{network or ' '}")
     what = f"logit of {class_names[predicted]}, predicted"
     if against is not None:
@@ -104,13 +105,14 @@ def plot_flattening(
 def _axes() -> list[Axes]:
     figure = style.new_figure(style.COLUMN, 96 * style.MM)
     grid = figure.add_gridspec(2, 2, height_ratios=(1.2, 1), wspace=0.1)
-    cells = grid[0, 0], grid[0, 1], grid[1, :]
-    return [figure.add_subplot(cell) for cell in cells]
+    return [figure.add_subplot(cell) for cell in (grid[0, 0], grid[0, 1], grid[1, :])]
 
 
 def _of_class(
-    contribution: ArrayLike, predicted: int, against: int | None, positions: tuple[int, ...]
-) -> Array:
+    contribution: ArrayLike | None, predicted: int, against: int | None, positions: tuple[int, ...]
+) -> Array | None:
+    if contribution is None:
+        return None
     of_class: Array = np.asarray(contribution, dtype=np.float64)
     if of_class.ndim == 3 and 0 <= predicted < len(of_class):
         of_class = of_class[predicted] - (0 if against is None else of_class[against])
@@ -120,14 +122,6 @@ def _of_class(
             f"{positions} positions is asked for."
         )
     return of_class  # (h, w)
-
-
-def _draw_slice(pixels: NDArray[Any], plane: str | None, ax: Axes) -> None:
-    if pixels.size == 0:
-        ax.set_box_aspect(1)
-        return style.say_nothing(ax, "the slice is empty")
-    _draw_pixels(pixels, plane, ax)
-    return _bare(ax, pixels.shape[0] / pixels.shape[1])
 
 
 def _draw_pixels(pixels: NDArray[Any], plane: str | None, ax: Axes) -> None:
@@ -153,15 +147,11 @@ def _draw_contribution(
         alpha=OVER + (1 - OVER) * 0.7 * np.abs(shown) / limit,
     )  # fmt: skip
     h, w = shown.shape
-    against = [
-        [(column / w, row / h), ((column + 1) / w, row / h),
-         ((column + 1) / w, (row + 1) / h), (column / w, (row + 1) / h)]
-        for row, column in np.argwhere(shown < 0)
-    ]  # fmt: skip
-    cells = PolyCollection(
-        against, facecolors="none", edgecolors=style.INK, linewidths=0, hatch=HATCH
-    )
-    ax.add_collection(cells)
+    corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])  # x, y
+    against = (np.argwhere(shown < 0)[:, None, ::-1] + corners) / (w, h)  # (cells, 4, 2)
+    ax.add_collection(PolyCollection(
+        list(against), facecolors="none", edgecolors=style.INK, linewidths=0, hatch=HATCH
+    ))  # fmt: skip
     _bare(ax, aspect)
     bar = _colour_bar(ScalarMappable(drawn.norm, drawn.cmap), ax, "Contribution (logit)", 0.05)
     bar.axhspan(-limit, 0, facecolor="none", edgecolor=style.INK, hatch=HATCH, linewidth=0)

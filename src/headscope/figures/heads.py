@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
@@ -46,29 +45,28 @@ def plot_row_distributions(
     ax
         Where it is drawn; on a new figure if left out.
     """
-    alone = ax is None
     classes = next(iter(heads.values())).class_names if heads else ()
     names = classes[:ROWS]
     rows, count = len(names), len(heads) * len(names)
-    ax = style.panel_of(ax, 27 * style.MM + max(count, 2) * RIDGE)
+    ax, alone = style.panel_of(ax, 27 * style.MM + max(count, 2) * RIDGE)
     some = f"the first {rows} of {len(classes):,} classes" if len(classes) > rows else ""
     style.set_title(ax, title, "\n".join(filter(None, (network, some))))
-    initial = {
-        run: head.initial_weight for run, head in heads.items() if head.initial_weight is not None
-    }
     if not count:
         style.say_nothing(ax, "no run has a final layer")
         return style.figure_of(ax)
-    every = [*(head.weight for head in heads.values()), *initial.values()]
+    initial = [h.initial_weight for h in heads.values() if h.initial_weight is not None]
+    every = [*(head.weight for head in heads.values()), *initial]
     edge = 1.03 * max(float(np.abs(weight[:rows]).max()) for weight in every) or 1.0
     bins = np.linspace(-edge, edge, BINS + 1)
-    for r, (run, head) in enumerate(heads.items()):
+    for r, head in enumerate(heads.values()):
         top = count - 1 - r * rows
         for k in range(rows):
-            before = initial[run][k] if run in initial else None
+            before = None if head.initial_weight is None else head.initial_weight[k]
             _ridge(head.weight[k], before, bins, top - k, k if rows <= DISTINCT else 0, ax)
             if rows > DISTINCT:
-                _name_ridge(names[k], top - k, ax)
+                name = names[k] if len(names[k]) <= LONGEST else names[k][: LONGEST - 1] + "…"
+                place = ("axes fraction", "data"), "offset points"
+                ax.annotate(style.plain(name), (1, top - k + TALL / 3), (3, 0), *place, va="center")
         if r:
             ax.axhline(top + 0.93, color=style.EDGE, linewidth=0.6)
     first = count - 1 - (rows - 1 - TALL) / 2
@@ -85,29 +83,15 @@ def plot_row_distributions(
 
 
 def _ridge(row: Array, before: Array | None, bins: Array, base: float, k: int, ax: Axes) -> None:
-    heights = np.histogram(row, bins)[0]
+    heights, colour = np.histogram(row, bins)[0], style.COLOURS[k]
     if heights.max() > 0:
-        ax.stairs(
-            base + TALL * heights / heights.max(),
-            bins,
-            baseline=base,
-            fill=True,
-            facecolor=_tint(style.COLOURS[k]),
-            edgecolor=style.COLOURS[k],
-            hatch=style.HATCHES[k] or None,
-            linewidth=0.6,
-            zorder=2,
-        )
+        look: Any = {"facecolor": _tint(colour), "edgecolor": colour, "linewidth": 0.6}
+        ax.stairs(base + TALL * heights / heights.max(), bins, baseline=base, fill=True,
+                  hatch=style.HATCHES[k] or None, zorder=2, **look)  # fmt: skip
     if before is not None and len(before):
         heights = np.histogram(before, bins)[0]
         outline = base + TALL * heights / max(heights.max(), 1)
         ax.stairs(outline, bins, baseline=None, color=style.INK, zorder=3, **style.UNTRAINED)
-
-
-def _name_ridge(name: str, base: float, ax: Axes) -> None:
-    text = style.plain(name if len(name) <= LONGEST else name[: LONGEST - 1] + "…")
-    ax.annotate(text, (1, base + TALL / 3), (3, 0), ("axes fraction", "data"), "offset points",
-                va="center")  # fmt: skip
 
 
 def _tint(colour: str) -> tuple[float, float, float]:
@@ -122,7 +106,7 @@ def _row_handles(names: Sequence[str], has_initial: bool) -> list[Any]:
         for k, name in enumerate(names)
     ]  # fmt: skip
     if has_initial:
-        handles.append(Line2D([], [], color=style.INK, label="before training", **style.UNTRAINED))
+        handles.append(style.entry("before training", color=style.INK, **style.UNTRAINED))
     return handles
 
 
@@ -152,8 +136,7 @@ def plot_head_before_after(
     ax
         Where it is drawn; on a new figure if left out.
     """
-    alone = ax is None
-    ax = style.panel_of(ax, style.COLUMN + 18 * style.MM)
+    ax, alone = style.panel_of(ax, style.COLUMN + 18 * style.MM)
     after = head.weight[list(pair)].T  # (D, 2)
     style.set_title(ax, title, network)
     if head.initial_weight is None or not len(after):
@@ -175,16 +158,12 @@ def plot_head_before_after(
     ax.axline((0, 0), slope=-1, zorder=4, **style.DIAGONAL)
     style.set_weight_axes(ax, [head.class_names[k] for k in pair], pair, edge)
     if alone:
-        style.set_legend(ax, alone, _way_handles())
+        dot: Any = {"linestyle": "none", "marker": "o", "markeredgewidth": 0}
+        handles = [
+            style.entry("before training", color=style.INK, markersize=1.6, **dot),
+            style.entry("after training", color=style.COLOURS[0], alpha=0.7, markersize=4, **dot),
+            style.entry("a feature's way", color=style.FAINT, linewidth=0.6),
+            style.entry("sum of both rows zero", **style.DIAGONAL),
+        ]
+        style.set_legend(ax, alone, handles)
     return style.figure_of(ax)
-
-
-def _way_handles() -> list[Line2D]:
-    dot: Any = {"linestyle": "none", "marker": "o", "markeredgewidth": 0}
-    blue = style.COLOURS[0]
-    return [
-        Line2D([], [], color=style.INK, markersize=1.6, label="before training", **dot),
-        Line2D([], [], color=blue, alpha=0.7, markersize=4, label="after training", **dot),
-        Line2D([], [], color=style.FAINT, linewidth=0.6, label="a feature's way"),
-        Line2D([], [], label="sum of both rows zero", **style.DIAGONAL),
-    ]  # fmt: skip

@@ -47,8 +47,7 @@ def plot_permutations(
     ax
         Where it is drawn; on a new figure if left out.
     """
-    alone = ax is None
-    ax = style.panel_of(ax, 62 * style.MM)
+    ax, alone = style.panel_of(ax, 62 * style.MM)
     lines = []
     for k, (split, name) in enumerate(SPLITS.items()):
         nulls = [test.scores[figure] for test in tests if test.split == split]
@@ -57,36 +56,16 @@ def plot_permutations(
         sign = 1 - 2 * k
         permuted = 100 * np.concatenate([null.permuted for null in nulls])
         observed = 100 * np.array([null.observed for null in nulls])
-        ax.bar(
-            BINS[:-1],
-            100 * sign * np.histogram(permuted, BINS)[0] / len(permuted),
-            np.diff(BINS),
-            align="edge",
-            color=style.COLOURS[k],
-            alpha=0.55,
-            linewidth=0,
-            label=f"permuted, {name}",
-        )
-        ax.scatter(
-            observed,
-            np.full(len(observed), 0.6 * sign),
-            marker="v" if k == 0 else "^",
-            s=22,
-            color=style.COLOURS[k],
-            edgecolors=style.INK,
-            linewidths=0.5,
-            zorder=4,
-            label=f"true, {name}",
-        )
+        shares = 100 * sign * np.histogram(permuted, BINS)[0] / len(permuted)
+        bars: Any = {"align": "edge", "color": style.COLOURS[k], "alpha": 0.55, "linewidth": 0}
+        ax.bar(BINS[:-1], shares, np.diff(BINS), label=f"permuted, {name}", **bars)
+        edge: Any = {"edgecolors": style.INK, "linewidths": 0.5, "zorder": 4}
+        ax.scatter(observed, np.full(len(observed), 0.6 * sign), marker="v^"[k], s=22,
+                   color=style.COLOURS[k], label=f"true, {name}", **edge)  # fmt: skip
         lines.append(f"{name}: mean {permuted.mean():.1f}%, true {observed.mean():.1f}%")
     ax.axhline(0, color=style.INK, linewidth=0.6)
-    ax.axvline(
-        100 / tests[0].classes,
-        color=style.FAINT,
-        linewidth=0.8,
-        linestyle=style.DASHES[1],
-        zorder=1,
-    )
+    chance: Any = {"color": style.FAINT, "linewidth": 0.8, "linestyle": style.DASHES[1]}
+    ax.axvline(100 / tests[0].classes, zorder=1, **chance)
     ax.set(xlim=(0, 100), xlabel=f"Test {figure.replace('_', ' ')} (%)", ylabel="Permutations (%)")
     ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     ax.margins(y=0.12)
@@ -106,28 +85,18 @@ def plot_dose(dose: DoseResponse, title: str = "", ax: Axes | None = None) -> Fi
     ax
         Where it is drawn; on a new figure if left out.
     """
-    alone = ax is None
-    ax = style.panel_of(ax, 58 * style.MM)
+    ax, alone = style.panel_of(ax, 58 * style.MM)
     x = 100 * np.array(dose.shares)
     mean, spread = 100 * np.array(dose.means), 100 * np.array(dose.spreads)
-    ax.fill_between(
-        x, mean - spread, mean + spread, color=style.COLOURS[0], alpha=0.18, linewidth=0
-    )
+    blue, orange = style.COLOURS[:2]
+    ax.fill_between(x, mean - spread, mean + spread, color=blue, alpha=0.18, linewidth=0)
     label = f"mean of {len(dose.accuracies[0])} draws ± standard deviation"
-    ax.plot(x, mean, color=style.COLOURS[0], marker=style.MARKERS[0], markersize=3.5, label=label)
+    ax.plot(x, mean, color=blue, marker=style.MARKERS[0], markersize=3.5, label=label)
     if np.isfinite(dose.paper):
-        ax.axhline(
-            100 * dose.paper,
-            color=style.COLOURS[1],
-            linestyle=style.DASHES[1],
-            label="slices mixed",
-        )
-    ax.set(
-        xlabel="Test subjects with slices in training (%)",
-        ylabel="Test slice accuracy (%)",
-        xlim=(-2, 102),
-        ylim=PERCENT,
-    )
+        mixed: Any = {"color": orange, "linestyle": style.DASHES[1], "label": "slices mixed"}
+        ax.axhline(100 * dose.paper, **mixed)
+    ax.set(xlim=PERCENT, xlabel="Test subjects with slices in training (%)")
+    ax.set(ylim=PERCENT, ylabel="Test slice accuracy (%)")
     ax.yaxis.set_major_locator(MultipleLocator(20))
     rise = signed_points(mean[-1] - mean[0])
     return _finish(ax, alone, title, f"from {mean[0]:.1f}% to {mean[-1]:.1f}%: {rise} points")
@@ -150,15 +119,14 @@ def plot_identity(
     ax
         Where it is drawn; on a new figure if left out.
     """
-    alone = ax is None
     networks = list(dict.fromkeys((result.architecture, result.variant) for result in results))
-    ax = style.panel_of(ax, (38 + 14 * len(networks)) * style.MM)
+    ax, alone = style.panel_of(ax, (38 + 14 * len(networks)) * style.MM)
     for row, network in enumerate(networks):
         group = [result for result in results if (result.architecture, result.variant) == network]
         for k, target in enumerate(("subject", "class")):
             _draw_probes(ax, group, target, row + 0.17 * (2 * k - 1), k, first=row == 0)
     one = _name_networks(ax, networks)
-    ax.set(xlim=(-2, 102), ylim=(len(networks) - 0.5, -0.5))
+    ax.set(xlim=PERCENT, ylim=(len(networks) - 0.5, -0.5))
     ax.set(xlabel="Test slices identified correctly (%)")
     below = f"subjects over {results[0].over}; classes of other subjects"
     return _finish(ax, alone, title, f"{networks[0][0]}\n{below}" if one else below)
@@ -197,8 +165,7 @@ def plot_gap(gaps: Sequence[Gap], title: str = "", ax: Axes | None = None) -> Fi
     ax
         Where it is drawn; on a new figure if left out.
     """
-    alone = ax is None
-    ax = style.panel_of(ax, (30 + 13 * len(gaps)) * style.MM)
+    ax, alone = style.panel_of(ax, (30 + 13 * len(gaps)) * style.MM)
     for row, gap in enumerate(gaps):
         for k, name in enumerate(LEVELS):
             _draw_gap(ax, gap, name, row + 0.2 * (2 * k - 1), first=row == k == 0)
@@ -235,7 +202,6 @@ def _name_networks(ax: Axes, networks: Sequence[tuple[str, str]]) -> bool:
 
 
 def _finish(ax: Axes, alone: bool, title: str, below: str) -> Figure:
-    """Set title and legend, and return the figure."""
     style.set_title(ax, title, below)
     style.set_legend(ax, alone)
     return style.figure_of(ax)

@@ -77,14 +77,10 @@ def plot_logits(
         style.set_square(place, low, high)
         place.set_yticks([tick for tick in place.get_xticks() if low <= tick <= high])
         place.set_xticks(place.get_yticks())
-    figure = style.figure_of(axes[0])
+    figure, columns = style.figure_of(axes[0]), 3 if len(panels) > 1 else 2
     if ax is None:
-        figure.legend(
-            handles=handles,
-            loc="outside lower center",
-            ncols=3 if len(panels) > 1 else 2,
-            columnspacing=1.6,
-        )
+        look: Any = {"loc": "outside lower center", "ncols": columns, "columnspacing": 1.6}
+        figure.legend(handles=handles, **look)
     return figure
 
 
@@ -110,14 +106,14 @@ def plot_logit_grid(
     handles = _handles(every[0], any(len(panel.logits) > CROWD for panel in every), False)
     columns = 2 if width <= style.COLUMN else 4
     legend = LEGEND[0] + LEGEND[1] * ceil(len(handles) / columns)
-    titles = {name: list(panels) for name, panels in networks.items()}
-    figure, grid = style.grid_of(titles, width, legend, lines=1)
+    figure, grid = style.grid_of(networks, width, legend, lines=1)
     for panels, axes in zip(networks.values(), grid, strict=True):
         low, high = _limits([*panels.values()], [])
         for panel, ax in zip(panels.values(), axes, strict=True):
             ax.axline((0, 0), slope=1, zorder=1, **style.DIAGONAL)
             draw_slices(panel, (low, high), ax, SMALL_MULTIPLE)
-            style.add_below(ax, _share(panel))
+            share = f"{100 * panel.slice_accuracy:.1f}%" if len(panel.logits) else "no slices"
+            style.add_below(ax, share)
             style.set_square(ax, low, high)
             style.share_ticks(ax)
     style.name_grid(grid, *_axis_names(every[0]))
@@ -133,10 +129,6 @@ def _axis_names(panel: LogitScatter) -> tuple[str, str]:
         f"Logit of {first}, {style.subscript('z', i)}",
         f"Logit of {second}, {style.subscript('z', j)}",
     )
-
-
-def _share(panel: LogitScatter) -> str:
-    return f"{100 * panel.slice_accuracy:.1f}%" if len(panel.logits) else "no slices"
 
 
 def _draw(panel: LogitScatter, ax: Axes, limits: tuple[float, float], letter: str) -> None:
@@ -282,34 +274,19 @@ def _grid(count: int, entries: int) -> list[Axes]:
 
 
 def _handles(panel: LogitScatter, crowded: bool, with_ellipses: bool) -> list[Line2D]:
-    size = 4.5
+    dot: dict[str, Any] = {"linestyle": "none", "markersize": 4.5}
     unit = "slices (large: many)" if crowded else "slice"
-    points = [
-        Line2D(
-            [],
-            [],
-            linestyle="none",
-            marker=_marker(k),
-            markersize=size,
-            markerfacecolor=_colour(k),
-            markeredgecolor=_colour(k),
-            label=f"{style.plain(style.short(name))} {unit}",
-        )
-        for k, name in enumerate(panel.class_names)
-    ]
-    hollow = Line2D([], [], linestyle="none", marker="o", markersize=size, markerfacecolor="none",
-                    markeredgecolor=style.INK, markeredgewidth=0.8,
-                    label="hollow: misclassified")  # fmt: skip
-    i, j = panel.pair
-    name = f"decision line, {style.subscript('z', i)} = {style.subscript('z', j)}"
-    if panel.against_others:
-        name = "decision line"
-    line = Line2D([], [], label=name, **style.DIAGONAL)
-    if not with_ellipses:
-        return [*points, hollow, line]
-    ellipses = [
-        Line2D([], [], color=style.INK, linewidth=1.0, linestyle=OUTLINES[k], **_mean_style(k),
-               label=f"{style.plain(name)} mean, 95% ellipse")
+    handles = [
+        style.entry(f"{style.plain(style.short(name))} {unit}", marker=_marker(k),
+                    markerfacecolor=_colour(k), markeredgecolor=_colour(k), **dot)
         for k, name in enumerate(panel.class_names)
     ]  # fmt: skip
-    return [*points, hollow, line, *ellipses]
+    handles.append(style.entry("hollow: misclassified", marker="o", markerfacecolor="none",
+                               markeredgecolor=style.INK, markeredgewidth=0.8, **dot))  # fmt: skip
+    i, j = (style.subscript("z", k) for k in panel.pair)
+    name = "decision line" if panel.against_others else f"decision line, {i} = {j}"
+    handles.append(style.entry(name, **style.DIAGONAL))
+    for k, name in enumerate(panel.class_names if with_ellipses else ()):
+        handles.append(style.entry(f"{style.plain(name)} mean, 95% ellipse", color=style.INK,
+                       linewidth=1.0, linestyle=OUTLINES[k], **_mean_style(k)))  # fmt: skip
+    return handles

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from headscope.analysis.results.calibration import Calibration, Reliability
 from headscope.figures import style
@@ -28,17 +27,15 @@ def plot_reliability(calibration: Calibration, ax: Axes | None = None) -> Figure
     ax
         Where it is drawn; on a new figure if left out.
     """
-    alone = ax is None
-    ax = style.panel_of(ax, style.COLUMN + 9 * style.MM)
+    ax, alone = style.panel_of(ax, style.COLUMN + 9 * style.MM)
     ax.plot([0, 1], [0, 1], zorder=1, **style.DIAGONAL)
-    _draw(calibration.before, ax, "as trained", "o", style.COLOURS[0])
-    below = f"calibration error {100 * calibration.before.ece:.1f}%"
+    _draw(calibration.before, ax, LABELS[0], "o", style.COLOURS[0])
+    after = "; validation fixes no temperature"
     if calibration.after is not None:
         label = f"at temperature {calibration.temperature:.2f}, from validation"
         _draw(calibration.after, ax, label, "^", style.COLOURS[1])
-        below += f", {100 * calibration.after.ece:.1f}% after"
-    else:
-        below += "; validation fixes no temperature"
+        after = f", {100 * calibration.after.ece:.1f}% after"
+    below = f"calibration error {100 * calibration.before.ece:.1f}%{after}"
     below += "\nbelow the dashed line: overconfident"
     ax.set(xlabel="Confidence of the prediction", ylabel="Share of correct predictions")
     ax.set(xlim=(0, 1.05), ylim=(-0.03, 1.05), aspect="equal", anchor="N")
@@ -66,8 +63,7 @@ def plot_reliability_grid(
     """
     if not networks:
         return style.nothing(width, "no runs")
-    titles = {name: list(panels) for name, panels in networks.items()}
-    figure, grid = style.grid_of(titles, width, style.LINE * 2, lines=2)
+    figure, grid = style.grid_of(networks, width, style.LINE * 2, lines=2)
     for panels, axes in zip(networks.values(), grid, strict=True):
         for result, ax in zip(panels.values(), axes, strict=True):
             ax.plot([0, 1], [0, 1], zorder=1, **style.DIAGONAL)
@@ -81,7 +77,7 @@ def plot_reliability_grid(
             style.share_ticks(ax)
     style.name_grid(grid, "Confidence of the prediction", "Share of correct predictions")
     handles = [
-        Line2D([], [], label=label, linewidth=0.8, marker=marker, markersize=4, color=colour)
+        style.entry(label, linewidth=0.8, marker=marker, markersize=4, color=colour)
         for label, marker, colour in zip(LABELS, "o^", style.COLOURS, strict=False)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)

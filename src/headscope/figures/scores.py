@@ -91,17 +91,15 @@ def _draw_setting(result: SettingResult, y: float, ax: Axes) -> None:
 def _handles(results: Sequence[SettingResult]) -> list[Line2D]:
     present = {result.split for result in results}
     handles = [
-        Line2D([], [], color=style.COLOURS[k], marker=style.MARKERS[k], markersize=4.5,
-               linewidth=1.1, label=label)
-        for k, (split, label) in enumerate(SPLITS.items()) if split in present
-    ]  # fmt: skip
-    marks = [("larger class alone", "|", 8.0, style.INK)]
+        style.entry(label, **style.mark(k))
+        for k, (split, label) in enumerate(SPLITS.items())
+        if split in present
+    ]
+    mark: Any = {"linestyle": "none", "color": style.INK}
+    handles.append(style.entry("larger class alone", marker="|", markersize=8.0, **mark))
     if any(len(result.constant) == len(result.runs) for result in results):
-        marks.append(("hollow: one class for all", "o", 4.5, "white"))
-    handles += [
-        Line2D([], [], linestyle="none", color=style.INK, marker=marker, markersize=size,
-               markerfacecolor=face, label=label) for label, marker, size, face in marks
-    ]  # fmt: skip
+        mark |= {"marker": "o", "markersize": 4.5, "markerfacecolor": "white"}
+        handles.append(style.entry("hollow: one class for all", **mark))
     return handles
 
 
@@ -132,8 +130,7 @@ def plot_curve_grid(
     """
     if not networks:
         return style.nothing(width, "no setting has a curve over subjects")
-    titles = {name: list(panels) for name, panels in networks.items()}
-    figure, grid = style.grid_of(titles, width, lines=1)
+    figure, grid = style.grid_of(networks, width, lines=1)
     for (network, panels), axes in zip(networks.items(), grid, strict=True):
         for (title, curves), ax in zip(panels.items(), axes, strict=True):
             curve: Curve = getattr(curves, kind)

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -57,7 +56,8 @@ def plot_shuffle(
         figure = style.new_figure(style.COLUMN, 36 * style.MM + max(len(results), 1) * ROW)
         ax = list(figure.subplots(1, 2, width_ratios=(2.6, 1)))
         if results:
-            handles = _handles(chance)
+            handles = [style.entry(kind[0], linewidth=1.0, **_style(kind)) for kind in KINDS]
+            handles += [] if chance is None else [style.largest_class()]
             figure.legend(handles=handles, loc="outside lower left", ncols=2, columnspacing=1.0)
     left, right = ax
     style.set_title(left, title, network)
@@ -87,9 +87,10 @@ def _draw_run(result: FlattenAnalysis, row: int, left: Axes, right: Axes) -> Non
     accuracies += [shuffled.slice_accuracy for shuffled in result.shuffles]
     accuracies += [probe.slice_accuracy for probe in result.probes]
     for k, (kind, values) in enumerate(zip(KINDS, accuracies, strict=True)):
-        percent = 100 * values[np.isfinite(values)]  # (repeats,)
+        percent, y = 100 * values[np.isfinite(values)], row + STEP * (k - 2)  # (repeats,)
         if len(percent):
-            _draw(percent, row + STEP * (k - 2), kind, left)
+            left.plot([percent.min(), percent.max()], [y, y], color=kind[2], linewidth=1.0)
+            left.plot(percent.mean(), y, clip_on=False, **_style(kind))
     for k, shuffled in enumerate(result.shuffles, start=1):
         if np.isfinite(shuffled.relative_change):
             y = row + STEP * (k - 2)
@@ -98,19 +99,7 @@ def _draw_run(result: FlattenAnalysis, row: int, left: Axes, right: Axes) -> Non
         panel.axhline(row - 0.5, color=style.EDGE, linewidth=0.5)
 
 
-def _draw(percent: Array, y: float, kind: Kind, ax: Axes) -> None:
-    ax.plot([percent.min(), percent.max()], [y, y], color=kind[2], linewidth=1.0)
-    ax.plot(percent.mean(), y, clip_on=False, **_style(kind))
-
-
 def _style(kind: Kind) -> dict[str, Any]:
     _, marker, colour, filled = kind
     face = colour if filled else "white"
     return {"marker": marker, "color": colour, "markersize": 3.8, "markerfacecolor": face}
-
-
-def _handles(chance: float | None) -> list[Line2D]:
-    handles = [Line2D([], [], linewidth=1.0, label=kind[0], **_style(kind)) for kind in KINDS]
-    if chance is not None:
-        handles.append(style.largest_class())
-    return handles

@@ -1,6 +1,6 @@
 """One look for all figures: journal column widths, Okabe–Ito colours, nothing global touched."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import wraps
 from io import BytesIO
 from math import isfinite
@@ -69,14 +69,10 @@ STYLE: Any = {
     "hatch.linewidth": 0.4,
     "grid.color": GRID,
     "grid.linewidth": 0.5,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
+    **{f"{axis}tick.labelsize": 7 for axis in "xy"},
+    **{f"{axis}tick.color": INK for axis in "xy"},
+    **{f"{axis}tick.major.size": 2.5 for axis in "xy"},
+    **{f"{axis}tick.major.width": 0.6 for axis in "xy"},
     "legend.fontsize": 7,
     "legend.frameon": False,
     "legend.handlelength": 1.8,
@@ -137,8 +133,13 @@ def new_figure(
     return figure
 
 
+def mark(k: int, **look: Any) -> dict[str, Any]:
+    """Return the look of the k-th kind of marks in a legend, with the line of its interval."""
+    return {"color": COLOURS[k], "marker": MARKERS[k], "markersize": 4.5, "linewidth": 1.1} | look
+
+
 def grid_of(
-    panels: Mapping[str, Sequence[str]], width: float, legend: float = 0.0, lines: int = 0
+    panels: Mapping[str, Collection[str]], width: float, legend: float = 0.0, lines: int = 0
 ) -> tuple[Figure, list[list[Axes]]]:
     """Return a figure of small square panels, and the axes of each network's, as titled.
 
@@ -197,9 +198,9 @@ def short(name: str) -> str:
     return fold(name, LONGEST, 1)
 
 
-def panel_of(ax: Axes | None, height: float) -> Axes:
-    """Return the axes that were given, or those of a new figure as wide as a column."""
-    return new_figure(COLUMN, height).subplots() if ax is None else ax
+def panel_of(ax: Axes | None, height: float) -> tuple[Axes, bool]:
+    """Return the axes that were given, or new ones alone in a figure as wide as a column."""
+    return (new_figure(COLUMN, height).subplots() if ax is None else ax), ax is None
 
 
 def set_legend(
@@ -211,8 +212,7 @@ def set_legend(
     """
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles
     if alone:
-        legend = figure_of(ax).legend
-        legend(handles=handles, loc="outside lower center", ncols=columns)
+        figure_of(ax).legend(handles=handles, loc="outside lower center", ncols=columns)
     else:
         ax.legend(handles=handles, **inside)
 
@@ -246,27 +246,15 @@ def figure_of(ax: Axes) -> Figure:
 
 def set_title(ax: Axes, title: str, below: str) -> None:
     """Set a bold title and, in grey under it, the scores that belong to it."""
-    lines = len(below.splitlines())
-    ax.set_title(plain(title), pad=6.5 + 10 * lines)
-    note = ax.annotate(
-        plain(below),
-        (0, 1),
-        xytext=(0, 4),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        color=FAINT,
-        va="bottom",
-        linespacing=1.25,
-    )
-    note.set_in_layout(False)  # a long line must not narrow the panel; the pad keeps its height
+    ax.set_title(plain(title), pad=6.5 + 10 * len(below.splitlines()))
+    add_below(ax, below, linespacing=1.25)
 
 
-def add_below(ax: Axes, text: str) -> None:
+def add_below(ax: Axes, text: str, **look: Any) -> None:
     """Put a line of text where `grid_of` left room for it: under the title, above the axes."""
-    note = ax.annotate(
-        plain(text), (0, 1), (0, 4), "axes fraction", "offset points", color=FAINT, va="bottom"
-    )
-    note.set_in_layout(False)
+    look |= {"color": FAINT, "va": "bottom"}
+    note = ax.annotate(plain(text), (0, 1), (0, 4), "axes fraction", "offset points", **look)
+    note.set_in_layout(False)  # a long line must not narrow the panel; the pad keeps its height
 
 
 def share_ticks(ax: Axes) -> None:
@@ -292,9 +280,14 @@ def name_rows(ax: Axes, at: Sequence[float], runs: Sequence[str]) -> None:
     ax.spines["left"].set_visible(False)
 
 
+def entry(label: str, **look: Any) -> Line2D:
+    """Return an entry of a legend for a line or a mark of that look."""
+    return Line2D([], [], label=label, **look)
+
+
 def largest_class() -> Line2D:
     """Return the entry of a legend for the line of the largest class's share."""
-    return Line2D([], [], label="always the largest class", **REFERENCE)
+    return entry("always the largest class", **REFERENCE)
 
 
 def say_nothing(ax: Axes, reason: str) -> None:

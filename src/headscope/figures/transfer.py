@@ -1,35 +1,22 @@
 """What each stage of a network keeps of its start, and which slices are neighbours in it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from headscope.analysis.representation.stages import TransferAnalysis
 from headscope.figures import style
 
-
-@dataclass(frozen=True)
-class Quantity:
-    """One panel: its axis, the field of a stage, and how its numbers are shown."""
-
-    label: str
-    attribute: str
-    scale: float
-    high: float | None
-
-
-QUANTITIES = (
-    Quantity("Linear CKA with\nthe frozen run", "cka", 1, 1.05),
-    Quantity("Change of weights,\n‖θ − θ₀‖ / ‖θ₀‖", "weight_change", 1, None),
-    Quantity("Slice accuracy of\nneighbours (%)", "knn_accuracy", 100, 105),
-    Quantity("Nearest slice of the\nsame subject (%)", "same_subject", 100, 105),
-)
+QUANTITIES: dict[str, tuple[str, float, float | None]] = {  # axis, scale and end by attribute
+    "cka": ("Linear CKA with\nthe frozen run", 1, 1.05),
+    "weight_change": ("Change of weights,\n‖θ − θ₀‖ / ‖θ₀‖", 1, None),
+    "knn_accuracy": ("Slice accuracy of\nneighbours (%)", 100, 105),
+    "same_subject": ("Nearest slice of the\nsame subject (%)", 100, 105),
+}
 
 
 @style.apply_style
@@ -54,53 +41,44 @@ def plot_transfer(
     ax
         As many axes as panels, or the first so many are drawn; on a new figure if left out.
     """
-    stages = list(dict.fromkeys(s.stage for result in results.values() for s in result.stages))
-    shown = [quantity for quantity in QUANTITIES if _has_numbers(results, quantity)]
+    every = [stage for result in results.values() for stage in result.stages]
+    shown = [name for name in QUANTITIES if np.isfinite([getattr(s, name) for s in every]).any()]
     chance = {result.majority for result in results.values()}
     if ax is None:
         rows = max(len(shown), 1)
         figure = style.new_figure(style.COLUMN, (30 + 31 * rows) * style.MM)
         ax = list(figure.subplots(rows, 1, squeeze=False, sharex=True).ravel())
         if shown:
-            handles = _handles(list(results), len(chance) == 1)
-            figure.legend(handles=handles, loc="outside lower center", ncols=2)
+            handles = [style.entry(style.plain(run), **_style(k)) for k, run in enumerate(results)]
+            handles += [style.largest_class()] if len(chance) == 1 else []
+            style.set_legend(ax[0], True, handles)
     style.set_title(ax[0], title, network)
     if not shown:
         style.say_nothing(ax[0], "no stages are recorded")
         return style.figure_of(ax[0])
-    for quantity, panel in zip(shown, ax, strict=False):
-        _draw(results, quantity, stages, panel)
-        if quantity.attribute == "knn_accuracy" and len(chance) == 1:
+    stages = list(dict.fromkeys(stage.stage for stage in every))
+    for name, panel in zip(shown, ax, strict=False):
+        _draw(results, name, stages, panel)
+        if name == "knn_accuracy" and len(chance) == 1:
             panel.axhline(100 * chance.pop(), zorder=1, **style.REFERENCE)
     ax[min(len(shown), len(ax)) - 1].set_xlabel("Stage, from the input on")
     return style.figure_of(ax[0])
 
 
-def _has_numbers(results: Mapping[str, TransferAnalysis], quantity: Quantity) -> bool:
-    values = [getattr(s, quantity.attribute) for result in results.values() for s in result.stages]
-    return bool(np.isfinite(values).any())
-
-
 def _draw(
-    results: Mapping[str, TransferAnalysis], quantity: Quantity, stages: Sequence[str], ax: Axes
+    results: Mapping[str, TransferAnalysis], name: str, stages: Sequence[str], ax: Axes
 ) -> None:
+    label, scale, high = QUANTITIES[name]
     for k, result in enumerate(results.values()):
         at = [stages.index(s.stage) for s in result.stages]
-        values = [quantity.scale * getattr(s, quantity.attribute) for s in result.stages]
+        values = [scale * getattr(s, name) for s in result.stages]
         ax.plot(at, values, clip_on=False, **_style(k))
     long = len(stages) > 6 or max(map(len, stages)) > 7
     turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
     names = [style.plain(stage) for stage in stages]
     ax.set_xticks(range(len(stages)), names, **(turned if long else {}))
-    ax.set(ylabel=quantity.label, ylim=(0, quantity.high))
+    ax.set(ylabel=label, ylim=(0, high))
     ax.yaxis.set_major_locator(MaxNLocator(4, steps=style.TICKS))
-
-
-def _handles(runs: Sequence[str], with_chance: bool) -> list[Line2D]:
-    handles = [Line2D([], [], label=style.plain(run), **_style(k)) for k, run in enumerate(runs)]
-    if with_chance:
-        handles.append(style.largest_class())
-    return handles
 
 
 def _style(k: int) -> dict[str, Any]:

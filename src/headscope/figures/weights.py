@@ -50,8 +50,7 @@ def plot_weights(
     ax
         Where it is drawn; on a new figure if left out.
     """
-    alone = ax is None
-    ax = style.panel_of(ax, style.COLUMN + (39 if initial is not None else 35) * style.MM)
+    ax, alone = style.panel_of(ax, style.COLUMN + (39 if initial is not None else 35) * style.MM)
     handles = _draw_panel(result, _rows(initial, result), title, network, ax)
     figure = style.figure_of(ax)
     if alone:
@@ -124,8 +123,7 @@ def plot_weight_grid(
     """
     if not networks:
         return style.nothing(width, "no runs")
-    titles = {name: list(panels) for name, panels in networks.items()}
-    figure, grid = style.grid_of(titles, width, style.LINE * 2, lines=2)
+    figure, grid = style.grid_of(networks, width, style.LINE * 2, lines=2)
     for panels, axes in zip(networks.values(), grid, strict=True):
         reach = [values for pair in panels.values() for values in (pair.x, pair.y)]
         edge = 1.06 * max(float(np.abs(values).max()) for values in reach) or 1.0
@@ -140,20 +138,18 @@ def plot_weight_grid(
         f"Weight to {first}, {style.subscript('W', f'{i}j')}",
         f"Weight to {second}, {style.subscript('W', f'{j}j')}",
     )
-    null = Line2D([], [], label="null model", **NULL | {"linewidth": 4})
-    straight, curved = (
-        Line2D([], [], color=FIT_COLOURS[degree - 1], linestyle=style.DASHES[degree - 1],
-               label=NAMES[degree].lower()) for degree in (1, 4)
-    )  # fmt: skip
-    figure.legend(handles=[straight, curved, null], loc="outside lower center", ncols=3)
+    fits = [
+        style.entry(NAMES[k].lower(), color=FIT_COLOURS[k - 1], linestyle=style.DASHES[k - 1])
+        for k in (1, 4)
+    ]
+    null = style.entry("null model", **NULL | {"linewidth": 4})
+    figure.legend(handles=[*fits, null], loc="outside lower center", ncols=3)
     return figure
 
 
 def _draw_small(pair: PairAnalysis, ax: Axes) -> None:
     """Draw the features of one pair, the straight fit, that of degree 4 and the null line."""
-    dense = len(pair.x) > style.DENSE
-    ax.scatter(pair.x, pair.y, s=1.5 if dense else 3, color=style.COLOURS[0], alpha=0.4,
-               linewidths=0, rasterized=dense, zorder=2)  # fmt: skip
+    _scatter(pair, (3, 1.5), 0.4, ax)
     for fit in pair.fits:
         if fit.degree in (1, 4):
             _draw_fit(fit, pair, ax)
@@ -162,6 +158,13 @@ def _draw_small(pair: PairAnalysis, ax: Axes) -> None:
     digits = 2 if style.figure_of(ax).get_figwidth() <= style.COLUMN else 3
     r, null = (style.decimals(value, digits) for value in (pair.r, pair.r_null))
     style.add_below(ax, f"r {r}\n{'no null' if pair.no_null else f'null {null}'}")
+
+
+def _scatter(pair: PairAnalysis, sizes: tuple[float, float], alpha: float, ax: Axes) -> None:
+    """Draw a dot per feature, of either size as they are few or many."""
+    dense = len(pair.x) > style.DENSE
+    ax.scatter(pair.x, pair.y, s=sizes[dense], color=style.COLOURS[0], alpha=alpha, linewidths=0,
+               rasterized=dense, zorder=2)  # fmt: skip
 
 
 def _pair_of(head: HeadAnalysis, pair: tuple[int, int], title: str) -> PairAnalysis:
@@ -186,33 +189,22 @@ def _draw_panel(
 ) -> list[Line2D]:
     ax.axhline(0, color=style.EDGE, linewidth=0.4, zorder=1)
     ax.axvline(0, color=style.EDGE, linewidth=0.4, zorder=1)
-    ax.scatter(
-        result.x,
-        result.y,
-        s=5 if len(result.x) > style.DENSE else 9,
-        color=style.COLOURS[0],
-        alpha=0.35,
-        linewidths=0,
-        rasterized=len(result.x) > style.DENSE,
-        zorder=2,
-    )
+    _scatter(result, (9, 5), 0.35, ax)
     handles = [_draw_fit(fit, result, ax) for fit in result.fits]
     if result.fits:
         where = result.fits[0].equation.partition(", where ")[2]
-        handles.append(Line2D([], [], linestyle="none", label=f"where {where}"))
+        handles.append(style.entry(f"where {where}", linestyle="none"))
     if np.isfinite(result.null_slope):
         handles.append(_draw_null(result, ax))
     reach = [result.x, result.y, *([] if initial is None else initial)]
     edge = 1.06 * max(float(np.abs(values).max()) for values in reach) or 1.0
     style.set_weight_axes(ax, result.class_names, result.pair, edge)
     below = f"{network}\n{_summary(result)}" if network else _summary(result)
-    if initial is None:
-        style.set_title(ax, title, below)
-    else:
-        style.set_title(_draw_margins(result, initial, edge, ax), title, below)
-        handles.append(
-            Line2D([], [], color=style.INK, label="rows before training", **style.UNTRAINED)
-        )
+    above = ax
+    if initial is not None:
+        above = _draw_margins(result, initial, edge, ax)
+        handles.append(style.entry("rows before training", color=style.INK, **style.UNTRAINED))
+    style.set_title(above, title, below)
     return handles
 
 
@@ -236,15 +228,8 @@ def _draw_fit(fit: PolynomialFit, result: PairAnalysis, ax: Axes) -> Line2D:
     x = np.linspace(result.x.min(), result.x.max(), 200)
     k = fit.degree - 1
     label = f"{NAMES.get(fit.degree, f'degree {fit.degree}')}: {_pretty(fit)}"
-    return ax.plot(
-        x,
-        fit(x),
-        color=FIT_COLOURS[k % 4],
-        linestyle=style.DASHES[k % 4],
-        linewidth=1.5 - 0.15 * k,
-        label=label,
-        zorder=3,
-    )[0]
+    look: Any = {"color": FIT_COLOURS[k % 4], "linestyle": style.DASHES[k % 4]}
+    return ax.plot(x, fit(x), linewidth=1.5 - 0.15 * k, label=label, zorder=3, **look)[0]
 
 
 def _draw_null(result: PairAnalysis, ax: Axes) -> Line2D:

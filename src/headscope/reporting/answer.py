@@ -14,9 +14,10 @@ from headscope.analysis.results.table import Score
 from headscope.audit_record import Audit
 from headscope.record import Run
 from headscope.reporting.cautions import cautions, shared_heads, unaudited
+from headscope.reporting.chapters.runs import bar, group_by
 from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.numbers import number, say
-from headscope.reporting.plots import DotRow, Dots, Mark, Sentence
+from headscope.reporting.plots import DotRow, Dots, Sentence
 from headscope.text import percent
 
 SIMULATED: Final = Markup(
@@ -62,10 +63,8 @@ def answer(
     what has changed since it was written and is no part of the page; explained: what else could
     explain it (`explain`).
     """
-    apart = [result for result in results if result.apart]
     runs = [run for result in results for run in result.runs]
-    crossed = shared_heads(audit, runs)
-    headline, below = _headline(results, apart, crossed)
+    headline, below = _headline(results, shared_heads(audit, runs))
     headline += Markup().join(part.headline for part in explained)
     below = Markup(" ").join([below, *(words for part in explained for words in part.below)])
     flags = [
@@ -99,10 +98,9 @@ def simulated_flag(runs: Sequence[Run]) -> Markup | str:
     return SIMULATED if any(run.settings.get("simulated") for run in runs) else ""
 
 
-def _headline(
-    results: Sequence[SettingResult], apart: Sequence[SettingResult], crossed: bool
-) -> tuple[Markup, Markup]:
+def _headline(results: Sequence[SettingResult], crossed: bool) -> tuple[Markup, Markup]:
     """Return the sentence at the top, and the one below it that names the setting."""
+    apart = [result for result in results if result.apart]
     if not apart:
         reason = "slices of one subject are in training and in test"
         if any(result.nameless for result in results):
@@ -114,16 +112,13 @@ def _headline(
     if candidates > 1:
         way = f"chosen by {by}" if by else "the first"
         below += f", {way} among {candidates} settings that keep subjects apart"
-    auc = best.scores["subject_auc"]
-    if isnan(auc.value):
-        return _claim(best, apart, crossed), Markup.escape(f"{below}.")
+    auc, text = best.scores["subject_auc"], "{}; AUC over {} test subjects {}."
     area = number(auc.value, best.key, "test_subject_auc", "fraction")
     if auc.interval is not None:
-        ends = [f"{end:.3f}" for end in auc.interval]
-        area = say("{} ({} to {})", area, *ends)
-    return _claim(best, apart, crossed), say(
-        "{}; AUC over {} test subjects {}.", below, best.subjects, area
-    )
+        area = say("{} ({:.3f} to {:.3f})", area, *auc.interval)
+    if isnan(auc.value):
+        text = "{}."
+    return _claim(best, apart, crossed), say(text, below, best.subjects, area)
 
 
 def _claim(best: SettingResult, apart: Sequence[SettingResult], crossed: bool) -> Markup:
@@ -140,8 +135,8 @@ def _claim(best: SettingResult, apart: Sequence[SettingResult], crossed: bool) -
         "share": value(share, quantity="subject_majority"),
         "network": f"{best.architecture} ({best.name})",
         "larger": "the larger class" if best.majority.class_name else "any one class",
+        "beside": beside_share(accuracy, share),
     }
-    words["beside"] = beside_share(accuracy, share)
     standing = best.chance.standing
     if len(best.constant) == len(best.runs):
         text = (
@@ -169,13 +164,12 @@ def _claim(best: SettingResult, apart: Sequence[SettingResult], crossed: bool) -
             "correctly, predicting {larger} for all gives {share}%."
         )
     else:
-        none = not any(result.chance.better for result in apart)
-        who = "No network" if none and len(apart) > 1 else "{network}"
-        verb = "is" if none and len(apart) > 1 else "is not"
-        chosen = "the one that validation chose" if none and len(apart) > 1 else "it"
+        who, chosen = "{network} is not", "it"
+        if len(apart) > 1 and not any(result.chance.better for result in apart):
+            who, chosen = "No network is", "the one that validation chose"
         text = (
-            who + " " + verb + " shown to beat chance on {who}: " + chosen + " predicts "
-            "{accuracy}% correctly, predicting {larger} for all gives {share}%."
+            f"{who} shown to beat chance on {{who}}: {chosen} predicts {{accuracy}}% correctly, "
+            "predicting {larger} for all gives {share}%."
         )
     return say(text, **words)
 
@@ -245,12 +239,11 @@ def _leaking(gaps: Sequence[Gap]) -> Markup | str:
     clearest = clearest_gap([gap for gap in gaps if gap.scores["slice_accuracy"].low > 0])
     if clearest is None:
         return ""
-    key = f"{clearest.architecture}-{clearest.variant}"
-    gap = number(100 * clearest.scores["slice_accuracy"].gap, key, "gap.slice_accuracy", "points")
+    names, gap = (clearest.architecture, clearest.variant), clearest.scores["slice_accuracy"].gap
     return say(
         "<b>Leakage: {} points</b> of slice accuracy ({}, {}) once slices of one subject are on "
         'both sides. <a href="#leakage">All gaps</a>',
-        *(gap, clearest.architecture, clearest.variant),
+        *(number(100 * gap, "-".join(names), "gap.slice_accuracy", "points"), *names),
     )
 
 
@@ -283,11 +276,12 @@ def forest(results: Sequence[SettingResult]) -> Dots:
     """Set each architecture and regime in a row, under both kinds of split."""
     named = not any(result.nameless for result in results)
     score = "subject_accuracy" if named else "slice_accuracy"
-    settings: dict[tuple[str, str], list[SettingResult]] = {}
-    for result in results:
+
+    def place(result: SettingResult) -> tuple[str, str]:
         title = rival_words(result) if result.is_rival else result.architecture
-        settings.setdefault((title, result.name.replace("-inferred-", ", ")), []).append(result)
-    rows = [_row(place, sides, score) for place, sides in settings.items()]
+        return title, result.name.replace("-inferred-", ", ")
+
+    rows = [_row(names, sides, score) for names, sides in group_by(results, place)]
     values = [row.reference for row in rows]
     values += [end for row in rows for mark in row.marks for end in (mark.value, mark.low)]
     least = min((value for value in values if not isnan(value)), default=0.0)
@@ -300,13 +294,10 @@ def _row(place: tuple[str, str], sides: Sequence[SettingResult], score: str) -> 
     kinds = {result.split for result in sides if not result.apart}
     marks, words = [], []
     for result in sides:
-        value = 100 * result.scores[score].value
-        if isnan(value):
-            continue
-        low, high = (100 * end for end in result.scores[score].interval or (value / 100,) * 2)
-        constant = len(result.constant) == len(result.runs)
-        marks.append(Mark(value, low, high, int(not result.apart), constant))
-        words.append(_words(result, score, constant, named=len(kinds) > 1))
+        if not isnan(result.scores[score].value):
+            constant = len(result.constant) == len(result.runs)
+            marks.append(bar(result.scores[score], int(not result.apart), constant))
+            words.append(_words(result, score, constant, named=len(kinds) > 1))
     share = sides[0].majority
     majority = share.subject_share if score.startswith("subject") else share.slice_share
     return DotRow(*place, marks, 100 * majority, Markup(" ").join(words))

@@ -1,9 +1,11 @@
 """What the page is made of: text, tables, folds and boxes, in chapters; figures are `plots`."""
 
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import itemgetter
 from string import ascii_lowercase
 from typing import ClassVar, Final, Literal
 
@@ -81,16 +83,13 @@ class TableBlock:
     @property
     def head(self) -> list[list[HeadCell]]:
         """The one or two rows of its head."""
-        columns = self.table.columns
-        over = self.over or [""] * len(columns)
-        deep = 2 if any(over) else 1
+        over = self.over or [""] * len(self.table.columns)
         first: list[HeadCell] = []
         second: list[HeadCell] = []
-        for title, group in groupby(range(len(columns)), key=lambda k: over[k]):
-            cells = [
-                HeadCell(columns[k].name, columns[k].unit, 1, 1 if title else deep, self._left[k])
-                for k in group
-            ]
+        columns = zip(over, self.table.columns, self._left, strict=True)
+        for title, group in groupby(columns, key=itemgetter(0)):
+            rows = 2 if any(over) and not title else 1
+            cells = [HeadCell(one.name, one.unit, 1, rows, left) for _, one, left in group]
             (second if title else first).extend(cells)
             if title:
                 first.append(HeadCell(title, columns=len(cells)))
@@ -122,6 +121,11 @@ class TableBlock:
         return [any(map(_holds_words, cells)) for cells in zip(*self.table.rows, strict=True)] or [
             True
         ] * len(self.table.columns)
+
+
+def facts_table(facts: Mapping[str, str]) -> TableBlock:
+    """Return a table that lists names and values."""
+    return TableBlock("", Table("", ("", ""), [*facts.items()]))
 
 
 @dataclass(frozen=True)
@@ -212,8 +216,9 @@ def label_blocks(chapters: Iterable[Chapter]) -> tuple[dict[int, Label], dict[st
     for chapter in chapters:
         for block in _walk(chapter.blocks):
             if isinstance(block, TableBlock | FigureBlock | Multiples | Dots) and block.key:
-                groups.setdefault((_counted(block), block.key), []).append(block)
-    labels, references, counts = {}, {}, {"figure": 0, "table": 0}
+                counted = "table" if isinstance(block, TableBlock) else "figure"
+                groups.setdefault((counted, block.key), []).append(block)
+    labels, references, counts = {}, {}, Counter[str]()
     for (kind, key), blocks in groups.items():
         counts[kind] += 1
         text, name = f"{kind.capitalize()} {counts[kind]}", f"{kind}-{key}"
@@ -238,11 +243,8 @@ def cells_of(result: object, names: Iterable[str], run: str, prefix: str) -> lis
     """
     cells = []
     for name in names:
-        if isinstance(result, Mapping):
-            value, low, high = result[name], None, None
-        else:
-            value = getattr(result, name)
-            low, high = (getattr(result, f"{name}_{end}", None) for end in ("low", "high"))
+        value = result[name] if isinstance(result, Mapping) else getattr(result, name)
+        low, high = (getattr(result, f"{name}_{end}", None) for end in ("low", "high"))
         cells.append(Cell(value, low, high, run=run, quantity=f"{prefix}.{name}"))
     return cells
 
@@ -261,10 +263,6 @@ def _holds_words(cell: Cell) -> bool:
     """Whether a cell is text; numbers that are set already are none."""
     numeric = (Markup('<span class="num"'), MISSING)
     return isinstance(cell.value, str) and cell is not ABOVE and not cell.value.startswith(numeric)
-
-
-def _counted(block: Block) -> str:
-    return "table" if isinstance(block, TableBlock) else "figure"
 
 
 def _walk(blocks: Iterable[Block]) -> Iterator[Block]:

@@ -1,13 +1,12 @@
 """What the audit of the slices adds to the verdict: why an accuracy may not be what it seems."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 from markupsafe import Markup
 
 from headscope.audit_record import MOST_NAMED, Audit, Shortcut, SplitCheck
 from headscope.record import Run
-from headscope.reporting.numbers import number, say
+from headscope.reporting.numbers import ends_of, number, say
 
 LINK = Markup('<a href="#audit">what the audit of the slices found</a>')
 
@@ -23,7 +22,7 @@ def cautions(audit: Audit | None, runs: Sequence[Run]) -> list[Markup]:
     if audit is None:
         return []
     checks = _checks(audit, runs)
-    crossed = [check for check in checks if check.duplicated or check.equal_slices]
+    crossed = list(filter(_crosses, checks))
     sentences = []
     if crossed:
         sentences.append(_duplicates(audit, crossed, len(checks)))
@@ -34,8 +33,11 @@ def cautions(audit: Audit | None, runs: Sequence[Run]) -> list[Markup]:
 
 def shared_heads(audit: Audit | None, runs: Sequence[Run]) -> bool:
     """Return whether a head of the test is in training under another id, as far as was audited."""
-    checks = [] if audit is None else _checks(audit, runs)
-    return any(check.duplicated or check.equal_slices for check in checks)
+    return audit is not None and any(map(_crosses, _checks(audit, runs)))
+
+
+def _crosses(check: SplitCheck) -> bool:
+    return bool(check.duplicated or check.equal_slices)
 
 
 def unaudited(audit: Audit | None, runs: Sequence[Run]) -> Markup | str:
@@ -119,16 +121,11 @@ def _shortcuts(audit: Audit, telling: Sequence[Shortcut]) -> Markup:
     if others:
         verb = "does" if len(others) == 1 else "do"
         more = f" (and so {verb} {' and '.join(shortcut.family for shortcut in others)})"
-    area = partial(number, run=f"audit/{first.family}", form="fraction")
+    place = f"audit/{first.family}", "auc", "fraction"
     return say(
-        "<b>A shortcut tells the label.</b> {family} alone ({holds}) tells it with an AUC of {auc} "
-        "({low} to {high}) over {unit}{more}, so the accuracy need not be about anatomy: {link}.",
-        family=first.family.capitalize(),
-        holds=first.holds,
-        auc=area(first.auc, quantity="auc"),
-        low=area(first.low, quantity="auc_low"),
-        high=area(first.high, quantity="auc_high"),
-        unit=audit.unit,
-        more=more,
-        link=LINK,
+        "<b>A shortcut tells the label.</b> {} alone ({}) tells it with an AUC of {} ({} to {}) "
+        "over {}{}, so the accuracy need not be about anatomy: {}.",
+        *(first.family.capitalize(), first.holds, number(first.auc, *place)),
+        *ends_of((first.low, first.high), *place),
+        *(audit.unit, more, LINK),
     )

@@ -83,14 +83,15 @@ def _learned(pairs: Sequence[tuple[str, PairAnalysis]], opening: Markup = MANY) 
         return opening + Markup().join(withheld)
     run, most = max(judged, key=lambda item: relatedness(item[1]))
     r = partial(number, run=run, form="correlation", pair=most.pair)
+    first, second = most.class_names
     sentence = say(
         JUDGED,
         related=number(sum(pair.related for _, pair in judged), "all", "related_pairs", "count"),
         all=number(len(judged), "all", "pairs", "count"),
         figure=refer("figure-fig3"),
         alpha=ALPHA,
-        first=most.class_names[0],
-        second=most.class_names[1],
+        first=first,
+        second=second,
         run=run,
         r=r(most.r_learned, quantity="r_learned_most"),
         low=r(most.r_unrelated_low, quantity="r_unrelated_low_most"),

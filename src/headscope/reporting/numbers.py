@@ -50,6 +50,18 @@ def _thousands(value: object) -> object:
     return f"{value:,}" if isinstance(value, int) else value
 
 
+def ends_of(
+    ends: Iterable[float | None],
+    run: str,
+    quantity: str,
+    form: str,
+    pair: tuple[int, int] | None = None,
+) -> list[Markup]:
+    """Return the ends of an interval, low and high, as numbers that are named by the quantity."""
+    sides = zip(ends, ("low", "high"), strict=True)
+    return [number(end, run, f"{quantity}_{side}", form, pair) for end, side in sides]
+
+
 def numbers(
     values: Sequence[float], run: str, quantity: str, text: str, pair: tuple[int, int] | None = None
 ) -> Markup:
@@ -57,6 +69,12 @@ def numbers(
     whole = " ".join(repr(getattr(value, "item", lambda value=value: value)()) for value in values)
     classes = Markup(' data-pair="{},{}"').format(*pair) if pair else ""
     return NUMBER.format(run=run, quantity=quantity, value=whole, text=text, pair=classes)
+
+
+def subject_accuracy(result: SettingResult) -> Markup:
+    """Return the subject accuracy of a setting, in per cent."""
+    value = result.scores["subject_accuracy"].value
+    return number(value, result.key, "test_subject_accuracy", "percent")
 
 
 def bounded(
@@ -76,12 +94,8 @@ def bounded(
     cell = number(value, run, quantity, form, pair)
     if isnan(low) or isnan(high):
         return cell
-    return Markup("{} <small>{}{}{}</small>").format(
-        cell,
-        number(low, run, f"{quantity}{way}_low", form, pair),
-        " to " if low < 0 else "–",
-        number(high, run, f"{quantity}{way}_high", form, pair),
-    )
+    first, last = ends_of((low, high), run, quantity + way, form, pair)
+    return say("{} <small>{}{}{}</small>", cell, first, " to " if low < 0 else "–", last)
 
 
 METRICS: Final = "runs/$1/metrics.json"

@@ -14,8 +14,9 @@
   /* A box beside what the pointer or the keyboard is at. */
   const tip = make("div", { className: "tip", role: "status", hidden: true });
   document.body.append(tip);
-  const showTip = (x, y, ...children) => {
-    tip.replaceChildren(...children);
+  const showTip = (x, y, ...children) => { // each text is a line of its own
+    tip.replaceChildren(...children.map((child) =>
+      (typeof child === "string" ? make("div", { textContent: child }) : child)));
     tip.hidden = false;
     const { offsetWidth: w, offsetHeight: h } = tip;
     const left = x + 14 + w > innerWidth ? Math.max(4, x - w - 14) : x + 14;
@@ -24,6 +25,8 @@
     tip.style.top = `${top}px`;
   };
   const hideTip = () => { tip.hidden = true; };
+  const stepOf = (event) =>
+    ({ ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 })[event.key];
   addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
   addEventListener("scroll", hideTip, { passive: true });
 
@@ -61,10 +64,9 @@
     for (const small of all("small", plain)) small.prepend(" ");
     return plain.textContent.replace(/\s+/g, " ").trim();
   });
-  const values = (row) => all("th, td", row).map((cell) => {
-    const number = one(".num", cell);
-    return number ? number.dataset.value : cell.textContent.replace(/\s+/g, " ").trim();
-  });
+  const plainText = (node) => node.textContent.replace(/\s+/g, " ").trim();
+  const values = (row) => all("th, td", row).map((cell) =>
+    one(".num", cell)?.dataset.value ?? plainText(cell));
   const escapeTex = (text) => text.replace(/[\\&%$#_{}~^]/g, (c) =>
     ({ "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}" })[c]
     || `\\${c}`).replace(/–/g, "--").replace(/−/g, "$-$");
@@ -92,8 +94,6 @@
       return part;
     });
   };
-  const sortable = (table) =>
-    !one("tbody [rowspan]", table) && all("tbody tr", table).length > 2;
   for (const table of all("main .table table:not(.facts)")) {
     const heads = titlesOf(table);
     const titles = heads.map((cell) => [cell.dataset.over, cell.textContent.trim()]
@@ -102,8 +102,8 @@
     const data = () => all("tr:not(.group)", body).filter((row) => !row.hidden);
     const bar = make("div", { className: "tools" });
     if (data().length > 6) {
-      const input = make("input", { type: "search", ariaLabel: "Filter the rows" });
-      input.placeholder = "filter";
+      const input = make("input",
+        { type: "search", ariaLabel: "Filter the rows", placeholder: "filter" });
       input.addEventListener("input", () => {
         const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
         for (const row of all("tr:not(.group)", body)) {
@@ -122,7 +122,7 @@
       bar.append(button);
     }
     table.closest(".table").append(bar);
-    if (!sortable(table)) continue;
+    if (one("tbody [rowspan]", table) || all("tbody tr", table).length < 3) continue;
     heads.forEach((cell, k) => {
       const button = make("button", { type: "button", className: "sort" });
       button.append(...cell.childNodes);
@@ -162,8 +162,7 @@
   const explain = (number) => {
     const box = number.getBoundingClientRect();
     const [file, key] = sourceOf(number);
-    showTip(box.left, box.bottom, make("b", { textContent: number.dataset.value }),
-      make("div", { textContent: file }), make("div", { textContent: key }));
+    showTip(box.left, box.bottom, make("b", { textContent: number.dataset.value }), file, key);
   };
   for (const number of all(".num[data-value]")) {
     if (number.closest(".box")) continue; // there the arrow keys go from number to number
@@ -184,7 +183,7 @@
     box.ariaLabel = "Table; arrow keys go from number to number";
     let at = -1;
     box.addEventListener("keydown", (event) => {
-      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      const step = stepOf(event);
       if (!step || event.target !== box) return;
       event.preventDefault();
       at = (at + step + numbers.length) % numbers.length;
@@ -286,10 +285,10 @@
       this.count = (logits ? this.run.points : this.run.weights).length / 2;
       this.order = shuffledOrder(this.count);
       this.at = -1;
-      this.canvas.addEventListener("pointermove", (event) => this.hover(event));
-      this.canvas.addEventListener("pointerdown", (event) => this.hover(event));
-      this.canvas.addEventListener("pointerleave", () => { this.leave(); });
-      this.canvas.addEventListener("blur", () => this.leave());
+      for (const kind of ["pointermove", "pointerdown"])
+        this.canvas.addEventListener(kind, (event) => this.hover(event));
+      for (const kind of ["pointerleave", "blur"])
+        this.canvas.addEventListener(kind, () => this.leave());
       this.canvas.addEventListener("keydown", (event) => this.key(event));
     }
 
@@ -367,7 +366,12 @@
       pen.restore();
       this.lines(pen, bottom, right);
       for (const k of this.order) if (!this.hidden(k)) this.mark(pen, k);
-      if (this.at >= 0) this.ring(pen, this.at);
+      if (this.at < 0) return;
+      pen.strokeStyle = ink();
+      pen.lineWidth = 2;
+      pen.beginPath();
+      pen.arc(...this.place(this.at), 7, 0, 7);
+      pen.stroke();
     }
 
     titles() {
@@ -425,15 +429,6 @@
       pen.globalAlpha = 1;
     }
 
-    ring(pen, k) {
-      const [x, y] = this.place(k);
-      pen.strokeStyle = ink();
-      pen.lineWidth = 2;
-      pen.beginPath();
-      pen.arc(x, y, 7, 0, 7);
-      pen.stroke();
-    }
-
     hover(event) {
       const box = this.canvas.getBoundingClientRect();
       const [px, py] = [event.clientX - box.left, event.clientY - box.top];
@@ -455,9 +450,8 @@
         const [a, b] = this.run.pair;
         const [u, v] = this.point(k);
         if (changed) redraw(this.kind);
-        showTip(x, y, make("div", {
-          textContent: `feature ${this.run.feature ? this.run.feature[k] : k}: weight to ${a} ${u.toPrecision(4)}, to ${b} ${v.toPrecision(4)}`,
-        }));
+        showTip(x, y, `feature ${this.run.feature ? this.run.feature[k] : k}: `
+          + `weight to ${a} ${u.toPrecision(4)}, to ${b} ${v.toPrecision(4)}`);
         return;
       }
       const place = this.run.place[k];
@@ -470,11 +464,10 @@
       const picture = thumbnail(place, 150, this.run, k);
       const overlaid = picture && this.run.maps && this.run.maps.row.indexOf(k) >= 0
         ? ` Orange speaks for ${data.classes[1]}, blue for ${data.classes[0]}.` : "";
-      showTip(x, y, ...(picture ? [picture] : []), make("div", {
-        textContent: `${who}${slices.title[place]}. ${truth}, predicted ${called}`
-          + `${truth === called ? "" : " (wrong)"}, p ${this.run.probability[k].toFixed(3)}; `
-          + `logits ${values.join(", ")}.${overlaid}`,
-      }));
+      showTip(x, y, ...(picture ? [picture] : []),
+        `${who}${slices.title[place]}. ${truth}, predicted ${called}`
+        + `${truth === called ? "" : " (wrong)"}, p ${this.run.probability[k].toFixed(3)}; `
+        + `logits ${values.join(", ")}.${overlaid}`);
       tip.dataset.place = place;
     }
 
@@ -487,7 +480,7 @@
     }
 
     key(event) {
-      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      const step = stepOf(event);
       if (!step) return;
       event.preventDefault();
       const order = [...Array(this.count).keys()].filter((k) => !this.hidden(k))
@@ -570,7 +563,7 @@
     matrix.addEventListener("pointermove", (event) => {
       const cell = event.target.closest("rect[data-share]");
       if (!cell) { hideTip(); return; }
-      showTip(event.clientX, event.clientY, make("div", { textContent: cell.dataset.share }));
+      showTip(event.clientX, event.clientY, cell.dataset.share);
     });
     matrix.addEventListener("pointerleave", hideTip);
     matrix.tabIndex = 0;

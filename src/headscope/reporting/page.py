@@ -1,28 +1,19 @@
 """`write_report`: an experiment's runs → table.tsv, runs.tsv, table.md, report.html."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import pandas as pd
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from headscope.analysis import (
-    HeadAnalysis,
-    analyse_head,
-    markdown_table,
-    setting_results,
-)
-from headscope.analysis.leakage.analysis import Leakage
+from headscope.analysis import analyse_head, markdown_table, setting_results
 from headscope.analysis.leakage.stored import stored_leakage
-from headscope.analysis.results.comparisons import Comparisons, compare_runs
+from headscope.analysis.results.comparisons import compare_runs
 from headscope.analysis.results.markers import marked_tables
-from headscope.analysis.results.settings import SettingResult
 from headscope.analysis.stored import storing
-from headscope.audit_record import Audit, changed_inputs, read_audit
+from headscope.audit_record import changed_inputs, read_audit
 from headscope.console import busy, console, track
 from headscope.errors import InputError
 from headscope.files import write_table, write_text
@@ -49,17 +40,15 @@ from headscope.reporting.chapters.results import results_chapter, scores_chapter
 from headscope.reporting.chapters.runs import first_of
 from headscope.reporting.chapters.subjects import subjects_chapter
 from headscope.reporting.chapters.weights import weights_chapter
-from headscope.reporting.explanations.explanation import Explanation
-from headscope.reporting.explanations.gather import explain
+from headscope.reporting.explanations.cohorts import explain_by_cohorts
+from headscope.reporting.explanations.confounders import explain_by_confounders
+from headscope.reporting.explanations.inferred import explain_by_inference
+from headscope.reporting.explanations.ladder import explain_by_ladder
+from headscope.reporting.explanations.provenance import explain_by_provenance
+from headscope.reporting.explanations.rivals import explain_by_rivals
 from headscope.reporting.numbers import page_sources
 from headscope.reporting.render import Page, render_page
-from headscope.reporting.scatters import (
-    PageData,
-    choose_thumbnails,
-    logit_panels,
-    page_data,
-    weight_panels,
-)
+from headscope.reporting.scatters import choose_thumbnails, logit_panels, page_data, weight_panels
 from headscope.reporting.stored import report_key, stands, store_key
 from headscope.reporting.verdict import verdict
 from headscope.supplement.study import read_study
@@ -101,7 +90,7 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     if stands(experiment, key):
         return experiment / "report.html"
     with storing(experiment):
-        evidence = _read_evidence(experiment, pictures=thumbnails != "none")
+        evidence = _Evidence(experiment, pictures=thumbnails != "none")
         chapters = _make_chapters(evidence)
     runs, results, audit = evidence.runs, evidence.results, evidence.audit
     data = page_data(evidence.in_panels, evidence.heads, evidence.pixels, thumbnails)
@@ -127,7 +116,7 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         ],
         chapters=[
             *chapters,
-            _paper(experiment, [*results, *evidence.rivals]),
+            paper_chapter(read_study(experiment, [*results, *evidence.rivals])),
             settings_chapter(runs, environment, chapters),
             cite_chapter(),
         ],
@@ -135,77 +124,59 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         data=page_sources([*results, *evidence.rivals], evidence.table.columns)
         | dict(data.content),
         footer=f"Made by headscope{version} from the record of {count}. This page needs no network "
-        f"and no other file. {_shown(data)}",
+        f"and no other file. {data.words}",
     )
     write_text(experiment / "report.html", render_page(page))
-    store_key(
-        *(experiment, key),
-        thumbnails=thumbnails,
-        headline=Markup.escape(first.headline).striptags(),
-        chapters={chapter.key: chapter.title for chapter in page.chapters},
-    )
+    headline = Markup.escape(first.headline).striptags()
+    titles = {chapter.key: chapter.title for chapter in page.chapters}
+    store_key(experiment, key, thumbnails=thumbnails, headline=headline, chapters=titles)
     return experiment / "report.html"
 
 
-@dataclass(frozen=True, eq=False)
 class _Evidence:
-    """What the chapters rest on; changed and notes say what of the record is not as it was.
+    """An experiment's finished runs and what the page rests on; its tables are written.
 
-    results and runs are of networks, rivals of what is none.
+    results and runs are of networks, rivals of what is none; changed and notes say what of the
+    record is not as it was.
     """
 
-    results: Sequence[SettingResult]
-    rivals: Sequence[SettingResult]
-    runs: Sequence[Run]
-    table: pd.DataFrame
-    audit: Audit | None
-    heads: Mapping[str, HeadAnalysis]
-    compared: Comparisons
-    leakage: Leakage
-    explained: Sequence[Explanation]
-    failures: Mapping[str, str]
-    left_out: Mapping[str, str]
-    notes: Sequence[str]
-    changed: Sequence[str]
-    slices: Path | None
-    pixels: NDArray[np.uint8] | None
+    def __init__(self, experiment: Path, *, pictures: bool) -> None:
+        """Read the runs, write the tables, and analyse what chapters share."""
+        finished = read_experiment(experiment, rivals=True)
+        everything = setting_results(finished)
+        self.results = [result for result in everything if not result.is_rival]
+        self.rivals = [result for result in everything if result.is_rival]
+        self.runs = [run for result in self.results for run in result.runs]
+        self.audit = read_audit(experiment)
+        self.table, by_run = marked_tables(everything, self.audit)
+        write_table(experiment / "table.tsv", self.table)
+        write_table(experiment / "runs.tsv", by_run)
+        write_text(experiment / "table.md", markdown_table(self.table))
+        analysed = track(self.runs, "Analysing final layers", total=len(self.runs))
+        self.heads = {run.name: analyse_head(run) for run in analysed}
+        self.compared = compare_runs(run for result in everything for run in result.runs)
+        networks = [run for run in finished if not run.is_rival]
+        self.failures, records = read_failures(experiment), find_runs(experiment)
+        self.left_out, self.notes = records.left_out, records.notes
+        self.leakage = stored_leakage(experiment, runs=[*networks, *records.permuted])
+        self.changed = changed_inputs(experiment)
+        self.slices = None if self.changed else experiment / "slices"
+        self.pixels = None if self.slices is None else _read_pixels(self.slices / "slices.npy")
+        self.explained = (  # what else could explain what networks reach, in the page's order
+            explain_by_inference(self.results),
+            explain_by_provenance(self.runs),
+            explain_by_rivals(self.results, self.rivals, self.compared),
+            explain_by_confounders(experiment, self.results),
+            explain_by_cohorts(experiment, self.results, self.pixels),
+            explain_by_ladder(experiment, pictures=pictures),
+        )
+        for note in [*self.changed, *(note for part in self.explained for note in part.notes)]:
+            console.print(note, soft_wrap=True)
 
     @property
     def in_panels(self) -> Sequence[Run]:
         """The runs that Fig. 2 and Fig. 3 show: all, or of very many those of one seed and fold."""
         return self.runs if len(self.runs) <= MOST_PANELS else first_of(self.runs)
-
-
-def _read_evidence(experiment: Path, *, pictures: bool) -> _Evidence:
-    """Read an experiment's finished runs, write its tables, and analyse what chapters share."""
-    finished = read_experiment(experiment, rivals=True)
-    everything = setting_results(finished)
-    results = [result for result in everything if not result.is_rival]
-    rivals = [result for result in everything if result.is_rival]
-    runs = [run for result in results for run in result.runs]
-    audit = read_audit(experiment)
-    table, by_run = marked_tables(everything, audit)
-    write_table(experiment / "table.tsv", table)
-    write_table(experiment / "runs.tsv", by_run)
-    write_text(experiment / "table.md", markdown_table(table))
-    heads = {
-        run.name: analyse_head(run)
-        for run in track(runs, "Analysing final layers", total=len(runs))
-    }
-    compared = compare_runs(run for result in everything for run in result.runs)
-    networks = [run for run in finished if not run.is_rival]
-    failures, records = read_failures(experiment), find_runs(experiment)
-    leakage = stored_leakage(experiment, runs=[*networks, *records.permuted])
-    changed = changed_inputs(experiment)
-    slices = None if changed else experiment / "slices"
-    pixels = None if slices is None else _read_pixels(slices / "slices.npy")
-    explained = explain(experiment, results, rivals, compared, pixels, pictures=pictures)
-    for note in [*changed, *(note for part in explained for note in part.notes)]:
-        console.print(note, soft_wrap=True)
-    return _Evidence(
-        results, rivals, runs, table, audit, heads, compared, leakage, explained, failures,
-        records.left_out, records.notes, changed, slices, pixels,
-    )  # fmt: skip
 
 
 def _make_chapters(evidence: _Evidence) -> list[Chapter]:
@@ -242,31 +213,6 @@ def _make_chapters(evidence: _Evidence) -> list[Chapter]:
     made = [make() for make in track(makers, "Drawing figures", total=len(makers))]
     made[len(argument) : len(argument)] = [part.chapter for part in evidence.explained]
     return [chapter for chapter in made if chapter is not None]
-
-
-def _paper(experiment: Path, results: Sequence[SettingResult]) -> Chapter:
-    """Make the chapter on what a paper takes, with the tables that stand beside the page."""
-    names = ("table.tsv", "table.md", "runs.tsv")
-    files = {name: (experiment / name).read_text(encoding="utf-8") for name in names}
-    return paper_chapter(read_study(experiment, results), files)
-
-
-def _shown(data: PageData) -> str:
-    """Say how many slices of how many subjects the page holds."""
-    drawn, total = data.drawn
-    some = (
-        f" Fig. 2 draws {drawn:,} of {total:,} test slices, those of subjects drawn at random."
-        if drawn < total
-        else ""
-    )
-    if not data.thumbnails:
-        return f"It holds no slice as a picture.{some}"
-    subjects = f" of {data.subjects} subjects" if data.subjects else ""
-    first = ", misclassified ones first," if data.thumbnails < drawn else ""
-    return (
-        f"It holds {data.thumbnails} test slices{subjects}{first} as small pictures: share it as "
-        f"you would share scans (--thumbnails none leaves them out).{some}"
-    )
 
 
 def _read_pixels(path: Path) -> NDArray[np.uint8] | None:

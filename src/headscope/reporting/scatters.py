@@ -5,8 +5,8 @@ without the script a small still picture of each panel is seen.
 """
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from headscope.analysis.representation.location import analyse_contributions
 from headscope.errors import InputError
 from headscope.metrics import softmax
 from headscope.record import Run
+from headscope.reporting.chapters.runs import group_by
 from headscope.reporting.numbers import number, say
 from headscope.reporting.pictures import png_source
 from headscope.reporting.plots import Multiples, Panel
@@ -57,10 +58,27 @@ class PageData:
     drawn: of how many test slices it holds logits, and of how many there are.
     """
 
-    content: Mapping[str, Any] = field(default_factory=dict)
-    thumbnails: int = 0
-    subjects: int = 0
-    drawn: tuple[int, int] = (0, 0)
+    content: Mapping[str, Any]
+    thumbnails: int
+    subjects: int
+    drawn: tuple[int, int]
+
+    @property
+    def words(self) -> str:
+        """How many slices of how many subjects the page holds."""
+        drawn, total = self.drawn
+        some = (
+            f" Fig. 2 draws {drawn:,} of {total:,} test slices, those of subjects drawn at random."
+        )
+        some = some if drawn < total else ""
+        if not self.thumbnails:
+            return f"It holds no slice as a picture.{some}"
+        subjects = f" of {self.subjects} subjects" if self.subjects else ""
+        first = ", misclassified ones first," if self.thumbnails < drawn else ""
+        return (
+            f"It holds {self.thumbnails} test slices{subjects}{first} as small pictures: share it "
+            f"as you would share scans (--thumbnails none leaves them out).{some}"
+        )
 
 
 def page_data(
@@ -83,15 +101,17 @@ def page_data(
     if len(rows) < everything:
         tests = {name: np.intersect1d(test, rows) for name, test in tests.items()}
     places = {run.name: np.searchsorted(rows, tests[run.name]) for run in runs}
-    panels = [_panel(run, tests[run.name], places[run.name], heads[run.name]) for run in runs]
     wrong = np.zeros(len(rows), dtype=bool)
-    for run, panel in zip(runs, panels, strict=True):
-        wrong[places[run.name]] |= ~panel.correct
+    panels = []
+    for run in runs:
+        values, correct = _panel(run, tests[run.name], places[run.name], heads[run.name])
+        wrong[places[run.name]] |= ~correct
+        panels.append(values)
     sprite, shown = _sprite(pixels, rows, _shown(rows, wrong, pixels, thumbnails))
     table = runs[0].predictions.iloc[rows]
     named = runs[0].named
     subjects, owner = np.unique(table["subject_id"].to_numpy(str), return_inverse=True)
-    values = {
+    content = {
         "classes": runs[0].class_names,
         "colours": COLOURS,
         "subjects": subjects.tolist() if named else [],
@@ -103,22 +123,16 @@ def page_data(
                 for row in table.itertuples()
             ],
         },
-        "runs": [panel.values for panel in panels],
+        "runs": panels,
         "thumbnails": sprite,
     }
     seen = len(np.unique(owner[shown])) if named else 0
-    return PageData(values, len(shown), seen, (len(rows), everything))
+    return PageData(content, len(shown), seen, (len(rows), everything))
 
 
-@dataclass(frozen=True)
-class _Panel:
-    """A run's part of the data, and which of its test slices are correct."""
-
-    values: dict[str, Any]
-    correct: NDArray[np.bool_]
-
-
-def _panel(run: Run, test: NDArray[np.intp], place: NDArray[np.intp], head: HeadAnalysis) -> _Panel:
+def _panel(
+    run: Run, test: NDArray[np.intp], place: NDArray[np.intp], head: HeadAnalysis
+) -> tuple[dict[str, Any], NDArray[np.bool_]]:
     logits = run.features["logits"][test].astype(np.float64)  # (n, K)
     label = run.features["label"][test]
     predicted = logits.argmax(axis=1)
@@ -144,7 +158,7 @@ def _panel(run: Run, test: NDArray[np.intp], place: NDArray[np.intp], head: Head
         "null": [_plain(pair.null_slope), _plain(pair.r), _plain(pair.r_null)],
         "maps": _maps(run, test),
     }
-    return _Panel(values, predicted == label)
+    return values, predicted == label
 
 
 def place_slices(logits: NDArray[np.float64], label: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -267,18 +281,19 @@ def logit_panels(runs: Sequence[Run]) -> Multiples:
     """Return Fig. 2: where each network puts its test slices."""
     spaces = {run.name: _logits(run) for run in runs}
     low, high = _limits([points for points, _ in spaces.values()])
-    rows: dict[str, list[Panel]] = {}
-    for run in runs:
+
+    def panel(run: Run) -> Panel:
         points, labels = spaces[run.name]
-        accuracy = number(
-            run.score("test", "slice_accuracy"), run.name, "test_slice_accuracy", "percent"
+        accuracy = run.score("test", "slice_accuracy")
+        below = say(
+            "{}% of {} correct",
+            number(accuracy, run.name, "test_slice_accuracy", "percent"),
+            number(len(points), run.name, "test_slices", "count"),
         )
-        count = number(len(points), run.name, "test_slices", "count")
-        below = say("{}% of {} correct", accuracy, count)
         still = _still(points, [COLOURS[k % len(COLOURS)] for k in labels], low, high)
         alt = f"Logits of {len(points)} test slices, {run.setting.title}, {run.setting.network}."
-        panel = Panel(run.name, run.setting.title, below, still, alt)
-        rows.setdefault(run.setting.network, []).append(panel)
+        return Panel(run.name, run.setting.title, below, still, alt)
+
     axes = "by its two logits"
     if len(runs[0].class_names) > 2:
         axes = "by the logit of its class and the largest of the others"
@@ -288,7 +303,14 @@ def logit_panels(runs: Sequence[Run]) -> Multiples:
         "misclassified. Slices of one subject lie close together: count subjects before being "
         "impressed by marks."
     )
-    return Multiples("fig2", list(rows.items()), caption)
+    return Multiples("fig2", _by_network(runs, panel), caption)
+
+
+def _by_network(
+    runs: Sequence[Run], panel: Callable[[Run], Panel]
+) -> list[tuple[str, list[Panel]]]:
+    groups = group_by(runs, lambda run: run.setting.network)
+    return [(network, [panel(run) for run in group]) for network, group in groups]
 
 
 def weight_panels(runs: Sequence[Run], heads: Mapping[str, HeadAnalysis]) -> Multiples:
@@ -296,21 +318,20 @@ def weight_panels(runs: Sequence[Run], heads: Mapping[str, HeadAnalysis]) -> Mul
     pairs = {run.name: heads[run.name].pairs[0] for run in runs}
     points = {name: np.stack([pair.x, pair.y], axis=1) for name, pair in pairs.items()}
     low, high = _limits(list(points.values()))
-    rows: dict[str, list[Panel]] = {}
-    for run in runs:
-        pair = pairs[run.name]
-        values = points[run.name]
+
+    def panel(run: Run) -> Panel:
+        pair, values = pairs[run.name], points[run.name]
         still = _still(values, [COLOURS[0]] * len(values), low, high, pair.null_slope)
         alt = f"Weights of {pair.feature_count} features, {run.setting.title}."
-        panel = Panel(run.name, run.setting.title, _beside_null(pair, run), still, alt)
-        rows.setdefault(run.setting.network, []).append(panel)
+        return Panel(run.name, run.setting.title, _beside_null(pair, run), still, alt)
+
     first, second = next(iter(pairs.values())).class_names
     caption = (
         f"Each dot is one feature, placed by its weights to {first} and to {second}; the dashed "
         "line is what training forces on the head (the null). A falling line is no finding: only "
         "what departs from it is."
     )
-    return Multiples("fig3", list(rows.items()), caption)
+    return Multiples("fig3", _by_network(runs, panel), caption)
 
 
 def _beside_null(pair: PairAnalysis, run: Run) -> Markup:
@@ -352,15 +373,12 @@ def _still(
     image = Image.new("RGB", (STILL, STILL), "white")
     pen = ImageDraw.Draw(image)
     places = np.nan_to_num((points - low) / (high - low) * STILL)
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        return (x - low) / (high - low) * STILL, (high - y) / (high - low) * STILL
-
     pen.rectangle((0, 0, STILL - 1, STILL - 1), outline=GREY)
     order = np.random.default_rng(0).permutation(len(places))  # so that no class covers another
     for k in order[:MOST_DRAWN]:
         x, y = places[k, 0], STILL - places[k, 1]
         pen.ellipse((x - 1, y - 1, x + 1, y + 1), fill=colours[k])
     if np.isfinite(slope):
-        pen.line([place(low, slope * low), place(high, slope * high)], fill=INK)
+        left, right = ((high - slope * x) / (high - low) * STILL for x in (low, high))
+        pen.line((0.0, left, STILL, right), fill=INK)
     return png_source(image, 8)

@@ -81,6 +81,5 @@ def store_key(experiment: Path, key: str | None, **shown: Any) -> None:
 
 
 def _written(experiment: Path) -> dict[str, str]:
-    """Return the hashes of what a report writes."""
     names = [*WRITTEN, *(name for name in PERHAPS if (experiment / name).exists())]
     return {name: file_hash(experiment / name) for name in names}

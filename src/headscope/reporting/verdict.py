@@ -12,7 +12,8 @@ from headscope.analysis.results.chance import area_words
 from headscope.analysis.results.comparisons import Comparison, Comparisons
 from headscope.analysis.results.settings import SettingResult, choose_apart
 from headscope.reporting.answer import beside_share
-from headscope.reporting.numbers import CONFIDENCE, number, say
+from headscope.reporting.numbers import CONFIDENCE, ends_of, number, say, subject_accuracy
+from headscope.supplement.prose import listed
 
 MOST_NAMED: Final = 3  # settings that a sentence lists by name
 STANDINGS: Final = {
@@ -72,16 +73,13 @@ def _chosen(candidates: int, by: str) -> Markup:
     """Say by what the setting was chosen, where there are several."""
     if candidates == 1:
         return Markup()
-    if not by:
-        return say(
-            " Validation is empty, so it is the first of the {} settings that keep subjects apart.",
-            candidates,
+    text = " Validation is empty, so it is the first of the {1} settings that keep subjects apart."
+    if by:
+        text = (
+            " It has the highest {} of the {} settings that keep subjects apart and ran on the "
+            "same splits; the table below has them all."
         )
-    return say(
-        " It has the highest {} of the {} settings that keep subjects apart and ran on the same "
-        "splits; the table below has them all.",
-        *(by, candidates),
-    )
+    return say(text, by, candidates)
 
 
 def _reached(best: SettingResult, crossed: bool) -> Markup:
@@ -94,7 +92,7 @@ def _reached(best: SettingResult, crossed: bool) -> Markup:
         "gives {subject_share}% and {slice_share}%.{one_class}{labels}",
         over=_over(best, crossed),
         network=_name(best),
-        subject=percent(best.scores["subject_accuracy"].value, quantity="test_subject_accuracy"),
+        subject=subject_accuracy(best),
         subject_interval=_interval(best, "subject_accuracy"),
         slice=percent(best.scores["slice_accuracy"].value, quantity="test_slice_accuracy"),
         slice_interval=_interval(best, "slice_accuracy"),
@@ -162,10 +160,10 @@ def _standing(best: SettingResult) -> Markup:
     chance, accuracy = best.chance, best.scores["subject_accuracy"]
     if chance.standing == "unknown" and isnan(chance.value):
         return UNKNOWN
-    p = Markup()
-    if not isnan(chance.p):
-        p = number(chance.p, best.key, "chance_p", "p")
-        p = say(" ({}, labels permuted among subjects)", p)
+    p = say(
+        "" if isnan(chance.p) else " ({}, labels permuted among subjects)",
+        number(chance.p, best.key, "chance_p", "p"),
+    )
     share, beside = best.majority.subject_share, ""
     above = accuracy.interval is not None and accuracy.interval[0] > share
     if chance.better and not isnan(share) and not above:
@@ -192,21 +190,17 @@ def _rivals(best: SettingResult, compared: Comparisons) -> Markup:
     ]
     sentences = [_rival(row, names) for row in rows if row.distinguishable]
     alike = [_other(row, names) for row in rows if not row.distinguishable]
-    if not alike:
-        return Markup().join(sentences)
-    others: Markup | str = " and ".join(filter(None, [", ".join(alike[:-1]), alike[-1]]))
+    others: Markup | str = listed(alike)
     if len(alike) > MOST_NAMED:
         count = partial(number, run=best.key, form="count")
-        some: Markup | str = "any"
-        if len(alike) < len(rows):
-            some = count(len(alike), quantity="rivals_alike")
+        some = "any" if len(alike) == len(rows) else count(len(alike), quantity="rivals_alike")
         others = say("{} of the {} others", some, count(len(rows), quantity="rivals"))
-    sentences.append(say(" By subject accuracy it cannot be told apart from {}.", others))
+    if alike:
+        sentences.append(say(" By subject accuracy it cannot be told apart from {}.", others))
     return Markup().join(sentences)
 
 
 def _rival(row: Comparison, names: Sequence[str]) -> Markup:
-    """Say how the chosen setting compares with one from which it can be told apart."""
     key = f"{row.first} | {row.second} | {row.split}"
     return say(
         " By subject accuracy it is {} than {} ({} after Holm's correction).",
@@ -264,13 +258,11 @@ def _claim(gap: Gap) -> Markup:
 
 def _gap_points(gap: Gap) -> Markup:
     """Return a gap in points with its interval and what that speaks of, or that there is none."""
-    score = gap.scores["slice_accuracy"]
-    value, low, high = (
-        number(100 * getattr(score, end), _gap_key(gap), f"gap.slice_accuracy{name}", "points")
-        for end, name in (("gap", ""), ("low", "_low"), ("high", "_high"))
-    )
+    score, place = gap.scores["slice_accuracy"], (_gap_key(gap), "gap.slice_accuracy", "points")
+    value = number(100 * score.gap, *place)
     if isnan(score.low) or isnan(score.high):
         return say("{} points, whose interval cannot be told", value)
+    low, high = ends_of((100 * score.low, 100 * score.high), *place)
     return say("{} points ({} interval {} to {}, {})", value, CONFIDENCE, low, high, gap.scope)
 
 
@@ -311,16 +303,18 @@ def _constant(results: Sequence[SettingResult], best: SettingResult) -> Markup:
     if not constant:
         return Markup()
     names = [f"{_name(result)}, {result.split} split" for result in constant]
-    others = number(len(results) - 1, "all", "other_settings", "count")
-    count = number(len(constant), "all", "one_class_settings", "count")
-    subject = say("All {} other settings predict", count)
+    subject = "All {} other settings predict"
     if len(constant) == 1:
-        subject = Markup("Another setting predicts")
+        subject = "Another setting predicts"
     elif len(constant) < len(results) - 1:
-        subject = say("{} of the {} other settings predict", count, others)
+        subject = "{} of the {} other settings predict"
     return say(
         "{} one class for every slice of a test: {}{}. {} accuracy is that class's share.",
-        subject,
+        say(
+            subject,
+            number(len(constant), "all", "one_class_settings", "count"),
+            number(len(results) - 1, "all", "other_settings", "count"),
+        ),
         "; ".join(names[:MOST_NAMED]),
         f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "",
         "Its" if len(constant) == 1 else "Their",
@@ -337,8 +331,5 @@ def _interval(result: SettingResult, name: str, form: str = "percent") -> Markup
     if score.interval is None:
         return Markup() if isnan(score.value) else Markup(" (no interval can be given)")
     way, title = ("_wilson", "Wilson’s ") if isnan(score.low) else ("", "")
-    low, high = (
-        number(end, result.key, f"test_{name}{way}_{side}", form)
-        for end, side in zip(score.interval, ("low", "high"), strict=True)
-    )
-    return say(" ({}{} interval {} to {})", title, CONFIDENCE, low, high)
+    ends = ends_of(score.interval, result.key, f"test_{name}{way}", form)
+    return say(" ({}{} interval {} to {})", title, CONFIDENCE, *ends)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.grouping import deal_folds
-from headscope.splits.balance import balance_of
+from headscope.splits.balance import smallest_p
 
 SUBSETS: Final = ("train", "val", "test")
 KEYS: Final = {
@@ -88,8 +88,7 @@ def make_split(
         raise InputError("Only a split by subject can be balanced: slices have no covariates.")
     subjects = table.iloc[np.unique(row_unit, return_index=True)[1]]  # one row per unit
     draws = [_draw(strata, counts, np.random.default_rng([seed, n])) for n in range(CANDIDATES)]
-    smallest = [balance_of(subjects, draw, covariates)["p"].min() for draw in draws]
-    return draws[int(np.argmax(smallest))][row_unit]
+    return draws[int(np.argmax(smallest_p(subjects, draws, covariates)))][row_unit]
 
 
 def make_fold(

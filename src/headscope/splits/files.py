@@ -108,11 +108,7 @@ def ensure_split(
 
 def read_subsets(path: Path, table: pd.DataFrame) -> NDArray[np.str_]:
     """Return the subset of each row (N,) by a split file, of which it tells the kind itself."""
-    try:
-        columns = _read_split(path).columns
-    except DAMAGE as error:
-        raise InputError(f"{path} is no split: {reason_of(error)}.") from error
-    return _assigned(path, table, "slice" if "slice_index" in columns else "subject")
+    return _assigned(path, table)
 
 
 def subsets_by_path(path: Path, names: Sequence[str]) -> NDArray[np.object_] | None:
@@ -170,9 +166,10 @@ def check_ids(table: pd.DataFrame, kind: str) -> None:
         )
 
 
-def _assigned(path: Path, table: pd.DataFrame, kind: str) -> NDArray[np.str_]:
-    """Read the split and look up each row of the table in it."""
-    split, key = _checked(path, kind), key_of(kind)
+def _assigned(path: Path, table: pd.DataFrame, kind: str = "") -> NDArray[np.str_]:
+    """Read the split and look up each row of the table in it; without a kind it tells its own."""
+    split = _checked(path, kind)
+    key = [name for name in split.columns if name != "subset"]
     merged = table[key].merge(split, on=key, how="left", validate="many_to_one")
     missing = merged["subset"].isna()
     if missing.any():
@@ -219,9 +216,10 @@ def check_source(path: Path, scans: pd.DataFrame) -> list[str]:
 
 def _checked(path: Path, kind: str) -> pd.DataFrame:
     """Read a split by subject or slice: its ids and subset, one row for each."""
-    key = key_of(kind)
     try:
         split = _read_split(path)
+        kind = kind or ("slice" if "slice_index" in split.columns else "subject")
+        key = key_of(kind)
         if "slice_index" in key and "slice_index" in split.columns:
             split["slice_index"] = whole_numbers(split["slice_index"])
     except DAMAGE as error:

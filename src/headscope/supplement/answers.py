@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Final
 
-from headscope.record import Run
 from headscope.supplement import methods
 from headscope.supplement.characteristics import characteristics, unrecorded
 from headscope.supplement.flow import LEFT_OUT
 from headscope.supplement.prose import Facts, listed
-from headscope.supplement.study import Study
+from headscope.supplement.study import Study, count_classes
 
 UNCHANGED: Final = (
     "The temperature of validation is reported beside the network, whose weights stay as they are."
 )
 RECORD, AUTHOR, NOT_DONE = "record", "author", "not done"
+CLASSES: Final = "Classes by"  # how the note begins that says where labels come from
 
 
 @dataclass(frozen=True)
@@ -58,20 +58,16 @@ def performance(study: Study, facts: Facts, *names: str) -> str:
         text = f"{name.replace('_', ' ').replace('auc', 'AUC')} "
         text += f"{facts(score.value, 'table.tsv', f'{row}, test_{name}', form)}{unit}"
         if score.interval:
-            low, high = (
-                facts(end, "table.tsv", f"{row}, test_{name}_{side}", form)
-                for end, side in zip(score.interval, ("low", "high"), strict=True)
-            )
-            text += f" (95% interval {low} to {high})"
+            low, high = score.interval
+            text += f" (95% interval {facts(low, 'table.tsv', f'{row}, test_{name}_low', form)}"
+            text += f" to {facts(high, 'table.tsv', f'{row}, test_{name}_high', form)})"
         parts.append(text)
     if not parts:
         return f"No score of {result.key} is defined on its test."
     chosen = f", which validation chooses by {by}" if by and len(study.results) > 1 else ""
-    constant = ""
-    if result.constant:
-        runs = f"{len(result.constant)} of {len(result.runs)} runs predict"
-        one = "The network predicts" if len(result.runs) == 1 else runs
-        constant = f" {one} one class for all test slices."
+    runs = f"{len(result.constant)} of {len(result.runs)} runs predict"
+    one = "The network predicts" if len(result.runs) == 1 else runs
+    constant = f" {one} one class for all test slices." if result.constant else ""
     mixed = f" Its test is no test of unseen subjects: {result.marker}." if result.marker else ""
     return f"{result.key}{chosen}: {listed(parts)}.{constant}{mixed}"
 
@@ -97,10 +93,8 @@ def cautions(study: Study, facts: Facts) -> list[str]:
         lines.append("The cohort is simulated.")
     if not study.named:
         lines.append("The pictures name no subjects; subsets may share them.")
-    mixed = [result for result in study.results if result.shared_subjects]
-    if mixed:
-        names = listed([result.key for result in mixed])
-        lines.append(f"Subjects are in training and in test in {names}.")
+    if mixed := [result.key for result in study.results if result.shared_subjects]:
+        lines.append(f"Subjects are in training and in test in {listed(mixed)}.")
     constant = [f"{result.key} ({len(result.constant)} of {len(result.runs)} runs)"
                 for result in study.results if result.constant]  # fmt: skip
     if constant:
@@ -113,31 +107,28 @@ def cautions(study: Study, facts: Facts) -> list[str]:
                   if finding.level == "serious"]  # fmt: skip
     else:
         lines.append("The slices were not audited for duplicates and shortcuts.")
-    one_seed = all(len(result.runs) == 1 for result in study.results)
-    if one_seed:
+    if all(len(result.runs) == 1 for result in study.results):
         lines.append("Each setting was trained once; differences between trainings are unknown.")
     return [f"{line.rstrip('.')}." for line in lines]
 
 
 def _technology(study: Study, facts: Facts) -> str:
     names = dict.fromkeys(run.setting.architecture for run in study.runs)
-    shown = listed([facts(name, "runs/*/run.toml", "architecture") for name in names])
+    shown = facts.listed(names, "runs/*/run.toml", "architecture")
     return f"Two-dimensional convolutional or other image networks, trained with labels: {shown}."
 
 
 def _source(study: Study, facts: Facts) -> str:
-    layout, notes = study.slices.get("layout"), study.slices.get("notes") or []
+    layout = study.slices.get("layout")
     if not layout:
         return ""
-    said = f" {notes[0]}" if notes else ""
-    return f"Layout of the data: {facts(layout, 'slices/slices.json', 'layout')}.{said}"
+    text = f"Layout of the data: {facts(layout, 'slices/slices.json', 'layout')}."
+    return " ".join([text, *study.notes[:1]])
 
 
 def _eligibility(study: Study, facts: Facts) -> str:
-    said = [str(note) for note in study.slices.get("notes") or []]
-    notes = [note for note in said if LEFT_OUT.search(note) or note.startswith("Classes by")]
-    where = study.settings.get("where")
-    if where:
+    notes = [note for note in study.notes if LEFT_OUT.search(note) or note.startswith(CLASSES)]
+    if where := study.settings.get("where"):
         notes.insert(0, f"Scans were taken where {facts(where, 'experiment.toml', 'where')}.")
     return " ".join(notes)
 
@@ -156,8 +147,8 @@ def _missing(study: Study, facts: Facts) -> str:
 
 
 def _labels(study: Study, facts: Facts) -> Answer:
-    notes = [str(n) for n in study.slices.get("notes") or [] if str(n).startswith("Classes by")]
-    names = listed([facts(name, "runs/*/run.toml", "class_names") for name in study.class_names])
+    notes = [note for note in study.notes if note.startswith(CLASSES)]
+    names = facts.listed(study.class_names, "runs/*/run.toml", "class_names")
     return Answer(AUTHOR, " ".join([f"The classes are {names}.", *notes]))
 
 
@@ -165,14 +156,12 @@ def _apart(study: Study, facts: Facts) -> str:
     parts = []
     for way in dict.fromkeys(run.setting.split for run in study.runs):
         results = [result for result in study.results if result.split == way]
-        shared = max(result.shared_subjects for result in results)
+        text = "subjects: none of the test is in training"
         if any(result.nameless for result in results):
             text = "unknown, as the pictures name no subjects"
-        elif shared:
+        elif shared := max(result.shared_subjects for result in results):
             number = facts(shared, "table.tsv", f"shared_subjects of {way}")
             text = f"none: up to {number} test subjects are in training too"
-        else:
-            text = "subjects: none of the test is in training"
         parts.append(f"Split by {way}: {text}.")
     if study.audit is not None:
         worst = max((check.duplicated for check in study.audit.splits), default=0)
@@ -186,19 +175,14 @@ def _sample_size(study: Study, facts: Facts) -> Answer:
     run = study.main
     if not run.named:
         return Answer(AUTHOR, "The pictures name no subjects.")
-    number = facts(
-        run.predicted("test")["subject_id"].nunique(),
-        methods.run_file(run, "predictions.tsv"),
-        "distinct subject_id of test",
-    )
+    subjects, file = run.predicted("test")["subject_id"], methods.run_file(run, "predictions.tsv")
+    number = facts(subjects.nunique(), file, "distinct subject_id of test")
     return Answer(AUTHOR, f"The test holds {number} subjects; no size was planned on record.")
 
 
 def _model(study: Study, facts: Facts) -> str:
-    run = study.main
-    size = facts(
-        run.settings.get("slice_size", "?"), methods.run_file(run, "run.toml"), "slice_size"
-    )
+    run, name = study.main, "slice_size"
+    size = facts(run.settings.get(name, "?"), methods.run_file(run, "run.toml"), name)
     return (
         f"Input: one slice of {size} × {size} pixels; output: a logit for each of "
         f"{facts(len(study.class_names), 'runs/*/run.toml', 'class_names')} classes. "
@@ -211,10 +195,10 @@ def _weights(study: Study, facts: Facts) -> str:
     for run in study.runs:
         if "weights" in run.settings:
             users.setdefault(str(run.settings["weights"]), {})[run.setting.variant] = None
-    sources = [f"{listed([*variants])}: {source}" for source, variants in users.items()]
-    init = study.values("head_init")
-    head = f" The classifier starts from {listed(list(map(str, init)), 'or')}." if init else ""
-    return f"{'; '.join(sources)}.{head}" if sources else head.strip()
+    text = "; ".join(f"{listed([*variants])}: {source}" for source, variants in users.items())
+    init = [str(value) for value in study.values("head_init")]
+    head = [f"The classifier starts from {listed(init, 'or')}."] if init else []
+    return " ".join([*([f"{text}."] if text else []), *head])
 
 
 def _selection(study: Study, facts: Facts) -> str:
@@ -241,51 +225,42 @@ def _robustness(study: Study, facts: Facts) -> str | Answer:
 
 def _internal(study: Study, facts: Facts) -> str:
     run = study.main
-    rows, file = run.predicted("test"), methods.run_file(run, "predictions.tsv")
-    unit = "subjects" if run.named else "slices"
-    parts = []
-    for name in study.class_names:
-        part = rows[rows["label"] == name]
-        number = part["subject_id"].nunique() if run.named else len(part)
-        parts.append(f"{facts(number, file, f'{unit} of {name} in test')} of {name}")
+    unit, file = "subjects" if run.named else "slices", methods.run_file(run, "predictions.tsv")
+    counts = count_classes(run, run.predicted("test"))
+    parts = [f"{facts(count, file, f'{unit} of {name} in test')} of {name}"
+             for name, count in counts.items()]  # fmt: skip
     way = methods.SPLITS[run.setting.split]
     return f"Test {unit}: {listed(parts)}, of the same cohort, which was split {way}."
 
 
 def _subjects(study: Study, facts: Facts) -> str | Answer:
     rows = characteristics(study.main, study.participants)
-    missing = [name.lower() for name in unrecorded(rows, study.class_names)]
-    if missing:
+    if missing := [name.lower() for name in unrecorded(rows, study.class_names)]:
         are = "are" if len(missing) > 1 else "is"
-        text = f"Table 1 has counts; {' and '.join(missing)} {are} not on record."
-        return Answer(AUTHOR, text)
+        return Answer(AUTHOR, f"Table 1 has counts; {listed(missing)} {are} not on record.")
     return "Table 1 has subjects, sessions, slices, classes, age and sex of each subset."
 
 
 def _failures(study: Study, facts: Facts) -> str:
-    run: Run = study.chosen[0].runs[0]
-    confusion = (run.metrics.get("test") or {}).get(
-        "subject_confusion" if run.named else "slice_confusion"
-    )
+    run, file = study.chosen[0].runs[0], methods.run_file(study.chosen[0].runs[0], "metrics.json")
+    unit = "subject" if run.named else "slice"
+    confusion = (run.metrics.get("test") or {}).get(f"{unit}_confusion")
     if not confusion:
         return ""
-    unit, file = "subjects" if run.named else "slices", methods.run_file(run, "metrics.json")
-    key = f"test.{unit[:-1]}_confusion"
     parts = [
-        f"{facts(count, file, key)} of {true} predicted {predicted}"
+        f"{facts(count, file, f'test.{unit}_confusion')} of {true} predicted {predicted}"
         for true, row in zip(run.class_names, confusion, strict=True)
         for predicted, count in zip(run.class_names, row, strict=True)
         if true != predicted and count
     ]
     if not parts:
-        return f"{run.name} misclassifies no test {unit[:-1]}."
-    return f"{run.name}, test {unit}: {listed(parts)}; predictions.tsv names them."
+        return f"{run.name} misclassifies no test {unit}."
+    return f"{run.name}, test {unit}s: {listed(parts)}; predictions.tsv names them."
 
 
 def _availability(study: Study, facts: Facts) -> str:
-    version = (study.environment.get("packages") or {}).get("headscope")
     text = "headscope is free software under the MIT licence"
-    if version:
+    if version := (study.environment.get("packages") or {}).get("headscope"):
         text += f", version {facts(version, 'environment.json', 'packages.headscope')}"
     models = sum(run.keeps_network for run in study.runs)
     number = facts(models, "runs/*/model.safetensors, backbone.safetensors", "files")
@@ -295,12 +270,11 @@ def _availability(study: Study, facts: Facts) -> str:
 
 def _differences(study: Study, facts: Facts) -> str:
     rows = characteristics(study.main, study.participants)
-    tested = [row for row in rows if not isnan(row.p)]
-    if not tested:
-        return "All subsets are of one cohort; Table 1 has no test of how they differ."
     parts = [f"{row.name.partition(',')[0].lower()} p = "
              f"{facts(row.p, 'table1.tsv', f'p of {row.name}', 'probability')}"
-             for row in tested]  # fmt: skip
+             for row in rows if not isnan(row.p)]  # fmt: skip
+    if not parts:
+        return "All subsets are of one cohort; Table 1 has no test of how they differ."
     return f"All subsets are of one cohort; between them {listed(parts)} (Table 1)."
 
 

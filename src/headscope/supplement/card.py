@@ -34,7 +34,10 @@ def model_card(study: Study, facts: Facts) -> str:
         "Groups of subjects": [
             "Scores by sex, age or site were not computed. Table 1 says who the subjects are."
         ],
-        "Cautions": [_bullets(cautions(study, facts))],
+        "Cautions": [
+            "\n".join(f"* {escape_markdown(line)}" for line in cautions(study, facts))
+            or "None on record."
+        ],
         "How to use a network": [_use(study)],
         "Ethics, licence and contact": [AUTHOR],
     }
@@ -53,14 +56,9 @@ def _networks(study: Study) -> str:
     rows = []
     for run in study.runs:
         digests = (str(run.settings.get(f"{of}_sha256", "")) for of in ("weights", "slices"))
-        shown = (digest[:SHOWN_DIGITS] for digest in digests)
-        rows.append((run.name, *shown, run.keeps_network))
+        rows.append((run.name, *(digest[:SHOWN_DIGITS] for digest in digests), run.keeps_network))
     columns = ["Run", "Weights at the start (SHA-256)", "Slices (SHA-256)", "On record"]
     return Table("", columns, rows).to_markdown()
-
-
-def _bullets(lines: list[str]) -> str:
-    return "\n".join(f"* {escape_markdown(line)}" for line in lines) or "None on record."
 
 
 def _use(study: Study) -> str:

@@ -1,7 +1,7 @@
 """Table 1: subjects, sessions, slices, classes, age and sex of each subset, with tests."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import isnan, nan
 from typing import Any, Final
 
@@ -69,19 +69,20 @@ def characteristics(run: Run, participants: pd.DataFrame) -> list[Characteristic
     slices = run.predictions
     named = slices[slices["subject_id"] != NO_ID]
     whole = len(named) == len(slices)
-    groups = {"all": named} | {name: named[named["subset"] == name] for name in SUBSETS}
+    groups = _by_subset(named, named)
     rows = [
         _count("Subjects", groups, ["subject_id"], whole),
         _count("Sessions", groups, ["subject_id", "session_id"], whole),
     ]
-    everything = {"all": slices} | {name: run.predicted(name) for name in SUBSETS}
+    everything = _by_subset(slices, slices)
     rows.append(Characteristic("Slices", {k: Entry(len(part)) for k, part in everything.items()}))
     if not whole:
-        labels = slices["label"]
-        rows += [_share(f"Slices of {name}", everything, labels == name, NAMELESS)
-                 for name in run.class_names]  # fmt: skip
+        for name in run.class_names:
+            counts = {k: int((part["label"] == name).sum()) for k, part in everything.items()}
+            entries = {k: Entry(count, len(everything[k])) for k, count in counts.items()}
+            rows.append(Characteristic(f"Slices of {name}", entries, NAMELESS))
         return rows
-    subjects = _subjects(named)
+    subjects = named[["subject_id", "subset", "label"]].drop_duplicates().reset_index(drop=True)
     shared = bool(subjects["subject_id"].duplicated().any())
     rows += _shares(subjects, "label", run.class_names, "Class", shared)
     described = _described(subjects, participants)
@@ -109,11 +110,11 @@ def characteristics_table(run: Run, participants: pd.DataFrame) -> Table:
 def characteristics_frame(run: Run, participants: pd.DataFrame) -> pd.DataFrame:
     """Return Table 1 in full numbers: one row per characteristic and subset."""
     setting = run.setting
+    split = {"split": setting.split, "seed": setting.seed, "fold": setting.fold_text}
     return pd.DataFrame(
         [
-            {"split": setting.split, "seed": setting.seed, "fold": setting.fold_text,
-             "characteristic": row.name, "subset": subset, "count": entry.count, "of": entry.of,
-             "mean": entry.mean, "sd": entry.sd, "test": row.test, "p": row.p}
+            {**split, "characteristic": row.name, "subset": subset, **asdict(entry),
+             "test": row.test, "p": row.p}
             for row in characteristics(run, participants)
             for subset, entry in row.entries.items()
         ]
@@ -148,17 +149,8 @@ def _count(
     return Characteristic(name, {k: Entry(count) for k, count in counts.items()})
 
 
-def _share(
-    name: str, groups: Mapping[str, pd.DataFrame], inside: "pd.Series[bool]", test: str
-) -> Characteristic:
-    entries = {k: Entry(int(inside[part.index].sum()), len(part)) for k, part in groups.items()}
-    return Characteristic(name, entries, test)
-
-
-def _subjects(named: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per subject, subset and label."""
-    columns = ["subject_id", "subset", "label"]
-    return named[columns].drop_duplicates().reset_index(drop=True)
+def _by_subset(rows: pd.DataFrame, everything: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {"all": everything} | {name: rows[rows["subset"] == name] for name in SUBSETS}
 
 
 def _described(subjects: pd.DataFrame, participants: pd.DataFrame) -> pd.DataFrame:
@@ -176,8 +168,7 @@ def _shares(
     subjects: pd.DataFrame, column: str, values: list[str], title: str, shared: bool
 ) -> list[Characteristic]:
     """Return a row per value: how many subjects of each subset have it, and a test."""
-    groups = {"all": subjects.drop_duplicates(["subject_id", column])}
-    groups |= {name: subjects[subjects["subset"] == name] for name in SUBSETS}
+    groups = _by_subset(subjects, subjects.drop_duplicates(["subject_id", column]))
     of = {k: part["subject_id"].nunique() for k, part in groups.items()}
     test, p = SHARED, nan
     if not shared:
@@ -187,17 +178,16 @@ def _shares(
         test, p = independence(pd.crosstab(first[column], first["subset"]).to_numpy())
         test += ", by first label" * (not isnan(p))
     rows = []
-    for n, value in enumerate(values):
-        entries = {
-            k: Entry(int((part[column] == value).sum()), of[k]) for k, part in groups.items()
-        }
-        rows.append(Characteristic(f"{title}, {value}", entries, *((test, p) if n == 0 else ())))
+    for value in values:
+        counts = {k: int((part[column] == value).sum()) for k, part in groups.items()}
+        entries = {k: Entry(count, of[k]) for k, count in counts.items()}
+        rows.append(Characteristic(f"{title}, {value}", entries, test, p))
+        test, p = "", nan  # stand beside the first value alone
     return rows
 
 
 def _ages(subjects: pd.DataFrame, shared: bool) -> Characteristic:
-    groups = {"all": subjects.drop_duplicates("subject_id")}
-    groups |= {name: subjects[subjects["subset"] == name] for name in SUBSETS}
+    groups = _by_subset(subjects, subjects.drop_duplicates("subject_id"))
     entries = {}
     for name, part in groups.items():
         ages = part["age"].astype(float)

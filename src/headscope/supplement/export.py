@@ -1,7 +1,7 @@
 """Figures as files for print: PDF, SVG and PNG at the widths of a column and of a page."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,38 +45,27 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     """Write one figure as PDF, SVG and PNG."""
     with mpl.rc_context(FONTS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a sign that the font lacks is drawn as a box
-        _place(figure)
-        return [_save(figure, stem, suffix) for suffix in METADATA]
+        return _save(figure, stem, METADATA, DPI)
 
 
-def _place(figure: Figure) -> None:
-    """Place the panels once, not for each format."""
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        figure.set_dpi(DPI)
+def _save(figure: Figure, stem: Path, suffixes: Iterable[str], dpi: float) -> list[Path]:
+    engine, paths = figure.get_layout_engine(), []
+    if engine is not None:  # panels are placed once, not by a drawing of all for each format
+        figure.set_dpi(dpi)
         engine.execute(figure)
         figure.set_layout_engine(None)
-
-
-def _save(figure: Figure, stem: Path, suffix: str) -> Path:
-    path = stem.with_name(f"{stem.name}.{suffix}")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=suffix, dpi=DPI, metadata=METADATA[suffix])
-    return path
+    for suffix in suffixes:
+        paths.append(stem.with_name(f"{stem.name}.{suffix}"))
+        with atomic_path(paths[-1]) as temporary:
+            figure.savefig(temporary, format=suffix, dpi=dpi, metadata=METADATA[suffix])
+    return paths
 
 
 @apply_style
 def save_figure(figure: Figure, stem: Path) -> Path:
     """Write `stem`.png (200 dpi) and `stem`.svg; return the latter. Equal figures, equal bytes."""
-    # Panels are placed once: matplotlib would place them, by a drawing of all, for each format.
     engine, dpi = figure.get_layout_engine(), figure.get_dpi()
-    if engine is not None:
-        figure.set_dpi(SCREEN_DPI)
-        engine.execute(figure)
-        figure.set_layout_engine(None)
-    for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
-        with atomic_path(stem.with_name(stem.name + suffix)) as temporary:
-            figure.savefig(temporary, dpi=SCREEN_DPI, metadata=metadata)
+    *_, path = _save(figure, stem, ("png", "svg"), SCREEN_DPI)
     figure.set_dpi(dpi)
     figure.set_layout_engine(engine)
-    return stem.with_name(f"{stem.name}.svg")
+    return path

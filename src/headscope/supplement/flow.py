@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from headscope.figures import style
-from headscope.record import SUBSETS
-from headscope.supplement.study import Study
+from headscope.record import SUBSETS, Run
+from headscope.supplement.study import Study, count_classes
 from headscope.text import count
 
 Kind = Literal["step", "left out", "subset"]
@@ -44,24 +44,22 @@ def flow(study: Study) -> list[Box]:
     run, table = study.main, study.main.predictions
     boxes: list[Box] = []
     scans, failed = study.slices.get("scans"), len(study.problems)
-    reasons = [str(note) for note in study.slices.get("notes", [])]
-    before = [note for note in reasons if LEFT_OUT.search(note) and NAMED_AS_UNUSABLE not in note]
+    before = [note for note in study.notes
+              if LEFT_OUT.search(note) and NAMED_AS_UNUSABLE not in note]  # fmt: skip
     layout = study.slices.get("layout")
     source = "Pictures" if (run.settings.get("slicing") or {}).get("of") == "pictures" else "Scans"
     if layout:
         boxes.append(Box("step", f"Data: {layout}"))
     if before:
         boxes.append(Box("left out", "Left out", tuple(before)))
+    taken = Box("step", f"{source}: their number is not on record")
     if scans is not None:
-        text = f"{source} with a class: {count(scans)}"
-        boxes.append(Box("step", text, (), ((source.lower(), int(scans)),)))
-    else:
-        boxes.append(Box("step", f"{source}: their number is not on record"))
+        number = (source.lower(), int(scans))
+        taken = Box("step", f"{source} with a class: {count(scans)}", (), (number,))
+    boxes.append(taken)
     if failed:
         boxes.append(_unusable(study, failed, source.lower()))
-    counts = [("slices", len(table))]
-    if run.named:
-        counts = [*_subjects_of(table), *counts]
+    counts = _units_of(run, table)
     text = ", ".join(f"{count(value)} {unit}" for unit, value in counts)
     boxes.append(Box("step", "Slices taken", (text,), tuple(counts)))
     boxes += [_subset(study, name) for name in SUBSETS]
@@ -70,25 +68,24 @@ def flow(study: Study) -> list[Box]:
 
 def flow_frame(boxes: Sequence[Box]) -> pd.DataFrame:
     """Return the boxes as rows: one per count, and one per reason."""
-    rows = [
-        (number, box.kind, box.title, unit, value, "")
-        for number, box in enumerate(boxes, start=1)
-        for unit, value in (box.counts or ((("", None),) if box.kind == "step" else ()))
-    ]
-    rows += [
-        (number, box.kind, box.title, "", None, line)
-        for number, box in enumerate(boxes, start=1)
-        if box.kind == "left out"
-        for line in box.lines
-    ]
+    rows = []
+    for number, box in enumerate(boxes, start=1):
+        parts = [(*pair, "") for pair in box.counts or [("", None)] * (box.kind == "step")]
+        parts += [("", None, line) for line in box.lines if box.kind == "left out"]
+        rows += [(number, box.kind, box.title, *part) for part in parts]
     columns = ["box", "kind", "title", "unit", "count", "reason"]
-    frame = pd.DataFrame(rows, columns=columns).sort_values("box", kind="stable")
-    return frame.astype({"count": "Int64"})
+    return pd.DataFrame(rows, columns=columns).astype({"count": "Int64"})
 
 
-def _subjects_of(table: pd.DataFrame) -> list[tuple[str, int]]:
-    visits = table.drop_duplicates(["subject_id", "session_id"])
-    return [("subjects", int(table["subject_id"].nunique())), ("sessions", len(visits))]
+def _units_of(run: Run, rows: pd.DataFrame) -> list[tuple[str, int]]:
+    """Count subjects and sessions, where they are named, and slices."""
+    if not run.named:
+        return [("slices", len(rows))]
+    subjects, visits = (
+        rows["subject_id"].nunique(),
+        rows.drop_duplicates(["subject_id", "session_id"]),
+    )
+    return [("subjects", int(subjects)), ("sessions", len(visits)), ("slices", len(rows))]
 
 
 def _unusable(study: Study, failed: int, unit: str) -> Box:
@@ -109,14 +106,9 @@ def _shorten(text: object) -> str:
 
 def _subset(study: Study, subset: str) -> Box:
     run, rows = study.main, study.main.predicted(subset)
-    counts = [("slices", len(rows))]
-    if run.named:
-        counts = [*_subjects_of(rows), *counts]
-    classes = []
-    for name in run.class_names:
-        part = rows[rows["label"] == name]
-        number = part["subject_id"].nunique() if run.named else len(part)
-        classes.append((f"{'subjects' if run.named else 'slices'} of {name}", int(number)))
+    counts = _units_of(run, rows)
+    unit = "subjects" if run.named else "slices"
+    classes = [(f"{unit} of {name}", n) for name, n in count_classes(run, rows).items()]
     lines = [f"{count(value)} {unit}" for unit, value in [*counts, *classes]]
     fold = f", fold {run.setting.fold_text}" if run.setting.fold_text else ""
     return Box("subset", f"{TITLES[subset]}{fold}", tuple(lines), (*counts, *classes))

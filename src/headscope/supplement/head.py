@@ -1,7 +1,7 @@
 """What `headscope head` writes: the numbers of a final layer as JSON and tables, its figures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -115,11 +115,7 @@ def _pair_facts(pair: PairAnalysis) -> dict[str, Any]:
 
 
 def _plain_fields(result: Any) -> dict[str, Any]:
-    return {name: value for name, value in _values(result).items() if isinstance(value, SCALARS)}
-
-
-def _values(result: Any) -> dict[str, Any]:
-    return {field.name: getattr(result, field.name) for field in fields(result)}
+    return {name: value for name, value in vars(result).items() if isinstance(value, SCALARS)}
 
 
 def _jsonable_fields(result: Any) -> Any:
@@ -127,7 +123,7 @@ def _jsonable_fields(result: Any) -> Any:
     if is_dataclass(result):
         return {
             name: _jsonable_fields(value)
-            for name, value in _values(result).items()
+            for name, value in vars(result).items()
             if not isinstance(value, np.ndarray) or value.size <= MOST_COSINES**2
         }
     if isinstance(result, Mapping):

@@ -80,36 +80,34 @@ def _data(study: Study, facts: Facts) -> str:
     visits = named.drop_duplicates(["subject_id", "session_id"])
     subjects = facts(named["subject_id"].nunique(), predictions, "distinct subject_id")
     sessions = facts(len(visits), predictions, "distinct subject_id and session_id")
-    sentences.append(
-        f"The data{of} were {slices} slices of {subjects} subjects in {sessions} sessions."
-    )
-    sentences.append(_classes(table, "subjects", predictions, facts))
+    sentences += [
+        f"The data{of} were {slices} slices of {subjects} subjects in {sessions} sessions.",
+        _classes(table, "subjects", predictions, facts),
+    ]
     if run.setting.subjects:
         shown = facts(run.setting.subjects, run_file(run, "run.toml"), "subjects")
         sentences.append(f"Subjects are not known: they were inferred from pixels ({shown}).")
-    failed = len(study.problems)
-    if failed:
+    if failed := len(study.problems):
         count = facts(failed, "slices/problems.tsv", "rows")
-        sentences.append(f"{count} {'scan' if failed == 1 else 'scans'} could not be used.")
+        sentences.append(f"{count} scan{'' if failed == 1 else 's'} could not be used.")
     if run.settings.get("pseudonymised"):
         sentences.append("Subjects and sessions bear pseudonyms, keyed hashes of their ids.")
     return " ".join(sentences)
 
 
 def _classes(table: Any, unit: str, file: str, facts: Facts) -> str:
-    """Say how many subjects, or slices, have each label."""
     parts = []
     for name in dict.fromkeys(table["label"]):
         rows = table[table["label"] == name]
         count = len(rows) if unit == "slices" else rows["subject_id"].nunique()
         key = f"rows of label {name}" if unit == "slices" else f"distinct subject_id of {name}"
         parts.append(f"{facts(name, file, 'label')} ({facts(count, file, key)} {unit})")
+    text = f"The classes were {listed(sorted(parts))}."
     twice = table.drop_duplicates(["subject_id", "label"])["subject_id"].duplicated().sum()
-    note = ""
     if unit == "subjects" and twice:
         number = facts(int(twice), file, "subject_id of several labels")
-        note = f" Subjects whose label changed between sessions count under each: {number}."
-    return f"The classes were {listed(sorted(parts))}.{note}"
+        text += f" Subjects whose label changed between sessions count under each: {number}."
+    return text
 
 
 def _slices(study: Study, facts: Facts) -> str:
@@ -117,11 +115,11 @@ def _slices(study: Study, facts: Facts) -> str:
     file, slicing = run_file(run, "run.toml"), run.settings.get("slicing") or {}
     if "slice_size" not in run.settings:
         return ""
-    size = facts(run.settings["slice_size"], file, "slice_size")
-    pixels = f"{size} × {facts(run.settings['slice_size'], file, 'slice_size')} pixels"
+    width, height = (facts(run.settings["slice_size"], file, "slice_size") for _ in range(2))
+    pixels = f"{width} × {height} pixels"
     if slicing.get("of") == "pictures":
         return f"Ready slices were resized to {pixels}."
-    planes = listed([facts(name, file, "planes") for name in run.settings.get("planes", [])])
+    planes = facts.listed(run.settings.get("planes", []), file, "planes")
     if not slicing:
         return f"Slices were {planes}, of {pixels}."
     count = facts(slicing["count"], file, "slicing.count") if "count" in slicing else "some"
@@ -167,15 +165,13 @@ def _splits(study: Study, facts: Facts) -> str:
         text = f"Data were split {SPLITS.get(way, f'by {way}')}"
         if folds:
             text += f", into {facts(folds, file, 'folds')} folds, each tested once"
-        seed_text = listed([facts(seed, "runs/*/run.toml", "seed") for seed in seeds])
+        seed_text = facts.listed(seeds, "runs/*/run.toml", "seed")
         sentences.append(f"{text} (seed{'s' if len(seeds) > 1 else ''} {seed_text}).")
         sentences.append(_subsets(runs[0], facts))
-    given = study.settings.get("split_file")
-    if given:
+    if study.settings.get("split_file"):
         sentences.append("The split was given in a file.")
-    balance = study.settings.get("balance") or []
-    if balance:
-        columns = listed([facts(name, "experiment.toml", "balance") for name in balance])
+    if balance := study.settings.get("balance"):
+        columns = facts.listed(balance, "experiment.toml", "balance")
         sentences.append(f"Subsets were balanced in {columns}.")
     if "slice" in ways:
         sentences.append(
@@ -185,32 +181,26 @@ def _splits(study: Study, facts: Facts) -> str:
 
 
 def _subsets(run: Run, facts: Facts) -> str:
-    """Say what each subset of a run's split holds."""
-    titles = {"train": "training", "val": "validation", "test": "test"}
-    parts = []
-    for subset, title in titles.items():
+    parts, file = [], run_file(run, "predictions.tsv")
+    for subset, title in {"train": "training", "val": "validation", "test": "test"}.items():
         rows = run.predicted(subset)
-        file = run_file(run, "predictions.tsv")
-        slices = facts(len(rows), file, f"rows of {subset}")
+        held = f"{facts(len(rows), file, f'rows of {subset}')} slices"
         if run.named:
             count = rows["subject_id"].nunique()
             subjects = facts(count, file, f"distinct subject_id of {subset}")
-            parts.append(f"{subjects} subjects ({slices} slices) were in {title}")
-        else:
-            parts.append(f"{slices} slices were in {title}")
+            held = f"{subjects} subjects ({held})"
+        parts.append(f"{held} were in {title}")
     where = "In the first fold, " if run.setting.fold is not None else ""
-    text = f"{where}{listed(parts)}."
-    return text[0].upper() + text[1:]
+    return f"{where}{listed(parts)}."
 
 
 def _networks(study: Study, facts: Facts) -> str:
-    names = list(dict.fromkeys(run.setting.architecture for run in study.runs))
     shown = []
-    for name in names:
+    for name in dict.fromkeys(run.setting.architecture for run in study.runs):
         key = name.rpartition("/")[2].lower()
-        cite = next((ref for start, ref in NETWORKS.items() if key.startswith(start)), None)
-        shown.append(facts(name, "runs/*/run.toml", "architecture") + (f" [@{cite}]" * bool(cite)))
-    text = f"The network{'s were' if len(names) > 1 else ' was'} {listed(shown)}."
+        cite = next((f" [@{ref}]" for start, ref in NETWORKS.items() if key.startswith(start)), "")
+        shown.append(facts(name, "runs/*/run.toml", "architecture") + cite)
+    text = f"The network{'s were' if len(shown) > 1 else ' was'} {listed(shown)}."
     loaded = [
         run.settings
         for run in study.runs
@@ -220,7 +210,7 @@ def _networks(study: Study, facts: Facts) -> str:
         said = " ".join(f"{settings.get('note')} {settings['weights']}" for settings in loaded)
         cite = " [@russakovsky2015]" if "imagenet" in said.lower() else ""
         sources = dict.fromkeys(settings["weights"] for settings in loaded)
-        files = listed([facts(source, "runs/*/run.toml", "weights") for source in sources])
+        files = facts.listed(sources, "runs/*/run.toml", "weights")
         text += f" Weights came from {files}{cite}."
     regimes: dict[str, set[str]] = {}
     for run in study.runs:
@@ -228,18 +218,15 @@ def _networks(study: Study, facts: Facts) -> str:
     parts = []
     for regime, variants in regimes.items():
         family = regime.partition(":")[0]
-        label = listed(
-            [facts(name, "runs/*/run.toml", "variant") for name in sorted(variants)], "or"
-        )
+        label = facts.listed(sorted(variants), "runs/*/run.toml", "variant", last="or")
         words = REGIMES.get(family, "the regime decides what trains from {start}")
         parts.append(f"{label}, where {words.format(start=_start(study, regime))}")
     return f"{text} Regimes were {'; '.join(parts)}."
 
 
 def _start(study: Study, regime: str) -> str:
-    """Name the weights that the runs of a regime started from."""
-    asked = {run.settings.get("weights_setting") for run in study.runs
-             if run.setting.regime == regime}  # fmt: skip
+    runs = [run for run in study.runs if run.setting.regime == regime]
+    asked = {run.settings.get("weights_setting") for run in runs}
     if asked == {"random"}:
         return "random weights"
     return "the weights at its start" if asked & {"random", None} else "pretrained weights"
@@ -266,7 +253,7 @@ def _training(study: Study, facts: Facts) -> str:
         text += " The rate fell along half a cosine [@loshchilov2017]."
     factors = [value for value in study.values("head_learning_rate") if value != 1]
     if factors:
-        shown = listed([facts(v, "runs/*/run.toml", "head_learning_rate", "g") for v in factors])
+        shown = facts.listed(factors, "runs/*/run.toml", "head_learning_rate", "g")
         text += f" The classifier trained at {shown} times that rate."
     if study.values("head_init") == ["glorot"]:
         text += " The classifier started from Glorot-uniform weights [@glorot2010]."
@@ -277,9 +264,8 @@ def _training(study: Study, facts: Facts) -> str:
 def _beside(study: Study, facts: Facts) -> str:
     """Say which heads trained on scans, and what stood beside the networks."""
     text = ""
-    scans = {run.setting.variant for run in study.runs if run.setting.unit == "scan"}
-    if scans:
-        names = listed([facts(name, "runs/*/run.toml", "variant") for name in sorted(scans)])
+    if scans := {run.setting.variant for run in study.runs if run.setting.unit == "scan"}:
+        names = facts.listed(sorted(scans), "runs/*/run.toml", "variant")
         text = f" In {names} the classifier trained on the mean of each scan's features."
     rivals = {result.architecture: rival_words(result) for result in study.rivals}
     if not rivals:
@@ -308,7 +294,7 @@ def _augmentation(study: Study, facts: Facts) -> str:
         ("augment_jitter", "changed in brightness by a share of up to {}"),
     ):
         if used[key]:
-            shown = listed([facts(v, "runs/*/run.toml", key, "g") for v in used[key]], "or")
+            shown = facts.listed(used[key], "runs/*/run.toml", key, "g", "or")
             parts.append(words.format(shown))
     if not parts:
         return " Slices were not augmented."
@@ -317,12 +303,10 @@ def _augmentation(study: Study, facts: Facts) -> str:
 
 def kept_weights(study: Study) -> str:
     """Say which epoch's weights were kept."""
-    chosen = study.values("select")
     words = {"final": "those of the last epoch", "best": "those of the lowest validation loss"}
-    if not chosen:
-        return ""
+    chosen = [words[choice] for choice in study.values("select")]
     by_row = ", by row" if len(chosen) > 1 else ""
-    return f" The weights kept were {listed([words[c] for c in chosen], 'or')}{by_row}."
+    return f" The weights kept were {listed(chosen, 'or')}{by_row}." if chosen else ""
 
 
 def _evaluation(study: Study, facts: Facts) -> str:
@@ -365,20 +349,18 @@ def _evaluation(study: Study, facts: Facts) -> str:
 
 def _software(study: Study, facts: Facts) -> str:
     environment: Mapping[str, Any] = study.environment
-    packages = environment.get("packages") or {}
+    packages, file = environment.get("packages") or {}, "environment.json"
     if not packages:
         return ""
     cites = {
-        "torch": ("PyTorch", "paszke2019"),
-        "timm": ("timm", "wightman2019"),
-        "scikit-learn": ("scikit-learn", "pedregosa2011"),
+        "torch": ("PyTorch", " [@paszke2019]"),
+        "timm": ("timm", " [@wightman2019]"),
+        "scikit-learn": ("scikit-learn", " [@pedregosa2011]"),
     }
-    file = "environment.json"
     parts = []
     for name, version in packages.items():
         title, cite = cites.get(name, (name, ""))
-        shown = facts(version, file, f"packages.{name}")
-        parts.append(f"{title} {shown}{f' [@{cite}]' if cite else ''}")
+        parts.append(f"{title} {facts(version, file, f'packages.{name}')}{cite}")
     text = f"The software was {listed(parts)}"
     if "python" in environment:
         text += f", under Python {facts(environment['python'], file, 'python')}"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from headscope.analysis import LogitScatter, PairAnalysis, analyse_pair
 from headscope.analysis.leakage.dose_response import DoseResponse
-from headscope.analysis.results.calibration import Calibration, analyse_calibration
+from headscope.analysis.results.calibration import Reliability, analyse_calibration
 from headscope.analysis.results.curves import GRID, Curves, subject_curves
 from headscope.analysis.results.pooled import pool_runs
 from headscope.analysis.results.settings import SettingResult
@@ -36,6 +36,7 @@ from headscope.supplement.study import Study
 MOST_PAIRS = 3  # pairs of classes that have a Fig. 3
 T = TypeVar("T")
 Networks = Mapping[str, Mapping[str, T]]
+Columns = dict[str, Any]  # of a panel's data, by name
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def pictures(study: Study) -> list[Picture]:
 def _flow(study: Study) -> Iterator[Picture]:
     boxes = flow(study)
     caption = "From scans to subsets, with what was left out and why."
-    yield Picture("flow", lambda width: plot_flow(boxes, width), flow_frame(boxes), caption)
+    yield Picture("flow", partial(plot_flow, boxes), flow_frame(boxes), caption)
 
 
 def by_network(study: Study, make: Callable[[SettingResult], T | None]) -> dict[str, dict[str, T]]:
@@ -89,29 +90,35 @@ def _several(study: Study) -> str:
 
 
 def _logits(study: Study) -> Iterator[Picture]:
+    def columns(panel: LogitScatter) -> Columns:
+        names = [f"logit_{name}" for name in panel.class_names]
+        if panel.against_others:
+            names = ["logit_of_class", "largest_other_logit"]
+        label = np.array(panel.class_names)[panel.label]
+        logits = dict(zip(names, panel.logits.T, strict=False))
+        return {"label": label, "correct": panel.correct} | logits
+
     panels = by_network(study, lambda result: _join([all_slices(run) for run in _shown(result)]))
-    rows = [
-        pd.DataFrame({
-            "network": network, "setting": title,
-            "label": np.array(panel.class_names)[panel.label],
-            "correct": panel.correct,
-            _logit_name(panel, 0): panel.logits[:, 0], _logit_name(panel, 1): panel.logits[:, 1],
-        })
-        for network, settings in panels.items() for title, panel in settings.items()
-    ]  # fmt: skip
     caption = "Logits of the test slices, one mark each; hollow marks are misclassified."
-    yield Picture("fig2-logits", lambda width: plot_logit_grid(panels, width),
-                   pd.concat(rows, ignore_index=True), caption + _several(study))  # fmt: skip
+    draw = partial(plot_logit_grid, panels)
+    yield Picture("fig2-logits", draw, _frame(panels, columns), caption + _several(study))
 
 
-def _logit_name(panel: LogitScatter, k: int) -> str:
-    if panel.against_others:
-        return ("logit_of_class", "largest_other_logit")[k]
-    return f"logit_{panel.class_names[k]}"
+def _frame(networks: Networks[T], *columns: Callable[[T], Columns]) -> pd.DataFrame:
+    """Return the columns of each panel below each other, after its network and setting."""
+    return pd.concat(
+        [
+            pd.DataFrame({"network": network, "setting": title} | part)
+            for network, settings in networks.items()
+            for title, panel in settings.items()
+            for make in columns
+            if (part := make(panel))
+        ],
+        ignore_index=True,
+    )
 
 
 def _join(panels: list[LogitScatter]) -> LogitScatter:
-    """Return the slices of several folds as one panel."""
     parts: Any = {name: np.concatenate([getattr(panel, name) for panel in panels])
              for name in ("logits", "label", "correct")}  # fmt: skip
     return replace(panels[0], **parts)
@@ -131,24 +138,17 @@ def _weights(study: Study) -> Iterator[Picture]:
             caption += f" The first {MOST_PAIRS} of {len(pairs)} pairs of classes are drawn."
         suffix = "" if len(pairs) == 1 else f"-{pair[0]}-{pair[1]}"
         draw = partial(plot_weight_grid, panels)
-        yield Picture(f"fig3-weights{suffix}", draw, _weight_frame(panels), caption)
+        yield Picture(f"fig3-weights{suffix}", draw, _frame(panels, _weight_columns), caption)
 
 
 def _weight_panels(study: Study, pair: tuple[int, int]) -> Networks[PairAnalysis]:
     return by_network(study, lambda result: analyse_pair(result.runs[0], pair))
 
 
-def _weight_frame(panels: Networks[PairAnalysis]) -> pd.DataFrame:
-    rows = []
-    for network, settings in panels.items():
-        for title, pair in settings.items():
-            first, second = pair.class_names
-            rows.append(pd.DataFrame({
-                "network": network, "setting": title, "feature": np.arange(len(pair.x)),
-                f"weight_{first}": pair.x, f"weight_{second}": pair.y,
-                "r": pair.r, "r_null": pair.r_null,
-            }))  # fmt: skip
-    return pd.concat(rows, ignore_index=True)
+def _weight_columns(pair: PairAnalysis) -> Columns:
+    first, second = pair.class_names
+    weights = {f"weight_{first}": pair.x, f"weight_{second}": pair.y}
+    return {"feature": np.arange(len(pair.x))} | weights | {"r": pair.r, "r_null": pair.r_null}
 
 
 def _forest(study: Study) -> Iterator[Picture]:
@@ -163,8 +163,8 @@ def _forest(study: Study) -> Iterator[Picture]:
         f"Accuracy over test {over}, with its 95% interval where it has one, beside what "
         "predicting the larger class for all gives. Hollow: every network predicts one class."
     )
-    yield Picture("accuracies", lambda width: plot_forest(study.everything, width),
-                   pd.DataFrame(rows, columns=columns), caption)  # fmt: skip
+    draw = partial(plot_forest, study.everything)
+    yield Picture("accuracies", draw, pd.DataFrame(rows, columns=columns), caption)
 
 
 def _gaps(study: Study) -> Iterator[Picture]:
@@ -187,8 +187,7 @@ def _gaps(study: Study) -> Iterator[Picture]:
         title = f"{dose.architecture}, {dose.variant}"
         caption = f"{title}: slice accuracy as test subjects leak into training."
         suffix = f"-{k + 1}" if len(doses) > 1 else ""
-        yield Picture(f"dose-response{suffix}",
-                      _dose_drawer(dose, title), frame, caption)  # fmt: skip
+        yield Picture(f"dose-response{suffix}", _dose_drawer(dose, title), frame, caption)
 
 
 def _dose_drawer(dose: DoseResponse, title: str) -> Callable[[float], Figure]:
@@ -202,40 +201,26 @@ def _curves(study: Study) -> Iterator[Picture]:
         return
     areas = by_network(study, lambda result: result.scores["subject_auc"].value)
     name = study.class_names[positive] if len(study.class_names) == 2 else ""
-    frame = pd.concat(
-        [_curve_frame(network, title, result)
-         for network, settings in curves.items() for title, result in settings.items()],
-        ignore_index=True,
-    )  # fmt: skip
+    frame = _frame(curves, _curve_columns)
     over = "" if name else ", the mean of each class against the rest"
     band = f" over test subjects{over}; bands hold 95% of draws of subjects, point by point."
-    yield Picture("roc", lambda width: plot_curve_grid(curves, "roc", areas, name, width),
-                  frame, f"ROC curves{band}")  # fmt: skip
-    yield Picture("precision-recall",
-                  lambda width: plot_curve_grid(curves, "precision", None, name, width),
-                  frame, f"Precision–recall curves{band}")  # fmt: skip
+    draw = partial(plot_curve_grid, curves, "roc", areas, name)
+    yield Picture("roc", draw, frame, f"ROC curves{band}")
+    draw = partial(plot_curve_grid, curves, "precision", None, name)
+    yield Picture("precision-recall", draw, frame, f"Precision–recall curves{band}")
 
 
-def _curve_frame(network: str, title: str, curves: Curves) -> pd.DataFrame:
-    roc, precision = curves.roc, curves.precision
-    return pd.DataFrame({
-        "network": network, "setting": title, "false_positive_rate_or_recall": GRID,
-        "sensitivity": roc.y, "sensitivity_low": roc.low, "sensitivity_high": roc.high,
-        "precision": precision.y, "precision_low": precision.low,
-        "precision_high": precision.high, "share_of_positives": curves.prevalence,
-    })  # fmt: skip
+def _curve_columns(curves: Curves) -> Columns:
+    parts = {"sensitivity": curves.roc, "precision": curves.precision}
+    columns: Columns = {"false_positive_rate_or_recall": GRID}
+    for name, curve in parts.items():
+        columns |= {name: curve.y, f"{name}_low": curve.low, f"{name}_high": curve.high}
+    return columns | {"share_of_positives": curves.prevalence}
 
 
 def _reliability(study: Study) -> Iterator[Picture]:
     calibrate = cache(analyse_calibration)
     panels = by_network(study, lambda result: calibrate(result.runs[0]))
-    rows = [
-        _bins(network, title, result, which)
-        for network, settings in panels.items()
-        for title, result in settings.items()
-        for which in ("before", "after")
-        if getattr(result, which) is not None
-    ]
     caption = (
         "Share of correct test slices by the confidence of their prediction, as trained and at the "
         "temperature of validation, with 95% intervals over subjects; bins of fewer than 10 slices "
@@ -243,16 +228,20 @@ def _reliability(study: Study) -> Iterator[Picture]:
     )
     if any(len(result.runs) > 1 for result in study.results):
         caption += " Panels show the first seed and fold."
-    yield Picture("calibration", lambda width: plot_reliability_grid(panels, width),
-                   pd.concat(rows, ignore_index=True), caption)  # fmt: skip
+    frame = _frame(
+        panels,
+        lambda result: _bins(result.before, 1.0),
+        lambda result: _bins(result.after, result.temperature),
+    )
+    yield Picture("calibration", partial(plot_reliability_grid, panels), frame, caption)
 
 
-def _bins(network: str, title: str, calibration: Calibration, which: str) -> pd.DataFrame:
-    result = getattr(calibration, which)
+def _bins(result: Reliability | None, temperature: float) -> Columns:
+    if result is None:
+        return {}
     nothing = [float("nan")] * len(result.count)
-    return pd.DataFrame({
-        "network": network, "setting": title,
-        "temperature": 1.0 if which == "before" else calibration.temperature,
+    return {
+        "temperature": temperature,
         "slices": result.count, "confidence": result.confidence, "accuracy": result.accuracy,
         "low": result.low or nothing, "high": result.high or nothing, "ece": result.ece,
-    })  # fmt: skip
+    }  # fmt: skip

@@ -5,7 +5,7 @@ comes from the record goes through `Facts`, which lists it with file and key.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -40,6 +40,12 @@ class Facts:
         text = f"{value:g}" if form == "g" else show(value, form)
         self.shown.append(Fact(text, value, file, key))
         return text
+
+    def listed(
+        self, values: Iterable[object], file: str, key: str, form: str = "count", last: str = "and"
+    ) -> str:
+        """Return several values of one key as a list in a sentence."""
+        return listed([self(value, file, key, form) for value in values], last)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per fact."""

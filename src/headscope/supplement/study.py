@@ -112,6 +112,11 @@ class Study:
         """The classes, in the order of the logits."""
         return self.main.class_names
 
+    @property
+    def notes(self) -> list[str]:
+        """What the slices say of how they were taken."""
+        return [str(note) for note in self.slices.get("notes") or []]
+
     def values(self, key: str) -> list[Any]:
         """Return the values that a setting has over the runs, in order, where they have it."""
         values = [run.settings[key] for run in self.runs if key in run.settings]
@@ -142,6 +147,13 @@ def read_study(experiment: Path | str, results: Sequence[SettingResult] | None =
         environment=_json(folder / "environment.json"),
         settings=settings,
     )
+
+
+def count_classes(run: Run, rows: pd.DataFrame) -> dict[str, int]:
+    """Return how many subjects of each class some rows hold, or slices where they name none."""
+    groups = rows.groupby("label")["subject_id"]
+    counts = groups.nunique() if run.named else groups.size()
+    return {name: int(counts.get(name, 0)) for name in run.class_names}
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -75,7 +75,6 @@ def _write_tables(study: Study, folder: Path) -> None:
 
 
 def _write_forms(table: Table, stem: Path) -> None:
-    """Write a table as it is read: Markdown and LaTeX."""
     write_text(stem.with_name(f"{stem.name}.md"), table.to_markdown() + "\n")
     write_text(stem.with_name(f"{stem.name}.tex"), table.to_latex() + "\n")
 

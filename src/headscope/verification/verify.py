@@ -110,12 +110,13 @@ def verify(experiment: Path | str) -> Verification:
     # 1. slices, splits and stored features, each against its manifest
     slices = _open_store(folder / "slices", problems, notes)
     sets = _open_subjects(folder, slices, problems)
-    problems += _split_problems(folder / "splits", sets, notes)
+    splits: set[str] = set()
+    problems += _split_problems(folder / "splits", sets, splits, notes)
     problems += _cache_problems(folder / "cache", notes)
     problems += _store_problems(folder, notes)
     # 2. the runs, each against itself and against the slices and splits
     records = find_runs(folder) if (folder / "runs").is_dir() else Records([], [], {}, [])
-    runs = _check_runs(folder, records, sets, problems, notes)
+    runs = _check_runs(records, sets, splits, problems, notes)
     # 3. what was made of them
     whole = len(runs) == len(records.all) and not records.left_out
     problems += _made_problems(folder, runs if whole else [], notes)
@@ -193,20 +194,28 @@ def _open_subjects(folder: Path, slices: SliceSet | None, problems: list[str]) -
         return {None: slices}
 
 
-def _split_problems(folder: Path, sets: Sets | None, notes: list[str]) -> Iterator[str]:
-    """Yield how split files differ from their manifest, or do not fit the slices."""
+def _split_problems(
+    folder: Path, sets: Sets | None, hashes: set[str], notes: list[str]
+) -> Iterator[str]:
+    """Yield how split files differ from their manifest, or do not fit the slices.
+
+    hashes takes `split_sha256` of those that fit, as runs know it.
+    """
     files = split_files(folder.parent)
     if files and not (folder / NAME).is_file():
         notes.append("splits have no manifest: they were made by an earlier version.")
     problems = folder_problems(folder) if folder.is_dir() else []
     yield from (f"splits/{text.replace(' ', ': ', 1)}" for text in problems)
-    if sets is None or problems:
+    if sets is None:
         return
     for path in files:
         try:
-            _subsets(path, sets)
+            subsets = read_subsets(path, set_of_split(sets, path).table)
         except InputError as error:
-            yield f"splits/{path.name}: {error}"
+            if not problems:
+                yield f"splits/{path.name}: {error}"
+        else:
+            hashes.add(hashlib.sha256("\n".join(subsets.tolist()).encode()).hexdigest())
 
 
 def _cache_problems(folder: Path, notes: list[str]) -> Iterator[str]:
@@ -246,16 +255,15 @@ def _store_problems(folder: Path, notes: list[str]) -> Iterator[str]:
 
 
 def _check_runs(
-    folder: Path,
     records: Records,
     sets: Sets | None,
+    splits: set[str],
     problems: list[str],
     notes: list[str],
 ) -> list[Run]:
     """Return the runs in which nothing differs."""
     problems += [f"runs/{name}: {reason}" for name, reason in records.left_out.items()]
     notes += [note for note in records.notes if note.startswith("No manifest")]
-    splits = _split_hashes(folder, sets)
     whole, finished = [], records.all
     for run in track(finished, "Verifying runs", len(finished)) if finished else ():
         slices = None if sets is None else sets.get(run.setting.subjects)
@@ -264,25 +272,6 @@ def _check_runs(
         if not differing:
             whole.append(run)
     return whole
-
-
-def _split_hashes(folder: Path, sets: Sets | None) -> set[str]:
-    """Return `split_sha256` of every split file, as runs know it."""
-    hashes: set[str] = set()
-    if sets is None:
-        return hashes
-    for path in split_files(folder):
-        try:
-            subsets = _subsets(path, sets)
-        except InputError:
-            continue
-        hashes.add(hashlib.sha256("\n".join(subsets.tolist()).encode()).hexdigest())
-    return hashes
-
-
-def _subsets(path: Path, sets: Sets) -> NDArray[np.str_]:
-    """Return the subset of each slice (N,) by a split, under the ids that it names."""
-    return read_subsets(path, set_of_split(sets, path).table)
 
 
 def _stored_problems(run: Run, slices: SliceSet | None, splits: set[str]) -> Iterator[str]:

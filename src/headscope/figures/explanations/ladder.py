@@ -69,7 +69,6 @@ def _rung(setting: SettingLadder, name: str) -> Rung | None:
 
 
 def _show_slices(ladder: Ladder, names: Sequence[str], ax: Axes) -> None:
-    """Set the slice of each rung above its marks."""
     for x, name in enumerate(names):
         if name in ladder.pictures:
             place = (x - 0.46, 1.04, 0.92, 2.0)
@@ -90,26 +89,12 @@ def _draw(setting: SettingLadder, names: Sequence[str], k: int, aside: float, ax
         if ends is not None:
             ax.plot([x + aside] * 2, [100 * end for end in ends], color=colour, linewidth=1.1)
         reaches = x == 0 or (rung.beats_majority and rung.level_with_whole)
-        ax.scatter(
-            [x + aside],
-            [100 * rung.accuracy.value],
-            s=24,
-            marker=marker,
-            linewidths=1,
-            edgecolors=colour,
-            facecolors=colour if reaches else "white",
-            zorder=3,
-        )
+        face = colour if reaches else "white"
+        ax.scatter([x + aside], [100 * rung.accuracy.value], s=24, marker=marker, linewidths=1,
+                   edgecolors=colour, facecolors=face, zorder=3)  # fmt: skip
 
 
 def _handles(shown: Sequence[SettingLadder]) -> list[Line2D]:
-    handles = [
-        Line2D([], [], color=style.COLOURS[k], marker=style.MARKERS[k], markersize=4.5,
-               linewidth=1.1, label=style.plain(f"{setting.network}, {setting.full.split} split"))
-        for k, setting in enumerate(shown)
-    ]  # fmt: skip
-    return [
-        *handles,
-        Line2D([], [], label="whole slices", **style.DIAGONAL),
-        style.largest_class(),
-    ]
+    names = [style.plain(f"{setting.network}, {setting.full.split} split") for setting in shown]
+    handles = [style.entry(name, **style.mark(k)) for k, name in enumerate(names)]
+    return [*handles, style.entry("whole slices", **style.DIAGONAL), style.largest_class()]

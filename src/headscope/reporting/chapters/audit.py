@@ -1,8 +1,9 @@
 """What an audit of the slices found: one self-contained page, or a chapter of the report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from markupsafe import Markup
@@ -24,10 +25,10 @@ from headscope.audit_record import (
     Finding,
     Pair,
     Shortcut,
-    SplitCheck,
 )
 from headscope.files import write_text
-from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text, refer
+from headscope.record.evaluation import SharedHead
+from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text, facts_table, refer
 from headscope.reporting.numbers import CONFIDENCE, number, say
 from headscope.reporting.pictures import png_source
 from headscope.reporting.render import Page, render_page
@@ -98,10 +99,11 @@ def audit_chapter(audit: Audit | None, pixels: Slices | None) -> Chapter | None:
     if audit is None:
         return None
 
-    def pictures(pair: Pair) -> Sequence[Slices] | None:
+    def shown(pair: Pair) -> Pair:
+        """Return a pair with its pictures, where they are there."""
         if pixels is None or max(pair.rows) >= len(pixels):
-            return None
-        return [pixels[row] for row in pair.rows]
+            return replace(pair, pictures=None)
+        return replace(pair, pictures=pixels[[*pair.rows]])
 
     splits = [finding for finding in audit.findings if finding.kind == "split"]
     findings, tables = list(audit.findings), []
@@ -109,14 +111,15 @@ def audit_chapter(audit: Audit | None, pixels: Slices | None) -> Chapter | None:
         place = findings.index(splits[0])
         findings = [finding for finding in findings if finding.kind != "split"]
         findings.insert(place, _over_splits(splits))
-    if len(audit.splits) > MOST_NAMED or any(map(_crosses, audit.splits)):
+    crossing = (s.duplicated or s.equal_slices or any(s.crossing.values()) for s in audit.splits)
+    if len(audit.splits) > MOST_NAMED or any(crossing):
         tables.append(_splits_table(audit))
-    pairs = audit.pairs[:MOST_SHOWN]
+    pairs = [shown(pair) for pair in audit.pairs[:MOST_SHOWN]]
     if pairs:
-        tables.append(_pairs_table(audit, pairs[:SHOWN], pictures))
+        tables.append(_pairs_table(audit, pairs[:SHOWN]))
     blocks: list[Block] = [_introduction(audit), _findings_table(audit, findings), *tables]
     if pairs[SHOWN:]:
-        rest = _pairs_table(audit, pairs[SHOWN:], pictures, SHOWN)
+        rest = _pairs_table(audit, pairs[SHOWN:], SHOWN)
         blocks.append(Fold(f"The other {len(pairs) - SHOWN} pairs", [rest]))
     if audit.notes:
         blocks.append(Fold("Notes of the audit", [Text(*audit.notes, style="list")]))
@@ -147,18 +150,14 @@ def _coloured(text: str, level: str) -> Markup:
 def _verdict(audit: Audit) -> list[Markup]:
     serious = [finding for finding in audit.findings if finding.level == "serious"]
     if not serious:
-        return [
-            _coloured("Nothing serious was found", "fine") + " by the checks that could be made."
-        ]
-    count, they = f"{len(serious)} serious findings", "they are"
-    if len(serious) == 1:
-        count, they = "1 serious finding", "it is"
+        return [_coloured(NOTHING, "fine") + " by the checks that could be made."]
+    one = len(serious) == 1
     return [
         say(
             "{} An accuracy measured on this cohort as it stands is not to be trusted before {} "
             "cleared up.",
-            _coloured(f"{count}.", "serious"),
-            they,
+            _coloured(f"{len(serious)} serious finding{'' if one else 's'}.", "serious"),
+            "it is" if one else "they are",
         ),
         *(say("{}: {}.", finding.check, finding.text) for finding in serious),
     ]
@@ -188,20 +187,11 @@ def _findings_table(audit: Audit, findings: Sequence[Finding]) -> TableBlock:
 
 def _over_splits(findings: Sequence[Finding]) -> Finding:
     """Return the findings of many splits as one, of the gravest level among them."""
-    level = min((finding.level for finding in findings), key=LEVELS.index)
+    level, all_of = min((one.level for one in findings), key=LEVELS.index), len(findings)
     count = sum(finding.level == level for finding in findings)
-    text = say(
-        "{} in {} of {}; {} has them one by one",
-        level,
-        count,
-        len(findings),
-        refer("table-audit-splits"),
-    )
-    return Finding("split", "", f"{len(findings)} splits", level, text)
-
-
-def _crosses(split: SplitCheck) -> bool:
-    return bool(split.duplicated or split.equal_slices or any(split.crossing.values()))
+    table = refer("table-audit-splits")
+    text = say("{} in {} of {}; {} has them one by one", level, count, all_of, table)
+    return Finding("split", "", f"{all_of} splits", level, text)
 
 
 def _splits_table(audit: Audit) -> TableBlock:
@@ -234,32 +224,23 @@ def _page_pairs(audit: Audit) -> list[Block]:
     if not audit.pairs:
         scans = "pictures" if pictures else "scans of different subjects"
         return [Text(f"No two {scans} show one head.")]
-    shown = [pair for pair in audit.pairs if pair.pictures is not None]
-    count = f"{len(audit.pairs)} {'pair' if len(audit.pairs) == 1 else 'pairs'}"
-    first = f", of which the first {len(shown)} are shown" if len(shown) < len(audit.pairs) else ""
-    text = Text(f"{count} of {'pictures' if pictures else 'scans'}{first}.")
-    if not shown:
-        return [text]
-    return [text, _pairs_table(audit, shown, lambda pair: pair.pictures)]
+    shown, count = [pair for pair in audit.pairs if pair.pictures is not None], len(audit.pairs)
+    first = f", of which the first {len(shown)} are shown" if len(shown) < count else ""
+    unit = "pictures" if pictures else "scans"
+    text = Text(f"{count} pair{'' if count == 1 else 's'} of {unit}{first}.")
+    return [text, _pairs_table(audit, shown)] if shown else [text]
 
 
-def _pairs_table(
-    audit: Audit,
-    pairs: Sequence[Pair],
-    pictures: Callable[[Pair], Any],
-    start: int = 0,
-) -> TableBlock:
-    """Show pairs side by side: their middle slices, their subjects, and their subsets."""
+def _pairs_table(audit: Audit, pairs: Sequence[Pair], start: int = 0) -> TableBlock:
+    """Show pairs side by side, with their pictures where they have any."""
     rows: list[list[object]] = []
+    kinds = KINDS | ({"alike": ALIKE_PICTURES} if audit.unit == "pictures" else {})
     for rank, pair in enumerate(pairs, start=start):
-        slices = pictures(pair)
-        scores = [
-            Cell(getattr(pair, name), run=f"audit/pair{rank}", quantity=name) for name in SCORES
-        ]
-        scans = [_scan(audit, pair, n, None if slices is None else slices[n]) for n in (0, 1)]
-        pictures_alike = audit.unit == "pictures" and pair.kind == "alike"
-        what = ALIKE_PICTURES if pictures_alike else KINDS[pair.kind]
-        rows.append([*scans, what, _subsets(pair), *scores])
+        place = f"audit/pair{rank}"
+        scores = [Cell(getattr(pair, name), run=place, quantity=name) for name in SCORES]
+        slices, named = pair.pictures, audit.unit == "subjects"
+        scans = [scan_of(pair, n, None if slices is None else slices[n], named) for n in (0, 1)]
+        rows.append([*scans, kinds[pair.kind], _subsets(pair), *scores])
     caption = (
         "Pairs that show one head. Look at the folds: they are as particular to a subject as a "
         "fingerprint."
@@ -267,26 +248,19 @@ def _pairs_table(
     return TableBlock("audit-pairs", Table(caption, PAIRS, rows))
 
 
-def _scan(audit: Audit, pair: Pair, n: int, pixels: Slices | None) -> Markup:
+def scan_of(pair: Pair | SharedHead, n: int, pixels: Slices | None, named: bool = True) -> Markup:
     """Return one scan of a pair: its middle slice, its subject, session, label and name."""
-    picture = Markup()
+    picture, scan, label = Markup(), pair.scans[n], pair.labels[n]
     if pixels is not None:
         picture = say(
             '<img src="{}" alt="Middle slice of {}" width="{}" height="{}">',
-            png_source(Image.fromarray(np.asarray(pixels))),
-            pair.scans[n],
-            WIDTH,
-            WIDTH,
+            *(png_source(Image.fromarray(np.asarray(pixels))), scan, WIDTH, WIDTH),
         )
-    if audit.unit != "subjects":
-        return say("{}{} <small>{}</small>", picture, pair.scans[n], pair.labels[n])
+    if not named:
+        return say("{}{} <small>{}</small>", picture, scan, label)
     return say(
         "{}{}, session {} <small>{}</small><small>{}</small>",
-        picture,
-        pair.subjects[n],
-        pair.sessions[n],
-        pair.labels[n],
-        pair.scans[n],
+        *(picture, pair.subjects[n], pair.sessions[n], label, scan),
     )
 
 
@@ -302,15 +276,9 @@ def _subsets(pair: Pair) -> str:
             '<span class="bad">apart in {} of {} splits</span>'
             "<small>in training and test in {}</small>"
         ).format(len(crossed), len(pair.subsets), leaks)
-    lines = [
-        say(
-            '<span class="bad">{}</span><small>{} | {}</small>',
-            split,
-            *map(", ".join, pair.subsets[split]),
-        )
-        for split in crossed
-    ]
-    return Markup().join(lines)
+    line = '<span class="bad">{}</span><small>{} | {}</small>'
+    sides = (map(", ".join, pair.subsets[split]) for split in crossed)
+    return Markup().join(say(line, split, *two) for split, two in zip(crossed, sides, strict=True))
 
 
 def _shortcuts(audit: Audit) -> list[Block]:
@@ -359,12 +327,12 @@ def _axis(value: float, low: float, high: float, colour: str) -> Markup:
 def _labels(audit: Audit) -> list[Block]:
     conflicts: list[Block] = [Text("No subject is known to be in several classes.")]
     if audit.conflicts:
-        rows = [(subject, ", ".join(labels)) for subject, labels in audit.conflicts.items()]
         meaning = (
             "Subjects in several classes; correct if they changed between visits, else one of the "
             "labels is wrong."
         )
-        conflicts = [Text(meaning), TableBlock("", Table("", ("", ""), rows))]
+        rows = {subject: ", ".join(labels) for subject, labels in audit.conflicts.items()}
+        conflicts = [Text(meaning), facts_table(rows)]
     notes: list[Markup | str] = [
         say("<b>{}</b>: {}.", finding.check, finding.text)
         for finding in audit.findings

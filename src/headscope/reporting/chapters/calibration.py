@@ -34,22 +34,17 @@ def calibration_chapter(runs: Sequence[Run]) -> Chapter:
         "correct. One temperature, fitted on validation, divides all logits"
         f"{cut if points else ''}."
     )
-    diagrams = [_diagram(run, results[run.name]) for run in runs]
-    blocks: list[Block] = [
-        Text(meaning),
-        _temperatures(runs, results),
-        *points,
-        Fold(
-            "Reliability, run by run", [Box("curves", diagrams), Text(RELIABILITY, style="notes")]
-        ),
-    ]
+    diagrams = Box("curves", [_diagram(run, results[run.name]) for run in runs])
+    fold = Fold("Reliability, run by run", [diagrams, Text(RELIABILITY, style="notes")])
+    blocks: list[Block] = [Text(meaning), _temperatures(runs, results), *points, fold]
     title = "Calibration and thresholds" if points else "Calibration"
     temperatures = [result.temperature for result in results.values()]
     sure = "too sure" if all(T > 1 for T in temperatures) else "not all too sure"
     if all(T < 1 for T in temperatures):
         sure = "too unsure"
-    result_line = f"{sure}: T = {spread(temperatures, 'significant')}"
-    return Chapter("calibration", title, blocks, result_line)
+    return Chapter(
+        "calibration", title, blocks, f"{sure}: T = {spread(temperatures, 'significant')}"
+    )
 
 
 def _diagram(run: Run, calibration: Calibration) -> LinePlot:
@@ -71,15 +66,15 @@ def _temperatures(runs: Sequence[Run], results: Mapping[str, Calibration]) -> Ta
     rows: list[list[object]] = []
     for run in runs:
         result = results[run.name]
-        states = {"before": result.before, "after": result.after}
         scores = [
-            Cell(getattr(state, name, None), run=run.name, quantity=f"{when}.{name}")
+            Cell(
+                getattr(getattr(result, when), name, None), run=run.name, quantity=f"{when}.{name}"
+            )
             for name in SCORES
-            for when, state in states.items()
+            for when in ("before", "after")
         ]
-        rows.append(
-            [named(run), Cell(result.temperature, run=run.name, quantity="temperature"), *scores]
-        )
+        temperature = Cell(result.temperature, run=run.name, quantity="temperature")
+        rows.append([named(run), temperature, *scores])
     columns = [
         Column(f"{title}, {when}", unit, "fraction")
         for title, unit in SCORES.values()
@@ -90,17 +85,16 @@ def _temperatures(runs: Sequence[Run], results: Mapping[str, Calibration]) -> Ta
         f"log-likelihood, Brier score, expected calibration error in {BINS} bins). T above 1 means "
         "that the network was too sure."
     )
-    columns = [Column("Run"), Column("T", "", "significant"), *columns]
-    return TableBlock("temperatures", Table(caption, columns, rows))
+    first = "Run", Column("T", "", "significant")
+    return TableBlock("temperatures", Table(caption, [*first, *columns], rows))
 
 
 def _thresholds(runs: Sequence[Run], results: Mapping[str, Calibration]) -> list[TableBlock]:
-    """Return the table of thresholds, if any are chosen."""
-    rows: list[list[object]] = []
-    for run in runs:
-        for k, point in enumerate(results[run.name].points):
-            cells = cells_of(point, POINT, run.name, f"point{k}")
-            rows.append([named(run), point.rule, *cells])
+    rows = [
+        [named(run), point.rule, *cells_of(point, POINT, run.name, f"point{k}")]
+        for run in runs
+        for k, point in enumerate(results[run.name].points)
+    ]
     if not rows:
         return []
     caption = (
@@ -108,7 +102,7 @@ def _thresholds(runs: Sequence[Run], results: Mapping[str, Calibration]) -> list
         "on validation, and their sensitivity and specificity on test with Wilson's "
         f"{CONFIDENCE} intervals."
     )
-    columns = [Column("Run"), Column("Rule on validation"), *POINT.values()]
+    columns = *map(Column, ("Run", "Rule on validation")), *POINT.values()
     return [TableBlock("thresholds", Table(caption, columns, rows))]
 
 
@@ -122,20 +116,18 @@ MOST_CURVES: Final = 6  # lines of a plot that can be told apart
 
 def ranking_chapter(results: Sequence[SettingResult]) -> Chapter | None:
     """Show how settings that keep subjects apart rank subjects; None where none does."""
-    curves = {}
-    for result in results:
-        names = result.runs[0].class_names
-        if result.apart:
-            curve = subject_curves(pool_runs(result.runs), positive_class(names))
-            if curve is not None:
-                curves[f"{result.architecture}, {result.name}"] = curve
+    names = results[0].runs[0].class_names
+    positive = positive_class(names)
+    drawn = {
+        f"{result.architecture}, {result.name}": subject_curves(pool_runs(result.runs), positive)
+        for result in results
+        if result.apart
+    }
+    curves = {name: curve for name, curve in drawn.items() if curve is not None}
     if not curves:
         return None
     shown = dict(list(curves.items())[:MOST_CURVES])
-    names = results[0].runs[0].class_names
-    of = "each class against the rest, on average"
-    if len(names) == 2:
-        of = str(names[positive_class(names)])
+    of = str(names[positive]) if len(names) == 2 else "each class against the rest, on average"
     share = next(iter(shown.values())).prevalence
     roc = LinePlot(
         "Receiver operating characteristic",

@@ -32,8 +32,7 @@ def class_blocks(runs: Sequence[Run]) -> list[Block]:
     tested = [run for run in runs if "slice_confusion" in (run.metrics.get("test") or {})]
     if not tested:
         return []
-    notes = list(dict.fromkeys(note for run in tested for note in _notes(run)))
-    blocks: list[Block] = [Text(*notes)]
+    blocks: list[Block] = [Text(*dict.fromkeys(note for run in tested for note in _notes(run)))]
     K = max(len(run.class_names) for run in tested)
     if K <= MOST_CLASSES:
         blocks.append(Fold("Confusion matrices", [_matrices(tested)]))
@@ -63,7 +62,6 @@ def _matrices(runs: Sequence[Run]) -> TableBlock:
 
 
 def _confusions(runs: Sequence[Run]) -> TableBlock:
-    """List the commonest confusions of each run, by slices."""
     rows: list[list[object]] = []
     for run in runs:
         slices, subjects = _table(run, "slice"), _table(run, "subject")
@@ -73,7 +71,7 @@ def _confusions(runs: Sequence[Run]) -> TableBlock:
             count = int(wrong[true, predicted])
             if count == 0:
                 break
-            values = {
+            values: dict[str, float | None] = {
                 "slices": count,
                 "share": float(count / slices[true].sum()),
                 "subjects": int(subjects[true, predicted]) if subjects.size else None,
@@ -90,18 +88,14 @@ def _confusions(runs: Sequence[Run]) -> TableBlock:
 
 
 def _classes(runs: Sequence[Run]) -> TableBlock:
-    """Set each class against the rest."""
     rows: list[list[object]] = []
     for run in runs:
         slices, subjects = _table(run, "slice"), _table(run, "subject")
-        for k, name in enumerate(run.class_names):
-            counts = {
-                "subjects": int(subjects[k].sum()) if subjects.size else None,
-                "slices": int(slices[k].sum()),
-            }
+        for k, name in enumerate(map(str, run.class_names)):
+            of_class = int(subjects[k].sum()) if subjects.size else None
+            counts = {"subjects": of_class, "slices": int(slices[k].sum())}
             cells = cells_of(counts, counts, run.name, f"class.{name}")
-            scores = [_score(run, str(name), key) for key in OF_CLASS]
-            rows.append([named(run), str(name), *cells, *scores])
+            rows.append([named(run), name, *cells, *(_score(run, name, key) for key in OF_CLASS)])
     caption = (
         f"Each class against the rest on test, with {CONFIDENCE} intervals. Each interval is of "
         "its class alone: of twenty such, one misses the truth."
@@ -118,9 +112,8 @@ def _score(run: Run, name: str, key: str) -> Cell:
 
 def _notes(run: Run) -> list[str]:
     """Say which classes the test of a run lacks, or knows from one subject."""
-    split = f"{run.setting.split} split, seed {run.setting.seed}"
-    if run.setting.fold:
-        split += f", fold {run.setting.fold}"
+    fold = f", fold {run.setting.fold}" if run.setting.fold else ""
+    split = f"{run.setting.split} split, seed {run.setting.seed}{fold}"
     notes = []
     untested = _names(run, _table(run, "slice").sum(axis=1) == 0)
     if untested:

@@ -2,16 +2,15 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from markupsafe import Markup
 
 from headscope.analysis import cohort_table, shared_subjects
 from headscope.files import NO_ID
 from headscope.record import Run
-from headscope.reporting.blocks import ABOVE, Block, Chapter, TableBlock, Text
+from headscope.reporting.blocks import ABOVE, Chapter, TableBlock, Text
 from headscope.reporting.chapters.runs import group_by
 from headscope.reporting.numbers import number, say
 from headscope.tables import Cell, Column, Table
@@ -21,7 +20,6 @@ UNITS: Final = ("subjects", "sessions", "slices")
 MOST_BESIDE: Final = 3  # classes above which they stand below each other: beside, they run off
 
 
-@dataclass(frozen=True)
 class Split:
     """One split, fold and seed, by the first run that trained by it.
 
@@ -29,40 +27,29 @@ class Split:
     class, of pictures without ids none; shared the subjects in training and test.
     """
 
-    run: Run
-    counts: dict[tuple[str, str], dict[Any, Any]]
-    subjects: int
-    subjects_of: dict[str, int]
-    shared: int
+    def __init__(self, run: Run) -> None:
+        """Count what the subsets of a run hold."""
+        named = run.predictions[run.predictions["subject_id"] != NO_ID]
+        subjects = named.groupby("label")["subject_id"].nunique()
+        self.run, self.shared = run, shared_subjects(run)
+        rows = cohort_table(run).to_dict("records")
+        self.counts = {(row["subset"], row["label"]): row for row in rows}
+        self.subjects = int(named["subject_id"].nunique())
+        self.subjects_of = {name: int(subjects.get(name, 0)) for name in run.class_names}
 
 
 def cohort_chapter(runs: Sequence[Run], slices: Path | None) -> Chapter:
     """Count what each subset holds; `slices` is the file of settings of the slices, with notes."""
     groups = group_by(runs, lambda run: (run.setting.split, *run.setting.fit))
-    splits = [_split(group[0]) for _, group in groups]
+    splits = [Split(group[0]) for _, group in groups]
     notes = []
     if slices is not None and slices.is_file():
         notes = json.loads(slices.read_text(encoding="utf-8")).get("notes", [])
-    blocks: list[Block] = [
-        Text(_introduction(splits[0])),
-        _table(splits),
-        Text(*map(str, notes), style="notes"),
-    ]
+    notes_below = Text(*map(str, notes), style="notes")
+    blocks = Text(_introduction(splits[0])), _table(splits), notes_below
     subjects = f"{splits[0].subjects} subjects" if splits[0].subjects else "no subject ids"
     result = f"{subjects}, {len(splits[0].run.predictions):,} slices"
     return Chapter("cohort", "Cohort and splits", blocks, result)
-
-
-def _split(run: Run) -> Split:
-    named = run.predictions[run.predictions["subject_id"] != NO_ID]
-    subjects = named.groupby("label")["subject_id"].nunique()
-    return Split(
-        run,
-        {(row["subset"], row["label"]): row for row in cohort_table(run).to_dict("records")},
-        int(named["subject_id"].nunique()),
-        {name: int(subjects.get(name, 0)) for name in run.class_names},
-        shared_subjects(run),
-    )
 
 
 def _introduction(split: Split) -> Markup:
@@ -133,9 +120,8 @@ def _cell(split: Split, quantity: str, count: int | None) -> Cell:
 def _name(split: Split) -> Cell:
     setting = split.run.setting
     fold = f"fold {setting.fold_text}, " if setting.fold_text else ""
-    mixed = Markup()
-    if split.shared:
-        mixed = Markup('<small class="marker">slices of one subject {}on both sides</small>')
-        mixed = mixed.format("" if split.subjects else "may be ")
     name = Markup('<span class="nowrap">{}, {}seed {}</span>')
-    return Cell(name.format(setting.split, fold, setting.seed) + mixed)
+    if split.shared:
+        name += Markup('<small class="marker">slices of one subject {}on both sides</small>')
+    may_be = "" if split.subjects else "may be "
+    return Cell(name.format(setting.split, fold, setting.seed, may_be))

@@ -15,12 +15,12 @@ from headscope.analysis.representation.location import (
     analyse_flattening,
 )
 from headscope.analysis.representation.stages import TransferAnalysis, analyse_transfer
-from headscope.errors import InputError
 from headscope.record import Run
 from headscope.reporting.blocks import Block, Box, Chapter, Fold, TableBlock, Text, cells_of
 from headscope.reporting.chapters.runs import (
-    by_network,
+    analyse_each,
     first_of,
+    group_by,
     mark,
     named,
     scan_notes,
@@ -66,13 +66,7 @@ SHUFFLE: Final = (
 
 def flattening_chapter(runs: Sequence[Run], pixels: NDArray[np.uint8] | None) -> Chapter | None:
     """Say what location in the last feature map gives the decision; None without any maps."""
-    results: dict[str, FlattenAnalysis] = {}
-    notes = []
-    for run in runs:
-        try:
-            results[run.name] = analyse_flattening(run)
-        except InputError as error:
-            notes.append(str(error))
+    results, reasons = analyse_each(runs, analyse_flattening)
     if not results:
         return None
     mapped = [run for run in runs if run.name in results]
@@ -81,14 +75,13 @@ def flattening_chapter(runs: Sequence[Run], pixels: NDArray[np.uint8] | None) ->
         "slice something is; ResNet and GoogLeNet average it away. Shuffling the positions says "
         "how much of the decision is location."
     )
+    first = first_of(mapped)
+    slices = [] if pixels is None else [_surest_slice(run, pixels) for run in first]
     blocks: list[Block] = [
-        Text(meaning),
-        _shuffled(first_of(mapped), results),
-        _shuffles(mapped, results),
+        *(Text(meaning), _shuffled(first, results), _shuffles(mapped, results)),
+        *(figure for figure in slices if figure is not None),
+        reasons,
     ]
-    for run in first_of(mapped):
-        blocks += _surest_slice(run, pixels)
-    blocks.append(Text(*dict.fromkeys(notes), style="list"))
     drops = [100 * results[run.name].shuffles[0].drop for run in mapped]
     result = f"shuffling positions costs {spread(drops, 'points')} points of slice accuracy"
     return Chapter("flattening", "What flattening loses", blocks, result)
@@ -127,7 +120,7 @@ def _shuffles(runs: Sequence[Run], results: Mapping[str, FlattenAnalysis]) -> Ta
     return TableBlock("shuffle", Table(caption, SHUFFLE, rows))
 
 
-def _surest_slice(run: Run, pixels: NDArray[np.uint8] | None) -> list[Block]:
+def _surest_slice(run: Run, pixels: NDArray[np.uint8]) -> FigureBlock | None:
     """Draw Fig. 1 for the recorded slice of the largest margin, among the correct ones if any."""
     stored = run.maps
     rows = stored["slice"]
@@ -136,28 +129,23 @@ def _surest_slice(run: Run, pixels: NDArray[np.uint8] | None) -> list[Block]:
     correct = logits.argmax(axis=1) == label
     k = max(range(len(rows)), key=lambda n: (correct[n], first[n] - second[n]))
     against, predicted = (int(row) for row in np.argsort(logits[k])[-2:])
-    if pixels is None or rows[k] >= len(pixels):
-        return []
+    if rows[k] >= len(pixels):
+        return None
+    # the plane of a scan's slice tells left and right; the sides of a picture cannot be known
+    of_scans = run.settings.get("slicing", {}).get("of") == "scans"
+    plane = str(run.predictions["plane"].iloc[int(rows[k])]) if of_scans else None
     positions, _, _ = analyse_contributions(run, (against, predicted))
     names, title = run.class_names, run.setting.title
     alt = f"{title}: a slice, what each position adds to its decision, and its strongest channels."
     which = "correctly predicted test slices" if correct[k] else "test slices, all misclassified"
-    channels, pictures = flattened(
-        pixels[rows[k]], stored["maps"][k], positions[k], alt, _plane_of(run, int(rows[k]))
-    )
+    channels, pictures = flattened(pixels[rows[k]], stored["maps"][k], positions[k], alt, plane)
     caption = (
         f"{title}: of the recorded {which}, the one of the largest margin, predicted "
         f"{names[predicted]}; what each position adds to its logit less that of {names[against]} "
         "(orange: more, blue: less); and the strongest channels of the last feature map, the "
         f"darker the stronger: {', '.join(map(str, channels))}."
     )
-    return [FigureBlock("flattening", pictures, caption)]
-
-
-def _plane_of(run: Run, row: int) -> str | None:
-    """Return the plane of a slice of a scan; None of a picture, whose sides cannot be known."""
-    of_scans = run.settings.get("slicing", {}).get("of") == "scans"
-    return str(run.predictions["plane"].iloc[row]) if of_scans else None
+    return FigureBlock("flattening", pictures, caption)
 
 
 def collapse_chapter(runs: Sequence[Run]) -> Chapter:
@@ -221,13 +209,7 @@ def _measured(
 
 def layers_chapter(runs: Sequence[Run]) -> Chapter | None:
     """Compare regimes stage by stage with the frozen network; None without recorded stages."""
-    results: dict[str, TransferAnalysis] = {}
-    notes = []
-    for run in runs:
-        try:
-            results[run.name] = analyse_transfer(run, twin(run, runs))
-        except InputError as error:
-            notes.append(str(error))
+    results, reasons = analyse_each(runs, lambda run: analyse_transfer(run, twin(run, runs)))
     staged = [run for run in runs if run.name in results and results[run.name].stages]
     if not staged:
         return None
@@ -236,7 +218,8 @@ def layers_chapter(runs: Sequence[Run]) -> Chapter | None:
         "to the frozen network's (linear CKA), and how well the nearest neighbours of a test "
         "slice, among other subjects' training slices, name its class."
     )
-    plots = [plot for group in by_network(staged) for plot in _staged(*group, results)]
+    networks = group_by(first_of(staged), lambda run: run.setting.architecture)
+    plots = [plot for network in networks for plot in _staged(*network, results)]
     rows = [
         [named(run), stage.stage, *cells_of(stage, STAGE, run.name, f"stage.{stage.stage}")]
         for run in staged
@@ -248,10 +231,9 @@ def layers_chapter(runs: Sequence[Run]) -> Chapter | None:
     )
     table = Table(caption, ("Run", "Stage", *STAGE.values()), rows)
     fold = Fold("The stages in numbers", [TableBlock("stages", table)])
-    said = Text(*dict.fromkeys(notes), style="list")
     likeness = [stage.cka for run in staged for stage in results[run.name].stages]
     result = f"likeness to the frozen network {spread(likeness, 'fraction')} (CKA)"
-    blocks: list[Block] = [Text(meaning), Box("curves", plots), fold, said]
+    blocks: list[Block] = [Text(meaning), Box("curves", plots), fold, reasons]
     return Chapter("layers", "Layer by layer", blocks, result)
 
 

@@ -1,6 +1,7 @@
 """Chapters on leakage: every check of every setting, then each check with its evidence."""
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 from math import isnan, nan
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from headscope.analysis.leakage.analysis import Leakage
 from headscope.analysis.leakage.dose_response import DoseResponse
 from headscope.analysis.leakage.permutation import PermutationTest
 from headscope.analysis.leakage.reidentification import Probe, Reidentification
-from headscope.analysis.leakage.split_gap import Gap
+from headscope.analysis.leakage.split_gap import Gap, GapScore
 from headscope.analysis.results.settings import SettingResult
 from headscope.audit_record import Audit
 from headscope.reporting.blocks import Block, Box, Chapter, Fold, TableBlock, Text
@@ -95,21 +96,17 @@ def _gaps(gaps: Sequence[Gap]) -> Dots:
 
 def _gap_table(gaps: Sequence[Gap]) -> TableBlock:
     rows: list[list[object]] = []
-    for gap in gaps:
-        run = f"{gap.architecture}-{gap.variant}"
-        for key, title in GAPS.items():
-            if key not in gap.scores:
-                continue
-            score, name = gap.scores[key], f"{gap.architecture}, {gap.variant}"
-            ends = 100 * score.low, 100 * score.high
-            sides = {"by_subject": score.by_subject, "by_slice": score.by_slice}
+    for gap, key in product(gaps, GAPS):
+        if key in gap.scores:
+            run, score = f"{gap.architecture}-{gap.variant}", gap.scores[key]
             means = [
                 Cell(100 * sum(values) / len(values), run=run, quantity=f"{side}.{key}")
-                for side, values in sides.items()
+                for side in ("by_subject", "by_slice")
+                for values in [getattr(score, side)]
             ]
             seeds = Cell(len(gap.seeds), run=run, quantity="gap.seeds")
-            cell = Cell(100 * score.gap, *ends, run=run, quantity=f"gap.{key}")
-            rows.append([name, title, seeds, *means, cell])
+            cell = _points(score, run, f"gap.{key}")
+            rows.append([f"{gap.architecture}, {gap.variant}", GAPS[key], seeds, *means, cell])
     caption = (
         f"The leakage gap, slice less subject split, in per cent (AUC times 100), with a "
         f"{CONFIDENCE} interval over subjects; subjects of both tests are drawn as one. With one "
@@ -117,6 +114,11 @@ def _gap_table(gaps: Sequence[Gap]) -> TableBlock:
         "seeds is in it. Networks that predict one class for all test slices have no gap."
     )
     return TableBlock("gap", Table(caption, GAP, rows))
+
+
+def _points(score: GapScore, run: str, quantity: str) -> Cell:
+    ends = 100 * score.gap, 100 * score.low, 100 * score.high
+    return Cell(*ends, run=run, quantity=quantity)
 
 
 def _permutations(tests: Sequence[PermutationTest]) -> Dots:
@@ -206,7 +208,15 @@ def checks_chapter(
     results: Sequence[SettingResult], leakage: Leakage, audit: Audit | None
 ) -> Chapter:
     """Set every setting beside every check that was made of it."""
-    measured = _measured(leakage)
+    measured = {
+        "neighbour": _means((one, one.share) for one in leakage.neighbours),
+        "permuted": _means(
+            (one, one.scores["slice_balanced_accuracy"].mean) for one in leakage.permuted
+        ),
+        "identified": _means(
+            (one, one.nearest_subject.accuracy) for one in leakage.reidentification
+        ),
+    }
     rows: list[list[object]] = []
     tinted: list[int] = []
     headings: dict[int, str] = {}
@@ -216,64 +226,36 @@ def checks_chapter(
             if result.shared_subjects:
                 tinted.append(len(rows))
             place = result.architecture, result.name, result.split
-            values = {name: shares.get(place, nan) for name, shares in measured.items()}
-            rows.append(
-                [
-                    result.name,
-                    result.split,
-                    MISSING
-                    if result.nameless
-                    else _cell(result, "checks.shared", result.shared_subjects),
-                    _duplicates(result, audit),
-                    *(_cell(result, f"checks.{name}", value) for name, value in values.items()),
-                    _gap_cell(result, leakage),
-                ]
-            )
+            shared = nan if result.nameless else result.shared_subjects
+            values = {
+                "shared": shared,
+                "duplicated": _duplicates(result, audit),
+                **{name: shares.get(place, nan) for name, shares in measured.items()},
+            }
+            cells = [
+                MISSING if isnan(value) else Cell(value, run=result.key, quantity=f"checks.{name}")
+                for name, value in values.items()
+            ]
+            rows.append([result.name, result.split, *cells, _gap_cell(result, leakage)])
     caption = (
         "What the split is worth: one row per setting, means over its runs. With subjects apart "
         "no nearest slice is of the same subject, and labels permuted by subject lead to chance; "
         "rows on a tinted ground share subjects between training and test. The gap is slice "
         "accuracy by slice less by subject."
     )
-    blocks: list[Block] = [
-        TableBlock("checks", Table(caption, CHECKED, rows), (), tinted, headings),
-    ]
-    return Chapter("checks", "What the split is worth", blocks, short="Leakage")
-
-
-def _measured(leakage: Leakage) -> dict[str, dict[tuple[str, str, str], float]]:
-    """Return the mean of each check over the runs of a setting, as shares."""
-    return {
-        "neighbour": _means((one, one.share) for one in leakage.neighbours),
-        "permuted": _means(
-            (one, one.scores["slice_balanced_accuracy"].mean) for one in leakage.permuted
-        ),
-        "identified": _means(
-            (one, one.nearest_subject.accuracy) for one in leakage.reidentification
-        ),
-    }
+    table = TableBlock("checks", Table(caption, CHECKED, rows), (), tinted, headings)
+    return Chapter("checks", "What the split is worth", [table], short="Leakage")
 
 
 def _means(values: Iterable[tuple[Any, float]]) -> dict[tuple[str, str, str], float]:
-    groups: dict[tuple[str, str, str], list[float]] = {}
-    for one, value in values:
-        groups.setdefault((one.architecture, one.variant, one.split), []).append(value)
-    return {place: float(np.mean(numbers)) for place, numbers in groups.items()}
+    groups = group_by(values, lambda pair: (pair[0].architecture, pair[0].variant, pair[0].split))
+    return {place: float(np.mean([value for _, value in pairs])) for place, pairs in groups}
 
 
-def _cell(result: SettingResult, quantity: str, value: float) -> Cell | str:
-    if isinstance(value, float) and isnan(value):
-        return MISSING
-    return Cell(value, run=result.key, quantity=quantity)
-
-
-def _duplicates(result: SettingResult, audit: Audit | None) -> Cell | str:
+def _duplicates(result: SettingResult, audit: Audit | None) -> float:
     """Count the tested units with a duplicate in training, in the worst split of the setting."""
-    if audit is None:
-        return MISSING
-    checks = [audit.split(run.settings.get("split_sha256")) for run in result.runs]
-    counts = [check.duplicated for check in checks if check is not None]
-    return _cell(result, "checks.duplicated", max(counts)) if counts else MISSING
+    checks = [audit.split(run.settings.get("split_sha256")) for run in result.runs if audit]
+    return max((check.duplicated for check in checks if check is not None), default=nan)
 
 
 def _gap_cell(result: SettingResult, leakage: Leakage) -> Cell | str:
@@ -282,7 +264,5 @@ def _gap_cell(result: SettingResult, leakage: Leakage) -> Cell | str:
         if (gap.architecture, gap.variant) == (result.architecture, result.name) and result.apart:
             if not gap.measurable:
                 return "one class predicted"
-            score = gap.scores["slice_accuracy"]
-            ends = 100 * score.low, 100 * score.high
-            return Cell(100 * score.gap, *ends, run=result.key, quantity="checks.gap")
+            return _points(gap.scores["slice_accuracy"], result.key, "checks.gap")
     return MISSING

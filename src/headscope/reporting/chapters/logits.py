@@ -7,14 +7,7 @@ from headscope.analysis.parallel import at_once
 from headscope.analysis.representation.features import FeatureAnalysis, analyse_features
 from headscope.analysis.representation.separation import MOST_CLASSES
 from headscope.record import Run
-from headscope.reporting.blocks import (
-    Block,
-    Chapter,
-    Fold,
-    TableBlock,
-    Text,
-    cells_of,
-)
+from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text, cells_of
 from headscope.reporting.chapters.runs import named, scan_notes, spread, twin
 from headscope.tables import Cell, Column, Table
 from headscope.text import MISSING
@@ -54,15 +47,14 @@ def logits_chapter(runs: Sequence[Run]) -> Chapter:
 
 
 def _features(runs: Sequence[Run]) -> dict[str, FeatureAnalysis]:
-    """Analyse the test logits and features of each run, beside its frozen twin's."""
     results: dict[str, FeatureAnalysis] = {}
     beside = {run.name: frozen for run in runs if (frozen := twin(run, runs)) not in (None, run)}
 
     def analysed(run: Run) -> FeatureAnalysis:
         return analyse_features(run, reference=beside.get(run.name))
 
-    references = [run for run in runs if run.name not in beside]
-    for some in (references, [run for run in runs if run.name in beside]):
+    for later in (False, True):  # references first
+        some = [run for run in runs if (run.name in beside) == later]
         results |= zip([run.name for run in some], at_once(analysed, some), strict=True)
     return results
 
@@ -77,12 +69,11 @@ def _separation(runs: Sequence[Run], features: Mapping[str, FeatureAnalysis]) ->
         icc = {(one.of, one.by): one.icc for one in analysis.intraclass}
         for space, of in (("logits", "logit margin"), ("features", "features")):
             result, prefix = getattr(analysis, space), f"{space}.test"
-            ratios: list[object] = [MISSING] * len(RATIOS)
-            if analysis.reference:
-                ratios = [*cells_of(result, RATIOS, run.name, prefix)]
+            measures = SPREAD | RATIOS if analysis.reference else SPREAD
+            cells: list[object] = [*cells_of(result, measures, run.name, prefix)]
+            cells += [MISSING] * (len(SPREAD | RATIOS) - len(measures))
             alike = Cell(icc.get((of, "subject")), run=run.name, quantity=f"{prefix}.icc")
-            spread = cells_of(result, SPREAD, run.name, prefix)
-            rows.append([named(run), space, *spread, *ratios, alike])
+            rows.append([named(run), space, *cells, alike])
         subjects += len(analysis.wrong)
         for row in analysis.wrong.head(most).to_dict("records"):
             key = f"wrong.{row['subject_id']}.{row['label']}"
@@ -96,10 +87,8 @@ def _separation(runs: Sequence[Run], features: Mapping[str, FeatureAnalysis]) ->
         "one subject are within their class: near 1, the network distinguishes subjects, not "
         "slices."
     )
-    columns = [
-        *(Column("Run"), Column("Space"), *SPREAD.values(), *RATIOS.values()),
-        Column("Intraclass correlation", "", "fraction"),
-    ]
+    alike_column = Column("Intraclass correlation", "", "fraction")
+    columns = *map(Column, ("Run", "Space")), *(SPREAD | RATIOS).values(), alike_column
     blocks: list[Block] = [TableBlock("separation", Table(caption, columns, rows))]
     if wrong:
         caption, of = "Misclassified test slices, by subject.", ""
@@ -118,7 +107,5 @@ def _separation(runs: Sequence[Run], features: Mapping[str, FeatureAnalysis]) ->
 def _over_pairs(runs: Sequence[Run]) -> str:
     """Say how one overlap stands for the pairs of several classes."""
     K = max(len(run.class_names) for run in runs)
-    if K == 2:
-        return ""
-    limit = f" (of at most {MOST_CLASSES} classes)"
-    return ", the mean over all pairs" + (limit if K > MOST_CLASSES else "")
+    limit = f" (of at most {MOST_CLASSES} classes)" if K > MOST_CLASSES else ""
+    return f", the mean over all pairs{limit}" if K > 2 else ""

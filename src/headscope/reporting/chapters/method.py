@@ -20,19 +20,22 @@ from headscope.reporting.blocks import (
     Fold,
     TableBlock,
     Text,
+    facts_table,
     label_blocks,
     refer,
 )
-from headscope.reporting.chapters.runs import spread
+from headscope.reporting.chapters.runs import named, spread
 from headscope.reporting.numbers import CONFIDENCE, say
 from headscope.reporting.plots import Line, LinePlot
 from headscope.supplement.methods import methods
-from headscope.supplement.prose import Facts, references
+from headscope.supplement.prose import CITATION, Facts, references
+from headscope.supplement.recipes import OPTIMIZERS
 from headscope.supplement.study import Study
-from headscope.tables import Cell, Table
+from headscope.tables import Table
 from headscope.text import significant
 
 FREEZING: Final = ("frozen", "layerwise")  # how the names of regimes begin that freeze something
+CURVES: Final = {"train": "training", "val": "validation"}
 SHOWN_DIGITS: Final = 12  # of a SHA-256
 PAPER: Final = {  # of the paper, by what stands for it here
     "table-results": "Table 2",
@@ -51,41 +54,27 @@ def curves_chapter(runs: Sequence[Run]) -> Chapter:
         "cross-entropy per slice."
     )
     last = max(float(run.history["epoch"].max()) for run in runs if len(run.history))
-    curves = [
-        LinePlot(
-            f"{run.setting.title}, {run.setting.network}",
-            "epoch",
-            "slice accuracy",
-            [
-                Line(name, [(x / last, y, nan, nan) for x, y in _accuracies(run, subset)])
-                for subset, name in (("train", "training"), ("val", "validation"))
-            ],
-            x_ends=(0.0, last),
-            below=_losses(run),
-        )
-        for run in runs
-        if len(run.history)
-    ]
+    curves = [_curve(run, last) for run in runs if len(run.history)]
     ends = (
         f"{name} {spread([run.score(subset, 'slice_accuracy') for run in runs], 'percent')}%"
-        for subset, name in (("train", "training"), ("val", "validation"))
+        for subset, name in CURVES.items()
     )
     result = f"slice accuracy: {', '.join(ends)}"
     return Chapter("curves", "Training curves", [Text(meaning), Box("curves", curves)], result)
 
 
-def _accuracies(run: Run, subset: str) -> list[tuple[float, float]]:
-    rows = run.history[["epoch", f"{subset}_slice_accuracy"]].dropna()
-    return [(float(x), float(y)) for x, y in rows.to_numpy()]
-
-
-def _losses(run: Run) -> str:
-    """Say where the losses began and ended."""
-    parts = []
-    for subset, name in (("train", "training"), ("val", "validation")):
-        first, last = run.history[f"{subset}_loss"].iloc[[0, -1]]
-        parts.append(f"{name} loss {significant(first)} → {significant(last)}")
-    return "; ".join(parts)
+def _curve(run: Run, last: float) -> LinePlot:
+    """Draw accuracies up to the last epoch; below, where the losses began and ended."""
+    lines, losses = [], []
+    for subset, name in CURVES.items():
+        rows = run.history[["epoch", f"{subset}_slice_accuracy"]].dropna().to_numpy(float)
+        lines.append(Line(name, [(x / last, y, nan, nan) for x, y in rows.tolist()]))
+        ends = map(significant, run.history[f"{subset}_loss"].iloc[[0, -1]])
+        losses.append(f"{name} loss {' → '.join(ends)}")
+    title = f"{run.setting.title}, {run.setting.network}"
+    return LinePlot(
+        title, "epoch", "slice accuracy", lines, x_ends=(0.0, last), below="; ".join(losses)
+    )
 
 
 def freeze_chapter(runs: Sequence[Run]) -> Chapter:
@@ -111,32 +100,26 @@ def freeze_chapter(runs: Sequence[Run]) -> Chapter:
     return Chapter("freeze", "Freeze certificate", blocks, result)
 
 
-def _optimizers(runs: Sequence[Run]) -> str:
-    """Name the optimisers of the runs."""
-    names = {"sgd": "stochastic gradient descent", "adamw": "AdamW"}
-    return " or ".join(
-        dict.fromkeys(names.get(name, name) for name in (run.settings["optimizer"] for run in runs))
-    )
-
-
 def _certificate(run: Run) -> list[object]:
-    certificate = run.metrics["freeze_certificate"]
-    hashes = [
-        say('<span class="hash" title="{}">{}…</span>', digest, digest[:SHOWN_DIGITS])
-        for digest in (certificate["before"], certificate["after"])
-    ]
+    certificate, text = (
+        run.metrics["freeze_certificate"],
+        '<span class="hash" title="{}">{}…</span>',
+    )
+    digests = certificate["before"], certificate["after"]
+    hashes = [say(text, digest, digest[:SHOWN_DIGITS]) for digest in digests]
     outcome = Markup('<span class="bad">changed: this run was not frozen</span>')
     if certificate["identical"]:
         outcome = Markup('<span class="good">identical, to the bit</span>')
     covers = certificate.get("covers", "everything outside the classifier")
-    name = Cell(run.setting.title, detail=run.setting.network)
-    return [name, *hashes, covers, outcome]
+    return [named(run), *hashes, covers, outcome]
 
 
 def settings_chapter(
     runs: Sequence[Run], environment: Mapping[str, str], before: Sequence[Chapter]
 ) -> Chapter:
     """State how the runs trained, their settings and versions; `before` are the chapters so far."""
+    used = dict.fromkeys(str(run.settings["optimizer"]) for run in runs)
+    optimizers = [CITATION.sub("", OPTIMIZERS.get(name, name)) for name in used]
     references = label_blocks(before)[1]
     shown = [
         say("{} ({})", refer(name), title) for name, title in PAPER.items() if name in references
@@ -156,7 +139,7 @@ def settings_chapter(
                 "test subjects of each class. Every number above can be recomputed from "
                 "<code>head.npz</code>, <code>features.npz</code> and "
                 "<code>predictions.tsv</code> of its run.",
-                *(_optimizers(runs), CONFIDENCE),
+                *(" or ".join(optimizers), CONFIDENCE),
             ),
         ),
         *(_facts(run.name, run.settings) for run in runs),
@@ -169,28 +152,23 @@ def settings_chapter(
 
 
 def _facts(summary: str, facts: Mapping[str, Any]) -> Fold:
-    rows = [(str(name), _plain(value)) for name, value in facts.items()]
-    return Fold(summary, [TableBlock("", Table("", ("", ""), rows))])
+    return Fold(summary, [facts_table({str(name): _plain(v) for name, v in facts.items()})])
 
 
 def _plain(value: Any) -> str:
     """Return a setting as text: a mapping as its items, a list as its members."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {part}" for name, part in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return str(value)
+        value = [f"{name} {part}" for name, part in value.items()]
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def read_environment(path: Path) -> dict[str, str]:
     """Return the versions as flat text, or nothing where none can be read."""
-    if not path.is_file():
-        return {}
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         packages = stored.pop("packages", {})
         return {str(name): str(value) for name, value in (stored | packages).items()}
-    except DAMAGE:
+    except DAMAGE:  # or not there
         return {}
 
 
@@ -201,39 +179,35 @@ def cite_chapter() -> Chapter:
         "Deep Neural Networks Models for MRI Image Classification. <em>Journal of Multimedia "
         "Information System</em> 9(3), 177–182. doi:10.33851/JMIS.2022.9.3.177"
     )
+    ask = "Name headscope with its version, and report scores over subjects with their intervals."
     blocks = [
         Text("The figures rebuild, and put beside their null model, those of"),
         Text(paper, style="quote"),
-        Text(
-            "Name headscope with its version, and report scores over subjects with their intervals."
-        ),
+        Text(ask),
     ]
     return Chapter("cite", "How to cite", blocks, "Khagi and Kwon 2022, and headscope")
 
 
-def paper_chapter(study: Study, files: dict[str, str]) -> Chapter:
-    """Show the methods, and offer the tables written beside the page: their text by name."""
+def paper_chapter(study: Study) -> Chapter:
+    """Show the methods, and offer them and the tables that are written beside the page."""
     prose, table = methods(study, Facts()), full_table(study.table)
+    words = {
+        "methods.txt": prose.to_text(),
+        "methods.md": prose.to_markdown(),
+        "methods.tex": prose.to_latex(),
+        "references.bib": references(prose.cited),
+    }
+    names = ("table.tsv", "table.md", "runs.tsv")
+    tables = {name: (study.folder / name).read_text(encoding="utf-8") for name in names}
+    tables["table.tex"] = table.to_latex() + "\n"
     rows = [
-        (
-            "Table 2",
-            [Download(name, text) for name, text in files.items()]
-            + [Download("table.tex", table.to_latex() + "\n")],
-        ),
-        (
-            "Methods",
-            [
-                Download("methods.txt", prose.to_text()),
-                Download("methods.md", prose.to_markdown()),
-                Download("methods.tex", prose.to_latex()),
-                Download("references.bib", references(prose.cited)),
-            ],
-        ),
+        (title, [Download(name, text) for name, text in texts.items()])
+        for title, texts in (("Table 2", tables), ("Methods", words))
     ]
     below = (
         "headscope figures EXPERIMENT writes figures for print, Table 1, the flow diagram, "
         "checklists and a model card."
     )
-    words = Text(*prose.to_text().strip().split("\n\n"), style="copied")
-    blocks: list[Block] = [Downloads(rows, below), Fold("The methods in words", [words])]
+    text = Text(*words["methods.txt"].strip().split("\n\n"), style="copied")
+    blocks: list[Block] = [Downloads(rows, below), Fold("The methods in words", [text])]
     return Chapter("paper", "For the paper", blocks, short="Paper")

@@ -11,11 +11,11 @@ from headscope.analysis.results.comparisons import Comparison, Comparisons
 from headscope.analysis.results.settings import SettingResult
 from headscope.analysis.results.table import SHARED, epochs_text
 from headscope.metrics import GROUPS, MOST_DRAWN
+from headscope.metrics.precision import precisions
 from headscope.record import Run
 from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text
 from headscope.reporting.chapters.classes import class_blocks
 from headscope.reporting.chapters.runs import group_by, named, score_cell
-from headscope.reporting.explanations.precision import precision_folds
 from headscope.reporting.numbers import CONFIDENCE, bounded, say
 from headscope.tables import Cell, Column, Table
 from headscope.text import MISSING
@@ -96,9 +96,10 @@ def results_chapter(
     runs = [run for result in results for run in result.runs]
     names = dict.fromkeys(str(run.settings.get("aggregate", "mean")) for run in runs)
     aggregate = " or ".join(AGGREGATES[name] for name in names)
+    grouped = [OF_GROUPS] if any(result.subjects > MOST_DRAWN for result in results) else []
     blocks = [
         _settings_table(table),
-        Text(say(MEANING, aggregate), *_grouped(results), style="notes"),
+        Text(say(MEANING, aggregate), *grouped, style="notes"),
         *_failures(failures),
         *([Text(*left_out, style="notes")] if left_out else []),
         *precision_folds(results),
@@ -106,8 +107,21 @@ def results_chapter(
     return Chapter("results", "Accuracies, as in Table 2 of the paper", blocks, short="Table 2")
 
 
-def _grouped(results: Sequence[SettingResult]) -> list[str]:
-    return [OF_GROUPS] if any(result.subjects > MOST_DRAWN for result in results) else []
+def precision_folds(results: Sequence[SettingResult]) -> list[Fold]:
+    """Return a fold on the test that keeps subjects apart: how wide intervals are, what it finds.
+
+    Of the first seed; nothing where no setting keeps subjects apart.
+    """
+    best = max((one for one in results if one.apart), key=lambda one: len(one.fits), default=None)
+    if best is None:
+        return []
+    rows = pd.concat(
+        [run.predicted("test") for run in best.runs if run.setting.seed == best.seeds[0]]
+    )
+    subjects = rows.drop_duplicates(["subject_id", "label"])["label"].value_counts()
+    made = precisions([int(subjects.get(name, 0)) for name in best.runs[0].class_names])
+    title = "What a test of so many subjects can tell"
+    return [Fold(title, [TableBlock("precision", made.tables()[0])])]
 
 
 def scores_chapter(results: Sequence[SettingResult], compared: Comparisons) -> Chapter:
@@ -124,12 +138,8 @@ def scores_chapter(results: Sequence[SettingResult], compared: Comparisons) -> C
         if len(pairs) == 1:
             of_pairs = "the two settings" if apart else "the two settings not"
         result += f"; {of_pairs} told apart"
-    blocks = [
-        *_comparisons(compared),
-        *_single_runs(results),
-        _further_scores(runs),
-        *class_blocks(runs),
-    ]
+    blocks = *_comparisons(compared), *_single_runs(results), _further_scores(runs)
+    blocks = *blocks, *class_blocks(runs)
     return Chapter("scores", "Scores, classes and comparisons", blocks, result)
 
 
@@ -139,10 +149,9 @@ def _settings_table(table: pd.DataFrame) -> TableBlock:
     tinted: list[int] = []
     for network, settings in group_by(table.to_dict("records"), lambda row: row["architecture"]):
         headings[len(rows)] = str(network)
-        for row in settings:
-            if any(pd.notna(row.get(name)) and row[name] for name in MIXED):
-                tinted.append(len(rows))
-            rows.append(_setting(row))
+        mixed = [any(pd.notna(row.get(n)) and row[n] for n in MIXED) for row in settings]
+        tinted += [k for k, one in enumerate(mixed, len(rows)) if one]
+        rows += map(_setting, settings)
     caption = (
         f"One row per setting, as Table 2 of the paper: folds pooled, seeds averaged, {CONFIDENCE} "
         "intervals over test subjects (and seeds). The larger class: what predicting the "
@@ -182,7 +191,6 @@ def _setting(row: Mapping[Any, Any]) -> list[object]:
 
 
 def _marked(cell: str, marker: str) -> str:
-    """Return a cell with a marker below it, if there is one."""
     return cell + say('<small class="marker">{}</small>', marker) if marker else cell
 
 
@@ -234,11 +242,9 @@ def _further_scores(runs: Sequence[Run]) -> Fold:
         "all."
     )
     wilson = Column("Accuracy, Wilson", "%", "percent")
-    columns = [Column("Run"), Column("Over"), wilson, *FURTHER.values()]
-    return Fold(
-        "Further scores: sensitivity, specificity, F1, MCC, Brier score …",
-        [TableBlock("further", Table(caption, columns, rows))],
-    )
+    table = Table(caption, ["Run", "Over", wilson, *FURTHER.values()], rows)
+    title = "Further scores: sensitivity, specificity, F1, MCC, Brier score …"
+    return Fold(title, [TableBlock("further", table)])
 
 
 def _comparisons(compared: Comparisons) -> list[Block]:
@@ -272,12 +278,8 @@ def _comparisons(compared: Comparisons) -> list[Block]:
 def _told_apart(compared: Comparisons) -> list[str]:
     """Return each comparison in words; of many only those that tell settings apart."""
     pairs = compared.pairs
-    few = len(pairs) <= MOST_SAID
-    sentences = [
-        sentence
-        for row, sentence in zip(pairs, compared.sentences, strict=True)
-        if few or row.distinguishable
-    ]
+    worded = zip(pairs, compared.sentences, strict=True)
+    sentences = [text for row, text in worded if len(pairs) <= MOST_SAID or row.distinguishable]
     if not sentences:
         sentences = [f"None of the {len(pairs)} pairs can be told apart by subject accuracy."]
     elif rest := len(pairs) - len(sentences):
@@ -288,22 +290,11 @@ def _told_apart(compared: Comparisons) -> list[str]:
 def _compared(row: Comparison) -> list[object]:
     pair = f"{row.first} | {row.second} | {row.split}"
 
-    def difference(name: str, scale: float = 100) -> Cell:
+    cells = [Cell(row.subjects, run=pair, quantity="subjects")]
+    for name, scale in (("subject_accuracy", 100), ("slice_accuracy", 100), ("subject_auc", 1)):
         result = getattr(row, name)
         value, low, high = (scale * one for one in (result.value, result.low, result.high))
-        return Cell(value, low, high, run=pair, quantity=f"difference.{name}")
-
-    def p(name: str) -> Cell:
-        return Cell(getattr(row, name).p_holm, run=pair, quantity=f"{name}.p")
-
-    return [
-        row.first,
-        row.second,
-        row.split,
-        Cell(row.subjects, run=pair, quantity="subjects"),
-        difference("subject_accuracy"),
-        p("subject_accuracy"),
-        difference("slice_accuracy"),
-        difference("subject_auc", 1),
-        p("subject_auc"),
-    ]
+        cells.append(Cell(value, low, high, run=pair, quantity=f"difference.{name}"))
+        if name.startswith("subject"):
+            cells.append(Cell(result.p_holm, run=pair, quantity=f"{name}.p"))
+    return [row.first, row.second, row.split, *cells]

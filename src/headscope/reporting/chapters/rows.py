@@ -69,12 +69,10 @@ def row_blocks(runs: Sequence[Run], heads: Mapping[str, HeadAnalysis]) -> list[B
 
 def _distributions(run: Run, head: HeadAnalysis) -> LinePlot:
     """Draw how the weights of each row are distributed, over those before training."""
-    rows = dict(zip(head.class_names, head.weight, strict=True))
+    most = MOST_DRAWN - (head.initial_weight is not None)
+    rows = dict(zip(head.class_names[:most], head.weight[:most], strict=True))
     if head.initial_weight is not None:
-        rows = dict(list(rows.items())[: MOST_DRAWN - 1])
-        rows["before training"] = head.initial_weight[: len(rows)].ravel()
-    else:
-        rows = dict(list(rows.items())[:MOST_DRAWN])
+        rows["before training"] = head.initial_weight[:most].ravel()
     edge = 1.03 * max(float(np.abs(row).max()) for row in rows.values()) or 1.0
     bins = np.linspace(-edge, edge, BINS + 1)
     lines = []
@@ -130,7 +128,7 @@ def _carriers(runs: Sequence[Run]) -> list[Block]:
         "logit. A feature that is large in every slice adds as much to both logits of a pair and "
         "decides nothing; and an index is no anatomy."
     )
-    columns = [Column("Run"), Column("Class"), Column("Feature", "index"), *CARRIER.values()]
+    columns = *map(Column, ("Run", "Class")), Column("Feature", "index"), *CARRIER.values()
     table = TableBlock("carriers", Table(caption, columns, rows))
     return [Fold("The features that carry each class", [table, Text(*scan_notes(runs))])]
 

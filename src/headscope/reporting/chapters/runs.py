@@ -2,9 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isnan, nan
+from operator import attrgetter
 from typing import Any, TypeVar
 
+from headscope.analysis.results.table import Score
+from headscope.errors import InputError
 from headscope.record import Run
+from headscope.reporting.blocks import Text
 from headscope.reporting.plots import Mark
 from headscope.tables import Cell
 from headscope.text import FORMATS, MISSING
@@ -26,16 +30,17 @@ def first_of(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if (run.setting.seed, run.setting.fold or 0) == first]
 
 
-def by_network(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
-    """Gather the first seed's runs by architecture."""
-    return group_by(first_of(runs), lambda run: run.setting.architecture)
-
-
 def mark(values: Iterable[float], kind: int, scale: float = 100.0, hollow: bool = False) -> Mark:
     """Return the mean of some values as a mark, its bar from the least to the largest."""
     numbers = [scale * value for value in values if not isnan(value)]
     mean = sum(numbers) / len(numbers) if numbers else nan
     return Mark(mean, min(numbers, default=nan), max(numbers, default=nan), kind, hollow)
+
+
+def bar(score: Score, kind: int = 0, hollow: bool = False) -> Mark:
+    """Return a score, in per cent, as a mark whose bar is its interval."""
+    low, high = score.interval or (score.value, score.value)
+    return Mark(100 * score.value, 100 * low, 100 * high, kind, hollow)
 
 
 def spread(values: Iterable[float], form: str) -> str:
@@ -47,6 +52,17 @@ def spread(values: Iterable[float], form: str) -> str:
     return " to ".join(ends)
 
 
+def analyse_each(runs: Sequence[Run], analyse: Callable[[Run], T]) -> tuple[dict[str, T], Text]:
+    """Return results by the names of their runs, and why some runs have none."""
+    results, notes = {}, []
+    for run in runs:
+        try:
+            results[run.name] = analyse(run)
+        except InputError as error:
+            notes.append(str(error))
+    return results, Text(*dict.fromkeys(notes), style="list")
+
+
 def named(run: Run) -> Cell:
     """Return the cell that names a run: regime and split, below them network and seed."""
     return Cell(run.setting.title, detail=run.setting.network)
@@ -55,9 +71,8 @@ def named(run: Run) -> Cell:
 def scan_notes(runs: Sequence[Run]) -> list[str]:
     """Say that what is measured of some heads is measured over scans; nothing of none."""
     names = dict.fromkeys(run.setting.variant for run in runs if run.setting.unit == "scan")
-    if not names:
-        return []
-    return [f"Of {', '.join(names)} all is over scans, on the means of which the head trained."]
+    text = "Of {} all is over scans, on the means of which the head trained."
+    return [text.format(", ".join(names))] if names else []
 
 
 def score_cell(
@@ -68,14 +83,8 @@ def score_cell(
     return Cell(value, low, high, run=run.name, quantity=quantity)
 
 
-def twin(run: Run, runs: Sequence[Run], regime: str = "frozen") -> Run | None:
-    """Return the run of that regime with the same network, split, seed, fold and unit, if any."""
-
-    def place(one: Run) -> tuple[Any, ...]:
-        setting = one.setting
-        return setting.architecture, setting.split, setting.seed, setting.fold, setting.unit
-
-    same = (
-        other for other in runs if other.setting.regime == regime and place(other) == place(run)
-    )
-    return next(same, None)
+def twin(run: Run, runs: Sequence[Run]) -> Run | None:
+    """Return the frozen run with the same network, split, seed, fold and unit, if any."""
+    place = attrgetter("architecture", "split", "seed", "fold", "unit")
+    same = (one for one in runs if one.setting.regime == "frozen")
+    return next((one for one in same if place(one.setting) == place(run.setting)), None)

@@ -36,16 +36,12 @@ def subjects_chapter(runs: Sequence[Run]) -> Chapter | None:
     shown = order[:MOST_SUBJECTS]
     rows = []
     for (network, title, _), count in zip(groups, counts, strict=True):
-        cells = [
-            MatrixCell(
-                subject,
-                k,
-                count[subject][0] / count[subject][1],
-                f"{subject}: {count[subject][0]} of {count[subject][1]} slices wrong, {title}",
-            )
-            for k, subject in enumerate(shown)
-            if subject in count
-        ]
+        cells = []
+        for k, subject in enumerate(shown):
+            if subject in count:
+                wrong, total = count[subject]
+                words = f"{subject}: {wrong} of {total} slices wrong, {title}"
+                cells.append(MatrixCell(subject, k, wrong / total, words))
         rows.append((network, title, cells))
     some = (
         f" The {len(shown)} hardest of {len(order)} are shown." if len(order) > len(shown) else ""
@@ -62,7 +58,5 @@ def subjects_chapter(runs: Sequence[Run]) -> Chapter | None:
 def _count(runs: Sequence[Run]) -> dict[str, tuple[int, int]]:
     """Count the wrong test slices and all of them by subject, over some runs."""
     rows = pd.concat([run.predicted("test") for run in runs])
-    names, owner = np.unique(rows["subject_id"].to_numpy(str), return_inverse=True)
-    wrong = (rows["predicted"] != rows["label"]).to_numpy(bool)
-    totals, errors = np.bincount(owner), np.bincount(owner, weights=wrong)
-    return {str(name): (int(errors[k]), int(totals[k])) for k, name in enumerate(names)}
+    wrong = (rows["predicted"] != rows["label"]).groupby(rows["subject_id"].astype(str))
+    return {name: (int(group.sum()), len(group)) for name, group in wrong}

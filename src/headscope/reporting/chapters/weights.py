@@ -1,6 +1,6 @@
 """The chapter on the final layer: its rows against each other, beside what training forces."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from markupsafe import Markup
@@ -13,7 +13,7 @@ from headscope.reporting.blocks import Block, Box, Chapter, Fold, TableBlock, Te
 from headscope.reporting.chapters.rows import row_blocks
 from headscope.reporting.chapters.runs import spread
 from headscope.reporting.forced import forced
-from headscope.reporting.numbers import CONFIDENCE, number, numbers, say
+from headscope.reporting.numbers import CONFIDENCE, ends_of, number, numbers, say
 from headscope.tables import Cell, Column, Table
 from headscope.text import significant
 
@@ -51,6 +51,7 @@ Fact = tuple[Cell, Markup | Cell]  # a name with a note, and a value
 def weights_chapter(runs: Sequence[Run], heads: Mapping[str, HeadAnalysis]) -> Chapter:
     """Show each pair of rows of each final layer, `heads` by the name of the run."""
     sentence = forced({run.name: heads[run.name].pairs for run in runs})
+    pairs = [pair for head in heads.values() for pair in head.pairs]
     blocks: list[Block] = [
         Text(*filter(None, [sentence])),
         Text(
@@ -60,25 +61,18 @@ def weights_chapter(runs: Sequence[Run], heads: Mapping[str, HeadAnalysis]) -> C
             "rule:"
         ),
         Text(*STEPS, style="steps"),
-        Text(*_without_null(heads.values())),
+        Text(*dict.fromkeys(pair.no_null for pair in pairs if pair.no_null)),
         Text(*_judgement(heads[runs[0].name])),
         *(_run_box(run, heads[run.name]) for run in runs),
         *row_blocks(runs, heads),
     ]
-    pairs = [heads[run.name].pairs[0] for run in runs]
+    r = spread([heads[run.name].pairs[0].r for run in runs], "correlation")
     departing = sum(any(pair.departs for pair in heads[run.name].pairs) for run in runs)
     result = (
-        f"r {spread([pair.r for pair in pairs], 'correlation')}; {departing or 'none'} of "
+        f"r {r}; {departing or 'none'} of "
         f"{len(runs)} heads depart{'s' if departing < 2 else ''} from what training forces"
     )
     return Chapter("weights", "The final layer in numbers", blocks, result)
-
-
-def _without_null(heads: Iterable[HeadAnalysis]) -> list[str]:
-    """Say why some heads have no null."""
-    return list(
-        dict.fromkeys(pair.no_null for head in heads for pair in head.pairs if pair.no_null)
-    )
 
 
 def _judgement(head: HeadAnalysis) -> list[Markup]:
@@ -124,11 +118,9 @@ def _judgement(head: HeadAnalysis) -> list[Markup]:
 def _run_box(run: Run, head: HeadAnalysis) -> Box:
     """Show the pairs of a run's final layer, all but the first on demand."""
     first, *others = [_pair_blocks(pair, run) for pair in head.pairs]
-    blocks: list[Block] = [*first]
-    if others:
-        title = f"The other {len(others)} pairs of classes"
-        blocks.append(Fold(title, [block for pair in others for block in pair]))
-    return Box("run", blocks, run.setting.title, run.setting.network)
+    title = f"The other {len(others)} pairs of classes"
+    rest = [Fold(title, [block for pair in others for block in pair])] if others else []
+    return Box("run", [*first, *rest], run.setting.title, run.setting.network)
 
 
 def _pair_blocks(pair: PairAnalysis, run: Run) -> list[Block]:
@@ -141,61 +133,27 @@ def _pair_blocks(pair: PairAnalysis, run: Run) -> list[Block]:
 
 
 def _facts(pair: PairAnalysis, run: str) -> list[Fact]:
-    """Return the facts of a pair: name with a note, and value."""
 
-    def fact(
-        name: str, attribute: str, form: str = "significant", note: str = ""
-    ) -> tuple[Cell, Cell]:
+    def fact(name: str, attribute: str, form: str = "significant", note: str = "") -> Fact:
         value = getattr(pair, attribute)
-        return (
-            Cell(name, detail=note),
-            Cell(value, format=form, run=run, quantity=attribute, pair=pair.pair),
-        )
+        cell = Cell(value, format=form, run=run, quantity=attribute, pair=pair.pair)
+        return Cell(name, detail=note), cell
 
-    def ends(name: str, attribute: str, form: str, note: Markup | str) -> tuple[Cell, Markup]:
-        low, high = (
-            number(getattr(pair, key), run, key, form, pair.pair)
-            for key in (f"{attribute}_low", f"{attribute}_high")
-        )
-        return Cell(name, detail=note), say("{} to {}", low, high)
+    def ends(name: str, attribute: str, form: str, note: str) -> Fact:
+        values = (getattr(pair, f"{attribute}_{end}") for end in ("low", "high"))
+        shown = ends_of(values, run, attribute, form, pair.pair)
+        return Cell(name, detail=note), say("{} to {}", *shown)
 
     retrained = number(pair.retrained_heads, run, "retrained_heads", "count", pair.pair)
-    learned: list[Fact] = [
-        fact("Learned part of r", "r_learned", "correlation", "rows less the mean row")
-    ]
-    if not pair.withheld:
-        learned += [
-            fact("Mean on permuted labels", "r_unrelated", "correlation"),
-            ends(f"{CONFIDENCE} of it on permuted labels", "r_unrelated", "correlation",
-                 say("{} heads retrained", retrained)),
-            fact("p over all pairs", "related_p", "probability"),
-        ]  # fmt: skip
-    return [
-        fact("Features", "feature_count", "count"),
-        fact("Correlation r, observed", "r", "correlation"),
-        fact("Rank correlation, Spearman", "spearman", "correlation"),
-        fact("Slope, least squares", "slope", "correlation"),
-        fact("Slope, orthogonal", "orthogonal_slope", "correlation"),
-        *_null_facts(pair, fact, ends),
-        *(learned if pair.class_count > 2 else []),
-        fact("Displacement ratio", "displacement_ratio", note=(
-             "nothing is conserved, as of a head that started at zero"
-             if pair.conserves_nothing else "")),
-        *_drift_facts(pair, fact),
-        fact("Variance of the sum s", "sum_variance"),
-        fact("Variance of the difference d", "difference_variance"),
-        fact("Covariance of s and d", "sum_difference_covariance"),
+    permuted = [
+        fact("Mean on permuted labels", "r_unrelated", "correlation"),
+        ends(f"{CONFIDENCE} of it on permuted labels", "r_unrelated", "correlation",
+             say("{} heads retrained", retrained)),
+        fact("p over all pairs", "related_p", "probability"),
     ]  # fmt: skip
-
-
-def _null_facts(
-    pair: PairAnalysis, fact: Callable[..., Fact], ends: Callable[..., Fact]
-) -> list[Fact]:
-    """Return the facts that stand beside the null, where there is one."""
-    if pair.no_null:
-        return []
+    learned = fact("Learned part of r", "r_learned", "correlation", "rows less the mean row")
     null = pair.null_source
-    return [
+    beside_null = [
         fact("Null prediction of r", "r_null", "correlation",
              f"row sum from the {null}" if null == "initial head" else null),
         fact("Residual, observed − null", "residual"),
@@ -203,17 +161,28 @@ def _null_facts(
         fact("r by conservation alone", "r_conserved", "correlation",
              "predicted row sum, learned part as it is"),
     ]  # fmt: skip
-
-
-def _drift_facts(pair: PairAnalysis, fact: Callable[..., Fact]) -> list[Fact]:
-    """Return the facts on the row sum, where training conserves it."""
-    if pair.no_null:
-        return []
-    return [
+    drift = [
         fact("Drift of the row sum", "row_sum_drift",
              note="beyond weight decay, largest of all features"),
         fact("Shrinkage by weight decay", "shrinkage", "factor",
              f"factor on the row sum{', estimated from it' if pair.shrinkage_estimated else ''}"),
+    ]  # fmt: skip
+    return [
+        fact("Features", "feature_count", "count"),
+        fact("Correlation r, observed", "r", "correlation"),
+        fact("Rank correlation, Spearman", "spearman", "correlation"),
+        fact("Slope, least squares", "slope", "correlation"),
+        fact("Slope, orthogonal", "orthogonal_slope", "correlation"),
+        *([] if pair.no_null else beside_null),
+        *([learned] if pair.class_count > 2 else []),
+        *([] if pair.withheld or pair.class_count == 2 else permuted),
+        fact("Displacement ratio", "displacement_ratio", note=(
+             "nothing is conserved, as of a head that started at zero"
+             if pair.conserves_nothing else "")),
+        *([] if pair.no_null else drift),
+        fact("Variance of the sum s", "sum_variance"),
+        fact("Variance of the difference d", "difference_variance"),
+        fact("Covariance of s and d", "sum_difference_covariance"),
     ]  # fmt: skip
 
 
@@ -227,17 +196,13 @@ def _fits(pair: PairAnalysis, run: str) -> Table:
         "Polynomial fits of the weight to {} (y) on the weight to {} (x), centred and scaled as in "
         "the paper: z = (x − μ)/σ with μ = {} and σ = {}. F tests a degree against the one below "
         "it.",
-        pair.class_names[1],
-        pair.class_names[0],
-        mu,
-        sigma,
+        *(*pair.class_names[::-1], mu, sigma),
     )
     beside = say(
         " Training ties the rows, so F has not the distribution of independent features: it "
         "stands beside its median and {} quantile over {} shuffles of what training conserves "
         "against what was learned, and p is the share of shuffles that reach it.",
-        CONFIDENCE,
-        shuffles,
+        *(CONFIDENCE, shuffles),
     )
     caption = caption if pair.no_null else caption + beside
     names = [name for name in FITS if first.shuffles or "shuffled" not in name]

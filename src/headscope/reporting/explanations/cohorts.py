@@ -1,6 +1,6 @@
 """The chapter on cohorts from elsewhere, and what they add to the page's first words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
 from typing import Final
@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
-from PIL import Image
 
 from headscope.analysis.explanations.cohorts import read_cohorts
 from headscope.analysis.explanations.external import (
@@ -20,19 +19,13 @@ from headscope.analysis.explanations.external import (
 from headscope.analysis.results.settings import SettingResult, choose_apart
 from headscope.record.evaluation import SharedHead
 from headscope.reporting.blocks import Block, Chapter, TableBlock, Text
-from headscope.reporting.chapters.audit import ALIKE_PICTURES, WIDTH
+from headscope.reporting.chapters import audit
 from headscope.reporting.explanations.explanation import Explanation
-from headscope.reporting.numbers import CONFIDENCE, number, say
-from headscope.reporting.pictures import png_source
+from headscope.reporting.numbers import CONFIDENCE, ends_of, number, say
 from headscope.tables import Cell, Column, Table
 
 MOST_PAIRS: Final = 12  # that the page shows
-KINDS: Final = {
-    "identical": "identical: every pixel is equal",
-    "copy": "copy: turned, compressed or brightened",
-    "alike": "one head: likely one subject, scanned twice",
-    "shared": "some slices are equal in every pixel",
-}
+KINDS: Final = audit.KINDS | {"shared": "some slices are equal in every pixel"}
 MEANING: Final = (
     "The networks of each setting scored every subject of a cohort that they were not trained on, "
     "sliced as their own. A drop is their own test less this one; its interval draws the subjects "
@@ -103,14 +96,14 @@ def cohort_sentences(
 ) -> list[Markup]:
     """Say what the setting that validation chooses reaches on each cohort."""
     apart = [result for result in results if result.apart] or list(results)
-    best, _, _ = choose_apart(apart)
-    chosen = (best.architecture, best.name, best.split)
-    sentences = []
-    for cohort in cohorts:
-        for row in cohort.rows:
-            if (row.inside.architecture, row.inside.name, row.inside.split) == chosen:
-                sentences.append(_sentence(cohort, row))
-    return sentences
+    best = choose_apart(apart)[0]
+    return [
+        _sentence(cohort, row)
+        for cohort in cohorts
+        for row in cohort.rows
+        if (row.inside.architecture, row.inside.name, row.inside.split)
+        == (best.architecture, best.name, best.split)
+    ]
 
 
 def _sentence(cohort: CohortResult, row: CohortRow) -> Markup:
@@ -134,12 +127,10 @@ def _sentence(cohort: CohortResult, row: CohortRow) -> Markup:
 
 
 def _larger(row: CohortRow, key: str) -> Markup:
-    """Say what predicting the larger class there for all would give."""
     if not row.prevalence:
         return Markup()
-    shares = {name: there for name, (_, there) in row.prevalence.items()}
-    largest = max(shares, key=lambda name: shares[name])
-    value = number(shares[largest], key, f"prevalence_{largest}", "percent")
+    largest, (_, share) = max(row.prevalence.items(), key=lambda item: item[1][1])
+    value = number(share, key, f"prevalence_{largest}", "percent")
     return say("; predicting {} for all gives {}%", largest, value)
 
 
@@ -147,26 +138,20 @@ def _drop(score: External, key: str, quantity: str) -> Markup:
     """Say how far a score is from that of the own test, and whether that is more than chance."""
     if isnan(score.drop):
         return Markup("where its own test names no subjects")
-    points = number(100 * abs(score.drop), key, f"{quantity}_drop", "points")
-    way = "below" if score.drop > 0 else "above"
-    clear = not isnan(score.drop_low) and (score.drop_low > 0 or score.drop_high < 0)
-    ends = _ends(
-        *(100 * score.drop_low, 100 * score.drop_high, key, f"{quantity}_drop", "points"),
-        of=" of the drop",  # above its own test the drop is below zero
-    )
+    place = key, f"{quantity}_drop", "points"
+    # of the drop: above its own test that is below zero
+    ends = _ends(100 * score.drop_low, 100 * score.drop_high, *place, of=" of the drop")
     if not score.drop:
         return say("as in its own test{}", ends)
-    return say(
-        "{} points {} its own test{}{}", points, way, ends, "" if clear else ", not told from none"
-    )
+    way, points = "below" if score.drop > 0 else "above", number(100 * abs(score.drop), *place)
+    clear = "" if score.drop_low > 0 or score.drop_high < 0 else ", not told from none"
+    return say("{} points {} its own test{}{}", points, way, ends, clear)
 
 
 def _ends(low: float, high: float, key: str, quantity: str, form: str, of: str = "") -> Markup:
     if isnan(low) or isnan(high):
         return Markup()
-    ends = (
-        number(end, key, f"{quantity}_{side}", form) for end, side in ((low, "low"), (high, "high"))
-    )
+    ends = ends_of((low, high), key, quantity, form)
     return say(" ({} interval{} {} to {})", CONFIDENCE, of, *ends)
 
 
@@ -177,20 +162,16 @@ def _key(cohort: CohortResult) -> str:
 def _result(cohorts: Sequence[CohortResult]) -> str:
     parts = []
     for cohort in cohorts:
-        heads = len(cohort.overlap.new_subjects)
+        (count, unit), heads = cohort.overlap.counted, len(cohort.overlap.new_subjects)
         shared = f", {heads} with heads of the experiment" if heads else ""
-        count, unit = cohort.overlap.counted
         parts.append(f"{cohort.name}: {count} {unit}{shared}")
     return "; ".join(parts) or "none that is whole"
 
 
 def _scores(cohort: CohortResult) -> TableBlock:
-    level = "subject" if cohort.rows[0].subjects else "slice"
-    names = {
-        name: column
-        for name, column in SCORES.items()
-        if f"{level}_{name}" in cohort.rows[0].scores
-    }
+    first = cohort.rows[0]
+    level = "subject" if first.subjects else "slice"
+    names = {name: SCORES[name] for name in SCORES if f"{level}_{name}" in first.scores}
     rows = [_named(row) + _score_cells(cohort, row, level, [*names]) for row in cohort.rows]
     columns, over = [Column("Setting"), Column("Runs", "", "count")], ["", ""]
     for column in names.values():
@@ -202,7 +183,7 @@ def _scores(cohort: CohortResult) -> TableBlock:
         ]
         over += [column.name] * 3
     caption = (
-        f"{cohort.name}: scores over {cohort.rows[0].subjects or cohort.rows[0].slices} {level}s "
+        f"{cohort.name}: scores over {first.subjects or first.slices} {level}s "
         f"with {CONFIDENCE} intervals over subjects, beside those of the own test. Of several runs "
         "the mean."
     )
@@ -221,10 +202,10 @@ def _score_cells(
     cohort: CohortResult, row: CohortRow, level: str, names: Sequence[str]
 ) -> list[object]:
     cells: list[object] = []
+    place = f"{_key(cohort)}/{row.key}"
     for name in names:
-        score, quantity = row.scores[f"{level}_{name}"], f"{level}_{name}"
-        place = f"{_key(cohort)}/{row.key}"
-        scale = 100 if SCORES[name].unit else 1
+        quantity, scale = f"{level}_{name}", 100 if SCORES[name].unit else 1
+        score = row.scores[quantity]
         drop = scale * score.drop, scale * score.drop_low, scale * score.drop_high
         cells += [
             Cell(score.value, score.low, score.high, run=place, quantity=quantity),
@@ -240,29 +221,20 @@ def _calibration(cohort: CohortResult) -> list[Block]:
         for part in row.calibration:
             place = f"{_key(cohort)}/{row.key}/{part.class_name}"
             here, there = row.prevalence[part.class_name]
-            shares: Mapping[str, float] = {
-                "expected": part.expected, "observed": there, "inside": here,
-            }  # fmt: skip
-            rows.append(
-                [
-                    *_named(row),
-                    part.class_name,
-                    Cell(part.large, part.large_low, part.large_high, run=place, quantity="large"),
-                    Cell(part.slope, part.slope_low, part.slope_high, run=place, quantity="slope"),
-                    *(Cell(share, run=place, quantity=name) for name, share in shares.items()),
-                ]
-            )
+            cells = [
+                Cell(part.large, part.large_low, part.large_high, run=place, quantity="large"),
+                Cell(part.slope, part.slope_low, part.slope_high, run=place, quantity="slope"),
+                Cell(part.expected, run=place, quantity="expected"),
+                Cell(there, run=place, quantity="observed"),
+                Cell(here, run=place, quantity="inside"),
+            ]
+            rows.append([*_named(row), part.class_name, *cells])
     if not rows:
         return []
     columns = (
-        Column("Setting"),
-        Column("Runs", "", "count"),
-        Column("Class"),
-        Column("In the large", "log-odds", "fraction"),
-        Column("Slope", "", "fraction"),
-        Column("predicted", "%", "percent"),
-        Column("there", "%", "percent"),
-        Column("own test", "%", "percent"),
+        *(Column("Setting"), Column("Runs", "", "count"), Column("Class")),
+        *(Column("In the large", "log-odds", "fraction"), Column("Slope", "", "fraction")),
+        *(Column(name, "%", "percent") for name in ("predicted", "there", "own test")),
     )
     over = [""] * 5 + ["Subjects of the class"] * 3
     caption = f"{cohort.name}: calibration over subjects, and how common the class is."
@@ -282,9 +254,8 @@ def _overlap(cohort: CohortResult, pixels: NDArray[np.uint8] | None) -> list[Blo
     pictures = not cohort.overlap.subjects
     rows = [
         [
-            _scan(pair, 0, pixels),
-            _scan(pair, 1, there),
-            ALIKE_PICTURES if pictures and pair.kind == "alike" else KINDS[pair.kind],
+            *(audit.scan_of(pair, n, _slice(pair, n, of)) for n, of in enumerate((pixels, there))),
+            audit.ALIKE_PICTURES if pictures and pair.kind == "alike" else KINDS[pair.kind],
             Cell(pair.detail, run=f"{_key(cohort)}/head{rank}", quantity="detail"),
         ]
         for rank, pair in enumerate(heads[:MOST_PAIRS])
@@ -297,16 +268,5 @@ def _overlap(cohort: CohortResult, pixels: NDArray[np.uint8] | None) -> list[Blo
     return [TableBlock("cohort-heads", Table(caption, columns, rows))]
 
 
-def _scan(pair: SharedHead, n: int, pixels: NDArray[np.uint8] | None) -> Markup:
-    """Return one scan of a pair: its middle slice, its subject, session, label and name."""
-    picture = Markup()
-    if pixels is not None and pair.rows[n] < len(pixels):
-        picture = say(
-            '<img src="{}" alt="Middle slice of {}" width="{}" height="{}">',
-            *(png_source(Image.fromarray(np.asarray(pixels[pair.rows[n]]))), pair.scans[n]),
-            *(WIDTH, WIDTH),
-        )
-    return say(
-        "{}{}, session {} <small>{}</small><small>{}</small>",
-        *(picture, pair.subjects[n], pair.sessions[n], pair.labels[n], pair.scans[n]),
-    )
+def _slice(pair: SharedHead, n: int, pixels: audit.Slices | None) -> audit.Slices | None:
+    return None if pixels is None or pair.rows[n] >= len(pixels) else pixels[pair.rows[n]]

@@ -20,6 +20,7 @@ from headscope.analysis.results.settings import SettingResult, choose_apart
 from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text
 from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.numbers import number, say
+from headscope.supplement.prose import listed
 
 LINK: Final = Markup('<a href="#confounders">The tests</a>')
 WORDS: Final = {
@@ -76,14 +77,13 @@ def confounders_chapter(made: Sequence[Confounding]) -> Chapter | None:
         title = "How well the features tell the covariates, within class"
         blocks.append(Fold(title, [TableBlock("covariate-probes", probes_table(best))]))
     blocks.append(Text(Markup(METHOD), style="notes"))  # noqa: S704
-    flagged = ", ".join(item.covariate for item in best.flagged)
-    result = f"{flagged}: see the tests"
-    if not flagged:
-        result = "no covariate is flagged"
-        if not best.confounders:
-            result = "nothing could be tested"
-        elif not best.better:
-            result = "no accuracy above chance to explain"
+    result = "no covariate is flagged"
+    if best.flagged:
+        result = f"{', '.join(item.covariate for item in best.flagged)}: see the tests"
+    elif not best.confounders:
+        result = "nothing could be tested"
+    elif not best.better:
+        result = "no accuracy above chance to explain"
     return Chapter("confounders", "What else could explain it", blocks, result)
 
 
@@ -121,7 +121,7 @@ def confounder_sentences(made: Sequence[Confounding]) -> list[Markup]:
     sentences = [_sentence(result, item) for item in result.flagged]
     clear = [c for c in result.confounders if not c.finding and c.full.p <= 0.05]
     if result.better and clear:
-        names = _join([_word(item.covariate) for item in clear])
+        names = listed([_word(item.covariate) for item in clear])
         most, several = max(item.full.p for item in clear), len(clear) > 1
         p = number(
             most, result.setting, "confounder.full_p_most", "probability" if several else "p"
@@ -133,7 +133,6 @@ def confounder_sentences(made: Sequence[Confounding]) -> list[Markup]:
 
 
 def _sentence(result: Confounding, item: Confounder) -> Markup:
-    """Say what one covariate has to do with the predictions."""
     p = partial(number, run=result.setting, form="p")
     covariate, prefix = _word(item.covariate), f"confounder.{item.covariate}"
     if item.finding == "coincides":
@@ -163,7 +162,3 @@ def _word(name: str) -> str:
 
 def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
-
-
-def _join(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

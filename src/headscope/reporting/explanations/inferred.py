@@ -7,7 +7,7 @@ from markupsafe import Markup
 from headscope.analysis.results.inferred import Bracket, brackets
 from headscope.analysis.results.settings import SettingResult, choose_apart
 from headscope.reporting.explanations.explanation import Explanation
-from headscope.reporting.numbers import number, say
+from headscope.reporting.numbers import say, subject_accuracy
 
 LINK = Markup('<a href="#results">strict and loose</a>')
 
@@ -15,7 +15,13 @@ LINK = Markup('<a href="#results">strict and loose</a>')
 def explain_by_inference(results: Sequence[SettingResult]) -> Explanation:
     """Return what inferred subjects, or a partition without ids, mean for the accuracy."""
     apart = [result for result in results if result.apart]
-    sentences = inferred_sentences(results, choose_apart(apart)[0]) if apart else []
+    best = choose_apart(apart)[0] if apart else None
+    text = (
+        "The honest accuracy is estimated at {}, subjects inferred from pixels by a strict and by "
+        "a loose threshold; it need not lie between the two."
+    )
+    of_best = [it for it in brackets(results) if best in (it.strict, it.loose)]
+    sentences = [say(text, _estimates(bracket)) for bracket in of_best[:1]]
     return Explanation(flags=inferred_flags(results), sentences=sentences)
 
 
@@ -43,29 +49,7 @@ def inferred_flags(results: Sequence[SettingResult]) -> list[Markup]:
     return flags
 
 
-def inferred_sentences(results: Sequence[SettingResult], best: SettingResult) -> list[Markup]:
-    """Return what the verdict adds on the setting that it speaks of."""
-    bracket = next((it for it in brackets(results) if best in (it.strict, it.loose)), None)
-    if bracket is None:
-        return []
-    return [
-        say(
-            "The honest accuracy is estimated at {}, subjects inferred from pixels by a strict and "
-            "by a loose threshold; it need not lie between the two.",
-            _estimates(bracket),
-        )
-    ]
-
-
 def _estimates(bracket: Bracket) -> Markup:
     """Give both accuracies, the lower first, and how far their intervals reach together."""
-    values = [
-        number(
-            result.scores["subject_accuracy"].value,
-            result.key,
-            "test_subject_accuracy",
-            "percent",
-        )
-        for result in bracket.ordered
-    ]
+    values = (subject_accuracy(result) for result in bracket.ordered)
     return say("{}% and {}%{}", *values, bracket.interval)

@@ -15,11 +15,12 @@ from headscope.analysis.explanations.ladder import (
 )
 from headscope.analysis.results.settings import choose_apart
 from headscope.reporting.blocks import Block, Chapter, TableBlock, Text
+from headscope.reporting.chapters.runs import bar
 from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.numbers import CONFIDENCE, say
 from headscope.reporting.pictures import png_source
-from headscope.reporting.plots import DotRow, Dots, FigureBlock, Mark, Picture
-from headscope.tables import Column, Table
+from headscope.reporting.plots import DotRow, Dots, FigureBlock, Picture
+from headscope.tables import Table
 
 SIDE: Final = 112  # pixels of a slice on the page
 
@@ -67,7 +68,6 @@ def ladder_sentences(ladder: Ladder | None) -> list[Markup]:
 
 
 def _slices(ladder: Ladder) -> FigureBlock:
-    """Set one slice on each rung side by side."""
     pictures = []
     for name, pixels in ladder.pictures.items():
         image = Image.fromarray(pixels).resize((SIDE, SIDE))
@@ -81,10 +81,8 @@ def _dots(setting: SettingLadder) -> Dots:
     """Set the accuracy of each rung in a row, beside what the larger class alone gives."""
     rows = []
     for rung in setting.rungs:
-        ends = rung.accuracy.interval or (rung.accuracy.value,) * 2
         reaches = rung.name == WHOLE or (rung.beats_majority and rung.level_with_whole)
-        low, high = (100 * end for end in ends)
-        mark = Mark(100 * rung.accuracy.value, low, high, hollow=not reaches)
+        mark = bar(rung.accuracy, hollow=not reaches)
         rows.append(DotRow(rung.title, "", [mark], 100 * rung.majority))
     caption = (
         f"{setting.network}, {setting.full.split} split: test accuracy on each rung with its "
@@ -95,10 +93,6 @@ def _dots(setting: SettingLadder) -> Dots:
 
 
 def _table(ladder: Ladder) -> TableBlock:
-    rows = [
-        [setting.network, setting.full.split, *row]
-        for setting in ladder.settings
-        for row in setting.rows()
-    ]
-    columns = (Column("Network"), Column("Split"), *COLUMNS)
-    return TableBlock("ladder", Table("The rungs in numbers.", columns, rows))
+    rows = [[one.network, one.full.split, *row] for one in ladder.settings for row in one.rows()]
+    table = Table("The rungs in numbers.", ("Network", "Split", *COLUMNS), rows)
+    return TableBlock("ladder", table)

@@ -20,29 +20,18 @@ def provenance(runs: Sequence[Run]) -> list[Markup]:
 
     `limit` and `pretraining_overlap` are in the settings of a run where they apply.
     """
-    return [*_first_try(runs), *_pretrained(runs)]
-
-
-def _first_try(runs: Sequence[Run]) -> list[Markup]:
     limits = sorted({int(run.settings["limit"]) for run in runs if "limit" in run.settings})
-    if not limits:
-        return []
-    text = (
+    unit = "subjects" if all(run.named for run in runs) else "subjects or pictures"
+    first_try = (
         "<b>A first try:</b> {} {} of each class were drawn, or all where there are fewer "
         "(<code>limit</code>); these scores are no result of the cohort."
     )
-    unit = "subjects" if all(run.named for run in runs) else "subjects or pictures"
-    return [say(text, number(limits[0], "all", "limit", "count"), unit)]
-
-
-def _pretrained(runs: Sequence[Run]) -> list[Markup]:
-    """Name the cohorts that encoder and data share, each once, and how that is known."""
+    pretrained = (
+        "<b>The encoder may have seen these subjects:</b> {}. They are not unseen, whatever the "
+        "split; take weights without this cohort, or another cohort."
+    )
     seen = [text for run in runs for text in run.settings.get("pretraining_overlap", [])]
     return [
-        say(
-            "<b>The encoder may have seen these subjects:</b> {}. They are not unseen, whatever "
-            "the split; take weights without this cohort, or another cohort.",
-            text,
-        )
-        for text in dict.fromkeys(seen)
+        *(say(first_try, number(n, "all", "limit", "count"), unit) for n in limits[:1]),
+        *(say(pretrained, text) for text in dict.fromkeys(seen)),
     ]

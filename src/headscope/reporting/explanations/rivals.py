@@ -9,8 +9,9 @@ from markupsafe import Markup
 
 from headscope.analysis.results.comparisons import ALPHA, Comparison, Comparisons, Difference
 from headscope.analysis.results.settings import SettingResult, choose_apart, rival_words
+from headscope.reporting.chapters.runs import group_by
 from headscope.reporting.explanations.explanation import Explanation
-from headscope.reporting.numbers import CONFIDENCE, number, say
+from headscope.reporting.numbers import CONFIDENCE, ends_of, number, say, subject_accuracy
 
 
 def explain_by_rivals(
@@ -78,15 +79,14 @@ def unbeaten(standing: Sequence[Standing], best: SettingResult) -> Markup:
 
     The larger class has its own words there.
     """
-    beside = [
-        place
+    names = [
+        place.words
         for place in standing
-        if best in place.networks and place.rival.architecture != "majority"
+        if best in place.networks
+        and best not in place.beating
+        and place.rival.architecture != "majority"
     ]
-    names = [place.words for place in beside if best not in place.beating]
-    if not names:
-        return Markup()
-    return say(" It is not shown to beat {}.", ", or ".join(names))
+    return say(" It is not shown to beat {}.", ", or ".join(names)) if names else Markup()
 
 
 def rival_sentences(standing: Sequence[Standing]) -> list[Markup]:
@@ -98,18 +98,15 @@ def rival_sentences(standing: Sequence[Standing]) -> list[Markup]:
 def _sentences(standing: Sequence[Standing]) -> Iterator[Markup]:
     """Yield what the rivals reach, then of each how many networks are shown to beat it."""
     reached = Markup(", ").join(
-        say("{} {}%", place.words, _accuracy(place.rival)) for place in standing
+        say("{} {}%", place.words, subject_accuracy(place.rival)) for place in standing
     )
     yield say("What is no network reaches on the same subjects: {}.", reached)
     short = [place for place in standing if len(place.beating) < len(place.networks)]
-    alike: dict[tuple[int, int], list[Standing]] = {}
-    for place in short:
-        alike.setdefault((len(place.beating), len(place.networks)), []).append(place)
-    for place, *more in alike.values():
-        named = say("{} by subject accuracy{}", place.words, _closest(place))
+    for _, (place, *more) in group_by(short, lambda one: (len(one.beating), len(one.networks))):
+        first = say("{} by subject accuracy{}", place.words, _closest(place))
         others = [say("{}{}", other.words, _closest(other)) for other in more]
         join = Markup("; and ") if place.beating else Markup("; nor ")
-        yield say("{} shown to beat {}.", _who(place), join.join([named, *others]))
+        yield say("{} shown to beat {}.", _who(place), join.join([first, *others]))
     if not short:
         yield Markup("Every network is shown to beat each of them by subject accuracy.")
 
@@ -131,21 +128,13 @@ def _closest(place: Standing) -> Markup:
     rest = [row for one, row in place.networks.items() if one not in place.beating]
     row = max(rest, key=lambda row: row.subject_accuracy.value)
     pair, difference = f"{row.first} | {row.second} | {row.split}", row.subject_accuracy
-    value, low, high = (
-        number(100 * end, pair, f"difference.subject_accuracy{name}", "points")
-        for end, name in (
-            (difference.value, ""), (difference.low, "_low"), (difference.high, "_high")
-        )
-    )  # fmt: skip
+    key = pair, "difference.subject_accuracy", "points"
+    value = number(100 * difference.value, *key)
     if isnan(difference.low):
         return say(" ({}: {} points)", row.first, value)
+    low, high = ends_of((100 * difference.low, 100 * difference.high), *key)
     p = Markup()
     if difference.low > 0:  # alone it would be shown to
         p_holm = number(difference.p_holm, pair, "subject_accuracy.p", "p")
         p = say("; {} after Holm's correction for {} pairs", p_holm, row.pairs)
     return say(" ({}: {} points, {} {} to {}{})", row.first, value, CONFIDENCE, low, high, p)
-
-
-def _accuracy(rival: SettingResult) -> Markup:
-    value = rival.scores["subject_accuracy"].value
-    return number(value, rival.key, "test_subject_accuracy", "percent")
