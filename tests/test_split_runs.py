@@ -8,11 +8,13 @@ from headscope.errors import InputError
 from headscope.experiment.config import make_config
 from headscope.experiment.inputs import find_scans
 from headscope.experiment.plan import plan_runs
+from headscope.experiment.preflight import check_places
 from headscope.experiment.run import run
 from headscope.record import read_experiment
 from headscope.splits.files import LeakageError
 from tests.support.experiments import settings, write_cohort
 from tests.support.folders import touch
+from tests.support.synthetic import write_synthetic_run
 
 pytestmark = pytest.mark.usefixtures("few_trees")
 
@@ -95,3 +97,17 @@ def test_a_faulty_split_file_is_refused_before_a_scan_is_read(tmp_path, capsys):
     (tmp_path / "mine.csv").write_text("\n".join(["subject_id,subset", *rows, "sub-A0,test"]))
     with pytest.raises(LeakageError, match="sub-A0 is in two subsets"):
         find_scans(config, plans, write=False)
+
+
+def test_other_folds_beside_those_of_an_experiment_are_refused(tmp_path):
+    """They were one row of the table, in which subjects of both counted twice."""
+    write_synthetic_run(tmp_path / "out", width=8, epochs=1, architecture="timm/test_resnet")
+    places = {"data": tmp_path, "out": tmp_path / "out", "weights": "random"}
+    places |= {"architectures": ["timm/test_resnet"], "regimes": ["frozen"]}
+    config = make_config(**places, folds=3)
+    with pytest.raises(
+        InputError, match=r"into train, val and test\. Beside 3 folds some subjects"
+    ):
+        check_places(config, plan_runs(config))
+    for config in (make_config(**places), make_config(**places, folds=3, splits=["slice"])):
+        check_places(config, plan_runs(config))
