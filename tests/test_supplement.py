@@ -566,6 +566,19 @@ def test_table_1_takes_sex_from_the_classes_where_they_are_the_sexes(tmp_path):
     assert unrecorded([], ["AD", "NC"]) == ["Age", "Sex"]
 
 
+@pytest.mark.parametrize(
+    ("text", "versions"),
+    [
+        ('{"python": "3.12", "packages": {"headscope": 1}}', {"python": "3.12", "headscope": "1"}),
+        ('{"pack', {}),
+        ("[3]", {}),
+    ],
+)
+def test_versions_that_cannot_be_read_are_left_out(text, versions, study, tmp_path):
+    (tmp_path / "environment.json").write_text(text)
+    assert read_study(tmp_path, study.results).versions == versions
+
+
 def test_no_experiment_and_no_folder_are_one_sentence(tmp_path, experiment):
     with pytest.raises(InputError, match="is no experiment"):
         write.write_figures(tmp_path)

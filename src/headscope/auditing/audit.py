@@ -33,7 +33,7 @@ from headscope.auditing.crossings import (
     read_split,
     scan_subsets,
 )
-from headscope.auditing.duplicates import COPY, MOST_LISTED, Matches, find_matches
+from headscope.auditing.duplicates import COPY, MOST_LISTED, Matches, find_matches, number_scans
 from headscope.auditing.inferring import infer_subjects
 from headscope.auditing.shortcuts import find_shortcuts, scan_facts, slice_facts
 from headscope.auditing.wording import (
@@ -202,7 +202,7 @@ def audit_slices(
     under inferred subjects too, whose ids some splits name.
     """
     table, sets = slices.table, sets or {None: slices}
-    scan = _scan_numbers(table)
+    scan = number_scans(table[IDS])
     starts = np.flatnonzero(np.diff(scan, prepend=-1))
     scans = table[IDS].iloc[starts].reset_index(drop=True)
     named, units = scans["subject_id"] != NO_ID, _units(scans, scan)
@@ -218,10 +218,13 @@ def audit_slices(
     checks = [
         check_split(name, tables[name], rows, units, matches) for name, rows in inside.items()
     ]
+    sides = {name: scan_subsets(rows, units) for name, rows in inside.items()}
     conflicts = _conflicts(scans[named])
     # 3. what tells the label without anatomy, over heads: a duplicate is no second subject
     loose = sets.get(f"{INFERRED}-loose")
-    subject = units.subject if loose is None else _units_of(loose.table, starts)
+    subject = units.subject
+    if loose is not None:
+        subject = pd.factorize(loose.table["subject_id"].iloc[starts])[0].astype(np.intp)
     shortcuts = _shortcuts(slices, starts, scans, file_of, join_duplicates(matches, subject))
     result = Audit(
         path=path,
@@ -237,13 +240,7 @@ def audit_slices(
             *split_findings(checks, unit),
             *map(shortcut_finding, shortcuts),
         ],
-        pairs=_pairs(
-            matches,
-            scans,
-            starts,
-            len(table),
-            {n: scan_subsets(i, units) for n, i in inside.items()},
-        ),
+        pairs=_pairs(matches, scans, starts, len(table), sides),
         visits=(len(matches.visits), sum(match.kind != "" for match in matches.visits)),
         conflicts=conflicts,
         splits=checks,
@@ -274,12 +271,6 @@ def _file_of(experiment: Path) -> FileOf | None:
     return (folder if folder.is_dir() else folder.parent).joinpath
 
 
-def _scan_numbers(table: pd.DataFrame) -> NDArray[np.intp]:
-    """Number the scans from 0; a file that is listed twice counts as two, which then are equal."""
-    new = (table[IDS] != table[IDS].shift()).any(axis=1)
-    return new.cumsum().to_numpy(np.intp) - 1
-
-
 def _units(scans: pd.DataFrame, scan: NDArray[np.intp]) -> Units:
     """Number the subjects by their ids; a scan without one is a subject of its own."""
     named = (scans["subject_id"] != NO_ID).to_numpy()
@@ -287,11 +278,6 @@ def _units(scans: pd.DataFrame, scan: NDArray[np.intp]) -> Units:
     subject = pd.factorize(scans["subject_id"], sort=True)[0] + len(scans)
     subject = np.where(named, subject, alone)
     return Units(scan, subject, subject if named.all() else alone)
-
-
-def _units_of(table: pd.DataFrame, starts: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Number the subjects (S,) that a table of slices names."""
-    return pd.factorize(table["subject_id"].iloc[starts])[0].astype(np.intp)
 
 
 def _given_split(cohort: Cohort, slices: SliceSet) -> pd.DataFrame | None:

@@ -91,19 +91,13 @@ def list_runs(config: Config) -> list[str]:
 def find_plans(config: Config) -> list[Plan]:
     """Return the runs of a grid; where a split is by site, its scans tell how many sites are."""
     plans = plan_runs(config)
-    if any(plan.split == SITE for plan in plans):
+    if any(plan.setting.split == SITE for plan in plans):
         plans = plan_runs(config, count_sites(find_scans(config, plans, write=False)))
     return plans
 
 
 def choose_runs(plans: list[Plan], only: Iterable[str] | None) -> list[Plan]:
-    """Return the runs of the names in `only`, in their order in the grid; None: all.
-
-    Raises
-    ------
-    InputError
-        No run has such a name.
-    """
+    """Return the runs of the names in `only`, in their order in the grid; None: all."""
     if only is None:
         return plans
     names = [only] if isinstance(only, str) else [*only]
@@ -137,12 +131,6 @@ def check_networks(plans: list[Plan], size: int, *, fetch: bool = True) -> None:
 
     This takes a second or two per network, where slicing takes minutes. Without `fetch` no
     published weights are downloaded, and those that are not on this machine are not checked.
-
-    Raises
-    ------
-    InputError
-        A network cannot be built, its weights do not fit, or a regime trains more stages than it
-        has: one sentence for each.
     """
     by_name: dict[str, list[Plan]] = {}
     for plan in plans:

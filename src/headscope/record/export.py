@@ -8,7 +8,7 @@ from headscope.errors import InputError
 from headscope.files import atomic_path
 from headscope.manifest import CHANGED, NAME, file_hash, read_manifest
 from headscope.record.run import NETWORK, Run
-from headscope.record.whole import run_problem
+from headscope.record.whole import finished_run
 
 
 def export_run(run: Path | str, out: Path | str) -> Path:
@@ -41,7 +41,7 @@ def export_run(run: Path | str, out: Path | str) -> Path:
     >>> hs.Run(record).metrics == run.metrics
     True
     """
-    source = _whole(Path(run))
+    source = Run(finished_run(Path(run), "written").path.resolve())
     target = Path(out) / "runs" / str(source.settings.get("name", source.name))
     if Run(target).finished or (target / "checkpoint").exists():
         raise InputError(f"{target} is there already: choose another folder than {out}.")
@@ -57,7 +57,7 @@ def export_run(run: Path | str, out: Path | str) -> Path:
             shutil.copyfile(place, temporary)
             if entries and name != NAME and file_hash(temporary, name) != entries[name]["sha256"]:
                 raise InputError(f"{place} {CHANGED}: delete {run} and train it again.")
-    _copy_audit(source.path.resolve().parent.parent, Path(out))
+    _copy_audit(source.path.parent.parent, Path(out))
     return target
 
 
@@ -79,18 +79,3 @@ def _check_slices(run: Run, out: Path) -> None:
             raise InputError(
                 f"{out} holds {other.name}, a run on other slices: choose another folder."
             )
-
-
-def _whole(path: Path) -> Run:
-    """Return a finished run of which nothing but the network may be missing."""
-    run = Run(path.resolve())
-    if (path / "runs").is_dir():
-        raise InputError(f"{path} is an experiment: name one of its runs, {path / 'runs'}/….")
-    if not (path / "run.toml").is_file():
-        raise InputError(f"{path} is no run: it has no run.toml.")
-    if not run.finished:
-        raise InputError(f"{path} is a run that has not ended; 'headscope run' continues it.")
-    problem = run_problem(run)
-    if problem:
-        raise InputError(f"{path} is not whole, so nothing is written: {problem}.")
-    return run

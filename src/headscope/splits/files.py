@@ -115,11 +115,6 @@ def subsets_by_path(path: Path, names: Sequence[str]) -> NDArray[np.object_] | N
     """Return the subset of each path (S,) by a table of path and subset; None where it has no path.
 
     Subsets are named as folders are: train or Training, val, test or Testing.
-
-    Raises
-    ------
-    InputError
-        A path is named twice, has no row, or has no subset.
     """
     table = read_any_table(path)
     if "path" not in table.columns:
@@ -216,15 +211,9 @@ def check_source(path: Path, scans: pd.DataFrame) -> list[str]:
 
 def _checked(path: Path, kind: str) -> pd.DataFrame:
     """Read a split by subject or slice: its ids and subset, one row for each."""
-    try:
-        split = _read_split(path)
-        kind = kind or ("slice" if "slice_index" in split.columns else "subject")
-        key = key_of(kind)
-        if "slice_index" in key and "slice_index" in split.columns:
-            split["slice_index"] = whole_numbers(split["slice_index"])
-    except DAMAGE as error:
-        reason = reason_of(error).replace(f"{path}: ", "").replace(f"{path} ", "it ")
-        raise InputError(f"{path} is no split: {reason}.") from error
+    split = read_split_table(path, kind != "subject")
+    kind = kind or ("slice" if "slice_index" in split.columns else "subject")
+    key = key_of(kind)
     lacking = [name for name in [*key, "subset"] if name not in split.columns]
     if lacking:
         hint = " A split by path is for --splits given." if "path" in split.columns else ""
@@ -249,6 +238,18 @@ def check_split_file(path: Path) -> None:
         check_file(path)
 
 
+def read_split_table(path: Path, by_slice: bool = True) -> pd.DataFrame:
+    """Return the table of a split; `by_slice`: its slices are to have whole numbers."""
+    try:
+        split = _read_split(path)
+        if by_slice and "slice_index" in split.columns:
+            split["slice_index"] = _whole_numbers(split["slice_index"])
+    except DAMAGE as error:
+        reason = reason_of(error).replace(f"{path}: ", "").replace(f"{path} ", "it ")
+        raise InputError(f"{path} is no split: {reason}.") from error
+    return split
+
+
 def _read_split(path: Path) -> pd.DataFrame:
     """Read a split of ours, which a manifest has, exactly; any other as programs write tables."""
     if path.name in (read_manifest(path.parent) or {}):
@@ -257,7 +258,7 @@ def _read_split(path: Path) -> pd.DataFrame:
     return table if path.suffix.lower() == ".csv" else table.map(unescape_formula)
 
 
-def whole_numbers(values: pd.Series) -> NDArray[np.int64]:
+def _whole_numbers(values: pd.Series) -> NDArray[np.int64]:
     """Return a column of whole numbers, as those of slices; InputError where one is none."""
     numbers = pd.to_numeric(values, errors="coerce")
     odd = values[~(numbers.abs() < 2**31) | (numbers % 1 != 0)]

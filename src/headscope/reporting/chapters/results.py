@@ -17,6 +17,7 @@ from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text
 from headscope.reporting.chapters.classes import class_blocks
 from headscope.reporting.chapters.runs import group_by, named, score_cell
 from headscope.reporting.numbers import CONFIDENCE, bounded, say
+from headscope.supplement.study import count_classes
 from headscope.tables import Cell, Column, Table
 from headscope.text import MISSING
 
@@ -118,8 +119,7 @@ def precision_folds(results: Sequence[SettingResult]) -> list[Fold]:
     rows = pd.concat(
         [run.predicted("test") for run in best.runs if run.setting.seed == best.seeds[0]]
     )
-    subjects = rows.drop_duplicates(["subject_id", "label"])["label"].value_counts()
-    made = precisions([int(subjects.get(name, 0)) for name in best.runs[0].class_names])
+    made = precisions([*count_classes(best.runs[0], rows).values()])
     title = "What a test of so many subjects can tell"
     return [Fold(title, [TableBlock("precision", made.tables()[0])])]
 
