@@ -240,6 +240,46 @@ def save_audit(experiment: Path, audit: Audit) -> Path:
     return experiment / "audit.json"
 
 
+def add_splits(experiment: Path, other: Path) -> None:
+    """Add to `audit.json` what that of another experiment on the same slices says of more splits.
+
+    A split of a name that is there is left out; so is all of a file that cannot be read.
+    """
+    try:
+        stored, more = (
+            json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+            for folder in (experiment, other)
+        )
+        alike = all(stored["key"][name] == more["key"][name] for name in ("format", "slices"))
+        if not (alike and _is_whole(stored) and _is_whole(more)):
+            return
+        names = {split["name"] for split in more["splits"]}
+        names -= {split["name"] for split in stored["splits"]}
+        if not names:
+            return
+        _add(stored, more, names)
+    except DAMAGE:
+        return
+    facts = {name: value for name, value in stored.items() if name not in ("key", "sha256")}
+    stored["sha256"] = content_hash([stored["key"], facts])
+    write_json(experiment / "audit.json", stored)
+
+
+def _add(stored: dict[str, Any], more: Mapping[str, Any], names: set[str]) -> None:
+    """Add splits by their names, with what findings and pairs of scans say of them."""
+    stored["splits"] += [split for split in more["splits"] if split["name"] in names]
+    stored["findings"] += [one for one in more["findings"] if one["name"] in names]
+    stored["serious"] = any(one["level"] == "serious" for one in stored["findings"])
+    stored["key"]["splits"] |= {name: more["key"]["splits"].get(name) for name in names}
+    pairs = {tuple(pair["rows"]): pair for pair in stored["pairs"]}
+    for pair in more["pairs"]:
+        subsets = {name: two for name, two in pair["subsets"].items() if name in names}
+        if tuple(pair["rows"]) not in pairs:
+            stored["pairs"].append({**pair, "subsets": subsets})
+        else:
+            pairs[tuple(pair["rows"])]["subsets"] |= subsets
+
+
 def read_audit(experiment: Path | str, *, exact: bool = False) -> Audit | None:
     """Return what the audit of an experiment's slices found.
 

@@ -58,6 +58,10 @@ from headscope.threads import one_blas_thread
 
 SIZE: Final = 96  # pixels; what the comparison in detail wants
 MOST_SHOWN: Final = 200  # pairs that keep their pictures
+VALIDATION_LATER: Final = (
+    "The given partition has no validation: a run draws it from training, and may then count fewer "
+    "duplicates between training and test than are counted here."
+)
 IDS: Final = ["scan", "subject_id", "session_id", "label"]
 
 FileOf = Callable[[str], Path]
@@ -241,7 +245,7 @@ def audit_slices(
         conflicts=conflicts,
         splits=checks,
         shortcuts=shortcuts,
-        notes=[*slices.notes, *note_matches(matches, bool(named.all()))],
+        notes=[*slices.notes, *note_matches(matches, bool(named.all())), *_note_given(given)],
     )
     return with_pictures(result, slices.pixels)
 
@@ -282,6 +286,11 @@ def _given_split(cohort: Cohort, slices: SliceSet) -> pd.DataFrame | None:
         return None
     subsets = dict(zip(cohort.names, cohort.scans[GIVEN], strict=True))
     return slices.table[KEYS["slice"]].assign(subset=slices.table["scan"].map(subsets))
+
+
+def _note_given(given: pd.DataFrame | None) -> list[str]:
+    """Say why a run may count fewer duplicates in the training of a given partition."""
+    return [] if given is None or (given["subset"] == "val").any() else [VALIDATION_LATER]
 
 
 def _class_sizes(scans: pd.DataFrame, class_names: Sequence[str], units: Units) -> dict[str, int]:

@@ -183,8 +183,11 @@ def report(
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Page of several experiments; its table stands beside it.")
-    ] = Path("side-by-side.html"),
+        Path | None,
+        typer.Option(
+            help="Page of several experiments (side-by-side.html); its table stands beside it."
+        ),
+    ] = None,
 ) -> None:
     """Write table and HTML page of an experiment again, from its records.
 
@@ -194,11 +197,14 @@ def report(
     Example: headscope report headscope-demo --thumbnails errors
     """
     if len(experiments) == 1:
+        if out is not None:
+            page = experiments[0] / "report.html"
+            raise InputError(f"--out {out} is for several experiments: the page of one is {page}.")
         conclude(experiments[0], thumbnails)
         return
     from headscope.reporting.side_by_side import write_side_by_side
 
-    print(f"Report: {write_side_by_side(experiments, out)}")
+    print(f"Report: {write_side_by_side(experiments, out or 'side-by-side.html')}")
 
 
 @app.command()

@@ -30,7 +30,13 @@ from headscope.slicing.store import SliceSet
 from headscope.slicing.write import write_slices
 from headscope.splits.assign import GIVEN, make_fold, make_split
 from headscope.splits.balance import balance_of
-from headscope.splits.files import check_given, check_ids, ensure_split, subsets_by_path
+from headscope.splits.files import (
+    check_given,
+    check_ids,
+    check_source,
+    ensure_split,
+    subsets_by_path,
+)
 from headscope.splits.sites import SITE, assign_sites, check_sites, make_site_split
 from headscope.text import printable_name
 
@@ -86,8 +92,12 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
         )
     if config.pseudonym_key is not None and write:
         cohort = pseudonymise_cohort(cohort, config.pseudonym_key, config.out)
-    for note in cohort.notes:
-        console.print(note.text, soft_wrap=True)
+    said: list[str] = []
+    hidden = config.pseudonym_key is not None and not write  # ids that the split file does not name
+    if "subject" in splits and config.split_file is not None and not hidden:
+        said = check_source(config.split_file, cohort.scans)  # slices outlive a split: no notes
+    for text in [*(note.text for note in cohort.notes), *said]:
+        console.print(text, soft_wrap=True)
     return cohort
 
 

@@ -26,6 +26,8 @@ def check_places(config: Config, plans: Iterable[Plan]) -> None:
         raise InputError(f"{config.out} is a file: --out names a folder.")
     if config.out.resolve() == config.data.resolve():
         raise InputError(f"{config.out} holds the data: --out names another folder.")
+    plans = list(plans)
+    _check_folds(config.out / "runs", plans)
     for plan in unfinished(config, plans):
         if plan.weights_file is not None:
             check_file(split_network(plan.weights_file)[0])
@@ -36,6 +38,27 @@ def check_places(config: Config, plans: Iterable[Plan]) -> None:
             f"The subjects {config.subjects_file} do not exist, or are no file: choose ids, "
             "inferred, or a table with path and subject_id."
         )
+
+
+def _check_folds(runs: Path, plans: list[Plan]) -> None:
+    """Refuse other folds beside those that are there: a row would count its subjects twice."""
+    folds = {plan.setting.row: plan.setting.folds for plan in plans}
+    for run in map(Run, sorted(runs.glob("*"))):
+        try:
+            other = run.setting
+        except InputError:  # damaged, which is said where it is read
+            continue
+        wanted = folds.get(other.row, other.folds)
+        unknown = other.fold is not None and other.folds is None  # of an earlier version
+        if wanted != other.folds and not unknown:
+            raise InputError(
+                f"{run.path} is of a split into {_folds(other.folds)}. Beside {_folds(wanted)} "
+                "some subjects would count twice in one row of the table: choose another --out."
+            )
+
+
+def _folds(folds: int | None) -> str:
+    return "train, val and test" if folds is None else f"{folds} folds"
 
 
 def list_runs(config: Config) -> list[str]:

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from headscope.audit_record import add_splits
 from headscope.errors import InputError
 from headscope.files import atomic_path
 from headscope.manifest import CHANGED, NAME, file_hash, read_manifest
@@ -24,14 +25,14 @@ def export_run(run: Path | str, out: Path | str) -> Path:
     -------
     Path
         The folder of the record. Its manifest is that of the run, and each file was held against
-        it. Neither slices nor splits are copied; `audit.json` of the experiment is, where `out`
-        has none, so that a report of the run knows which heads its split shares.
+        it. Neither slices nor splits are copied; `audit.json` of the experiment is, or what it
+        says of further splits is added, so that a report knows which heads a split shares.
 
     Raises
     ------
     InputError
         `run` is no finished run or its record has changed since it was written; or the record is
-        there already.
+        there already, or `out` holds runs on other slices.
 
     Examples
     --------
@@ -44,6 +45,7 @@ def export_run(run: Path | str, out: Path | str) -> Path:
     target = Path(out) / "runs" / str(source.settings.get("name", source.name))
     if Run(target).finished or (target / "checkpoint").exists():
         raise InputError(f"{target} is there already: choose another folder than {out}.")
+    _check_slices(source, Path(out))
     entries = read_manifest(source.path)
     files = {path.name for path in source.path.iterdir() if path.is_file()}
     names = files if entries is None else {*entries, NAME}
@@ -55,8 +57,25 @@ def export_run(run: Path | str, out: Path | str) -> Path:
             shutil.copyfile(place, temporary)
             if entries and name != NAME and file_hash(temporary, name) != entries[name]["sha256"]:
                 raise InputError(f"{place} {CHANGED}: delete {run} and train it again.")
-    audit, copy = source.path.parent.parent / "audit.json", Path(out) / "audit.json"
-    if audit.is_file() and not copy.exists():  # its readers check it
-        with atomic_path(copy) as temporary:
-            shutil.copyfile(audit, temporary)
+    _copy_audit(source.path.parent.parent, Path(out))
     return target
+
+
+def _copy_audit(experiment: Path, out: Path) -> None:
+    """Copy what the audit of the slices says, or add its splits; its readers check it."""
+    if not (experiment / "audit.json").is_file():
+        return
+    if (out / "audit.json").exists():
+        add_splits(out, experiment)
+        return
+    with atomic_path(out / "audit.json") as temporary:
+        shutil.copyfile(experiment / "audit.json", temporary)
+
+
+def _check_slices(run: Run, out: Path) -> None:
+    """Refuse a folder with runs on other slices: a report takes them for one cohort."""
+    for other in filter(lambda other: other.finished, map(Run, sorted(out.glob("runs/*")))):
+        if len({one.settings.get("slices_sha256") for one in (run, other)} - {None}) > 1:
+            raise InputError(
+                f"{out} holds {other.name}, a run on other slices: choose another folder."
+            )

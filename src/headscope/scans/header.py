@@ -262,7 +262,8 @@ def choose_volume(volumes: int, volume: int | None, shape: str = "") -> int:
             f"holds {volumes} volumes{shape}: choose one with 'volume', 0 to {volumes - 1}"
         )
     if volume is not None and not 0 <= volume < volumes:
-        raise Refused(f"holds {volumes} volumes: there is no volume {volume}")
+        held = "1 volume" if volumes == 1 else f"{volumes} volumes"
+        raise Refused(f"holds {held}: there is no volume {volume}")
     return volume or 0
 
 

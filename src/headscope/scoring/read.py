@@ -79,6 +79,13 @@ def read_predictions(source: pd.DataFrame | Path | str, named: Columns) -> Predi
         raise InputError(f"{name} has one class ({classes[0]}): nothing is told apart.")
     values, rank_only = class_values(name, table, columns, classes, named, notes)
     if values is None and predicted is None:
+        of_classes = [c for family in families(table).values() for c in family.values()]
+        if of_classes:
+            raise InputError(
+                f"{name}: its columns of probabilities, {listed(of_classes)}, do not fit the "
+                f"classes of its labels, {listed(classes)}: correct either, or name the columns by "
+                "--probability CLASS=COLUMN."
+            )
         usual = "predicted, y_pred, probability_<class>, prob"
         raise _no_column(name, table, "predictions", usual, "--predicted or --probability")
     index = pd.Index(classes)

@@ -134,7 +134,10 @@ def scores_chapter(results: Sequence[SettingResult], compared: Comparisons) -> C
     if networks < len(runs):
         result += " and simple rivals"
     if pairs:
-        result += f"; {apart or 'none'} of {len(pairs)} pairs of settings told apart"
+        of_pairs = f"{apart or 'none'} of {len(pairs)} pairs of settings"
+        if len(pairs) == 1:
+            of_pairs = "the two settings" if apart else "the two settings not"
+        result += f"; {of_pairs} told apart"
     blocks = *_comparisons(compared), *_single_runs(results), _further_scores(runs)
     blocks = *blocks, *class_blocks(runs)
     return Chapter("scores", "Scores, classes and comparisons", blocks, result)
@@ -146,7 +149,8 @@ def _settings_table(table: pd.DataFrame) -> TableBlock:
     tinted: list[int] = []
     for network, settings in group_by(table.to_dict("records"), lambda row: row["architecture"]):
         headings[len(rows)] = str(network)
-        tinted += [k for k, row in enumerate(settings, len(rows)) if any(map(row.get, MIXED))]
+        mixed = [any(pd.notna(row.get(n)) and row[n] for n in MIXED) for row in settings]
+        tinted += [k for k, one in enumerate(mixed, len(rows)) if one]
         rows += map(_setting, settings)
     caption = (
         f"One row per setting, as Table 2 of the paper: folds pooled, seeds averaged, {CONFIDENCE} "
