@@ -23,9 +23,10 @@ from headscope.auditing.inferring import THRESHOLDS, calibrate, infer_subjects, 
 from headscope.auditing.linking import Links, group_scans
 from headscope.cohort.layouts import find_cohort
 from headscope.errors import InputError
+from headscope.experiment.ablate import ablate
 from headscope.experiment.run import run
 from headscope.files import read_table
-from headscope.record import read_experiment
+from headscope.record import Run, read_experiment
 from headscope.reporting.answer import answer
 from headscope.reporting.explanations.inferred import explain_by_inference, inferred_flags
 from headscope.reporting.verdict import verdict
@@ -197,6 +198,13 @@ def test_a_run_by_inferred_subjects_says_so_everywhere(experiment):
     splits = [finding for finding in audited.findings if finding.kind == "split"]
     assert all("subjects inferred from pixels" in finding.text for finding in splits)
     assert verify(experiment).whole
+
+
+def test_a_rung_has_the_subjects_of_its_experiment(experiment):
+    ablate(experiment, rungs=["silhouette"])
+    for whole in read_experiment(experiment):
+        rung = Run(experiment / "ablation" / "silhouette" / "runs" / whole.name)
+        assert (rung.predictions["subject_id"] == whole.predictions["subject_id"]).all()
 
 
 def test_inferred_subjects_that_have_changed_are_not_read(experiment, tmp_path):

@@ -304,7 +304,6 @@ def _groups(
         plan = _plan(experiment, run)
         config = _config(experiment, rung, run, settings)
         key = json_text([facts, run.setting.folds, run.setting.subjects])
-        sets = {run.setting.subjects: store}
         shared, plans = groups.setdefault(
             key, (Shared(config, None, store, sets, {}, device, facts, maps=False), [])
         )
