@@ -55,7 +55,7 @@ def timed(plan, pixels, labels, subsets, folder, device):
     """Train one row; return its seconds, those it calls training, slices/s of the pass."""
     size = pixels.shape[1]
     network = build_network(
-        plan.architecture, plan.regime, "random", classes=2, size=size, seed=plan.seed
+        plan.architecture, plan.regime, "random", classes=2, size=size, seed=plan.setting.seed
     )
     start = time.perf_counter()
     outcome = train(
@@ -64,7 +64,7 @@ def timed(plan, pixels, labels, subsets, folder, device):
         labels,
         subsets,
         plan.recipe,
-        seed=plan.seed,
+        seed=plan.setting.seed,
         device=device,
         resume_path=folder / plan.name / "last.pt",
         cache=folder / "cache",

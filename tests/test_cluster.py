@@ -147,8 +147,8 @@ def test_what_failed_meanwhile_elsewhere_is_not_tried_again(data, tmp_path, monk
     train_run = module.train_run
 
     def train(plan, shared, known, **options):
-        trained.append(plan.seed)
-        if plan.seed == 0:
+        trained.append(plan.setting.seed)
+        if plan.setting.seed == 0:
             with claim(shared.folder(plan).with_name(hs.list_runs(config)[1])) as other:
                 other.fail("The loss is no longer finite in epoch 1.")
         return train_run(plan, shared, known, **options)

@@ -44,7 +44,7 @@ def test_the_paper_is_twelve_rows():
         ("vgg19", "scratch", 30, 0.0001),
         ("vgg19", "scratch", 60, 0.0001),
     ]
-    assert {plan.split for plan in plans} == {"subject"}
+    assert {plan.setting.split for plan in plans} == {"subject"}
     both = read_config(
         find_config(Path("paper.toml")), {"data": "s", "splits": ["subject", "slice"]}
     )

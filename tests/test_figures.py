@@ -1,5 +1,6 @@
 """Figures show what their results hold, in the house style, and leave the world as it was."""
 
+import inspect
 import io
 
 import matplotlib as mpl
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from headscope import figures
 from headscope.analysis import analyse_pair, logit_scatter, pair_analysis
 from headscope.figures import plot_history, plot_logits, plot_weights
 from headscope.figures.style import MM, PAGE
@@ -26,6 +28,14 @@ def texts(figure):
 
 def points(ax):
     return [collection.get_offsets().data for collection in ax.collections]
+
+
+@pytest.mark.parametrize("name", [name for name in figures.__all__ if name.startswith("plot_")])
+def test_each_parameter_of_a_public_figure_is_described(name):
+    plot = getattr(figures, name)
+    described = inspect.getdoc(plot).partition("Parameters\n----------\n")[2].partition("\n\n")[0]
+    heads = [line for line in described.splitlines() if not line.startswith(" ")]
+    assert sorted(", ".join(heads).split(", ")) == sorted(inspect.signature(plot).parameters)
 
 
 def test_logits_show_each_slice_by_class_and_errors_hollow(run):

@@ -650,6 +650,34 @@ def test_conditions_compare_numbers_as_numbers_and_texts_as_texts():
         where_holds(table, "Age > old")
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ('data = "../scans"', ", {root}/scans"),
+        ('data = "/elsewhere/scans"', ", /elsewhere/scans"),
+        ("epochs = 3", ""),  # pseudonyms hide where the scans are
+        ("data = [", ""),  # damaged
+    ],
+)
+def test_an_experiment_given_as_scans_is_refused(tmp_path, settings, named):
+    """Its thumbnails and slices are no pictures of a cohort; its own scans are named."""
+    touch(tmp_path, "first/runs/a/run.toml", "first/AD/sub-1.png", "first/NC/sub-2.png")
+    assert len(find_cohort(tmp_path / "first").scans) == 2  # no experiment without its settings
+    (tmp_path / "first" / "experiment.toml").write_text(settings)
+    with pytest.raises(InputError) as caught:
+        find_cohort(tmp_path / "first")
+    scans = named.format(root=tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path / 'first'} is an experiment, which holds results: give its scans{scans}."
+    )
+
+
+def test_scans_in_which_an_experiment_was_made_are_still_scans(tmp_path):
+    touch(tmp_path, "AD/sub-1.nii", "NC/sub-2.nii", "runs/a/run.toml")
+    (tmp_path / "experiment.toml").write_text('data = "."')
+    assert find_cohort(tmp_path).class_names == ["AD", "NC"]
+
+
 @pytest.mark.real_data
 def test_oasis2_of_all_planes_and_by_condition(real_data):
     cohort = find_cohort(real_data / "oasis2", plane="all")

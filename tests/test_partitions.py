@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from headscope.auditing.audit import VALIDATION_LATER, _note_given
 from headscope.auditing.inspect import inspect_data
 from headscope.cohort.layouts import find_cohort
 from headscope.errors import InputError
@@ -159,6 +160,47 @@ def test_a_column_may_give_the_partition(tmp_path):
     cohort = find_cohort(tmp_path)
     assert cohort.scans["given"].tolist() == ["train", "train", "test", "test"]
     assert "The column split names the subsets of a given partition." in texts(cohort)
+
+
+def given_notes(cohort):
+    said = ("Given partition: ", "several of its subsets")
+    return [text for text in texts(cohort) if any(part in text for part in said)]
+
+
+def test_the_notes_say_what_a_given_partition_holds_and_lacks(tmp_path):
+    """As cohorts are distributed: folders train and test, without ids, a class, or validation."""
+    whole = pictures(tmp_path / "whole", "train/{label}", "val/{label}", "test/{label}")
+    (text,) = given_notes(find_cohort(whole))
+    assert text == (
+        "Given partition: train 6 scans of 6 subjects, val 6 scans of 6 subjects, test 6 scans of "
+        "6 subjects; --splits given uses it."
+    )
+    two = pictures(tmp_path / "two", "Training/{label}", "Testing/{label}")
+    (text,) = given_notes(find_cohort(two))
+    assert text.endswith("Validation is then drawn from train, by subject.")
+    names = (
+        f"{part}/{label}/{n}.jpg" for part in ("train", "test") for label in "AB" for n in "12"
+    )
+    nameless = find_cohort(touch(tmp_path / "nameless", *names))
+    assert given_notes(nameless)[0].endswith("Validation is then drawn from train, by slice.")
+    touch(two, "Training/glioma/sub-g10.jpg", "Training/healthy/sub-h10.jpg")
+    assert given_notes(find_cohort(two))[1:] == [
+        "2 subjects are in several of its subsets: its accuracy says nothing about new subjects."
+    ]
+    for name in ("sub-h00", "sub-h01", "sub-h02"):
+        (whole / "val" / "healthy" / name.replace("h0", "h1")).with_suffix(".jpg").unlink()
+    (text,) = given_notes(find_cohort(whole))
+    assert text.endswith("It needs each class in each subset, and val has no healthy.")
+    with pytest.raises(InputError, match="leaves the subset val without the class 'healthy'"):
+        check_given(find_cohort(whole).scans, (5, 2, 3))
+
+
+def test_an_audit_says_that_validation_is_drawn_later():
+    """Its duplicates are those beside all of training, of which a run takes some for validation."""
+    table, given = slices()
+    split = table.assign(subset=given)
+    assert _note_given(split) == [VALIDATION_LATER]
+    assert _note_given(split.assign(subset="val")) == _note_given(None) == []
 
 
 def slices(subjects=(6, 4), shared=0, ids=True):

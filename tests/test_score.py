@@ -288,3 +288,19 @@ def test_the_command_prints_tables_json_and_sentences(tmp_path, monkeypatch, cap
     (tmp_path / "a.xlsx").write_bytes(b"PK\x03\x04 and more")
     done = headscope_here(monkeypatch, capsys, "score", str(tmp_path / "a.xlsx"))
     assert done.returncode == 2 and "save it as CSV" in done.stderr
+
+
+def test_subjects_of_several_labels_are_scored_and_said():
+    """All of them are drawn as of their first class: the share of the other has no interval."""
+    table = pd.DataFrame({"subject": [f"s{n // 2}" for n in range(40)], "label": ["AD", "NC"] * 20})
+    scoring = hs.score(table.assign(prob_AD=np.linspace(0.1, 0.9, 40)))
+    assert scoring.metrics["subjects"] == 20 and scoring.metrics["subject_labels"] == 40
+    shares = [scoring.metrics[f"slice_{name}"] for name in ("sensitivity", "specificity")]
+    assert shares[0]["low"] is not None and shares[1]["low"] is None
+    assert any("20 subjects have 40, and each label counts" in n for n in scoring.files[0].notes)
+
+
+def test_probabilities_that_do_not_fit_the_labels_are_named():
+    table = pd.DataFrame({"label": ["AD", "NC", "ad"], "prob_AD": [0.5, 0.2, 0.3]})
+    with pytest.raises(hs.InputError, match=r"probabilities, prob_AD, do not fit .* AD, NC, ad"):
+        hs.score(table)

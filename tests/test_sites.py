@@ -83,7 +83,7 @@ def test_an_experiment_has_one_fold_per_site(tmp_path):
     )
     cohort = find_scans(config, plan_runs(config))
     plans = plan_runs(config, count_sites(cohort))
-    folds = [(plan.split, plan.fold, plan.setting.folds) for plan in plans]
+    folds = [(s.split, s.fold, s.folds) for s in (plan.setting for plan in plans)]
     assert sorted(folds, key=str) == [
         ("site", 0, 3), ("site", 1, 3), ("site", 2, 3), ("subject", None, None),
     ]  # fmt: skip
@@ -95,9 +95,9 @@ def test_an_experiment_has_one_fold_per_site(tmp_path):
     class Store:
         table = slices.drop_duplicates("subject_id").reset_index(drop=True)
 
-    of_site = [plan for plan in plans if plan.split == "site"]
+    of_site = [plan for plan in plans if plan.setting.split == "site"]
     made = store_splits(of_site, config, {None: Store}, cohort)
-    tested = [np.flatnonzero(made[split_name(plan, config)] == "test") for plan in of_site]
+    tested = [np.flatnonzero(made[split_name(plan.setting, config)] == "test") for plan in of_site]
     assert sorted(np.concatenate(tested)) == list(range(16))
     again = store_splits(of_site, config, {None: Store}, cohort)
     assert all((made[name] == again[name]).all() for name in made)

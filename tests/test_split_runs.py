@@ -5,10 +5,16 @@ import pytest
 
 from headscope.analysis.results.table import results_table
 from headscope.errors import InputError
+from headscope.experiment.config import make_config
+from headscope.experiment.inputs import find_scans
 from headscope.experiment.plan import plan_runs
+from headscope.experiment.preflight import check_places
 from headscope.experiment.run import run
 from headscope.record import read_experiment
+from headscope.splits.files import LeakageError
 from tests.support.experiments import settings, write_cohort
+from tests.support.folders import touch
+from tests.support.synthetic import write_synthetic_run
 
 pytestmark = pytest.mark.usefixtures("few_trees")
 
@@ -75,3 +81,33 @@ def test_ways_to_split_exclude_each_other(data, tmp_path):
         settings(data, tmp_path, folds=3, balance=["Age"])
     plans = plan_runs(settings(data, tmp_path, folds=2, seeds=[0, 1], splits=["subject"]))
     assert len({plan.name for plan in plans}) == 12
+
+
+def test_a_faulty_split_file_is_refused_before_a_scan_is_read(tmp_path, capsys):
+    """The scans are empty files: nothing but their names is looked at."""
+    touch(tmp_path / "scans", *(f"{label}/sub-{label}{n}.nii" for label in "AB" for n in range(5)))
+    subsets = dict(enumerate(("train", "train", "test", "val", "val")))
+    rows = [f"sub-{label}{n},{subset}" for label in "AB" for n, subset in subsets.items()]
+    (tmp_path / "mine.csv").write_text("\n".join(["subject_id,subset", *rows, "x9,test"]))
+    places = {"data": tmp_path / "scans", "out": tmp_path / "out"}
+    config = make_config(**places, split_file=tmp_path / "mine.csv")
+    plans = plan_runs(config)
+    assert len(find_scans(config, plans, write=False).scans) == 10
+    assert "mine.csv x9 is not among the scans." in "".join(capsys.readouterr()).replace("\n", " ")
+    (tmp_path / "mine.csv").write_text("\n".join(["subject_id,subset", *rows, "sub-A0,test"]))
+    with pytest.raises(LeakageError, match="sub-A0 is in two subsets"):
+        find_scans(config, plans, write=False)
+
+
+def test_other_folds_beside_those_of_an_experiment_are_refused(tmp_path):
+    """They were one row of the table, in which subjects of both counted twice."""
+    write_synthetic_run(tmp_path / "out", width=8, epochs=1, architecture="timm/test_resnet")
+    places = {"data": tmp_path, "out": tmp_path / "out", "weights": "random"}
+    places |= {"architectures": ["timm/test_resnet"], "regimes": ["frozen"]}
+    config = make_config(**places, folds=3)
+    with pytest.raises(
+        InputError, match=r"into train, val and test\. Beside 3 folds some subjects"
+    ):
+        check_places(config, plan_runs(config))
+    for config in (make_config(**places), make_config(**places, folds=3, splits=["slice"])):
+        check_places(config, plan_runs(config))

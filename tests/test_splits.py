@@ -13,7 +13,7 @@ from headscope.files import NO_ID
 from headscope.grouping import deal_folds
 from headscope.splits.assign import SUBSETS, make_fold, make_split
 from headscope.splits.balance import balance_of
-from headscope.splits.files import LeakageError, check_ids, ensure_split
+from headscope.splits.files import LeakageError, check_ids, check_source, ensure_split
 
 
 def cohort(sizes, sessions=1, slices=1):
@@ -385,6 +385,63 @@ def test_a_split_made_elsewhere_is_copied_and_checked(tmp_path, suffix):
     assert not (tmp_path / "new.tsv").exists()
     with pytest.raises(InputError, match="nowhere"):
         ensure_split(path, table, kind="subject", source=tmp_path / "nowhere.tsv")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "separator", "line_end"),
+    [
+        ("utf-8-sig", "\t", "\r\n"),
+        ("utf-16", "\t", "\n"),
+        ("utf-8", ",", "\r"),
+        ("cp1252", ";", "\n"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["tsv", "csv", "txt"])
+def test_a_split_file_is_read_as_other_programs_write_it(
+    tmp_path, encoding, separator, line_end, suffix
+):
+    table = cohort([5, 5]).assign(subject_id=[f"Ö{n}" for n in range(10)])
+    wanted = make_split(table, kind="subject", seed=4)
+    mine = table[["subject_id"]].assign(subset=[f"{name} " for name in wanted])
+    text = mine.to_csv(sep=separator, index=False, lineterminator=line_end)
+    source = tmp_path / f"mine.{suffix}"
+    source.write_bytes(text.encode(encoding))
+    stored = ensure_split(tmp_path / "s.tsv", table, kind="subject", source=source)
+    np.testing.assert_array_equal(stored, wanted)
+    assert check_source(source, table) == []
+
+
+def test_a_split_file_is_held_against_the_scans_before_they_are_sliced(tmp_path):
+    table, source = cohort([5, 5]), tmp_path / "mine.csv"
+    mine = table[["subject_id"]].assign(subset=make_split(table, kind="subject", seed=4))
+
+    def check(rows):
+        rows.to_csv(source, index=False)
+        return check_source(source, table)
+
+    stranger = pd.DataFrame({"subject_id": ["x9"], "subset": ["test"]})
+    (note,) = check(pd.concat([mine, stranger]))
+    assert note == f"Of the subjects in {source} x9 is not among the scans."
+    training = mine[mine["subset"] == "train"]
+    (note,) = check(mine.drop(training.index[0]))
+    assert note.endswith(
+        f"lacks {training['subject_id'].iloc[0]}: without a subset their slices are refused."
+    )
+    with pytest.raises(InputError, match=r"names sub-s0-0, sub-s0-1 and 8 more, and .* show s0-0"):
+        check(mine.assign(subject_id="sub-" + mine["subject_id"]))
+    with pytest.raises(InputError, match=r"leaves the subset val .*class0' and every other"):
+        check(mine.replace("val", "train"))
+    with pytest.raises(LeakageError, match="s0-0 is in two subsets"):
+        check(
+            pd.concat(
+                [mine, mine.iloc[:1].assign(subset="test"), mine.iloc[:1].assign(subset="val")]
+            )
+        )
+    source.write_text("subject_id,subset\n")
+    with pytest.raises(
+        InputError, match=r"mine\.csv is no split: it holds no rows below its header\.$"
+    ):
+        check_source(source, table)
 
 
 def test_pictures_without_ids_are_pointed_to_the_partition_of_their_folders():

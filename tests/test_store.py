@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import headscope as hs
+from headscope.audit_record import add_splits, read_audit
 from headscope.files import atomic_path, clear_leftovers, read_table
 from headscope.manifest import file_hash, folder_problems, keep, located, stored_entries
 from headscope.record import BACKBONE, FEATURES, Run, find_runs, manifest_problems, open_network
@@ -18,7 +19,7 @@ from headscope.record.write import _save_tensors
 from headscope.training.features import map_rows_of
 from tests.support.commands import headscope_here
 from tests.support.experiments import settings, write_cohort
-from tests.support.records import forget
+from tests.support.records import forget, reseal
 
 pytestmark = pytest.mark.usefixtures("few_trees")
 FOLDS = {"regimes": ["frozen"], "splits": ["subject"], "folds": 3, "rivals": ["pixels"]}
@@ -244,6 +245,36 @@ def test_an_exported_run_stands_alone(copy, scans, monkeypatch, capsys, tmp_path
     assert (tmp_path / "alone" / "audit.json").read_bytes() == audit
     assert "Not audited" not in hs.report(tmp_path / "alone").read_text(encoding="utf-8")
     assert len(read_table(tmp_path / "alone" / "runs.tsv")) == 2
+
+
+def test_an_exported_run_brings_what_the_audit_says_of_its_split(copy, tmp_path, undrawn):
+    """Of the second experiment the folder has an audit, which knows nothing of its split."""
+    run, alone = hs.read_experiment(copy)[0], tmp_path / "alone"
+    first = json.loads((copy / "audit.json").read_text())
+    name = first["splits"][0]["name"]
+    for other, sha256 in (("elsewhere-seed7", "0" * 64), (name, first["splits"][0]["sha256"])):
+        text = json.dumps(first).replace(name, other)
+        audit = json.loads(text.replace(first["splits"][0]["sha256"], sha256))
+        audit.pop("sha256")
+        (tmp_path / other).mkdir()
+        (tmp_path / other / "audit.json").write_text(json.dumps(audit))
+        add_splits(tmp_path / other, copy)
+    merged = json.loads((tmp_path / "elsewhere-seed7" / "audit.json").read_text())
+    assert {split["name"] for split in merged["splits"]} >= {name, "elsewhere-seed7"}
+    assert set(merged["key"]["splits"]) >= {name, "elsewhere-seed7"}
+    assert [one for one in merged["findings"] if one["name"] == name] == [
+        one for one in first["findings"] if one["name"] == name
+    ]
+    both = read_audit(tmp_path / "elsewhere-seed7")
+    assert both and both.split("0" * 64) and both.split(run.settings["split_sha256"])
+    same = json.loads((tmp_path / name / "audit.json").read_text())
+    assert same["splits"] == first["splits"] and same["findings"] == first["findings"]
+    hs.export(run.path, alone)
+    with_slices = alone / "runs" / run.name / "run.toml"
+    with_slices.write_text(with_slices.read_text().replace(run.settings["slices_sha256"], "f" * 64))
+    reseal(alone / "runs" / run.name)
+    with pytest.raises(hs.InputError, match=f"holds {run.name}, a run on other slices"):
+        hs.export(hs.read_experiment(copy)[1].path, alone)
 
 
 def test_an_export_writes_over_nothing_and_goes_on_where_it_was_stopped(copy, tmp_path):

@@ -32,6 +32,7 @@ from headscope.supplement.characteristics import (
     characteristics_table,
     independence,
     location,
+    unrecorded,
 )
 from headscope.supplement.checklists import LISTS, checklist
 from headscope.supplement.flow import flow, flow_frame, plot_flow
@@ -546,6 +547,36 @@ def test_an_older_experiment_says_what_is_not_on_record(tmp_path):
     )
     assert any("not audited" in line for line in cautions(study, Facts()))
     assert "Software" not in dict(methods(study, Facts()).paragraphs)
+
+
+def test_table_1_takes_sex_from_the_classes_where_they_are_the_sexes(tmp_path):
+    """It is recorded then, once and as the class; where nothing has it, that is what is said."""
+    write_experiment(tmp_path, [{"regime": "frozen"}], **SMALL | {"class_names": ("F", "M")})
+    study = read_study(tmp_path)
+    text = characteristics_table(study.main, study.participants).to_markdown()
+    assert "Class, F" in text and "Age: not recorded." in text and "Sex" not in text
+    ids = study.main.predictions["subject_id"].unique()
+    people = pd.DataFrame({"subject_id": ids, "age": 70.0 + np.arange(len(ids))})
+    text = characteristics_table(study.main, people).to_markdown()
+    assert "Age, years" in text and "not recorded" not in text
+    rows = characteristics(study.main, people)
+    assert unrecorded(rows, ["AD", "NC"]) == ["Sex"] and unrecorded(rows, ["Male", "female"]) == []
+    rows = characteristics(study.main, people.assign(sex=np.resize(["F", "M"], len(ids))))
+    assert unrecorded(rows, ["AD", "NC"]) == []
+    assert unrecorded([], ["AD", "NC"]) == ["Age", "Sex"]
+
+
+@pytest.mark.parametrize(
+    ("text", "versions"),
+    [
+        ('{"python": "3.12", "packages": {"headscope": 1}}', {"python": "3.12", "headscope": "1"}),
+        ('{"pack', {}),
+        ("[3]", {}),
+    ],
+)
+def test_versions_that_cannot_be_read_are_left_out(text, versions, study, tmp_path):
+    (tmp_path / "environment.json").write_text(text)
+    assert read_study(tmp_path, study.results).versions == versions
 
 
 def test_no_experiment_and_no_folder_are_one_sentence(tmp_path, experiment):

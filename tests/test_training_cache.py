@@ -146,19 +146,23 @@ def test_a_damaged_file_is_computed_anew(cohort, tmp_path, passes, part, damage)
     assert len(passes) == 2
 
 
-def test_writers_of_the_same_file_do_not_clash(cohort, tmp_path):
-    arrays = {"features": np.arange(6.0), "seconds": np.array(1.0)}
-    path = tmp_path / "features.npz"
+def test_writers_of_the_same_file_do_not_clash(tmp_path):
+    store, array, computed = Store(tmp_path, "key"), np.arange(6.0), []
+
+    def compute():
+        computed.append(1)
+        return {"features.npy": array}, 1.5
 
     def write(_):
-        return cache._stored(
-            path, lambda: dict(arrays), lambda found: found.keys() == arrays.keys()
-        )
+        return cache._shared(store, tmp_path / "features", compute, lambda parts: len(parts) == 1)
 
     with ThreadPoolExecutor(8) as pool:
-        for found in pool.map(write, range(64)):
-            assert np.array_equal(found["features"], arrays["features"])
-    assert list(tmp_path.iterdir()) == [path]
+        for parts, seconds, files in pool.map(write, range(64)):
+            assert np.array_equal(parts["features.npy"], array) and seconds == 1.5
+            assert files["features.npy"].is_file()
+    assert len(computed) == 1
+    written = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == {tmp_path / "features.json", files["features.npy"]}
 
 
 def test_frozen_adabn_estimates_its_statistics_on_the_training_slices(cohort, tmp_path):

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,8 @@ class Pair:
     slices of the two are. rows number their middle slices in `slices.npy`; pictures (2, H, W) are
     those slices, and are not kept in the file.
     """
+
+    __pydantic_config__: ClassVar = {"arbitrary_types_allowed": True}  # arrays
 
     kind: str
     scans: tuple[str, str]
@@ -238,6 +240,46 @@ def save_audit(experiment: Path, audit: Audit) -> Path:
     return experiment / "audit.json"
 
 
+def add_splits(experiment: Path, other: Path) -> None:
+    """Add to `audit.json` what that of another experiment on the same slices says of more splits.
+
+    A split of a name that is there is left out; so is all of a file that cannot be read.
+    """
+    try:
+        stored, more = (
+            json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+            for folder in (experiment, other)
+        )
+        alike = all(stored["key"][name] == more["key"][name] for name in ("format", "slices"))
+        if not (alike and _is_whole(stored) and _is_whole(more)):
+            return
+        names = {split["name"] for split in more["splits"]}
+        names -= {split["name"] for split in stored["splits"]}
+        if not names:
+            return
+        _add(stored, more, names)
+    except DAMAGE:
+        return
+    facts = {name: value for name, value in stored.items() if name not in ("key", "sha256")}
+    stored["sha256"] = content_hash([stored["key"], facts])
+    write_json(experiment / "audit.json", stored)
+
+
+def _add(stored: dict[str, Any], more: Mapping[str, Any], names: set[str]) -> None:
+    """Add splits by their names, with what findings and pairs of scans say of them."""
+    stored["splits"] += [split for split in more["splits"] if split["name"] in names]
+    stored["findings"] += [one for one in more["findings"] if one["name"] in names]
+    stored["serious"] = any(one["level"] == "serious" for one in stored["findings"])
+    stored["key"]["splits"] |= {name: more["key"]["splits"].get(name) for name in names}
+    pairs = {tuple(pair["rows"]): pair for pair in stored["pairs"]}
+    for pair in more["pairs"]:
+        subsets = {name: two for name, two in pair["subsets"].items() if name in names}
+        if tuple(pair["rows"]) not in pairs:
+            stored["pairs"].append({**pair, "subsets": subsets})
+        else:
+            pairs[tuple(pair["rows"])]["subsets"] |= subsets
+
+
 def read_audit(experiment: Path | str, *, exact: bool = False) -> Audit | None:
     """Return what the audit of an experiment's slices found.
 
@@ -255,13 +297,16 @@ def read_audit(experiment: Path | str, *, exact: bool = False) -> Audit | None:
         None where there is no `audit.json` (an experiment of an earlier version), where it is
         damaged, or where slices or splits have changed since it was made.
     """
+    from pydantic import TypeAdapter  # takes long to load
+
     folder = Path(experiment)
     try:
         stored = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
         if not _is_whole(stored):
             return None
         current = _is_current(stored["key"], audit_key(folder), exact)
-        return _rebuild(stored, str(experiment)) if current else None
+        facts = stored | {"path": str(experiment)}
+        return TypeAdapter(Audit).validate_python(facts) if current else None
     except DAMAGE:
         return None
 
@@ -298,24 +343,3 @@ def _is_current(key: Mapping[str, Any], now: Mapping[str, Any], exact: bool) -> 
         and now["slices"] in (None, key["slices"])
         and now["splits"].items() <= key["splits"].items()
     )
-
-
-def _rebuild(stored: Mapping[str, Any], path: str) -> Audit:
-    """Return the audit that `Audit.to_dict` made `stored` of."""
-    lists: dict[str, Any] = {
-        "findings": [Finding(**finding) for finding in stored["findings"]],
-        "pairs": [_rebuild_pair(pair) for pair in stored["pairs"]],
-        "splits": [SplitCheck(**split) for split in stored["splits"]],
-        "shortcuts": [Shortcut(**shortcut) for shortcut in stored["shortcuts"]],
-        "visits": tuple(stored["visits"]),
-    }
-    beside = ("key", "sha256", "serious")
-    facts = {name: value for name, value in stored.items() if name not in beside}
-    return Audit(path=path, **(facts | lists))
-
-
-def _rebuild_pair(stored: Mapping[str, Any]) -> Pair:
-    both = ("scans", "subjects", "sessions", "labels", "rows")
-    subsets = {name: tuple(map(tuple, two)) for name, two in stored["subsets"].items()}
-    tuples = {name: tuple(stored[name]) for name in both}
-    return Pair(**({**stored} | tuples | {"subsets": subsets}))

@@ -84,7 +84,9 @@ def atomic_path(path: Path, placed: Callable[[Path], Path | None] | None = None)
             return
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        current = os.umask(0)
+        os.umask(current)
+        temporary.chmod(0o666 & ~current)
         temporary.replace(place)
     except Exception as error:
         _name_file(error, temporary, path)
@@ -140,11 +142,6 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes from writing in `folder`; the system lets go even after a crash.
 
     Where the system or its file system knows no such locks, nothing is held.
-
-    Raises
-    ------
-    InputError
-        Another process holds the folder, and `wait` is False.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("ab") as file:
@@ -314,9 +311,3 @@ def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -77,13 +77,7 @@ def write_last(
 
 
 def read_manifest(folder: Path) -> Mapping[str, Entry] | None:
-    """Return the entries of a folder's manifest by file; None where it has none.
-
-    Raises
-    ------
-    InputError
-        It is damaged.
-    """
+    """Return the entries of a folder's manifest by file; None where it has none."""
     path = folder / NAME
     if not path.is_file():
         return None
@@ -243,5 +237,4 @@ def _hash(path: Path, name: str, state: object) -> str:
     if name in TIMED:
         masked = SECONDS.sub(rb'"\1": 0', path.read_bytes())
         return hashlib.sha256(masked).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)

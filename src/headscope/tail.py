@@ -76,13 +76,7 @@ class Tail:
 
 
 def make_tail(words: Sequence[str], arrays: dict[str, Array], epsilon: float = 1e-6) -> Tail:
-    """Return the tail that `words` name (`KINDS`), with weights by their names in a state dict.
-
-    Raises
-    ------
-    InputError
-        A word is unknown, or its weights are missing.
-    """
+    """Return the tail that `words` name (`KINDS`), with weights by their names in a state dict."""
     return Tail(tuple(_layer(word, arrays, epsilon) for word in words))
 
 

@@ -95,11 +95,6 @@ def usual_limit(centre: ArrayLike, subject: ArrayLike) -> float:
     """Return the largest distance of a scan (S, D) to the nearest one of another subject (S,).
 
     NaN below three subjects.
-
-    Raises
-    ------
-    InputError
-        The shapes do not agree.
     """
     points, owner = np.asarray(centre, dtype=np.float64), np.asarray(subject)
     if points.ndim != 2 or owner.shape != points.shape[:1]:

@@ -137,11 +137,6 @@ def permute_labels(
     has no balanced accuracy. The tries of one permutation use random numbers of its own, so a
     permutation is the same whatever became of those before it. With one seed for all runs of a
     setting they share their permutations, but for those that were drawn again.
-
-    Raises
-    ------
-    InputError
-        None of `TRIES` tries leaves each class in training and in test.
     """
     first, part = parts_of(label, subject, session)
     donate = donation(label[first], subject[first], session[first])

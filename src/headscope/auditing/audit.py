@@ -33,7 +33,7 @@ from headscope.auditing.crossings import (
     read_split,
     scan_subsets,
 )
-from headscope.auditing.duplicates import COPY, MOST_LISTED, Matches, find_matches
+from headscope.auditing.duplicates import COPY, MOST_LISTED, Matches, find_matches, number_scans
 from headscope.auditing.inferring import infer_subjects
 from headscope.auditing.shortcuts import find_shortcuts, scan_facts, slice_facts
 from headscope.auditing.wording import (
@@ -58,6 +58,10 @@ from headscope.threads import one_blas_thread
 
 SIZE: Final = 96  # pixels; what the comparison in detail wants
 MOST_SHOWN: Final = 200  # pairs that keep their pictures
+VALIDATION_LATER: Final = (
+    "The given partition has no validation: a run draws it from training, and may then count fewer "
+    "duplicates between training and test than are counted here."
+)
 IDS: Final = ["scan", "subject_id", "session_id", "label"]
 
 FileOf = Callable[[str], Path]
@@ -198,7 +202,7 @@ def audit_slices(
     under inferred subjects too, whose ids some splits name.
     """
     table, sets = slices.table, sets or {None: slices}
-    scan = _scan_numbers(table)
+    scan = number_scans(table[IDS])
     starts = np.flatnonzero(np.diff(scan, prepend=-1))
     scans = table[IDS].iloc[starts].reset_index(drop=True)
     named, units = scans["subject_id"] != NO_ID, _units(scans, scan)
@@ -214,10 +218,13 @@ def audit_slices(
     checks = [
         check_split(name, tables[name], rows, units, matches) for name, rows in inside.items()
     ]
+    sides = {name: scan_subsets(rows, units) for name, rows in inside.items()}
     conflicts = _conflicts(scans[named])
     # 3. what tells the label without anatomy, over heads: a duplicate is no second subject
     loose = sets.get(f"{INFERRED}-loose")
-    subject = units.subject if loose is None else _units_of(loose.table, starts)
+    subject = units.subject
+    if loose is not None:
+        subject = pd.factorize(loose.table["subject_id"].iloc[starts])[0].astype(np.intp)
     shortcuts = _shortcuts(slices, starts, scans, file_of, join_duplicates(matches, subject))
     result = Audit(
         path=path,
@@ -233,18 +240,12 @@ def audit_slices(
             *split_findings(checks, unit),
             *map(shortcut_finding, shortcuts),
         ],
-        pairs=_pairs(
-            matches,
-            scans,
-            starts,
-            len(table),
-            {n: scan_subsets(i, units) for n, i in inside.items()},
-        ),
+        pairs=_pairs(matches, scans, starts, len(table), sides),
         visits=(len(matches.visits), sum(match.kind != "" for match in matches.visits)),
         conflicts=conflicts,
         splits=checks,
         shortcuts=shortcuts,
-        notes=[*slices.notes, *note_matches(matches, bool(named.all()))],
+        notes=[*slices.notes, *note_matches(matches, bool(named.all())), *_note_given(given)],
     )
     return with_pictures(result, slices.pixels)
 
@@ -270,12 +271,6 @@ def _file_of(experiment: Path) -> FileOf | None:
     return (folder if folder.is_dir() else folder.parent).joinpath
 
 
-def _scan_numbers(table: pd.DataFrame) -> NDArray[np.intp]:
-    """Number the scans from 0; a file that is listed twice counts as two, which then are equal."""
-    new = (table[IDS] != table[IDS].shift()).any(axis=1)
-    return new.cumsum().to_numpy(np.intp) - 1
-
-
 def _units(scans: pd.DataFrame, scan: NDArray[np.intp]) -> Units:
     """Number the subjects by their ids; a scan without one is a subject of its own."""
     named = (scans["subject_id"] != NO_ID).to_numpy()
@@ -285,17 +280,17 @@ def _units(scans: pd.DataFrame, scan: NDArray[np.intp]) -> Units:
     return Units(scan, subject, subject if named.all() else alone)
 
 
-def _units_of(table: pd.DataFrame, starts: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Number the subjects (S,) that a table of slices names."""
-    return pd.factorize(table["subject_id"].iloc[starts])[0].astype(np.intp)
-
-
 def _given_split(cohort: Cohort, slices: SliceSet) -> pd.DataFrame | None:
     """Return the split of slices by the folders of the data; None where they give none."""
     if not {"train", "test"} <= set(cohort.scans.get(GIVEN, ())):
         return None
     subsets = dict(zip(cohort.names, cohort.scans[GIVEN], strict=True))
     return slices.table[KEYS["slice"]].assign(subset=slices.table["scan"].map(subsets))
+
+
+def _note_given(given: pd.DataFrame | None) -> list[str]:
+    """Say why a run may count fewer duplicates in the training of a given partition."""
+    return [] if given is None or (given["subset"] == "val").any() else [VALIDATION_LATER]
 
 
 def _class_sizes(scans: pd.DataFrame, class_names: Sequence[str], units: Units) -> dict[str, int]:

@@ -18,11 +18,10 @@ from scipy.sparse.csgraph import connected_components
 from headscope.audit_record import SplitCheck
 from headscope.auditing.duplicates import Matches
 from headscope.errors import InputError
-from headscope.files import NO_ID, read_table
-from headscope.manifest import DAMAGE, reason_of
+from headscope.files import NO_ID
 from headscope.slicing.inferred import INFERRED
 from headscope.splits.assign import KEYS, SUBSETS
-from headscope.splits.files import check_split_file, whole_numbers
+from headscope.splits.files import check_split_file, read_split_table
 
 TRAIN, TEST = SUBSETS.index("train"), SUBSETS.index("test")
 BITS = np.array([1 << k for k in range(len(SUBSETS))])  # a set of subsets as one number
@@ -53,12 +52,7 @@ class Units:
 def read_split(path: Path) -> pd.DataFrame:
     """Read a split: subject_id, subset, and, by slice, what else names a slice."""
     check_split_file(path)
-    try:
-        split = read_table(path)
-        if "slice_index" in split.columns:
-            split["slice_index"] = whole_numbers(split["slice_index"])
-    except DAMAGE as error:
-        raise InputError(f"{path} is no split: {reason_of(error)}.") from error
+    split = read_split_table(path)
     lacking = [name for name in ("subject_id", "subset") if name not in split.columns]
     if lacking:
         raise InputError(f"{path} is no split: it lacks the column {lacking[0]!r}.")

@@ -20,6 +20,7 @@ from itertools import combinations, islice, pairwise
 from typing import Final
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from headscope.audit_record import COPY_DETAIL, SAME_HEAD, SIDE
@@ -132,6 +133,11 @@ def find_matches(
     visits = [_graded(look, agreement, correlation) for agreement in some]
     pairs += sorted((match for match in graded if match.kind), key=lambda match: -match.detail)
     return Matches(pairs, visits, shared, cut, groups, picture, compared=True)
+
+
+def number_scans(table: pd.DataFrame) -> Index:
+    """Number the scans (N,) from 0; a file that is listed twice counts as two equal ones."""
+    return (table != table.shift()).any(axis=1).cumsum().to_numpy(np.intp) - 1
 
 
 def number_pictures(pixels: NDArray[np.uint8]) -> Index:

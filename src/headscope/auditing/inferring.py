@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.special import ndtri
 
 from headscope.audit_record import SAME_HEAD
+from headscope.auditing.duplicates import number_scans
 from headscope.auditing.linking import Links, find_links, group_scans
 from headscope.cohort.tables import counted
 from headscope.errors import InputError
@@ -36,15 +37,9 @@ def infer_subjects(slices: SliceSet) -> pd.DataFrame:
     either threshold), partner (of those in the same loose subject, the scan with which it agrees
     best; empty if it is alone) and detail (how well they agree). `attrs` has both thresholds
     (`calibrate`).
-
-    Raises
-    ------
-    InputError
-        Slices are too small, or scans are of different planes, which cannot be compared.
     """
     table = slices.table
-    keys = table[["scan", "subject_id", "session_id"]]
-    scan = (keys != keys.shift()).any(axis=1).cumsum().to_numpy(np.intp) - 1
+    scan = number_scans(table[["scan", "subject_id", "session_id"]])
     planes = table.groupby(scan)["plane"].agg(lambda names: " and ".join(sorted(set(names))))
     if (planes != planes.iloc[0]).any():
         raise InputError(
@@ -54,14 +49,14 @@ def infer_subjects(slices: SliceSet) -> pd.DataFrame:
     links = find_links(slices.pixels, scan, np.zeros(len(scan), dtype=np.intp))
     least = calibrate(links)
     groups = {name: group_scans(links, value) for name, value in least.items()}
-    paths = table["scan"].to_numpy(str)[np.flatnonzero(np.diff(scan, prepend=-1))]
+    first = np.flatnonzero(np.diff(scan, prepend=-1))
+    paths = table["scan"].to_numpy(str)[first]
     ids = {name: _name_groups(group, paths, name) for name, group in groups.items()}
     partner, detail = _partners(links, groups["loose"])
-    labels = table["label"].to_numpy(str)[np.flatnonzero(np.diff(scan, prepend=-1))]
     subjects = pd.DataFrame(
         {
             "path": paths,
-            "label": labels,
+            "label": table["label"].to_numpy(str)[first],
             "subject_id": ids["loose"],
             **ids,
             "partner": np.where(partner < 0, "", paths[partner]),

@@ -54,11 +54,6 @@ def find_links(pixels: NDArray[np.uint8], scan: Index, plane: Index) -> Links:
 
     The slices (N, H, W) of a scan stand together, in order; scan and plane (N,) number the scan
     that each shows, from 0, and its plane.
-
-    Raises
-    ------
-    InputError
-        Slices have fewer than 48 pixels, at which heads cannot be told apart.
     """
     if min(pixels.shape[1:]) < LEAST_SIDE:
         raise InputError(

@@ -80,8 +80,9 @@ def _file_facts(path: Path) -> dict[str, Any]:
     files = [file for file in dict.fromkeys(scan_files(path)) if file.is_file()]
     if not files:
         return {}
+    suffix = SUFFIX.search(path.name)
     facts: dict[str, Any] = {
-        "file: format": _format(path),
+        "file: format": suffix[0] if suffix is not None else "other",  # others may be part of an id
         "file size: bytes": float(sum(file.stat().st_size for file in files)),
     }
     read = _picture_facts if is_picture(path.name) else _header_facts
@@ -92,12 +93,6 @@ def _file_facts(path: Path) -> dict[str, Any]:
         return facts
     except UNREADABLE:
         return facts
-
-
-def _format(path: Path) -> str:
-    """Return the suffix where it is a known one: others may be part of an id."""
-    suffix = SUFFIX.search(path.name)
-    return suffix[0] if suffix is not None else "other"
 
 
 def _header_facts(path: Path) -> dict[str, Any]:

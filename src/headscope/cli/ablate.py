@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headscope.cli import options as opt
-from headscope.cli.app import app, resumable
+from headscope.cli.app import app
 from headscope.cli.show import show, show_json
 
 if TYPE_CHECKING:
@@ -45,17 +45,16 @@ def ablate(
     Example: headscope ablate first --rungs blurred,silhouette
     """
     options = locals()
-    with resumable():
-        from headscope.experiment.ablate import ablate as ablate_experiment
+    from headscope.experiment.ablate import ablate as ablate_experiment
 
-        ladder = ablate_experiment(
-            experiment,
-            run,
-            architectures=None if architectures is None else opt.names(architectures),
-            rungs=None if rungs is None else opt.names(rungs),
-            device=device,
-            **opt.given(options, "engine", "workers", "address"),
-        )
+    ladder = ablate_experiment(
+        experiment,
+        run,
+        architectures=None if architectures is None else opt.names(architectures),
+        rungs=None if rungs is None else opt.names(rungs),
+        device=device,
+        **opt.given(options, "engine", "workers", "address"),
+    )
     if as_json:
         show_json(_plain(ladder))
     else:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import ENOSPC
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -30,6 +30,13 @@ ORDER: Final = (  # as a user comes to need them
 class _InOrder(typer.core.TyperGroup):
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         return sorted(super().list_commands(ctx), key=ORDER.index)
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # where `headscope.signals` is not at work: in another program
+            print(f"\n{STOPPED}", file=sys.stderr)
+            raise typer.Exit(130) from None
 
 
 app = typer.Typer(
@@ -104,10 +111,9 @@ def _refuse_old_options(arguments: list[str]) -> None:
 
 
 @contextmanager
-def resumable() -> Iterator[None]:
-    """End at Ctrl-C with a line, where `headscope.signals` is not at work: in another program."""
-    try:
+def loading() -> Iterator[None]:
+    """Show that what a command needs is imported."""
+    from headscope.console import busy
+
+    with busy("Loading"):
         yield
-    except KeyboardInterrupt:
-        print(f"\n{STOPPED}", file=sys.stderr)
-        raise typer.Exit(130) from None

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from headscope.cli import options as opt
-from headscope.cli.app import app, resumable
+from headscope.cli.app import app
 from headscope.cli.options import COHORT, given
 from headscope.cli.show import show, show_json
 from headscope.errors import InputError
@@ -82,11 +82,10 @@ def slice_(
     names = ("plane", "count", "size", "centre", "spacing_mm", "volume", "window")
     more = ("analyze_orientation", "pseudonym_key", "strict", "workers")
     options = given(locals(), *names, *more)
-    with resumable():
-        from headscope.slicing.export import slice_data
+    from headscope.slicing.export import slice_data
 
-        picture = None if picture_format == "store" else picture_format
-        slices = slice_data(data, out, picture_format=picture, find=find, **options)
+    picture = None if picture_format == "store" else picture_format
+    slices = slice_data(data, out, picture_format=picture, find=find, **options)
     for note in slices.notes:
         print(note)
     print(f"Slices: {len(slices.pixels)} in {out}")
@@ -124,8 +123,7 @@ def simulate(
     options = locals()
     from headscope.simulation.cohort import simulate_cohort
 
-    with resumable():
-        print(f"Simulated cohort: {simulate_cohort(**options)}")
+    print(f"Simulated cohort: {simulate_cohort(**options)}")
 
 
 @app.command()
@@ -181,9 +179,8 @@ def audit(
     page = (out or inside) / "audit.html"
     if pseudonym_key is not None:
         check_apart(pseudonym_key, page.parent)
-    with resumable():
-        result = run_audit(data, **options)
-        leakage = stored_leakage(data, permutations=permutations) if has_runs(data) else None
+    result = run_audit(data, **options)
+    leakage = stored_leakage(data, permutations=permutations) if has_runs(data) else None
     write_audit(page, result)
     if as_json:
         facts = {"page": str(page)} | ({} if leakage is None else {"leakage": leakage.to_dict()})

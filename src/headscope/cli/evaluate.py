@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from headscope.cli import options as opt
-from headscope.cli.app import app, resumable
+from headscope.cli.app import app, loading
 from headscope.cli.options import given
 from headscope.cli.show import show, show_json
 
@@ -42,15 +42,12 @@ def evaluate(
     Example: headscope evaluate first elsewhere --classes AD=Demented,NC=Nondemented
     """
     options = given(locals(), *(locals().keys() - {"trained", "data", "as_json"}))
-    with resumable():
-        from headscope.console import busy
+    with loading():
+        from headscope.experiment.new_scans.evaluate import evaluate as evaluate_cohort
 
-        with busy("Loading"):
-            from headscope.experiment.new_scans.evaluate import evaluate as evaluate_cohort
-
-        result = evaluate_cohort(trained, data, **options)
-        if as_json:
-            show_json(result.as_dict())
-            return
-        show(result)
-        print(f"Evaluation: {result.path}\nNext: headscope report {result.path.parent.parent}")
+    result = evaluate_cohort(trained, data, **options)
+    if as_json:
+        show_json(result.as_dict())
+        return
+    show(result)
+    print(f"Evaluation: {result.path}\nNext: headscope report {result.path.parent.parent}")

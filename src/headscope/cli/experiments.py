@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headscope.cli import options as opt
-from headscope.cli.app import app, resumable
+from headscope.cli.app import app, loading
 from headscope.cli.options import given
 from headscope.cli.show import (
     conclude,
@@ -37,13 +37,10 @@ def demo(
     Example: headscope demo --out first-look
     """
     print("The demo's cohort is simulated: no score in it says anything about real brains.")
-    with resumable():
-        from headscope.console import busy
+    with loading():
+        from headscope.experiment.demo import demo as run_demo
 
-        with busy("Loading"):
-            from headscope.experiment.demo import demo as run_demo
-
-        conclude_run(lambda: run_demo(out, subjects=subjects, epochs=epochs, seed=seed), out)
+    conclude_run(lambda: run_demo(out, subjects=subjects, epochs=epochs, seed=seed), out)
 
 
 @app.command()
@@ -160,16 +157,13 @@ def run(
 
         show_estimate(estimate(config), config.out)
         return
-    with resumable():
-        from headscope.console import busy
+    with loading():
+        from headscope.experiment.run import run as run_experiment
 
-        with busy("Loading"):
-            from headscope.experiment.run import run as run_experiment
-
-        if only is None:
-            conclude_run(lambda: run_experiment(config), config.out)
-            return
-        print(run_some(config, opt.names(",".join(only))))
+    if only is None:
+        conclude_run(lambda: run_experiment(config), config.out)
+        return
+    print(run_some(config, opt.names(",".join(only))))
 
 
 @app.command()
@@ -189,8 +183,11 @@ def report(
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Page of several experiments; its table stands beside it.")
-    ] = Path("side-by-side.html"),
+        Path | None,
+        typer.Option(
+            help="Page of several experiments (side-by-side.html); its table stands beside it."
+        ),
+    ] = None,
 ) -> None:
     """Write table and HTML page of an experiment again, from its records.
 
@@ -199,13 +196,15 @@ def report(
 
     Example: headscope report headscope-demo --thumbnails errors
     """
-    with resumable():
-        if len(experiments) == 1:
-            conclude(experiments[0], thumbnails)
-            return
-        from headscope.reporting.side_by_side import write_side_by_side
+    if len(experiments) == 1:
+        if out is not None:
+            page = experiments[0] / "report.html"
+            raise InputError(f"--out {out} is for several experiments: the page of one is {page}.")
+        conclude(experiments[0], thumbnails)
+        return
+    from headscope.reporting.side_by_side import write_side_by_side
 
-        print(f"Report: {write_side_by_side(experiments, out)}")
+    print(f"Report: {write_side_by_side(experiments, out or 'side-by-side.html')}")
 
 
 @app.command()
@@ -235,13 +234,10 @@ def track(
 
     Example: headscope track headscope-demo --to tensorboard
     """
-    with resumable():
-        from headscope.console import busy
+    with loading():
+        from headscope.tracking.track import track as track_experiment
 
-        with busy("Loading"):
-            from headscope.tracking.track import track as track_experiment
-
-        results = [track_experiment(experiment, target, thumbnails) for target in to]
+    results = [track_experiment(experiment, target, thumbnails) for target in to]
     if as_json:
         show_json([asdict(result) for result in results])
         return
@@ -263,13 +259,10 @@ def figures(
 
     Example: headscope figures headscope-demo
     """
-    with resumable():
-        from headscope.console import busy
+    with loading():
+        from headscope.supplement.write import write_figures
 
-        with busy("Loading"):
-            from headscope.supplement.write import write_figures
-
-        print(write_figures(experiment, out))
+    print(write_figures(experiment, out))
 
 
 @app.command()
@@ -285,13 +278,10 @@ def verify(
 
     Example: headscope verify headscope-demo
     """
-    with resumable():
-        from headscope.console import busy
+    with loading():
+        from headscope.verification.verify import verify as verify_experiment
 
-        with busy("Loading"):
-            from headscope.verification.verify import verify as verify_experiment
-
-        result = verify_experiment(experiment)
+    result = verify_experiment(experiment)
     if as_json:
         show_json(asdict(result) | {"whole": result.whole})
     else:
@@ -316,10 +306,9 @@ def export(
 
     Example: headscope export headscope-demo/runs/NAME alone
     """
-    with resumable():
-        from headscope.record import export_run
+    from headscope.record import export_run
 
-        print(export_run(run, out))
+    print(export_run(run, out))
 
 
 @app.command()
@@ -347,24 +336,21 @@ def predict(
 
     Example: headscope predict first/runs/resnet101-finetune-subject-seed0 new.nii.gz
     """
-    with resumable():
-        from headscope.console import busy
+    with loading():
+        from headscope.experiment.new_scans.prediction import check_format
+        from headscope.experiment.predict import predict as predict_scans
 
-        with busy("Loading"):
-            from headscope.experiment.new_scans.prediction import check_format
-            from headscope.experiment.predict import predict as predict_scans
-
-        if out is not None:
-            check_format(out)
-        prediction = predict_scans(run, scans, device=device, volume=volume, maps=maps)
-        if out is not None:
-            prediction.save(out)
-        if as_json:
-            show_json(prediction.as_dict())
-        elif out is None:
-            show(prediction)
-        else:
-            print(f"Predictions: {out}")
+    if out is not None:
+        check_format(out)
+    prediction = predict_scans(run, scans, device=device, volume=volume, maps=maps)
+    if out is not None:
+        prediction.save(out)
+    if as_json:
+        show_json(prediction.as_dict())
+    elif out is None:
+        show(prediction)
+    else:
+        print(f"Predictions: {out}")
     for warning in prediction.warnings if as_json or out is not None else ():
         print(warning, file=sys.stderr)  # else they are below the table
     if prediction.failures:

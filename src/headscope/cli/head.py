@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from headscope.analysis.representation.collapse import Collapse
     from headscope.analysis.representation.features import FeatureAnalysis
     from headscope.models.checkpoint import Head
-    from headscope.tables import Table
 
 
 @app.command()
@@ -79,7 +78,11 @@ def head(
     show(f"{path}  layer {layer_read.layer}", *([layer_read.note] if layer_read.note else []))
     show(analysis)
     if results:
-        show(_contribution_table(contributions), *results)
+        from headscope.tables import Table
+
+        rows = [(c.class_name, str(c.feature), c.contribution, c.weight) for c in contributions]
+        columns = ("class", "feature", "contribution", "weight")
+        show(Table("Features that carry the logits", columns, rows), *results)
     if written:
         print(f"Tables, figures and JSON: {out}")
 
@@ -141,14 +144,6 @@ def _analyse_features(
     subjects, sessions = arrays["subject_id"], arrays.get("session_id")
     analysis = feature_analysis(features, logits, label, subjects, sessions, **shared)
     return (analysis, collapse_analysis(features, label, weight, bias, **shared)), contributions
-
-
-def _contribution_table(contributions: "tuple[LogitContribution, ...]") -> "Table":
-    from headscope.tables import Table
-
-    rows = [(c.class_name, str(c.feature), c.contribution, c.weight) for c in contributions]
-    columns = ("class", "feature", "contribution", "weight")
-    return Table("Features that carry the logits", columns, rows)
 
 
 def _read_pairs(text: str | None) -> list[tuple[int, int]] | None:

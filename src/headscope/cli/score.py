@@ -49,6 +49,7 @@ def score(
 
     Example: headscope score predictions.csv --label diagnosis --probability p_ad
     """
+    options = {name: value for name, value in locals().items() if name not in ("files", "as_json")}
     from headscope.scoring.score import score as score_predictions
 
     if len(files) > 2:
@@ -56,14 +57,7 @@ def score(
     result = score_predictions(
         files[0],
         files[1] if len(files) == 2 else None,
-        subject=subject,
-        session=session,
-        label=label,
-        subset=subset,
-        predicted=predicted,
-        probability=probability,
-        positive=positive,
-        aggregate=aggregate,
+        **options,
     )
     if as_json:
         show_json(result.as_dict())

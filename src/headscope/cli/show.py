@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headscope.cli.app import loading
 from headscope.errors import RunError
 
 if TYPE_CHECKING:
@@ -31,9 +32,7 @@ def show_json(value: Any) -> None:
 
 def conclude(experiment: Path, thumbnails: str | None = None, *, write: bool = True) -> None:
     """Write the report of an experiment, or not; print its table and where the page is."""
-    from headscope.console import busy
-
-    with busy("Loading"):
+    with loading():
         from headscope.analysis.explanations.external import TABLE, short_cohorts
         from headscope.analysis.explanations.ladder import read_ladder
         from headscope.analysis.results.table import short_table

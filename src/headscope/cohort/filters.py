@@ -34,11 +34,6 @@ def where_holds(table: pd.DataFrame, text: str) -> NDArray[np.bool_]:
     OP is one of ==, !=, >, >=, <, <=. Names and values may be quoted, and must be where they hold
     an operator or the word 'and'. Numbers compare as numbers (decimal commas allowed), other
     values as text, with == and != alone. A row without a value meets no condition.
-
-    Raises
-    ------
-    InputError
-        The text is no such condition, names no column, or orders values that are no numbers.
     """
     holds = np.ones(len(table), dtype=bool)
     for column, sign, value in parse_where(text):

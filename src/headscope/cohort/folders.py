@@ -186,11 +186,6 @@ def fold_levels(
     Where every folder of a level names a subset (train, val, test), a plane or a contrast, the
     level is taken out; so is a folder of images beside one of masks, or of originals beside one of
     augmented copies, which `left` holds.
-
-    Raises
-    ------
-    InputError
-        With `data`: folders that name subsets stand beside others, or name classes too.
     """
     rests, others = list(names), list(left)
     facts: dict[str, list[str | None]] = {}

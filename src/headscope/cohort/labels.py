@@ -24,11 +24,6 @@ def label_scans(
 
     threshold cuts a numeric column first; classes then chooses and names values; without it every
     value is a class, at most 10.
-
-    Raises
-    ------
-    InputError
-        The column is numeric and uncut, has too many values, or a threshold is given for text.
     """
     values = scans[column].astype(str)
     given = ~values.isin(missing)

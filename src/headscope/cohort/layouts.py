@@ -152,12 +152,6 @@ def find_cohort(
     Cohort
         Ready pictures get a column slice_index, and the subject_id "unknown" where their names
         hold no ids.
-
-    Raises
-    ------
-    InputError
-        There is no such folder, no scan, no label, no column of a name, one class only, a covariate
-        says nothing, or a listed file is missing.
     """
     data = Path(data)
     if not data.exists():

@@ -22,13 +22,7 @@ NO_IDS: Final = (
 
 
 def subjects_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
-    """Return the subject id in each name: the first group of a pattern, or all that it matches.
-
-    Raises
-    ------
-    InputError
-        The pattern is none, or a name does not match it.
-    """
+    """Return the subject id in each name: the first group of a pattern, or all that it matches."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:

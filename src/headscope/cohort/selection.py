@@ -55,13 +55,7 @@ class Selection:
 
 
 def select_scans(data: Path, names: Sequence[str], contrast: str | None) -> Selection:
-    """Return the paths that show anatomy by their names, and of those the wanted contrast.
-
-    Raises
-    ------
-    InputError
-        Every path is a mask or a label map by its name, or none is of the contrast.
-    """
+    """Return the paths that show anatomy by their names, and of those the wanted contrast."""
     stems = {STEM.sub("", PurePosixPath(name).name) for name in names}
     reasons = {name: reason_left_out(name, stems) for name in names}
     chosen = [name for name in names if reasons[name] is None]
@@ -294,13 +288,7 @@ def _freesurfer_rank(name: str) -> tuple[int, str] | None:
 
 
 def take_contrast(data: Path, names: list[str], wanted: str | None) -> tuple[list[str], list[Note]]:
-    """Return the names of one contrast, or all where none is wanted.
-
-    Raises
-    ------
-    InputError
-        No name holds the contrast.
-    """
+    """Return the names of one contrast, or all where none is wanted."""
     if wanted is None:
         return names, []
     contrasts = {name: contrast_of(name) for name in names}

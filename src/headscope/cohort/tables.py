@@ -32,15 +32,8 @@ def read_any_table(path: Path) -> pd.DataFrame:
     Separators tab, semicolon, comma and bar, or the one that Excel's first line `sep=;` names; line
     ends LF, CRLF and CR; UTF-8, UTF-16, else Windows-1252. Lines of a title above the header and
     empty rows and columns are passed over; a column without a name is called by its number.
-
-    Raises
-    ------
-    InputError
-        It is no such table: a workbook, no text, ragged, too large, or has a quotation mark open.
     """
-    if not path.is_file():  # of a pipe nothing might ever come
-        raise InputError(f"{path} does not exist, or is no file.")
-    rows = _rows_of(path, text_of(path))
+    rows = _rows_of(path)
     while len(rows) > 1 and rows[0][0] and not any(rows[0][1:]) and any(map(_has_two, rows)):
         rows = rows[1:]  # a title
     if len(rows) < 2:
@@ -66,8 +59,20 @@ def _has_two(row: list[str]) -> bool:
     return sum(map(bool, row)) > 1
 
 
-def text_of(path: Path) -> str:
+def open_table(path: Path) -> tuple[str, list[str], str]:
+    """Return a table's text, its first lines that hold anything, and its separator."""
+    text = _text_of(path)
+    lines = [line for line in text.split("\n", 100)[:100] if line.strip()]
+    given = re.fullmatch(r'"?sep=(.)"?[\t;,|]*', lines[0]) if lines else None
+    if given:
+        return text.lstrip("\n").partition("\n")[2], lines[1:], given[1]
+    return text, lines, _separator_of(lines)
+
+
+def _text_of(path: Path) -> str:
     """Return a table's text, or say why it has none."""
+    if not path.is_file():  # of a pipe nothing might ever come
+        raise InputError(f"{path} does not exist, or is no file.")
     try:
         size = path.stat().st_size
         if size > MOST_BYTES:
@@ -84,13 +89,9 @@ def text_of(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _rows_of(path: Path, text: str) -> list[list[str]]:
+def _rows_of(path: Path) -> list[list[str]]:
     """Return the rows that hold anything, spaces stripped."""
-    lines = [line for line in text.split("\n", 100)[:100] if line.strip()]
-    given = re.fullmatch(r'"?sep=(.)"?[\t;,|]*', lines[0]) if lines else None
-    if given:
-        text = text.lstrip("\n").partition("\n")[2]
-    separator = given[1] if given else separator_of(lines)
+    text, _, separator = open_table(path)
     # spaces may stand before a quotation mark, as in a; "b"
     stream = csv.reader(StringIO(text), delimiter=separator, skipinitialspace=True)
     try:
@@ -105,7 +106,7 @@ def _rows_of(path: Path, text: str) -> list[list[str]]:
     return rows
 
 
-def separator_of(lines: list[str]) -> str:
+def _separator_of(lines: list[str]) -> str:
     """Return the separator of the first line that has one which the next line has too."""
     for line, behind in pairwise([*lines, lines[-1]] if lines else []):
         counts = {sign: line.count(sign) for sign in SEPARATORS if sign in behind and sign in line}

@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -185,14 +185,8 @@ def _ablation(
         if not share < STRIPPED:
             omitted["no-brain"] = _without_brain(share, stored.pixel_mm)
     names = {*stored.rungs, *wanted} - omitted.keys()
-    ablation = Ablation(
-        stored.slices_sha256,
-        stored.pixel_mm,
-        stored.example,
-        {name: title for name, (title, _) in RUNGS.items() if name in names},
-        omitted,
-        stored.notes,
-    )
+    rungs = {name: title for name, (title, _) in RUNGS.items() if name in names}
+    ablation = replace(stored, rungs=rungs, omitted=omitted)
     write_ablation(experiment, ablation)
     return ablation
 

@@ -259,13 +259,7 @@ def _pick(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def make_config(**settings: Any) -> Config:
-    """Return checked settings.
-
-    Raises
-    ------
-    InputError
-        An unknown key (the likely ones are named) or a value of the wrong kind.
-    """
+    """Return checked settings."""
     try:
         return Config(**settings)
     except ValidationError as error:

@@ -87,11 +87,6 @@ def estimate(config: Config) -> Estimate:
 
     Slices, features and what each run keeps are counted; features that runs share, once. Time is
     that of this machine as it is now; finished runs cost nothing.
-
-    Raises
-    ------
-    InputError
-        Whatever `run` refuses before it begins.
     """
     # 1. the runs and the scans, as `run` finds them
     plans = plan_runs(config)
@@ -135,7 +130,7 @@ def estimate(config: Config) -> Estimate:
 
 def _tested(plans: list[Plan], config: Config, cohort: Cohort) -> Precisions | None:
     """Return what a test could tell: of a share of the subjects, or of all in folds."""
-    apart = [plan for plan in plans if plan.split in ("subject", SITE)]
+    apart = [plan.setting for plan in plans if plan.setting.split in ("subject", SITE)]
     if not apart:
         return None
     share = 1.0 if apart[0].fold is not None else config.ratio[2] / sum(config.ratio)
@@ -248,7 +243,9 @@ def _rows(
             cost = costs.get(_measured(plan))
             new = plan.features_of not in passed
             passed.add(plan.features_of)
-            epochs = _epochs_left(plan, config)
+            run = Run(config.out / "runs" / plan.name)
+            done = run.epochs if wants_more(run, plan.recipe.epochs) else 0
+            epochs = plan.recipe.epochs - done
             taken = _run_cost(plan, epochs, cost, slices, config, new) if cost else (None, None)
         recipe = {"epochs": plan.recipe.epochs, "learning_rate": plan.recipe.learning_rate}
         facts = {"finished": plan.name not in todo, "seconds": taken[0], "bytes": taken[1]}
@@ -267,13 +264,6 @@ def _rival_rows(
         recipe = {"epochs": 0, "learning_rate": 0.0}
         rows.append({"run": rival.name} | asdict(rival) | recipe | facts)
     return pd.DataFrame(rows)
-
-
-def _epochs_left(plan: Plan, config: Config) -> int:
-    """Return the epochs of a run that are to come: of a finished one those beyond its record."""
-    run = Run(config.out / "runs" / plan.name)
-    done = run.epochs if wants_more(run, plan.recipe.epochs) else 0
-    return plan.recipe.epochs - done
 
 
 def _run_cost(

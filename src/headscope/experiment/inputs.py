@@ -30,7 +30,13 @@ from headscope.slicing.store import SliceSet
 from headscope.slicing.write import write_slices
 from headscope.splits.assign import GIVEN, make_fold, make_split
 from headscope.splits.balance import balance_of
-from headscope.splits.files import check_given, check_ids, ensure_split, subsets_by_path
+from headscope.splits.files import (
+    check_given,
+    check_ids,
+    check_source,
+    ensure_split,
+    subsets_by_path,
+)
 from headscope.splits.sites import SITE, assign_sites, check_sites, make_site_split
 from headscope.text import printable_name
 
@@ -57,7 +63,7 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
         contrast=config.contrast,
         covariates=config.covariates,
     )
-    splits = dict.fromkeys(plan.split for plan in plans)
+    splits = dict.fromkeys(plan.setting.split for plan in plans)
     if GIVEN in splits and config.split_file is not None:
         given = subsets_by_path(config.split_file, list(cohort.scans["path"]))
         if given is not None:
@@ -86,8 +92,12 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
         )
     if config.pseudonym_key is not None and write:
         cohort = pseudonymise_cohort(cohort, config.pseudonym_key, config.out)
-    for note in cohort.notes:
-        console.print(note.text, soft_wrap=True)
+    said: list[str] = []
+    hidden = config.pseudonym_key is not None and not write  # ids that the split file does not name
+    if "subject" in splits and config.split_file is not None and not hidden:
+        said = check_source(config.split_file, cohort.scans)  # slices outlive a split: no notes
+    for text in [*(note.text for note in cohort.notes), *said]:
+        console.print(text, soft_wrap=True)
     return cohort
 
 
@@ -150,10 +160,9 @@ def store_splits(
     plans: Iterable[Plan], config: Config, sets: Sets, cohort: Cohort
 ) -> dict[str, Subsets]:
     """Return the subset of each slice (N,) for each split of the plans, by `split_name`."""
-    by_name = {split_name(plan, config): plan for plan in plans}
+    by_name = {split_name(plan.setting, config): plan.setting for plan in plans}
     return {
-        name: _split(name, plan, config, sets[plan.setting.subjects], cohort)
-        for name, plan in by_name.items()
+        name: _split(name, run, config, sets[run.subjects], cohort) for name, run in by_name.items()
     }
 
 
@@ -165,11 +174,11 @@ def store_findings(config: Config, slices: SliceSet, cohort: Cohort) -> Audit:
     return result
 
 
-def split_name(plan: Plan | Setting, config: Config) -> str:
+def split_name(run: Setting, config: Config) -> str:
     """Return the name of a run's split: its kind, how subjects are inferred, fold and seed."""
-    part = "" if plan.subjects is None else f"{plan.subjects}-"
-    part += "" if plan.fold is None else f"fold{plan.fold}of{plan.folds}-"
-    return f"{plan.split}-{part}seed{plan.seed}"
+    part = "" if run.subjects is None else f"{run.subjects}-"
+    part += "" if run.fold is None else f"fold{run.fold}of{run.folds}-"
+    return f"{run.split}-{part}seed{run.seed}"
 
 
 def permuted_labels(slices: SliceSet, number: int, subset: Subsets) -> NDArray[np.int64]:
@@ -177,11 +186,6 @@ def permuted_labels(slices: SliceSet, number: int, subset: Subsets) -> NDArray[n
 
     subset (N,) names the subset of each slice. They are those on which frozen runs of the split
     are tested, permutation by permutation.
-
-    Raises
-    ------
-    InputError
-        No permutation leaves every class in training and in test (`permute_labels`).
     """
     ids = slices.table[["subject_id", "session_id"]].astype(str)
     subject = np.unique(ids["subject_id"], return_inverse=True)[1]  # (N,)
@@ -191,26 +195,26 @@ def permuted_labels(slices: SliceSet, number: int, subset: Subsets) -> NDArray[n
 
 
 def _split(
-    name: str, plan: Plan, config: Config, slices: SliceSet, cohort: Cohort
+    name: str, run: Setting, config: Config, slices: SliceSet, cohort: Cohort
 ) -> NDArray[np.str_]:
-    """Return the subset of each slice by the plan's split; print how well it is balanced."""
-    by_subject = plan.split == "subject"
-    made = plan.split in (GIVEN, SITE)
+    """Return the subset of each slice by a run's split; print how well it is balanced."""
+    by_subject = run.split == "subject"
+    made = run.split in (GIVEN, SITE)
     foreign = by_subject or (not made and "subject" not in config.splits)
     balanced = bool(config.balance) and by_subject
     covariates = cohort.scans[["subject_id", *config.balance]] if balanced else None
     path = config.out / "splits" / f"{name}.tsv"
-    _hold_to(path, config, plan)
+    _hold_to(path, config, run.seed)
     subsets = ensure_split(
         path,
         slices.table,
-        kind=plan.split,
+        kind=run.split,
         ratio=config.ratio,
-        seed=plan.seed,
-        fold=None if plan.fold is None else (plan.fold, plan.folds or 0),
+        seed=run.seed,
+        fold=None if run.fold is None else (run.fold, run.folds or 0),
         covariates=covariates,
         source=config.split_file if foreign else None,
-        given=_given(plan, config, slices, cohort),
+        given=_given(run, config, slices, cohort),
     )
     if covariates is not None and not path.with_suffix(".balance.tsv").exists():
         tests = balance_of(slices.table, subsets, covariates)
@@ -250,23 +254,23 @@ def _check_sites(cohort: Cohort) -> None:
 
 
 def _given(
-    plan: Plan, config: Config, slices: SliceSet, cohort: Cohort
+    run: Setting, config: Config, slices: SliceSet, cohort: Cohort
 ) -> NDArray[np.object_] | NDArray[np.str_] | None:
     """Return the subset of each slice (N,) by the folders of the data or by a site, where it is."""
-    if plan.split == SITE:
-        site, fold = _sites(cohort)[0], plan.fold or 0
-        return make_site_split(slices.table, site, fold, ratio=config.ratio, seed=plan.seed)
-    if plan.split != GIVEN:
+    if run.split == SITE:
+        site, fold = _sites(cohort)[0], run.fold or 0
+        return make_site_split(slices.table, site, fold, ratio=config.ratio, seed=run.seed)
+    if run.split != GIVEN:
         return None
     of_scan = dict(zip(cohort.names, cohort.scans[GIVEN], strict=True))
     return slices.table["scan"].map(of_scan).to_numpy(dtype=object)
 
 
-def _hold_to(path: Path, config: Config, plan: Plan) -> None:
+def _hold_to(path: Path, config: Config, seed: int) -> None:
     """Write beside a split what makes it; refuse one that was made by other settings."""
     made_by = {
         "ratio": list(config.ratio),
-        "seed": plan.seed,
+        "seed": seed,
         "folds": config.folds,
         "balance": list(config.balance),
         "split_file": _name_of(config),

@@ -48,31 +48,6 @@ class Plan:
         return f"{self.setting.name}{part}"
 
     @property
-    def split(self) -> str:
-        """The setting's split."""
-        return self.setting.split
-
-    @property
-    def seed(self) -> int:
-        """The setting's seed."""
-        return self.setting.seed
-
-    @property
-    def subjects(self) -> str | None:
-        """The setting's subjects."""
-        return self.setting.subjects
-
-    @property
-    def fold(self) -> int | None:
-        """The setting's fold."""
-        return self.setting.fold
-
-    @property
-    def folds(self) -> int | None:
-        """Of how many folds it is one."""
-        return self.setting.folds
-
-    @property
     def needs_weights(self) -> bool:
         """Whether its network starts from pretrained weights."""
         return self.regime.pretrained and self.weights != "random"
@@ -90,8 +65,9 @@ class Plan:
         """
         if self.regime.trains_backbone:
             return None
-        drawn = "" if self.needs_weights else str(self.seed)
-        part = f"{self.split} {self.fold} {self.seed}" if self.regime.restat else ""
+        seed = self.setting.seed
+        drawn = "" if self.needs_weights else str(seed)
+        part = f"{self.setting.split} {self.setting.fold} {seed}" if self.regime.restat else ""
         return (self.architecture.name, self.regime.name, self.weights, drawn, part)
 
 
@@ -105,12 +81,6 @@ def plan_runs(config: Config, sites: int = 1) -> list[Plan]:
     Seed by seed, so that the first table is whole early; but runs that share the features of a
     frozen backbone follow one another. Where labels are permuted too, those runs come last. A split
     by site has one fold per site; `sites` counts them once the scans are known.
-
-    Raises
-    ------
-    InputError
-        An architecture, a regime or a start of the classifier is unknown, or two rows make the
-        same run.
     """
     rows = config.rows or [Row(regime=name) for name in config.regimes]
     regimes = {row.regime: find_regime(row.regime) for row in rows}

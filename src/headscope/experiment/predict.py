@@ -27,13 +27,12 @@ from headscope.experiment.new_scans.maps import averaging_tail, map_name, margin
 from headscope.experiment.new_scans.prediction import Prediction
 from headscope.experiment.new_scans.trained import (
     Passed,
-    finished_run,
     load_network,
     pass_slices,
     slicing_of,
 )
 from headscope.metrics import slice_units, softmax, subject_level
-from headscope.record import Run
+from headscope.record import Run, finished_run
 from headscope.scans.discovery import ScanFile, find_scans
 from headscope.scans.volume import ScanError, with_plane
 from headscope.slicing.extract import count_empty

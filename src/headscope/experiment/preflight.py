@@ -26,6 +26,8 @@ def check_places(config: Config, plans: Iterable[Plan]) -> None:
         raise InputError(f"{config.out} is a file: --out names a folder.")
     if config.out.resolve() == config.data.resolve():
         raise InputError(f"{config.out} holds the data: --out names another folder.")
+    plans = list(plans)
+    _check_folds(config.out / "runs", plans)
     for plan in unfinished(config, plans):
         if plan.weights_file is not None:
             check_file(split_network(plan.weights_file)[0])
@@ -36,6 +38,27 @@ def check_places(config: Config, plans: Iterable[Plan]) -> None:
             f"The subjects {config.subjects_file} do not exist, or are no file: choose ids, "
             "inferred, or a table with path and subject_id."
         )
+
+
+def _check_folds(runs: Path, plans: list[Plan]) -> None:
+    """Refuse other folds beside those that are there: a row would count its subjects twice."""
+    folds = {plan.setting.row: plan.setting.folds for plan in plans}
+    for run in map(Run, sorted(runs.glob("*"))):
+        try:
+            other = run.setting
+        except InputError:  # damaged, which is said where it is read
+            continue
+        wanted = folds.get(other.row, other.folds)
+        unknown = other.fold is not None and other.folds is None  # of an earlier version
+        if wanted != other.folds and not unknown:
+            raise InputError(
+                f"{run.path} is of a split into {_folds(other.folds)}. Beside {_folds(wanted)} "
+                "some subjects would count twice in one row of the table: choose another --out."
+            )
+
+
+def _folds(folds: int | None) -> str:
+    return "train, val and test" if folds is None else f"{folds} folds"
 
 
 def list_runs(config: Config) -> list[str]:
@@ -68,19 +91,13 @@ def list_runs(config: Config) -> list[str]:
 def find_plans(config: Config) -> list[Plan]:
     """Return the runs of a grid; where a split is by site, its scans tell how many sites are."""
     plans = plan_runs(config)
-    if any(plan.split == SITE for plan in plans):
+    if any(plan.setting.split == SITE for plan in plans):
         plans = plan_runs(config, count_sites(find_scans(config, plans, write=False)))
     return plans
 
 
 def choose_runs(plans: list[Plan], only: Iterable[str] | None) -> list[Plan]:
-    """Return the runs of the names in `only`, in their order in the grid; None: all.
-
-    Raises
-    ------
-    InputError
-        No run has such a name.
-    """
+    """Return the runs of the names in `only`, in their order in the grid; None: all."""
     if only is None:
         return plans
     names = [only] if isinstance(only, str) else [*only]
@@ -114,12 +131,6 @@ def check_networks(plans: list[Plan], size: int, *, fetch: bool = True) -> None:
 
     This takes a second or two per network, where slicing takes minutes. Without `fetch` no
     published weights are downloaded, and those that are not on this machine are not checked.
-
-    Raises
-    ------
-    InputError
-        A network cannot be built, its weights do not fit, or a regime trains more stages than it
-        has: one sentence for each.
     """
     by_name: dict[str, list[Plan]] = {}
     for plan in plans:

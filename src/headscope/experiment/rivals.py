@@ -37,9 +37,8 @@ def plan_rivals(config: Config, plans: Iterable[Plan], *, described: bool) -> li
     described: whether there are covariates; without them there is no rival of that name.
     """
     names = [name for name in config.rivals if described or name != "covariates"]
-    splits = dict.fromkeys(
-        (plan.split, plan.seed, plan.fold, plan.folds, plan.subjects) for plan in plans
-    )
+    settings = [plan.setting for plan in plans]
+    splits = dict.fromkeys((s.split, s.seed, s.fold, s.folds, s.subjects) for s in settings)
     return [
         under_subjects(Setting(name, RIVAL, RIVAL, split, seed, fold, folds, "scan"), subjects)
         for split, seed, fold, folds, subjects in splits

@@ -192,13 +192,7 @@ def run(config: Config, *, only: Sequence[str] | None = None) -> Path:
 def check_records(
     runs: Sequence[Named], shared: Shared, settings_of: Callable[[Named], dict[str, Any]]
 ) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
-    """Return what is wrong with records, and the settings of the runs that are still to do.
-
-    Raises
-    ------
-    InputError
-        The directory of a run is of other settings.
-    """
+    """Return what is wrong with records, and the settings of the runs that are still to do."""
     todo = {}
     with busy("Checking records"):
         changed = {run.name: problem for run in runs if (problem := shared.problem(run))}
@@ -240,7 +234,7 @@ def train_run(
     """
     slices = shared.slices_of(plan.setting)
     slices.check_pixels()
-    labels, subsets = shared.labels(plan), shared.subsets(plan)
+    labels, subsets = shared.labels(plan), shared.subsets(plan.setting)
     # 1. the network as its regime wants it, and every setting that makes the run
     network = build_network(
         plan.architecture,
@@ -248,7 +242,7 @@ def train_run(
         plan.weights,
         classes=len(slices.class_names),
         size=slices.pixels.shape[1],
-        seed=plan.seed,
+        seed=plan.setting.seed,
         head_init=plan.head_init,
     )
     path = _begin(plan, shared, {**settings, **_network_facts(network)})
@@ -259,7 +253,7 @@ def train_run(
         labels,
         subsets,
         plan.recipe,
-        seed=plan.seed,
+        seed=plan.setting.seed,
         device=shared.device,
         resume_path=path / RESUME,
         cache=shared.config.cache_folder,
@@ -298,7 +292,7 @@ def _begin(plan: Plan, shared: Shared, settings: Mapping[str, Any]) -> Path:
 def _write(path: Path, plan: Plan, shared: Shared, outcome: Outcome, aggregate: str) -> None:
     """Write the record of a run that has ended."""
     config, slices = shared.config, shared.slices_of(plan.setting)
-    labels, subsets = shared.labels(plan), shared.subsets(plan)
+    labels, subsets = shared.labels(plan), shared.subsets(plan.setting)
     predictions = slice_predictions(slices, labels, subsets, outcome.logits)
     write_run(
         path,
@@ -333,7 +327,7 @@ def _write(path: Path, plan: Plan, shared: Shared, outcome: Outcome, aggregate: 
 
 def plan_settings(plan: Plan, shared: Shared) -> dict[str, Any]:
     """Return what goes into run.toml before the network is built."""
-    scans, subsets = shared.scans(plan), shared.subsets(plan)
+    scans, subsets = shared.scans(plan), shared.subsets(plan.setting)
     trained = np.flatnonzero((subsets if scans is None else subsets[scans.first]) == "train")
     return {
         "name": plan.name,

@@ -54,7 +54,8 @@ class Shared:
 
     def of_run(self, plan: Plan) -> "Shared":
         """Return what a run needs, with its split alone."""
-        return replace(self, splits={split_name(plan, self.config): self.subsets(plan)})
+        split = split_name(plan.setting, self.config)
+        return replace(self, splits={split: self.splits[split]})
 
     def problem(self, plan: Plan | Setting) -> str:
         """Say why the record of a run that has ended is not whole; nothing where it is."""
@@ -70,33 +71,34 @@ class Shared:
         """Return the slices under the ids of a run: those of names and tables, or inferred ones."""
         return self.sets[setting.subjects]
 
-    def subsets(self, plan: Plan | Setting) -> Subsets:
+    def subsets(self, setting: Setting) -> Subsets:
         """Return to which subset each slice (N,) belongs in a run."""
-        return self.splits[split_name(plan, self.config)]
+        return self.splits[split_name(setting, self.config)]
 
     def map_rows(self, plan: Plan) -> NDArray[np.int64]:
         """Return the slices of which a run records the last feature maps."""
         if not self.maps:
             return np.empty(0, np.int64)
         fold, frozen = plan.setting.fold is not None, not plan.regime.trains_backbone
-        return map_rows_of(self.subsets(plan), fold=fold, frozen=frozen)
+        return map_rows_of(self.subsets(plan.setting), fold=fold, frozen=frozen)
 
     def scans(self, plan: Plan) -> Scans | None:
         """Return the scans on which a run's head trains; None where it trains on slices."""
         if plan.setting.unit == "slice":
             return None
-        return scans_of(self.slices_of(plan.setting).table, self.subsets(plan))
+        return scans_of(self.slices_of(plan.setting).table, self.subsets(plan.setting))
 
     def divided_note(self, plan: Plan) -> str:
         """Say of how many scans a mean is taken within each subset, where the split divides any."""
         slices = plan.setting.unit == "slice"
         table = self.slices_of(plan.setting).table
-        count = 0 if slices else divided(table, self.subsets(plan))
+        count = 0 if slices else divided(table, self.subsets(plan.setting))
         if not count:
             return ""
         return (
-            f"{split_name(plan, self.config)}: several subsets have slices of {count} scans, so a "
-            "head of scans trains on the mean of those of a scan's slices that are in training."
+            f"{split_name(plan.setting, self.config)}: several subsets have slices of {count} "
+            "scans, so a head of scans trains on the mean of those of a scan's slices that are in "
+            "training."
         )
 
     def labels(self, plan: Plan) -> NDArray[np.int64]:
@@ -104,7 +106,7 @@ class Shared:
         if plan.permutation is None:
             return self.slices.labels
         slices = self.slices_of(plan.setting)
-        return permuted_labels(slices, plan.permutation, self.subsets(plan))
+        return permuted_labels(slices, plan.permutation, self.subsets(plan.setting))
 
 
 def open_shared(
@@ -114,13 +116,7 @@ def open_shared(
     facts: Mapping[str, Any],
     maps: bool,
 ) -> Shared:
-    """Return what the runs of an experiment share, in a process that does not know its cohort.
-
-    Raises
-    ------
-    InputError
-        The folder of the experiment is not here, or has other slices.
-    """
+    """Return what the runs of an experiment share, in a process that does not know its cohort."""
     if not config.out.is_dir():
         raise InputError(
             f"{platform.node()} has no folder {config.out}: an experiment on several machines is "

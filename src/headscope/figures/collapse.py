@@ -35,11 +35,18 @@ def plot_collapse(
 ) -> Figure:
     """Draw each measure of neural collapse of each run, one mark per subset, and its limit.
 
-    `results` holds for the title of each run what was measured on its subsets. A measure without
-    any finite number (as the angles of two classes, which are what they are) has no panel; one
-    above zero that spans more than 1.5 decades is drawn on a logarithmic axis. `ax` are as many
-    axes as panels, or the first so many are drawn. Source: Papyan, Han & Donoho 2020;
-    docs/science.md, section 5.
+    A measure without any finite number (as the angles of two classes, which are what they are) has
+    no panel; one above zero that spans more than 1.5 decades is drawn on a logarithmic axis.
+    Source: Papyan, Han & Donoho 2020; docs/science.md, section 5.
+
+    Parameters
+    ----------
+    results
+        What was measured on the subsets of each run, by the title of the run.
+    title
+        Words above the panels.
+    ax
+        As many axes as panels, or the first so many are drawn; on a new figure if left out.
     """
     runs = list(results)
     subsets = list(dict.fromkeys(one.subset for of_run in results.values() for one in of_run))

@@ -33,8 +33,12 @@ def plot_confusion(
     ----------
     slices, subjects
         (K, K) counts, true class by row; `subjects` may be None where ids are not known.
+    class_names
+        The K classes, in the order of the rows.
+    title, network
+        Words above the panels.
     ax
-        Two axes, for slices and for subjects.
+        Two axes, for slices and for subjects; on a new figure if left out.
 
     Raises
     ------

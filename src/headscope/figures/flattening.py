@@ -62,8 +62,12 @@ def plot_flattening(
         Which channels to draw; the twelve of largest mean magnitude if left out.
     plane
         Of a slice of a scan: its left and right are marked, or what is there. None marks nothing.
+    class_names
+        The K classes, in the order of the rows.
+    title, network
+        Words above the panels.
     ax
-        Three axes, for slice, contributions and channels.
+        Three axes, for slice, contributions and channels; on a new figure if left out.
 
     Raises
     ------

@@ -32,10 +32,18 @@ def plot_row_distributions(
 ) -> Figure:
     """Draw the distribution of each row's weights, run by run, the untrained head's over it.
 
-    `heads` are final layers of the same classes by the title of their run; the first ten rows are
-    drawn, each distribution scaled to its own height. Of more than six classes each row has its
-    name beside it and all have one colour. Source: the range of weights that the paper argues from
-    (section III), drawn.
+    The first ten rows are drawn, each distribution scaled to its own height. Of more than six
+    classes each row has its name beside it and all have one colour. Source: the range of weights
+    that the paper argues from (section III), drawn.
+
+    Parameters
+    ----------
+    heads
+        Final layers (K, D) of the same classes, as of `hs.analyse_head`, by the title of their run.
+    title, network
+        Words above the panel.
+    ax
+        Where it is drawn; on a new figure if left out.
     """
     classes = next(iter(heads.values())).class_names if heads else ()
     names = classes[:ROWS]
@@ -113,9 +121,20 @@ def plot_head_before_after(
 ) -> Figure:
     """Draw two rows of a final layer before and after training, each feature's way between.
 
-    Training on two classes leaves the sum of the rows as it was, so each way runs along the
-    falling diagonal: Fig. 3's line is the training rule's. `pair` names the rows on the x and the
-    y axis. Source: the paper's Fig. 3; docs/science.md, section 2.
+    Training on two classes leaves the sum of the rows as it was, so each way runs along the falling
+    diagonal: Fig. 3's line is the training rule's. Source: the paper's Fig. 3; docs/science.md,
+    section 2.
+
+    Parameters
+    ----------
+    head
+        The analysis of a final layer whose start was recorded, as of `hs.analyse_head`.
+    pair
+        Rows of the classes on the x and the y axis.
+    title, network
+        Words above the panel.
+    ax
+        Where it is drawn; on a new figure if left out.
     """
     ax, alone = style.panel_of(ax, style.COLUMN + 18 * style.MM)
     after = head.weight[list(pair)].T  # (D, 2)

@@ -24,7 +24,14 @@ def plot_history(
 ) -> Figure:
     """Draw loss above slice accuracy, training and validation, by epoch (`history.jsonl`).
 
-    `ax` are two axes, for loss and accuracy.
+    Parameters
+    ----------
+    history
+        One row per epoch: `history.jsonl`, as of `Run.history`; losses, and accuracies from 0 to 1.
+    title, network
+        Words above the panel.
+    ax
+        Two axes, for loss and accuracy; on a new figure if left out.
     """
     alone = ax is None
     if ax is None:

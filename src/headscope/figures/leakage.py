@@ -33,9 +33,19 @@ def plot_permutations(
 ) -> Figure:
     """Draw each split's distribution of a test score under permuted labels, and as observed.
 
-    tests are of one network, any number of seeds. Upper half the split by subject, lower half the
-    split by slice, mirrored; one triangle per run marks what was observed. `figure` names the
-    score.
+    Upper half the split by subject, lower half the split by slice, mirrored; one triangle per run
+    marks what was observed.
+
+    Parameters
+    ----------
+    tests
+        Of one network, under one split or both, any number of seeds.
+    title
+        Words above the panel.
+    figure
+        The score that is drawn, from 0 to 1: a name in the `scores` of the tests.
+    ax
+        Where it is drawn; on a new figure if left out.
     """
     ax, alone = style.panel_of(ax, 62 * style.MM)
     lines = []
@@ -64,7 +74,17 @@ def plot_permutations(
 
 @style.apply_style
 def plot_dose(dose: DoseResponse, title: str = "", ax: Axes | None = None) -> Figure:
-    """Draw slice accuracy by the share of test subjects let into training, with its spread."""
+    """Draw slice accuracy by the share of test subjects let into training, with its spread.
+
+    Parameters
+    ----------
+    dose
+        Slice accuracies, from 0 to 1, by the share of test subjects in training.
+    title
+        Words above the panel.
+    ax
+        Where it is drawn; on a new figure if left out.
+    """
     ax, alone = style.panel_of(ax, 58 * style.MM)
     x = 100 * np.array(dose.shares)
     mean, spread = 100 * np.array(dose.means), 100 * np.array(dose.spreads)
@@ -89,6 +109,15 @@ def plot_identity(
     """Draw how well features tell subjects and classes apart: one row per regime, chance in grey.
 
     Filled: nearest neighbour; hollow: linear probe. Small marks are runs, large ones their mean.
+
+    Parameters
+    ----------
+    results
+        One per run, of any regimes and seeds.
+    title
+        Words above the panel.
+    ax
+        Where it is drawn; on a new figure if left out.
     """
     networks = list(dict.fromkeys((result.architecture, result.variant) for result in results))
     ax, alone = style.panel_of(ax, (38 + 14 * len(networks)) * style.MM)
@@ -125,7 +154,17 @@ def _draw_probes(
 
 @style.apply_style
 def plot_gap(gaps: Sequence[Gap], title: str = "", ax: Axes | None = None) -> Figure:
-    """Draw slice and subject accuracy under both splits, one row per regime, joined by the gap."""
+    """Draw slice and subject accuracy under both splits, one row per regime, joined by the gap.
+
+    Parameters
+    ----------
+    gaps
+        One per setting that was trained under both splits; accuracies from 0 to 1.
+    title
+        Words above the panel.
+    ax
+        Where it is drawn; on a new figure if left out.
+    """
     ax, alone = style.panel_of(ax, (30 + 13 * len(gaps)) * style.MM)
     for row, gap in enumerate(gaps):
         for k, name in enumerate(LEVELS):

@@ -47,6 +47,8 @@ def plot_logits(
     ellipses
         For each panel None, or those of its classes (`FeatureAnalysis.ellipses`): then each mean
         is marked and its 95% ellipse drawn.
+    ax
+        An axis per panel; on a new figure if left out.
 
     Raises
     ------
@@ -88,9 +90,15 @@ def plot_logit_grid(
 ) -> Figure:
     """Draw Fig. 2 as small multiples: networks below each other, their settings side by side.
 
-    networks holds the panels of each network by what tells them apart. Panels of one network share
-    their axes. Of more than two classes they show the logit of a slice's class against the largest
-    of the others (`LogitScatter.against_others`). width is in inches.
+    Panels of one network share their axes. Of more than two classes they show the logit of a
+    slice's class against the largest of the others (`LogitScatter.against_others`).
+
+    Parameters
+    ----------
+    networks
+        The logits of each network's runs, by what tells its settings apart, by the network.
+    width
+        Of the figure, in inches.
     """
     if not networks:
         return style.nothing(width, "no runs")

@@ -19,6 +19,13 @@ def plot_reliability(calibration: Calibration, ax: Axes | None = None) -> Figure
 
     The area of a mark is the share of slices in its bin, its line the 95% interval over subjects;
     bins of fewer than 10 slices are left out. Source: Guo et al. 2017, Fig. 1.
+
+    Parameters
+    ----------
+    calibration
+        Of one run's test slices: confidences and accuracies from 0 to 1.
+    ax
+        Where it is drawn; on a new figure if left out.
     """
     ax, alone = style.panel_of(ax, style.COLUMN + 9 * style.MM)
     ax.plot([0, 1], [0, 1], zorder=1, **style.DIAGONAL)
@@ -45,7 +52,14 @@ def plot_reliability_grid(
     """Draw the reliability of every network as small multiples, its settings side by side.
 
     Above each panel stands the calibration error as trained and at the temperature of validation,
-    in per cent. width is in inches.
+    in per cent.
+
+    Parameters
+    ----------
+    networks
+        The calibration of each network's settings, by what tells them apart, by the network.
+    width
+        Of the figure, in inches.
     """
     if not networks:
         return style.nothing(width, "no runs")

@@ -30,8 +30,15 @@ def plot_forest(results: Sequence[SettingResult], width: float = style.COLUMN) -
 
     A setting under both splits has one row: a circle where subjects are apart, a triangle where
     slices are mixed. A bar marks what predicting the larger class alone gives; hollow marks are of
-    networks that predict one class for all test slices. Without subject ids the accuracy is that
-    of slices. width is in inches.
+    networks that predict one class for all test slices. Without subject ids the accuracy is that of
+    slices.
+
+    Parameters
+    ----------
+    results
+        One per setting; accuracies from 0 to 1, drawn in per cent.
+    width
+        Of the figure, in inches.
     """
     rows = list(dict.fromkeys((result.architecture, result.name) for result in results))
     figure = style.new_figure(width, 24 * style.MM + max(len(rows), 1) * ROW)
@@ -106,9 +113,20 @@ def plot_curve_grid(
 ) -> Figure:
     """Draw ROC or precision–recall curves over test subjects with 95% bands, a panel per setting.
 
-    networks holds the curves of each network by what tells its settings apart, areas what stands
-    above each, the area under its curve. Dashed is what a network does that knows nothing. width
-    is in inches.
+    Dashed is what a network does that knows nothing.
+
+    Parameters
+    ----------
+    networks
+        The curves of each network's settings, by what tells them apart, by the network.
+    kind
+        ROC, or precision and recall.
+    areas
+        The area under each curve, 0 to 1, under the same names; written above its panel.
+    positive_class
+        The class that is found, for the words at the axes.
+    width
+        Of the figure, in inches.
     """
     if not networks:
         return style.nothing(width, "no setting has a curve over subjects")

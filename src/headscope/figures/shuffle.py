@@ -39,8 +39,18 @@ def plot_shuffle(
 
     A bar spans the repeats, a mark stands at their mean. Beside it, how much shuffling changes the
     logits: none where positions are averaged, about √2 standard deviations where location is all.
-    `results` are by the title of the run; `chance` is the share of the largest class, 0 to 1; `ax`
-    are two axes. Source: docs/science.md, section 6.
+    Source: docs/science.md, section 6.
+
+    Parameters
+    ----------
+    results
+        Of each run, by its title.
+    chance
+        The share of the largest class, 0 to 1; without it no line is drawn.
+    title, network
+        Words above the panels.
+    ax
+        Two axes, for accuracies and for the change of logits; on a new figure if left out.
     """
     if ax is None:
         figure = style.new_figure(style.COLUMN, 36 * style.MM + max(len(results), 1) * ROW)

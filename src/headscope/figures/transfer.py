@@ -29,9 +29,17 @@ def plot_transfer(
 ) -> Figure:
     """Draw each stage's likeness to the frozen run, and its neighbours, one line per run.
 
-    `results` are of one network, by the title of the run. A quantity without any finite number
-    has no panel; `ax` are as many axes as panels, or the first so many are drawn. Source: linear
-    CKA, Kornblith et al. 2019; what transfer keeps, Raghu et al. 2019.
+    A quantity without any finite number has no panel. Source: linear CKA, Kornblith et al. 2019;
+    what transfer keeps, Raghu et al. 2019.
+
+    Parameters
+    ----------
+    results
+        Of the runs of one network, by the title of the run.
+    title, network
+        Words above the panels.
+    ax
+        As many axes as panels, or the first so many are drawn; on a new figure if left out.
     """
     every = [stage for result in results.values() for stage in result.stages]
     shown = [name for name in QUANTITIES if np.isfinite([getattr(s, name) for s in every]).any()]

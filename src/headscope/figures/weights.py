@@ -36,9 +36,19 @@ def plot_weights(
 ) -> Figure:
     """Draw one dot per feature, the fits with their equations, r and its null.
 
-    `initial`, if known, holds the same two rows before training, (2, D): then each row's
-    distribution is drawn on its side of the panel, the untrained one over it. Source: the paper's
-    Fig. 3.
+    Where the rows before training are given, each row's distribution is drawn on its side of the
+    panel, the untrained one over it. Source: the paper's Fig. 3.
+
+    Parameters
+    ----------
+    result
+        Of two rows (2, D) of a final layer.
+    title, network
+        Words above the panel.
+    initial
+        The same two rows before training, (2, D), where they are recorded.
+    ax
+        Where it is drawn; on a new figure if left out.
     """
     ax, alone = style.panel_of(ax, style.COLUMN + (39 if initial is not None else 35) * style.MM)
     handles = _draw_panel(result, _rows(initial, result), title, network, ax)
@@ -59,8 +69,16 @@ def plot_weight_panels(
 ) -> Figure:
     """Draw one panel per network as `plot_weights` does, its equations beside it.
 
-    `heads` are the final layers by title; `pair` the rows on the x and the y axis. `ax` are as many
-    axes. Source: the paper's Fig. 3.
+    Source: the paper's Fig. 3.
+
+    Parameters
+    ----------
+    heads
+        Final layers, as of `hs.analyse_head`, by title.
+    pair
+        Rows of the classes on the x and the y axis.
+    ax
+        As many axes as heads; on a new figure if left out.
 
     Raises
     ------
@@ -94,8 +112,14 @@ def plot_weight_grid(
 ) -> Figure:
     """Draw Fig. 3 as small multiples: networks below each other, their settings side by side.
 
-    networks holds one pair of class rows of each network, by what tells its settings apart. Above
-    each panel stand r and what the null model predicts. width is in inches.
+    Above each panel stand r and what the null model predicts.
+
+    Parameters
+    ----------
+    networks
+        One pair of class rows of each network's settings, by what tells them apart, by the network.
+    width
+        Of the figure, in inches.
     """
     if not networks:
         return style.nothing(width, "no runs")

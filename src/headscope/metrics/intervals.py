@@ -27,15 +27,15 @@ def bootstrap_interval(
     reach too far the coarser a score is (bench/coverage.py), so means over slices are expanded,
     ranks of subjects are BCa, and counts of subjects take the `percentile` as it is. Where every
     draw gives the same (all correct, or one class predicted for all), or a class has but one
-    subject, the bootstrap cannot say how sure the score is: no interval rather than one too
-    narrow.
+    subject or none, the bootstrap cannot say how sure the score is: no interval rather than one
+    too narrow.
     Sources: Efron 1987, JASA 82, 171–185; Davison & Hinkley 1997, section 5.3.2 for strata;
     Hesterberg 2015, The American Statistician 69(4), 371–386, for the expansion.
     """
     drawn = drawn[np.isfinite(drawn)]
     sizes = np.bincount(stratum)
     sizes = sizes[sizes > 0]
-    if len(drawn) == 0 or (sizes < 2).any() or np.ptp(drawn) < _ALIKE:
+    if 0 in (len(drawn), len(sizes)) or (sizes < 2).any() or np.ptp(drawn) < _ALIKE:
         return None
     if way == "percentile":
         low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

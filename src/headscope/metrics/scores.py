@@ -134,7 +134,11 @@ def calibration_bins(confidence: Array, bins: int = BINS) -> Array:
 def _class_scores(units: Units, counts: Array, tally: Tally, ranked: Array) -> dict[str, Array]:
     right, true, predicted = (counts @ part.astype(counts.dtype) for part in tally[:3])  # (B, K)
     rest = true.sum(axis=1, keepdims=True) - true
-    auc, precision = _ranking(units, counts, ranked)
+    auc, precision = (np.full((len(counts), units.class_count), np.nan) for _ in range(2))
+    for k in ranked:
+        inside, margins = units.labels == k, units.margin(k)
+        if inside.any() and not np.isnan(margins).any():
+            auc[:, k], precision[:, k] = _ranked(margins, inside, units.owner, counts)
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
             "sensitivity": right / true,
@@ -175,16 +179,6 @@ def _mcc(tally: Tally, counts: Array) -> Array:
     above = right.sum(axis=1) * total - (true * predicted).sum(axis=1)
     spread = (total**2 - (true**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1))
     return np.divide(above, np.sqrt(spread), out=np.zeros_like(above), where=spread > 0)
-
-
-def _ranking(units: Units, counts: Array, ranked: Array) -> tuple[Array, Array]:
-    """Return AUC and average precision of the ranked classes against the rest, (B, K) each."""
-    auc, precision = (np.full((len(counts), units.class_count), np.nan) for _ in range(2))
-    for k in ranked:
-        inside, margins = units.labels == k, units.margin(k)
-        if inside.any() and not np.isnan(margins).any():
-            auc[:, k], precision[:, k] = _ranked(margins, inside, units.owner, counts)
-    return auc, precision
 
 
 def _ranked(margins: Array, inside: Array, owner: Array, counts: Array) -> tuple[Array, Array]:

@@ -92,10 +92,7 @@ def read_head(path: Path | str, layer: str | None = None) -> Head:
     check_file(path, or_folder=True)
     if path.is_dir():
         path = _record_of(path)
-    if path.suffix == ".npz":
-        return _read_record(path)
-    kind = file_kind(path)
-    if kind == "npz":
+    if path.suffix == ".npz" or (kind := file_kind(path)) == "npz":
         return _read_record(path)
     if kind == "unknown" and path.suffix not in SUFFIXES:
         raise InputError(

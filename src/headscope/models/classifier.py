@@ -23,11 +23,6 @@ def find_classifier(model: nn.Module, name: str) -> str:
 
     `name` is the architecture's, for the error. Whether the layer's output is the logits is
     checked when the network runs (`headscope.models.readout`).
-
-    Raises
-    ------
-    InputError
-        The network ends neither in a linear layer nor in a 1×1 convolution.
     """
     modules = list(model.named_modules())
     layers = [path for path, module in modules if _is_linear(module)]
@@ -80,11 +75,6 @@ def find_head_init(name: str) -> Callable[[nn.Linear, int], None]:
     glorot: uniform with the variance 2 / (D + K) of Glorot and Bengio 2010, zero bias, as in the
     paper's tool; pytorch: the default of nn.Linear, uniform within ±1 / √D, bias too; zero: zeros;
     normal:SD: normal with mean 0 and that standard deviation, zero bias.
-
-    Raises
-    ------
-    InputError
-        There is no such initialisation; the valid ones are listed.
     """
     spread = re.fullmatch(r"normal:([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)", name)
     if name not in ("glorot", "pytorch", "zero") and not (spread and float(spread[1]) > 0):

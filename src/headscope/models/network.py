@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from headscope.errors import InputError
+from headscope.manifest import reason_of
 from headscope.models.classifier import (
     find_classifier,
     find_head_init,
     no_classifier,
     replace_classifier,
 )
-from headscope.models.readout import Pass, Words, find_tail, gives_logits, map_name, watch
+from headscope.models.readout import Pass, Words, find_tail, map_name, watch
 from headscope.models.regimes import Regime, find_regime, prepare, state_hash, trained_paths
 from headscope.models.stages import stage_members
 from headscope.models.state import Source, draw_moments, load_pretrained
@@ -150,16 +151,16 @@ def _watch(
         for side in sides:
             seen = watch(model, classifier, torch.randn(1, 3, side, side, generator=noise))
     except (RuntimeError, AssertionError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{entry.name} does not take slices of {size} × {size} pixels ({reason}); try "
-            f"--size {entry.size}."
+            f"{entry.name} does not take slices of {size} × {size} pixels ({reason_of(error)}); "
+            f"try --size {entry.size}."
         ) from None
     if not torch.isfinite(seen.logits).all():
         raise InputError(
             f"{entry.name} with the weights {source.text} gives values that are not finite: they "
             f"are no trained network's. {source.note}".rstrip()
         )
-    if not gives_logits(classifier, seen):
+    output = seen.output(classifier)
+    if output is None or output.ndim != 2 or not torch.equal(output, seen.logits):
         raise InputError(no_classifier(entry.name))
     return seen

@@ -15,6 +15,7 @@ from huggingface_hub import constants as hub
 from torch import Tensor
 
 from headscope.errors import InputError
+from headscope.manifest import reason_of
 from headscope.models.tensors import DAMAGE
 from headscope.models.zoo import Architecture, published_weights
 
@@ -73,13 +74,7 @@ def fetch_file(architecture: Architecture, published: Published) -> Path:
 
 
 def fetch_timm(architecture: Architecture, published: Published) -> tuple[dict[str, Tensor], Path]:
-    """Return published tensors by timm's present names, and their file, downloaded if necessary.
-
-    Raises
-    ------
-    InputError
-        As of `fetch_file`; or the file on this machine is damaged, or would run code.
-    """
+    """Return published tensors by timm's present names, and their file, downloaded if necessary."""
     with _fetching(architecture, published):
         import timm
 
@@ -100,7 +95,7 @@ def _fetching(architecture: Architecture, published: Published) -> Iterator[None
     try:
         yield
     except (OSError, *DAMAGE) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = reason_of(error)
         if published.file is not None:
             raise InputError(
                 f"{published.file} cannot be read as the weights of {architecture.name} "

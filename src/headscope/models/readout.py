@@ -53,12 +53,6 @@ def watch(model: nn.Module, classifier: str, x: Tensor) -> Pass:
     return Pass(ended, features[-1] if features else None, logits)
 
 
-def gives_logits(classifier: str, seen: Pass) -> bool:
-    """Whether the classifier's output (B, K) is the network's: nothing changes it afterwards."""
-    output = seen.output(classifier)
-    return output is not None and output.ndim == 2 and torch.equal(output, seen.logits)
-
-
 def map_name(model: nn.Module, seen: Pass) -> str | None:
     """Return the last module to give feature maps (B, C, h, w) of more than one position.
 

@@ -60,14 +60,7 @@ RENAMED = {"frozen-bn": "frozen-adabn", "scratch-moments": "scratch-meanvar"}  #
 
 
 def find_regime(name: str) -> Regime:
-    """Return the regime of a name; 'layerwise:2' trains the last two stages.
-
-    Raises
-    ------
-    InputError
-        There is no such regime; the valid ones are listed. Or the name is an earlier one; the
-        present one is named.
-    """
+    """Return the regime of a name; 'layerwise:2' trains the last two stages."""
     if name in REGIMES:
         return REGIMES[name]
     if name in RENAMED:
@@ -87,11 +80,6 @@ def trained_paths(
     """Return the paths of the modules that train, the classifier's last; None where all do.
 
     `name` is the architecture's, for the error.
-
-    Raises
-    ------
-    InputError
-        The network has fewer stages than should train.
     """
     if regime.trains == "all":
         return None

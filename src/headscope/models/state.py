@@ -45,11 +45,6 @@ def load_pretrained(
     weights: "pretrained" (the architecture's own: a package, or torchvision's or timm's download),
     or FILE or FILE:NETWORK (safetensors or torch's; `headscope.models.tensors` has the rule by
     which a network is taken of several). classifier: the path of the final layer.
-
-    Raises
-    ------
-    InputError
-        No such file, no connection, or tensors that do not fit, which are listed.
     """
     if weights != "pretrained":
         path, network = split_network(weights)
@@ -91,13 +86,7 @@ def draw_moments(model: nn.Module, source: Source, new_buffers: State) -> Source
 
 
 def read_state(path: Path) -> State:
-    """Read a state dict from a file, whole; floats of any type become float32.
-
-    Raises
-    ------
-    InputError
-        As of `read_weights`; or values that are not finite.
-    """
+    """Read a state dict from a file, whole; floats of any type become float32."""
     return _read(read_weights(path).tensors, str(path))
 
 

@@ -5,6 +5,7 @@ their suffix. Of several networks in a file one is taken, by the same rule for e
 """
 
 import os
+import pickle
 import re
 import stat
 from collections import Counter
@@ -17,8 +18,8 @@ from typing import Any
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from headscope import manifest
 from headscope.errors import InputError
-from headscope.models import torchfile
 from headscope.models.torchfile import ForeignClassError, TorchFile, TorchTensor, read_torch
 
 # the words of names that training puts around a network: module, _orig_mod, model_ema, encoder_q …
@@ -30,7 +31,10 @@ AVERAGED = {"ema", "swa", "avg", "average", "averaged", "teacher", "target", "sh
 DEPTH = 5  # so many containers or wrappers may hold one another
 MOST_LISTED = 6
 # what a damaged file, or one of another kind, makes the readers raise
-DAMAGE = (SafetensorError, *torchfile.DAMAGE)
+DAMAGE = (
+    *(SafetensorError, pickle.UnpicklingError, RuntimeError),
+    *(kind for kind in manifest.DAMAGE if not issubclass(kind, OSError | MemoryError)),
+)
 UNREADABLE = (OSError, MemoryError, *DAMAGE)
 NUMPY_TYPES = {"F16", "F32", "F64", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL"}
 OTHER_KINDS = (
@@ -86,12 +90,6 @@ def read_weights(path: Path, network: str = "") -> StoredWeights:
     file, as in 'state_dict', '' for the rule: of several versions of one network, averaged weights
     (EMA, SWA, a teacher, a target) come before the others, and these in the order of their names.
     Types that numpy lacks, such as bfloat16, are read as float32.
-
-    Raises
-    ------
-    InputError
-        The file is damaged or of another kind, holds no state dict or no such network, or reading
-        it would run code.
     """
     kind = file_kind(path)
     if kind == "npz":
@@ -138,13 +136,7 @@ def fit_names(tensors: Mapping[str, Any], expected: Iterable[str]) -> dict[str, 
 
 
 def file_kind(path: Path) -> str:
-    """Return 'safetensors', 'npz', 'zip', 'pickle' or 'unknown', by the beginning of a file.
-
-    Raises
-    ------
-    InputError
-        It cannot be opened, is no regular file, or is of a kind that is no file of weights.
-    """
+    """Return 'safetensors', 'npz', 'zip', 'pickle' or 'unknown', by the beginning of a file."""
     check_file(path)
     try:
         with path.open("rb") as file:

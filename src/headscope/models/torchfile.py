@@ -8,9 +8,7 @@ other class is refused.
 
 import mmap
 import pickle
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -22,20 +20,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-# what a damaged file, or one of another kind, makes the reader raise
-DAMAGE = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    ArithmeticError,
-)
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # the first two pickles of a file before torch 1.6
 MOST_PICKLED = 2**26  # bytes: names and shapes of half a million tensors
 LARGE = 2**26  # bytes beyond which a tensor or an entry may not expand twentyfold
@@ -138,7 +122,7 @@ class TorchFile:
     _storage: Callable[[str], bytes | memoryview]
 
     def array(self, tensor: TorchTensor) -> NDArray[Any]:
-        """Read a tensor; bfloat16 as float32. DAMAGE where the file does not hold it."""
+        """Read a tensor; bfloat16 as float32. ValueError where the file does not hold it."""
         count, dtype = prod(tensor.shape), tensor.storage.dtype
         if not count:
             return np.zeros(tensor.shape, np.float32)
@@ -160,7 +144,7 @@ def read_torch(path: Path) -> TorchFile:
     ------
     ForeignClassError
         It holds objects that only running code would restore.
-    DAMAGE, OSError, MemoryError
+    UNREADABLE of `headscope.models.tensors`
         It is damaged, or another kind of file.
     """
     return _read_zip(path) if zipfile.is_zipfile(path) else _read_row(path)

@@ -160,14 +160,7 @@ def _torchvision_names() -> list[str]:
 
 
 def find_architecture(name: str) -> Architecture:
-    """Return the architecture of a name.
-
-    Raises
-    ------
-    InputError
-        Neither the table, nor torchvision, nor (as 'timm/NAME') timm has it; similar names
-        are given.
-    """
+    """Return the architecture of a name."""
     if name in TABLE:
         return TABLE[name]
     library, _, short = name.partition("/")

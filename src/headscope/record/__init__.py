@@ -35,7 +35,12 @@ from headscope.record.network import open_network
 from headscope.record.run import BACKBONE, FEATURES, MODEL, STATE, SUBSETS, Arrays, Run
 from headscope.record.setting import RIVAL, RIVALS, Setting
 from headscope.record.store import clear_store, unused
-from headscope.record.whole import manifest_problems, run_problem, structure_problem
+from headscope.record.whole import (
+    finished_run,
+    manifest_problems,
+    run_problem,
+    structure_problem,
+)
 from headscope.record.write import (
     check_run,
     discard_run,

@@ -51,13 +51,7 @@ def write_ablation(experiment: Path, ablation: Ablation) -> None:
 
 
 def read_ablation(experiment: Path) -> Ablation | None:
-    """Return what a ladder is made of; None where there is none.
-
-    Raises
-    ------
-    InputError
-        The file is damaged or has changed since it was written.
-    """
+    """Return what a ladder is made of; None where there is none."""
     path = experiment / FOLDER / NAME
     if not path.is_file():
         return None

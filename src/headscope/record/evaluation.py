@@ -246,11 +246,6 @@ def evaluations_hash(experiment: Path) -> str:
 
 
 def _read_overlap(path: Path) -> Overlap:
-    stored = json.loads(path.read_text("utf-8"))
-    heads = tuple(_read_head(head) for head in stored["heads"])
-    return Overlap(**(stored | {"heads": heads, "same_ids": tuple(stored["same_ids"])}))
+    from pydantic import TypeAdapter  # takes long to load
 
-
-def _read_head(stored: Mapping[str, Any]) -> SharedHead:
-    pairs: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
-    return SharedHead(**pairs)
+    return TypeAdapter(Overlap).validate_python(json.loads(path.read_text("utf-8")))

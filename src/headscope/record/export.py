@@ -3,11 +3,12 @@
 import shutil
 from pathlib import Path
 
+from headscope.audit_record import add_splits
 from headscope.errors import InputError
 from headscope.files import atomic_path
 from headscope.manifest import CHANGED, NAME, file_hash, read_manifest
 from headscope.record.run import NETWORK, Run
-from headscope.record.whole import run_problem
+from headscope.record.whole import finished_run
 
 
 def export_run(run: Path | str, out: Path | str) -> Path:
@@ -24,14 +25,14 @@ def export_run(run: Path | str, out: Path | str) -> Path:
     -------
     Path
         The folder of the record. Its manifest is that of the run, and each file was held against
-        it. Neither slices nor splits are copied; `audit.json` of the experiment is, where `out`
-        has none, so that a report of the run knows which heads its split shares.
+        it. Neither slices nor splits are copied; `audit.json` of the experiment is, or what it
+        says of further splits is added, so that a report knows which heads a split shares.
 
     Raises
     ------
     InputError
         `run` is no finished run or its record has changed since it was written; or the record is
-        there already.
+        there already, or `out` holds runs on other slices.
 
     Examples
     --------
@@ -40,10 +41,11 @@ def export_run(run: Path | str, out: Path | str) -> Path:
     >>> hs.Run(record).metrics == run.metrics
     True
     """
-    source = _whole(Path(run))
+    source = Run(finished_run(Path(run), "written").path.resolve())
     target = Path(out) / "runs" / str(source.settings.get("name", source.name))
     if Run(target).finished or (target / "checkpoint").exists():
         raise InputError(f"{target} is there already: choose another folder than {out}.")
+    _check_slices(source, Path(out))
     entries = read_manifest(source.path)
     files = {path.name for path in source.path.iterdir() if path.is_file()}
     names = files if entries is None else {*entries, NAME}
@@ -55,27 +57,25 @@ def export_run(run: Path | str, out: Path | str) -> Path:
             shutil.copyfile(place, temporary)
             if entries and name != NAME and file_hash(temporary, name) != entries[name]["sha256"]:
                 raise InputError(f"{place} {CHANGED}: delete {run} and train it again.")
-    _copy_audit(source.path.resolve().parent.parent, Path(out))
+    _copy_audit(source.path.parent.parent, Path(out))
     return target
 
 
 def _copy_audit(experiment: Path, out: Path) -> None:
-    """Copy what the audit of the slices says, where `out` has none; its readers check it."""
-    if (experiment / "audit.json").is_file() and not (out / "audit.json").exists():
-        with atomic_path(out / "audit.json") as temporary:
-            shutil.copyfile(experiment / "audit.json", temporary)
+    """Copy what the audit of the slices says, or add its splits; its readers check it."""
+    if not (experiment / "audit.json").is_file():
+        return
+    if (out / "audit.json").exists():
+        add_splits(out, experiment)
+        return
+    with atomic_path(out / "audit.json") as temporary:
+        shutil.copyfile(experiment / "audit.json", temporary)
 
 
-def _whole(path: Path) -> Run:
-    """Return a finished run of which nothing but the network may be missing."""
-    run = Run(path.resolve())
-    if (path / "runs").is_dir():
-        raise InputError(f"{path} is an experiment: name one of its runs, {path / 'runs'}/….")
-    if not (path / "run.toml").is_file():
-        raise InputError(f"{path} is no run: it has no run.toml.")
-    if not run.finished:
-        raise InputError(f"{path} is a run that has not ended; 'headscope run' continues it.")
-    problem = run_problem(run)
-    if problem:
-        raise InputError(f"{path} is not whole, so nothing is written: {problem}.")
-    return run
+def _check_slices(run: Run, out: Path) -> None:
+    """Refuse a folder with runs on other slices: a report takes them for one cohort."""
+    for other in filter(lambda other: other.finished, map(Run, sorted(out.glob("runs/*")))):
+        if len({one.settings.get("slices_sha256") for one in (run, other)} - {None}) > 1:
+            raise InputError(
+                f"{out} holds {other.name}, a run on other slices: choose another folder."
+            )

@@ -1,5 +1,7 @@
 """Whether a finished run is whole: its files are those that were written, and fit together."""
 
+from pathlib import Path
+
 import numpy as np
 
 from headscope.errors import InputError
@@ -12,6 +14,23 @@ FILES = (
     *("run.toml", "history.jsonl", "predictions.tsv"),
     *("head.npz", "features.npz", "layers.npz", "maps.npz"),
 )
+
+
+def finished_run(path: Path, aim: str = "predicted") -> Run:
+    """Return the run at `path`, or say what `path` is instead, so that nothing is `aim`."""
+    run = Run(path)
+    if (path / "runs").is_dir():
+        runs = sorted(run.name for run in map(Run, (path / "runs").iterdir()) if run.finished)
+        named = f": {', '.join(runs[:6])}{', …' if len(runs) > 6 else ''}" if runs else ""
+        raise InputError(f"{path} is an experiment: name one of its runs, {path / 'runs'}/…{named}")
+    if not (path / "run.toml").is_file():
+        raise InputError(f"{path} is no run: it has no run.toml.")
+    if not run.finished:
+        raise InputError(f"{path} is a run that has not ended; 'headscope run' continues it.")
+    problem = run_problem(run)
+    if problem:
+        raise InputError(f"{path} is not whole, so nothing is {aim}: {problem}.")
+    return run
 
 
 def run_problem(run: Run) -> str:

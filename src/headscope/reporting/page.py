@@ -33,7 +33,6 @@ from headscope.reporting.chapters.method import (
     curves_chapter,
     freeze_chapter,
     paper_chapter,
-    read_environment,
     settings_chapter,
 )
 from headscope.reporting.chapters.results import results_chapter, scores_chapter
@@ -94,8 +93,8 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         chapters = _make_chapters(evidence)
     runs, results, audit = evidence.runs, evidence.results, evidence.audit
     data = page_data(evidence.in_panels, evidence.heads, evidence.pixels, thumbnails)
-    environment = read_environment(experiment / "environment.json")
-    version = f" {environment['headscope']}" if "headscope" in environment else ""
+    study = read_study(experiment, [*results, *evidence.rivals])
+    version = f" {study.versions['headscope']}" if "headscope" in study.versions else ""
     count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
     left_out = left_out_caution(evidence.left_out, evidence.changed)
     first = answer(
@@ -116,8 +115,8 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
         ],
         chapters=[
             *chapters,
-            paper_chapter(read_study(experiment, [*results, *evidence.rivals])),
-            settings_chapter(runs, environment, chapters),
+            paper_chapter(study),
+            settings_chapter(runs, study.versions, chapters),
             cite_chapter(),
         ],
         answer=first,

@@ -153,15 +153,18 @@ class Line:
     @property
     def path(self) -> str:
         """The curve as points of an SVG of 100 × 100."""
-        return " ".join(f"{100 * x:.1f},{100 - 100 * y:.1f}" for x, y, _, _ in self.points)
+        return _trace([(x, y) for x, y, _, _ in self.points])
 
     @property
     def band(self) -> str:
         """Its band as points of an SVG; empty without one."""
         ends = [(x, low, high) for x, _, low, high in self.points if low == low]
-        there = [f"{100 * x:.1f},{100 - 100 * high:.1f}" for x, _, high in ends]
-        back = [f"{100 * x:.1f},{100 - 100 * low:.1f}" for x, low, _ in reversed(ends)]
-        return " ".join(there + back)
+        back = [(x, low) for x, low, _ in reversed(ends)]
+        return _trace([(x, high) for x, _, high in ends] + back)
+
+
+def _trace(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{100 * x:.1f},{100 - 100 * y:.1f}" for x, y in points)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from headscope.analysis import HeadAnalysis, PairAnalysis
-from headscope.analysis.blocks import sample_subjects
+from headscope.analysis.blocks import sample_slices, sample_subjects
 from headscope.analysis.representation.location import analyse_contributions
+from headscope.analysis.results.table import all_slices
 from headscope.errors import InputError
 from headscope.metrics import softmax
 from headscope.record import Run
@@ -134,13 +135,13 @@ def _panel(
     run: Run, test: NDArray[np.intp], place: NDArray[np.intp], head: HeadAnalysis
 ) -> tuple[dict[str, Any], NDArray[np.bool_]]:
     logits = run.features["logits"][test].astype(np.float64)  # (n, K)
-    label = run.features["label"][test]
-    predicted = logits.argmax(axis=1)
+    predicted, slices = logits.argmax(axis=1), all_slices(run)
+    drawn = np.isin(np.flatnonzero(run.features["subset"] == "test"), test)
     probability = softmax(logits)[np.arange(len(logits)), predicted]
     pair = head.pairs[0]
     initial = run.head.get("initial_weight")
     start = None if initial is None else initial[list(pair.pair)]
-    some = _sample(pair.feature_count)
+    some = sample_slices(pair.feature_count, MOST_POINTS)  # of the features
     setting = run.setting
     values = {
         "name": run.name,
@@ -148,7 +149,7 @@ def _panel(
         "network": setting.network,
         "variant": setting.variant,
         "place": _integers(place),
-        "points": _reals(place_slices(logits, label)),
+        "points": _reals(slices.logits[drawn]),
         "predicted": _integers(predicted),
         "probability": _reals(probability),
         "weights": _reals(np.stack([pair.x, pair.y], axis=1)[some]),
@@ -158,22 +159,7 @@ def _panel(
         "null": [_plain(pair.null_slope), _plain(pair.r), _plain(pair.r_null)],
         "maps": _maps(run, test),
     }
-    return values, predicted == label
-
-
-def place_slices(logits: NDArray[np.float64], label: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return where a slice stands in Fig. 2, (n, 2).
-
-    Of two classes by their two logits, as in the paper; of more by the logit of its class and the
-    largest of the others, so that each slice stands once and errors lie above the diagonal.
-    """
-    if logits.shape[1] == 2:
-        return logits
-    rows = np.arange(len(logits))
-    of_class = logits[rows, label]
-    others = logits.copy()
-    others[rows, label] = -np.inf
-    return np.stack([of_class, others.max(axis=1)], axis=1)
+    return values, predicted == slices.label[drawn]
 
 
 def _maps(run: Run, test: NDArray[np.intp]) -> dict[str, Any] | None:
@@ -193,13 +179,6 @@ def _maps(run: Run, test: NDArray[np.intp]) -> dict[str, Any] | None:
         "row": _integers(np.searchsorted(test, rows)),
         "values": b64encode(scaled.tobytes()).decode(),
     }
-
-
-def _sample(count: int) -> NDArray[np.intp]:
-    """Return which features are drawn: all, or a seeded sample of so many."""
-    if count <= MOST_POINTS:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(0).choice(count, MOST_POINTS, replace=False))
 
 
 def _shown(
@@ -279,11 +258,11 @@ GREY: Final = "#c4c9d0"
 
 def logit_panels(runs: Sequence[Run]) -> Multiples:
     """Return Fig. 2: where each network puts its test slices."""
-    spaces = {run.name: _logits(run) for run in runs}
-    low, high = _limits([points for points, _ in spaces.values()])
+    spaces = {run.name: all_slices(run) for run in runs}
+    low, high = _limits([space.logits for space in spaces.values()])
 
     def panel(run: Run) -> Panel:
-        points, labels = spaces[run.name]
+        points, labels = spaces[run.name].logits, spaces[run.name].label
         accuracy = run.score("test", "slice_accuracy")
         below = say(
             "{}% of {} correct",
@@ -345,13 +324,6 @@ def _beside_null(pair: PairAnalysis, run: Run) -> Markup:
         value("displacement_ratio", "significant"),
         "; departs" if pair.departs else "",
     )
-
-
-def _logits(run: Run) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the places (n, 2) and the labels (n,) of the test slices, as `data` does."""
-    test = run.features["subset"] == "test"
-    label = run.features["label"][test]
-    return place_slices(run.features["logits"][test].astype(np.float64), label), label
 
 
 def _limits(parts: Sequence[NDArray[np.float64]]) -> tuple[float, float]:

@@ -7,10 +7,12 @@ from os.path import relpath
 from pathlib import Path
 from urllib.parse import quote
 
+import pandas as pd
 from markupsafe import Markup
 
 from headscope.analysis import settings_table
 from headscope.analysis.results.comparisons import Comparisons, compare_runs
+from headscope.analysis.results.markers import mark_table
 from headscope.analysis.results.settings import SettingResult, setting_results
 from headscope.audit_record import read_audit
 from headscope.console import busy
@@ -70,6 +72,8 @@ def write_side_by_side(experiments: Sequence[Path | str], out: Path | str) -> Pa
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names) or len(names) < 2:
         raise InputError(f"Side by side stand experiments of different names; got {names}.")
+    if out.suffix.lower() == ".tsv":
+        raise InputError(f"{out} is the name of the table beside the page: --out names the page.")
     runs = [
         RunOf(run.path, name)
         for folder, name in zip(folders, names, strict=True)
@@ -81,7 +85,7 @@ def write_side_by_side(experiments: Sequence[Path | str], out: Path | str) -> Pa
         raise InputError(f"These experiments have different classes, {listed}.")
     results, compared = setting_results(runs), compare_runs(runs)
     runs = [run for result in results for run in result.runs]  # type: ignore[misc]
-    table = settings_table(results)
+    table = _marked(settings_table(results), results, folders)
     chapters = [
         results_chapter(table, results, {}, []),
         subjects_chapter(runs),
@@ -104,12 +108,28 @@ def write_side_by_side(experiments: Sequence[Path | str], out: Path | str) -> Pa
     return out
 
 
+def _marked(
+    table: pd.DataFrame, results: Sequence[SettingResult], folders: Sequence[Path]
+) -> pd.DataFrame:
+    """Return the table with what the audit of each experiment found, rows in their order."""
+    parts = []
+    for folder in folders:
+        here = [_is_of(result, folder) for result in results]
+        runs = {result.key: result.runs for result in results if _is_of(result, folder)}
+        parts.append(mark_table(table[here], runs, read_audit(folder)))
+    return pd.concat(parts).sort_index()
+
+
+def _is_of(result: SettingResult, folder: Path) -> bool:
+    return result.runs[0].path.parent.parent == folder
+
+
 def _flags(results: Sequence[SettingResult], folders: Sequence[Path], out: Path) -> list[Markup]:
     """Return the flags of each experiment under its name, with links to its own page."""
     flags = []
     for folder in folders:
         name = folder.resolve().name
-        of = [result for result in results if result.runs[0].path.is_relative_to(folder)]
+        of = [result for result in results if _is_of(result, folder)]
         runs = [run for result in of for run in result.runs]
         page = quote(relpath(folder / "report.html", out.parent))
         for flag in filter(
@@ -137,12 +157,15 @@ def _answer(
         below = "Their accuracies are of different subjects, and differences may be those of them."
         return Answer(headline, below, flags, forest(results))
     apart = [row for row in across if row.distinguishable]
-    headline = say(
-        "{}: {} of {} pairs of their settings can be told apart by subject accuracy.",
-        " and ".join(names),
+    of_pairs = say(
+        "{} of {} pairs of their settings can",
         number(len(apart), "all", "pairs_apart", "count") if apart else "none",
         number(len(across), "all", "pairs_across", "count"),
     )
+    if len(across) == 1:
+        of_pairs = say("their settings can" if apart else "their settings cannot")
+    experiments = " and ".join(names)
+    headline = say("{}: {} be told apart by subject accuracy.", experiments, of_pairs)
     fewest, most = (end([row.subjects for row in across]) for end in (min, max))
     subjects = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     below = f"Tested on their {subjects} common test subjects; p is corrected for all pairs."

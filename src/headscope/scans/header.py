@@ -87,13 +87,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read the header of any format, known by its magic number, not by its name alone.
-
-    Raises
-    ------
-    Refused
-        The file is empty, no regular file, or has no header of these formats.
-    """
+    """Read the header of any format, known by its magic number, not by its name alone."""
     header_path, data = scan_files(path)
     for file in (header_path, data):
         if file.exists() and not file.is_file():  # a pipe would be waited for without end
@@ -115,7 +109,10 @@ def read_header(path: Path) -> Header:
         what = {MGHHeader: "MGH", Spm2AnalyzeHeader: "Analyze"}.get(kind, "NIfTI")
         raise Refused(f"is no {what} file: its {name} is {header[name]}, not {value}")
     notes: list[str] = []
-    shape = _shape(header, notes)
+    shape = tuple(map(int, header.get_data_shape()))
+    if any(size < 1 for size in shape[3:]):
+        notes.append("An axis behind the third is said to be empty and counts as one volume")
+    shape = (*shape[:3], *(max(size, 1) for size in shape[3:]))
     affine, oriented = read_affine(header, header_path, shape, notes)
     if kind is MGHHeader and int.from_bytes(head[28:30], signed=True) < 1:  # its goodRASFlag
         affine = FREESURFER.copy()  # nibabel would take LSP
@@ -136,14 +133,6 @@ def read_header(path: Path) -> Header:
         orientation=None if oriented else ORIENT.get(orient),
         notes=(*notes, *geometry_notes(affine, shape, oriented)),
     )
-
-
-def _shape(header: Any, notes: list[str]) -> tuple[int, ...]:
-    """Return the shape; an axis behind the third that is said to be empty has one entry."""
-    shape = tuple(map(int, header.get_data_shape()))
-    if any(size < 1 for size in shape[3:]):
-        notes.append("An axis behind the third is said to be empty and counts as one volume")
-    return (*shape[:3], *(max(size, 1) for size in shape[3:]))
 
 
 def _scaling(header: Any, notes: list[str]) -> tuple[float, float]:
@@ -273,7 +262,8 @@ def choose_volume(volumes: int, volume: int | None, shape: str = "") -> int:
             f"holds {volumes} volumes{shape}: choose one with 'volume', 0 to {volumes - 1}"
         )
     if volume is not None and not 0 <= volume < volumes:
-        raise Refused(f"holds {volumes} volumes: there is no volume {volume}")
+        held = "1 volume" if volumes == 1 else f"{volumes} volumes"
+        raise Refused(f"holds {held}: there is no volume {volume}")
     return volume or 0
 
 

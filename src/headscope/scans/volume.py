@@ -243,11 +243,6 @@ def with_finite(values: NDArray[Any]) -> tuple[NDArray[Any], list[str]]:
 
     NaN become 0, infinite ones a seventh of the range darker or brighter than the others; what is
     a thousand times that range away from the others is drawn nearer.
-
-    Raises
-    ------
-    Refused
-        None is finite.
     """
     if values.dtype.kind != "f":
         return values, []

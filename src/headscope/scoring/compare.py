@@ -20,13 +20,7 @@ from headscope.text import count
 
 
 def compare_tests(first: Tested, second: Tested, aggregate: str = "mean") -> Comparisons:
-    """Compare two predictions subject by subject, over the subjects that both have.
-
-    Raises
-    ------
-    InputError
-        One names no subjects, they share none, or a subject has other labels in one.
-    """
+    """Compare two predictions subject by subject, over the subjects that both have."""
     for side in (first, second):
         if not side.named:
             raise InputError(

@@ -7,11 +7,11 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from headscope.cohort.tables import listed
+from headscope.cohort.tables import counted, listed
 from headscope.errors import InputError
 from headscope.metrics import positive_class
 from headscope.metrics.subjects import CONTROLS
-from headscope.scoring.table import Columns, bad_cell, existing, plain, rows_of
+from headscope.scoring.table import Columns, bad_cell, existing, plain
 
 OF_CLASS: Final = re.compile(  # probability_AD, prob.1, P(AD)
     r"(?P<prefix>(?:logits?|probability|probabilities|probs?|proba|p|scores?|softmax)[\W_]*)"
@@ -195,8 +195,8 @@ def _logs(
     far = np.abs(sums - 1) > FAR
     if far.any():
         notes.append(
-            f"The probabilities of {rows_of(far)} do not sum to 1 ({sums.min():.3g} to "
-            f"{sums.max():.3g}): each is divided by its row's sum."
+            f"The probabilities of {counted(far.sum(), 'row')} do not sum to 1 ({sums.min():.3g} "
+            f"to {sums.max():.3g}): each is divided by its row's sum."
         )
     with np.errstate(divide="ignore"):
         return np.log(numbers / sums[:, None])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from headscope.cohort.joining.columns import role_of
-from headscope.cohort.tables import MISSING, listed
+from headscope.cohort.tables import MISSING, counted, listed
 from headscope.errors import InputError
 from headscope.scoring.probabilities import (
     class_values,
@@ -19,13 +19,11 @@ from headscope.scoring.probabilities import (
 from headscope.scoring.table import (
     ROLES,
     Columns,
-    all_columns,
     bad_cell,
     check_names,
     existing,
     plain,
     read_table,
-    rows_of,
 )
 from headscope.text import count
 
@@ -57,13 +55,7 @@ class Predictions:
 
 
 def read_predictions(source: pd.DataFrame | Path | str, named: Columns) -> Predictions:
-    """Read predictions from a CSV or TSV as any program writes it, or take those of a data frame.
-
-    Raises
-    ------
-    InputError
-        A part is missing, ambiguous or contradicts another: a sentence with the table's columns.
-    """
+    """Read predictions from a CSV or TSV of any program, or take those of a data frame."""
     name = "The table" if isinstance(source, pd.DataFrame) else str(source)
     table = source if isinstance(source, pd.DataFrame) else read_table(Path(source))
     check_names(name, [str(column) for column in table.columns])
@@ -75,8 +67,9 @@ def read_predictions(source: pd.DataFrame | Path | str, named: Columns) -> Predi
         raise _no_column(name, table, "true labels", "label, y_true, true", "--label")
     table, labels = _labelled(name, table, columns["label"], notes)
     if (twice := table.duplicated()).any():
+        rows = counted(int(twice.sum()), "row")
         alike = "is equal to an earlier row" if twice.sum() == 1 else "are equal to earlier rows"
-        notes.append(f"{rows_of(twice)} {alike} in every column: each counts as a slice.")
+        notes.append(f"{rows} {alike} in every column: each counts as a slice.")
     predicted = _predicted(name, table, columns, labels)
     classes = _class_names(labels, table)
     if predicted is not None:
@@ -86,6 +79,13 @@ def read_predictions(source: pd.DataFrame | Path | str, named: Columns) -> Predi
         raise InputError(f"{name} has one class ({classes[0]}): nothing is told apart.")
     values, rank_only = class_values(name, table, columns, classes, named, notes)
     if values is None and predicted is None:
+        of_classes = [c for family in families(table).values() for c in family.values()]
+        if of_classes:
+            raise InputError(
+                f"{name}: its columns of probabilities, {listed(of_classes)}, do not fit the "
+                f"classes of its labels, {listed(classes)}: correct either, or name the columns by "
+                "--probability CLASS=COLUMN."
+            )
         usual = "predicted, y_pred, probability_<class>, prob"
         raise _no_column(name, table, "predictions", usual, "--predicted or --probability")
     index = pd.Index(classes)
@@ -123,7 +123,7 @@ def _column(name: str, table: pd.DataFrame, part: str, named: Columns) -> str | 
 def _no_column(name: str, table: pd.DataFrame, what: str, usual: str, option: str) -> InputError:
     return InputError(
         f"{name} has no column of {what} that is named as usual ({usual}); it has "
-        f"{all_columns(table)}: name it by {option} COLUMN."
+        f"{listed(table.columns)}: name it by {option} COLUMN."
     )
 
 
@@ -154,7 +154,7 @@ def _labelled(
     if bare.all():
         raise InputError(f"{name}: no row has a label in the column {column!r}.")
     if bare.any():
-        notes.append(f"{rows_of(bare)} without a label are left out.")
+        notes.append(f"{counted(bare.sum(), 'row')} without a label are left out.")
         table = table[~bare].reset_index(drop=True)
         labels = labels[~bare].reset_index(drop=True)
     kinds = labels.nunique()

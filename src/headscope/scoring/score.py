@@ -243,7 +243,7 @@ def _score(table: Predictions, test: Tested, aggregate: str) -> PredictionScores
         chance=_chance(test, metrics, aggregate) if soft is not None and test.named else None,
         reliability=_reliability(test) if soft is not None and not test.rank_only else None,
         overlaps=_overlaps(table, test),
-        notes=(*table.notes, *test.notes, *_tie_notes(test, hard)),
+        notes=(*table.notes, *test.notes, *_label_notes(metrics), *_tie_notes(test, hard)),
     )
 
 
@@ -291,6 +291,17 @@ def _reliability(test: Tested) -> Reliability:
 
 def _largest(units: Units) -> float:
     return float(np.bincount(units.labels).max() / len(units.labels))
+
+
+def _label_notes(metrics: Mapping[str, Any]) -> list[str]:
+    """Say that some subjects have several labels, where they have."""
+    subjects, labels = metrics["subjects"], metrics["subject_labels"]
+    if labels <= subjects:
+        return []
+    return [
+        f"Some subjects have several labels: {count(subjects)} subjects have {count(labels)}, and "
+        "each label counts by itself in what is by subject."
+    ]
 
 
 def _tie_notes(test: Tested, subjects: Units) -> list[str]:

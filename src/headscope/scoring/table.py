@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 
 from headscope.cohort.joining.columns import role_of
-from headscope.cohort.tables import MISSING, listed, separator_of, text_of
+from headscope.cohort.tables import MISSING, counted, listed, open_table
 from headscope.errors import InputError
-from headscope.text import count
 
 ROLES: Final = {  # without case, spaces and signs; better names first
     "label": "label truelabel labeltrue ytrue true truth groundtruth gt target reference actual "
@@ -49,16 +48,9 @@ class Columns:
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read a CSV or TSV once: numbers as numbers, what is text as categories of text."""
-    if not path.is_file():
-        raise InputError(f"{path} does not exist, or is no file.")
-    text = text_of(path)
-    lines = [line for line in text.split("\n", 100)[:100] if line.strip()]
-    given = re.fullmatch(r'"?sep=(.)"?[\t;,|]*', lines[0]) if lines else None
-    if given:
-        text, lines = text.lstrip("\n").partition("\n")[2], lines[1:]
+    text, lines, separator = open_table(path)
     if len(lines) < 2:
         raise InputError(f"{path} holds no rows below its header.")
-    separator = given[1] if given else separator_of(lines)
     sample = [*islice(csv.reader(StringIO("\n".join(lines)), delimiter=separator), 100)]
     header = [cell.strip() for cell in sample[0]]
     check_names(str(path), header)
@@ -125,26 +117,15 @@ def plain(column: object) -> str:
     return re.sub(r"[\W_]+", "", str(column).casefold())
 
 
-def rows_of(bad: Any) -> str:
-    """Say how many rows are so: '12 rows'."""
-    number = int(np.asarray(bad).sum())
-    return f"{count(number)} row{'s' if number != 1 else ''}"
-
-
-def all_columns(table: pd.DataFrame) -> str:
-    """List the columns of a table."""
-    return listed([str(column) for column in table.columns])
-
-
 def existing(name: str, table: pd.DataFrame, column: str) -> str:
     """Return the name of a column that there is; InputError with the choices otherwise."""
     if column not in table.columns:
-        raise InputError(f"{name} has no column {column!r}: choose {all_columns(table)}.")
+        raise InputError(f"{name} has no column {column!r}: choose {listed(table.columns)}.")
     return column
 
 
 def bad_cell(name: str, column: str | None, bad: Any, what: str) -> InputError:
     """Return an error that names the first bad row; the header is row 1."""
-    first = int(np.asarray(bad).argmax()) + 2
-    where = f"in {rows_of(bad)}, the first row {first}"
+    bad = np.asarray(bad)
+    where = f"in {counted(bad.sum(), 'row')}, the first row {bad.argmax() + 2}"
     return InputError(f"{name}: the column {column!r} {what} {where}.")

@@ -69,7 +69,9 @@ def darken_background(scan: Scan, notes: list[str]) -> Scan:
     notes.append(REPAIRED)
     air = _air(face[~_near(face, level, spread)], face.size, low, high)
     if air is None and level < high - FAINT * (high - low):  # a mask wider than the head
-        shell = _shell(scan.volume, background)
+        from scipy.ndimage import binary_dilation
+
+        shell = scan.volume[binary_dilation(background, iterations=2) & ~background]
         air = _air(shell, shell.size, low, high)
     return _fill(scan, background, air)
 
@@ -86,13 +88,6 @@ def _darken_corners(
         return scan
     notes.append(REPAIRED)
     return _fill(scan, corners, air)
-
-
-def _shell(volume: NDArray[Any], background: NDArray[np.bool_]) -> NDArray[Any]:
-    """Return what lies within two voxels of the background."""
-    from scipy.ndimage import binary_dilation
-
-    return volume[binary_dilation(background, iterations=2) & ~background]
 
 
 def looks_like_ct(scan: Scan) -> bool:

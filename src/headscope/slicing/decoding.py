@@ -65,7 +65,8 @@ def read_grey(image: ImageFile.ImageFile, path: Path) -> NDArray[Any]:
         _check_strips(image)
     elif image.format == "PNG":
         _check_rows(image, path)
-    mode, raw = image.mode, _raw_mode(image)
+    args = image.tile[0].args if image.tile else None
+    mode, raw = image.mode, str(args[0] if isinstance(args, tuple) else args)
     if mode not in DEEP and (";16" in raw or _is_deep_grey_alpha(image)):
         return _deep_colours(image, path, raw)
     white_is_zero = image.format == "TIFF" and _tag(image, PHOTOMETRIC) == (0,)
@@ -121,12 +122,6 @@ def _decode(path: Path, raw: str) -> NDArray[np.uint8]:
             for tile in image.tile
         ]
         return np.asarray(ImageOps.exif_transpose(image))
-
-
-def _raw_mode(image: ImageFile.ImageFile) -> str:
-    """Return Pillow's name of how the pixels are stored."""
-    args = image.tile[0].args if image.tile else None
-    return str(args[0] if isinstance(args, tuple) else args)
 
 
 def _is_deep_grey_alpha(image: ImageFile.ImageFile) -> bool:

@@ -33,11 +33,6 @@ def export_pictures(slices: SliceSet, out: Path, picture_format: str) -> pd.Data
     that they show. pictures.tsv, which is returned, has one row per slice: path, and the columns of
     slices.tsv but for `scan`, as ids cannot always be read from names. png keeps every grey value,
     jpeg (quality 95) nearly does.
-
-    Raises
-    ------
-    InputError
-        The format is unknown, or two slices would get one name.
     """
     if picture_format not in FORMATS:
         raise InputError(f"Unknown format {picture_format!r}: choose {', '.join(FORMATS)}.")

@@ -71,7 +71,10 @@ def take_slices(
     head = _find_head(scan)
     indices = {plane: _indices(scan, head, plane, spec) for plane in planes}
     pixels = np.zeros((sum(map(len, indices.values())), spec.size, spec.size), dtype=np.uint8)
-    window = (head.low, head.high) if spec.window is None else stored_window(scan, spec.window)
+    window = head.low, head.high
+    if spec.window is not None:
+        low, high = ((value - scan.intercept) / scan.slope for value in spec.window)
+        window = low, high
     row = 0
     for plane, positions in indices.items():
         part = pixels[row : row + len(positions)]
@@ -98,12 +101,6 @@ def draw_picture(
     pictures = np.zeros((1, size, size), dtype=np.uint8)
     _draw(pictures, scan, PLANES["axial"], np.zeros(1, dtype=np.int64), window)
     return pictures[0]
-
-
-def stored_window(scan: Scan, window: tuple[float, float]) -> tuple[float, float]:
-    """Return a window of a scan's intensities as one of its stored values."""
-    low, high = ((value - scan.intercept) / scan.slope for value in window)
-    return low, high
 
 
 def count_empty(pixels: NDArray[np.uint8]) -> int:

@@ -68,11 +68,6 @@ def take_parts(
     The plane is that of the task, not of `spec`. workers: processes, this one among them; by
     default as many as cores, fewer for few scans. submit calls a function elsewhere, in place of
     processes of this machine.
-
-    Raises
-    ------
-    InputError
-        A helper was killed.
     """
     if submit is not None:
         yield from _take_elsewhere(submit, tasks, spec)
@@ -181,13 +176,7 @@ def read_part(path: Path, size: int) -> Part | None:
 
 
 def take_file(file: ScanFile, plane: str, spec: SliceSpec) -> Taken:
-    """Return the slices of a scan or picture.
-
-    Raises
-    ------
-    ScanError
-        It cannot be used.
-    """
+    """Return the slices of a scan or picture."""
     try:
         if file.kind == "picture":
             pictured: list[str] = []

@@ -4,7 +4,8 @@ Each takes slices (N, H, W), uint8, with the millimetres of a pixel, and returns
 taken away becomes the background's grey. Source: docs/science.md, section 15.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import wraps
 from typing import Any, Final
 
 import numpy as np
@@ -28,54 +29,61 @@ COARSE_MM: Final = 2.0  # pixels above which a skull is no dark line any more (O
 SIDE_MM: Final = 220.0  # what the side of a slice shows, where nothing says it
 
 
-def blur(pixels: Pixels, pixel_mm: float) -> Pixels:
+def _each(change: Callable[[Pixels, float], NDArray[Any]]) -> Callable[[Pixels, float], Pixels]:
+    """Return what changes one slice as what changes slices, rounded."""
+
+    @wraps(change)
+    def change_all(pixels: Pixels, pixel_mm: float) -> Pixels:
+        if not len(pixels):
+            return pixels.copy()
+        changed = (np.rint(change(slice_, pixel_mm)) for slice_ in pixels)
+        return np.stack([np.clip(slice_, 0, 255).astype(np.uint8) for slice_ in changed])
+
+    return change_all
+
+
+@_each
+def blur(slice_: Pixels, pixel_mm: float) -> NDArray[Any]:
     """Return slices without detail: a Gaussian of 4 mm."""
-    sigma = SIGMA_MM / pixel_mm
-    return _each(pixels, lambda slice_: ndimage.gaussian_filter(slice_.astype(np.float32), sigma))
+    return ndimage.gaussian_filter(slice_.astype(np.float32), SIGMA_MM / pixel_mm)
 
 
-def binarise(pixels: Pixels, pixel_mm: float) -> Pixels:
+@_each
+def binarise(slice_: Pixels, _: float) -> NDArray[Any]:
     """Return what is foreground in white, all else in the background's grey."""
-    return _each(pixels, lambda slice_: np.where(foreground(slice_), _ink(slice_), level(slice_)))
+    return np.where(foreground(slice_), _ink(slice_), level(slice_))
 
 
-def fill(pixels: Pixels, pixel_mm: float) -> Pixels:
+@_each
+def fill(slice_: Pixels, _: float) -> NDArray[Any]:
     """Return the silhouette in white: the foreground with its holes filled."""
-    return _each(pixels, lambda slice_: np.where(silhouette(slice_), _ink(slice_), level(slice_)))
+    return np.where(silhouette(slice_), _ink(slice_), level(slice_))
 
 
-def keep_rim(pixels: Pixels, pixel_mm: float) -> Pixels:
+@_each
+def keep_rim(slice_: Pixels, pixel_mm: float) -> NDArray[Any]:
     """Return the outer 10 mm of the silhouette."""
-
-    def cut(slice_: Pixels) -> NDArray[Any]:
-        return np.where(_rim(silhouette(slice_), pixel_mm), slice_, level(slice_))
-
-    return _each(pixels, cut)
+    inside = silhouette(slice_)
+    rim = inside & (_depth(inside) <= RIM_MM / pixel_mm)
+    return np.where(rim, slice_, level(slice_))
 
 
-def remove_brain(pixels: Pixels, pixel_mm: float) -> Pixels:
+@_each
+def remove_brain(slice_: Pixels, pixel_mm: float) -> NDArray[Any]:
     """Return what is outside of the brain: skull, scalp, face."""
-
-    def cut(slice_: Pixels) -> NDArray[Any]:
-        outside = silhouette(slice_) & ~brain(slice_, pixel_mm)
-        return np.where(outside, slice_, level(slice_))
-
-    return _each(pixels, cut)
+    return np.where(silhouette(slice_) & ~brain(slice_, pixel_mm), slice_, level(slice_))
 
 
-def shuffle(pixels: Pixels, pixel_mm: float) -> Pixels:
+@_each
+def shuffle(slice_: Pixels, _: float) -> NDArray[Any]:
     """Return slices whose pixels within the silhouette are shuffled: its greys and outline alone.
 
     The random numbers of a slice come from its own pixels, so that a slice is the same in any set.
     """
-
-    def shuffled(slice_: Pixels) -> NDArray[Any]:
-        inside, out = silhouette(slice_), slice_.copy()
-        seed = int(slice_.sum(dtype=np.int64)) * 65_537 + int(inside.sum())
-        out[inside] = np.random.default_rng(seed).permutation(slice_[inside])
-        return out
-
-    return _each(pixels, shuffled)
+    inside, out = silhouette(slice_), slice_.copy()
+    seed = int(slice_.sum(dtype=np.int64)) * 65_537 + int(inside.sum())
+    out[inside] = np.random.default_rng(seed).permutation(slice_[inside])
+    return out
 
 
 RUNGS: Final[dict[str, tuple[str, Callable[[Pixels, float], Pixels]]]] = {  # most kept first
@@ -90,7 +98,7 @@ RUNGS: Final[dict[str, tuple[str, Callable[[Pixels, float], Pixels]]]] = {  # mo
 
 def level(slice_: Pixels) -> int:
     """Return the background's grey of a slice (H, W): black, or that of an even bright border."""
-    ring = _border(slice_)
+    ring = np.concatenate([slice_[0], slice_[-1], slice_[1:-1, 0], slice_[1:-1, -1]])
     if (ring <= FAINT * 255).mean() >= DARK_SHARE:
         return 0
     low, middle, high = np.percentile(ring, (10, 50, 90)).tolist()
@@ -154,10 +162,6 @@ def brain_share(pixels: Pixels, pixel_mm: float) -> float:
     return float(np.median(shares)) if shares else float("nan")
 
 
-def _rim(inside: Mask, pixel_mm: float) -> Mask:
-    return inside & (_depth(inside) <= RIM_MM / pixel_mm)
-
-
 def _depth(mask: Mask) -> NDArray[np.float64]:
     """Return how far each pixel is inside a mask (H, W), in pixels; the border is an edge."""
     return ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
@@ -171,17 +175,3 @@ def _distance(mask: Mask) -> NDArray[np.float64]:
 def _ink(slice_: Pixels) -> int:
     """Return white, or black on a bright background."""
     return 255 if level(slice_) < 128 else 0
-
-
-def _border(slice_: Pixels) -> Pixels:
-    return np.concatenate([slice_[0], slice_[-1], slice_[1:-1, 0], slice_[1:-1, -1]])
-
-
-def _each(pixels: Pixels, change: Callable[[Pixels], NDArray[Any]]) -> Pixels:
-    """Return slices changed one by one, rounded."""
-
-    def changed() -> Iterator[NDArray[Any]]:
-        for slice_ in pixels:
-            yield np.clip(np.rint(change(slice_)), 0, 255).astype(np.uint8)
-
-    return np.stack([*changed()]) if len(pixels) else pixels.copy()

@@ -99,13 +99,7 @@ class SliceSet:
 
 
 def open_slices(out: Path) -> SliceSet:
-    """Open a store; pixels and table stay on disk until they are needed.
-
-    Raises
-    ------
-    InputError
-        There is no finished store in `out`, or its files do not fit together.
-    """
+    """Open a store; pixels and table stay on disk until they are needed."""
     if not (out / "slices.json").is_file():
         raise InputError(f"{out} holds no slices: it has no finished slices.json.")
     try:

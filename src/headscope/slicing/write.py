@@ -98,7 +98,10 @@ def write_slices(
                 write_slices(cohort, again, spec, workers=workers, strict=strict, submit=submit),
             )
     with locked(out):
-        folder = _parts_folder(out, settings)
+        name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
+        folder = out / f"slices.part-{name}"  # so that helpers of a killed process write elsewhere
+        _remove_parts(out, but=folder)
+        folder.mkdir(exist_ok=True)
         parts = _take_all(cohort, spec, folder, workers, strict, submit)
         return _finish(cohort, folder, settings, parts)
 
@@ -161,18 +164,6 @@ def _listed(out: Path) -> list[str]:
     """Return the files of a store that its manifest names beside slices.json."""
     notes = ["notes.tsv"] if (out / "notes.tsv").is_file() else []
     return ["slices.npy", *CHECKED, "problems.tsv", *notes]
-
-
-def _parts_folder(out: Path, settings: dict[str, Any]) -> Path:
-    """Return the folder of the scans' parts, which settings name; remove those of other settings.
-
-    A name of its own keeps helpers of a process that was killed from writing among these parts.
-    """
-    name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
-    folder = out / f"slices.part-{name}"
-    _remove_parts(out, but=folder)
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 def _remove_parts(out: Path, but: Path | None = None) -> None:

@@ -60,11 +60,6 @@ def make_split(
     -------
     numpy.ndarray
         The subset of each row (N,).
-
-    Raises
-    ------
-    InputError
-        A class has fewer than three subjects (or slices), or the ratio or kind has no meaning.
     """
     names, strata, row_unit = _units(table, kind)
     sizes, shares = np.bincount(strata), _shares(ratio)
@@ -104,11 +99,6 @@ def make_fold(
 
     Folds count from 0, are stratified by class and keep all sessions of a subject together; each
     subject is tested once. `ratio` of train to val divides the rest. Else as `make_split`.
-
-    Raises
-    ------
-    InputError
-        A class has too few subjects (or slices) for every subset of every fold.
     """
     if folds < 2 or not 0 <= fold < folds:
         raise InputError(f"Unknown fold {fold} of {folds}: folds are 2 or more, counted from 0.")
@@ -136,11 +126,6 @@ def complete_given(
 
     Validation is drawn from the subjects of training (from its slices where these name none),
     stratified by class, in the proportion of train to val in `ratio`.
-
-    Raises
-    ------
-    InputError
-        Rows have no subset, there is no train or test, or a class of training has one subject only.
     """
     subset = np.array([str(name or "") for name in given], dtype="<U5")
     lacking = [name for name in ("train", "test") if name not in subset]

@@ -28,6 +28,7 @@ from headscope.splits.assign import (
     make_split,
 )
 from headscope.splits.sites import SITE
+from headscope.text import unescape_formula
 
 
 class LeakageError(InputError):
@@ -114,11 +115,6 @@ def subsets_by_path(path: Path, names: Sequence[str]) -> NDArray[np.object_] | N
     """Return the subset of each path (S,) by a table of path and subset; None where it has no path.
 
     Subsets are named as folders are: train or Training, val, test or Testing.
-
-    Raises
-    ------
-    InputError
-        A path is named twice, has no row, or has no subset.
     """
     table = read_any_table(path)
     if "path" not in table.columns:
@@ -167,14 +163,57 @@ def check_ids(table: pd.DataFrame, kind: str) -> None:
 
 def _assigned(path: Path, table: pd.DataFrame, kind: str = "") -> NDArray[np.str_]:
     """Read the split and look up each row of the table in it; without a kind it tells its own."""
-    try:
-        split = _read_split(path)
-        kind = kind or ("slice" if "slice_index" in split.columns else "subject")
-        key = key_of(kind)
-        if "slice_index" in key and "slice_index" in split.columns:
-            split["slice_index"] = whole_numbers(split["slice_index"])
-    except DAMAGE as error:
-        raise InputError(f"{path} is no split: {reason_of(error)}.") from error
+    split = _checked(path, kind)
+    key = [name for name in split.columns if name != "subset"]
+    merged = table[key].merge(split, on=key, how="left", validate="many_to_one")
+    missing = merged["subset"].isna()
+    if missing.any():
+        first = table.loc[missing.to_numpy(), "subject_id"].iloc[0]
+        named = _some([*dict.fromkeys(split["subject_id"])], 2)
+        raise InputError(
+            f"{path} does not cover {missing.sum()} of {len(table)} slices, the first of subject "
+            f"{first}: it was made for other data (it names {named})."
+        )
+    return merged["subset"].to_numpy(dtype="<U5")
+
+
+def check_source(path: Path, scans: pd.DataFrame) -> list[str]:
+    """Hold a split by subject made elsewhere against the scans, before any is sliced.
+
+    Return sentences on subjects that the file or the scans alone have. Who lacks a subset is
+    refused once slices show that their scans can be read.
+
+    Raises
+    ------
+    InputError
+        As of `ensure_split`; or no subject is in both.
+    """
+    split = _checked(path, "subject")
+    subset = scans["subject_id"].map(dict(zip(split["subject_id"], split["subset"], strict=True)))
+    if subset.isna().all():
+        raise InputError(
+            f"{path} was made for other data: it names {_some([*split['subject_id']], 2)}, and the "
+            f"scans show {_some([*dict.fromkeys(scans['subject_id'])], 2)}."
+        )
+    here = subset.notna().to_numpy()
+    _check_classes(path, scans[here], subset[here].to_numpy())
+    present = set(scans["subject_id"])
+    unused = [name for name in split["subject_id"] if name not in present]
+    lacking = [*dict.fromkeys(scans["subject_id"][~here])]
+    notes = []
+    if unused:
+        verb = "is" if len(unused) == 1 else "are"
+        notes.append(f"Of the subjects in {path} {_some(unused)} {verb} not among the scans.")
+    if lacking:
+        notes.append(f"{path} lacks {_some(lacking)}: without a subset their slices are refused.")
+    return notes
+
+
+def _checked(path: Path, kind: str) -> pd.DataFrame:
+    """Read a split by subject or slice: its ids and subset, one row for each."""
+    split = read_split_table(path, kind != "subject")
+    kind = kind or ("slice" if "slice_index" in split.columns else "subject")
+    key = key_of(kind)
     lacking = [name for name in [*key, "subset"] if name not in split.columns]
     if lacking:
         hint = " A split by path is for --splits given." if "path" in split.columns else ""
@@ -190,14 +229,7 @@ def _assigned(path: Path, table: pd.DataFrame, kind: str = "") -> NDArray[np.str
         )
     if twice:
         raise InputError(f"{path} puts one slice in two subsets: see subject {twice[0]}.")
-    merged = table[key].merge(split, on=key, how="left", validate="many_to_one")
-    missing = merged["subset"].isna()
-    if missing.any():
-        raise InputError(
-            f"{path} does not cover {missing.sum()} of {len(table)} slices, the first of subject "
-            f"{table.loc[missing.to_numpy(), 'subject_id'].iloc[0]}: it was made for other data."
-        )
-    return merged["subset"].to_numpy(dtype="<U5")
+    return split
 
 
 def check_split_file(path: Path) -> None:
@@ -206,11 +238,27 @@ def check_split_file(path: Path) -> None:
         check_file(path)
 
 
+def read_split_table(path: Path, by_slice: bool = True) -> pd.DataFrame:
+    """Return the table of a split; `by_slice`: its slices are to have whole numbers."""
+    try:
+        split = _read_split(path)
+        if by_slice and "slice_index" in split.columns:
+            split["slice_index"] = _whole_numbers(split["slice_index"])
+    except DAMAGE as error:
+        reason = reason_of(error).replace(f"{path}: ", "").replace(f"{path} ", "it ")
+        raise InputError(f"{path} is no split: {reason}.") from error
+    return split
+
+
 def _read_split(path: Path) -> pd.DataFrame:
-    return read_any_table(path) if path.suffix.lower() == ".csv" else read_table(path)
+    """Read a split of ours, which a manifest has, exactly; any other as programs write tables."""
+    if path.name in (read_manifest(path.parent) or {}):
+        return read_table(path)
+    table = read_any_table(path)
+    return table if path.suffix.lower() == ".csv" else table.map(unescape_formula)
 
 
-def whole_numbers(values: pd.Series) -> NDArray[np.int64]:
+def _whole_numbers(values: pd.Series) -> NDArray[np.int64]:
     """Return a column of whole numbers, as those of slices; InputError where one is none."""
     numbers = pd.to_numeric(values, errors="coerce")
     odd = values[~(numbers.abs() < 2**31) | (numbers % 1 != 0)]
@@ -223,6 +271,11 @@ def _check_classes(path: Path | str, table: pd.DataFrame, subset: NDArray[np.str
     labels = table["label"].to_numpy()
     for name in SUBSETS:
         lacking = sorted(set(labels) - set(labels[subset == name]))
+        if lacking and not (subset == name).any():
+            raise InputError(
+                f"{path} leaves the subset {name} without the class {lacking[0]!r} and every "
+                "other: there must be subjects in train, val and test."
+            )
         if lacking:
             raise InputError(
                 f"{path} leaves the subset {name} without the class {lacking[0]!r}: --classes "
@@ -230,6 +283,6 @@ def _check_classes(path: Path | str, table: pd.DataFrame, subset: NDArray[np.str
             )
 
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:5])
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+def _some(names: list[str], most: int = 5) -> str:
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -18,6 +18,7 @@ from headscope.analysis.results.markers import mark_table
 from headscope.analysis.results.settings import SettingResult, choose
 from headscope.audit_record import Audit, read_audit
 from headscope.files import read_table
+from headscope.manifest import DAMAGE
 from headscope.record import Run, Setting, read_experiment, read_failures
 
 
@@ -28,7 +29,7 @@ class Study:
     results are of networks, rivals of what is none. slices are the settings of its slices
     (`slices.json`), problems the scans that could not be used, participants age and sex of each
     session, environment the versions, settings those of `experiment.toml`: each empty where its
-    file is not there.
+    file is not there or, but for tables, cannot be read.
     """
 
     folder: Path
@@ -113,6 +114,13 @@ class Study:
         return self.main.class_names
 
     @property
+    def versions(self) -> dict[str, str]:
+        """Versions and machine as flat text, packages last."""
+        machine = {name: value for name, value in self.environment.items() if name != "packages"}
+        packages = self.environment.get("packages") or {}
+        return {name: str(value) for name, value in (machine | packages).items()}
+
+    @property
     def notes(self) -> list[str]:
         """What the slices say of how they were taken."""
         return [str(note) for note in self.slices.get("notes") or []]
@@ -133,19 +141,17 @@ def read_study(experiment: Path | str, results: Sequence[SettingResult] | None =
     """
     folder = Path(experiment)
     results = results or setting_results(read_experiment(folder, rivals=True))
-    toml = folder / "experiment.toml"
-    settings = tomllib.loads(toml.read_text(encoding="utf-8")) if toml.is_file() else {}
     return Study(
         folder=folder,
         results=tuple(result for result in results if not result.is_rival),
         rivals=tuple(result for result in results if result.is_rival),
         audit=read_audit(folder),
         failures=read_failures(folder),
-        slices=_json(folder / "slices" / "slices.json"),
+        slices=_parse(folder / "slices" / "slices.json", json.loads),
         problems=_table(folder / "slices" / "problems.tsv", ["path", "reason"]),
         participants=_table(folder / "participants.tsv", ["subject_id", "session_id"]),
-        environment=_json(folder / "environment.json"),
-        settings=settings,
+        environment=_parse(folder / "environment.json", json.loads),
+        settings=_parse(folder / "experiment.toml", tomllib.loads),
     )
 
 
@@ -156,8 +162,11 @@ def count_classes(run: Run, rows: pd.DataFrame) -> dict[str, int]:
     return {name: int(counts.get(name, 0)) for name in run.class_names}
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _parse(path: Path, parse: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return dict(parse(path.read_text(encoding="utf-8")))
+    except DAMAGE:  # or not there
+        return {}
 
 
 def _table(path: Path, columns: list[str]) -> pd.DataFrame:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from numbers import Real
-from pathlib import Path
 from typing import Any, Final
 
 from headscope.analysis.results.table import results_table
@@ -25,11 +24,6 @@ def identity(run: Run) -> str:
 def curves_of(row: Mapping[str, Any]) -> dict[str, float]:
     """Return the values of a row of the history, by the names of their curves."""
     return {f"epoch/{name}": float(row[name]) for name in CURVES if row.get(name) is not None}
-
-
-def history_of(run: Run) -> list[dict[str, Any]]:
-    """Return the rows of the history of a finished run, with all digits."""
-    return run.phase_rows(None)
 
 
 def times_of(run: Run, rows: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -79,8 +73,3 @@ def draw_figures(run: Run) -> Iterator[tuple[str, Any]]:
     yield "logits", plot_logits(all_slices(run))
     title, network = run.setting.title, run.setting.network
     yield "weights", plot_weights(analyse_pair(run), title, network)
-
-
-def experiment_of(run: Run) -> Path:
-    """Return the folder of a run's experiment."""
-    return run.path.parent.parent

@@ -13,7 +13,6 @@ from headscope.record import Run
 from headscope.tracking.curves import (
     curves_of,
     draw_figures,
-    history_of,
     identity,
     scores_of,
     settings_of,
@@ -81,7 +80,7 @@ class MlflowTracker:
     def write(self, run: Run) -> bool:
         """Write a finished run; return whether anything was to write."""
         self._training.pop(run.name, None)
-        rows = history_of(run)
+        rows = run.phase_rows(None)
         tracked = self._run_of(run, rows)
         run_id, state = tracked.info.run_id, record_hash(run)
         if tracked.data.tags.get(STATE) == state:
@@ -171,13 +170,7 @@ class MlflowTracker:
 
 
 def _place(target: Target, experiment: Path) -> tuple[str, str | None]:
-    """Return the URI of the store, and of a local one that of the folder of its artefacts.
-
-    Raises
-    ------
-    InputError
-        The SQLite file cannot be written, or is another file.
-    """
+    """Return the URI of the store, and of a local one that of the folder of its artefacts."""
     place = target.place or os.environ.get("MLFLOW_TRACKING_URI", "")
     if place and not target.is_path:
         return place, None

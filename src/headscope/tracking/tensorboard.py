@@ -30,8 +30,6 @@ from headscope.reporting.scatters import (
 from headscope.tables import Table
 from headscope.tracking.curves import (
     curves_of,
-    experiment_of,
-    history_of,
     scores_of,
     settings_of,
     times_of,
@@ -126,7 +124,7 @@ def _pass_second(folder: Path) -> None:
 
 def _write_events(run: Run, folder: Path) -> None:
     """Write the curves, and the tables of settings and scores, as one file of events."""
-    rows = history_of(run)
+    rows = run.phase_rows(None)
     ends = times_of(run, rows)
     scores, marker = scores_of(run)
     settings = Table("", ("Setting", "Value"), [*settings_of(run).items()])
@@ -190,7 +188,7 @@ def _wrong(run: Run, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
 
 def _read_pixels(run: Run, rows: NDArray[np.intp]) -> NDArray[np.uint8] | None:
     """Map the slices of a run's experiment; None where they are gone or have changed."""
-    experiment = experiment_of(run)
+    experiment = run.path.parent.parent
     path = experiment / "slices" / "slices.npy"
     if not path.is_file() or changed_inputs(experiment):
         return None

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 from headscope.console import busy, console
 from headscope.errors import InputError, RunError
 from headscope.files import locked
+from headscope.manifest import reason_of
 from headscope.record import Run, find_runs
 from headscope.tables import Shown, Table
 from headscope.tracking.target import TOOLS, Target, check_installed, parse_target
@@ -33,13 +34,7 @@ class Tracker(Protocol):
 
 
 def open_tracker(target: Target, experiment: Path, thumbnails: str | None = None) -> Tracker:
-    """Open the place of a target for an experiment.
-
-    Raises
-    ------
-    InputError
-        The tool is not installed, or a file in its place is something else.
-    """
+    """Open the place of a target for an experiment."""
     check_installed(target)
     if target.tool == "mlflow":
         from headscope.tracking.mlflow import MlflowTracker
@@ -130,7 +125,7 @@ def track(experiment: Path | str, to: str = "mlflow", thumbnails: str | None = N
         except InputError:
             raise
         except Exception as error:  # noqa: BLE001 (whatever another program's library raises)
-            raise RunError(f"{TOOLS[target.tool]} could not write: {_reason(error)}.") from None
+            raise RunError(f"{TOOLS[target.tool]} could not write: {reason_of(error)}.") from None
     return Tracked(
         target.tool,
         tracker.place,
@@ -204,13 +199,7 @@ class Followers:
                     raise
                 self.targets.remove(target)  # a tracker must not lose a run
                 console.print(
-                    f"{TOOLS[target.tool]} shows no more of these runs ({_reason(error)}). They "
+                    f"{TOOLS[target.tool]} shows no more of these runs ({reason_of(error)}). They "
                     f"continue; 'headscope track {self.experiment} --to {target}' writes the rest.",
                     soft_wrap=True,
                 )
-
-
-def _reason(error: Exception) -> str:
-    """Return the first line of what an error says, or its kind."""
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(".")

@@ -10,13 +10,12 @@ the file holds their hashes. Of several processes one computes it, and the other
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -47,6 +46,7 @@ FEATURES, LAYERS, MAPS = "features.npy", "layers.npz", "maps.npz"  # as a record
 Arrays = dict[str, NDArray[Any]]
 Part = Any  # an array, or arrays by name
 Parts = dict[str, Part]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -123,10 +123,10 @@ def cached_features(network: Network, inputs: Inputs, store: Store, title: str) 
     return Extracted(parts[FEATURES], parts[LAYERS], seconds, files=files)
 
 
-def cached_maps(
-    network: Network, inputs: Inputs, rows: NDArray[np.int64], store: Store
-) -> tuple[Arrays, Mapping[str, Path]]:
-    """Return the last feature maps of slices `rows`, stored or computed, and where they are."""
+def with_maps(
+    extracted: Extracted, network: Network, inputs: Inputs, rows: NDArray[np.int64], store: Store
+) -> Extracted:
+    """Return features with the last feature maps of slices `rows`, stored or computed."""
 
     def compute() -> tuple[Parts, float]:
         return {MAPS: extract_maps(network, inputs, rows, **store.how)}, 0.0
@@ -135,7 +135,7 @@ def cached_maps(
     batch = batch_of(network.head.weight.device)
     path = store.path("maps", network, which, network.map_layer, batch)
     parts, _, files = _shared(store, path, compute, lambda parts: "slice" in parts[MAPS])
-    return parts[MAPS], files
+    return replace(extracted, maps=parts[MAPS], files={**extracted.files, **files})
 
 
 def cached_statistics(
@@ -147,15 +147,19 @@ def cached_statistics(
     """
     which = hashlib.sha256(rows.astype(np.int64).tobytes()).hexdigest()
 
-    def compute() -> Arrays:
+    def make() -> Arrays:
         start = time.perf_counter()
         estimate_statistics(network, inputs, rows, title, precision=store.precision)
         seconds = np.array(time.perf_counter() - start)
-        return {"seconds": seconds, **statistics(network.model)}
+        arrays = {"seconds": seconds, **statistics(network.model)}
+        with atomic_path(path) as temporary:
+            digest = np.array(cache_hash(path, arrays))
+            np.savez(temporary, **arrays, sha256=digest)  # type: ignore[arg-type]
+        return arrays
 
     names = {"seconds", *statistics(network.model)}
     path = store.path("batchnorm", network, which, STATISTICS_BATCH)
-    arrays = _stored(path, compute, lambda arrays: arrays.keys() == names)
+    arrays = _stored(path, lambda: _whole(path, names), make)
     seconds = float(arrays.pop("seconds"))
     set_statistics(network.model, arrays)
     return seconds
@@ -173,21 +177,16 @@ def _shared(
     changed, they are computed and written.
     """
     path = path.with_suffix(".json")
-    stored = _entry(store, path, fits)
-    if stored is not None:
-        return stored
-    with _alone(path):
-        stored = _entry(store, path, fits)
-        if stored is not None:  # another process has computed it
-            return stored
+
+    def make() -> tuple[Parts, float, Mapping[str, Path]]:
         parts, seconds = compute()
-        digests, files = {}, {}
-        for name, part in parts.items():
-            digests[name] = keep(store.files, name, partial(_save, part=part))["sha256"]
-            files[name] = store.file(name, digests[name])
+        entries = {n: keep(store.files, n, partial(_save, part=part)) for n, part in parts.items()}
+        digests = {name: str(entry["sha256"]) for name, entry in entries.items()}
         digest = index_hash(path, digests)
         write_json(path, {"seconds": seconds, "files": digests, "sha256": digest})
-    return parts, seconds, files
+        return parts, seconds, {name: store.file(name, hash_) for name, hash_ in digests.items()}
+
+    return _stored(path, lambda: _entry(store, path, fits), make)
 
 
 def _entry(
@@ -207,13 +206,16 @@ def _entry(
     return None
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Let one process at a time compute a pass; the others wait, and then find it."""
+def _stored(path: Path, read: Callable[[], T | None], make: Callable[[], T]) -> T:
+    """Return what is stored, or make it; one process at a time does, the others then read it."""
+    result = read()
+    if result is not None:
+        return result
     lock = path.with_name(f".{path.name}.lock")
     with claimed(lock, wait=True):
         try:
-            yield
+            result = read()
+            return make() if result is None else result
         finally:
             lock.unlink(missing_ok=True)
 
@@ -234,27 +236,11 @@ def _read(path: Path) -> Part:
         return dict(stored)
 
 
-def _stored(path: Path, compute: Callable[[], Arrays], fits: Callable[[Arrays], bool]) -> Arrays:
-    """Return the arrays of a file; where it is missing or damaged, compute and write them."""
-    arrays = _whole(path, fits)
-    if arrays is not None:
-        return arrays
-    with _alone(path):
-        arrays = _whole(path, fits)
-        if arrays is None:
-            arrays = compute()
-            with atomic_path(path) as temporary:
-                digest = np.array(cache_hash(path, arrays))
-                np.savez(temporary, **arrays, sha256=digest)  # type: ignore[arg-type]
-    return arrays
-
-
-def _whole(path: Path, fits: Callable[[Arrays], bool]) -> Arrays | None:
+def _whole(path: Path, names: set[str]) -> Arrays | None:
     """Return the arrays of a file; None where it is missing, damaged, or without a hash."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = dict(stored)
-        if str(arrays.pop("sha256")) == cache_hash(path, arrays) and fits(arrays):
+        arrays: Arrays = _read(path)
+        if str(arrays.pop("sha256")) == cache_hash(path, arrays) and arrays.keys() == names:
             return arrays
     except DAMAGE:
         pass

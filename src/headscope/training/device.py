@@ -21,13 +21,7 @@ _AFTER = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device of a setting; "auto" is a GPU where there is one.
-
-    Raises
-    ------
-    InputError
-        The setting is "cuda", and there is no GPU.
-    """
+    """Return the device of a setting; "auto" is a GPU where there is one."""
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise InputError("The device 'cuda' is not available; valid here: auto, cpu.")
@@ -65,13 +59,6 @@ def seed_step(seed: int, device: torch.device) -> None:
 
 
 @contextlib.contextmanager
-def preserved_random_numbers(device: torch.device) -> Iterator[None]:
-    """Restore the caller's random numbers afterwards."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
-
-
-@contextlib.contextmanager
 def steady_memory(device: torch.device) -> Iterator[None]:
     """Hold freed memory between the steps of a training on a CPU, where glibc allocates it.
 
@@ -104,13 +91,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def fixed_batch(size: int, device: torch.device) -> Iterator[None]:
-    """Turn running out of memory into advice, for a batch whose size no setting changes.
-
-    Raises
-    ------
-    NoRoomError
-        The batch does not fit into the memory.
-    """
+    """Turn running out of memory into advice, for a batch whose size no setting changes."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

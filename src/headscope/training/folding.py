@@ -38,7 +38,8 @@ def folded(model: nn.Module, x: Tensor, *, outputs: list[str], of: str) -> nn.Mo
         if isinstance(module, nn.Conv2d)
         else module.register_forward_pre_hook(lambda _, args, path=path: read_by(path, args[0]))
         for path, module in model.named_modules()
-        if isinstance(module, nn.Conv2d) or _foldable(module)
+        if isinstance(module, nn.Conv2d)
+        or (isinstance(module, nn.BatchNorm2d) and module.running_mean is not None)
     ]
     try:
         with tap(model, outputs, [of]) as caught:
@@ -61,10 +62,6 @@ def folded(model: nn.Module, x: Tensor, *, outputs: list[str], of: str) -> nn.Mo
     # a copy of a model that was altered by hand may still run the modules of the model itself
     alike = all(path in caught and _alike(caught[path], expected[path]) for path in expected)
     return changed if alike else model
-
-
-def _foldable(module: nn.Module) -> bool:
-    return isinstance(module, nn.BatchNorm2d) and module.running_mean is not None
 
 
 def _fold(model: nn.Module, convolution: str, normalisation: str) -> None:

@@ -24,7 +24,6 @@ from headscope.training.device import (
     autocast,
     compile_network,
     fixed_batch,
-    preserved_random_numbers,
     seed_step,
     steady_memory,
 )
@@ -237,7 +236,7 @@ def fit(
                 resume.save(model, optimizer, progress)
 
     total, done = recipe.epochs * steps, len(progress.history) * steps + progress.step
-    with preserved_random_numbers(device), steady_memory(device):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), steady_memory(device):
         for _ in track(work(), title, total=total, done=done):
             pass
     if progress.best is None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from headscope.errors import InputError
 from headscope.files import atomic_path
+from headscope.manifest import reason_of
 from headscope.models.state import load_state
 from headscope.models.tensors import DAMAGE
 from headscope.schedule import has_stopped
@@ -92,13 +93,7 @@ class ResumeFile:
     def load(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
     ) -> Progress:
-        """Load model and optimiser, where the file exists, and return the progress in it.
-
-        Raises
-        ------
-        InputError
-            The file is not this run's; a pickle that would run code is refused.
-        """
+        """Load model and optimiser, where the file exists, and return the progress in it."""
         if not self.path.is_file():
             return Progress.start(device)
         try:
@@ -107,10 +102,9 @@ class ResumeFile:
             optimizer.load_state_dict(optimizer.state_dict() | state["optimizer"])
             progress = Progress(**state["progress"])
         except DAMAGE as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(
-                f"{self.path} is no resume file of this run ({reason}); delete it to train again "
-                f"from the start."
+                f"{self.path} is no resume file of this run ({reason_of(error)}); delete it to "
+                "train again from the start."
             ) from None
         progress.sums = progress.sums.to(device)
         return progress

@@ -15,7 +15,7 @@ from headscope.errors import RunError
 from headscope.grouping import Scans
 from headscope.models.network import Network
 from headscope.training.augmentation import augmentation_of
-from headscope.training.cache import Store, cached_features, cached_maps, cached_statistics
+from headscope.training.cache import Store, cached_features, cached_statistics, with_maps
 from headscope.training.device import find_batch_size, precision_of
 from headscope.training.features import Extracted, extract_features, map_rows_of
 from headscope.training.loader import FeatureInputs, SliceInputs
@@ -102,7 +102,9 @@ def train(
         for BatchNorm, or something that the regime freezes has changed.
     """
     regime, precision = network.regime, precision_of(recipe.precision, device)
-    inputs, data = _to_device(network, pixels, labels, subsets, device)
+    network.model.to(device)
+    inputs = SliceInputs(pixels, network.architecture.mean, network.architecture.std, device)
+    data = Data(inputs, inputs, _on(device, labels), *_rows_of(subsets))
     store = Store(cache, slices_key, precision, shared, recipe.compile)
     fit_part = partial(
         _fit, network, seed=seed, title=title, path=resume_path, every_s=resume_every_s, watch=watch
@@ -116,21 +118,19 @@ def train(
     if regime.probe_first or not regime.trains_backbone:
         extracted = cached_features(network, inputs, store, title)
         seconds += extracted.seconds
-        history, selected = fit_part(
-            _feature_data(data, extracted.features, subsets, scans, device),
-            recipe.for_head(recipe.probe_epochs if regime.probe_first else None),
-            "probe" if regime.probe_first else "train",
-            head_alone=True,
-        )
+        examples = _feature_data(data, extracted.features, subsets, scans, device)
+        history, selected = fit_part(examples, recipe, "probe" if regime.probe_first else "train")
     # 3. the backbone too
     if regime.trains_backbone:
         changed = replace(data, training_inputs=inputs.augmented(augmentation_of(recipe)))
         epochs, last = fit_part(changed, recipe, "train", after=len(history))
         history, selected = history + epochs, len(history) + last
     # 4. what the network computes of every slice, and whether what was frozen is still the same
-    stored = None if regime.trains_backbone else extracted
     mapped = map_rows_of(subsets) if map_rows is None else map_rows
-    extracted = _extract(network, inputs, mapped, stored, store, title)
+    if regime.trains_backbone:
+        extracted = extract_features(network, inputs, title, map_rows=mapped, **store.how)
+    else:
+        extracted = with_maps(extracted, network, inputs, mapped, store)
     return Outcome(
         history,
         selected + 1,
@@ -142,20 +142,6 @@ def train(
         certificate=_certificate(network, before, title),
         precision=store.precision,
     )
-
-
-def _to_device(
-    network: Network,
-    pixels: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    subsets: NDArray[np.str_],
-    device: torch.device,
-) -> tuple[SliceInputs, Data]:
-    """Move the network; return slices as it reads them, and the data of a training on them."""
-    network.model.to(device)
-    inputs = SliceInputs(pixels, network.architecture.mean, network.architecture.std, device)
-    train_rows, val_rows = (np.flatnonzero(subsets == name) for name in ("train", "val"))
-    return inputs, Data(inputs, inputs, _on(device, labels), train_rows, val_rows)
 
 
 def _feature_data(
@@ -170,8 +156,11 @@ def _feature_data(
         inputs = FeatureInputs(features, device)
         return replace(data, inputs=inputs, training_inputs=inputs)
     inputs, subset = FeatureInputs(scans.mean(features), device), subsets[scans.first]
-    train_rows, val_rows = (np.flatnonzero(subset == name) for name in ("train", "val"))
-    return Data(inputs, inputs, data.labels_of(scans.first), train_rows, val_rows)
+    return Data(inputs, inputs, data.labels_of(scans.first), *_rows_of(subset))
+
+
+def _rows_of(subsets: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return np.flatnonzero(subsets == "train"), np.flatnonzero(subsets == "val")
 
 
 def _fit(
@@ -184,7 +173,6 @@ def _fit(
     title: str,
     path: Path,
     every_s: float,
-    head_alone: bool = False,
     after: int = 0,
     watch: Watch,
 ) -> tuple[History, int]:
@@ -192,9 +180,11 @@ def _fit(
 
     A probe has a resume file of its own, beside that of the phase after it.
     """
-    model = network.head if head_alone else network.model
-    training_mode = network.head.train if head_alone else network.training_mode
     probing = phase == "probe"
+    model, training_mode = network.model, network.training_mode
+    if probing or not network.regime.trains_backbone:
+        model, training_mode = network.head, network.head.train
+        recipe = recipe.for_head(recipe.probe_epochs if probing else None)
     try:
         return fit(
             model,
@@ -245,21 +235,6 @@ def _largest_batch(
         list(train_epoch(model, data, order, optimizer, smaller, [0], progress))
 
     return find_batch_size(step, min(recipe.batch_size, len(data.train_rows)))
-
-
-def _extract(
-    network: Network,
-    inputs: SliceInputs,
-    map_rows: NDArray[np.int64],
-    stored: Extracted | None,
-    store: Store,
-    title: str,
-) -> Extracted:
-    """Return features, stage means and maps; of a frozen network all of them are stored."""
-    if stored is None:
-        return extract_features(network, inputs, title, map_rows=map_rows, **store.how)
-    maps, files = cached_maps(network, inputs, map_rows, store)
-    return replace(stored, maps=maps, files={**stored.files, **files})
 
 
 def _certified_hash(network: Network) -> str:

@@ -4,13 +4,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from headscope.analysis.explanations.cohorts import read_cohorts
-from headscope.analysis.explanations.external import TABLE, cohorts_table
+from headscope.analysis.explanations.cohorts import score_cohort
 from headscope.errors import InputError
 from headscope.manifest import DAMAGE, reason_of
-from headscope.metrics import EXTERNAL_SEED, logit_columns, softmax, subset_scores
+from headscope.metrics import logit_columns, softmax
 from headscope.record import Run
 from headscope.record.evaluation import FOLDER, Evaluation, run_hash
 from headscope.slicing.store import SliceSet, open_slices
@@ -34,13 +32,6 @@ def evaluation_problems(
                 yield f"{FOLDER}/{path.name}: {problem}"
         except DAMAGE as error:
             yield f"{FOLDER}/{path.name}: {reason_of(error)}"
-
-
-def table_of_cohorts(experiment: Path) -> pd.DataFrame | None:
-    """Return what `evaluations.tsv` should hold; None where there is no such file."""
-    if not (experiment / TABLE).is_file():
-        return None
-    return cohorts_table(read_cohorts(experiment)[0])
 
 
 def _problems(evaluation: Evaluation, runs: Mapping[str, Run]) -> Iterator[str]:
@@ -84,17 +75,9 @@ def _run_problems(
         yield "the probabilities of predictions.tsv are not those of its logits"
     if (table["predicted"].to_numpy(str) != np.array(names)[logits.argmax(axis=1)]).any():
         yield "the column predicted of predictions.tsv is not that of its logits"
-    labels = pd.Index(names).get_indexer(pd.Index(table["label"])).astype(np.int64)
-    if (labels < 0).any():
+    if not set(table["label"]) <= set(names):
         raise InputError("predictions.tsv holds labels without a class")
-    again = subset_scores(
-        labels,
-        logits,
-        table["subject_id"].to_numpy(str),
-        class_names=names,
-        aggregate=str(run.settings.get("aggregate", "mean")),
-        seed=EXTERNAL_SEED,
-    )
+    again = score_cohort(run, table)
     rounded = RANKS if len(table) > MANY else 0.0
     for place in differing(evaluation.metrics(name), again, "metrics.json", rounded):
         yield f"{place} is not what predictions.tsv gives"

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from headscope.analysis.explanations.external import TABLE
+from headscope.analysis.explanations.cohorts import read_cohorts
+from headscope.analysis.explanations.external import TABLE, cohorts_table
 from headscope.analysis.leakage.stored import FORMAT, read_leakage, read_stored, runs_key
 from headscope.analysis.results.markers import marked_tables
 from headscope.analysis.results.settings import setting_results
@@ -44,7 +45,7 @@ from headscope.splits.files import read_subsets
 from headscope.tables import Shown, Table
 from headscope.threads import one_blas_thread
 from headscope.verification.ablation import find_ablation, rung_problems
-from headscope.verification.evaluations import evaluation_problems, table_of_cohorts
+from headscope.verification.evaluations import evaluation_problems
 from headscope.verification.runs import CLOSE, run_problems
 
 
@@ -110,8 +111,7 @@ def verify(experiment: Path | str) -> Verification:
     # 1. slices, splits and stored features, each against its manifest
     slices = _open_store(folder / "slices", problems, notes)
     sets = _open_subjects(folder, slices, problems)
-    splits: set[str] = set()
-    problems += _split_problems(folder / "splits", sets, splits, notes)
+    splits = _check_splits(folder / "splits", sets, problems, notes)
     problems += _cache_problems(folder / "cache", notes)
     problems += _store_problems(folder, notes)
     # 2. the runs, each against itself and against the slices and splits
@@ -194,46 +194,42 @@ def _open_subjects(folder: Path, slices: SliceSet | None, problems: list[str]) -
         return {None: slices}
 
 
-def _split_problems(
-    folder: Path, sets: Sets | None, hashes: set[str], notes: list[str]
-) -> Iterator[str]:
-    """Yield how split files differ from their manifest, or do not fit the slices.
-
-    hashes takes `split_sha256` of those that fit, as runs know it.
-    """
+def _check_splits(
+    folder: Path, sets: Sets | None, problems: list[str], notes: list[str]
+) -> set[str]:
+    """Hold splits against their manifest and the slices; return the `split_sha256` of each file."""
     files = split_files(folder.parent)
     if files and not (folder / NAME).is_file():
         notes.append("splits have no manifest: they were made by an earlier version.")
-    problems = folder_problems(folder) if folder.is_dir() else []
-    yield from (f"splits/{text.replace(' ', ': ', 1)}" for text in problems)
-    if sets is None:
-        return
+    differing = folder_problems(folder) if folder.is_dir() else []
+    problems += [f"splits/{text.replace(' ', ': ', 1)}" for text in differing]
+    hashes = set()
     for path in files:
+        if sets is None:
+            break
         try:
             subsets = read_subsets(path, set_of_split(sets, path).table)
         except InputError as error:
-            if not problems:
-                yield f"splits/{path.name}: {error}"
+            problems += [] if differing else [f"splits/{path.name}: {error}"]
         else:
             hashes.add(hashlib.sha256("\n".join(subsets.tolist()).encode()).hexdigest())
+    return hashes
 
 
 def _cache_problems(folder: Path, notes: list[str]) -> Iterator[str]:
     """Yield which stored features are not what was written under their name."""
-    for path in sorted(folder.glob("*.npz")):
+    for path in (*sorted(folder.glob("*.npz")), *sorted(folder.glob("*.json"))):
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                arrays = dict(stored)
-            if "sha256" not in arrays:
-                notes.append(f"cache/{path.name} has no hash: it will be computed again.")
-            elif str(arrays["sha256"]) != cache_hash(path, arrays):
-                yield f"cache/{path.name}: it is not what was computed; it will be computed again"
-        except DAMAGE as error:
-            yield f"cache/{path.name}: it is damaged ({reason_of(error)})"
-    for path in sorted(folder.glob("*.json")):
-        try:
-            entry = json.loads(path.read_text(encoding="utf-8"))
-            if entry["sha256"] != index_hash(path, entry["files"]):
+            if path.suffix == ".json":
+                entry = json.loads(path.read_text(encoding="utf-8"))
+                sound = entry["sha256"] == index_hash(path, entry["files"])
+            else:
+                with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                    arrays = dict(stored)
+                sound = "sha256" not in arrays or str(arrays["sha256"]) == cache_hash(path, arrays)
+                if "sha256" not in arrays:
+                    notes.append(f"cache/{path.name} has no hash: it will be computed again.")
+            if not sound:
                 yield f"cache/{path.name}: it is not what was computed; it will be computed again"
         except DAMAGE as error:
             yield f"cache/{path.name}: it is damaged ({reason_of(error)})"
@@ -309,8 +305,8 @@ def _made_problems(folder: Path, runs: list[Run], notes: list[str]) -> Iterator[
         "runs.tsv": lambda path: _same_table(path, tables[1]),
         "table.md": lambda path: path.read_bytes() == markdown_table(tables[0]).encode(),
     }
-    cohorts = table_of_cohorts(folder)
-    if cohorts is not None:
+    if (folder / TABLE).is_file():
+        cohorts = cohorts_table(read_cohorts(folder)[0])
         made[TABLE] = lambda path: _same_table(path, cohorts)
     for name, is_same in made.items():
         path = folder / name

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -29,11 +29,13 @@ from headscope.metrics import (
     SHARED_GAP,
     Drawn,
     Resampled,
+    logit_columns,
     positive_class,
     resample,
     slice_units,
     strata,
     subject_level,
+    subset_scores,
     way_of,
     wilson,
 )
@@ -67,6 +69,19 @@ def evaluated(evaluation: Evaluation, run: Run) -> bool:
     if run.name not in evaluation.run_names:
         return False
     return evaluation.made_from(run.name)["run_sha256"] == run_hash(run)
+
+
+def score_cohort(run: Run, table: pd.DataFrame) -> dict[str, Any]:
+    """Return the scores of a run's predictions of a cohort, by their table."""
+    labels = pd.Index(run.class_names).get_indexer(pd.Index(table["label"]))
+    return subset_scores(
+        labels.astype(np.int64),
+        table[logit_columns(run.class_names)].to_numpy(np.float32),
+        table["subject_id"].to_numpy(str),
+        class_names=run.class_names,
+        aggregate=str(run.settings.get("aggregate", "mean")),
+        seed=EXTERNAL_SEED,
+    )
 
 
 def cohort_result(evaluation: Evaluation, runs: Sequence[Run]) -> CohortResult:

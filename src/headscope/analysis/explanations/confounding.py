@@ -197,7 +197,13 @@ def hold_against(
         if covariates.varying.get(name):
             count = covariates.varying[name]
             notes.append(f"{name} changes between sessions of {count} subjects: the first counts.")
-    return _judge(tested, better), notes
+    read = holm([item.partial.p for item in tested])  # for the number of covariates
+    differ = holm([item.label_p for item in tested])
+    corrected = [
+        replace(item, partial_p=float(partial_p), label_p=float(label_p))
+        for item, partial_p, label_p in zip(tested, read, differ, strict=True)
+    ]
+    return [replace(item, finding=_finding(item, better)) for item in corrected], notes
 
 
 def _one_label(pool: Pool) -> tuple[Pool, int]:
@@ -255,17 +261,6 @@ def _test(
         decides=not number and len(pairs) == len(set(values.tolist())),
         finding="",
     )
-
-
-def _judge(tested: Sequence[Confounder], better: bool) -> list[Confounder]:
-    """Correct p for the number of covariates, and say what the tests of each come to."""
-    read = holm([item.partial.p for item in tested])
-    differ = holm([item.label_p for item in tested])
-    corrected = [
-        replace(item, partial_p=float(partial_p), label_p=float(label_p))
-        for item, partial_p, label_p in zip(tested, read, differ, strict=True)
-    ]
-    return [replace(item, finding=_finding(item, better)) for item in corrected]
 
 
 def _finding(item: Confounder, better: bool) -> Finding:

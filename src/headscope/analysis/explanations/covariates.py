@@ -49,11 +49,6 @@ def read_covariates(experiment: Path | str) -> Covariates | None:
 
     They are the columns of `participants.tsv`: age, sex, and those that `--covariates` names or
     that were recognised. A number is the mean over a subject's sessions.
-
-    Raises
-    ------
-    InputError
-        A file is damaged.
     """
     path = Path(experiment) / "participants.tsv"
     if not path.is_file():

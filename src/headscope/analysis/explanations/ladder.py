@@ -186,13 +186,7 @@ def _points(difference: Difference) -> str:
 
 
 def read_ladder(experiment: Path | str) -> Ladder | None:
-    """Read the ablation ladder of an experiment from its runs; None where there is none.
-
-    Raises
-    ------
-    InputError
-        Its record is damaged.
-    """
+    """Read the ablation ladder of an experiment from its runs; None where there is none."""
     folder = Path(experiment)
     ablation = read_ablation(folder)
     if ablation is None:

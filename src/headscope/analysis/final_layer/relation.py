@@ -99,7 +99,11 @@ def learned_null(run: Run) -> LearnedNull:
             f"Retraining {FEWEST_HEADS} heads of {K} classes on labels permuted by subject would "
             "take too long, so whether two classes are related is not judged."
         )
-    null = LearnedNull(_retrain(samples, recipe, heads, int(run.settings["seed"])))
+    labels = permuted_within_subsets(samples, heads, int(run.settings["seed"]))
+    labels = np.column_stack([samples.label, labels])
+    val = samples.rows("val") if recipe.validates else None
+    weights, _ = train_heads(samples.features, labels, samples.rows("train"), recipe, val)
+    null = LearnedNull(learned_correlations(weights))
     return null if _reproduces(null, weight) else no_reference(NOT_REPRODUCED)
 
 
@@ -174,14 +178,6 @@ def _obstacle(run: Run) -> str:
     else:
         return ""
     return f"Whether two classes are related is not judged: {cause}."
-
-
-def _retrain(samples: Samples, recipe: HeadRecipe, heads: int, seed: int) -> Array:
-    labels = permuted_within_subsets(samples, heads, seed)  # (N, R)
-    labels = np.column_stack([samples.label, labels])
-    val = samples.rows("val") if recipe.validates else None
-    weights, _ = train_heads(samples.features, labels, samples.rows("train"), recipe, val)
-    return learned_correlations(weights)
 
 
 def permuted_within_subsets(samples: Samples, draws: int, seed: int) -> NDArray[np.int64]:

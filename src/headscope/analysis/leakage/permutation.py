@@ -97,11 +97,6 @@ def permutation_test(
     Of a frozen run the classifier is trained `permutations` times on its stored features, by the
     run's own recipe; of any other, the runs of `permuted` are read, which were trained whole.
     Those of them whose test lacks a class are left out.
-
-    Raises
-    ------
-    InputError
-        The test subset lacks a class, or no permutation leaves every class in training and test.
     """
     samples = read_samples(run)
     if not samples.named:

@@ -74,7 +74,8 @@ def reidentify(run: Run) -> Reidentification | None:
     if not samples.named:
         return None
     over, part = _parts(samples, rows)
-    asked = _asked(samples, rows, part)
+    parts = np.unique(np.column_stack([samples.subject[rows], part]), axis=0)
+    asked = np.bincount(parts[:, 0], minlength=samples.subjects)[samples.subject[rows]] > 1
     if len(np.unique(samples.subject[rows[asked]])) < 2:
         return None
     features = standardise(take_rows(samples.features, rows), np.arange(len(rows)))  # (n, D)
@@ -82,6 +83,7 @@ def reidentify(run: Run) -> Reidentification | None:
     apart = part[:, None] != part[None, :] if over == "sessions" else ~np.eye(len(rows), dtype=bool)
     x = features.astype(np.float64)
     gram = x @ x.T  # (n, n), of which all probes are made
+    neighbour = _nearest(gram, np.arange(len(gram)), subject[:, None] != subject[None, :])
     return Reidentification(
         **run_facts(run),
         over=over,
@@ -89,7 +91,7 @@ def reidentify(run: Run) -> Reidentification | None:
         slices=int(asked.sum()),
         nearest_subject=_nearest_subject(gram, subject, asked, apart),
         linear_subject=_linear_subject(x, gram, subject, part, asked),
-        nearest_class=_nearest_class(gram, subject, label),
+        nearest_class=_balanced(label[neighbour] == label, label),
         linear_class=_linear_class(x, subject, label, gram),
     )
 
@@ -100,12 +102,6 @@ def _parts(samples: Samples, rows: Array) -> tuple[str, Array]:
     if np.bincount(visits[:, 0]).max() > 1:
         return "sessions", samples.session[rows]
     return "slices", samples.depth[rows]
-
-
-def _asked(samples: Samples, rows: Array, part: Array) -> Array:
-    """Return which rows (n,) are of subjects with two parts or more."""
-    parts = np.unique(np.column_stack([samples.subject[rows], part]), axis=0)
-    return np.bincount(parts[:, 0], minlength=samples.subjects)[samples.subject[rows]] > 1
 
 
 def _nearest(gram: Array, queries: Array, allowed: Array) -> Array:
@@ -138,11 +134,6 @@ def _linear_subject(x: Array, gram: Array, subject: Array, part: Array, asked: A
         predicted = ridge_rows(x, gram, subject, train, _penalty(x[train]))
         right.append((predicted == subject)[test])
     return Probe(float(np.concatenate(right).mean()), 1 / len(subjects))
-
-
-def _nearest_class(gram: Array, subject: Array, label: Array) -> Probe:
-    neighbour = _nearest(gram, np.arange(len(gram)), subject[:, None] != subject[None, :])
-    return _balanced(label[neighbour] == label, label)
 
 
 def _linear_class(x: Array, subject: Array, label: Array, gram: Array | None = None) -> Probe:

@@ -117,12 +117,12 @@ def analyse_collapse(run: Run, subset: str = "test") -> Collapse:
     if subset != "train":
         train = np.flatnonzero(stored["subset"] == "train")
         means = _means(stored["features"], train, stored["label"][train], len(head["weight"]))[0]
-    collapse = _collapse(
+    collapse = collapse_analysis(
         stored["features"],
-        rows,
         stored["label"][rows],
         head["weight"],
         head["bias"],
+        rows=rows,
         train_means=means,
         class_names=run.class_names,
         title=run.name,
@@ -137,6 +137,7 @@ def collapse_analysis(
     weight: ArrayLike,
     bias: ArrayLike | None = None,
     *,
+    rows: NDArray[np.int64] | None = None,
     train_means: ArrayLike | None = None,
     class_names: Sequence[str] | None = None,
     title: str = "",
@@ -144,46 +145,27 @@ def collapse_analysis(
 ) -> Collapse:
     """Return NC1 to NC4 of features (N, D) with labels (N,) under a final layer (K, D), (K,).
 
-    train_means (K, D) are the class means of NC4; by default those of `features`.
+    train_means (K, D) are the class means of NC4; by default those of `features`. With `rows` (N,)
+    the features are those of other slices too, and are read block by block.
     NaN rows are classes without a slice.
     Source: Papyan, Han & Donoho 2020; docs/science.md, section 5.
-
-    Raises
-    ------
-    InputError
-        The shapes do not agree, a value is not finite, or a label names no row of `weight`.
     """
-    X = check_points(features, "features")
-    return _collapse(
-        X, np.arange(len(X)), labels, weight, bias,
-        train_means=train_means, class_names=class_names, title=title, subset=subset,
-    )  # fmt: skip
-
-
-def _collapse(
-    features: NDArray[Any],
-    rows: NDArray[np.int64],
-    labels: ArrayLike,
-    weight: ArrayLike,
-    bias: ArrayLike | None,
-    *,
-    train_means: ArrayLike | None,
-    class_names: Sequence[str] | None,
-    title: str,
-    subset: str,
-) -> Collapse:
-    """Return NC1 to NC4 of some rows (n,) of features (N, D), which are read block by block."""
+    if rows is None:
+        points = check_points(features, "features")
+        rows = np.arange(len(points))
+    else:
+        points = np.asarray(features)
     W, y = check_points(weight, "weight"), check_labels(labels, len(rows))
     K, D = W.shape
     b = np.zeros(K) if bias is None else np.asarray(bias, dtype=np.float64)
-    shape = (len(rows), *features.shape[1:])
+    shape = (len(rows), *points.shape[1:])
     if shape[1:] != (D,) or K < 2:
         raise InputError(f"weight {W.shape} does not fit features {shape}: (K, D) and (N, D).")
     if b.shape != (K,):
         raise InputError(f"bias has shape {b.shape}; weight {W.shape} needs ({K},).")
     names = check_names(class_names, K, "rows of weights")
     check_classes(y, K)
-    means, square = _means(features, rows, y, K)  # (K, D), and of all values
+    means, square = _means(points, rows, y, K)  # (K, D), and of all values
     nearest = means if train_means is None else np.asarray(train_means, dtype=np.float64)
     if nearest.shape != (K, D):
         raise InputError(f"train_means has shape {nearest.shape}, weight {W.shape}.")
@@ -192,7 +174,7 @@ def _collapse(
     varies = bool((M**2).sum() > ROUNDING * square / max(1, len(rows)))
     learned = W - W.mean(axis=0)
     axes, sizes = _axes(M) if varies else (M[:0], np.ones(0))
-    spread, agreement = _second_pass(features, rows, means[y] @ axes.T, axes, (W, b), nearest)
+    spread, agreement = _second_pass(points, rows, means[y] @ axes.T, axes, (W, b), nearest)
     return Collapse(
         title=title,
         subset=subset,

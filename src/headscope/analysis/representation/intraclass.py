@@ -63,11 +63,6 @@ def intraclass(
     Groups lie within classes (labels (N,)): only differences between groups of one class count.
     Of (N, D) the sums of squares are traces. Source: Shrout & Fleiss 1979, ICC(1,1); unequal
     groups and classes: Searle, Casella & McCulloch 1992, one-way and nested designs.
-
-    Raises
-    ------
-    InputError
-        The shapes do not agree or a value is not finite.
     """
     values = np.asarray(values, dtype=np.float64)
     X = check_points(values[:, np.newaxis] if values.ndim == 1 else values, "values")

@@ -168,11 +168,6 @@ def flatten_analysis(
     """Return what shuffling and pooling the positions of `maps` (n, C, h, w) does.
 
     Source: docs/science.md, section 6.
-
-    Raises
-    ------
-    InputError
-        The shapes do not agree.
     """
     values = check_maps(maps)
     n, C, h, w = values.shape
@@ -296,11 +291,6 @@ def contribution_maps(
     margin. The positions (n, h, w) and the biases (n,) add up to it, but for rounding. Where
     positions are averaged these are class activation maps (Zhou et al. 2016); elsewhere gradient
     × input of the linear map that the slice's ReLU pattern selects.
-
-    Raises
-    ------
-    InputError
-        The shapes do not agree.
     """
     values = _as_precise(check_maps(maps), tail)
     wanted = np.asarray(direction, dtype=np.float64)
@@ -316,11 +306,6 @@ def analyse_contributions(
     """Return what each position adds to the logit of pair[1] less that of pair[0].
 
     Positions (n, h, w), biases (n,), and the rows of the slices (n,), as in `contribution_maps`.
-
-    Raises
-    ------
-    InputError
-        As `read_tail`; or the pair names no two classes.
     """
     check_pair(pair, len(run.class_names))
     direction = np.zeros(len(run.class_names))

@@ -13,14 +13,7 @@ CLOSE = 0.02  # of the largest logit: what bfloat16 may cost; wrong layers cost 
 
 
 def read_tail(run: Run) -> Tail:
-    """Read the tail of a recorded run and its weights.
-
-    Raises
-    ------
-    InputError
-        The run records no tail, a layer is unknown, its weights are missing, or the tail does not
-        turn the recorded maps into the recorded logits.
-    """
+    """Read the tail of a recorded run and its weights."""
     words = run.settings.get("tail")
     if not words:
         raise InputError(

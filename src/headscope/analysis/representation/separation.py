@@ -88,11 +88,6 @@ def separation(
     """Measure the separation of the classes of `points` (N, D); labels (N,) are whole numbers.
 
     Takes some seconds for 3,000 slices of 2,048 features. Source: docs/science.md, section 4.
-
-    Raises
-    ------
-    InputError
-        The shapes do not agree or a value is not finite.
     """
     X = check_points(points, "points")
     y = np.unique(check_labels(labels, len(X)), return_inverse=True)[1]

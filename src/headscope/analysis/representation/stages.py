@@ -147,11 +147,6 @@ def linear_cka(x: ArrayLike, y: ArrayLike, *, debiased: bool = False) -> float:
     ‖Yᵀ X‖² / (‖Xᵀ X‖ ‖Yᵀ Y‖) of centred activations (Kornblith et al. 2019); debiased: each
     product from the unbiased estimate of HSIC (Song et al. 2012, equation 5). NaN where
     activations do not vary, or debiased from fewer than 4 slices or an estimate not above 0.
-
-    Raises
-    ------
-    InputError
-        The numbers of slices differ, or a value is not finite.
     """
     X, Y = check_points(x, "x"), check_points(y, "y")
     if len(X) != len(Y):

@@ -1,7 +1,7 @@
 """Runs side by side: the table of results (Table 2), the cohort's counts, the logits of Fig. 2."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan, nan
 from operator import itemgetter
 from typing import Any
@@ -135,13 +135,9 @@ def all_slices(run: Run, subset: str = "test") -> LogitScatter:
     rows = np.arange(len(label))
     others = logits.copy()
     others[rows, label] = -np.inf
-    return LogitScatter(
-        title=run.setting.title,
-        network=run.setting.network,
+    return replace(
+        logit_scatter(run, subset=subset),
         class_names=tuple(names),
-        pair=(0, 1),
-        class_count=len(names),
-        subset=subset,
         logits=np.stack([logits[rows, label], others.max(axis=1)], axis=1),  # (n, 2)
         label=label.astype(np.int64),
         correct=logits.argmax(axis=1) == label,

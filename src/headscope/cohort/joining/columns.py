@@ -88,13 +88,7 @@ def name_files(values: pd.Series) -> bool:
 def choose_subject(
     path: Path, table: pd.DataFrame, matches: Mapping[str, Matches], names: Sequence[str]
 ) -> tuple[str | None, list[Note]]:
-    """Return the column of the subjects, None where there is none, and the rule in words.
-
-    Raises
-    ------
-    InputError
-        Several columns may be it, or its ids are at several places of the names.
-    """
+    """Return the column of the subjects, None where there is none, and the rule in words."""
     forms = [match and match[0] for match in map(SUBJECT.search, names)]
     named = [name for name in subject_columns(table) if name in matches]
     named = [name for name in named if not _holds_more(matches[name].in_names, forms)]

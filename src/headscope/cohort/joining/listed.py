@@ -20,12 +20,6 @@ def name_by_table(root: Path, layout: Layout, subjects: Path | str | None) -> La
 
     subjects: a table with the columns path (relative to `root`) and subject_id; "ids" or None keep
     those of the layout, and so does "inferred", with a note.
-
-    Raises
-    ------
-    InputError
-        A column is missing, an id is empty, a path is named twice or is no scan, or a scan has no
-        row.
     """
     if subjects is None or str(subjects) == "ids":
         return layout

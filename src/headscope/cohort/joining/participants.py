@@ -57,12 +57,6 @@ def join_participants(
     as subjects are, else in that of the fewest ids among those in most names, else in the names;
     never in the label, nor in names of files. The row is that of the subject; where a subject has
     several, a further column in the names decides, as an image or a session.
-
-    Raises
-    ------
-    InputError
-        No column's values are in the names, several columns may be the subjects, an id is at
-        several places of the names, or the rows of a subject differ in the label.
     """
     table = table.drop_duplicates(ignore_index=True)
     matches = _match_columns(table, names, label)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from headscope.analysis.explanations.cohorts import cohort_result, read_cohorts
+from headscope.analysis.explanations.cohorts import cohort_result, read_cohorts, score_cohort
 from headscope.analysis.explanations.external import CohortResult, write_cohorts
 from headscope.analysis.novelty import training_scans
 from headscope.cohort.layouts import Cohort, find_cohort
@@ -20,15 +20,14 @@ from headscope.console import console
 from headscope.errors import InputError
 from headscope.experiment.new_scans.overlap import find_overlap
 from headscope.experiment.new_scans.trained import (
-    finished_run,
     load_network,
     pass_slices,
     slicing_of,
 )
 from headscope.files import NO_ID, clear_leftovers, locked
 from headscope.manifest import check_file
-from headscope.metrics import EXTERNAL_SEED, logit_columns, softmax, subset_scores
-from headscope.record import Run, read_experiment
+from headscope.metrics import logit_columns, softmax
+from headscope.record import Run, finished_run, read_experiment
 from headscope.record.evaluation import (
     FOLDER,
     Evaluation,
@@ -286,7 +285,7 @@ def _score_all(evaluation: Evaluation, runs: Sequence[Run], slices: SliceSet, de
             )
         features, logits = _read(run, slices, device, passed)
         table = _predictions(run, slices.table[COLUMNS], features, logits)[inside]
-        write_scores(evaluation, run, slices.sha256, table, _metrics(run, table))
+        write_scores(evaluation, run, slices.sha256, table, score_cohort(run, table))
 
 
 def _read(
@@ -322,18 +321,6 @@ def _predictions(
     for places in rows.groupby(["scan", "subject_id", "session_id"]).indices.values():
         distance[places] = reference.share_of_limit(features[places])
     return table.assign(distance=distance)
-
-
-def _metrics(run: Run, table: pd.DataFrame) -> dict[str, Any]:
-    labels = pd.Index(run.class_names).get_indexer(pd.Index(table["label"]))
-    return subset_scores(
-        labels.astype(np.int64),
-        table[logit_columns(run.class_names)].to_numpy(np.float32),
-        table["subject_id"].to_numpy(str),
-        class_names=run.class_names,
-        aggregate=str(run.settings.get("aggregate", "mean")),
-        seed=EXTERNAL_SEED,
-    )
 
 
 def _own_slices(experiment: Path, runs: Sequence[Run]) -> SliceSet | None:

@@ -26,13 +26,7 @@ SIDES: Final = {"axial": "LR", "coronal": "LR", "sagittal": "PA"}
 
 
 def averaging_tail(network: Network, run: Run) -> Tail:
-    """Return the layers from the last feature maps to the logits.
-
-    Raises
-    ------
-    InputError
-        The network does not average positions before its classifier, or its layers have no words.
-    """
+    """Return the layers from the last feature maps to the logits."""
     state = {name: tensor.cpu().numpy() for name, tensor in network.model.state_dict().items()}
     words = network.tail or ()
     norms = [word.partition(":")[2] for word in words if word.startswith("layernorm:")]

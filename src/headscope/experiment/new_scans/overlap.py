@@ -7,7 +7,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from headscope.auditing.duplicates import FEWEST, LEAST_SIDE, MOST_LISTED, Matches, find_matches
+from headscope.auditing.duplicates import (
+    FEWEST,
+    LEAST_SIDE,
+    MOST_LISTED,
+    Matches,
+    find_matches,
+    number_scans,
+)
 from headscope.files import NO_ID
 from headscope.record.evaluation import Overlap, SharedHead
 from headscope.slicing.store import SliceSet
@@ -58,7 +65,7 @@ def find_overlap(trained: SliceSet | None, new: SliceSet, trained_ids: Collectio
     if trained is None:
         return Overlap(*counts, (), same, GONE)
     tables = [part.table[IDS].astype(str) for part in (trained, new)]
-    numbers = [_number_scans(table) for table in tables]
+    numbers = [number_scans(table) for table in tables]
     old = int(numbers[0][-1]) + 1
     scan = np.concatenate([numbers[0], numbers[1] + old])
     starts = np.flatnonzero(np.diff(scan, prepend=-1))
@@ -76,12 +83,6 @@ def find_overlap(trained: SliceSet | None, new: SliceSet, trained_ids: Collectio
     heads = _heads(matches, first, middles, old, len(trained.pixels))
     note = CUT if matches.cut else "" if matches.compared else SMALL
     return Overlap(*counts, heads[:MOST_LISTED], same, note)
-
-
-def _number_scans(table: pd.DataFrame) -> NDArray[np.intp]:
-    """Number the scans (N,) of a table of slices, from 0."""
-    begins = (table != table.shift()).any(axis=1)
-    return begins.cumsum().to_numpy(np.intp) - 1
 
 
 def _planes(trained: SliceSet, new: SliceSet, *, several: bool) -> NDArray[np.intp]:
@@ -110,20 +111,10 @@ def _heads(
     for a, b in matches.shared:
         if a < old <= b:
             pairs.setdefault((a, b), ("shared", 1.0))
-    columns = [first[name].to_numpy(str) for name in IDS]
-
-    def both(values: NDArray[np.str_], two: tuple[int, int]) -> tuple[str, str]:
-        return str(values[two[0]]), str(values[two[1]])
-
-    return tuple(
-        SharedHead(
-            kind,
-            both(columns[0], two),
-            both(columns[1], two),
-            both(columns[2], two),
-            both(columns[3], two),
-            (int(middles[two[0]]), int(middles[two[1]]) - border),
-            round(detail, 4),
-        )
-        for two, (kind, detail) in sorted(pairs.items(), key=lambda pair: -pair[1][1])
-    )
+    columns = [first[name].to_numpy(str).tolist() for name in IDS]
+    heads = []
+    for (a, b), (kind, detail) in sorted(pairs.items(), key=lambda pair: -pair[1][1]):
+        scans, subjects, sessions, labels = ((values[a], values[b]) for values in columns)
+        rows = int(middles[a]), int(middles[b]) - border
+        heads.append(SharedHead(kind, scans, subjects, sessions, labels, rows, round(detail, 4)))
+    return tuple(heads)

@@ -64,13 +64,7 @@ class Prediction(Shown):
         }
 
     def save(self, path: Path) -> None:
-        """Write a table (.tsv), one row per slice with what its scan came to, or all as JSON.
-
-        Raises
-        ------
-        InputError
-            The name ends otherwise.
-        """
+        """Write a table (.tsv), one row per slice with what its scan came to, or all as JSON."""
         if check_format(path) == ".json":
             write_json(path, self.as_dict())
             return

@@ -1,7 +1,6 @@
 """A finished run as what it was trained to be: how it slices, and its network."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from headscope.errors import InputError, RunError
 from headscope.manifest import DAMAGE, reason_of
 from headscope.models.network import Network, build_network
 from headscope.models.state import load_state
-from headscope.record import MODEL, Run, open_network, run_problem
+from headscope.record import MODEL, Run, open_network
 from headscope.slicing.spec import GEOMETRY, SliceSpec
 from headscope.training.device import find_device
 from headscope.training.features import EXTRACT_BATCH
@@ -32,22 +31,6 @@ class Passed:
     maps: NDArray[np.float32] | None = None
 
 
-def finished_run(path: Path) -> Run:
-    """Return the run at `path`, or say what `path` is instead."""
-    if (path / "runs").is_dir():
-        runs = sorted(run.name for run in map(Run, (path / "runs").iterdir()) if run.finished)
-        named = f": {', '.join(runs[:6])}{', …' if len(runs) > 6 else ''}" if runs else ""
-        raise InputError(f"{path} is an experiment: name one of its runs, {path / 'runs'}/…{named}")
-    if not (path / "run.toml").is_file():
-        raise InputError(f"{path} is no run: it has no run.toml.")
-    if not Run(path).finished:
-        raise InputError(f"{path} is a run that has not ended; 'headscope run' continues it.")
-    problem = run_problem(Run(path))
-    if problem:
-        raise InputError(f"{path} is not whole, so nothing is predicted: {problem}.")
-    return Run(path)
-
-
 def slicing_of(run: Run) -> tuple[SliceSpec, str]:
     """Return how the run took its slices, and of what: scans, pictures or both."""
     stored = run.settings.get("slicing")
@@ -63,13 +46,7 @@ def slicing_of(run: Run) -> tuple[SliceSpec, str]:
 
 
 def load_network(run: Run, device: str = "auto") -> Network:
-    """Return the trained network of a run, in eval mode.
-
-    Raises
-    ------
-    InputError
-        The run keeps no network, or its file does not fit.
-    """
+    """Return the trained network of a run, in eval mode."""
     if run.is_rival:
         raise InputError(f"{run.path} is a simple rival, no network: it predicts no new scans.")
     if not run.keeps_network:

@@ -131,8 +131,9 @@ def _result(findings: Sequence[Finding]) -> str:
     serious = [one for one in findings if one.level == "serious"]
     names = [one.check.lower() for one in serious if one.kind != "split"]
     splits = sum(one.kind == "split" for one in serious)
+    checked = sum(one.kind == "split" for one in findings)
     if splits:
-        names.append(f"{splits} of {sum(one.kind == 'split' for one in findings)} splits")
+        names.append("the split" if checked == 1 else f"{splits} of {checked} splits")
     return f"serious: {', '.join(names)}" if names else "nothing serious"
 
 

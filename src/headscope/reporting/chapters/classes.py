@@ -22,9 +22,7 @@ OF_CLASS: Final = {
     "slice_sensitivity": Column("Sensitivity, slices", "%", "percent"),
     "slice_auc": Column("AUC, slices", "", "fraction"),
 }
-SUBJECTS: Final = Column("Subjects", "", "count")
-SHARE: Final = Column("Share", "%", "percent")
-SLICES: Final = Column("Slices", "", "count")
+SUBJECTS, SLICES = Column("Subjects", "", "count"), Column("Slices", "", "count")
 
 
 def class_blocks(runs: Sequence[Run]) -> list[Block]:
@@ -83,7 +81,8 @@ def _confusions(runs: Sequence[Run]) -> TableBlock:
         f"The commonest confusions of each run's test, at most {MOST_LISTED} per run. Share: of "
         "the slices of the true class."
     )
-    columns = *map(Column, ("Run", "Class", "Predicted")), SLICES, SHARE, SUBJECTS
+    share = Column("Share", "%", "percent")
+    columns = *map(Column, ("Run", "Class", "Predicted")), SLICES, share, SUBJECTS
     return TableBlock("confusions", Table(caption, columns, rows))
 
 

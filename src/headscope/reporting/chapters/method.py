@@ -1,15 +1,12 @@
 """The last chapters: training curves, freeze certificate, settings, citation, for the paper."""
 
-import json
 from collections.abc import Mapping, Sequence
 from math import nan
-from pathlib import Path
 from typing import Any, Final
 
 from markupsafe import Markup
 
 from headscope.analysis.results.table import full_table
-from headscope.manifest import DAMAGE
 from headscope.record import Run
 from headscope.reporting.blocks import (
     Block,
@@ -160,16 +157,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         value = [f"{name} {part}" for name, part in value.items()]
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def read_environment(path: Path) -> dict[str, str]:
-    """Return the versions as flat text, or nothing where none can be read."""
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        packages = stored.pop("packages", {})
-        return {str(name): str(value) for name, value in (stored | packages).items()}
-    except DAMAGE:  # or not there
-        return {}
 
 
 def cite_chapter() -> Chapter:

@@ -17,6 +17,7 @@ from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text
 from headscope.reporting.chapters.classes import class_blocks
 from headscope.reporting.chapters.runs import group_by, named, score_cell
 from headscope.reporting.numbers import CONFIDENCE, bounded, say
+from headscope.supplement.study import count_classes
 from headscope.tables import Cell, Column, Table
 from headscope.text import MISSING
 
@@ -118,8 +119,7 @@ def precision_folds(results: Sequence[SettingResult]) -> list[Fold]:
     rows = pd.concat(
         [run.predicted("test") for run in best.runs if run.setting.seed == best.seeds[0]]
     )
-    subjects = rows.drop_duplicates(["subject_id", "label"])["label"].value_counts()
-    made = precisions([int(subjects.get(name, 0)) for name in best.runs[0].class_names])
+    made = precisions([*count_classes(best.runs[0], rows).values()])
     title = "What a test of so many subjects can tell"
     return [Fold(title, [TableBlock("precision", made.tables()[0])])]
 
@@ -134,7 +134,10 @@ def scores_chapter(results: Sequence[SettingResult], compared: Comparisons) -> C
     if networks < len(runs):
         result += " and simple rivals"
     if pairs:
-        result += f"; {apart or 'none'} of {len(pairs)} pairs of settings told apart"
+        of_pairs = f"{apart or 'none'} of {len(pairs)} pairs of settings"
+        if len(pairs) == 1:
+            of_pairs = "the two settings" if apart else "the two settings not"
+        result += f"; {of_pairs} told apart"
     blocks = *_comparisons(compared), *_single_runs(results), _further_scores(runs)
     blocks = *blocks, *class_blocks(runs)
     return Chapter("scores", "Scores, classes and comparisons", blocks, result)
@@ -146,7 +149,8 @@ def _settings_table(table: pd.DataFrame) -> TableBlock:
     tinted: list[int] = []
     for network, settings in group_by(table.to_dict("records"), lambda row: row["architecture"]):
         headings[len(rows)] = str(network)
-        tinted += [k for k, row in enumerate(settings, len(rows)) if any(map(row.get, MIXED))]
+        mixed = [any(pd.notna(row.get(n)) and row[n] for n in MIXED) for row in settings]
+        tinted += [k for k, one in enumerate(mixed, len(rows)) if one]
         rows += map(_setting, settings)
     caption = (
         f"One row per setting, as Table 2 of the paper: folds pooled, seeds averaged, {CONFIDENCE} "

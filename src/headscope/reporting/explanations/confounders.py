@@ -136,11 +136,8 @@ def _sentence(result: Confounding, item: Confounder) -> Markup:
     p = partial(number, run=result.setting, form="p")
     covariate, prefix = _word(item.covariate), f"confounder.{item.covariate}"
     if item.finding == "coincides":
-        text = (
-            "{} decides the class of the test subjects, so this accuracy may be that of telling {} "
-            "alone."
-        )
-        return say(text, _capital(covariate), covariate)
+        text = "{} decides the class of the test subjects, so this accuracy may be that of telling "
+        return say(text + "{} alone.", _capital(covariate), covariate)
     differs = p(item.label_p, quantity=f"{prefix}.label_p")
     full = p(item.full.p, quantity=f"{prefix}.full_p")
     if item.finding == "explains":
