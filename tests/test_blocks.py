@@ -205,9 +205,13 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(path, place, capsys):
 
 
 def shortened(words):
-    """Return a command as it runs here: on this experiment, up to training, on few subjects."""
+    """Return a command as it runs here: on this experiment, up to training, on few scans."""
     words = [NAMED.sub(RUN, word) for word in words]
-    more = {"run": ["--dry-run"], "simulate": ["--subjects=6", "--spacing-mm=6", "--workers=1"]}
+    more = {
+        "run": ["--dry-run"],
+        "simulate": ["--subjects=6", "--spacing-mm=6", "--workers=1"],
+        "slice": ["--size=48"],
+    }
     return [*words, *(word for word in more.get(words[1], []) if word not in words)]
 
 

@@ -8,6 +8,7 @@ import pytest
 
 import headscope as hs
 from headscope.figures.style import COLUMN
+from headscope.supplement.export import METADATA
 from tests.conftest import shared_copy
 from tests.support.leakage_runs import run_by_torch
 
@@ -28,6 +29,7 @@ def test_the_example_of_a_public_name_runs(name, folder, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setattr("headscope.supplement.export.WIDTHS", {"85mm": COLUMN})
     monkeypatch.setattr("headscope.supplement.export.DPI", 72)
+    monkeypatch.setattr("headscope.supplement.export.METADATA", {"pdf": METADATA["pdf"]})
     documented = getattr(hs, name)
     names = {"hs": hs, "np": np}
     finder = doctest.DocTestFinder(recurse=False)
