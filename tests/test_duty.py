@@ -23,7 +23,7 @@ SMALL = {"width": 8, "epochs": 1, "subjects": 36, "slices_each": 4}
 
 
 def rewrite(run, *, label=None, logits=None, **columns):
-    """Write a run's record anew with other labels (N,), logits (N, K) or columns."""
+    """Write a run's record again with other labels (N,), logits (N, K) or columns."""
     rows, names = run.predictions.assign(**columns), np.array(run.class_names)
     if label is not None:
         rows["label"] = names[label]

@@ -42,7 +42,7 @@ def cohort(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def remembered():
-    """What simulates a scan once in this module, for cohorts that store the same scans anew."""
+    """What simulates a scan once in this module, for cohorts that store the same scans again."""
     scans = {}
 
     def scan(template, row, settings):
