@@ -21,4 +21,27 @@ from headscope.figures.shuffle import plot_shuffle
 from headscope.figures.transfer import plot_transfer
 from headscope.figures.weights import plot_weight_grid, plot_weight_panels, plot_weights
 
-__all__ = [name for name in dir() if name.startswith("plot_")]
+__all__ = [
+    "plot_collapse",
+    "plot_confusion",
+    "plot_curve_grid",
+    "plot_dose",
+    "plot_flattening",
+    "plot_forest",
+    "plot_gap",
+    "plot_head_before_after",
+    "plot_history",
+    "plot_identity",
+    "plot_ladder",
+    "plot_logit_grid",
+    "plot_logits",
+    "plot_permutations",
+    "plot_reliability",
+    "plot_reliability_grid",
+    "plot_row_distributions",
+    "plot_shuffle",
+    "plot_transfer",
+    "plot_weight_grid",
+    "plot_weight_panels",
+    "plot_weights",
+]
