@@ -8,7 +8,6 @@ import gzip
 import io
 import json
 import math
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +26,6 @@ from headscope.simulation.confounders import SITES, plant_confounders, shade
 from headscope.simulation.head import (
     FIELD_MM,
     Atrophy,
-    Head,
     Template,
     draw_head,
     draw_visit,
@@ -231,8 +229,8 @@ def simulate_scan(
     template: Template, row: dict[str, Any], settings: dict[str, Any]
 ) -> tuple[NDArray[np.int16], dict[str, Any]]:
     """Return one scan of a plan, int16 (I, J, K) in RAS order, and the truth about it."""
-    key = settings["seed"], row["subject"] + 1
-    head = _head_of(*key, settings["individuality"])
+    key = [settings["seed"], row["subject"] + 1]
+    head = draw_head(np.random.default_rng(key), settings["individuality"])
     rng = np.random.default_rng([*key, row["session"]])
     visit = draw_visit(rng, settings["individuality"], settings["noise"])
     severity = row["severity"]
@@ -259,12 +257,6 @@ def simulate_scan(
         "format": row["format"],
     }
     return volume, truth
-
-
-@lru_cache(maxsize=16)
-def _head_of(seed: int, number: int, individuality: float) -> Head:
-    """Draw the head of a subject once for all sessions, which follow each other in a plan."""
-    return draw_head(np.random.default_rng([seed, number]), individuality)
 
 
 def _write_scan(
