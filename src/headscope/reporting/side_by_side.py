@@ -1,6 +1,6 @@
 """Several experiments on one page: their settings in one table, tested on common subjects."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os.path import relpath
@@ -14,7 +14,7 @@ from headscope.analysis import settings_table
 from headscope.analysis.results.comparisons import Comparisons, compare_runs
 from headscope.analysis.results.markers import mark_table
 from headscope.analysis.results.settings import SettingResult, setting_results
-from headscope.audit_record import read_audit
+from headscope.audit_record import Audit, read_audit
 from headscope.console import busy
 from headscope.errors import InputError
 from headscope.files import write_table, write_text
@@ -85,7 +85,8 @@ def write_side_by_side(experiments: Sequence[Path | str], out: Path | str) -> Pa
         raise InputError(f"These experiments have different classes, {listed}.")
     results, compared = setting_results(runs), compare_runs(runs)
     runs = [run for result in results for run in result.runs]  # type: ignore[misc]
-    table = _marked(settings_table(results), results, folders)
+    audits = {folder: read_audit(folder) for folder in folders}
+    table = _marked(settings_table(results), results, audits)
     chapters = [
         results_chapter(table, results, {}, []),
         subjects_chapter(runs),
@@ -101,7 +102,7 @@ def write_side_by_side(experiments: Sequence[Path | str], out: Path | str) -> Pa
         verdict=[*map(Markup.escape, (*compared.sentences, *compared.notes))],
         chapters=[chapter for chapter in chapters if chapter is not None],
         footer="Made by headscope. This page needs no network and no other file.",
-        answer=_answer(results, compared, names, _flags(results, folders, out)),
+        answer=_answer(results, compared, names, _flags(results, audits, out)),
     )
     write_table(out.with_suffix(".tsv"), table)
     write_text(out, render_page(page))
@@ -109,14 +110,14 @@ def write_side_by_side(experiments: Sequence[Path | str], out: Path | str) -> Pa
 
 
 def _marked(
-    table: pd.DataFrame, results: Sequence[SettingResult], folders: Sequence[Path]
+    table: pd.DataFrame, results: Sequence[SettingResult], audits: Mapping[Path, Audit | None]
 ) -> pd.DataFrame:
     """Return the table with what the audit of each experiment found, rows in their order."""
     parts = []
-    for folder in folders:
+    for folder, audit in audits.items():
         here = [_is_of(result, folder) for result in results]
         runs = {result.key: result.runs for result in results if _is_of(result, folder)}
-        parts.append(mark_table(table[here], runs, read_audit(folder)))
+        parts.append(mark_table(table[here], runs, audit))
     return pd.concat(parts).sort_index()
 
 
@@ -124,17 +125,18 @@ def _is_of(result: SettingResult, folder: Path) -> bool:
     return result.runs[0].path.parent.parent == folder
 
 
-def _flags(results: Sequence[SettingResult], folders: Sequence[Path], out: Path) -> list[Markup]:
+def _flags(
+    results: Sequence[SettingResult], audits: Mapping[Path, Audit | None], out: Path
+) -> list[Markup]:
     """Return the flags of each experiment under its name, with links to its own page."""
     flags = []
-    for folder in folders:
+    for folder, audit in audits.items():
         name = folder.resolve().name
         of = [result for result in results if _is_of(result, folder)]
         runs = [run for result in of for run in result.runs]
         page = quote(relpath(folder / "report.html", out.parent))
-        for flag in filter(
-            None, (simulated_flag(runs), *provenance(runs), *setting_flags(of, read_audit(folder)))
-        ):
+        said = (simulated_flag(runs), *provenance(runs), *setting_flags(of, audit))
+        for flag in filter(None, said):
             linked = Markup(str(flag).replace('href="#', f'href="{page}#'))  # noqa: S704
             flags.append(say("{}: {}", name, linked))
     return flags
