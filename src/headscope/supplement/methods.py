@@ -340,9 +340,12 @@ def _evaluation(study: Study, facts: Facts) -> str:
     if accuracies:
         both = study.rivals and study.results[1:]
         apart = ", those with what is no network apart" if both else ""
+        by = f"accuracies by {accuracies}, areas by {areas}"
+        if accuracies == areas:
+            by = f"accuracies and areas by {areas}"
         text += (
-            f" Settings were compared on the same subjects: accuracies by {accuracies}, areas by "
-            f"{areas}, with Holm's correction for all pairs of a split{apart} [@holm1979]."
+            f" Settings were compared on the same subjects: {by}, with Holm's correction for all "
+            f"pairs of a split{apart} [@holm1979]."
         )
     text += (
         " Beside each accuracy stands what predicting the larger class of the test alone gives. "

@@ -75,6 +75,12 @@ OF_GROUPS: Final = (
     f"Of more than {MOST_DRAWN:,} test subjects, intervals are of draws of {GROUPS} groups of "
     "subjects, dealt at random within class by a fixed seed."
 )
+WIDE: Final = 0.5  # of an interval over seeds, above which the page says why
+OF_SEEDS: Final = (
+    "Over several seeds an interval also holds what other splits and trainings would give. Where a "
+    "few seeds disagree it may reach from 0 to 1, even beside a small p: so few cannot tell, and "
+    "more of them (<code>--seeds</code>) make it narrower."
+)
 MOST_SAID: Final = 6  # comparisons in words, whatever they tell
 MIXED: Final = ("shared_subjects", "test_duplicates", "test_equal_slices")
 OF_RIVALS: Final = "; of what is no network, that of the mean logits"
@@ -100,6 +106,7 @@ def results_chapter(
     aggregate = " or ".join(AGGREGATES[name] for name in names)
     rivals = OF_RIVALS if [*names] != ["logits"] and (table["regime"] == RIVAL).any() else ""
     grouped = [OF_GROUPS] if any(result.subjects > MOST_DRAWN for result in results) else []
+    grouped += [Markup(OF_SEEDS)] if _seeds_disagree(table) else []  # noqa: S704
     blocks = [
         _settings_table(table),
         Text(say(MEANING, aggregate, rivals), *grouped, style="notes"),
@@ -108,6 +115,14 @@ def results_chapter(
         *precision_folds(results),
     ]
     return Chapter("results", "Accuracies, as in Table 2 of the paper", blocks, short="Table 2")
+
+
+def _seeds_disagree(table: pd.DataFrame) -> bool:
+    """Whether an interval over subjects and several seeds is too wide to tell anything."""
+    names = [f"test_subject_{name}" for name in ("accuracy", "auc")]
+    wide = (table[f"{n}_high"] - table[f"{n}_low"] > WIDE for n in names)
+    several = (table[f"{n}_seed_sd"].notna() for n in names)
+    return any((one & other).any() for one, other in zip(wide, several, strict=True))
 
 
 def precision_folds(results: Sequence[SettingResult]) -> list[Fold]:
