@@ -231,6 +231,7 @@ def _make_page(evidence: _Evidence, chapters: Sequence[Chapter], data: PageData)
         name=study.name,
         kicker=f"headscope report · {count}",
         title="What the final layer learned, and what its accuracy is worth",
+        lede="",
         verdict=[
             *verdict(results, evidence.compared, gaps, shared_heads(audit, runs)),
             *(said for part in explained for said in part.sentences),

@@ -27,16 +27,16 @@ REFERENCE: Final = re.compile(r'(<a href="#((?:figure|table)-[\w-]+)">)(?=</a>)'
 class Page:
     """A page: what stands above its chapters, the chapters, and its last line.
 
-    A report begins with its `answer` in place of title and lede, and has the `data` of its script.
+    A report has an `answer` in place of title and lede, and the `data` of its script.
     """
 
     name: str
     kicker: str
     title: str
+    lede: Sentence
     verdict: Sequence[Sentence]
     chapters: Sequence[Chapter]
     footer: str
-    lede: Sentence = ""
     answer: Answer | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
 

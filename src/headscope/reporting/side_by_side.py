@@ -98,6 +98,7 @@ def write_side_by_side(experiments: Sequence[Path | str], out: Path | str) -> Pa
         name=" and ".join(names),
         kicker=f"headscope report · {len(runs)} runs of {len(names)} experiments",
         title="Experiments side by side",
+        lede="",
         verdict=[*map(Markup.escape, (*compared.sentences, *compared.notes))],
         chapters=[chapter for chapter in chapters if chapter is not None],
         footer="Made by headscope. This page needs no network and no other file.",
