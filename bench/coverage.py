@@ -78,7 +78,7 @@ def intervals(logits, label, seed):
             drawn[name],
             left_out[name],
             resampled.stratum,
-            way_of("slice" if logits.shape[1] > 1 else "subject", name),
+            way_of(f"{'slice' if logits.shape[1] > 1 else 'subject'}_{name}"),
         )
         for name in whole
     }

@@ -245,5 +245,5 @@ def _difference(pools: Sequence[Pool]) -> Difference:
     """Return the subject accuracy of the first less that of the second, by the same draws."""
     if not pools[0].named:
         return NOWHERE
-    one, two = (pool.draw("subject", "accuracy") for pool in pools)
-    return difference_of(one - two, "subject_accuracy", pools[0].ratio)
+    first, second = (pool.draw("subject_accuracy") for pool in pools)
+    return difference_of(first - second, "subject_accuracy", pools[0].ratio)

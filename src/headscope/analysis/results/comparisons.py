@@ -167,8 +167,7 @@ def compare_runs(runs: Iterable[Run]) -> Comparisons:
 
     @cache
     def draw(runs: tuple[Run, ...], name: str) -> Drawn:
-        level, quantity = name.split("_", 1)
-        return pool_of(runs).draw(level, quantity)
+        return pool_of(runs).draw(name)
 
     rows: list[Comparison] = []
     rivals: list[Comparison] = []
@@ -308,7 +307,7 @@ def exactly_tested(
 
 def difference_of(drawn: Drawn, name: str, ratio: float) -> Difference:
     """Return a score's difference from paired draws, with what lies between seeds."""
-    low, high = drawn.interval(way_of(*name.split("_", 1)), ratio)
+    low, high = drawn.interval(way_of(name), ratio)
     p = 1.0 if drawn.mean == 0 else nan
     if not isnan(low):
         p = bootstrap_p(drawn.spread(ratio))
