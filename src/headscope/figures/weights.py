@@ -131,8 +131,8 @@ def plot_weight_grid(
             _draw_small(pair, ax)
             style.set_square(ax, -edge, edge)
             style.share_ticks(ax)
-    one = next(iter(next(iter(networks.values())).values()))
-    (first, second), (i, j) = map(style.plain, map(style.short, one.class_names)), one.pair
+    shown = next(iter(next(iter(networks.values())).values()))
+    (first, second), (i, j) = map(style.plain, map(style.short, shown.class_names)), shown.pair
     style.name_grid(
         grid,
         f"Weight to {first}, {style.subscript('W', f'{i}j')}",

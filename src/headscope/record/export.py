@@ -75,7 +75,7 @@ def _copy_audit(experiment: Path, out: Path) -> None:
 def _check_slices(run: Run, out: Path) -> None:
     """Refuse a folder with runs on other slices: a report takes them for one cohort."""
     for other in filter(lambda other: other.finished, map(Run, sorted(out.glob("runs/*")))):
-        if len({one.settings.get("slices_sha256") for one in (run, other)} - {None}) > 1:
+        if len({record.settings.get("slices_sha256") for record in (run, other)} - {None}) > 1:
             raise InputError(
                 f"{out} holds {other.name}, a run on other slices: choose another folder."
             )

@@ -26,9 +26,9 @@ TITLE = "as they are"
 NOWHERE = Difference(nan, nan, nan, "", nan)
 COLUMNS = (
     Column("Slices"),
-    Column("Accuracy", "%", "percent", True),
-    Column("Minus whole slices", "points", "signed", True),
-    Column("Subject AUC", "", "fraction", True),
+    Column("Accuracy", "%", "percent", interval=True),
+    Column("Minus whole slices", "points", "signed", interval=True),
+    Column("Subject AUC", "", "fraction", interval=True),
     Column("Larger class", "%", "percent"),
 )
 
