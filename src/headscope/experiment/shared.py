@@ -116,7 +116,7 @@ def open_shared(
     facts: Mapping[str, Any],
     maps: bool,
 ) -> Shared:
-    """Return what the runs of an experiment share, in a process that does not know its cohort."""
+    """Return what runs share, in a process without the cohort; InputError where slices differ."""
     if not config.out.is_dir():
         raise InputError(
             f"{platform.node()} has no folder {config.out}: an experiment on several machines is "

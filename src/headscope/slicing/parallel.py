@@ -176,7 +176,7 @@ def read_part(path: Path, size: int) -> Part | None:
 
 
 def take_file(file: ScanFile, plane: str, spec: SliceSpec) -> Taken:
-    """Return the slices of a scan or picture."""
+    """Return the slices of a scan or picture; ScanError where it cannot be used."""
     try:
         if file.kind == "picture":
             pictured: list[str] = []
