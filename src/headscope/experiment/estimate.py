@@ -321,7 +321,7 @@ def _run_cost(
     one_pass = slices * cost.forward_s
     keeps = config.keep_model and plan.permutation is None
     folds = plan.setting.folds or 1
-    shared = slices * cost.feature_bytes + LAYER_SLICES * cost.layer_bytes
+    shared = slices * cost.feature_bytes + min(slices, LAYER_SLICES) * cost.layer_bytes
     shared += keeps * cost.model_bytes
     maps = int(min(test, MAP_SLICES / folds) * cost.map_bytes)
     size = shared + maps

@@ -90,11 +90,10 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
             f"The labels of {config.data} cannot be permuted by subject: some of its pictures "
             "name none."
         )
-    if config.pseudonym_key is not None and write:
-        cohort = pseudonymise_cohort(cohort, config.pseudonym_key, config.out)
+    if config.pseudonym_key is not None:
+        cohort = pseudonymise_cohort(cohort, config.pseudonym_key, config.out, write=write)
     said: list[str] = []
-    hidden = config.pseudonym_key is not None and not write  # ids that the split file does not name
-    if "subject" in splits and config.split_file is not None and not hidden:
+    if "subject" in splits and config.split_file is not None:
         said = check_source(config.split_file, cohort.scans)  # slices outlive a split: no notes
     for text in [*(note.text for note in cohort.notes), *said]:
         console.print(text, soft_wrap=True)
