@@ -22,7 +22,6 @@ from figure import Figure
 from headscope.metrics import bootstrap_interval, resample, scores, slice_units, way_of, wilson
 
 SLICES, ACCURACY, DRAWS = 30, 0.75, 1000
-WAYS = ("subjects", "slices")
 COLUMNS = ("subjects", "none", "Wilson", "slices")
 SUBJECTS, CORRELATIONS = (20, 30, 40, 60), (0.0, 0.3, 0.6, 0.9)
 
