@@ -123,9 +123,8 @@ def run_apart(name, options):
         out = Path(folder) / "out.json"
         command = [sys.executable, __file__, "--one", name, "--out", out]
         command += ["--data", options.data, "--weights", options.weights]
-        settings = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
         with (Path(folder) / "log").open("w+") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, env=settings)
+            process = subprocess.Popen(command, stdout=log, stderr=log)
             try:
                 process.wait(options.limit)
                 log.seek(0)

@@ -27,8 +27,8 @@ import tempfile
 import time
 from pathlib import Path
 
-# how threads wait, as on headscope's command line
-os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
+with contextlib.suppress(ImportError):  # a Python that has fastai alone inherits what this sets:
+    import headscope  # before torch, how threads wait
 
 import numpy as np
 import torch

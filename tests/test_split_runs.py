@@ -4,6 +4,8 @@ import pandas as pd
 import pytest
 
 from headscope.analysis.results.table import results_table
+from headscope.cohort.layouts import find_cohort
+from headscope.cohort.pseudonyms import pseudonymise_cohort
 from headscope.errors import InputError
 from headscope.experiment.config import make_config
 from headscope.experiment.inputs import find_scans
@@ -97,6 +99,31 @@ def test_a_faulty_split_file_is_refused_before_a_scan_is_read(tmp_path, capsys):
     (tmp_path / "mine.csv").write_text("\n".join(["subject_id,subset", *rows, "sub-A0,test"]))
     with pytest.raises(LeakageError, match="sub-A0 is in two subsets"):
         find_scans(config, plans, write=False)
+
+
+def test_a_dry_run_holds_a_split_file_against_pseudonyms(tmp_path, capsys):
+    """It checked none where ids are pseudonyms, so that the run itself was the first to refuse."""
+    touch(tmp_path / "scans", *(f"{label}/sub-{label}{n}.nii" for label in "AB" for n in range(5)))
+    key, mine = tmp_path / "study.key", tmp_path / "mine.csv"
+    places = {"data": tmp_path / "scans", "out": tmp_path / "out"}
+    config = make_config(**places, split_file=mine, pseudonym_key=key)
+    plans = plan_runs(config)
+    subsets = ("train", "train", "test", "val", "val") * 2
+
+    def write_split(ids):
+        rows = [f"{name},{subset}" for name, subset in zip(ids, subsets, strict=True)]
+        mine.write_text("\n".join(["subject_id,subset", *rows]))
+
+    write_split([f"sub-{label}{n}" for label in "AB" for n in range(5)])
+    with pytest.raises(InputError, match="made for other data: it names sub-A0, sub-A1"):
+        find_scans(config, plans, write=False)
+    assert not key.exists()  # nothing was written
+    key.write_bytes(b"0123456789abcdef")
+    scans = pseudonymise_cohort(find_cohort(places["data"]), key, places["out"]).scans
+    write_split(scans.sort_values("path")["subject_id"])
+    hidden = find_scans(config, plans, write=False)
+    assert hidden.scans["subject_id"].str.fullmatch("sub-[0-9a-f]{12}").all()
+    assert "sub-A0" not in "".join(capsys.readouterr())
 
 
 def test_other_folds_beside_those_of_an_experiment_are_refused(tmp_path):

@@ -270,11 +270,16 @@ def test_an_exported_run_brings_what_the_audit_says_of_its_split(copy, tmp_path,
     same = json.loads((tmp_path / name / "audit.json").read_text())
     assert same["splits"] == first["splits"] and same["findings"] == first["findings"]
     hs.export(run.path, alone)
-    with_slices = alone / "runs" / run.name / "run.toml"
-    with_slices.write_text(with_slices.read_text().replace(run.settings["slices_sha256"], "f" * 64))
-    reseal(alone / "runs" / run.name)
-    with pytest.raises(hs.InputError, match=f"holds {run.name}, a run on other slices"):
-        hs.export(hs.read_experiment(copy)[1].path, alone)
+    settings = alone / "runs" / run.name / "run.toml"
+    rival = find_runs(copy).rivals[0]  # of the same fold
+    for name, words in (
+        ("split_sha256", "another split by subject of seed 0"),
+        ("slices_sha256", "other slices"),
+    ):
+        settings.write_text(settings.read_text().replace(run.settings[name], "f" * 64))
+        reseal(alone / "runs" / run.name)
+        with pytest.raises(hs.InputError, match=f"holds {run.name}, a run on {words}: choose"):
+            hs.export(rival.path, alone)
 
 
 def test_an_export_writes_over_nothing_and_goes_on_where_it_was_stopped(copy, tmp_path):

@@ -77,7 +77,7 @@ def write_last(
 
 
 def read_manifest(folder: Path) -> Mapping[str, Entry] | None:
-    """Return the entries of a folder's manifest by file; None where it has none."""
+    """Return a manifest's entries by file, None where there is none; InputError where damaged."""
     path = folder / NAME
     if not path.is_file():
         return None

@@ -76,7 +76,7 @@ class Tail:
 
 
 def make_tail(words: Sequence[str], arrays: dict[str, Array], epsilon: float = 1e-6) -> Tail:
-    """Return the tail that `words` name (`KINDS`), with weights by their names in a state dict."""
+    """Return the tail of `words` (`KINDS`) and their weights; InputError where one is unknown."""
     return Tail(tuple(_layer(word, arrays, epsilon) for word in words))
 
 

@@ -20,7 +20,7 @@ SHORTEST_KEY: Final = 16
 
 
 @any_names
-def pseudonymise_cohort(cohort: Cohort, key_file: Path, out: Path) -> Cohort:
+def pseudonymise_cohort(cohort: Cohort, key_file: Path, out: Path, *, write: bool = True) -> Cohort:
     """Return a cohort with the ids of subjects and sessions replaced by keyed hashes.
 
     A subject becomes sub- and the first 12 hexadecimal digits of HMAC-SHA256 over its id, a
@@ -36,6 +36,8 @@ def pseudonymise_cohort(cohort: Cohort, key_file: Path, out: Path) -> Cohort:
         The key, at least 16 bytes; made if there is none.
     out : Path
         The folder of results, which must not hold the key.
+    write : bool
+        False: a key that there is not yet is made up and not written.
 
     Raises
     ------
@@ -44,7 +46,8 @@ def pseudonymise_cohort(cohort: Cohort, key_file: Path, out: Path) -> Cohort:
         be passed on.
     """
     check_apart(key_file, out, cohort.root)
-    key = _read_key(key_file)
+    made_up = not (write or key_file.exists())
+    key = secrets.token_bytes(KEY_BYTES) if made_up else _read_key(key_file)
     scans = cohort.scans
     pairs = list(zip(scans["subject_id"], scans["session_id"], strict=True))
     scans = scans.assign(

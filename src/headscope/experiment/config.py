@@ -259,7 +259,7 @@ def _pick(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def make_config(**settings: Any) -> Config:
-    """Return checked settings."""
+    """Return checked settings; InputError where a key is unknown or a value of the wrong kind."""
     try:
         return Config(**settings)
     except ValidationError as error:

@@ -90,11 +90,10 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
             f"The labels of {config.data} cannot be permuted by subject: some of its pictures "
             "name none."
         )
-    if config.pseudonym_key is not None and write:
-        cohort = pseudonymise_cohort(cohort, config.pseudonym_key, config.out)
+    if config.pseudonym_key is not None:
+        cohort = pseudonymise_cohort(cohort, config.pseudonym_key, config.out, write=write)
     said: list[str] = []
-    hidden = config.pseudonym_key is not None and not write  # ids that the split file does not name
-    if "subject" in splits and config.split_file is not None and not hidden:
+    if "subject" in splits and config.split_file is not None:
         said = check_source(config.split_file, cohort.scans)  # slices outlive a split: no notes
     for text in [*(note.text for note in cohort.notes), *said]:
         console.print(text, soft_wrap=True)
@@ -237,7 +236,7 @@ def _sites(cohort: Cohort) -> tuple["pd.Series[str]", int]:
     """
     described = describe_subjects(cohort.offered)
     if "site" not in described:
-        problems = [item.problem for item in cohort.covariates if item.name == "site"]
+        problems = [column.problem for column in cohort.covariates if column.name == "site"]
         reason = next(iter(problems), "no column is recognised as one (site, center, institution)")
         raise InputError(f"--splits site needs the site of every subject: {reason}.")
     table = cohort.scans[["path", "subject_id"]].merge(described, on="path")

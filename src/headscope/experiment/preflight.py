@@ -97,7 +97,7 @@ def find_plans(config: Config) -> list[Plan]:
 
 
 def choose_runs(plans: list[Plan], only: Iterable[str] | None) -> list[Plan]:
-    """Return the runs of the names in `only`, in their order in the grid; None: all."""
+    """Return the runs of the names in `only` (None: all); InputError where there is no such run."""
     if only is None:
         return plans
     names = [only] if isinstance(only, str) else [*only]

@@ -60,7 +60,7 @@ RENAMED = {"frozen-bn": "frozen-adabn", "scratch-moments": "scratch-meanvar"}  #
 
 
 def find_regime(name: str) -> Regime:
-    """Return the regime of a name; 'layerwise:2' trains the last two stages."""
+    """Return a regime; 'layerwise:2' trains the last two stages; InputError where there is none."""
     if name in REGIMES:
         return REGIMES[name]
     if name in RENAMED:

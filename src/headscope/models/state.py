@@ -86,7 +86,7 @@ def draw_moments(model: nn.Module, source: Source, new_buffers: State) -> Source
 
 
 def read_state(path: Path) -> State:
-    """Read a state dict from a file, whole; floats of any type become float32."""
+    """Read a file's state dict, floats as float32; InputError where it is damaged or not finite."""
     return _read(read_weights(path).tensors, str(path))
 
 

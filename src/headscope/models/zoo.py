@@ -160,7 +160,7 @@ def _torchvision_names() -> list[str]:
 
 
 def find_architecture(name: str) -> Architecture:
-    """Return the architecture of a name."""
+    """Return the architecture of a name; InputError, with similar names, where there is none."""
     if name in TABLE:
         return TABLE[name]
     library, _, short = name.partition("/")

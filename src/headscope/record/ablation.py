@@ -51,7 +51,7 @@ def write_ablation(experiment: Path, ablation: Ablation) -> None:
 
 
 def read_ablation(experiment: Path) -> Ablation | None:
-    """Return what a ladder is made of; None where there is none."""
+    """Return what a ladder is made of, None: there is none; InputError where it has changed."""
     path = experiment / FOLDER / NAME
     if not path.is_file():
         return None

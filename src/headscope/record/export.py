@@ -32,7 +32,8 @@ def export_run(run: Path | str, out: Path | str) -> Path:
     ------
     InputError
         `run` is no finished run or its record has changed since it was written; or the record is
-        there already, or `out` holds runs on other slices.
+        there already, or `out` holds runs on other slices, or on a split of the same name that
+        assigns other subjects.
 
     Examples
     --------
@@ -45,7 +46,7 @@ def export_run(run: Path | str, out: Path | str) -> Path:
     target = Path(out) / "runs" / str(source.settings.get("name", source.name))
     if Run(target).finished or (target / "checkpoint").exists():
         raise InputError(f"{target} is there already: choose another folder than {out}.")
-    _check_slices(source, Path(out))
+    _check_alike(source, Path(out))
     entries = read_manifest(source.path)
     files = {path.name for path in source.path.iterdir() if path.is_file()}
     names = files if entries is None else {*entries, NAME}
@@ -72,10 +73,26 @@ def _copy_audit(experiment: Path, out: Path) -> None:
         shutil.copyfile(experiment / "audit.json", temporary)
 
 
-def _check_slices(run: Run, out: Path) -> None:
-    """Refuse a folder with runs on other slices: a report takes them for one cohort."""
+def _check_alike(run: Run, out: Path) -> None:
+    """Refuse a folder with runs on other slices or splits: a report takes them for one cohort."""
     for other in filter(lambda other: other.finished, map(Run, sorted(out.glob("runs/*")))):
-        if len({one.settings.get("slices_sha256") for one in (run, other)} - {None}) > 1:
+        differing = ""
+        if _differ(run, other, "slices_sha256"):
+            differing = "other slices"
+        elif _split_of(run) == _split_of(other) and _differ(run, other, "split_sha256"):
+            differing = f"another split by {run.setting.split} of seed {run.setting.seed}"
+        if differing:
             raise InputError(
-                f"{out} holds {other.name}, a run on other slices: choose another folder."
+                f"{out} holds {other.name}, a run on {differing}: choose another folder."
             )
+
+
+def _differ(run: Run, other: Run, name: str) -> bool:
+    """Whether both have a setting and differ in it."""
+    return len({record.settings.get(name) for record in (run, other)} - {None}) > 1
+
+
+def _split_of(run: Run) -> tuple[object, ...]:
+    """Return what makes the name of a run's split."""
+    setting = run.setting
+    return setting.split, setting.seed, setting.fold, setting.folds, setting.subjects

@@ -1,24 +1,30 @@
 """`write_report`: an experiment's runs → table.tsv, runs.tsv, table.md, report.html."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import pandas as pd
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from headscope.analysis import analyse_head, markdown_table, setting_results
+from headscope.analysis.explanations.cohorts import read_cohorts
+from headscope.analysis.explanations.external import CohortResult, write_cohorts
+from headscope.analysis.final_layer.layer import HeadAnalysis
+from headscope.analysis.leakage.analysis import Leakage
 from headscope.analysis.leakage.stored import stored_leakage
-from headscope.analysis.results.comparisons import compare_runs
+from headscope.analysis.results.comparisons import Comparisons, compare_runs
 from headscope.analysis.results.markers import marked_tables
 from headscope.analysis.stored import storing
-from headscope.audit_record import changed_inputs, read_audit
+from headscope.audit_record import changed_inputs
 from headscope.console import busy, console, track
 from headscope.errors import InputError
 from headscope.files import write_table, write_text
 from headscope.manifest import DAMAGE, reason_of
-from headscope.record import Run, find_runs, read_experiment, read_failures
+from headscope.record import Records, Run, find_runs, read_experiment
 from headscope.reporting.answer import answer
 from headscope.reporting.blocks import Chapter
 from headscope.reporting.cautions import cautions, left_out_caution, shared_heads
@@ -41,16 +47,23 @@ from headscope.reporting.chapters.subjects import subjects_chapter
 from headscope.reporting.chapters.weights import weights_chapter
 from headscope.reporting.explanations.cohorts import explain_by_cohorts
 from headscope.reporting.explanations.confounders import explain_by_confounders
+from headscope.reporting.explanations.explanation import Explanation
 from headscope.reporting.explanations.inferred import explain_by_inference
 from headscope.reporting.explanations.ladder import explain_by_ladder
 from headscope.reporting.explanations.provenance import explain_by_provenance
 from headscope.reporting.explanations.rivals import explain_by_rivals
 from headscope.reporting.numbers import page_sources
 from headscope.reporting.render import Page, render_page
-from headscope.reporting.scatters import choose_thumbnails, logit_panels, page_data, weight_panels
+from headscope.reporting.scatters import (
+    PageData,
+    choose_thumbnails,
+    logit_panels,
+    page_data,
+    weight_panels,
+)
 from headscope.reporting.stored import report_key, stands, store_key
 from headscope.reporting.verdict import verdict
-from headscope.supplement.study import read_study
+from headscope.supplement.study import Study, read_study
 from headscope.threads import one_blas_thread
 
 MOST_PANELS: Final = 12  # of Fig. 2 and of Fig. 3; of more runs those of the first seed and fold
@@ -89,103 +102,95 @@ def write_report(experiment: Path | str, thumbnails: str | None = None) -> Path:
     if stands(experiment, key):
         return experiment / "report.html"
     with storing(experiment):
-        evidence = _Evidence(experiment, pictures=thumbnails != "none")
+        evidence = _gather_evidence(experiment, pictures=thumbnails != "none")
+        write_table(experiment / "table.tsv", evidence.table)
+        write_table(experiment / "runs.tsv", evidence.run_table)
+        write_text(experiment / "table.md", markdown_table(evidence.table))
+        write_cohorts(experiment, evidence.cohorts)
+        notes = [note for part in evidence.explained for note in part.notes]
+        for note in [*evidence.changed, *notes]:
+            console.print(note, soft_wrap=True)
         chapters = _make_chapters(evidence)
-    runs, results, audit = evidence.runs, evidence.results, evidence.audit
     data = page_data(evidence.in_panels, evidence.heads, evidence.pixels, thumbnails)
-    study = read_study(experiment, [*results, *evidence.rivals])
-    version = f" {study.versions['headscope']}" if "headscope" in study.versions else ""
-    count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
-    left_out = left_out_caution(evidence.left_out, evidence.changed)
-    first = answer(
-        *(results, evidence.leakage.gaps, audit, evidence.failures, left_out),
-        rivals=evidence.rivals,
-        explained=evidence.explained,
-    )
-    page = Page(
-        name=experiment.resolve().name,
-        kicker=f"headscope report · {count}",
-        title="What the final layer learned, and what its accuracy is worth",
-        lede="",
-        verdict=[
-            *verdict(results, evidence.compared, evidence.leakage.gaps, shared_heads(audit, runs)),
-            *(said for part in evidence.explained for said in part.sentences),
-            *cautions(audit, runs),
-            *left_out,
-        ],
-        chapters=[
-            *chapters,
-            paper_chapter(study),
-            settings_chapter(runs, study.versions, chapters),
-            cite_chapter(),
-        ],
-        answer=first,
-        data=page_sources([*results, *evidence.rivals], evidence.table.columns)
-        | dict(data.content),
-        footer=f"Made by headscope{version} from the record of {count}. This page needs no network "
-        f"and no other file. {data.words}",
-    )
+    page = _make_page(evidence, chapters, data)
     write_text(experiment / "report.html", render_page(page))
-    headline = Markup.escape(first.headline).striptags()
+    assert page.answer is not None
+    headline = Markup.escape(page.answer.headline).striptags()
     titles = {chapter.key: chapter.title for chapter in page.chapters}
     store_key(experiment, key, thumbnails=thumbnails, headline=headline, chapters=titles)
     return experiment / "report.html"
 
 
+@dataclass(frozen=True)
 class _Evidence:
-    """An experiment's finished runs and what the page rests on; its tables are written.
+    """What the page rests on: the study, and what is analysed for several chapters."""
 
-    results and runs are of networks, rivals of what is none; changed and notes say what of the
-    record is not as it was.
-    """
-
-    def __init__(self, experiment: Path, *, pictures: bool) -> None:
-        """Read the runs, write the tables, and analyse what chapters share."""
-        finished = read_experiment(experiment, rivals=True)
-        everything = setting_results(finished)
-        self.results = [result for result in everything if not result.is_rival]
-        self.rivals = [result for result in everything if result.is_rival]
-        self.runs = [run for result in self.results for run in result.runs]
-        self.audit = read_audit(experiment)
-        self.table, by_run = marked_tables(everything, self.audit)
-        write_table(experiment / "table.tsv", self.table)
-        write_table(experiment / "runs.tsv", by_run)
-        write_text(experiment / "table.md", markdown_table(self.table))
-        analysed = track(self.runs, "Analysing final layers", total=len(self.runs))
-        self.heads = {run.name: analyse_head(run) for run in analysed}
-        self.compared = compare_runs(run for result in everything for run in result.runs)
-        networks = [run for run in finished if not run.is_rival]
-        self.failures, records = read_failures(experiment), find_runs(experiment)
-        self.left_out, self.notes = records.left_out, records.notes
-        self.leakage = stored_leakage(experiment, runs=[*networks, *records.permuted])
-        self.changed = changed_inputs(experiment)
-        self.slices = None if self.changed else experiment / "slices"
-        self.pixels = None if self.slices is None else _read_pixels(self.slices / "slices.npy")
-        self.explained = (  # what else could explain what networks reach, in the page's order
-            explain_by_inference(self.results),
-            explain_by_provenance(self.runs),
-            explain_by_rivals(self.results, self.rivals, self.compared),
-            explain_by_confounders(experiment, self.results),
-            explain_by_cohorts(experiment, self.results, self.pixels),
-            explain_by_ladder(experiment, pictures=pictures),
-        )
-        for note in [*self.changed, *(note for part in self.explained for note in part.notes)]:
-            console.print(note, soft_wrap=True)
+    study: Study
+    records: Records
+    changed: Sequence[str]  # sentences on slices and splits that are not as they were written
+    slices: Path | None  # the slice store; None where it has changed
+    pixels: NDArray[np.uint8] | None  # (N, H, W), while they are there
+    table: pd.DataFrame  # one row per setting
+    run_table: pd.DataFrame  # one row per run
+    heads: Mapping[str, HeadAnalysis]  # by the name of the run
+    compared: Comparisons
+    leakage: Leakage
+    cohorts: Sequence[CohortResult]  # from elsewhere
+    explained: Sequence[Explanation]  # what else could explain what networks reach
 
     @property
     def in_panels(self) -> Sequence[Run]:
         """The runs that Fig. 2 and Fig. 3 show: all, or of very many those of one seed and fold."""
-        return self.runs if len(self.runs) <= MOST_PANELS else first_of(self.runs)
+        runs = self.study.runs
+        return runs if len(runs) <= MOST_PANELS else first_of(runs)
+
+
+def _gather_evidence(experiment: Path, *, pictures: bool) -> _Evidence:
+    """Read the record and analyse what chapters share; `pictures`: the ladder may show slices."""
+    finished, records = read_experiment(experiment, rivals=True), find_runs(experiment)
+    study = read_study(experiment, setting_results(finished))
+    results, rivals, runs = study.results, study.rivals, study.runs
+    table, run_table = marked_tables(study.everything, study.audit)
+    analysed = track(runs, "Analysing final layers", total=len(runs))
+    heads = {run.name: analyse_head(run) for run in analysed}
+    compared = compare_runs(run for result in study.everything for run in result.runs)
+    networks = [run for run in finished if not run.is_rival]
+    changed = changed_inputs(experiment)
+    slices = None if changed else experiment / "slices"
+    pixels = None if slices is None else _read_pixels(slices / "slices.npy")
+    cohorts, cohort_notes = read_cohorts(experiment)
+    return _Evidence(
+        study=study,
+        records=records,
+        changed=changed,
+        slices=slices,
+        pixels=pixels,
+        table=table,
+        run_table=run_table,
+        heads=heads,
+        compared=compared,
+        leakage=stored_leakage(experiment, runs=[*networks, *records.permuted]),
+        cohorts=cohorts,
+        explained=(  # in the page's order
+            explain_by_inference(results),
+            explain_by_provenance(runs),
+            explain_by_rivals(results, rivals, compared),
+            explain_by_confounders(experiment, results),
+            explain_by_cohorts(cohorts, cohort_notes, results, pixels),
+            explain_by_ladder(experiment, pictures=pictures),
+        ),
+    )
 
 
 def _make_chapters(evidence: _Evidence) -> list[Chapter]:
     """Make the chapters: the argument, what else could explain it, then what it stands on."""
-    runs, results, heads = evidence.runs, evidence.results, evidence.heads
-    slices, pixels, audit = evidence.slices, evidence.pixels, evidence.audit
-    changed = [*evidence.notes, *evidence.changed]
+    study, heads = evidence.study, evidence.heads
+    results, runs, audit = study.results, study.runs, study.audit
+    slices, pixels = evidence.slices, evidence.pixels
+    changed = [*evidence.records.notes, *evidence.changed]
     shown = evidence.in_panels
     argument = (
-        lambda: results_chapter(evidence.table, results, evidence.failures, changed),
+        lambda: results_chapter(evidence.table, results, study.failures, changed),
         lambda: subjects_chapter(runs),
         lambda: Chapter("fig2", "Logits of the test slices", [logit_panels(shown)], short="Fig. 2"),
         lambda: Chapter(
@@ -193,7 +198,7 @@ def _make_chapters(evidence: _Evidence) -> list[Chapter]:
         ),
         lambda: checks_chapter(results, evidence.leakage, audit),
         lambda: ranking_chapter(results),
-        lambda: scores_chapter([*results, *evidence.rivals], evidence.compared),
+        lambda: scores_chapter(study.everything, evidence.compared),
     )
     ground = (
         lambda: cohort_chapter(runs, slices and slices / "slices.json"),
@@ -212,6 +217,42 @@ def _make_chapters(evidence: _Evidence) -> list[Chapter]:
     made = [make() for make in track(makers, "Drawing figures", total=len(makers))]
     made[len(argument) : len(argument)] = [part.chapter for part in evidence.explained]
     return [chapter for chapter in made if chapter is not None]
+
+
+def _make_page(evidence: _Evidence, chapters: Sequence[Chapter], data: PageData) -> Page:
+    """Set the chapters between answer and verdict and those that every report ends with."""
+    study = evidence.study
+    results, runs, audit = study.results, study.runs, study.audit
+    gaps, explained = evidence.leakage.gaps, evidence.explained
+    version = f" {study.versions['headscope']}" if "headscope" in study.versions else ""
+    count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
+    left_out = left_out_caution(evidence.records.left_out, evidence.changed)
+    return Page(
+        name=study.name,
+        kicker=f"headscope report · {count}",
+        title="What the final layer learned, and what its accuracy is worth",
+        lede="",
+        verdict=[
+            *verdict(results, evidence.compared, gaps, shared_heads(audit, runs)),
+            *(said for part in explained for said in part.sentences),
+            *cautions(audit, runs),
+            *left_out,
+        ],
+        chapters=[
+            *chapters,
+            paper_chapter(study),
+            settings_chapter(runs, study.versions, chapters),
+            cite_chapter(),
+        ],
+        answer=answer(
+            *(results, gaps, audit, study.failures, left_out),
+            rivals=study.rivals,
+            explained=explained,
+        ),
+        data=page_sources(study.everything, evidence.table.columns) | dict(data.content),
+        footer=f"Made by headscope{version} from the record of {count}. This page needs no network "
+        f"and no other file. {data.words}",
+    )
 
 
 def _read_pixels(path: Path) -> NDArray[np.uint8] | None:

@@ -87,7 +87,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read the header of any format, known by its magic number, not by its name alone."""
+    """Read a header, whatever the file's name; Refused where it is of none of these formats."""
     header_path, data = scan_files(path)
     for file in (header_path, data):
         if file.exists() and not file.is_file():  # a pipe would be waited for without end

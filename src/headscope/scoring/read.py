@@ -55,7 +55,7 @@ class Predictions:
 
 
 def read_predictions(source: pd.DataFrame | Path | str, named: Columns) -> Predictions:
-    """Read predictions from a CSV or TSV of any program, or take those of a data frame."""
+    """Read any program's table, or take a data frame; InputError where a part is missing."""
     name = "The table" if isinstance(source, pd.DataFrame) else str(source)
     table = source if isinstance(source, pd.DataFrame) else read_table(Path(source))
     check_names(name, [str(column) for column in table.columns])

@@ -36,7 +36,7 @@ def write_inferred(experiment: Path, subjects: pd.DataFrame, facts: Mapping[str,
 
 
 def read_inferred(experiment: Path, facts: Mapping[str, Any]) -> pd.DataFrame | None:
-    """Return the table of inferred subjects; None where there is none with these facts."""
+    """Return inferred subjects, None without these facts; InputError where they have changed."""
     folder = experiment / FOLDER
     if not (folder / "subjects.json").is_file():
         return None

@@ -176,7 +176,7 @@ def read_part(path: Path, size: int) -> Part | None:
 
 
 def take_file(file: ScanFile, plane: str, spec: SliceSpec) -> Taken:
-    """Return the slices of a scan or picture."""
+    """Return the slices of a scan or picture; ScanError where it cannot be used."""
     try:
         if file.kind == "picture":
             pictured: list[str] = []
@@ -193,4 +193,4 @@ def take_file(file: ScanFile, plane: str, spec: SliceSpec) -> Taken:
         return Taken(pixels, indices, notes)
     except MemoryError:
         reason = "cannot be sliced: it does not fit into memory"
-        raise ScanError(file.path, reason, True) from None
+        raise ScanError(file.path, reason, transient=True) from None

@@ -99,7 +99,7 @@ class SliceSet:
 
 
 def open_slices(out: Path) -> SliceSet:
-    """Open a store; pixels and table stay on disk until they are needed."""
+    """Open a store, read as needed; InputError where it is unfinished or its files do not fit."""
     if not (out / "slices.json").is_file():
         raise InputError(f"{out} holds no slices: it has no finished slices.json.")
     try:

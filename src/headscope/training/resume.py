@@ -93,7 +93,7 @@ class ResumeFile:
     def load(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
     ) -> Progress:
-        """Load model and optimiser, where the file exists, and return the progress in it."""
+        """Load model and optimiser, return the progress; InputError where it is another run's."""
         if not self.path.is_file():
             return Progress.start(device)
         try:

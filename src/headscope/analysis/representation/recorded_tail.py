@@ -13,7 +13,7 @@ CLOSE = 0.02  # of the largest logit: what bfloat16 may cost; wrong layers cost 
 
 
 def read_tail(run: Run) -> Tail:
-    """Read the tail of a recorded run and its weights."""
+    """Read a run's tail and its weights; InputError where it does not give the recorded logits."""
     words = run.settings.get("tail")
     if not words:
         raise InputError(

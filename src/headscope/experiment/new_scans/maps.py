@@ -26,7 +26,7 @@ SIDES: Final = {"axial": "LR", "coronal": "LR", "sagittal": "PA"}
 
 
 def averaging_tail(network: Network, run: Run) -> Tail:
-    """Return the layers from the last feature maps to the logits."""
+    """Return the layers after the last maps; InputError where positions are not averaged."""
     state = {name: tensor.cpu().numpy() for name, tensor in network.model.state_dict().items()}
     words = network.tail or ()
     norms = [word.partition(":")[2] for word in words if word.startswith("layernorm:")]

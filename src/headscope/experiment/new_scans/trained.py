@@ -46,7 +46,7 @@ def slicing_of(run: Run) -> tuple[SliceSpec, str]:
 
 
 def load_network(run: Run, device: str = "auto") -> Network:
-    """Return the trained network of a run, in eval mode."""
+    """Return the trained network of a run, in eval mode; InputError where it keeps none."""
     if run.is_rival:
         raise InputError(f"{run.path} is a simple rival, no network: it predicts no new scans.")
     if not run.keeps_network:

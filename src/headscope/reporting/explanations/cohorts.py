@@ -2,20 +2,13 @@
 
 from collections.abc import Sequence
 from math import isnan
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from headscope.analysis.explanations.cohorts import read_cohorts
-from headscope.analysis.explanations.external import (
-    CohortResult,
-    CohortRow,
-    External,
-    write_cohorts,
-)
+from headscope.analysis.explanations.external import CohortResult, CohortRow, External
 from headscope.analysis.results.settings import SettingResult, choose_apart
 from headscope.record.evaluation import SharedHead
 from headscope.reporting.blocks import Block, Chapter, TableBlock, Text
@@ -45,11 +38,12 @@ SCORES: Final = {
 
 
 def explain_by_cohorts(
-    experiment: Path, results: Sequence[SettingResult], pixels: NDArray[np.uint8] | None
+    cohorts: Sequence[CohortResult],
+    notes: Sequence[str],
+    results: Sequence[SettingResult],
+    pixels: NDArray[np.uint8] | None,
 ) -> Explanation:
-    """Return what evaluations on other cohorts add, and write `evaluations.tsv`."""
-    cohorts, notes = read_cohorts(experiment)
-    write_cohorts(experiment, cohorts)
+    """Return what evaluations on other cohorts add."""
     sentences = cohort_sentences(cohorts, results)
     return Explanation(
         below=sentences,
