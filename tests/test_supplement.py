@@ -17,11 +17,13 @@ from scipy import stats
 
 from headscope.analysis.leakage.stored import stored_leakage
 from headscope.analysis.results.comparisons import compare_runs
+from headscope.analysis.results.settings import choose_apart
 from headscope.errors import InputError
 from headscope.figures.style import COLUMN, MM, PAGE
 from headscope.files import read_table, write_json, write_table
 from headscope.metrics import DRAWS
 from headscope.record import read_experiment, write_failures
+from headscope.supplement import answers as answering
 from headscope.supplement import export, write
 from headscope.supplement.answers import ANSWERS, cautions
 from headscope.supplement.card import model_card
@@ -520,6 +522,48 @@ def test_the_methods_name_the_tests_by_which_settings_are_compared(seeds, folds,
     text = methods(study, Facts()).to_text()
     assert ("DeLong" in text) == (row.subject_auc.test == "DeLong's test")
     assert ("With seed 0, " in text) == (len(seeds) > 1)
+
+
+def test_checklists_say_what_was_done_and_no_more(tmp_path):
+    """Splits, sites, groups, weights, other cohorts: each is said where it is on record."""
+    fits = [{"split": "site", "fold": (k, 3), "name": "frozen"} for k in (0, 1)]
+    runs = [{"split": "subject"}, *fits]
+    write_experiment(tmp_path, [run | {"same_split": True} for run in runs], **SMALL)
+    plain = read_study(tmp_path)
+    asked = ("robustness", "clusters", "external", "imbalance")
+    answers = {name: answering.answer(name, plain, Facts()) for name in asked}
+    assert "never saw the site" in answers["robustness"].text
+    assert "split by slice" not in answers["robustness"].text
+    assert answers["external"].status == "not done"
+    assert answers["imbalance"].text.startswith("No class was weighted")
+    assert answers["clusters"].text == "Each site was tested once, by networks that never saw it."
+    assert "not computed" in model_card(plain, Facts())
+    # as the page chooses: of the split that most settings or folds were tested under
+    apart = [result for result in plain.results if result.apart]
+    assert plain.chosen == (choose_apart(apart)[0], "")
+    assert plain.chosen[0].split == "site"
+    assert "validation chooses" not in answering.answer("performance", plain, Facts()).text
+
+    ids = sorted(set(plain.main.predictions["subject_id"]))
+    table = {"subject_id": ids, "session_id": "1", "label": "AD", "site": ["x", "y"] * 12}
+    write_table(tmp_path / "participants.tsv", pd.DataFrame(table))
+    scores = {"subject_accuracy": 0.75, "subject_accuracy_low": 0.5, "subject_accuracy_high": 0.9}
+    row = {"evaluation": "there", "run": "r", "subjects": 20, "slices": 80, **scores}
+    one = plain.chosen[0]
+    row |= {"architecture": one.architecture, "name": one.name, "split": one.split}
+    write_table(tmp_path / "evaluations.tsv", pd.DataFrame([row, row | {"split": "subject"}]))
+    for run in plain.runs:
+        with (run.path / "run.toml").open("a") as file:
+            file.write('class_weights = "balanced"\n')
+        reseal(run.path)
+    study = read_study(tmp_path)
+    assert "within each site" in answering.answer("clusters", study, Facts()).text
+    assert "count alike." in answering.answer("imbalance", study, Facts()).text
+    assert "within groups by site" in model_card(study, Facts())
+    assert answering.answer("external", study, Facts()).text == (
+        f"{study.chosen[0].key} predicts correctly 75.0% (95% interval 50.0 to 90.0) of 20 "
+        "subjects of there."
+    )
 
 
 def test_how_slices_make_a_subject_is_said_of_each_kind_of_head():

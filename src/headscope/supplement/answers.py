@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isnan
+from math import isnan, nan
 from typing import Final
 
 from headscope.supplement import methods
 from headscope.supplement.characteristics import characteristics, unrecorded
 from headscope.supplement.flow import LEFT_OUT
-from headscope.supplement.prose import Facts, listed
-from headscope.supplement.recipes import aggregates
-from headscope.supplement.study import Study, count_classes
+from headscope.supplement.prose import CITATION, Facts, between, listed
+from headscope.supplement.recipes import CHOICES, aggregates
+from headscope.supplement.study import EVALUATIONS, Study, count_classes
 
 UNCHANGED: Final = (
     "The temperature of validation is reported beside the network, whose weights stay as they are."
@@ -58,14 +58,11 @@ def performance(study: Study, facts: Facts, *names: str) -> str:
         form, unit = ("fraction", "") if area else ("percent", "%")
         text = f"{name.replace('_', ' ').replace('auc', 'AUC')} "
         text += f"{facts(score.value, 'table.tsv', f'{row}, test_{name}', form)}{unit}"
-        if score.interval:
-            low, high = score.interval
-            text += f" (95% interval {facts(low, 'table.tsv', f'{row}, test_{name}_low', form)}"
-            text += f" to {facts(high, 'table.tsv', f'{row}, test_{name}_high', form)})"
-        parts.append(text)
+        ends = score.interval or (nan, nan)
+        parts.append(text + between(ends, facts, "table.tsv", f"{row}, test_{name}", form))
     if not parts:
         return f"No score of {result.key} is defined on its test."
-    chosen = f", which validation chooses by {by}" if by and len(study.results) > 1 else ""
+    chosen = f", which validation chooses by {by}" if by else ""
     runs = f"{len(result.constant)} of {len(result.runs)} runs predict"
     one = "The network predicts" if len(result.runs) == 1 else runs
     constant = f" {one} one class for all test slices." if result.constant else ""
@@ -205,7 +202,7 @@ def _weights(study: Study, facts: Facts) -> str:
 def _selection(study: Study, facts: Facts) -> str:
     result, by = study.chosen
     text = methods.kept_weights(study)
-    if len(study.results) > 1 and by:
+    if by:
         text += f" Among settings, validation chooses {result.key} by {by}; test plays no part."
     return text.strip()
 
@@ -217,7 +214,10 @@ def _robustness(study: Study, facts: Facts) -> str | Answer:
     if len(seeds) > 1:
         done.append(f"{facts(len(seeds), 'runs/*/run.toml', 'distinct seed')} seeds")
     done += [f"{facts(number, 'runs/*/run.toml', 'folds')} folds" for number in sorted(folds)]
-    if len({run.setting.split for run in study.runs}) > 1:
+    splits = {run.setting.split for run in study.runs}
+    if "site" in splits:
+        done.append("networks that never saw the site that they are tested on")
+    if "slice" in splits and len(splits) > 1:
         done.append("the same networks under a split by slice")
     if study.leakage.permuted:
         done.append("training on labels permuted by subject")
@@ -280,8 +280,42 @@ def _differences(study: Study, facts: Facts) -> str:
 
 
 def _imbalance(study: Study, facts: Facts) -> str:
-    text = "No class was weighted or drawn more often. Balanced accuracies are in the table."
+    used = [f"{words}." for key, (value, words) in CHOICES.items() if value in study.values(key)]
+    text = CITATION.sub("", " ".join(used)) or "No class was weighted or drawn more often."
+    text += " Balanced accuracies are in the table."
     return f"{text} {larger_class(study, facts)}".strip()
+
+
+def _external(study: Study, facts: Facts) -> str | Answer:
+    """Say what the chosen setting reached on cohorts from elsewhere."""
+    parts, result = [], study.chosen[0]
+    places = (result.architecture, result.name, result.split)
+    for row in study.evaluations.to_dict("records"):
+        if (row["architecture"], row["name"], row["split"]) != places:
+            continue
+        unit = "subject" if row["subjects"] else "slice"
+        of = f"row of {row['evaluation']} and {row['run']}, "
+        count = facts(row[f"{unit}s"], EVALUATIONS, f"{of}{unit}s")
+        name = f"{unit}_accuracy"
+        share = facts(row[name], EVALUATIONS, of + name, "percent")
+        ends = row[f"{name}_low"], row[f"{name}_high"]
+        interval = between(ends, facts, EVALUATIONS, of + name)
+        parts.append(f"{share}%{interval} of {count} {unit}s of {row['evaluation']}")
+    if not parts:
+        return Answer(NOT_DONE)
+    return f"{result.key} predicts correctly {listed(parts)}."
+
+
+def _clusters(study: Study, facts: Facts) -> str | Answer:
+    """Say what was done about sites, where they are on record."""
+    done = []
+    if any(run.setting.split == "site" for run in study.runs):
+        done.append("Each site was tested once, by networks that never saw it.")
+    if "site" in study.strata:
+        done.append(
+            "The report has the accuracy within each site, and tests whether sites explain it."
+        )
+    return " ".join(done) or Answer(NOT_DONE, "Sites are not on record.")
 
 
 def _prediction(study: Study, facts: Facts) -> str:
@@ -337,7 +371,7 @@ ANSWERS: Final[dict[str, Callable[[Study, Facts], str | Answer]]] = {
     "robustness": _robustness,
     "explanation": _explanation,
     "internal": _internal,
-    "external": lambda study, facts: Answer(NOT_DONE),
+    "external": _external,
     "flow": _flow,
     "subjects": _subjects,
     "performance": _performance,
@@ -348,7 +382,7 @@ ANSWERS: Final[dict[str, Callable[[Study, Facts], str | Answer]]] = {
     "predictors": lambda study, facts: (
         f"The predictors are the pixels of slices. {methods.PARAGRAPHS['Slices'](study, facts)}"
     ).strip(),
-    "clusters": lambda study, facts: Answer(NOT_DONE, "Sites are not on record."),
+    "clusters": _clusters,
     "updating": lambda study, facts: Answer(NOT_DONE, UNCHANGED),
     "prediction": _prediction,
     "imbalance": _imbalance,

@@ -5,7 +5,7 @@ from typing import Final
 from headscope.analysis.results.table import full_table
 from headscope.supplement.answers import cautions, larger_class, performance
 from headscope.supplement.methods import PARAGRAPHS
-from headscope.supplement.prose import CITATION, Facts, escape_markdown
+from headscope.supplement.prose import CITATION, Facts, escape_markdown, listed
 from headscope.supplement.study import Study
 from headscope.tables import Table
 
@@ -31,9 +31,7 @@ def model_card(study: Study, facts: Facts) -> str:
             escape_markdown(larger_class(study, facts)),
             full_table(study.table).to_markdown(),
         ],
-        "Groups of subjects": [
-            "Scores by sex, age or site were not computed. Table 1 says who the subjects are."
-        ],
+        "Groups of subjects": [f"{_strata(study)} Table 1 says who the subjects are."],
         "Cautions": [
             "\n".join(f"* {escape_markdown(line)}" for line in cautions(study, facts))
             or "None on record."
@@ -59,6 +57,14 @@ def _networks(study: Study) -> str:
         rows.append((run.name, *(digest[:SHOWN_DIGITS] for digest in digests), run.keeps_network))
     columns = ["Run", "Weights at the start (SHA-256)", "Slices (SHA-256)", "On record"]
     return Table("", columns, rows).to_markdown()
+
+
+def _strata(study: Study) -> str:
+    """Say within which groups scores were computed."""
+    if not study.strata:
+        return "Scores by sex, age or site were not computed."
+    names = escape_markdown(listed([name.replace("_", " ") for name in study.strata]))
+    return f"The report has scores within groups by {names}, of the setting that validation chose."
 
 
 def _use(study: Study) -> str:

@@ -12,10 +12,12 @@ from typing import Any
 import pandas as pd
 
 from headscope.analysis import setting_results, settings_table
+from headscope.analysis.explanations.covariates import read_covariates
+from headscope.analysis.explanations.external import TABLE as EVALUATIONS
 from headscope.analysis.leakage.analysis import Leakage
 from headscope.analysis.leakage.stored import stored_leakage
 from headscope.analysis.results.markers import mark_table
-from headscope.analysis.results.settings import SettingResult, choose
+from headscope.analysis.results.settings import SettingResult, choose_apart
 from headscope.audit_record import Audit, read_audit
 from headscope.files import read_table
 from headscope.manifest import DAMAGE
@@ -66,10 +68,25 @@ class Study:
 
     @cached_property
     def chosen(self) -> tuple[SettingResult, str]:
-        """The setting that validation chooses, and by which score; of those that keep subjects
-        apart, where there are any."""
+        """The setting that validation chooses, as on the page, and by which score among several.
+
+        Of those that keep subjects apart, where there are any, and of one split.
+        """
         apart = [result for result in self.results if result.apart]
-        return choose(apart or self.results)
+        result, by, candidates = choose_apart(apart or self.results)
+        return result, by if candidates > 1 else ""
+
+    @cached_property
+    def strata(self) -> list[str]:
+        """The covariates within whose values the page gives scores of the chosen setting."""
+        covariates = read_covariates(self.folder)
+        apart = any(result.apart for result in self.results)
+        return [*covariates.columns] if covariates is not None and apart else []
+
+    @cached_property
+    def evaluations(self) -> pd.DataFrame:
+        """What the settings reached on cohorts from elsewhere, `evaluations.tsv`; or no row."""
+        return _table(self.folder / EVALUATIONS, [])
 
     @cached_property
     def leakage(self) -> Leakage:
