@@ -23,14 +23,14 @@ AMOUNTS: Final = {
 }
 
 
-def varied(study: Study, facts: Facts, key: str, words: str, form: str = "g") -> str:
+def varied(study: Study, facts: Facts, key: str, words: str) -> str:
     """Return a setting with its words: one value, or those of the rows."""
     values = study.values(key)
     if not values:
         return ""
     if values == [1]:
         words = re.sub(r"\{\} (\w+)s\b", r"{} \1", words)  # 1 epoch
-    shown = listed([facts(v, "runs/*/run.toml", key, form) for v in sorted(values)], "or")
+    shown = listed([facts(v, "runs/*/run.toml", key, "g") for v in sorted(values)], "or")
     return words.format(shown) + (" (by row of the table of results)" if len(values) > 1 else "")
 
 
