@@ -2,7 +2,7 @@
 
 Duplicates and subjects under two ids (`duplicates`), labels that contradict each other, what
 crosses the subsets of a split (`crossings`), and facts that tell the label without anatomy
-(`shortcuts`). `audit_words` says it in words; `store_audit` keeps an experiment's in `audit.json`.
+(`shortcuts`). `wording` says it in words; `store_audit` keeps an experiment's in `audit.json`.
 """
 
 import tempfile
