@@ -268,8 +268,8 @@ def add_splits(experiment: Path, other: Path) -> None:
 def _add(stored: dict[str, Any], more: Mapping[str, Any], names: set[str]) -> None:
     """Add splits by their names, with what findings and pairs of scans say of them."""
     stored["splits"] += [split for split in more["splits"] if split["name"] in names]
-    stored["findings"] += [one for one in more["findings"] if one["name"] in names]
-    stored["serious"] = any(one["level"] == "serious" for one in stored["findings"])
+    stored["findings"] += [finding for finding in more["findings"] if finding["name"] in names]
+    stored["serious"] = any(finding["level"] == "serious" for finding in stored["findings"])
     stored["key"]["splits"] |= {name: more["key"]["splits"].get(name) for name in names}
     pairs = {tuple(pair["rows"]): pair for pair in stored["pairs"]}
     for pair in more["pairs"]:

@@ -151,6 +151,6 @@ def _partners(links: Links, group: NDArray[np.intp]) -> tuple[NDArray[np.intp], 
     inside = group[links.pairs[:, 0]] == group[links.pairs[:, 1]]
     pairs, values = links.pairs[inside], links.detail[inside]
     for row in np.argsort(values, kind="stable"):  # the best comes last
-        for one, other in (pairs[row], pairs[row][::-1]):
-            partner[one], detail[one] = other, values[row]
+        for scan, other in (pairs[row], pairs[row][::-1]):
+            partner[scan], detail[scan] = other, values[row]
     return partner, detail

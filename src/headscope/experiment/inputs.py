@@ -236,7 +236,7 @@ def _sites(cohort: Cohort) -> tuple["pd.Series[str]", int]:
     """
     described = describe_subjects(cohort.offered)
     if "site" not in described:
-        problems = [item.problem for item in cohort.covariates if item.name == "site"]
+        problems = [column.problem for column in cohort.covariates if column.name == "site"]
         reason = next(iter(problems), "no column is recognised as one (site, center, institution)")
         raise InputError(f"--splits site needs the site of every subject: {reason}.")
     table = cohort.scans[["path", "subject_id"]].merge(described, on="path")

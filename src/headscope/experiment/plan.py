@@ -154,7 +154,7 @@ def _check_units(config: Config, rows: Sequence[Row], regimes: Mapping[str, Regi
     """Refuse a head that trains on scans while its backbone trains on slices."""
     for row in rows:
         if (row.unit or config.unit) == "scan" and regimes[row.regime].trains_backbone:
-            frozen = " and ".join(name for name, it in REGIMES.items() if not it.trains_backbone)
+            frozen = " and ".join(name for name in REGIMES if not REGIMES[name].trains_backbone)
             raise InputError(
                 f"unit = 'scan' trains the head on the mean of a scan's stored features, and the "
                 f"regime {row.regime!r} trains the backbone on slices: give it to {frozen}, by "

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from headscope import __version__
+import headscope
 from headscope.cohort.layouts import Cohort
 from headscope.errors import InputError
 from headscope.experiment.config import Config
@@ -146,7 +146,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
         "threads": torch.get_num_threads(),
-        "packages": {"headscope": __version__} | versions,
+        "packages": {"headscope": headscope.__version__} | versions,
     }
 
 

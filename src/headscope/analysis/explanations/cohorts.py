@@ -119,12 +119,10 @@ class _Sample:
     resampled: Resampled
     seeds: Array
 
-    def draw(self, level: str, name: str, positive: int) -> Drawn:
+    def draw(self, name: str, positive: int) -> Drawn:
         """Return a score of each seed, over draws that are independent of those of the test."""
         return self.resampled.apply(
-            lambda counts: {
-                name: self.seeds @ self.pool.grouped.score(level, name, counts, positive)
-            }
+            lambda counts: {name: self.seeds @ self.pool.grouped.score(name, counts, positive)}
         )[name]
 
     def calibrate(self, k: int) -> dict[str, Drawn]:
@@ -186,18 +184,17 @@ def _sample(runs: Sequence[Run], tables: Sequence[pd.DataFrame]) -> _Sample:
 
 def _score(pool: Pool, there: _Sample, name: str, inside: SettingResult, positive: int) -> External:
     """Return a score there with its drop; the interval of what draws cannot tell is Wilson's."""
-    level, quantity = name.split("_", 1)
     at_home = inside.scores[name].value
-    if level == "subject" and not there.pool.named:
+    if name.startswith("subject") and not there.pool.named:
         return External(nan, nan, nan, at_home, nan, nan, nan)
-    drawn, way = there.draw(level, quantity, positive), way_of(level, quantity)
+    drawn, way = there.draw(name, positive), way_of(name)
     low = high = drop_low = drop_high = nan
     if there.pool.named:
         low, high = drawn.interval(way, pool.ratio, bounds=(0.0, 1.0))
         if isnan(low) and name in SHARES:
             low, high = _wilson(there, name, positive)
     if there.pool.named and pool.named:
-        difference = drop_between(pool.draw(level, quantity, positive), drawn)
+        difference = drop_between(pool.draw(name, positive), drawn)
         drop_low, drop_high = difference.interval(way, pool.ratio, SHARED_GAP, (-1.0, 1.0))
     return External(drawn.mean, low, high, at_home, at_home - drawn.mean, drop_low, drop_high)
 

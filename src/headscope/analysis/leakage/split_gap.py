@@ -159,8 +159,7 @@ def _pools(pairs: Sequence[Pair]) -> list[Pool]:
 
 
 def _gap(name: str, pools: Sequence[Pool], varied: bool) -> GapScore:
-    level, quantity = name.split("_", 1)
-    by_subject, by_slice = (pool.draw(level, quantity) for pool in pools)
+    by_subject, by_slice = (pool.draw(name) for pool in pools)
     values = tuple(by_subject.once.tolist()), tuple(by_slice.once.tolist())
     if not varied:
         return GapScore(*values, nan, nan, nan)

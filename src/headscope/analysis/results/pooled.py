@@ -155,22 +155,26 @@ class Pool:
             for folds in self.seeds
         )
 
-    def score(self, level: str, name: str, counts: Array, positive: int = 0) -> Array:
-        """Return a score of each seed over draws (R, B); counts (B, S) of the pool's subjects."""
+    def score(self, name: str, counts: Array, positive: int = 0) -> Array:
+        """Return a score, as "subject_auc", of each seed over draws (R, B).
+
+        counts (B, S): how often each subject of the pool is drawn.
+        """
+        level, quantity = name.split("_", 1)
         rows = []
         for folds in self.seeds:
             parts = [test.level(level) for test in folds]
-            if name == "auc" and len(parts) > 1:
+            if quantity == "auc" and len(parts) > 1:
                 rows.append(pooled_auc(parts, counts, positive))
             else:
-                rows.append(scores(concatenate(parts), counts, positive, (name,))[name])
+                rows.append(scores(concatenate(parts), counts, positive, (quantity,))[quantity])
         return np.stack(rows)
 
-    def draw(self, level: str, name: str, positive: int = 0) -> Drawn:
-        """Return a score of each seed over draws of subjects."""
+    def draw(self, name: str, positive: int = 0) -> Drawn:
+        """Return a score, as "subject_auc", of each seed over draws of subjects."""
 
         def score(counts: Array) -> dict[str, Array]:
-            return {name: self.grouped.score(level, name, counts, positive)}
+            return {name: self.grouped.score(name, counts, positive)}
 
         return self.resampled.apply(score)[name]
 

@@ -113,9 +113,10 @@ def precision_folds(results: Sequence[SettingResult]) -> list[Fold]:
 
     Of the first seed; nothing where no setting keeps subjects apart.
     """
-    best = max((one for one in results if one.apart), key=lambda one: len(one.fits), default=None)
-    if best is None:
+    apart = [result for result in results if result.apart]
+    if not apart:
         return []
+    best = max(apart, key=lambda result: len(result.fits))
     rows = pd.concat(
         [run.predicted("test") for run in best.runs if run.setting.seed == best.seeds[0]]
     )
@@ -150,7 +151,7 @@ def _settings_table(table: pd.DataFrame) -> TableBlock:
     for network, settings in group_by(table.to_dict("records"), lambda row: row["architecture"]):
         headings[len(rows)] = str(network)
         mixed = [any(pd.notna(row.get(n)) and row[n] for n in MIXED) for row in settings]
-        tinted += [k for k, one in enumerate(mixed, len(rows)) if one]
+        tinted += [k for k, is_mixed in enumerate(mixed, len(rows)) if is_mixed]
         rows += map(_setting, settings)
     caption = (
         f"One row per setting, as Table 2 of the paper: folds pooled, seeds averaged, {CONFIDENCE} "
@@ -293,7 +294,7 @@ def _compared(row: Comparison) -> list[object]:
     cells = [Cell(row.subjects, run=pair, quantity="subjects")]
     for name, scale in (("subject_accuracy", 100), ("slice_accuracy", 100), ("subject_auc", 1)):
         result = getattr(row, name)
-        value, low, high = (scale * one for one in (result.value, result.low, result.high))
+        value, low, high = (scale * part for part in (result.value, result.low, result.high))
         cells.append(Cell(value, low, high, run=pair, quantity=f"difference.{name}"))
         if name.startswith("subject"):
             cells.append(Cell(result.p_holm, run=pair, quantity=f"{name}.p"))

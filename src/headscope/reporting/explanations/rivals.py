@@ -102,7 +102,7 @@ def _sentences(standing: Sequence[Standing]) -> Iterator[Markup]:
     )
     yield say("What is no network reaches on the same subjects: {}.", reached)
     short = [place for place in standing if len(place.beating) < len(place.networks)]
-    for _, (place, *more) in group_by(short, lambda one: (len(one.beating), len(one.networks))):
+    for _, (place, *more) in group_by(short, lambda p: (len(p.beating), len(p.networks))):
         first = say("{} by subject accuracy{}", place.words, _closest(place))
         others = [say("{}{}", other.words, _closest(other)) for other in more]
         join = Markup("; and ") if place.beating else Markup("; nor ")
