@@ -239,7 +239,8 @@ def checks_chapter(
             ]
             rows.append([result.name, result.split, *cells, _gap_cell(result, leakage)])
     caption = (
-        "What the split is worth: one row per setting, means over its runs. With subjects apart "
+        "What the split is worth: one row per setting, means over its runs; the two counts are "
+        "those of the run with most. With subjects apart "
         "no nearest slice is of the same subject, and labels permuted by subject lead to chance; "
         "rows on a tinted ground share subjects between training and test. The gap is slice "
         "accuracy by slice less by subject."
