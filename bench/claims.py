@@ -53,7 +53,7 @@ def coverage(per_fold, auc, rounds, seed=1):
     held = 0
     for _ in range(rounds):
         pool = draw_pool(rng, per_fold, auc)
-        interval = pool.draw("subject", "accuracy").interval(way_of("subject", "accuracy"))
+        interval = pool.draw("subject_accuracy").interval(way_of("subject_accuracy"))
         held += interval[0] <= truth <= interval[1]
     return held / rounds
 

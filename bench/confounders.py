@@ -105,7 +105,7 @@ def coverage(rounds):
             covariate = amount if number else np.where(amount > 0, "F", "M")
             score = adjusted_auc(pool, covariate, 1)
             values.append(score.value)
-            plain.append(pool.score("subject", "auc", np.ones((1, tested)), 1).item())
+            plain.append(pool.score("subject_auc", np.ones((1, tested)), 1).item())
             inside += score.low <= truth <= score.high
         kind = "number" if number else "two categories"
         means = f"{np.mean(values):.3f} | {truth:.3f} | {100 * inside / rounds:.1f}%"

@@ -22,7 +22,6 @@ from figure import Figure
 from headscope.metrics import bootstrap_interval, resample, scores, slice_units, way_of, wilson
 
 SLICES, ACCURACY, DRAWS = 30, 0.75, 1000
-WAYS = ("subjects", "slices")
 COLUMNS = ("subjects", "none", "Wilson", "slices")
 SUBJECTS, CORRELATIONS = (20, 30, 40, 60), (0.0, 0.3, 0.6, 0.9)
 
@@ -78,7 +77,7 @@ def intervals(logits, label, seed):
             drawn[name],
             left_out[name],
             resampled.stratum,
-            way_of("slice" if logits.shape[1] > 1 else "subject", name),
+            way_of(f"{'slice' if logits.shape[1] > 1 else 'subject'}_{name}"),
         )
         for name in whole
     }

@@ -58,7 +58,7 @@ def test_one_test_is_wilcoxon_s():
             scores[units.labels == 1], scores[units.labels == 0], alternative=side, method="exact"
         ).pvalue
         assert p == pytest.approx(expected, abs=0.01)
-    area = pool.score("subject", "auc", np.ones((1, 24)))[0, 0]
+    area = pool.score("subject_auc", np.ones((1, 24)))[0, 0]
     assert area == pytest.approx(
         stats.mannwhitneyu(scores[units.labels == 1], scores[units.labels == 0]).statistic / 144
     )

@@ -17,7 +17,12 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
 import headscope as hs
-from headscope.analysis.explanations.cohorts import _known, drop_between, read_cohorts
+from headscope.analysis.explanations.cohorts import (
+    _known,
+    drop_between,
+    read_cohorts,
+    swap_doubts,
+)
 from headscope.analysis.explanations.external import External
 from headscope.analysis.explanations.recalibration import recalibrate
 from headscope.analysis.novelty import training_scans, usual_limit
@@ -28,7 +33,7 @@ from headscope.metrics import Drawn, resample
 from headscope.record import read_experiment
 from headscope.record.evaluation import Overlap, SharedHead
 from headscope.reporting.blocks import TableBlock
-from headscope.reporting.explanations.cohorts import _drop, cohorts_chapter
+from headscope.reporting.explanations.cohorts import _drop, cohort_flags, cohorts_chapter
 from headscope.slicing.store import open_slices
 from tests.conftest import quick_search
 from tests.support.commands import headscope_here
@@ -361,6 +366,26 @@ def test_pictures_that_trained_are_counted_where_subjects_were_inferred():
     )
     overlap = Overlap(scans=2, subjects=0, heads=heads, same_ids=())
     assert _known(overlap, [SimpleNamespace(predictions=predictions)]) == {"a.png"}
+
+
+def test_classes_that_may_be_swapped_are_named():
+    def row(value, low, high):
+        inside = SimpleNamespace(architecture="net", name="frozen", split="subject")
+        areas = {"subject_auc": External(value, low, high, 0.8, *[np.nan] * 3)}
+        return SimpleNamespace(scores=areas, subjects=9, inside=inside)
+
+    named = {"class_names": ["F", "M"], "classes": {"F": ["female"], "M": ["M"]}}
+    likely, sure = row(0.2, 0.05, 0.6), row(0.1, 0.02, 0.4)
+    assert swap_doubts(named, [likely]) == () == swap_doubts({"class_names": ["F", "M"]}, [likely])
+    (against,) = swap_doubts(named, [likely, sure])
+    assert "1 of 2 settings rank that cohort against its labels" in against
+    assert "AUC 0.100, 95% 0.020 to 0.400" in against
+    assert swap_doubts(named, [row(0.0, np.nan, np.nan)])  # of which draws give no interval
+    crossed = named | {"classes": {"F": ["M"], "M": ["F"]}}
+    (doubt,) = swap_doubts(crossed, [likely])
+    assert "M counts as F, F counts as M there" in doubt
+    cohort = SimpleNamespace(name="there", doubts=(doubt,), overlap=SimpleNamespace(heads=()))
+    assert "Swapped classes?</b> there: By --classes M" in cohort_flags([cohort])[0]
 
 
 def test_of_pictures_without_ids_no_drop_is_claimed():

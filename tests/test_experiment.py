@@ -1,5 +1,6 @@
 """The whole path on a small cohort of our own making: scans in, records and report out."""
 
+import importlib.metadata
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
+import headscope
 import headscope.experiment.run as experiment_module
 from headscope.analysis.leakage.permutation import permutation_test, permute_labels
 from headscope.analysis.units import read_samples
@@ -94,6 +96,13 @@ def test_a_record_opens_with_numpy_and_pandas_alone_and_agrees_with_itself(exper
             assert np.array_equal(model["fc.weight"], head["weight"])
         maps = np.load(record.place("maps.npz"))
         assert set(found["subset"][maps["slice"]]) == {"test"}
+
+
+def test_the_record_names_the_version_that_ran(experiment):
+    """Of an editable install, the metadata may be of an earlier one."""
+    packages = json.loads((experiment / "environment.json").read_text())["packages"]
+    assert packages["headscope"] == headscope.__version__
+    assert packages["torch"] == importlib.metadata.version("torch")
 
 
 def test_the_subject_split_shares_no_subject_and_the_slice_split_does(experiment):

@@ -87,16 +87,16 @@ def test_more_subjects_are_drawn_in_groups_that_spread_as_they_do():
     pool = pool_of(2 * MOST_DRAWN)
     correct, label = pool.tests[0].subjects.correct, pool.labels
     assert pool.resampled.left_out.shape == (500, 500)
-    drawn = pool.draw("subject", "accuracy")
+    drawn = pool.draw("subject_accuracy")
     assert drawn.mean == pytest.approx(correct.mean())
     by_class = [correct[label == k].std() * (label == k).sum() ** 0.5 for k in (0, 1)]
     expected = np.hypot(*by_class) / len(label)  # of subjects drawn one by one, within class
     assert drawn.drawn.std() == pytest.approx(expected, rel=0.15)
     alone = resample(label, np.arange(len(label)), len(label)).drawn
-    area = pool.score("subject", "auc", alone[:400]).std()
-    assert pool.draw("subject", "auc").drawn.std() == pytest.approx(area, rel=0.15)
+    area = pool.score("subject_auc", alone[:400]).std()
+    assert pool.draw("subject_auc").drawn.std() == pytest.approx(area, rel=0.15)
     age = np.random.default_rng(2).normal(60, 9, len(label))
-    adjusted, plain = adjusted_auc(pool, age, 1), pool.draw("subject", "auc", 1)
+    adjusted, plain = adjusted_auc(pool, age, 1), pool.draw("subject_auc", 1)
     assert adjusted.value == pytest.approx(plain.mean, abs=0.02)
     assert adjusted.high - adjusted.low == pytest.approx(4 * plain.drawn.std(), rel=0.25)
 

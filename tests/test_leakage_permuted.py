@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import permutations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headscope.analysis import retrain as heads_module
+from headscope.analysis.leakage import analysis as leakage_module
 from headscope.analysis.leakage.analysis import analyse_leakage
 from headscope.analysis.leakage.findings import (
     centre,
@@ -28,7 +30,7 @@ from headscope.analysis.leakage.stored import stored_leakage
 from headscope.analysis.retrain import HeadRecipe, head_recipe, train_heads
 from headscope.analysis.units import read_samples
 from headscope.metrics import softmax
-from headscope.record import read_experiment
+from headscope.record import Setting, read_experiment
 from tests.support.leakage_runs import (
     cohort_table,
     features_of,
@@ -203,6 +205,21 @@ def test_few_permutations_are_not_judged():
     )
     assert permuted_finding([test], 1).level == "not checked"
     assert split_finding("net", "slice", 3, 5).level == "notice"
+
+
+def test_both_counts_of_shared_subjects_are_of_one_test(monkeypatch):
+    shared = {"a": 38, "b": 32}
+    monkeypatch.setattr(leakage_module, "shared_subjects", lambda run: shared[run.name])
+    setting = Setting("net", "frozen", "frozen", "slice", 0)
+    runs = [
+        SimpleNamespace(name=name, setting=setting, metrics={"test": {"subjects": tested}})
+        for name, tested in (("a", 39), ("b", 45))
+    ]
+    text = leakage_module._split_finding(runs, None).text
+    assert "slices of 38 of 39 test subjects are in training (of 2 tests" in text
+    assert "38 of 39 test subjects are in training, as" in (
+        leakage_module._split_finding(runs[:1], None).text
+    )
 
 
 @pytest.mark.parametrize(("draws", "level"), [(18, "not checked"), (19, "fine"), (200, "fine")])

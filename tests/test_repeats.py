@@ -1,10 +1,12 @@
 """Intervals over repeated trainings: against plain formulas, and whether they hold the truth."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from headscope.metrics import bootstrap_interval, repeated_interval, resample
+from headscope.reporting.chapters.results import _seeds_disagree
 
 
 def noisy_repeats(rng, subjects, repeats, noise, draws=300, seed=0):
@@ -84,3 +86,14 @@ def test_the_variance_between_trainings_is_in_the_interval(repeats):
         plain.append(low <= 0 <= high)
     assert np.mean(plain) < 0.88
     assert np.mean(held) >= 0.915
+
+
+@pytest.mark.parametrize(
+    ("high", "between", "expected"),
+    [(0.9, 0.1, True), (0.6, 0.1, False), (0.9, np.nan, False), (np.nan, 0.1, False)],
+)
+def test_a_page_says_why_an_interval_over_seeds_tells_nothing(high, between, expected):
+    row = {"test_subject_accuracy_low": 0.5, "test_subject_accuracy_high": 0.6}
+    row |= {"test_subject_auc_low": 0.2, "test_subject_auc_high": high}
+    row |= {f"test_subject_{name}_seed_sd": between for name in ("accuracy", "auc")}
+    assert _seeds_disagree(pd.DataFrame([row])) == expected

@@ -26,6 +26,7 @@ from headscope.experiment.run import run
 from headscope.files import read_table
 from headscope.grouping import divided, scans_of
 from headscope.record import Setting, find_runs, read_experiment
+from headscope.reporting.explanations import rivals as worded
 from headscope.reporting.explanations.rivals import beats, rival_sentences, standings, unbeaten
 from headscope.training.rivals import (
     STRENGTHS,
@@ -337,6 +338,25 @@ def test_each_network_stands_beside_the_rivals_of_its_own_subjects():
     # its interval alone would show it, and the table corrects for both pairs
     assert "p = 0.060</span> after Holm's correction for 2 pairs" in words
     assert rival_sentences(placed[:1])[0].endswith("beat each of them by subject accuracy.")
+
+
+def test_the_verdict_names_the_rivals_of_its_own_split_alone(monkeypatch):
+    networks, rivals = ([Result(*names) for _ in "ab"] for names in (("net", "a"), ("pixels", "b")))
+    for side in (networks, rivals):
+        side[1].split = "site"
+    rivals[0].scores = {"subject_accuracy": SimpleNamespace(value=0.9)}
+    rows = [
+        SimpleNamespace(
+            split=split, first="a", second="pixels", pairs=1,
+            subject_accuracy=Difference(0.1, -0.1, 0.2, "bootstrap over subjects", 0.5, 0.5),
+        )
+        for split in ("subject", "site")
+    ]  # fmt: skip
+    monkeypatch.setattr(worded, "choose_apart", lambda apart: (networks[1], "AUC", 1))
+    (words,) = worded.explain_by_rivals(networks, rivals, SimpleNamespace(rivals=rows)).sentences
+    assert "60.0" in words
+    assert "90.0" not in words  # that of other subjects, under the other split
+    assert words.count("32 × 32 pixels") == 2
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,12 @@ def test_settings_of_both_are_compared_on_their_common_subjects(both, tmp_path):
     assert all(f"{name}: Not audited:" in header(page) for name in ("strong", "noise"))
 
 
+def test_a_name_may_end_like_the_other(both, tmp_path):
+    other = both[1].rename(tmp_path / "not, strong")
+    page = write_side_by_side([both[0], other], tmp_path / "page.html")
+    assert "strong and not, strong: their settings can" in header(page)
+
+
 def test_a_row_is_marked_by_the_audit_of_its_experiment_alone(tmp_path):
     """Both have a setting of one key; only in one of them do training and test share a head."""
     for name, duplicated in (("leaky", 2), ("clean", 0)):

@@ -230,7 +230,7 @@ def test_scans_that_were_copied_are_known_by_their_slices(cohort_folder, tmp_pat
     again = take(cohort_folder, tmp_path / "out", workers=1)
     assert (again.sha256, again.notes) == (first.sha256, first.notes)
     np.testing.assert_array_equal(again.pixels, first.pixels)
-    assert folder_problems(tmp_path / "out") == [] and not (tmp_path / "out.again").exists()
+    assert folder_problems(tmp_path / "out") == {} and not (tmp_path / "out.again").exists()
     monkeypatch.setattr(taking, "read_scan", None)
     take(cohort_folder, tmp_path / "out", workers=1)  # the dates are noted: no scan is read again
     shutil.move(cohort_folder / "AD" / "sub-1_T1w.nii.gz", cohort_folder / "NC")

@@ -16,6 +16,7 @@ import pytest
 from scipy import stats
 
 from headscope.analysis.leakage.stored import stored_leakage
+from headscope.analysis.results.comparisons import compare_runs
 from headscope.errors import InputError
 from headscope.figures.style import COLUMN, MM, PAGE
 from headscope.files import read_table, write_json, write_table
@@ -39,7 +40,7 @@ from headscope.supplement.flow import flow, flow_frame, plot_flow
 from headscope.supplement.methods import methods
 from headscope.supplement.pictures import pictures
 from headscope.supplement.prose import CITATION, Facts, Prose, references
-from headscope.supplement.recipes import varied
+from headscope.supplement.recipes import aggregates, varied
 from headscope.supplement.study import read_study
 from headscope.text import percent
 from tests.support.commands import headscope_here
@@ -411,7 +412,9 @@ def test_fonts_are_text_of_seven_points_in_every_pdf(drawn):
 
 @pytest.mark.skipif(not shutil.which("pdffonts"), reason="needs pdffonts of poppler-utils")
 def test_pdffonts_finds_embedded_truetype_fonts(drawn):
-    for path in drawn.glob("*-85mm.pdf"):
+    paths = [*drawn.glob("*-85mm.pdf")]
+    assert len(paths) > 6
+    for path in paths:
         shown = subprocess.run(["pdffonts", path], capture_output=True, text=True, check=True)
         lines = shown.stdout.splitlines()[2:]
         assert lines and all("TrueType" in line and "Type 3" not in line for line in lines)
@@ -450,7 +453,11 @@ def legible(figure):
 CASES = {
     "folds and seeds": {
         "runs": [{"seed": seed, "fold": (k, 3)} for seed in (0, 1) for k in (0, 1, 2)],
-        "true": ["into 3 folds, each tested once (seeds 0 and 1)", "Repeats over seeds"],
+        "true": [
+            "into 3 folds, each tested once (seeds 0 and 1)",
+            "In the first fold of seed 0, ",
+            "Repeats over seeds",
+        ],
     },
     "three classes": {
         "runs": [{"regime": "frozen", "class_names": ("NC", "MCI", "AD")}],
@@ -494,6 +501,43 @@ def test_every_kind_of_experiment_is_described_and_drawn(case, tmp_path):
         assert data["correct"].mean() == pytest.approx(study.table["test_slice_accuracy"][0])
     tested = sum(len(run.predicted("test")) for run in study.runs if run.setting.seed == 0)
     assert len(data) == tested  # each slice once, whatever the number of classes
+
+
+@pytest.mark.parametrize(
+    ("seeds", "folds"), [((0,), [None]), ((0, 1), [None]), ((0,), [(0, 3), (1, 3)])]
+)
+def test_the_methods_name_the_tests_by_which_settings_are_compared(seeds, folds, tmp_path):
+    fits = [{"seed": seed} | ({"fold": fold} if fold else {}) for seed in seeds for fold in folds]
+    regimes = ({"regime": regime} for regime in ("frozen", "finetune"))
+    runs = [regime | fit | {"same_split": True} for regime in regimes for fit in fits]
+    write_experiment(tmp_path, runs, **SMALL)
+    study = read_study(tmp_path)
+    (row,) = compare_runs(study.runs).rows
+    words = {
+        "McNemar's exact test": "mcnemar",
+        "DeLong's test": "delong",
+        "bootstrap over subjects": "bootstrap",
+    }
+    assert study.tests == ([words[row.subject_accuracy.test]], [words[row.subject_auc.test]])
+    text = methods(study, Facts()).to_text()
+    assert ("DeLong" in text) == (row.subject_auc.test == "DeLong's test")
+    assert ("With seed 0, " in text) == (len(seeds) > 1)
+
+
+def test_how_slices_make_a_subject_is_said_of_each_kind_of_head():
+    def result(name, way, architecture="net"):
+        runs = [SimpleNamespace(settings={"aggregate": way})]
+        is_rival = architecture != "net"
+        return SimpleNamespace(name=name, architecture=architecture, runs=runs, is_rival=is_rival)
+
+    networks = [result("frozen", "mean"), result("frozen-scan", "logits")]
+    rivals = [result("rival", "logits", name) for name in ("majority", "pixels")]
+    main = networks[0].runs[0]
+    mean, logits = (f"the mean of the {of} of its slices" for of in ("probabilities", "logits"))
+    alone = SimpleNamespace(everything=[networks[0], rivals[0]], main=main)
+    assert aggregates(alone) == mean  # the larger class joins nothing
+    study = SimpleNamespace(everything=[*networks, *rivals], main=main)
+    assert aggregates(study) == f"{mean}, of frozen-scan and the regressions {logits}"
 
 
 def test_pictures_without_ids_are_described_without_subjects(tmp_path):

@@ -1,6 +1,8 @@
 """More ways to train: each by its closed form, trained again from its record, and its null."""
 
+import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -187,3 +189,28 @@ def test_page_and_figure_say_why_there_is_no_null(tmp_path):
     assert "No null is given" in forced({run.name: head.pairs})
     plot_weights(analyse_pair(run))
     assert ", no null; moved" in str(weight_panels([run], {run.name: head}).rows[0][1][0].below)
+
+
+@pytest.mark.parametrize(
+    ("related", "withheld", "words"),
+    [
+        ([True], 0, "the only pair of rows that is judged, drawn in Fig, correlates otherwise"),
+        ([False], 1, "judged, drawn in Fig, does not correlate otherwise"),
+        ([True, False, False], 0, "1 of 3 pairs of rows, drawn in Fig, correlates otherwise"),
+        ([False] * 3, 2, "0 of 3 pairs of rows, drawn in Fig, correlate otherwise"),
+    ],
+)
+def test_pairs_of_rows_are_counted_in_words(related, withheld, words, monkeypatch):
+    monkeypatch.setattr("headscope.reporting.forced.refer", lambda name: "Fig")
+    same = {
+        "r": 0.1, "residual": 0.0, "no_null": "", "departs": False, "class_count": 3,
+        "pair": (0, 1), "class_names": ("A", "B"), "r_learned": 0.2, "r_unrelated": 0.0,
+        "r_unrelated_low": -0.1, "r_unrelated_high": 0.1, "related_p": 0.2,
+    }  # fmt: skip
+    pairs = [SimpleNamespace(**same, related=one, withheld="") for one in related]
+    pairs += [SimpleNamespace(**same, related=False, withheld="No heads.")] * withheld
+    text = re.sub("<[^>]+>", "", forced({"run": pairs}))
+    assert words in text
+    assert ("the only" in text) == (len(related) == 1)
+    assert ("for 1 other pair. No heads." in text) == (withheld == 1)
+    assert ("for 2 other pairs. No heads." in text) == (withheld == 2)

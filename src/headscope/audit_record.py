@@ -268,8 +268,8 @@ def add_splits(experiment: Path, other: Path) -> None:
 def _add(stored: dict[str, Any], more: Mapping[str, Any], names: set[str]) -> None:
     """Add splits by their names, with what findings and pairs of scans say of them."""
     stored["splits"] += [split for split in more["splits"] if split["name"] in names]
-    stored["findings"] += [one for one in more["findings"] if one["name"] in names]
-    stored["serious"] = any(one["level"] == "serious" for one in stored["findings"])
+    stored["findings"] += [finding for finding in more["findings"] if finding["name"] in names]
+    stored["serious"] = any(finding["level"] == "serious" for finding in stored["findings"])
     stored["key"]["splits"] |= {name: more["key"]["splits"].get(name) for name in names}
     pairs = {tuple(pair["rows"]): pair for pair in stored["pairs"]}
     for pair in more["pairs"]:
@@ -318,8 +318,8 @@ def changed_inputs(experiment: Path) -> list[str]:
     """
     notes = []
     for folder in (experiment / "slices", experiment / "splits"):
-        problems = folder_problems(folder)
-        notes += [f"{folder / text}." for text in problems if not text.endswith(MISSING)]
+        problems = folder_problems(folder).items()
+        notes += [f"{folder / name} {why}." for name, why in problems if why != MISSING]
     if not notes and (experiment / "audit.json").is_file() and read_audit(experiment) is None:
         notes.append(
             f"{experiment / 'audit.json'} is left out: it, the slices or the splits have changed "

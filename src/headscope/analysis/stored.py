@@ -157,7 +157,7 @@ def _encode(value: Any) -> Any:
     if isinstance(value, pd.DataFrame):
         return {"kind": "table", "value": {name: _encode(value[name].to_numpy()) for name in value}}
     if is_dataclass(value) and not isinstance(value, type):
-        named = {one.name: _encode(getattr(value, one.name)) for one in fields(value)}
+        named = {field.name: _encode(getattr(value, field.name)) for field in fields(value)}
         return {"kind": "class", "type": type(value).__name__, "value": named}
     if isinstance(value, Mapping):
         return {"kind": "mapping", "value": {name: _encode(part) for name, part in value.items()}}

@@ -119,7 +119,7 @@ def find_matches(
     identical = (two for members in groups for two in combinations(members, 2))
     pairs = [Match(a, b, "identical", 1.0, 1.0, 1.0) for a, b in islice(identical, MOST_LISTED)]
     if min(pixels.shape[1:]) < LEAST_SIDE:
-        return Matches(pairs, [], shared, False, groups, picture, compared=False)
+        return Matches(pairs, [], shared, cut=False, groups=groups, picture=picture, compared=False)
     heads = describe_heads(pixels, starts, counts, np.zeros_like(scan) if plane is None else plane)
     subjects = np.unique(np.asarray(subject), return_inverse=True)[1]
     group = _group_numbers(groups, len(starts))

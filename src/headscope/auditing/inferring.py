@@ -12,9 +12,10 @@ from scipy.special import ndtri
 from headscope.audit_record import SAME_HEAD
 from headscope.auditing.duplicates import number_scans
 from headscope.auditing.linking import Links, find_links, group_scans
+from headscope.cohort.joining.listed import INFERRED
 from headscope.cohort.tables import counted
 from headscope.errors import InputError
-from headscope.slicing.inferred import INFERRED, PARTITIONS, read_inferred, write_inferred
+from headscope.slicing.inferred import PARTITIONS, read_inferred, write_inferred
 from headscope.slicing.store import SliceSet
 from headscope.threads import one_blas_thread
 
@@ -151,6 +152,6 @@ def _partners(links: Links, group: NDArray[np.intp]) -> tuple[NDArray[np.intp], 
     inside = group[links.pairs[:, 0]] == group[links.pairs[:, 1]]
     pairs, values = links.pairs[inside], links.detail[inside]
     for row in np.argsort(values, kind="stable"):  # the best comes last
-        for one, other in (pairs[row], pairs[row][::-1]):
-            partner[one], detail[one] = other, values[row]
+        for scan, other in (pairs[row], pairs[row][::-1]):
+            partner[scan], detail[scan] = other, values[row]
     return partner, detail

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from headscope.cohort.bids import find_bids
+from headscope.cohort.bids import KEY, find_bids
 from headscope.cohort.demographics import (
     Covariate,
     check_covariates,
@@ -52,7 +52,6 @@ from headscope.scans.volume import PLANES
 from headscope.text import printable_name
 
 NO_CLASS: Final = "unlabelled"
-KEY: Final = ["subject_id", "session_id"]
 OURS: Final = ["plane", "slice_index"]  # columns that a table of scans may have for us
 COLUMNS: Final = ["path", *KEY, "label"]
 

@@ -36,7 +36,7 @@ from headscope.scans.naming import (
 if TYPE_CHECKING:
     import pandas as pd
 
-GIVEN: Final = "given"  # the column of subsets that a folder or a column names
+GIVEN: Final = "given"  # the column of subsets that a folder or a column names, and such a split
 SUBSETS: Final = ("train", "val", "test")
 SUBSET_COLUMNS: Final = ("subset", "split", "partition", "set")
 FALLBACKS: Final = (DERIVATIVES, OTHER_DATA, MAPS, AUGMENTED)  # used where there is nothing else

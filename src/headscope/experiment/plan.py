@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
+from headscope.cohort.joining.listed import INFERRED
 from headscope.errors import InputError
 from headscope.experiment.config import WEIGHT_WORDS, Config, Row
 from headscope.models.classifier import find_head_init
 from headscope.models.regimes import REGIMES, Regime, find_regime
 from headscope.models.zoo import Architecture, find_architecture
 from headscope.record import Setting
-from headscope.slicing.inferred import INFERRED, PARTITIONS
+from headscope.slicing.inferred import PARTITIONS
 from headscope.splits.sites import SITE
 from headscope.training.recipe import Recipe
 
@@ -154,7 +155,7 @@ def _check_units(config: Config, rows: Sequence[Row], regimes: Mapping[str, Regi
     """Refuse a head that trains on scans while its backbone trains on slices."""
     for row in rows:
         if (row.unit or config.unit) == "scan" and regimes[row.regime].trains_backbone:
-            frozen = " and ".join(name for name, it in REGIMES.items() if not it.trains_backbone)
+            frozen = " and ".join(name for name in REGIMES if not REGIMES[name].trains_backbone)
             raise InputError(
                 f"unit = 'scan' trains the head on the mean of a scan's stored features, and the "
                 f"regime {row.regime!r} trains the backbone on slices: give it to {frozen}, by "

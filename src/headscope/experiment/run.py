@@ -357,7 +357,7 @@ def _weights(plan: Plan) -> dict[str, Any]:
 
 @cache
 def _hash(path: Path, modified_ns: int) -> str:
-    """Hash a file once for all runs."""
+    """Hash a file once for all runs, again where it has changed since."""
     return sha256(path)
 
 

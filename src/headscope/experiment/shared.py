@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+import headscope
 from headscope.cohort.layouts import Cohort
 from headscope.errors import InputError
 from headscope.experiment.config import Config
@@ -137,13 +138,15 @@ def _open_sets(out: Path, slices_sha256: str) -> tuple[SliceSet, Sets]:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Return the versions of what computed the numbers; nothing about the machine's owner."""
-    packages = ("headscope", "torch", "torchvision", "timm", "numpy", "scikit-learn", "nibabel")
+    packages = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "nibabel")
+    # of an editable install, the metadata may be of an earlier version than the code
+    versions = {name: importlib.metadata.version(name) for name in packages}
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
         "threads": torch.get_num_threads(),
-        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "packages": {"headscope": headscope.__version__} | versions,
     }
 
 

@@ -49,7 +49,7 @@ def plot_collapse(
         As many axes as panels, or the first so many are drawn; on a new figure if left out.
     """
     runs = list(results)
-    subsets = list(dict.fromkeys(one.subset for of_run in results.values() for one in of_run))
+    subsets = list(dict.fromkeys(part.subset for parts in results.values() for part in parts))
     points = {name: finite for name in MEASURES if (finite := _points(results, name))}
     if ax is None:
         rows = max(-(-len(points) // 2), 1)
@@ -59,7 +59,7 @@ def plot_collapse(
         ax = list(figure.subplots(rows, 2, squeeze=False).ravel())
         figure.suptitle(style.plain(title), x=0.01, ha="left", fontsize=7.5, fontweight="bold")
         if points:
-            style.set_legend(ax[0], True, _handles(subsets), len(subsets) + 1)
+            style.set_legend(ax[0], alone=True, handles=_handles(subsets), columns=len(subsets) + 1)
     if not points:
         style.say_nothing(ax[0], "no collapse could be measured")
     for spare in ax[max(len(points), 1) :]:

@@ -125,11 +125,11 @@ def plot_identity(
         group = [result for result in results if (result.architecture, result.variant) == network]
         for k, target in enumerate(("subject", "class")):
             _draw_probes(ax, group, target, row + 0.17 * (2 * k - 1), k, first=row == 0)
-    one = _name_networks(ax, networks)
+    shared = _name_networks(ax, networks)
     ax.set(xlim=PERCENT, ylim=(len(networks) - 0.5, -0.5))
     ax.set(xlabel="Test slices identified correctly (%)")
     below = f"subjects over {results[0].over}; classes of other subjects"
-    return _finish(ax, alone, title, f"{networks[0][0]}\n{below}" if one else below)
+    return _finish(ax, alone, title, f"{networks[0][0]}\n{below}" if shared else below)
 
 
 def _draw_probes(
@@ -169,9 +169,9 @@ def plot_gap(gaps: Sequence[Gap], title: str = "", ax: Axes | None = None) -> Fi
     for row, gap in enumerate(gaps):
         for k, name in enumerate(LEVELS):
             _draw_gap(ax, gap, name, row + 0.2 * (2 * k - 1), first=row == k == 0)
-    one = _name_networks(ax, [(gap.architecture, gap.variant) for gap in gaps])
+    shared = _name_networks(ax, [(gap.architecture, gap.variant) for gap in gaps])
     ax.set(ylim=(len(gaps) - 0.4, -0.5), xlim=PERCENT, xlabel="Test accuracy (%)")
-    below = f"{gaps[0].architecture}; gap in points (95%)" if one else "gap (95%)"
+    below = f"{gaps[0].architecture}; gap in points (95%)" if shared else "gap (95%)"
     return _finish(ax, alone, title, below)
 
 
@@ -184,7 +184,7 @@ def _draw_gap(ax: Axes, gap: Gap, name: str, y: float, first: bool) -> None:
         ax.scatter(100 * np.array(values), np.full(len(values), y), color=style.COLOURS[n], **SMALL)
         ax.scatter(means[n], y, s=26, marker=style.MARKERS[n], color=style.COLOURS[n], zorder=3,
                    label=split if first else None)  # fmt: skip
-    value, low, high = (signed_points(100 * one) for one in (score.gap, score.low, score.high))
+    value, low, high = (signed_points(100 * part) for part in (score.gap, score.low, score.high))
     note = f"{LEVELS[name]} {value}" if gap.measurable else CONSTANT
     if np.isfinite([score.low, score.high]).all():
         note += f" ({low} to {high})"
@@ -194,11 +194,11 @@ def _draw_gap(ax: Axes, gap: Gap, name: str, y: float, first: bool) -> None:
 
 def _name_networks(ax: Axes, networks: Sequence[tuple[str, str]]) -> bool:
     """Name the rows by regime, and by architecture unless there is one; return whether there is."""
-    one = len({architecture for architecture, _ in networks}) == 1
-    names = [style.plain(variant if one else f"{name}\n{variant}") for name, variant in networks]
+    shared = len({architecture for architecture, _ in networks}) == 1
+    names = [style.plain(variant if shared else f"{name}\n{variant}") for name, variant in networks]
     ax.set_yticks(range(len(networks)), names)
     ax.grid(axis="y", visible=False)
-    return one
+    return shared
 
 
 def _finish(ax: Axes, alone: bool, title: str, below: str) -> Figure:

@@ -103,7 +103,9 @@ def plot_logit_grid(
     if not networks:
         return style.nothing(width, "no runs")
     every = [panel for panels in networks.values() for panel in panels.values()]
-    handles = _handles(every[0], any(len(panel.logits) > CROWD for panel in every), False)
+    handles = _handles(
+        every[0], any(len(panel.logits) > CROWD for panel in every), with_ellipses=False
+    )
     columns = 2 if width <= style.COLUMN else 4
     legend = LEGEND[0] + LEGEND[1] * ceil(len(handles) / columns)
     figure, grid = style.grid_of(networks, width, legend, lines=1)

@@ -71,7 +71,7 @@ def plot_shuffle(
         left.axvline(100 * chance, **style.REFERENCE)
     right.axvline(ALL, color=style.EDGE, linewidth=0.7)
     left.set(xlim=(0, 102), xlabel="Slice accuracy (%)")
-    changes = [one.relative_change for result in results.values() for one in result.shuffles]
+    changes = [shuffle.relative_change for run in results.values() for shuffle in run.shuffles]
     right.set(
         xlim=(-0.08, 1.08 * float(np.nanmax([*changes, ALL]))), xlabel="Change of the\nlogits (sd)"
     )

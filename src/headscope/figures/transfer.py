@@ -51,7 +51,7 @@ def plot_transfer(
         if shown:
             handles = [style.entry(style.plain(run), **_style(k)) for k, run in enumerate(results)]
             handles += [style.largest_class()] if len(chance) == 1 else []
-            style.set_legend(ax[0], True, handles)
+            style.set_legend(ax[0], alone=True, handles=handles)
     style.set_title(ax[0], title, network)
     if not shown:
         style.say_nothing(ax[0], "no stages are recorded")

@@ -131,8 +131,8 @@ def plot_weight_grid(
             _draw_small(pair, ax)
             style.set_square(ax, -edge, edge)
             style.share_ticks(ax)
-    one = next(iter(next(iter(networks.values())).values()))
-    (first, second), (i, j) = map(style.plain, map(style.short, one.class_names)), one.pair
+    shown = next(iter(next(iter(networks.values())).values()))
+    (first, second), (i, j) = map(style.plain, map(style.short, shown.class_names)), shown.pair
     style.name_grid(
         grid,
         f"Weight to {first}, {style.subscript('W', f'{i}j')}",
@@ -192,8 +192,7 @@ def _draw_panel(
     _scatter(result, (9, 5), 0.35, ax)
     handles = [_draw_fit(fit, result, ax) for fit in result.fits]
     if result.fits:
-        where = result.fits[0].equation.partition(", where ")[2]
-        handles.append(style.entry(f"where {where}", linestyle="none"))
+        handles.append(style.entry(f"where {result.fits[0].scaling}", linestyle="none"))
     if np.isfinite(result.null_slope):
         handles.append(_draw_null(result, ax))
     reach = [result.x, result.y, *([] if initial is None else initial)]
@@ -242,8 +241,8 @@ def _draw_null(result: PairAnalysis, ax: Axes) -> Line2D:
 
 
 def _pretty(fit: PolynomialFit) -> str:
-    """Return the equation with raised powers, on two lines if it outgrows the column."""
-    equation = fit.equation.partition(", where")[0]
+    """Return the polynomial with raised powers, on two lines if it outgrows the column."""
+    equation = fit.polynomial
     for power in "234":
         equation = equation.replace(f"*z^{power}", f" z{power.translate(POWERS)}")
     equation = equation.replace("*z", " z")

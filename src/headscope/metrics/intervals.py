@@ -48,11 +48,12 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def way_of(level: str, name: str) -> Way:
-    """Return how the interval of a score is made: of "slice" or "subject", by its name."""
-    if level == "slice" or name == "brier":
+def way_of(score: str) -> Way:
+    """Return how the interval of a score is made, by its name, as "subject_auc"."""
+    level, quantity = score.split("_", 1)
+    if level == "slice" or quantity == "brier":
         return "expanded"
-    return "bca" if name in ("auc", "average_precision") else "percentile"
+    return "bca" if quantity in ("auc", "average_precision") else "percentile"
 
 
 def _reach(sizes: Array) -> float:

@@ -150,14 +150,14 @@ def _level_scores(
             among = (stratum == positive) == (name == "sensitivity")
         interval = None
         if name not in NO_INTERVAL:
-            interval = drawn[name].bootstrap_interval(way_of(level, name), among)
+            interval = drawn[name].bootstrap_interval(way_of(f"{level}_{name}"), among)
         summary[f"{level}_{name}"] = _value(drawn[name].once[0], interval)
     summary[f"{level}_confusion"] = confusion(units).tolist()  # (K, K)
     if several:
         per_class: dict[str, dict[str, Value]] = {str(name): {} for name in names}
         for name, k in (key for key in drawn if isinstance(key, tuple)):
             values = drawn[name, k]
-            interval = values.bootstrap_interval(way_of(level, name))
+            interval = values.bootstrap_interval(way_of(f"{level}_{name}"))
             per_class[str(names[k])][name] = _value(values.once[0], interval)
         summary[f"{level}_per_class"] = per_class
     return summary

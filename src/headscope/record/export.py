@@ -89,10 +89,10 @@ def _check_alike(run: Run, out: Path) -> None:
 
 def _differ(run: Run, other: Run, name: str) -> bool:
     """Whether both have a setting and differ in it."""
-    return len({one.settings.get(name) for one in (run, other)} - {None}) > 1
+    return len({record.settings.get(name) for record in (run, other)} - {None}) > 1
 
 
 def _split_of(run: Run) -> tuple[object, ...]:
     """Return what makes the name of a run's split."""
-    it = run.setting
-    return it.split, it.seed, it.fold, it.folds, it.subjects
+    setting = run.setting
+    return setting.split, setting.seed, setting.fold, setting.folds, setting.subjects

@@ -89,7 +89,7 @@ class TableBlock:
         columns = zip(over, self.table.columns, self._left, strict=True)
         for title, group in groupby(columns, key=itemgetter(0)):
             rows = 2 if any(over) and not title else 1
-            cells = [HeadCell(one.name, one.unit, 1, rows, left) for _, one, left in group]
+            cells = [HeadCell(column.name, column.unit, 1, rows, left) for _, column, left in group]
             (second if title else first).extend(cells)
             if title:
                 first.append(HeadCell(title, columns=len(cells)))

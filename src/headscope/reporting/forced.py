@@ -32,12 +32,11 @@ MANY = Markup(
     "stays."
 )
 JUDGED = (
-    " Without that mean, {related} of {all} pairs of rows, drawn in {figure}, correlate otherwise "
-    "than in heads retrained on labels permuted by subject (at {alpha:.0%} over the pairs of a "
-    "head). Farthest from chance are {first} and {second} in {run}: {r}, where permuted labels "
-    "give {low} to {high} (p = {p})."
+    " Less the mean of all rows, {pairs}, drawn in {figure}, {correlate} otherwise than in heads "
+    "retrained on labels permuted by subject (at {alpha:.0%} over the pairs of a head). {farthest} "
+    "{first} and {second} in {run}: {r}, where permuted labels give {low} to {high} (p = {p})."
 )
-WITHHELD = " No relation is claimed for {} {}pairs. {}"
+WITHHELD = " No relation is claimed for {} {}pair{}. {}"
 
 
 def forced(heads: Mapping[str, Sequence[PairAnalysis]]) -> Markup:
@@ -76,7 +75,11 @@ def _learned(pairs: Sequence[tuple[str, PairAnalysis]], opening: Markup = MANY) 
     reasons = Counter(pair.withheld for _, pair in pairs if pair.withheld)
     other = "other " if judged else ""
     withheld = [
-        say(WITHHELD, number(count, "all", f"withheld_pairs_{k}", "count"), other, reason)
+        say(
+            WITHHELD,
+            number(count, "all", f"withheld_pairs_{k}", "count"),
+            *(other, "" if count == 1 else "s", reason),
+        )
         for k, (reason, count) in enumerate(reasons.items())
     ]
     if not judged:
@@ -84,10 +87,19 @@ def _learned(pairs: Sequence[tuple[str, PairAnalysis]], opening: Markup = MANY) 
     run, most = max(judged, key=lambda item: relatedness(item[1]))
     r = partial(number, run=run, form="correlation", pair=most.pair)
     first, second = most.class_names
+    related, alone = sum(pair.related for _, pair in judged), len(judged) == 1
+    counts = (
+        number(value, "all", quantity, "count")
+        for value, quantity in ((related, "related_pairs"), (len(judged), "pairs"))
+    )
+    does = "correlates" if related == 1 else "does not correlate" if alone else "correlate"
     sentence = say(
         JUDGED,
-        related=number(sum(pair.related for _, pair in judged), "all", "related_pairs", "count"),
-        all=number(len(judged), "all", "pairs", "count"),
+        pairs="the only pair of rows that is judged"
+        if alone
+        else say("{} of {} pairs of rows", *counts),
+        correlate=does,
+        farthest="It is that of" if alone else "Farthest from chance are",
         figure=refer("figure-fig3"),
         alpha=ALPHA,
         first=first,

@@ -151,7 +151,7 @@ def _answer(
     """Say how many pairs of settings from different experiments can be told apart."""
 
     def source(setting: str) -> str:
-        return next(name for name in names if setting.endswith(f", {name}"))
+        return max((name for name in names if setting.endswith(f", {name}")), key=len)
 
     across = [row for row in compared.rows if source(row.first) != source(row.second)]
     if not across:

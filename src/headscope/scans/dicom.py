@@ -43,12 +43,12 @@ class Series:
     """A series on disk: `path` names it, `kind` is empty where it shows a volume."""
 
     path: Path
-    number: str
-    study: str
-    kind: str
-    single: bool  # one volume, not several at the same positions
-    slices: int
-    files: int
+    number: str = ""
+    study: str = ""
+    kind: str = ""
+    single: bool = True  # one volume, not several at the same positions
+    slices: int = 0
+    files: int = 1
 
 
 def is_dicom(path: Path) -> bool:
@@ -80,7 +80,7 @@ def find_series(folder: Path, files: Sequence[Path]) -> list[Series]:
     one series; reading it then names what is missing.
     """
     if not is_installed():
-        return [Series(folder, "", "", "", True, 0, len(files))]
+        return [Series(folder, files=len(files))]
     frames: list[Frame] = []
     unread: list[Path] = []
     for path in sorted(files):
@@ -92,10 +92,10 @@ def find_series(folder: Path, files: Sequence[Path]) -> list[Series]:
     volumes, left_out = choose_series(series)
     if len(volumes) + len(unread) < 2 or len(series) < 2:
         count = len(files) - sum(one.files for one in left_out)
-        first = volumes[0] if volumes else Series(folder, "", "", "", True, 0, 0)
+        first = volumes[0] if volumes else Series(folder)
         whole = replace(first, path=folder, files=count)
         return [whole, *left_out]
-    return [*series, *(Series(path, "", "", "", True, 0, 1) for path in unread)]
+    return [*series, *map(Series, unread)]
 
 
 def choose_series(
@@ -274,7 +274,7 @@ def _one_plane(frames: list[Frame], notes: list[str]) -> list[Frame]:
     """Return the frames without a few strays of another size or orientation, by depth."""
     planes = _planes(frames)
     if len(planes[0]) < len(frames) * (1 - STRAY):
-        turned = not all(np.allclose(one[0].direction, planes[0][0].direction) for one in planes)
+        turned = not all(np.allclose(same[0].direction, planes[0][0].direction) for same in planes)
         raise Refused(f"mixes slices of different {'orientation' if turned else 'size'}")
     if len(planes) > 1:
         notes.append("A few slices of the series have another size or orientation and are left out")

@@ -191,9 +191,10 @@ def refusing(path: Path) -> Iterator[None]:
         missing = Path(error.filename or path).suffix or "file"
         raise ScanError(path, f"cannot be read: its {missing} does not exist") from error
     except PermissionError as error:
-        raise ScanError(path, "cannot be read: permission denied", True) from error
+        raise ScanError(path, "cannot be read: permission denied", transient=True) from error
     except MemoryError as error:
-        raise ScanError(path, "cannot be read: it does not fit into memory", True) from error
+        reason = "cannot be read: it does not fit into memory"
+        raise ScanError(path, reason, transient=True) from error
     except UNREADABLE as error:
         reason = str((isinstance(error, OSError) and error.strerror) or error)
         reason = reason.replace(str(path), "it").rstrip(".") or type(error).__name__

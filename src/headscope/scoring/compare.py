@@ -88,10 +88,9 @@ def _shared(first: Tested, second: Tested) -> tuple[Tested, Tested, list[str]]:
 
 def _difference(one: Tested, two: Tested, name: str, aggregate: str) -> Difference:
     """Return a score's difference from paired draws; NaN where one side does not rank."""
-    level, quantity = name.split("_", 1)
-    ranked = quantity == "auc"
+    ranked = name.endswith("auc")
     if ranked and (one.soft is None or two.soft is None):
         return Difference(nan, nan, nan, "", nan)
     pools = [side.pool(aggregate, ranked) for side in (one, two)]
-    drawn = [pool.draw(level, quantity) for pool in pools]
+    drawn = [pool.draw(name) for pool in pools]
     return difference_of(drawn[0] - drawn[1], name, pools[0].ratio)

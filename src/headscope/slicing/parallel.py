@@ -193,4 +193,4 @@ def take_file(file: ScanFile, plane: str, spec: SliceSpec) -> Taken:
         return Taken(pixels, indices, notes)
     except MemoryError:
         reason = "cannot be sliced: it does not fit into memory"
-        raise ScanError(file.path, reason, True) from None
+        raise ScanError(file.path, reason, transient=True) from None

@@ -9,6 +9,7 @@ from headscope.supplement import methods
 from headscope.supplement.characteristics import characteristics, unrecorded
 from headscope.supplement.flow import LEFT_OUT
 from headscope.supplement.prose import Facts, listed
+from headscope.supplement.recipes import aggregates
 from headscope.supplement.study import Study, count_classes
 
 UNCHANGED: Final = (
@@ -284,9 +285,8 @@ def _imbalance(study: Study, facts: Facts) -> str:
 
 
 def _prediction(study: Study, facts: Facts) -> str:
-    over = methods.AGGREGATES.get(str(study.main.settings.get("aggregate", "mean")), "")
     text = "The output is a probability per class and slice; the largest is predicted."
-    return f"{text} A subject's is {over}." if study.named else text
+    return f"{text} A subject's is {aggregates(study)}." if study.named else text
 
 
 def _performance(study: Study, facts: Facts) -> str:

@@ -9,7 +9,7 @@ from headscope.metrics import DRAWS
 from headscope.metrics.intervals import LEVEL
 from headscope.record import Run
 from headscope.supplement.prose import Facts, Prose, listed
-from headscope.supplement.recipes import OPTIMIZERS, loss_words, varied
+from headscope.supplement.recipes import OPTIMIZERS, aggregates, loss_words, varied
 from headscope.supplement.study import Study
 
 NETWORKS: Final = {  # how names of architectures begin, and who described them
@@ -32,16 +32,16 @@ REGIMES: Final = {  # start stands for the weights that training started from
     "lp-ft": "the classifier was trained first and then all parameters, from {start} [@kumar2022]",
     "layerwise": "the last stages alone were trained, from {start} [@tajbakhsh2016]",
 }
-AGGREGATES: Final = {
-    "mean": "the mean of the probabilities of its slices",
-    "logits": "the mean of the logits of its slices",
-    "vote": "the share of its slices that vote for a class",
-}
 SPLITS: Final = {
     "subject": "by subject, so that all slices of a subject are in one subset",
     "slice": "by slice, so that slices of one subject may be in several subsets",
     "given": "as the data give their subsets",
     "site": "by site, each of which was tested once by networks that never saw it",
+}
+TESTS: Final = {
+    "mcnemar": "McNemar's test [@mcnemar1947]",
+    "delong": "the test of DeLong et al. [@delong1988]",
+    "bootstrap": "the bootstrap over subjects",
 }
 CODE: Final = "headscope"  # the file of facts that the program itself fixes
 
@@ -167,7 +167,7 @@ def _splits(study: Study, facts: Facts) -> str:
             text += f", into {facts(folds, file, 'folds')} folds, each tested once"
         seed_text = facts.listed(seeds, "runs/*/run.toml", "seed")
         sentences.append(f"{text} (seed{'s' if len(seeds) > 1 else ''} {seed_text}).")
-        sentences.append(_subsets(runs[0], facts))
+        sentences.append(_subsets(runs[0], facts, several=len(seeds) > 1))
     if study.settings.get("split_file"):
         sentences.append("The split was given in a file.")
     if balance := study.settings.get("balance"):
@@ -180,7 +180,8 @@ def _splits(study: Study, facts: Facts) -> str:
     return " ".join(sentences)
 
 
-def _subsets(run: Run, facts: Facts) -> str:
+def _subsets(run: Run, facts: Facts, several: bool) -> str:
+    """Count what each subset of a split holds, of `several` seeds that of the first."""
     parts, file = [], run_file(run, "predictions.tsv")
     for subset, title in {"train": "training", "val": "validation", "test": "test"}.items():
         rows = run.predicted(subset)
@@ -190,7 +191,10 @@ def _subsets(run: Run, facts: Facts) -> str:
             subjects = facts(count, file, f"distinct subject_id of {subset}")
             held = f"{subjects} subjects ({held})"
         parts.append(f"{held} were in {title}")
-    where = "In the first fold, " if run.setting.fold is not None else ""
+    seed = f"seed {facts(run.setting.seed, run_file(run, 'run.toml'), 'seed')}" if several else ""
+    where = f"With {seed}, " if seed else ""
+    if run.setting.fold is not None:
+        where = f"In the first fold{seed and f' of {seed}'}, "
     return f"{where}{listed(parts)}."
 
 
@@ -317,10 +321,10 @@ def _evaluation(study: Study, facts: Facts) -> str:
             "Accuracies are of slices. As the pictures name no subjects, neither accuracies over "
             "subjects nor intervals are given."
         )
-    aggregate = AGGREGATES.get(str(study.main.settings.get("aggregate", "mean")), "")
     text = (
-        f"A subject's prediction was {aggregate}. Accuracy, sensitivity, specificity and the area "
-        "under the ROC curve are given over slices and over subjects; slices and subjects are "
+        f"A subject's prediction was {aggregates(study)}. Accuracy, sensitivity, specificity and "
+        "the area under the ROC curve are given over slices and over subjects; slices and subjects "
+        "are "
         f"ranked by log-odds. Intervals at {level}% resample test subjects within class ({draws} "
         "draws) [@efron1987; @hesterberg2015]; shares of subjects that were tested once each have "
         "Wilson's interval where the bootstrap has none [@wilson1927]."
@@ -332,11 +336,16 @@ def _evaluation(study: Study, facts: Facts) -> str:
             " Repeats over seeds are averaged, and the interval holds their variance, corrected "
             "for the subjects that they share [@nadeau2003]."
         )
-    if study.compares:
+    accuracies, areas = (listed([TESTS[name] for name in used], "or") for used in study.tests)
+    if accuracies:
+        both = study.rivals and study.results[1:]
+        apart = ", those with what is no network apart" if both else ""
+        by = f"accuracies by {accuracies}, areas by {areas}"
+        if accuracies == areas:
+            by = f"accuracies and areas by {areas}"
         text += (
-            " Settings were compared on the same subjects: accuracies by McNemar's test "
-            "[@mcnemar1947] or the bootstrap, areas by that of DeLong et al. [@delong1988], with "
-            "Holm's correction for all pairs of a split [@holm1979]."
+            f" Settings were compared on the same subjects: {by}, with Holm's correction for all "
+            f"pairs of a split{apart} [@holm1979]."
         )
     text += (
         " Beside each accuracy stands what predicting the larger class of the test alone gives. "

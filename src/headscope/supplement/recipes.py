@@ -1,4 +1,4 @@
-"""The optimiser, the loss and the end of training in words."""
+"""The optimiser, the loss, the end of training and how slices make a subject, in words."""
 
 import re
 from typing import Final
@@ -22,15 +22,21 @@ AMOUNTS: Final = {
     "patience": " Training ended early, after {} epochs without a lower validation loss",
 }
 
+AGGREGATES: Final = {
+    "mean": "the mean of the probabilities of its slices",
+    "logits": "the mean of the logits of its slices",
+    "vote": "the share of its slices that vote for a class",
+}
 
-def varied(study: Study, facts: Facts, key: str, words: str, form: str = "g") -> str:
+
+def varied(study: Study, facts: Facts, key: str, words: str) -> str:
     """Return a setting with its words: one value, or those of the rows."""
     values = study.values(key)
     if not values:
         return ""
     if values == [1]:
         words = re.sub(r"\{\} (\w+)s\b", r"{} \1", words)  # 1 epoch
-    shown = listed([facts(v, "runs/*/run.toml", key, form) for v in sorted(values)], "or")
+    shown = listed([facts(v, "runs/*/run.toml", key, "g") for v in sorted(values)], "or")
     return words.format(shown) + (" (by row of the table of results)" if len(values) > 1 else "")
 
 
@@ -44,3 +50,23 @@ def loss_words(study: Study, facts: Facts) -> str:
     for key, words in AMOUNTS.items():
         text += f"{varied(study, facts, key, words)}." if any(study.values(key)) else ""
     return text
+
+
+def aggregates(study: Study) -> str:
+    """Say how slices make a subject, first of the run that is described, then of those that differ.
+
+    A head on scans, and a regression, predicts of the mean of a scan's slices.
+    """
+    ways: dict[str, list[str]] = {}
+    for result in study.everything:
+        names = ways.setdefault(str(result.runs[0].settings.get("aggregate", "mean")), [])
+        label = "the regressions" if result.is_rival else result.name
+        if result.architecture != "majority" and label not in names:
+            names.append(label)
+    main = str(study.main.settings.get("aggregate", "mean"))
+    others = [
+        f"of {listed(names)} {AGGREGATES.get(way, way)}"
+        for way, names in ways.items()
+        if way != main and names
+    ]
+    return ", ".join([AGGREGATES.get(main, main), *others])

@@ -77,12 +77,22 @@ class Study:
         return stored_leakage(self.folder)
 
     @property
-    def compares(self) -> bool:
-        """Whether two settings were trained under the same split, seed and fold."""
-        return any(
-            one.split == other.split and one.fits & other.fits
-            for one, other in combinations(self.results, 2)
-        )
+    def tests(self) -> tuple[list[str], list[str]]:
+        """By which tests settings are compared, in accuracy and in area, as `compare_runs` chooses.
+
+        Two settings are compared, a simple rival with networks only, where both were trained under
+        the same split, seed and fold; both lists are empty where no two were.
+        """
+        accuracies, areas = set(), set()
+        for one, other in combinations(self.everything, 2):  # networks come first
+            shared = one.fits & other.fits if one.split == other.split else frozenset()
+            if not shared or one.is_rival:
+                continue
+            once = len({seed for seed, _ in shared}) == 1 and one.subjects == one.subject_labels
+            alone = once and len(shared) == 1 and len(self.class_names) == 2
+            accuracies.add("mcnemar" if once else "bootstrap")
+            areas.add("delong" if alone else "bootstrap")
+        return sorted(accuracies, reverse=True), sorted(areas, reverse=True)
 
     @cached_property
     def splits(self) -> dict[Setting, Run]:

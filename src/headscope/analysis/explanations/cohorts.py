@@ -4,7 +4,7 @@ Each network scores the whole cohort; folds and seeds of a setting are averaged.
 drawn independently, by subject within class. Source: docs/science.md, section 16.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
@@ -89,7 +89,9 @@ def cohort_result(evaluation: Evaluation, runs: Sequence[Run]) -> CohortResult:
     scored = [run for run in runs if evaluated(evaluation, run)]
     overlap = evaluation.overlap
     rows = tuple(_row(evaluation, overlap, result) for result in setting_results(scored))
-    return CohortResult(evaluation.name, evaluation.path, rows, overlap, _notes(rows, overlap))
+    doubts = swap_doubts(evaluation.settings, rows)
+    notes = (*doubts, *_notes(rows, overlap))
+    return CohortResult(evaluation.name, evaluation.path, rows, overlap, notes, doubts)
 
 
 def drop_between(inside: Drawn, there: Drawn) -> Drawn:
@@ -119,12 +121,10 @@ class _Sample:
     resampled: Resampled
     seeds: Array
 
-    def draw(self, level: str, name: str, positive: int) -> Drawn:
+    def draw(self, name: str, positive: int) -> Drawn:
         """Return a score of each seed, over draws that are independent of those of the test."""
         return self.resampled.apply(
-            lambda counts: {
-                name: self.seeds @ self.pool.grouped.score(level, name, counts, positive)
-            }
+            lambda counts: {name: self.seeds @ self.pool.grouped.score(name, counts, positive)}
         )[name]
 
     def calibrate(self, k: int) -> dict[str, Drawn]:
@@ -186,18 +186,17 @@ def _sample(runs: Sequence[Run], tables: Sequence[pd.DataFrame]) -> _Sample:
 
 def _score(pool: Pool, there: _Sample, name: str, inside: SettingResult, positive: int) -> External:
     """Return a score there with its drop; the interval of what draws cannot tell is Wilson's."""
-    level, quantity = name.split("_", 1)
     at_home = inside.scores[name].value
-    if level == "subject" and not there.pool.named:
+    if name.startswith("subject") and not there.pool.named:
         return External(nan, nan, nan, at_home, nan, nan, nan)
-    drawn, way = there.draw(level, quantity, positive), way_of(level, quantity)
+    drawn, way = there.draw(name, positive), way_of(name)
     low = high = drop_low = drop_high = nan
     if there.pool.named:
         low, high = drawn.interval(way, pool.ratio, bounds=(0.0, 1.0))
         if isnan(low) and name in SHARES:
             low, high = _wilson(there, name, positive)
     if there.pool.named and pool.named:
-        difference = drop_between(pool.draw(level, quantity, positive), drawn)
+        difference = drop_between(pool.draw(name, positive), drawn)
         drop_low, drop_high = difference.interval(way, pool.ratio, SHARED_GAP, (-1.0, 1.0))
     return External(drawn.mean, low, high, at_home, at_home - drawn.mean, drop_low, drop_high)
 
@@ -262,6 +261,39 @@ def _known(overlap: Overlap, runs: Sequence[Run]) -> set[str]:
         for head in overlap.heads
         if (head.scans[0], head.sessions[0]) in seen
     }
+
+
+def swap_doubts(settings: Mapping[str, Any], rows: Sequence[CohortRow]) -> tuple[str, ...]:
+    """Say where the cohort's classes may be swapped: by how they were named, and by the areas.
+
+    settings are those of `evaluation.toml`. Areas tell it whose interval is below 0.5, or that are
+    0, of which draws give no interval.
+    """
+    doubts = []
+    crossed = [
+        f"{value} counts as {name}"
+        for name, values in (settings.get("classes") or {}).items()
+        for value in values
+        if value in settings["class_names"] and value != name
+    ]
+    if crossed:
+        doubts.append(
+            f"By --classes {', '.join(crossed)} there, though the networks have a class of each of "
+            "these names: if that was not meant, labels are swapped."
+        )
+    areas = [
+        (row.scores["subject_auc" if row.subjects else "slice_auc"], row.inside) for row in rows
+    ]
+    against = [(area, one) for area, one in areas if area.high < 0.5 or area.value == 0]
+    if against:
+        area, one = min(against, key=lambda pair: pair[0].value)
+        ends = "" if isnan(area.low) else f", 95% {area.low:.3f} to {area.high:.3f}"
+        doubts.append(
+            f"{len(against)} of {len(rows)} settings rank that cohort against its labels (most of "
+            f"all {one.architecture} {one.name}, {one.split} split: AUC {area.value:.3f}{ends}): "
+            "its classes may be swapped."
+        )
+    return tuple(doubts)
 
 
 def _notes(rows: Sequence[CohortRow], overlap: Overlap) -> tuple[str, ...]:

@@ -104,8 +104,8 @@ class Confounding(Shown):
     def flagged(self) -> list[Confounder]:
         """The covariates with a finding, those first that could explain the accuracy."""
         order = ("coincides", "explains", "reads")
-        flagged = [item for item in self.confounders if item.finding]
-        return sorted(flagged, key=lambda item: order.index(item.finding))
+        flagged = [confounder for confounder in self.confounders if confounder.finding]
+        return sorted(flagged, key=lambda confounder: order.index(confounder.finding))
 
     def tables(self) -> list[Table]:
         """Return the tests, and where they were made the strata and the probes."""
@@ -161,7 +161,7 @@ def _of_setting(result: SettingResult, covariates: Covariates, deep: bool) -> Co
     tested, notes = hold_against(pool, covariates, names, better=result.chance.better)
     if changing:
         notes.insert(0, f"Left out, as their class changes between sessions: {changing} subjects.")
-    used = [item.covariate for item in tested if deep]
+    used = [test.covariate for test in tested if deep]
     return Confounding(
         setting=result.key,
         title=f"{result.architecture}, {result.name}, {result.split} split",
@@ -197,13 +197,13 @@ def hold_against(
         if covariates.varying.get(name):
             count = covariates.varying[name]
             notes.append(f"{name} changes between sessions of {count} subjects: the first counts.")
-    read = holm([item.partial.p for item in tested])  # for the number of covariates
-    differ = holm([item.label_p for item in tested])
+    read = holm([test.partial.p for test in tested])  # for the number of covariates
+    differ = holm([test.label_p for test in tested])
     corrected = [
-        replace(item, partial_p=float(partial_p), label_p=float(label_p))
-        for item, partial_p, label_p in zip(tested, read, differ, strict=True)
+        replace(test, partial_p=float(partial_p), label_p=float(label_p))
+        for test, partial_p, label_p in zip(tested, read, differ, strict=True)
     ]
-    return [replace(item, finding=_finding(item, better)) for item in corrected], notes
+    return [replace(test, finding=_finding(test, better)) for test in corrected], notes
 
 
 def _one_label(pool: Pool) -> tuple[Pool, int]:
@@ -263,15 +263,15 @@ def _test(
     )
 
 
-def _finding(item: Confounder, better: bool) -> Finding:
+def _finding(confounder: Confounder, better: bool) -> Finding:
     """Return what both tests come to, where the classes differ in the covariate."""
-    if not item.label_p <= ALPHA:
+    if not confounder.label_p <= ALPHA:
         return ""
-    if item.decides:
+    if confounder.decides:
         return "coincides"
-    if better and item.full.p > ALPHA:
+    if better and confounder.full.p > ALPHA:
         return "explains"
-    return "reads" if item.read and item.label_p <= DIFFERS else ""
+    return "reads" if confounder.read and confounder.label_p <= DIFFERS else ""
 
 
 def pooled_ranks(pool: Pool, *, by_class: bool = False) -> Array:
@@ -312,18 +312,18 @@ def tests_table(*results: Confounding) -> Table:
     )
     rows = []
     for result in results:
-        for item in result.confounders:
-            cell = partial(_cell, result.setting, item.covariate)
+        for confounder in result.confounders:
+            cell = partial(_cell, result.setting, confounder.covariate)
             rows.append(
                 [
                     result.title,
-                    item.covariate,
-                    cell("subjects", item.subjects),
-                    cell("label_p", item.label_p),
-                    cell("partial_p", item.partial_p),
-                    cell("full_p", item.full.p),
-                    cell("auc", item.auc),
-                    cell("adjusted_auc", item.adjusted),
+                    confounder.covariate,
+                    cell("subjects", confounder.subjects),
+                    cell("label_p", confounder.label_p),
+                    cell("partial_p", confounder.partial_p),
+                    cell("full_p", confounder.full.p),
+                    cell("auc", confounder.auc),
+                    cell("adjusted_auc", confounder.adjusted),
                 ]
             )
     notes = dict.fromkeys(note for result in results for note in result.notes)

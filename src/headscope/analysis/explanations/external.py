@@ -105,6 +105,8 @@ class CohortResult(Shown):
         Heads and ids that are in both cohorts.
     notes
         What must be known to read it.
+    doubts
+        Those of the notes that say that the cohort's classes may be swapped.
     """
 
     name: str
@@ -112,6 +114,7 @@ class CohortResult(Shown):
     rows: tuple[CohortRow, ...]
     overlap: Overlap
     notes: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as plain values."""

@@ -26,9 +26,9 @@ TITLE = "as they are"
 NOWHERE = Difference(nan, nan, nan, "", nan)
 COLUMNS = (
     Column("Slices"),
-    Column("Accuracy", "%", "percent", True),
-    Column("Minus whole slices", "points", "signed", True),
-    Column("Subject AUC", "", "fraction", True),
+    Column("Accuracy", "%", "percent", interval=True),
+    Column("Minus whole slices", "points", "signed", interval=True),
+    Column("Subject AUC", "", "fraction", interval=True),
     Column("Larger class", "%", "percent"),
 )
 
@@ -245,5 +245,5 @@ def _difference(pools: Sequence[Pool]) -> Difference:
     """Return the subject accuracy of the first less that of the second, by the same draws."""
     if not pools[0].named:
         return NOWHERE
-    one, two = (pool.draw("subject", "accuracy") for pool in pools)
-    return difference_of(one - two, "subject_accuracy", pools[0].ratio)
+    first, second = (pool.draw("subject_accuracy") for pool in pools)
+    return difference_of(first - second, "subject_accuracy", pools[0].ratio)

@@ -49,8 +49,8 @@ class PolynomialFit:
         return np.polyval(np.array(self.coefficients), z)
 
     @property
-    def equation(self) -> str:
-        """The fit as the paper prints it: `y = −0.00022*z^2 − 0.105*z + 0.00042, where z = …`."""
+    def polynomial(self) -> str:
+        """y by z: `y = −0.00022*z^2 − 0.105*z + 0.00042`."""
         powers = [f"*z^{power}" for power in range(self.degree, 1, -1)] + ["*z", ""]
         text = "y ="
         for value, power in zip(self.coefficients, powers, strict=True):
@@ -58,8 +58,17 @@ class PolynomialFit:
             first = text == "y ="
             text += f" {sign.replace('+', '')}" if first else f" {sign} "
             text += f"{abs(value):.3g}{power}"
-        sign = "+" if self.mu < 0 else "−"
-        return f"{text}, where z = (x {sign} {abs(self.mu):.3g})/{self.sigma:.3g}"
+        return text
+
+    @property
+    def scaling(self) -> str:
+        """z by x: `z = (x − 0.001)/0.02`."""
+        return f"z = (x {'+' if self.mu < 0 else '−'} {abs(self.mu):.3g})/{self.sigma:.3g}"
+
+    @property
+    def equation(self) -> str:
+        """The fit as the paper prints it: polynomial, where scaling."""
+        return f"{self.polynomial}, where {self.scaling}"
 
 
 def polynomial_fits(

@@ -213,15 +213,13 @@ class PairAnalysis(Shown):
             ("drift of the row sum", self.row_sum_drift),
         ]
         fits = [
-            (fit.degree, fit.equation.partition(", where")[0], fit.r2, fit.f, fit.shuffled_f_high,
-             fit.shuffled_p)
+            (fit.degree, fit.polynomial, fit.r2, fit.f, fit.shuffled_f_high, fit.shuffled_p)
             for fit in self.fits
-        ]  # fmt: skip
+        ]
         notes = [*self.notes, *([self.withheld] if self.withheld else [])]
         tables = [Table(f"{first} against {second}", ("", "value"), facts, notes)]
         if fits:
-            where = self.fits[0].equation.partition(", ")[2]
-            columns = ("degree", f"fit, {where}", "R²", "F", "95% of F", "p")
+            columns = ("degree", f"fit, where {self.fits[0].scaling}", "R²", "F", "95% of F", "p")
             made = self.fits[0].shuffles
             notes = [shuffle_note(made)] if made else []
             tables.append(Table("Polynomial fits", columns, fits, notes))

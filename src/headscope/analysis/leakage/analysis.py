@@ -210,15 +210,19 @@ def _by_setting(results: Sequence[T]) -> list[list[T]]:
 def _split_finding(runs: Sequence[Run], audit: Audit | None) -> Finding:
     setting = runs[0].setting
     name = f"{setting.architecture} {setting.variant}, {setting.split} split"
-    shared = max(shared_subjects(run) for run in runs)
-    subjects = max(int(run.metrics["test"]["subjects"]) for run in runs)
-    return split_finding(name, setting.split, shared, subjects, _duplicated(runs, audit))
+    shared = [shared_subjects(run) for run in runs]
+    counts = [_duplicated(run, audit) for run in runs]
+    # both counts of a sentence are of one test: that with most of what is named
+    worst = max(range(len(runs)), key=lambda k: (shared[k], counts[k]))
+    subjects = int(runs[worst].metrics["test"]["subjects"])
+    most = f" (of {len(runs)} tests the one with most)" if len(runs) > 1 else ""
+    return split_finding(name, setting.split, shared[worst], subjects, counts[worst], most)
 
 
-def _duplicated(runs: Sequence[Run], audit: Audit | None) -> int:
-    """Count the test subjects with a duplicate in training, in the split with most of them."""
-    checks = [audit.split(run.settings.get("split_sha256")) for run in runs] if audit else []
-    return max((check.duplicated for check in checks if check is not None), default=0)
+def _duplicated(run: Run, audit: Audit | None) -> int:
+    """Count the test subjects of a run with a duplicate in training."""
+    check = audit.split(run.settings.get("split_sha256")) if audit else None
+    return 0 if check is None else check.duplicated
 
 
 def _permuted_findings(groups: Sequence[Sequence[PermutationTest]]) -> list[Finding]:

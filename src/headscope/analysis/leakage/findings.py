@@ -107,20 +107,21 @@ def setting_p(tests: Sequence[PermutationTest]) -> float:
 
 
 def split_finding(
-    name: str, split: str, shared: int, subjects: int, duplicated: int = 0
+    name: str, split: str, shared: int, subjects: int, duplicated: int = 0, most: str = ""
 ) -> Finding:
     """Return how many test subjects are in training: serious under a split by subject.
 
-    duplicated counts those of which a duplicate under another id is in training, by the audit.
+    duplicated counts those of which a duplicate under another id is in training, by the audit;
+    most says of which of several tests the counts are.
     """
     if shared:
-        text = f"slices of {shared} of {subjects} test subjects are in training"
+        text = f"slices of {shared} of {subjects} test subjects are in training{most}"
         if split in ("subject", "site"):
             return _finding("split", name, "serious", f"{text}, although the split is by subject")
         by = "the given partition" if split == "given" else "a split by slice"
         return _finding("split", name, "notice", f"{text}, as {by} has it")
     if duplicated:
-        text = f"duplicates of {duplicated} of {subjects} test subjects are, under other ids"
+        text = f"duplicates of {duplicated} of {subjects} test subjects are{most}, under other ids"
         return _finding(
             "split", name, "serious", f"no test subject's id is in training, but {text}"
         )

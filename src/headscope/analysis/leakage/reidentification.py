@@ -125,8 +125,8 @@ def _linear_subject(x: Array, gram: Array, subject: Array, part: Array, asked: A
     """Train on every other part of each subject and test on the rest, both ways round."""
     subjects = np.unique(subject[asked])
     turn = np.zeros(len(part), dtype=np.int64)
-    for one in subjects:
-        rows = subject == one
+    for number in subjects:
+        rows = subject == number
         turn[rows] = np.unique(part[rows], return_inverse=True)[1] % 2
     right = []
     for tested in (0, 1):

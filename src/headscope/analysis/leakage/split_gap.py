@@ -89,10 +89,10 @@ class Gap:
         return "of these networks" if self.one_seed else f"over {len(set(self.seeds))} seeds"
 
 
-def clearest_gap(gaps: Sequence[Gap], name: str = "slice_accuracy") -> Gap | None:
-    """Return the measurable gap that is most certain to be above 0; None where none is."""
+def clearest_gap(gaps: Sequence[Gap]) -> Gap | None:
+    """Return the measurable gap of slice accuracy most certain to be above 0; None without."""
     measurable = [gap for gap in gaps if gap.measurable]
-    return max(measurable, key=lambda gap: _order(gap.scores[name]), default=None)
+    return max(measurable, key=lambda gap: _order(gap.scores["slice_accuracy"]), default=None)
 
 
 def _order(score: GapScore) -> tuple[float, float]:
@@ -159,8 +159,7 @@ def _pools(pairs: Sequence[Pair]) -> list[Pool]:
 
 
 def _gap(name: str, pools: Sequence[Pool], varied: bool) -> GapScore:
-    level, quantity = name.split("_", 1)
-    by_subject, by_slice = (pool.draw(level, quantity) for pool in pools)
+    by_subject, by_slice = (pool.draw(name) for pool in pools)
     values = tuple(by_subject.once.tolist()), tuple(by_slice.once.tolist())
     if not varied:
         return GapScore(*values, nan, nan, nan)

@@ -47,7 +47,7 @@ def against_chance(pool: Pool, low: float = nan, high: float = nan) -> AgainstCh
     subjects = len(pool.ids) if pool.named else 0
     value = nan
     if pool.named:
-        value = float(pool.score("subject", "auc", np.ones((1, len(pool.ids))))[:, 0].mean())
+        value = float(pool.score("subject_auc", np.ones((1, len(pool.ids))))[:, 0].mean())
     above, below = permutation_p(pool) if not isnan(value) else (nan, nan)
     p = min(1.0, 2 * min(above, below)) if not isnan(above) else nan
     standing: Standing = "unknown"

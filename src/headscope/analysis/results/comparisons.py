@@ -167,22 +167,22 @@ def compare_runs(runs: Iterable[Run]) -> Comparisons:
 
     @cache
     def draw(runs: tuple[Run, ...], name: str) -> Drawn:
-        level, quantity = name.split("_", 1)
-        return pool_of(runs).draw(level, quantity)
+        return pool_of(runs).draw(name)
 
     rows: list[Comparison] = []
     rivals: list[Comparison] = []
     apart = []
-    for (one, first), (two, second) in combinations(settings.items(), 2):
-        shared = sorted(first.keys() & second.keys(), key=str)
-        if one[1] != two[1] or one in simple:
+    for (key, fits), (other, other_fits) in combinations(settings.items(), 2):
+        (first, split), (second, other_split) = key, other
+        shared = sorted(fits.keys() & other_fits.keys(), key=str)
+        if split != other_split or key in simple:
             continue
         if not shared:
-            apart.append(f"{one[0]} and {two[0]}, {one[1]} split")
+            apart.append(f"{first} and {second}, {split} split")
         else:
-            sides = tuple(first[fit] for fit in shared), tuple(second[fit] for fit in shared)
-            compared = _compare((one[0], two[0]), one[1], sides, pool_of, draw)
-            (rivals if two in simple else rows).append(compared)
+            sides = tuple(fits[fit] for fit in shared), tuple(other_fits[fit] for fit in shared)
+            compared = _compare((first, second), split, sides, pool_of, draw)
+            (rivals if other in simple else rows).append(compared)
     networks = [key for key in settings if key not in simple]
     reasons = _not_compared(networks, [*rows, *rivals], apart)
     both = (tuple(_shorten(_by_split(group))) for group in (rows, rivals))
@@ -265,15 +265,16 @@ def _compare(
     pool_of: Callable[[tuple[Run, ...]], Pool],
     draw: Callable[[tuple[Run, ...], str], Drawn],
 ) -> Comparison:
-    one, two = (pool_of(runs) for runs in sides)
-    right = [np.concatenate([test.subjects.correct for test in pool.tests]) for pool in (one, two)]
-    counts = mcnemar(*right) if one.once_each else None
+    pools = [pool_of(runs) for runs in sides]
+    right = [np.concatenate([test.subjects.correct for test in pool.tests]) for pool in pools]
+    first = pools[0]
+    counts = mcnemar(*right) if first.once_each else None
     differences = {
-        name: difference_of(draw(sides[0], name) - draw(sides[1], name), name, one.ratio)
+        name: difference_of(draw(sides[0], name) - draw(sides[1], name), name, first.ratio)
         for name in SCORES
     }
-    ranked = [pool.tests[0].subjects for pool in (one, two)]
-    areas = one.once_each and one.class_count == 2 and len(one.tests) == 1
+    ranked = [pool.tests[0].subjects for pool in pools]
+    areas = first.once_each and first.class_count == 2 and len(first.tests) == 1
     differences = exactly_tested(differences, counts, ranked if areas else None)
     tested = pd.concat([run.predicted("test")[SLICE_KEYS] for run in sides[0]]).drop_duplicates()
     return Comparison(
@@ -281,7 +282,7 @@ def _compare(
         second=names[1],
         split=split,
         trainings=len(sides[0]),
-        subjects=len(one.ids),
+        subjects=len(first.ids),
         slices=len(tested),
         only_first=counts.only_first if counts else None,
         only_second=counts.only_second if counts else None,
@@ -308,7 +309,7 @@ def exactly_tested(
 
 def difference_of(drawn: Drawn, name: str, ratio: float) -> Difference:
     """Return a score's difference from paired draws, with what lies between seeds."""
-    low, high = drawn.interval(way_of(*name.split("_", 1)), ratio)
+    low, high = drawn.interval(way_of(name), ratio)
     p = 1.0 if drawn.mean == 0 else nan
     if not isnan(low):
         p = bootstrap_p(drawn.spread(ratio))

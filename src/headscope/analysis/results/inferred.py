@@ -34,7 +34,7 @@ class Bracket:
     @property
     def ends(self) -> tuple[float, float] | None:
         """The lowest and the highest end of their 95% intervals; None where one has none."""
-        intervals = [it.scores["subject_accuracy"].interval for it in (self.strict, self.loose)]
+        intervals = [side.scores["subject_accuracy"].interval for side in (self.strict, self.loose)]
         if intervals[0] is None or intervals[1] is None:
             return None
         return min(intervals[0][0], intervals[1][0]), max(intervals[0][1], intervals[1][1])

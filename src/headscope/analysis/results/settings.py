@@ -187,14 +187,13 @@ def _result(key: tuple[str, str, str, str], runs: Sequence[Run]) -> SettingResul
 
 def pooled_score(pool: Pool, name: str, class_names: Sequence[str]) -> Score:
     """Return a score over folds and seeds; its interval holds what lies between seeds."""
-    level, quantity = name.split("_", 1)
-    if level == "subject" and not pool.named:
+    if name.startswith("subject") and not pool.named:
         return Score(nan)
-    drawn = pool.draw(level, quantity, positive_class(class_names))
+    drawn = pool.draw(name, positive_class(class_names))
     sd = float(drawn.once.std(ddof=1)) if len(drawn.once) > 1 else nan
     ends = nan, nan
     if pool.named:
-        ends = drawn.interval(way_of(level, quantity), pool.ratio, bounds=(0.0, 1.0))
+        ends = drawn.interval(way_of(name), pool.ratio, bounds=(0.0, 1.0))
     return Score(drawn.mean, *ends, *_wilson(pool, name, class_names), sd=sd)
 
 

@@ -11,7 +11,7 @@ from headscope.cohort.tables import check_subjects, counted, listed, read_any_ta
 from headscope.cohort.values import Layout, Note
 from headscope.errors import InputError
 
-INFERRED: Final = "inferred"  # what the id of a subject that was inferred begins with
+INFERRED: Final = "inferred"  # what inferred ids begin with, and names of their partitions
 ORIGIN: Final = "Subject ids come from"  # what a note on a layout begins with
 
 

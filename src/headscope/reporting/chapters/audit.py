@@ -128,10 +128,10 @@ def audit_chapter(audit: Audit | None, pixels: Slices | None) -> Chapter | None:
 
 def _result(findings: Sequence[Finding]) -> str:
     """Name what is serious, splits by their number, as there may be many."""
-    serious = [one for one in findings if one.level == "serious"]
-    names = [one.check.lower() for one in serious if one.kind != "split"]
-    splits = sum(one.kind == "split" for one in serious)
-    checked = sum(one.kind == "split" for one in findings)
+    serious = [finding for finding in findings if finding.level == "serious"]
+    names = [finding.check.lower() for finding in serious if finding.kind != "split"]
+    splits = sum(finding.kind == "split" for finding in serious)
+    checked = sum(finding.kind == "split" for finding in findings)
     if splits:
         names.append("the split" if checked == 1 else f"{splits} of {checked} splits")
     return f"serious: {', '.join(names)}" if names else "nothing serious"
@@ -139,7 +139,7 @@ def _result(findings: Sequence[Finding]) -> str:
 
 def findings_table(key: str, caption: str, findings: Sequence[Finding]) -> TableBlock:
     """Return findings as a table, their levels in colour."""
-    rows = [(one.check, _coloured(one.level, one.level), one.text) for one in findings]
+    rows = [(row.check, _coloured(row.level, row.level), row.text) for row in findings]
     return TableBlock(key, Table(caption, ("Check", "Outcome", "Result"), rows))
 
 
@@ -187,7 +187,7 @@ def _findings_table(audit: Audit, findings: Sequence[Finding]) -> TableBlock:
 
 def _over_splits(findings: Sequence[Finding]) -> Finding:
     """Return the findings of many splits as one, of the gravest level among them."""
-    level, all_of = min((one.level for one in findings), key=LEVELS.index), len(findings)
+    level, all_of = min((finding.level for finding in findings), key=LEVELS.index), len(findings)
     count = sum(finding.level == level for finding in findings)
     table = refer("table-audit-splits")
     text = say("{} in {} of {}; {} has them one by one", level, count, all_of, table)

@@ -193,7 +193,7 @@ def _measured(
                 for k, subset in enumerate(SUBSETS)])
         for run in runs
     ]  # fmt: skip
-    values = [one.value for row in rows for one in row.marks if isfinite(one.value)]
+    values = [dot.value for row in rows for dot in row.marks if isfinite(dot.value)]
     if not values:
         return None
     limit = float(name == "nc4")
@@ -242,10 +242,10 @@ def _staged(
 ) -> Iterator[LinePlot]:
     """Draw each quantity of the stages, one line per run under the first split."""
     shown = [run for run in runs if run.setting.split == runs[0].setting.split][:MOST_LINES]
-    stages = list(dict.fromkeys(one.stage for run in shown for one in results[run.name].stages))
+    stages = list(dict.fromkeys(stage.stage for run in shown for stage in results[run.name].stages))
     for name, column in STAGE.items():
         values = {
-            run.setting.title: [getattr(one, name) for one in results[run.name].stages]
+            run.setting.title: [getattr(stage, name) for stage in results[run.name].stages]
             for run in shown
         }
         every = [value for part in values.values() for value in part if isfinite(value)]

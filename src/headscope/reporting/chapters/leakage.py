@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from itertools import product
 from math import isnan, nan
+from operator import attrgetter
 from typing import Any, Final
 
 import numpy as np
@@ -141,12 +142,12 @@ def _permutations(tests: Sequence[PermutationTest]) -> Dots:
 
 def _identity(results: Sequence[Reidentification]) -> Dots:
     rows = []
-    for (network, variant), group in group_by(results, lambda one: (one.architecture, one.variant)):
+    for (network, variant), group in group_by(results, attrgetter("architecture", "variant")):
         marks = [
-            mark([getattr(one, name).accuracy for one in group], k // 2, hollow=k % 2 == 1)
+            mark([getattr(result, name).accuracy for result in group], k // 2, hollow=k % 2 == 1)
             for k, name in enumerate(PROBES)
         ]
-        chance = float(np.mean([one.nearest_class.chance for one in group]))
+        chance = float(np.mean([result.nearest_class.chance for result in group]))
         rows.append(DotRow(network, variant, marks, 100 * chance))
     caption = (
         "Do the features tell subjects apart, or diagnoses? Test slices identified by their "
@@ -209,12 +210,12 @@ def checks_chapter(
 ) -> Chapter:
     """Set every setting beside every check that was made of it."""
     measured = {
-        "neighbour": _means((one, one.share) for one in leakage.neighbours),
+        "neighbour": _means((check, check.share) for check in leakage.neighbours),
         "permuted": _means(
-            (one, one.scores["slice_balanced_accuracy"].mean) for one in leakage.permuted
+            (check, check.scores["slice_balanced_accuracy"].mean) for check in leakage.permuted
         ),
         "identified": _means(
-            (one, one.nearest_subject.accuracy) for one in leakage.reidentification
+            (check, check.nearest_subject.accuracy) for check in leakage.reidentification
         ),
     }
     rows: list[list[object]] = []
@@ -238,7 +239,8 @@ def checks_chapter(
             ]
             rows.append([result.name, result.split, *cells, _gap_cell(result, leakage)])
     caption = (
-        "What the split is worth: one row per setting, means over its runs. With subjects apart "
+        "What the split is worth: one row per setting, means over its runs; the two counts are "
+        "those of the run with most. With subjects apart "
         "no nearest slice is of the same subject, and labels permuted by subject lead to chance; "
         "rows on a tinted ground share subjects between training and test. The gap is slice "
         "accuracy by slice less by subject."

@@ -66,7 +66,7 @@ def _separation(runs: Sequence[Run], features: Mapping[str, FeatureAnalysis]) ->
     most, subjects = max(LEAST_WRONG, MOST_WRONG // len(runs)), 0
     for run in runs:
         analysis = features[run.name]
-        icc = {(one.of, one.by): one.icc for one in analysis.intraclass}
+        icc = {(part.of, part.by): part.icc for part in analysis.intraclass}
         for space, of in (("logits", "logit margin"), ("features", "features")):
             result, prefix = getattr(analysis, space), f"{space}.test"
             measures = SPREAD | RATIOS if analysis.reference else SPREAD

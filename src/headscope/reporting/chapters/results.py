@@ -12,7 +12,7 @@ from headscope.analysis.results.settings import SettingResult
 from headscope.analysis.results.table import SHARED, epochs_text
 from headscope.metrics import GROUPS, MOST_DRAWN
 from headscope.metrics.precision import precisions
-from headscope.record import Run
+from headscope.record import RIVAL, Run
 from headscope.reporting.blocks import Block, Chapter, Fold, TableBlock, Text
 from headscope.reporting.chapters.classes import class_blocks
 from headscope.reporting.chapters.runs import group_by, named, score_cell
@@ -67,16 +67,23 @@ COMPARED: Final = (
 )
 MEANING: Final = (
     "Slice accuracy counts slices, subject accuracy counts subjects: a subject's probability is "
-    "{}. With more than two classes an area under the ROC curve is the mean of each class against "
-    "the rest. Full digits are in <code>table.tsv</code>, those of each run in "
+    "{}{}. With more than two classes an area under the ROC curve is the mean of each class "
+    "against the rest. Full digits are in <code>table.tsv</code>, those of each run in "
     "<code>runs.tsv</code>."
 )
 OF_GROUPS: Final = (
     f"Of more than {MOST_DRAWN:,} test subjects, intervals are of draws of {GROUPS} groups of "
     "subjects, dealt at random within class by a fixed seed."
 )
+WIDE: Final = 0.5  # of an interval over seeds, above which the page says why
+OF_SEEDS: Final = (
+    "Over several seeds an interval also holds what other splits and trainings would give. Where a "
+    "few seeds disagree it may reach from 0 to 1, even beside a small p: so few cannot tell, and "
+    "more of them (<code>--seeds</code>) make it narrower."
+)
 MOST_SAID: Final = 6  # comparisons in words, whatever they tell
 MIXED: Final = ("shared_subjects", "test_duplicates", "test_equal_slices")
+OF_RIVALS: Final = "; of what is no network, that of the mean logits"
 AGGREGATES: Final = {
     "mean": "the mean over its slices",
     "logits": "that of the mean logits of its slices",
@@ -97,10 +104,12 @@ def results_chapter(
     runs = [run for result in results for run in result.runs]
     names = dict.fromkeys(str(run.settings.get("aggregate", "mean")) for run in runs)
     aggregate = " or ".join(AGGREGATES[name] for name in names)
+    rivals = OF_RIVALS if [*names] != ["logits"] and (table["regime"] == RIVAL).any() else ""
     grouped = [OF_GROUPS] if any(result.subjects > MOST_DRAWN for result in results) else []
+    grouped += [Markup(OF_SEEDS)] if _seeds_disagree(table) else []  # noqa: S704
     blocks = [
         _settings_table(table),
-        Text(say(MEANING, aggregate), *grouped, style="notes"),
+        Text(say(MEANING, aggregate, rivals), *grouped, style="notes"),
         *_failures(failures),
         *([Text(*left_out, style="notes")] if left_out else []),
         *precision_folds(results),
@@ -108,14 +117,23 @@ def results_chapter(
     return Chapter("results", "Accuracies, as in Table 2 of the paper", blocks, short="Table 2")
 
 
+def _seeds_disagree(table: pd.DataFrame) -> bool:
+    """Whether an interval over subjects and several seeds is too wide to tell anything."""
+    names = [f"test_subject_{name}" for name in ("accuracy", "auc")]
+    wide = (table[f"{n}_high"] - table[f"{n}_low"] > WIDE for n in names)
+    several = (table[f"{n}_seed_sd"].notna() for n in names)
+    return any((one & other).any() for one, other in zip(wide, several, strict=True))
+
+
 def precision_folds(results: Sequence[SettingResult]) -> list[Fold]:
     """Return a fold on the test that keeps subjects apart: how wide intervals are, what it finds.
 
     Of the first seed; nothing where no setting keeps subjects apart.
     """
-    best = max((one for one in results if one.apart), key=lambda one: len(one.fits), default=None)
-    if best is None:
+    apart = [result for result in results if result.apart]
+    if not apart:
         return []
+    best = max(apart, key=lambda result: len(result.fits))
     rows = pd.concat(
         [run.predicted("test") for run in best.runs if run.setting.seed == best.seeds[0]]
     )
@@ -150,7 +168,7 @@ def _settings_table(table: pd.DataFrame) -> TableBlock:
     for network, settings in group_by(table.to_dict("records"), lambda row: row["architecture"]):
         headings[len(rows)] = str(network)
         mixed = [any(pd.notna(row.get(n)) and row[n] for n in MIXED) for row in settings]
-        tinted += [k for k, one in enumerate(mixed, len(rows)) if one]
+        tinted += [k for k, is_mixed in enumerate(mixed, len(rows)) if is_mixed]
         rows += map(_setting, settings)
     caption = (
         f"One row per setting, as Table 2 of the paper: folds pooled, seeds averaged, {CONFIDENCE} "
@@ -293,7 +311,7 @@ def _compared(row: Comparison) -> list[object]:
     cells = [Cell(row.subjects, run=pair, quantity="subjects")]
     for name, scale in (("subject_accuracy", 100), ("slice_accuracy", 100), ("subject_auc", 1)):
         result = getattr(row, name)
-        value, low, high = (scale * one for one in (result.value, result.low, result.high))
+        value, low, high = (scale * part for part in (result.value, result.low, result.high))
         cells.append(Cell(value, low, high, run=pair, quantity=f"difference.{name}"))
         if name.startswith("subject"):
             cells.append(Cell(result.p_holm, run=pair, quantity=f"{name}.p"))

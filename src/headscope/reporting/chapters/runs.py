@@ -86,5 +86,5 @@ def score_cell(
 def twin(run: Run, runs: Sequence[Run]) -> Run | None:
     """Return the frozen run with the same network, split, seed, fold and unit, if any."""
     place = attrgetter("architecture", "split", "seed", "fold", "unit")
-    same = (one for one in runs if one.setting.regime == "frozen")
-    return next((one for one in same if place(one.setting) == place(run.setting)), None)
+    same = (other for other in runs if other.setting.regime == "frozen")
+    return next((other for other in same if place(other.setting) == place(run.setting)), None)

@@ -211,7 +211,7 @@ def _fits(pair: PairAnalysis, run: str) -> Table:
 
 
 def _fit(fit: PolynomialFit, pair: tuple[int, int], run: str, names: Sequence[str]) -> list[object]:
-    key, text = f"fit{fit.degree}", fit.equation.partition(", where")[0]
+    key, text = f"fit{fit.degree}", fit.polynomial
     for sign in "−+":
         text = text.replace(f"{sign} ", f"{sign}\u00a0")
     equation = numbers(fit.coefficients, run, f"{key}.coefficients", text, pair)

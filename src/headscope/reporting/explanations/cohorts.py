@@ -71,8 +71,13 @@ def cohorts_chapter(
 
 
 def cohort_flags(cohorts: Sequence[CohortResult]) -> list[Markup]:
-    """Return a flag for each cohort that shares heads with the experiment."""
-    return [
+    """Return a flag for each cohort that shares heads, or whose classes may be swapped."""
+    swapped = [
+        say("<b>Swapped classes?</b> {}: {}", cohort.name, doubt)
+        for cohort in cohorts
+        for doubt in cohort.doubts
+    ]
+    return swapped + [
         say(
             "<b>Not a cohort from elsewhere:</b> {} of {} {} of {} show a head that is in the "
             'experiment too. <a href="#cohorts">Which</a>',

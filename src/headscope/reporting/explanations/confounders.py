@@ -59,12 +59,12 @@ def read_confounding(experiment: Path, results: Sequence[SettingResult]) -> list
         return []
     best = choose_apart(apart)[0].key
     made = confounding(apart, covariates, deep=[best])
-    return sorted(made, key=lambda item: item.setting != best)
+    return sorted(made, key=lambda analysis: analysis.setting != best)
 
 
 def confounders_chapter(made: Sequence[Confounding]) -> Chapter | None:
     """Show the tests of all settings, and strata and probes of the chosen one; None without."""
-    if not any(item.confounders or item.notes for item in made):
+    if not any(analysis.confounders or analysis.notes for analysis in made):
         return None
     best = made[0]
     blocks: list[Block] = [
@@ -79,7 +79,7 @@ def confounders_chapter(made: Sequence[Confounding]) -> Chapter | None:
     blocks.append(Text(Markup(METHOD), style="notes"))  # noqa: S704
     result = "no covariate is flagged"
     if best.flagged:
-        result = f"{', '.join(item.covariate for item in best.flagged)}: see the tests"
+        result = f"{', '.join(confounder.covariate for confounder in best.flagged)}: see the tests"
     elif not best.confounders:
         result = "nothing could be tested"
     elif not best.better:
@@ -89,22 +89,22 @@ def confounders_chapter(made: Sequence[Confounding]) -> Chapter | None:
 
 def confounder_flags(made: Sequence[Confounding]) -> list[Markup]:
     """Return what a reader must know of covariates before believing the chosen setting."""
-    return [_flag(made[0], item) for item in made[0].flagged] if made else []
+    return [_flag(made[0], confounder) for confounder in made[0].flagged] if made else []
 
 
-def _flag(result: Confounding, item: Confounder) -> Markup:
-    covariate = _word(item.covariate)
-    full = number(item.full.p, result.setting, f"confounder.{item.covariate}.full_p", "p")
-    read = number(item.partial_p, result.setting, f"confounder.{item.covariate}.partial_p", "p")
-    if item.finding == "coincides":
+def _flag(result: Confounding, confounder: Confounder) -> Markup:
+    covariate, prefix = _word(confounder.covariate), f"confounder.{confounder.covariate}"
+    full = number(confounder.full.p, result.setting, f"{prefix}.full_p", "p")
+    read = number(confounder.partial_p, result.setting, f"{prefix}.partial_p", "p")
+    if confounder.finding == "coincides":
         text = "<b>{} decides the class</b> of the test subjects: nothing tells the two apart. {}"
         return say(text, _capital(covariate), LINK)
-    if item.finding == "explains":
+    if confounder.finding == "explains":
         text = (
             "<b>{} could explain this accuracy:</b> the classes differ in it, and given it the "
             "predictions are not shown to tell the classes ({}){}. {}"
         )
-        also = say("; within a class they tell it ({})", read) if item.read else ""
+        also = say("; within a class they tell it ({})", read) if confounder.read else ""
         return say(text, _capital(covariate), full, also, LINK)
     text = (
         "<b>The network {}reads {}</b>, in which the classes differ: within a class, its "
@@ -118,11 +118,11 @@ def confounder_sentences(made: Sequence[Confounding]) -> list[Markup]:
     if not made or not made[0].confounders:
         return []
     result = made[0]
-    sentences = [_sentence(result, item) for item in result.flagged]
+    sentences = [_sentence(result, confounder) for confounder in result.flagged]
     clear = [c for c in result.confounders if not c.finding and c.full.p <= 0.05]
     if result.better and clear:
-        names = listed([_word(item.covariate) for item in clear])
-        most, several = max(item.full.p for item in clear), len(clear) > 1
+        names = listed([_word(confounder.covariate) for confounder in clear])
+        most, several = max(confounder.full.p for confounder in clear), len(clear) > 1
         p = number(
             most, result.setting, "confounder.full_p_most", "probability" if several else "p"
         )
@@ -132,21 +132,21 @@ def confounder_sentences(made: Sequence[Confounding]) -> list[Markup]:
     return sentences
 
 
-def _sentence(result: Confounding, item: Confounder) -> Markup:
+def _sentence(result: Confounding, confounder: Confounder) -> Markup:
     p = partial(number, run=result.setting, form="p")
-    covariate, prefix = _word(item.covariate), f"confounder.{item.covariate}"
-    if item.finding == "coincides":
+    covariate, prefix = _word(confounder.covariate), f"confounder.{confounder.covariate}"
+    if confounder.finding == "coincides":
         text = "{} decides the class of the test subjects, so this accuracy may be that of telling "
         return say(text + "{} alone.", _capital(covariate), covariate)
-    differs = p(item.label_p, quantity=f"{prefix}.label_p")
-    full = p(item.full.p, quantity=f"{prefix}.full_p")
-    if item.finding == "explains":
+    differs = p(confounder.label_p, quantity=f"{prefix}.label_p")
+    full = p(confounder.full.p, quantity=f"{prefix}.full_p")
+    if confounder.finding == "explains":
         text = (
             "{} may explain all of it: the classes differ in {} ({}), and among subjects of the "
             "same {} the predictions are not shown to tell the classes ({})."
         )
-        return say(text, _capital(covariate), covariate, differs, item.covariate, full)
-    read = p(item.partial_p, quantity=f"{prefix}.partial_p")
+        return say(text, _capital(covariate), covariate, differs, confounder.covariate, full)
+    read = p(confounder.partial_p, quantity=f"{prefix}.partial_p")
     text = "The network {}reads {} ({} within a class), in which the classes differ ({}){}."
     also = "also " if result.better else ""
     still = say("; given it the predictions still tell the classes ({})", full)

@@ -20,7 +20,7 @@ def explain_by_inference(results: Sequence[SettingResult]) -> Explanation:
         "The honest accuracy is estimated at {}, subjects inferred from pixels by a strict and by "
         "a loose threshold; it need not lie between the two."
     )
-    of_best = [it for it in brackets(results) if best in (it.strict, it.loose)]
+    of_best = [bracket for bracket in brackets(results) if best in (bracket.strict, bracket.loose)]
     sentences = [say(text, _estimates(bracket)) for bracket in of_best[:1]]
     return Explanation(flags=inferred_flags(results), sentences=sentences)
 

@@ -93,6 +93,6 @@ def _dots(setting: SettingLadder) -> Dots:
 
 
 def _table(ladder: Ladder) -> TableBlock:
-    rows = [[one.network, one.full.split, *row] for one in ladder.settings for row in one.rows()]
+    rows = [[s.network, s.full.split, *row] for s in ladder.settings for row in s.rows()]
     table = Table("The rungs in numbers.", ("Network", "Split", *COLUMNS), rows)
     return TableBlock("ladder", table)

@@ -19,8 +19,12 @@ def explain_by_rivals(
 ) -> Explanation:
     """Return what simple rivals say of the networks: headline and verdict."""
     standing, apart = standings(results, rivals, compared), [r for r in results if r.apart]
-    headline = unbeaten(standing, choose_apart(apart)[0]) if apart else Markup()
-    return Explanation(headline=headline, sentences=rival_sentences(standing))
+    if not apart:
+        return Explanation(sentences=rival_sentences(standing))
+    best = choose_apart(apart)[0]
+    # the verdict speaks of one split: under another the rivals were tested on other subjects
+    beside = [place for place in standing if place.rival.split == best.split]
+    return Explanation(headline=unbeaten(standing, best), sentences=rival_sentences(beside))
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +106,7 @@ def _sentences(standing: Sequence[Standing]) -> Iterator[Markup]:
     )
     yield say("What is no network reaches on the same subjects: {}.", reached)
     short = [place for place in standing if len(place.beating) < len(place.networks)]
-    for _, (place, *more) in group_by(short, lambda one: (len(one.beating), len(one.networks))):
+    for _, (place, *more) in group_by(short, lambda p: (len(p.beating), len(p.networks))):
         first = say("{} by subject accuracy{}", place.words, _closest(place))
         others = [say("{}{}", other.words, _closest(other)) for other in more]
         join = Markup("; and ") if place.beating else Markup("; nor ")
