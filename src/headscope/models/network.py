@@ -152,13 +152,13 @@ def _watch(
             seen = watch(model, classifier, torch.randn(1, 3, side, side, generator=noise))
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"{architecture.name} does not take slices of {size} × {size} pixels ({reason_of(error)}); "
-            f"try --size {architecture.size}."
+            f"{architecture.name} does not take slices of {size} × {size} pixels "
+            f"({reason_of(error)}); try --size {architecture.size}."
         ) from None
     if not torch.isfinite(seen.logits).all():
         raise InputError(
-            f"{architecture.name} with the weights {source.text} gives values that are not finite: they "
-            f"are no trained network's. {source.note}".rstrip()
+            f"{architecture.name} with the weights {source.text} gives values that are not finite: "
+            f"they are no trained network's. {source.note}".rstrip()
         )
     output = seen.output(classifier)
     if output is None or output.ndim != 2 or not torch.equal(output, seen.logits):
