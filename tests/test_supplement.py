@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tomllib
 import zlib
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -71,8 +72,10 @@ def describe(folder):
     table = {"subject_id": ids, "session_id": "ses-1", "label": "AD", "age": age, "sex": sex}
     write_table(folder / "participants.tsv", pd.DataFrame(table))
     notes = ["OASIS-2: 27 scans of 24 subjects.", "Left out by Group: Converted (37 scans).",
+             "Subject ids come from the pattern in the names, not from the layout.",
              "3 of 27 scans could not be used; problems.tsv says why."]  # fmt: skip
-    slices = {"layout": "OASIS-2", "scans": 27, "notes": notes, "window": [1.0, 98.0]}
+    about = {"left_out": notes[1:2], "classes_by": ["Classes by Group: AD = Demented."]}
+    slices = {"layout": "OASIS-2", "scans": 27, "notes": notes, "window": [1.0, 98.0], **about}
     write_json(folder / "slices" / "slices.json", slices)
     reasons = ["is damaged", "holds one value", "holds one value"]
     problems = pd.DataFrame({"path": ["a", "b", "c"], "reason": reasons})
@@ -373,6 +376,12 @@ def test_the_flow_counts_what_is_on_record_and_gives_reasons(study, paper):
     assert sum(parts) == 96
     shown = " ".join(text.get_text() for text in plot_flow(boxes).findobj(mpl.text.Text))
     assert "Could not be used: 3" in shown
+
+
+def test_slices_of_an_earlier_version_do_not_say_what_was_left_out(study):
+    slices = {key: value for key, value in study.slices.items() if key != "left_out"}
+    box = next(box for box in flow(replace(study, slices=slices)) if box.title == "Left out")
+    assert box.lines == ("Not on record: an earlier version took the slices.",)
 
 
 def test_the_card_says_what_it_is_for_and_what_weakens_it(study):

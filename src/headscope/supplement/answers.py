@@ -7,7 +7,6 @@ from typing import Final
 
 from headscope.supplement import methods
 from headscope.supplement.characteristics import characteristics, unrecorded
-from headscope.supplement.flow import LEFT_OUT
 from headscope.supplement.prose import Facts, listed
 from headscope.supplement.recipes import aggregates
 from headscope.supplement.study import Study, count_classes
@@ -16,7 +15,6 @@ UNCHANGED: Final = (
     "The temperature of validation is reported beside the network, whose weights stay as they are."
 )
 RECORD, AUTHOR, NOT_DONE = "record", "author", "not done"
-CLASSES: Final = "Classes by"  # how the note begins that says where labels come from
 
 
 @dataclass(frozen=True)
@@ -124,11 +122,11 @@ def _source(study: Study, facts: Facts) -> str:
     if not layout:
         return ""
     text = f"Layout of the data: {facts(layout, 'slices/slices.json', 'layout')}."
-    return " ".join([text, *study.notes[:1]])
+    return " ".join([text, *(str(note) for note in study.slices.get("notes", [])[:1])])
 
 
 def _eligibility(study: Study, facts: Facts) -> str:
-    notes = [note for note in study.notes if LEFT_OUT.search(note) or note.startswith(CLASSES)]
+    notes = [*study.classes_by, *study.left_out]
     if where := study.settings.get("where"):
         notes.insert(0, f"Scans were taken where {facts(where, 'experiment.toml', 'where')}.")
     return " ".join(notes)
@@ -148,9 +146,8 @@ def _missing(study: Study, facts: Facts) -> str:
 
 
 def _labels(study: Study, facts: Facts) -> Answer:
-    notes = [note for note in study.notes if note.startswith(CLASSES)]
     names = facts.listed(study.class_names, "runs/*/run.toml", "class_names")
-    return Answer(AUTHOR, " ".join([f"The classes are {names}.", *notes]))
+    return Answer(AUTHOR, " ".join([f"The classes are {names}.", *study.classes_by]))
 
 
 def _apart(study: Study, facts: Facts) -> str:
