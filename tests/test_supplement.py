@@ -23,7 +23,7 @@ from headscope.figures.style import COLUMN, MM, PAGE
 from headscope.files import read_table, write_json, write_table
 from headscope.metrics import DRAWS
 from headscope.record import read_experiment, write_failures
-from headscope.supplement import export, write
+from headscope.supplement import answers, export, write
 from headscope.supplement.answers import ANSWERS, cautions
 from headscope.supplement.card import model_card
 from headscope.supplement.characteristics import (
@@ -417,6 +417,22 @@ def test_fonts_are_text_of_seven_points_in_every_pdf(drawn):
         assert min(sizes_of(pdf)) >= 7, path
         width = float(re.search(rb"/MediaBox \[ ?0 0 ([\d.]+)", pdf)[1])
         assert width == pytest.approx(85 / 25.4 * 72, abs=0.1)
+
+
+def test_a_checklist_tells_what_balances_classes_sites_and_other_cohorts(study, monkeypatch):
+    def said(name, study=study):
+        reply = answers.answer(name, study, Facts())
+        return reply.status, reply.text
+
+    assert said("clusters")[0] == "not done" and said("external")[0] == "not done"
+    assert said("imbalance")[1].startswith("No class was weighted")
+    of_sites = replace(study, participants=study.participants.assign(site="site 1"))
+    assert said("clusters", of_sites) == ("author", "Sites are on record, in participants.tsv.")
+    elsewhere = [SimpleNamespace(name="adni")]
+    monkeypatch.setattr(answers, "find_evaluations", lambda folder: (elsewhere, {}))
+    assert "cohorts from elsewhere: adni;" in said("external")[1]
+    monkeypatch.setattr(type(study), "values", lambda self, key: ["balanced", "weighted"])
+    assert said("imbalance")[1].startswith("Slices were weighed so that classes count alike")
 
 
 @pytest.mark.skipif(not shutil.which("pdffonts"), reason="needs pdffonts of poppler-utils")
