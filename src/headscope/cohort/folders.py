@@ -351,9 +351,8 @@ def name_subjects(
     """Return the subject of each path, and notes on which part of the names it comes from."""
     origins, known_forms = {BY_NAME}, True
     contrasts = {contrast_of(name) for name in names}
-    if (
-        pattern is None and len(contrasts) > 1 and any_structural(contrasts)
-    ):  # X_t1 and X_t2 show one subject
+    if pattern is None and len(contrasts) > 1 and any_structural(contrasts):
+        # X_t1 and X_t2 show one subject
         names = [without_contrast(name) for name in names]
     if pattern is not None:
         subjects, origins = subjects_by_pattern(names, pattern), {"the pattern in the names"}

@@ -40,17 +40,17 @@ class Records:
     def notes(self) -> list[str]:
         """Sentences on the runs that are left out, and on those that cannot be checked."""
         left_out = [f"{name} is left out: {reason}." for name, reason in self.left_out.items()]
-        return [*left_out, *self.without_manifest]
+        return [*left_out, *self.unchecked_notes]
 
     @property
-    def without_manifest(self) -> list[str]:
-        """The sentence on the runs that cannot be checked, where there are any."""
+    def unchecked_notes(self) -> list[str]:
+        """A sentence on the runs that cannot be checked, where there are any."""
         if not self.unchecked:
             return []
-        written = "it was" if len(self.unchecked) == 1 else "they were"
+        were = "it was" if len(self.unchecked) == 1 else "they were"
         return [
-            f"No manifest: {', '.join(self.unchecked)} cannot be checked, as {written} written by "
-            "an earlier version."
+            f"No manifest: {', '.join(self.unchecked)} cannot be checked, as {were} written by an "
+            "earlier version."
         ]
 
 
