@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tomllib
 import zlib
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from headscope.figures.style import COLUMN, MM, PAGE
 from headscope.files import read_table, write_json, write_table
 from headscope.metrics import DRAWS
 from headscope.record import read_experiment, write_failures
-from headscope.supplement import export, write
+from headscope.supplement import answers, export, write
 from headscope.supplement.answers import ANSWERS, cautions
 from headscope.supplement.card import model_card
 from headscope.supplement.characteristics import (
@@ -71,8 +72,10 @@ def describe(folder):
     table = {"subject_id": ids, "session_id": "ses-1", "label": "AD", "age": age, "sex": sex}
     write_table(folder / "participants.tsv", pd.DataFrame(table))
     notes = ["OASIS-2: 27 scans of 24 subjects.", "Left out by Group: Converted (37 scans).",
+             "Subject ids come from the pattern in the names, not from the layout.",
              "3 of 27 scans could not be used; problems.tsv says why."]  # fmt: skip
-    slices = {"layout": "OASIS-2", "scans": 27, "notes": notes, "window": [1.0, 98.0]}
+    about = {"left_out": notes[1:2], "classes_by": ["Classes by Group: AD = Demented."]}
+    slices = {"layout": "OASIS-2", "scans": 27, "notes": notes, "window": [1.0, 98.0], **about}
     write_json(folder / "slices" / "slices.json", slices)
     reasons = ["is damaged", "holds one value", "holds one value"]
     problems = pd.DataFrame({"path": ["a", "b", "c"], "reason": reasons})
@@ -375,6 +378,12 @@ def test_the_flow_counts_what_is_on_record_and_gives_reasons(study, paper):
     assert "Could not be used: 3" in shown
 
 
+def test_slices_of_an_earlier_version_do_not_say_what_was_left_out(study):
+    slices = {key: value for key, value in study.slices.items() if key != "left_out"}
+    box = next(box for box in flow(replace(study, slices=slices)) if box.title == "Left out")
+    assert box.lines == ("Not on record: an earlier version took the slices.",)
+
+
 def test_the_card_says_what_it_is_for_and_what_weakens_it(study):
     facts = Facts()
     card = model_card(study, facts)
@@ -408,6 +417,22 @@ def test_fonts_are_text_of_seven_points_in_every_pdf(drawn):
         assert min(sizes_of(pdf)) >= 7, path
         width = float(re.search(rb"/MediaBox \[ ?0 0 ([\d.]+)", pdf)[1])
         assert width == pytest.approx(85 / 25.4 * 72, abs=0.1)
+
+
+def test_a_checklist_tells_what_balances_classes_sites_and_other_cohorts(study, monkeypatch):
+    def said(name, study=study):
+        reply = answers.answer(name, study, Facts())
+        return reply.status, reply.text
+
+    assert said("clusters")[0] == "not done" and said("external")[0] == "not done"
+    assert said("imbalance")[1].startswith("No class was weighted")
+    of_sites = replace(study, participants=study.participants.assign(site="site 1"))
+    assert said("clusters", of_sites) == ("author", "Sites are on record, in participants.tsv.")
+    elsewhere = [SimpleNamespace(name="adni")]
+    monkeypatch.setattr(answers, "find_evaluations", lambda folder: (elsewhere, {}))
+    assert "cohorts from elsewhere: adni;" in said("external")[1]
+    monkeypatch.setattr(type(study), "values", lambda self, key: ["balanced", "weighted"])
+    assert said("imbalance")[1].startswith("Slices were weighed so that classes count alike")
 
 
 @pytest.mark.skipif(not shutil.which("pdffonts"), reason="needs pdffonts of poppler-utils")

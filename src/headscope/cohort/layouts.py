@@ -258,7 +258,8 @@ def _listed_scans(data: Path, layout: Layout, contrast: str | None) -> Layout:
         below = {file.path.relative_to(data).as_posix() for file in survey(data).scans}
         unlisted = len(below - {Path(name).as_posix() for name in rows})
         if unlisted:
-            notes.append(Note(f"Not in the table, and left out: {counted(unlisted, 'scan')}."))
+            text = f"Not in the table, and left out: {counted(unlisted, 'scan')}."
+            notes.append(Note(text, about="left out"))
     scans = layout.scans[layout.scans["path"].isin(names)]
     return replace(layout, scans=scans, notes=[*layout.notes, *notes])
 
@@ -298,7 +299,8 @@ def _where(scans: pd.DataFrame, where: str | None) -> tuple[pd.DataFrame, list[N
     if not holds.any():
         raise InputError(f"No scan meets --where {where!r}.")
     left = counted(int((~holds).sum()), "scan")
-    return scans[holds], [Note(f"Left out by {where!r}: {left}.", names_ids=True)]
+    text = f"Left out by {where!r}: {left}."
+    return scans[holds], [Note(text, names_ids=True, about="left out")]
 
 
 def _extra_columns(data: Path, scans: pd.DataFrame, keep: Sequence[str]) -> list[str]:

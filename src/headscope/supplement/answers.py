@@ -5,18 +5,17 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Final
 
+from headscope.record.evaluation import find_evaluations
 from headscope.supplement import methods
 from headscope.supplement.characteristics import characteristics, unrecorded
-from headscope.supplement.flow import LEFT_OUT
 from headscope.supplement.prose import Facts, listed
-from headscope.supplement.recipes import aggregates
+from headscope.supplement.recipes import aggregates, balancing_words
 from headscope.supplement.study import Study, count_classes
 
 UNCHANGED: Final = (
     "The temperature of validation is reported beside the network, whose weights stay as they are."
 )
 RECORD, AUTHOR, NOT_DONE = "record", "author", "not done"
-CLASSES: Final = "Classes by"  # how the note begins that says where labels come from
 
 
 @dataclass(frozen=True)
@@ -124,11 +123,11 @@ def _source(study: Study, facts: Facts) -> str:
     if not layout:
         return ""
     text = f"Layout of the data: {facts(layout, 'slices/slices.json', 'layout')}."
-    return " ".join([text, *study.notes[:1]])
+    return " ".join([text, *(str(note) for note in study.slices.get("notes", [])[:1])])
 
 
 def _eligibility(study: Study, facts: Facts) -> str:
-    notes = [note for note in study.notes if LEFT_OUT.search(note) or note.startswith(CLASSES)]
+    notes = [*study.classes_by, *study.left_out]
     if where := study.settings.get("where"):
         notes.insert(0, f"Scans were taken where {facts(where, 'experiment.toml', 'where')}.")
     return " ".join(notes)
@@ -148,9 +147,8 @@ def _missing(study: Study, facts: Facts) -> str:
 
 
 def _labels(study: Study, facts: Facts) -> Answer:
-    notes = [note for note in study.notes if note.startswith(CLASSES)]
     names = facts.listed(study.class_names, "runs/*/run.toml", "class_names")
-    return Answer(AUTHOR, " ".join([f"The classes are {names}.", *notes]))
+    return Answer(AUTHOR, " ".join([f"The classes are {names}.", *study.classes_by]))
 
 
 def _apart(study: Study, facts: Facts) -> str:
@@ -217,8 +215,8 @@ def _robustness(study: Study, facts: Facts) -> str | Answer:
     if len(seeds) > 1:
         done.append(f"{facts(len(seeds), 'runs/*/run.toml', 'distinct seed')} seeds")
     done += [f"{facts(number, 'runs/*/run.toml', 'folds')} folds" for number in sorted(folds)]
-    if len({run.setting.split for run in study.runs}) > 1:
-        done.append("the same networks under a split by slice")
+    if len(ways := sorted({run.setting.split for run in study.runs})) > 1:
+        done.append(f"splits by {listed(ways)}")
     if study.leakage.permuted:
         done.append("training on labels permuted by subject")
     return f"Done: {listed(done)}." if done else Answer(NOT_DONE)
@@ -280,7 +278,8 @@ def _differences(study: Study, facts: Facts) -> str:
 
 
 def _imbalance(study: Study, facts: Facts) -> str:
-    text = "No class was weighted or drawn more often. Balanced accuracies are in the table."
+    text = balancing_words(study).strip() or "No class was weighted or drawn more often."
+    text += " Balanced accuracies are in the table."
     return f"{text} {larger_class(study, facts)}".strip()
 
 
@@ -301,6 +300,22 @@ def _diagnosis(study: Study, facts: Facts) -> str | Answer:
     positive = (study.main.metrics.get("test") or {}).get("positive_class") or ""
     text = performance(study, facts, "subject_sensitivity", "subject_specificity")
     return f"{text} Sensitivity is to {positive}." if positive else text
+
+
+def _external(study: Study, facts: Facts) -> str | Answer:
+    names = [evaluation.name for evaluation in find_evaluations(study.folder)[0]]
+    if not names:
+        return Answer(NOT_DONE)
+    shown = facts.listed(names, "evaluations", "folders")
+    return f"Networks were tested on cohorts from elsewhere: {shown}; evaluations.tsv has scores."
+
+
+def _clusters(study: Study, facts: Facts) -> str | Answer:
+    if "site" not in study.participants:
+        return Answer(NOT_DONE, "Sites are not on record.")
+    if any(run.setting.split == "site" for run in study.runs):
+        return f"Data were split {methods.SPLITS['site']}; the table has that split."
+    return Answer(AUTHOR, "Sites are on record, in participants.tsv.")
 
 
 def _flow(study: Study, facts: Facts) -> str:
@@ -337,7 +352,7 @@ ANSWERS: Final[dict[str, Callable[[Study, Facts], str | Answer]]] = {
     "robustness": _robustness,
     "explanation": _explanation,
     "internal": _internal,
-    "external": lambda study, facts: Answer(NOT_DONE),
+    "external": _external,
     "flow": _flow,
     "subjects": _subjects,
     "performance": _performance,
@@ -348,7 +363,7 @@ ANSWERS: Final[dict[str, Callable[[Study, Facts], str | Answer]]] = {
     "predictors": lambda study, facts: (
         f"The predictors are the pixels of slices. {methods.PARAGRAPHS['Slices'](study, facts)}"
     ).strip(),
-    "clusters": lambda study, facts: Answer(NOT_DONE, "Sites are not on record."),
+    "clusters": _clusters,
     "updating": lambda study, facts: Answer(NOT_DONE, UNCHANGED),
     "prediction": _prediction,
     "imbalance": _imbalance,

@@ -1,6 +1,5 @@
 """The way from scans to subsets, with what was left out and why: in rows, and drawn."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -16,8 +15,6 @@ from headscope.supplement.study import Study, count_classes
 from headscope.text import count
 
 Kind = Literal["step", "left out", "subset"]
-LEFT_OUT: Final = re.compile(r"left out|without a|have no |has no |not \w+ taken|, not ", re.I)
-NAMED_AS_UNUSABLE: Final = "could not be used"
 MOST_REASONS: Final = 4
 REASON: Final = 90  # characters of a reason
 TITLES: Final = {"train": "Training", "val": "Validation", "test": "Test"}
@@ -44,14 +41,12 @@ def flow(study: Study) -> list[Box]:
     run, table = study.main, study.main.predictions
     boxes: list[Box] = []
     scans, failed = study.slices.get("scans"), len(study.problems)
-    before = [note for note in study.notes
-              if LEFT_OUT.search(note) and NAMED_AS_UNUSABLE not in note]  # fmt: skip
     layout = study.slices.get("layout")
     source = "Pictures" if (run.settings.get("slicing") or {}).get("of") == "pictures" else "Scans"
     if layout:
         boxes.append(Box("step", f"Data: {layout}"))
-    if before:
-        boxes.append(Box("left out", "Left out", tuple(before)))
+    if study.left_out:
+        boxes.append(Box("left out", "Left out", tuple(study.left_out)))
     taken = Box("step", f"{source}: their number is not on record")
     if scans is not None:
         number = (source.lower(), int(scans))

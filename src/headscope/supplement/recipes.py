@@ -42,13 +42,19 @@ def varied(study: Study, facts: Facts, key: str, words: str) -> str:
 
 def loss_words(study: Study, facts: Facts) -> str:
     """Say how slices are weighed, drawn and smoothed, and when training ends, where it is said."""
+    text = balancing_words(study)
+    for key, words in AMOUNTS.items():
+        text += f"{varied(study, facts, key, words)}." if any(study.values(key)) else ""
+    return text
+
+
+def balancing_words(study: Study) -> str:
+    """Say how slices are weighed and drawn by class, where they are."""
     text = ""
     for key, (value, words) in CHOICES.items():
         values = study.values(key)
         if value in values:
             text += f" {words}{' (by row)' if len(values) > 1 else ''}."
-    for key, words in AMOUNTS.items():
-        text += f"{varied(study, facts, key, words)}." if any(study.values(key)) else ""
     return text
 
 

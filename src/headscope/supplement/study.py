@@ -131,9 +131,15 @@ class Study:
         return {name: str(value) for name, value in (machine | packages).items()}
 
     @property
-    def notes(self) -> list[str]:
-        """What the slices say of how they were taken."""
-        return [str(note) for note in self.slices.get("notes") or []]
+    def left_out(self) -> list[str]:
+        """What the slices say of what was left out before them, and why."""
+        unknown = ["Not on record: an earlier version took the slices."] if self.slices else []
+        return [str(note) for note in self.slices.get("left_out", unknown)]
+
+    @property
+    def classes_by(self) -> list[str]:
+        """What the slices say of where the classes come from."""
+        return [str(note) for note in self.slices.get("classes_by", [])]
 
     def values(self, key: str) -> list[Any]:
         """Return the values that a setting has over the runs, in order, where they have it."""

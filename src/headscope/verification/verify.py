@@ -259,7 +259,7 @@ def _check_runs(
 ) -> list[Run]:
     """Return the runs in which nothing differs."""
     problems += [f"runs/{name}: {reason}" for name, reason in records.left_out.items()]
-    notes += [note for note in records.notes if note.startswith("No manifest")]
+    notes += records.unchecked_notes
     whole, finished = [], records.all
     for run in track(finished, "Verifying runs", len(finished)) if finished else ():
         slices = None if sets is None else sets.get(run.setting.subjects)
