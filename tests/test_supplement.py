@@ -37,7 +37,7 @@ from headscope.supplement.characteristics import (
     unrecorded,
 )
 from headscope.supplement.checklists import LISTS, checklist
-from headscope.supplement.flow import flow, flow_frame, plot_flow
+from headscope.supplement.flow import _amount, flow, flow_frame, plot_flow
 from headscope.supplement.methods import methods
 from headscope.supplement.pictures import pictures
 from headscope.supplement.prose import CITATION, Facts, Prose, references
@@ -376,6 +376,11 @@ def test_the_flow_counts_what_is_on_record_and_gives_reasons(study, paper):
     assert sum(parts) == 96
     shown = " ".join(text.get_text() for text in plot_flow(boxes).findobj(mpl.text.Text))
     assert "Could not be used: 3" in shown
+
+
+def test_one_subject_is_no_subjects():
+    assert [_amount(n, "subjects of AD") for n in (0, 1, 2)] == [
+        "0 subjects of AD", "1 subject of AD", "2 subjects of AD"]  # fmt: skip
 
 
 def test_slices_of_an_earlier_version_do_not_say_what_was_left_out(study):
