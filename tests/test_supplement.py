@@ -397,6 +397,7 @@ def test_the_card_says_what_it_is_for_and_what_weakens_it(study):
     assert "no medical device" in card and "The cohort is simulated." in card
     assert "Runs that failed and have no results: 1." in card
     assert f"headscope predict {study.name}/runs/" in card
+    assert "The report has scores by age and sex, of groups" in card
     assert study.chosen[0].apart  # a setting that mixes subjects is not the one to describe
 
 
