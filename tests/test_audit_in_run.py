@@ -126,7 +126,8 @@ def test_duplicates_are_counted_by_the_split_of_each_run(tmp_path, undrawn, shor
         fold = row["fold"].replace(" of ", "of")
         count = by_hand[f"subject-fold{fold}-seed{row['seed']}"]
         assert row["test_duplicates"] == count
-        words = f"{count} of 8 test subjects have duplicates in training"
+        verb = "has" if count == 1 else "have"
+        words = f"{count} of 8 test subjects {verb} duplicates in training"
         assert (words in str(row["marker"])) == (count > 0)
     crossed, worst = sum(count > 0 for count in by_hand.values()), max(by_hand.values())
     assert f"Training and test share heads. This holds of {crossed} of 6 splits" in page

@@ -2,9 +2,11 @@
 
 import json
 import re
+import socket
 import subprocess
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -15,7 +17,13 @@ from headscope.errors import InputError, RunError
 from headscope.experiment.config import make_config
 from headscope.experiment.engines import engine as engines
 from headscope.experiment.engines.claims import claim, claim_of, is_free
-from headscope.experiment.engines.engine import Processes, assign, divide, visible_devices
+from headscope.experiment.engines.engine import (
+    Processes,
+    assign,
+    divide,
+    find_engine,
+    visible_devices,
+)
 from headscope.experiment.engines.grid import LOST
 from headscope.experiment.run import RunsFailed, run
 from headscope.files import claimed
@@ -187,11 +195,29 @@ def test_a_run_whose_process_is_always_killed_fails(data, tmp_path, monkeypatch,
     assert capsys.readouterr().err.count("continues from its resume file") == 2
 
 
-def test_names_of_runs_that_there_are_not(data, tmp_path):
+def test_names_of_runs_that_there_are_not(data, tmp_path, monkeypatch):
     config = settings(data, tmp_path / "out", **ONE)
     with pytest.raises(InputError, match="did you mean 'timm-test_resnet-frozen-subject-seed0'"):
         run(config, only=["timm-test_resnet-frozen-subject-seed1"])
     assert not config.out.exists()
+    monkeypatch.setattr(module, "find_scans", None)  # which takes minutes of a large cohort
+    with pytest.raises(InputError, match="did you mean 'timm-test_resnet-frozen-subject-seed0'"):
+        run(config, only=["timm-test_resnet-frozen-subject-seed1"])
+
+
+def test_a_cluster_that_does_not_answer_is_named_at_once(data, tmp_path, monkeypatch):
+    """Ray tried the address for ten minutes, with a warning every few seconds."""
+    ray = SimpleNamespace(is_initialized=lambda: False, init=None)
+    monkeypatch.setitem(__import__("sys").modules, "ray", ray)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    config = settings(data, tmp_path, engine="ray", address=address)
+    words = f"at {address} cannot be joined: Connection refused. --address takes auto or"
+    with pytest.raises(InputError, match=words), find_engine(config):
+        pass
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:70000")  # Ray lets it win
+    with pytest.raises(InputError, match=r"at 127\.0\.0\.1:70000 cannot be joined"):
+        find_engine(config).__enter__()
 
 
 def test_ray_is_named_where_it_is_missing(data, tmp_path, monkeypatch):

@@ -177,6 +177,14 @@ def test_the_command_prints_the_plan(data, tmp_path, monkeypatch, capsys):
     assert "timm-test_resnet-scratch-subject-seed0" in done.stdout
     assert "4 of 4 runs to do on 24 slices" in done.stdout  # with two simple rivals
     assert sorted(path.name for path in tmp_path.iterdir()) == ["grid.toml"]
+    name = "timm-test_resnet-frozen-subject-seed0"
+    done = headscope_here(monkeypatch, capsys, "run", "grid.toml", *options, "--only", name)
+    assert "3 of 3 runs to do" in done.stdout and name in done.stdout
+    assert "scratch" not in done.stdout  # the plan was that of all runs
+    places = ["--data", data, "--only", "nothing"]
+    for listing in ("--list", "--json", "--dry-run"):
+        done = headscope_here(monkeypatch, capsys, "run", "grid.toml", *places, listing)
+        assert done.returncode == 2 and "There is no run 'nothing'" in done.stderr
     without = headscope_here(monkeypatch, capsys, "run", "grid.toml")
     assert without.returncode == 2 and "'data' is missing" in without.stderr
     twice = headscope_here(monkeypatch, capsys, "run", data, "--data", data)

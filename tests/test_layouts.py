@@ -42,6 +42,29 @@ def test_class_folders_take_ids_from_bids_and_oasis_names(tmp_path):
     )
 
 
+def test_notes_say_what_they_are_about(tmp_path):
+    """A pattern that names subjects leaves nothing out; a table replaces all that ids came from."""
+    bids(tmp_path, *(f"sub-{n}/anat/sub-{n}_{scan}" for n in (1, 2, 3) for scan in ("T1w", "T2w")))
+    group = pd.DataFrame({"participant_id": ["sub-1", "sub-2"], "Group": ["AD", "NC"]})
+    group.to_csv(tmp_path / "participants.tsv", sep="\t", index=False)
+    options = {"label": "Group", "classes": {"AD": ["AD"], "NC": ["NC"]}}
+    cohort = find_cohort(tmp_path, subject_pattern="(sub-[0-9])", **options)
+    left_out = [note.text for note in cohort.notes if note.about == "left out"]
+    assert left_out == [
+        "Scans of the suffix T1w are taken, not T2w (3).",
+        "1 scan has no value of Group and is left out.",
+    ]
+    assert [n.text for n in cohort.notes if n.about == "classes"] == [
+        "Classes by Group: AD = AD; NC = NC."
+    ]
+    assert any("not from the layout" in text for text in texts(cohort))
+    table = pd.DataFrame({"path": [f"sub-{n}/anat/sub-{n}_T1w.nii.gz" for n in (1, 2, 3)]})
+    table.assign(subject_id=["a", "b", "c"]).to_csv(tmp_path / "who.csv", index=False)
+    named = find_cohort(tmp_path, subjects=tmp_path / "who.csv", **options)
+    ids = [note.text for note in named.notes if note.about == "ids"]
+    assert ids == ["Subject ids come from who.csv: 3 subjects."]
+
+
 @pytest.mark.parametrize("twin", ["Non-Demented", "non demented", "Non_Demented"])
 def test_classes_that_are_written_alike_are_said(tmp_path, twin):
     touch(tmp_path, "NonDemented/sub-1.nii", f"{twin}/sub-2.nii", "AD/sub-3.nii")

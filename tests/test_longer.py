@@ -118,7 +118,9 @@ def test_what_cannot_go_on_says_why(data, begun, tmp_path):
 
 
 def test_a_state_of_another_classifier_is_named(begun):
-    for path in begun.glob("runs/*/state.safetensors"):
+    paths = [*begun.glob("runs/*/state.safetensors")]
+    assert len(paths) == 3
+    for path in paths:
         state = load_file(path)
         save_file({name: np.asarray(array + 1) for name, array in state.items()}, path)
         problems = run_problems(reseal(path.parent))

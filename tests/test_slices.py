@@ -203,6 +203,12 @@ def test_a_cohort_is_written_and_opened(cohort_folder, tmp_path):
         np.testing.assert_array_equal(pixels, expected[indices == row.slice_index][0])
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "slices.npy"), stored.pixels)
     assert open_slices(tmp_path / "out").sha256 == stored.sha256
+    assert stored.settings["left_out"] == stored.settings["classes_by"] == []
+    options = {"classes": {"ill": ["AD"], "well": ["NC"]}, "contrast": "T1w"}
+    cohort = find_cohort(cohort_folder, **options)
+    again = write_slices(cohort, tmp_path / "again", SliceSpec(count=4, size=32)).settings
+    assert again["classes_by"] == ["Classes by class folder: ill = AD; well = NC."]
+    assert set(again["classes_by"]) < set(again["notes"])
 
 
 def test_a_second_call_reads_no_scan(cohort_folder, tmp_path, monkeypatch):
@@ -230,7 +236,7 @@ def test_scans_that_were_copied_are_known_by_their_slices(cohort_folder, tmp_pat
     again = take(cohort_folder, tmp_path / "out", workers=1)
     assert (again.sha256, again.notes) == (first.sha256, first.notes)
     np.testing.assert_array_equal(again.pixels, first.pixels)
-    assert folder_problems(tmp_path / "out") == [] and not (tmp_path / "out.again").exists()
+    assert folder_problems(tmp_path / "out") == {} and not (tmp_path / "out.again").exists()
     monkeypatch.setattr(taking, "read_scan", None)
     take(cohort_folder, tmp_path / "out", workers=1)  # the dates are noted: no scan is read again
     shutil.move(cohort_folder / "AD" / "sub-1_T1w.nii.gz", cohort_folder / "NC")

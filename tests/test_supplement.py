@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tomllib
 import zlib
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -23,8 +24,7 @@ from headscope.figures.style import COLUMN, MM, PAGE
 from headscope.files import read_table, write_json, write_table
 from headscope.metrics import DRAWS
 from headscope.record import read_experiment, write_failures
-from headscope.supplement import answers as answering
-from headscope.supplement import export, write
+from headscope.supplement import answers, export, write
 from headscope.supplement.answers import ANSWERS, cautions
 from headscope.supplement.card import model_card
 from headscope.supplement.characteristics import (
@@ -38,7 +38,7 @@ from headscope.supplement.characteristics import (
     unrecorded,
 )
 from headscope.supplement.checklists import LISTS, checklist
-from headscope.supplement.flow import flow, flow_frame, plot_flow
+from headscope.supplement.flow import _amount, flow, flow_frame, plot_flow
 from headscope.supplement.methods import methods
 from headscope.supplement.pictures import pictures
 from headscope.supplement.prose import CITATION, Facts, Prose, references
@@ -73,8 +73,10 @@ def describe(folder):
     table = {"subject_id": ids, "session_id": "ses-1", "label": "AD", "age": age, "sex": sex}
     write_table(folder / "participants.tsv", pd.DataFrame(table))
     notes = ["OASIS-2: 27 scans of 24 subjects.", "Left out by Group: Converted (37 scans).",
+             "Subject ids come from the pattern in the names, not from the layout.",
              "3 of 27 scans could not be used; problems.tsv says why."]  # fmt: skip
-    slices = {"layout": "OASIS-2", "scans": 27, "notes": notes, "window": [1.0, 98.0]}
+    about = {"left_out": notes[1:2], "classes_by": ["Classes by Group: AD = Demented."]}
+    slices = {"layout": "OASIS-2", "scans": 27, "notes": notes, "window": [1.0, 98.0], **about}
     write_json(folder / "slices" / "slices.json", slices)
     reasons = ["is damaged", "holds one value", "holds one value"]
     problems = pd.DataFrame({"path": ["a", "b", "c"], "reason": reasons})
@@ -377,6 +379,17 @@ def test_the_flow_counts_what_is_on_record_and_gives_reasons(study, paper):
     assert "Could not be used: 3" in shown
 
 
+def test_one_subject_is_no_subjects():
+    assert [_amount(n, "subjects of AD") for n in (0, 1, 2)] == [
+        "0 subjects of AD", "1 subject of AD", "2 subjects of AD"]  # fmt: skip
+
+
+def test_slices_of_an_earlier_version_do_not_say_what_was_left_out(study):
+    slices = {key: value for key, value in study.slices.items() if key != "left_out"}
+    box = next(box for box in flow(replace(study, slices=slices)) if box.title == "Left out")
+    assert box.lines == ("Not on record: an earlier version took the slices.",)
+
+
 def test_the_card_says_what_it_is_for_and_what_weakens_it(study):
     facts = Facts()
     card = model_card(study, facts)
@@ -385,6 +398,7 @@ def test_the_card_says_what_it_is_for_and_what_weakens_it(study):
     assert "no medical device" in card and "The cohort is simulated." in card
     assert "Runs that failed and have no results: 1." in card
     assert f"headscope predict {study.name}/runs/" in card
+    assert "The report has scores by age and sex, of groups" in card
     assert study.chosen[0].apart  # a setting that mixes subjects is not the one to describe
 
 
@@ -412,9 +426,27 @@ def test_fonts_are_text_of_seven_points_in_every_pdf(drawn):
         assert width == pytest.approx(85 / 25.4 * 72, abs=0.1)
 
 
+def test_a_checklist_tells_what_balances_classes_sites_and_other_cohorts(study, monkeypatch):
+    def said(name, study=study):
+        reply = answers.answer(name, study, Facts())
+        return reply.status, reply.text
+
+    assert said("clusters")[0] == "not done" and said("external")[0] == "not done"
+    assert said("imbalance")[1].startswith("No class was weighted")
+    of_sites = replace(study, participants=study.participants.assign(site="site 1"))
+    assert said("clusters", of_sites) == ("author", "Sites are on record, in participants.tsv.")
+    elsewhere = [SimpleNamespace(name="adni")]
+    monkeypatch.setattr(answers, "find_evaluations", lambda folder: (elsewhere, {}))
+    assert "cohorts from elsewhere: adni;" in said("external")[1]
+    monkeypatch.setattr(type(study), "values", lambda self, key: ["balanced", "weighted"])
+    assert said("imbalance")[1].startswith("Slices were weighed so that classes count alike")
+
+
 @pytest.mark.skipif(not shutil.which("pdffonts"), reason="needs pdffonts of poppler-utils")
 def test_pdffonts_finds_embedded_truetype_fonts(drawn):
-    for path in drawn.glob("*-85mm.pdf"):
+    paths = [*drawn.glob("*-85mm.pdf")]
+    assert len(paths) > 6
+    for path in paths:
         shown = subprocess.run(["pdffonts", path], capture_output=True, text=True, check=True)
         lines = shown.stdout.splitlines()[2:]
         assert lines and all("TrueType" in line and "Type 3" not in line for line in lines)
@@ -524,46 +556,16 @@ def test_the_methods_name_the_tests_by_which_settings_are_compared(seeds, folds,
     assert ("With seed 0, " in text) == (len(seeds) > 1)
 
 
-def test_checklists_say_what_was_done_and_no_more(tmp_path):
-    """Splits, sites, groups, weights, other cohorts: each is said where it is on record."""
+def test_card_and_checklists_speak_of_the_setting_that_the_page_chose(tmp_path):
     fits = [{"split": "site", "fold": (k, 3), "name": "frozen"} for k in (0, 1)]
-    runs = [{"split": "subject"}, *fits]
-    write_experiment(tmp_path, [run | {"same_split": True} for run in runs], **SMALL)
-    plain = read_study(tmp_path)
-    asked = ("robustness", "clusters", "external", "imbalance")
-    answers = {name: answering.answer(name, plain, Facts()) for name in asked}
-    assert "never saw the site" in answers["robustness"].text
-    assert "split by slice" not in answers["robustness"].text
-    assert answers["external"].status == "not done"
-    assert answers["imbalance"].text.startswith("No class was weighted")
-    assert answers["clusters"].text == "Each site was tested once, by networks that never saw it."
-    assert "not computed" in model_card(plain, Facts())
-    # as the page chooses: of the split that most settings or folds were tested under
-    apart = [result for result in plain.results if result.apart]
-    assert plain.chosen == (choose_apart(apart)[0], "")
-    assert plain.chosen[0].split == "site"
-    assert "validation chooses" not in answering.answer("performance", plain, Facts()).text
-
-    ids = sorted(set(plain.main.predictions["subject_id"]))
-    table = {"subject_id": ids, "session_id": "1", "label": "AD", "site": ["x", "y"] * 12}
-    write_table(tmp_path / "participants.tsv", pd.DataFrame(table))
-    scores = {"subject_accuracy": 0.75, "subject_accuracy_low": 0.5, "subject_accuracy_high": 0.9}
-    row = {"evaluation": "there", "run": "r", "subjects": 20, "slices": 80, **scores}
-    one = plain.chosen[0]
-    row |= {"architecture": one.architecture, "name": one.name, "split": one.split}
-    write_table(tmp_path / "evaluations.tsv", pd.DataFrame([row, row | {"split": "subject"}]))
-    for run in plain.runs:
-        with (run.path / "run.toml").open("a") as file:
-            file.write('class_weights = "balanced"\n')
-        reseal(run.path)
+    write_experiment(tmp_path, [{"split": "subject"}, *fits], **SMALL)
     study = read_study(tmp_path)
-    assert "within each site" in answering.answer("clusters", study, Facts()).text
-    assert "count alike." in answering.answer("imbalance", study, Facts()).text
-    assert "within groups by site" in model_card(study, Facts())
-    assert answering.answer("external", study, Facts()).text == (
-        f"{study.chosen[0].key} predicts correctly 75.0% (95% interval 50.0 to 90.0) of 20 "
-        "subjects of there."
-    )
+    apart = [result for result in study.results if result.apart]
+    assert len(apart) == 2
+    assert study.chosen == (choose_apart(apart)[0], "")  # the only one of its split
+    assert study.chosen[0].split == "site"
+    said = ANSWERS["performance"](study, Facts())
+    assert study.chosen[0].key in said and "validation chooses" not in said
 
 
 def test_how_slices_make_a_subject_is_said_of_each_kind_of_head():

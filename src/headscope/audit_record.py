@@ -318,8 +318,8 @@ def changed_inputs(experiment: Path) -> list[str]:
     """
     notes = []
     for folder in (experiment / "slices", experiment / "splits"):
-        problems = folder_problems(folder)
-        notes += [f"{folder / text}." for text in problems if not text.endswith(MISSING)]
+        problems = folder_problems(folder).items()
+        notes += [f"{folder / name} {why}." for name, why in problems if why != MISSING]
     if not notes and (experiment / "audit.json").is_file() and read_audit(experiment) is None:
         notes.append(
             f"{experiment / 'audit.json'} is left out: it, the slices or the splits have changed "

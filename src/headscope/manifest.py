@@ -176,14 +176,14 @@ def check_file(path: Path) -> None:
         raise InputError(f"{path} {problem}: nothing is read from it.")
 
 
-def folder_problems(folder: Path, quick: Collection[str] = ()) -> list[str]:
-    """Say how each file of a folder differs from its manifest; `quick` ones by size alone."""
+def folder_problems(folder: Path, quick: Collection[str] = ()) -> dict[str, str]:
+    """Say by name how files of a folder differ from its manifest; `quick` ones by size alone."""
     try:
         names = read_manifest(folder) or {}
     except InputError:
-        return [f"{NAME} is damaged"]
+        return {NAME: "is damaged"}
     problems = {name: problem_of(folder / name, quick=name in quick) for name in sorted(names)}
-    return [f"{name} {problem}" for name, problem in problems.items() if problem]
+    return {name: problem for name, problem in problems.items() if problem}
 
 
 def file_hash(path: Path, name: str = "") -> str:

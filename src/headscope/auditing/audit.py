@@ -2,7 +2,7 @@
 
 Duplicates and subjects under two ids (`duplicates`), labels that contradict each other, what
 crosses the subsets of a split (`crossings`), and facts that tell the label without anatomy
-(`shortcuts`). `audit_words` says it in words; `store_audit` keeps an experiment's in `audit.json`.
+(`shortcuts`). `wording` says it in words; `store_audit` keeps an experiment's in `audit.json`.
 """
 
 import tempfile
@@ -43,17 +43,19 @@ from headscope.auditing.wording import (
     shortcut_finding,
     split_findings,
 )
+from headscope.cohort.joining.listed import INFERRED
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
+from headscope.cohort.selection import GIVEN, SUBSETS
 from headscope.console import busy
 from headscope.errors import InputError
 from headscope.files import NO_ID, any_names, write_table
 from headscope.manifest import DAMAGE, reason_of
-from headscope.slicing.inferred import INFERRED, Sets, set_of_split, sets_of
+from headscope.slicing.inferred import Sets, set_of_split, sets_of
 from headscope.slicing.spec import SliceSpec
 from headscope.slicing.store import SliceSet, open_slices
 from headscope.slicing.write import write_slices
-from headscope.splits.assign import GIVEN, KEYS, SUBSETS
+from headscope.splits.assign import KEYS
 from headscope.threads import one_blas_thread
 
 SIZE: Final = 96  # pixels; what the comparison in detail wants

@@ -17,10 +17,11 @@ from scipy.sparse.csgraph import connected_components
 
 from headscope.audit_record import SplitCheck
 from headscope.auditing.duplicates import Matches
+from headscope.cohort.joining.listed import INFERRED
+from headscope.cohort.selection import SUBSETS
 from headscope.errors import InputError
 from headscope.files import NO_ID
-from headscope.slicing.inferred import INFERRED
-from headscope.splits.assign import KEYS, SUBSETS
+from headscope.splits.assign import KEYS
 from headscope.splits.files import check_split_file, read_split_table
 
 TRAIN, TEST = SUBSETS.index("train"), SUBSETS.index("test")

@@ -12,9 +12,10 @@ from scipy.special import ndtri
 from headscope.audit_record import SAME_HEAD
 from headscope.auditing.duplicates import number_scans
 from headscope.auditing.linking import Links, find_links, group_scans
+from headscope.cohort.joining.listed import INFERRED
 from headscope.cohort.tables import counted
 from headscope.errors import InputError
-from headscope.slicing.inferred import INFERRED, PARTITIONS, read_inferred, write_inferred
+from headscope.slicing.inferred import PARTITIONS, read_inferred, write_inferred
 from headscope.slicing.store import SliceSet
 from headscope.threads import one_blas_thread
 

@@ -10,8 +10,8 @@ import pandas as pd
 from headscope.audit_record import Finding, Shortcut, SplitCheck
 from headscope.auditing.crossings import Units, count_between
 from headscope.auditing.duplicates import LEAST_SIDE, MOST_LISTED, Matches
+from headscope.cohort.selection import GIVEN
 from headscope.cohort.tables import counted, listed
-from headscope.splits.assign import GIVEN
 
 NO_SUBJECTS: Final = "the pictures name no subjects"
 ONE_HEAD: Final = "which likely show one head"  # of pictures: neighbouring slices, or two visits

@@ -149,21 +149,22 @@ def run(
     changes = given(options, *(options.keys() - aside))
     changes |= dict(parse_change(text) for text in set_ or [])
     config = _config(source, changes)
+    chosen = None if only is None else opt.names(",".join(only))
     if list_ or as_json:
-        show_list(config, as_json)
+        show_list(config, chosen, as_json)
         return
     if dry_run:
         from headscope.experiment.estimate import estimate
 
-        show_estimate(estimate(config), config.out)
+        show_estimate(estimate(config, chosen), config.out)
         return
     with loading():
         from headscope.experiment.run import run as run_experiment
 
-    if only is None:
+    if chosen is None:
         conclude_run(lambda: run_experiment(config), config.out)
         return
-    print(run_some(config, opt.names(",".join(only))))
+    print(run_some(config, chosen))
 
 
 @app.command()

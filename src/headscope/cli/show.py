@@ -92,13 +92,13 @@ def _size(size: Any) -> str:
     return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
 
 
-def show_list(config: "Config", as_json: bool) -> None:
+def show_list(config: "Config", only: list[str] | None, as_json: bool) -> None:
     """Print the names of the runs, as JSON with what tells them apart and whether they finished."""
-    from headscope.experiment.preflight import find_plans, unfinished
+    from headscope.experiment.preflight import choose_runs, find_plans, unfinished
 
-    plans = find_plans(config)
+    plans = choose_runs(find_plans(config), only)
     if not as_json:
-        print("\n".join(plan.name for plan in plans))
+        print(*(plan.name for plan in plans), sep="\n")
         return
     todo = {plan.name for plan in unfinished(config, plans)}
     show_json(

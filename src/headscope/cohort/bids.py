@@ -47,7 +47,8 @@ def find_bids(data: Path, names: list[str]) -> Layout | None:
     scans, notes = _one_per_session(files)
     outside = len(names) - len(matches)
     if outside:
-        notes.append(Note(f"Left out, as they are outside sub-*/anat: {counted(outside, 'scan')}."))
+        text = f"Left out, as they are outside sub-*/anat: {counted(outside, 'scan')}."
+        notes.append(Note(text, about="left out"))
     participants, origins = _participants(data, sorted(set(files["subject_id"])))
     notes, hint = [*origins, *notes], HINT
     if participants is not None:
@@ -55,7 +56,8 @@ def find_bids(data: Path, names: list[str]) -> Layout | None:
         unlisted = scans.loc[scans[ID].isna(), "subject_id"]
         if len(unlisted):
             text = f"{counted(unlisted.nunique(), 'subject')} of {counted(len(unlisted), 'scan')}"
-            notes.append(Note(f"Without a row in the table of participants: {text}."))
+            text = f"Without a row in the table of participants: {text}."
+            notes.append(Note(text))
             text = (
                 f"The first of them is {unlisted.iloc[0]}, the first row {participants[ID].iloc[0]}"
             )
@@ -64,7 +66,8 @@ def find_bids(data: Path, names: list[str]) -> Layout | None:
                 hint = f" None of its folders sub-* is in the table of participants. {text}."
         absent = set(participants[ID]) - set(files["subject_id"])
         if absent:
-            notes.append(Note(f"Rows of participants.tsv without a scan: {len(absent)}."))
+            text = f"Rows of participants.tsv without a scan: {len(absent)}."
+            notes.append(Note(text, about="left out"))
     scans, from_sessions = _with_sessions(data, scans)
     if from_sessions:
         columns = ", ".join(from_sessions)
@@ -85,10 +88,11 @@ def _one_per_session(files: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
     notes = []
     if len(counts) > 1:
         others = ", ".join(f"{name} ({n})" for name, n in counts.items() if name != suffix)
-        notes.append(Note(f"Scans of the suffix {suffix} are taken, not {others}."))
+        text = f"Scans of the suffix {suffix} are taken, not {others}."
+        notes.append(Note(text, about="left out"))
     without = len(files.drop_duplicates(KEY)) - len(of_suffix.drop_duplicates(KEY))
     if without:
-        notes.append(Note(f"Sessions without a {suffix}, left out: {without}."))
+        notes.append(Note(f"Sessions without a {suffix}, left out: {without}.", about="left out"))
     phase = of_suffix["stem"].str.contains(r"_part-(?:phase|real|imag)")
     enhanced = of_suffix["stem"].str.contains("_ce-")
     entities = of_suffix["stem"].str.count("_")
@@ -98,12 +102,11 @@ def _one_per_session(files: pd.DataFrame) -> tuple[pd.DataFrame, list[Note]]:
     several = int((ordered.groupby(KEY).size() > 1).sum())
     if several:
         verb = "holds" if several == 1 else "hold"
-        notes.append(
-            Note(
-                f"{counted(several, 'session')} {verb} several {suffix}: the one of fewest "
-                "entities (acq, rec, run) is taken, then the first by name."
-            )
+        text = (
+            f"{counted(several, 'session')} {verb} several {suffix}: the one of fewest entities "
+            "(acq, rec, run) is taken, then the first by name."
         )
+        notes.append(Note(text, about="left out"))
     taken = ordered.drop_duplicates(KEY)
     count = int(taken["enhanced"].sum())
     if 0 < count < len(taken):
@@ -124,7 +127,8 @@ def _participants(data: Path, subjects: list[str]) -> tuple[pd.DataFrame | None,
     paths = [data / f"participants.{suffix}" for suffix in ("tsv", "csv")]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
-        return None, [Note("Subject and session ids come from the folders sub-* and ses-*.")]
+        text = "Subject and session ids come from the folders sub-* and ses-*."
+        return None, [Note(text, about="ids")]
     table = read_any_table(path)
     column = next((name for name in table.columns if name.lower() == "participant_id"), None)
     column = column or next(iter(subject_columns(table)), None)
@@ -132,12 +136,13 @@ def _participants(data: Path, subjects: list[str]) -> tuple[pd.DataFrame | None,
         raise InputError(f"{path} lacks the column 'participant_id'.")
     check_subjects(path, column, table[column])
     ids = rename_ids(table[column], subjects, "sub-")
-    notes = [Note(f"Subject ids come from the folders sub-*, their rows from {path.name}.")]
+    text = f"Subject ids come from the folders sub-*, their rows from {path.name}."
+    notes = [Note(text, about="ids")]
     spelled = ids.ne(table[column]) & ids.ne("sub-" + table[column])
     if spelled.any():
         text = "Ids are the same in upper and lower case, with and without leading zeros: "
         first = f"{table.loc[spelled, column].iloc[0]} is {ids[spelled].iloc[0]}"
-        notes.append(Note(f"{text}{first}.", names_ids=True))
+        notes.append(Note(f"{text}{first}.", names_ids=True, about="ids"))
     return rows_by_subject(path, table.assign(**{column: ids}), column), notes
 
 

@@ -64,12 +64,14 @@ def read_scan_table(root: Path, path: Path, plane: str, pattern: str | None) -> 
     column = next(iter(subject_columns(table)), None)
     if column is not None and pattern is None:
         check_subjects(path, column, table[column])
-        notes = [Note(f"Subject ids come from the column {column} of {path.name}, by its name.")]
+        text = f"Subject ids come from the column {column} of {path.name}, by its name."
+        notes = [Note(text, about="ids")]
         table = table.assign(subject_id=table[column])
     else:
         subjects, origins = name_subjects(list(table["path"]), pattern, nested=False)
         table = table.assign(subject_id=subjects)
-        notes = origins if column else [Note(f"{path.name} names no subject_id."), *origins]
+        lacking = [] if column else [Note(f"{path.name} names no subject_id.", about="ids")]
+        notes = [*lacking, *origins]
     if "plane" in table.columns:
         if not set(table["plane"]) <= set(PLANES):
             raise InputError(f"{path}: column 'plane' may hold axial, coronal and sagittal alone.")
@@ -86,8 +88,8 @@ def _of_plane(scans: pd.DataFrame, plane: str) -> tuple[pd.DataFrame, list[Note]
     others = int((scans["plane"] != plane).sum())
     if plane == "all" or not others:
         return scans, []
-    note = Note(f"Left out, as they are not {plane}: {counted(others, 'scan')}.")
-    return scans[scans["plane"] == plane], [note]
+    text = f"Left out, as they are not {plane}: {counted(others, 'scan')}."
+    return scans[scans["plane"] == plane], [Note(text, about="left out")]
 
 
 def read_class_folders(
@@ -133,7 +135,7 @@ def read_class_folders(
     empty = _empty_folders(data, [*names, *left])
     if empty:
         text = f"Left out, as they hold no scan: {counted(len(empty), 'folder')}, the first "
-        notes.append(Note(f"{text}{empty[0]}.", names_ids=True))
+        notes.append(Note(f"{text}{empty[0]}.", names_ids=True, about="left out"))
     return Layout("class folders", scans, "class folder", notes=notes)
 
 
@@ -148,7 +150,8 @@ def _rows(names: list[str], levels: "Levels", plane: str) -> tuple[pd.DataFrame,
     if not inner.any() or inner.all():
         return scans, notes
     outside = counted(int((~inner).sum()), "scan")
-    notes.append(Note(f"Left out, as they are outside class folders: {outside}."))
+    text = f"Left out, as they are outside class folders: {outside}."
+    notes.append(Note(text, about="left out"))
     return scans[inner], notes
 
 
@@ -348,16 +351,15 @@ def name_subjects(
     """Return the subject of each path, and notes on which part of the names it comes from."""
     origins, known_forms = {BY_NAME}, True
     contrasts = {contrast_of(name) for name in names}
-    if (
-        pattern is None and len(contrasts) > 1 and any_structural(contrasts)
-    ):  # X_t1 and X_t2 show one subject
+    if pattern is None and len(contrasts) > 1 and any_structural(contrasts):
+        # X_t1 and X_t2 show one subject
         names = [without_contrast(name) for name in names]
     if pattern is not None:
         subjects, origins = subjects_by_pattern(names, pattern), {"the pattern in the names"}
     elif any(map(is_picture, names)):
         in_names = subjects_in(names)
         if in_names is None:
-            return [NO_ID] * len(names), [Note(NO_IDS)]
+            return [NO_ID] * len(names), [Note(NO_IDS, about="ids")]
         subjects = in_names
     else:
         ids = [subject_of(name, nested=nested) for name in names]
@@ -365,11 +367,12 @@ def name_subjects(
         known_forms = BY_FILE not in origins
         if by_subject:
             origins = {"the folders" if origin == BY_FOLDER else origin for origin in origins}
-    notes = [Note(f"Subject ids come from {' and '.join(sorted(origins))}.")]
+    text = f"Subject ids come from {' and '.join(sorted(origins))}."
+    notes = [Note(text, about="ids")]
     if not known_forms:
         text = (
             "A file whose name holds no known form of id (sub-X, OAS1_0001, 002_S_0295) counts as "
             "a subject of its own: if a subject has several, give a scans.tsv."
         )
-        notes.append(Note(text))
+        notes.append(Note(text, about="ids"))
     return subjects, notes

@@ -34,7 +34,8 @@ def label_scans(
     if without:
         has, are = ("has", "is") if without == 1 else ("have", "are")
         scans_text = counted(without, "scan")
-        notes.append(Note(f"{scans_text} {has} no value of {column} and {are} left out."))
+        text = f"{scans_text} {has} no value of {column} and {are} left out."
+        notes.append(Note(text, about="left out"))
         spelled = sorted(set(values[~given]) - {"", "n/a"})
         if spelled:
             notes.append(Note(f"No value of {column} is what reads {listed(spelled)}."))
@@ -47,12 +48,12 @@ def label_scans(
         classes = {value: [value] for value in sorted(values.unique())}
     else:
         named = "; ".join(f"{name} = {', '.join(group)}" for name, group in classes.items())
-        notes.append(Note(f"Classes by {column}: {named}.", names_ids))
+        notes.append(Note(f"Classes by {column}: {named}.", names_ids, about="classes"))
     class_of = _class_of(classes, values, column)
     left = values[~values.isin(list(class_of))].value_counts().sort_index()
     if len(left):
         counts = ", ".join(f"{value} ({counted(count, 'scan')})" for value, count in left.items())
-        notes.append(Note(f"Left out by {column}: {counts}.", names_ids))
+        notes.append(Note(f"Left out by {column}: {counts}.", names_ids, about="left out"))
     scans = scans.assign(label=values.map(class_of))
     return scans[scans["label"].notna()], list(classes), notes
 

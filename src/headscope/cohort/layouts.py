@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from headscope.cohort.bids import find_bids
+from headscope.cohort.bids import KEY, find_bids
 from headscope.cohort.demographics import (
     Covariate,
     check_covariates,
@@ -52,7 +52,6 @@ from headscope.scans.volume import PLANES
 from headscope.text import printable_name
 
 NO_CLASS: Final = "unlabelled"
-KEY: Final = ["subject_id", "session_id"]
 OURS: Final = ["plane", "slice_index"]  # columns that a table of scans may have for us
 COLUMNS: Final = ["path", *KEY, "label"]
 
@@ -259,7 +258,8 @@ def _listed_scans(data: Path, layout: Layout, contrast: str | None) -> Layout:
         below = {file.path.relative_to(data).as_posix() for file in survey(data).scans}
         unlisted = len(below - {Path(name).as_posix() for name in rows})
         if unlisted:
-            notes.append(Note(f"Not in the table, and left out: {counted(unlisted, 'scan')}."))
+            text = f"Not in the table, and left out: {counted(unlisted, 'scan')}."
+            notes.append(Note(text, about="left out"))
     scans = layout.scans[layout.scans["path"].isin(names)]
     return replace(layout, scans=scans, notes=[*layout.notes, *notes])
 
@@ -299,7 +299,8 @@ def _where(scans: pd.DataFrame, where: str | None) -> tuple[pd.DataFrame, list[N
     if not holds.any():
         raise InputError(f"No scan meets --where {where!r}.")
     left = counted(int((~holds).sum()), "scan")
-    return scans[holds], [Note(f"Left out by {where!r}: {left}.", names_ids=True)]
+    text = f"Left out by {where!r}: {left}."
+    return scans[holds], [Note(text, names_ids=True, about="left out")]
 
 
 def _extra_columns(data: Path, scans: pd.DataFrame, keep: Sequence[str]) -> list[str]:

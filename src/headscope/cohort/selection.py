@@ -36,7 +36,7 @@ from headscope.scans.naming import (
 if TYPE_CHECKING:
     import pandas as pd
 
-GIVEN: Final = "given"  # the column of subsets that a folder or a column names
+GIVEN: Final = "given"  # the column of subsets that a folder or a column names, and such a split
 SUBSETS: Final = ("train", "val", "test")
 SUBSET_COLUMNS: Final = ("subset", "split", "partition", "set")
 FALLBACKS: Final = (DERIVATIVES, OTHER_DATA, MAPS, AUGMENTED)  # used where there is nothing else
@@ -73,13 +73,13 @@ def select_scans(data: Path, names: Sequence[str], contrast: str | None) -> Sele
         notes.append(Note(f"All scans are {reason} by their names: there is nothing else to use."))
     if counts:
         what = ", ".join(f"{reason} ({count})" for reason, count in counts.items())
-        notes.append(Note(f"Left out by their names: {what}."))
+        notes.append(Note(f"Left out by their names: {what}.", about="left out"))
     best = _best_of_freesurfer(chosen)
     if len(best) < len(chosen):
         left = counted(len(chosen) - len(best), "volume")
         order = ", ".join(FREESURFER[:5])
         text = f"Of FreeSurfer's volumes of a scan the first of {order}, … is taken, not {left}."
-        notes.append(Note(text))
+        notes.append(Note(text, about="left out"))
     taken, of_contrast = take_contrast(data, best, contrast)
     left_out = sorted(set(names) - set(taken))
     return Selection(taken, left_out, [*notes, *of_contrast])
@@ -102,7 +102,7 @@ def drop_label_maps(data: Path, kinds: Mapping[str, Kind], selection: Selection)
     if flat == set(selection.names):
         note = Note(f"All scans {held}: nothing else is there to use.")
         return Selection(selection.names, selection.left, [*selection.notes, note])
-    note = Note(f"Left out, as they {held}: {counted(len(flat), unit)}.")
+    note = Note(f"Left out, as they {held}: {counted(len(flat), unit)}.", about="left out")
     return Selection(
         [name for name in selection.names if name not in flat],
         sorted({*selection.left, *flat}),
@@ -126,7 +126,7 @@ def note_others(others: Counter[str]) -> list[Note]:
     notes = [Note(f"{kind.capitalize()}: {count}.") for kind, count in folders.items()]
     if unread:
         text = f"Not read, though they may show scans: {_kinds(unread)}. Convert them to NIfTI "
-        notes.append(Note(f"{text}(pictures to PNG)."))
+        notes.append(Note(f"{text}(pictures to PNG).", about="left out"))
     if others - unread:
         notes.append(Note(f"Files of other kinds: {_kinds(others - unread)}."))
     return notes
@@ -139,8 +139,9 @@ def note_series(data: Path, left_out: Sequence[Series]) -> list[Note]:
         some = [series for series in left_out if series.kind == kind]
         files = counted(sum(series.files for series in some), "file")
         first = min(series.path for series in some).relative_to(data)
+        text = f"Left out beside the DICOM series taken: {number} × {kind} ({files})."
         notes += [
-            Note(f"Left out beside the DICOM series taken: {number} × {kind} ({files})."),
+            Note(text, about="left out"),
             Note(f"The first {kind} is {first}.", names_ids=True),
         ]
     return notes
@@ -250,7 +251,7 @@ def limit_subjects(scans: "pd.DataFrame", count: int) -> "tuple[pd.DataFrame, No
         f"{len(limited):,} of {len(scans):,} scans (limit = {count}). Its scores are no result "
         "of the cohort."
     )
-    return limited.reset_index(drop=True), Note(text)
+    return limited.reset_index(drop=True), Note(text, about="left out")
 
 
 def scans_of_subjects(subjects: "pd.Series[str]") -> str:
@@ -306,5 +307,6 @@ def take_contrast(data: Path, names: list[str], wanted: str | None) -> tuple[lis
     )
     notes = [Note(f"Contrast by the names: {' and '.join(sorted(matches))}.")]
     if others:
-        notes.append(Note(f"Left out, as they are of other contrasts: {others}."))
+        text = f"Left out, as they are of other contrasts: {others}."
+        notes.append(Note(text, about="left out"))
     return [name for name in names if contrasts[name] in matches], notes

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,11 +13,13 @@ class Note:
     """One sentence on how a cohort was read.
 
     `names_ids` is true where the text quotes an id, a file or folder, or a condition that may name
-    a subject: such a note is left out where ids are replaced by pseudonyms.
+    a subject: such a note is left out where ids are replaced by pseudonyms. `about` says what other
+    parts read from it: what was left out, where the classes or the ids come from.
     """
 
     text: str
     names_ids: bool = False
+    about: Literal["", "left out", "classes", "ids"] = ""
 
     def __str__(self) -> str:
         """Return the sentence."""

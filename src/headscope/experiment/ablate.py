@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from headscope.analysis.explanations.ladder import Ladder, read_ladder
+from headscope.analysis.retrain import FROZEN
 from headscope.cohort.tables import listed
 from headscope.console import console, track
 from headscope.errors import InputError
@@ -43,7 +44,7 @@ from headscope.training.device import find_device
 from headscope.training.features import spread
 from headscope.training.recipe import Recipe
 
-FROZEN: Final = ("frozen", "frozen-adabn")
+OURS: Final = {"files", "sha256"}  # settings of a store that are its own, not its rung's
 VERSION: Final = 1  # of the rungs: raised when the same slices come to give others
 TOGETHER: Final = 64  # slices that are changed at once
 SAMPLED: Final = 48  # slices by which a stripped brain is recognised
@@ -283,9 +284,6 @@ def store_rung(slices: SliceSet, folder: Path, rung: str, pixel_mm: float) -> Sl
     written = settings | {"files": hashes, "sha256": digest}
     write_last(out / "slices.json", json_text(written), ["slices.npy", *CHECKED])
     return open_slices(out)
-
-
-OURS: Final = {"files", "sha256"}
 
 
 def _groups(

@@ -6,7 +6,7 @@ scaled; disk is counted from the shapes. Nothing is written.
 
 import time
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from headscope.console import track
 from headscope.experiment.config import Config
 from headscope.experiment.inputs import count_sites, find_scans
 from headscope.experiment.plan import Plan, plan_runs
-from headscope.experiment.preflight import check_networks, check_places, unfinished
+from headscope.experiment.preflight import check_networks, check_places, choose_runs, unfinished
 from headscope.experiment.rivals import plan_rivals, rival_cost
 from headscope.metrics.precision import Precisions, precisions
 from headscope.models.classifier import tap
@@ -88,11 +88,12 @@ class Estimate:
         return int(self.runs["bytes"].sum()) + self.slicing_bytes
 
 
-def estimate(config: Config) -> Estimate:
+def estimate(config: Config, only: Iterable[str] | None = None) -> Estimate:
     """Return the plan of an experiment and what it will take; nothing is written.
 
     Slices, features and what each run keeps are counted; features that runs share, once. Time is
-    that of this machine as it is now; finished runs cost nothing.
+    that of this machine as it is now; finished runs cost nothing. With `only` the networks are
+    those of these names, as in `run`.
     """
     # 1. the runs and the scans, as `run` finds them
     plans = plan_runs(config)
@@ -100,7 +101,8 @@ def estimate(config: Config) -> Estimate:
     check_places(config, plans)
     cohort = find_scans(config, plans, write=False)
     plans = plan_runs(config, count_sites(cohort))
-    todo = unfinished(config, plans)
+    chosen = choose_runs(plans, only)
+    todo = unfinished(config, chosen)
     check_networks(todo, config.size, fetch=False)
     # 2. the slices: how many, and the time that one scan takes
     slices, slicing_seconds = _slices(config, cohort)
@@ -117,7 +119,7 @@ def estimate(config: Config) -> Estimate:
         except torch.OutOfMemoryError:
             notes.append(f"Batches of {batch_size} do not fit into {device}'s memory: {name}.")
     # 4. the runs, each with its share
-    rows = _rows(plans, {plan.name for plan in todo}, costs, slices, config)
+    rows = _rows(chosen, {plan.name for plan in todo}, costs, slices, config)
     rivals = plan_rivals(config, plans, described=len(cohort.described.columns) > 1)
     beside = _rival_rows(rivals, unfinished(config, rivals), slices, config)
     patient = []

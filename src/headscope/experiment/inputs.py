@@ -16,7 +16,7 @@ from headscope.auditing.inferring import note_inferred, store_inferred
 from headscope.cohort.demographics import describe_subjects
 from headscope.cohort.layouts import Cohort, find_cohort
 from headscope.cohort.pseudonyms import pseudonymise_cohort
-from headscope.cohort.selection import limit_subjects
+from headscope.cohort.selection import GIVEN, limit_subjects
 from headscope.console import busy, console
 from headscope.errors import InputError
 from headscope.experiment.config import Config
@@ -28,7 +28,7 @@ from headscope.slicing.inferred import Sets, under_inferred
 from headscope.slicing.parallel import Submit
 from headscope.slicing.store import SliceSet
 from headscope.slicing.write import write_slices
-from headscope.splits.assign import GIVEN, make_fold, make_split
+from headscope.splits.assign import make_fold, make_split
 from headscope.splits.balance import balance_of
 from headscope.splits.files import (
     check_given,

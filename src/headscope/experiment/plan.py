@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
+from headscope.cohort.joining.listed import INFERRED
 from headscope.errors import InputError
 from headscope.experiment.config import WEIGHT_WORDS, Config, Row
 from headscope.models.classifier import find_head_init
 from headscope.models.regimes import REGIMES, Regime, find_regime
 from headscope.models.zoo import Architecture, find_architecture
 from headscope.record import Setting
-from headscope.slicing.inferred import INFERRED, PARTITIONS
+from headscope.slicing.inferred import PARTITIONS
 from headscope.splits.sites import SITE
 from headscope.training.recipe import Recipe
 

@@ -58,6 +58,7 @@ from headscope.record import (
     write_failures,
     write_run,
 )
+from headscope.splits.sites import SITE
 from headscope.tracking.track import Followers
 from headscope.training.device import find_device
 from headscope.training.loader import batches
@@ -150,6 +151,8 @@ def run(config: Config, *, only: Sequence[str] | None = None) -> Path:
     device = find_device("auto" if config.engine == "ray" else config.device)
     followers = Followers(config.track, config.out)
     check_places(config, plans)
+    if SITE not in config.splits:  # of which the scans tell the names of runs
+        choose_runs(plans, only)
     # 2. the scans, and whether they can be split as asked; then the networks
     cohort = find_scans(config, plans)
     plans = plan_runs(config, count_sites(cohort))

@@ -15,13 +15,12 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from headscope.text import fixed
+from headscope.text import UNDEFINED, fixed
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 MM = 1 / 25.4  # inches
-UNDEFINED = "undefined"
 COLUMN, PAGE = 85 * MM, 174 * MM
 INK, FAINT, EDGE, GRID = "#1b1f24", "#5b6470", "#c3c8d0", "#e8eaee"
 

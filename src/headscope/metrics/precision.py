@@ -92,7 +92,7 @@ class Precisions(Shown):
         return [Table(title, columns, rows, [note])]
 
 
-def precisions(per_class: Sequence[int], truths: Sequence[float] = ASSUMED) -> Precisions:
+def precisions(per_class: Sequence[int]) -> Precisions:
     """Return what a test of so many subjects per class can tell, for each true accuracy or AUC.
 
     The interval of an accuracy is Wilson's, that of an AUC follows Hanley and McNeil, of each class
@@ -105,7 +105,7 @@ def precisions(per_class: Sequence[int], truths: Sequence[float] = ASSUMED) -> P
     Wilson 1927; Hanley & McNeil 1982, Radiology 143, 29–36; Connor 1987, Biometrics 43, 207–211.
     """
     counts = tuple(int(count) for count in per_class)
-    return Precisions(counts, tuple(_precision(truth, counts) for truth in truths))
+    return Precisions(counts, tuple(_precision(truth, counts) for truth in ASSUMED))
 
 
 def _precision(truth: float, counts: Sequence[int]) -> Precision:

@@ -96,14 +96,12 @@ def _stretch(once: Array, drawn: Array, stratum: Array, ratio: float, shared: fl
     return sqrt(total / sampling) * (wide / narrow)
 
 
-def repeated_draws(
-    once: Array, drawn: Array, stratum: Array, ratio: float = 0.6, shared: float = SHARED
-) -> Array:
+def repeated_draws(once: Array, drawn: Array, stratum: Array, ratio: float = 0.6) -> Array:
     """Return draws of the mean over R repeats (B,), spread as `repeated_interval` spreads them.
 
-    once (R,), drawn (R, B), stratum (S,), ratio and shared as there.
+    once (R,), drawn (R, B), stratum (S,) and ratio as there.
     """
     mean, draws = float(np.mean(once)), np.asarray(drawn, dtype=np.float64).mean(axis=0)
     if len(once) == 1 or not np.ptp(draws[np.isfinite(draws)]):
         return draws
-    return mean + _stretch(np.asarray(once), drawn, stratum, ratio, shared) * (draws - mean)
+    return mean + _stretch(np.asarray(once), drawn, stratum, ratio, SHARED) * (draws - mean)

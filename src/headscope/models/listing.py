@@ -78,9 +78,9 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) if wild else pattern in name
 
 
-def _listing(entry: Architecture) -> Listing:
-    published = find_published(entry)
-    get = how_to_get(entry, published)
+def _listing(architecture: Architecture) -> Listing:
+    published = find_published(architecture)
+    get = how_to_get(architecture, published)
     if published is None:
-        return Listing(entry, NONE_PUBLISHED, None, get)
-    return Listing(entry, published.text, published.file, "" if published.file else get)
+        return Listing(architecture, NONE_PUBLISHED, None, get)
+    return Listing(architecture, published.text, published.file, "" if published.file else get)

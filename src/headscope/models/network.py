@@ -125,20 +125,20 @@ def build_network(
 
 
 def _start(
-    model: nn.Module, entry: Architecture, regime: Regime, classifier: str, weights: str
+    model: nn.Module, architecture: Architecture, regime: Regime, classifier: str, weights: str
 ) -> Source:
     """Fill the new model with the weights that the regime starts from; return their source."""
     if not regime.pretrained or weights == "random":
         return Source("random")
     new_buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    source = load_pretrained(model, entry, classifier, weights)
+    source = load_pretrained(model, architecture, classifier, weights)
     if regime.start == "moments":
         return draw_moments(model, source, new_buffers)
     return source
 
 
 def _watch(
-    entry: Architecture, model: nn.Module, classifier: str, size: int, source: Source
+    architecture: Architecture, model: nn.Module, classifier: str, size: int, source: Source
 ) -> Pass:
     """Run the model on noise; raise InputError where it does not take such slices.
 
@@ -146,21 +146,21 @@ def _watch(
     several positions and pooled ones have one.
     """
     noise = torch.Generator().manual_seed(0)
-    sides = sorted({size, max(size, entry.size)})
+    sides = sorted({size, max(size, architecture.size)})
     try:
         for side in sides:
             seen = watch(model, classifier, torch.randn(1, 3, side, side, generator=noise))
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"{entry.name} does not take slices of {size} × {size} pixels ({reason_of(error)}); "
-            f"try --size {entry.size}."
+            f"{architecture.name} does not take slices of {size} × {size} pixels "
+            f"({reason_of(error)}); try --size {architecture.size}."
         ) from None
     if not torch.isfinite(seen.logits).all():
         raise InputError(
-            f"{entry.name} with the weights {source.text} gives values that are not finite: they "
-            f"are no trained network's. {source.note}".rstrip()
+            f"{architecture.name} with the weights {source.text} gives values that are not finite: "
+            f"they are no trained network's. {source.note}".rstrip()
         )
     output = seen.output(classifier)
     if output is None or output.ndim != 2 or not torch.equal(output, seen.logits):
-        raise InputError(no_classifier(entry.name))
+        raise InputError(no_classifier(architecture.name))
     return seen

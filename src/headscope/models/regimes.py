@@ -103,15 +103,15 @@ def prepare(model: nn.Module, trained: tuple[str, ...] | None) -> Callable[[], o
     Returns the function that puts the network into its training mode. What does not train stays
     in eval mode: its BatchNorm statistics do not change and its dropout is off.
     """
-    parts = [model] if trained is None else [model.get_submodule(path) for path in trained]
+    modules = [model] if trained is None else [model.get_submodule(path) for path in trained]
     model.requires_grad_(False)
-    for part in parts:
-        part.requires_grad_(True)
+    for module in modules:
+        module.requires_grad_(True)
 
     def training_mode() -> None:
         model.eval()
-        for part in parts:
-            part.train()
+        for module in modules:
+            module.train()
 
     return training_mode
 

@@ -38,17 +38,17 @@ class TrainedOn:
     how: str = ""
 
 
-def published_data(entry: Architecture) -> str:
+def published_data(architecture: Architecture) -> str:
     """Return what an architecture's published weights were trained on."""
-    if entry.weights in ("torchvision", "package"):
+    if architecture.weights in ("torchvision", "package"):
         return IMAGENET
-    tag = entry.tag
+    tag = architecture.tag
     words = re.split(r"[._]", tag)
     data = [name for pattern, name in TAGS.items() if any(re.fullmatch(pattern, w) for w in words)]
     return ", ".join(data) or NOT_STATED
 
 
-def trained_on(entry: Architecture, weights: str, given: Sequence[str]) -> TrainedOn:
+def trained_on(architecture: Architecture, weights: str, given: Sequence[str]) -> TrainedOn:
     """Return what the weights that a run starts from were trained on.
 
     given: the cohorts that the setting `pretraining_cohorts` names; it wins over what is known of
@@ -59,7 +59,7 @@ def trained_on(entry: Architecture, weights: str, given: Sequence[str]) -> Train
     if weights == "random":
         return TrainedOn("nothing")
     if weights == "pretrained":
-        return TrainedOn(published_data(entry))
+        return TrainedOn(published_data(architecture))
     name = re.sub(r"[^a-z0-9]", "", Path(weights).name.lower())
     for word, (text, cohorts) in FILES.items():
         if word in name:

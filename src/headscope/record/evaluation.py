@@ -148,7 +148,8 @@ class Evaluation:
         places = {"": self.path} | {f"runs/{run}/": self.folder(run) for run in self.run_names}
         problems = [] if (self.path / NAME).is_file() else [f"{NAME} {MISSING}"]
         for place, folder in places.items():
-            problems += [place + text for text in folder_problems(folder)]
+            differing = folder_problems(folder).items()
+            problems += [f"{place}{name} {problem}" for name, problem in differing]
         return problems
 
     def _read(self, path: Path, reader: Callable[[Path], T]) -> T:

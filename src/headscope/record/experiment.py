@@ -39,14 +39,19 @@ class Records:
     @property
     def notes(self) -> list[str]:
         """Sentences on the runs that are left out, and on those that cannot be checked."""
-        notes = [f"{name} is left out: {reason}." for name, reason in self.left_out.items()]
-        if self.unchecked:
-            notes.append(
-                f"No manifest: {', '.join(self.unchecked)} cannot be checked, as "
-                f"{'it was' if len(self.unchecked) == 1 else 'they were'} written by an earlier "
-                "version."
-            )
-        return notes
+        left_out = [f"{name} is left out: {reason}." for name, reason in self.left_out.items()]
+        return [*left_out, *self.unchecked_notes]
+
+    @property
+    def unchecked_notes(self) -> list[str]:
+        """A sentence on the runs that cannot be checked, where there are any."""
+        if not self.unchecked:
+            return []
+        were = "it was" if len(self.unchecked) == 1 else "they were"
+        return [
+            f"No manifest: {', '.join(self.unchecked)} cannot be checked, as {were} written by an "
+            "earlier version."
+        ]
 
 
 def write_failures(experiment: Path, failures: Mapping[str, str]) -> None:

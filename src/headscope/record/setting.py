@@ -35,6 +35,11 @@ class Setting:
         return self.regime == RIVAL
 
     @property
+    def freezes(self) -> bool:
+        """Whether its regime freezes something, which must end as it began."""
+        return self.regime.startswith(("frozen", "layerwise"))
+
+    @property
     def name(self) -> str:
         """The name of the run's directory."""
         part = "" if self.fold is None else f"-fold{self.fold}of{self.folds}"

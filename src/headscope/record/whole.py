@@ -60,8 +60,11 @@ def manifest_problems(run: Run, quick: tuple[str, ...] = ()) -> list[str]:
     unlisted += [
         name for name in (FEATURES, *NETWORK) if (run.path / name).is_file() and name not in names
     ]
-    deleted = {f"{name} {MISSING}" for name in quick}  # to save room
-    problems = [text for text in folder_problems(run.path, quick) if text not in deleted]
+    problems = [
+        f"{name} {problem}"
+        for name, problem in folder_problems(run.path, quick).items()
+        if not (name in quick and problem == MISSING)  # deleted to save room
+    ]
     return [f"{name} is not in {NAME}" for name in unlisted] + problems
 
 

@@ -102,6 +102,12 @@ def simulate_cohort(
 
     Parameters
     ----------
+    out
+        An empty folder, or one in which such a cohort was begun.
+    subjects, seed
+        How many there are of both classes together, and the seed of all that is random.
+    spacing_mm, workers
+        Side of a voxel, and threads that make scans.
     effect
         (mean severity of AD - mean of NC) / spread within a class. No reader can reach a better
         subject-level AUC than Phi(effect / sqrt 2), 0.94 at 2.2.

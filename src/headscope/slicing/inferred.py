@@ -15,13 +15,13 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from headscope.cohort.joining.listed import INFERRED
 from headscope.errors import InputError
 from headscope.files import json_text, read_table, write_table
 from headscope.manifest import DAMAGE, check_file, reason_of, write_last
 from headscope.slicing.store import SliceSet
 
 PARTITIONS: Final = ("strict", "loose")  # columns of the table; more links make larger groups
-INFERRED: Final = "inferred"  # what a name begins with, of a partition and of a subject
 FOLDER: Final = "subjects"
 SLICE: Final = ["subject_id", "session_id", "plane", "slice_index"]
 

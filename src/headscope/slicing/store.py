@@ -119,9 +119,10 @@ def open_slices(out: Path) -> SliceSet:
     for name, digest in dict(settings.get("files", {})).items():
         if name in CHECKED and (out / name).is_file() and sha256(out / name) != digest:
             raise InputError(f"{out} is damaged: {name} has changed since the slices were taken.")
-    problems = folder_problems(out, quick=("slices.npy",))
+    problems = folder_problems(out, quick=("slices.npy",)).items()
     if problems:
-        raise InputError(f"{out} is damaged: {'; '.join(problems)}.")
+        text = "; ".join(f"{name} {problem}" for name, problem in problems)
+        raise InputError(f"{out} is damaged: {text}.")
     return slices
 
 

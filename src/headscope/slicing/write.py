@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -250,7 +251,11 @@ def _finish(
         )
     hashes = {name: sha256(out / name) for name in CHECKED}
     whole = "".join([pixels_sha256, *hashes.values()])
-    notes = [printable_name(note.text) for note in cohort.notes] + _note_scans(out, cohort, parts)
+    notes, about = [], defaultdict(list)
+    for note in cohort.notes:
+        notes.append(printable_name(note.text))
+        about[note.about].append(notes[-1])
+    notes += _note_scans(out, cohort, parts)
     if problems:
         notes.append(_problems_note(out, parts))
     (folder / "slices.npy").replace(out / "slices.npy")
@@ -259,6 +264,8 @@ def _finish(
         "layout": cohort.layout,
         "simulated": cohort.simulated,
         "notes": notes,
+        "left_out": about["left out"],
+        "classes_by": about["classes"],
         "files": hashes,
         "sha256": hashlib.sha256(whole.encode()).hexdigest(),
     }

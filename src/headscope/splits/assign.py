@@ -9,17 +9,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from headscope.cohort.selection import SUBSETS
 from headscope.errors import InputError
 from headscope.files import NO_ID
 from headscope.grouping import deal_folds
 from headscope.splits.balance import smallest_p
 
-SUBSETS: Final = ("train", "val", "test")
 KEYS: Final = {
     "subject": ["subject_id"],
     "slice": ["subject_id", "session_id", "plane", "slice_index"],
 }
-GIVEN: Final = "given"  # the kind of a split that folders of the data name; it has slices as units
 CANDIDATES: Final = 200  # splits among which the best balanced is chosen
 
 Counts = tuple[int, ...]  # of train, val and test

@@ -14,14 +14,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from headscope.cohort.selection import GIVEN, SUBSETS
 from headscope.cohort.tables import read_any_table
 from headscope.errors import InputError
 from headscope.files import NO_ID, read_table, table_text
 from headscope.manifest import DAMAGE, NAME, check_file, read_manifest, reason_of, write_last
 from headscope.scans.naming import subset_of
 from headscope.splits.assign import (
-    GIVEN,
-    SUBSETS,
     complete_given,
     key_of,
     make_fold,

@@ -2,21 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isnan, nan
+from math import isnan
 from typing import Final
 
+from headscope.record.evaluation import find_evaluations
 from headscope.supplement import methods
 from headscope.supplement.characteristics import characteristics, unrecorded
-from headscope.supplement.flow import LEFT_OUT
-from headscope.supplement.prose import CITATION, Facts, between, listed
-from headscope.supplement.recipes import CHOICES, aggregates
-from headscope.supplement.study import EVALUATIONS, Study, count_classes
+from headscope.supplement.prose import Facts, listed
+from headscope.supplement.recipes import aggregates, balancing_words
+from headscope.supplement.study import Study, count_classes
 
 UNCHANGED: Final = (
     "The temperature of validation is reported beside the network, whose weights stay as they are."
 )
 RECORD, AUTHOR, NOT_DONE = "record", "author", "not done"
-CLASSES: Final = "Classes by"  # how the note begins that says where labels come from
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,11 @@ def performance(study: Study, facts: Facts, *names: str) -> str:
         form, unit = ("fraction", "") if area else ("percent", "%")
         text = f"{name.replace('_', ' ').replace('auc', 'AUC')} "
         text += f"{facts(score.value, 'table.tsv', f'{row}, test_{name}', form)}{unit}"
-        ends = score.interval or (nan, nan)
-        parts.append(text + between(ends, facts, "table.tsv", f"{row}, test_{name}", form))
+        if score.interval:
+            low, high = score.interval
+            text += f" (95% interval {facts(low, 'table.tsv', f'{row}, test_{name}_low', form)}"
+            text += f" to {facts(high, 'table.tsv', f'{row}, test_{name}_high', form)})"
+        parts.append(text)
     if not parts:
         return f"No score of {result.key} is defined on its test."
     chosen = f", which validation chooses by {by}" if by else ""
@@ -121,11 +123,11 @@ def _source(study: Study, facts: Facts) -> str:
     if not layout:
         return ""
     text = f"Layout of the data: {facts(layout, 'slices/slices.json', 'layout')}."
-    return " ".join([text, *study.notes[:1]])
+    return " ".join([text, *(str(note) for note in study.slices.get("notes", [])[:1])])
 
 
 def _eligibility(study: Study, facts: Facts) -> str:
-    notes = [note for note in study.notes if LEFT_OUT.search(note) or note.startswith(CLASSES)]
+    notes = [*study.classes_by, *study.left_out]
     if where := study.settings.get("where"):
         notes.insert(0, f"Scans were taken where {facts(where, 'experiment.toml', 'where')}.")
     return " ".join(notes)
@@ -145,9 +147,8 @@ def _missing(study: Study, facts: Facts) -> str:
 
 
 def _labels(study: Study, facts: Facts) -> Answer:
-    notes = [note for note in study.notes if note.startswith(CLASSES)]
     names = facts.listed(study.class_names, "runs/*/run.toml", "class_names")
-    return Answer(AUTHOR, " ".join([f"The classes are {names}.", *notes]))
+    return Answer(AUTHOR, " ".join([f"The classes are {names}.", *study.classes_by]))
 
 
 def _apart(study: Study, facts: Facts) -> str:
@@ -214,11 +215,8 @@ def _robustness(study: Study, facts: Facts) -> str | Answer:
     if len(seeds) > 1:
         done.append(f"{facts(len(seeds), 'runs/*/run.toml', 'distinct seed')} seeds")
     done += [f"{facts(number, 'runs/*/run.toml', 'folds')} folds" for number in sorted(folds)]
-    splits = {run.setting.split for run in study.runs}
-    if "site" in splits:
-        done.append("networks that never saw the site that they are tested on")
-    if "slice" in splits and len(splits) > 1:
-        done.append("the same networks under a split by slice")
+    if len(ways := sorted({run.setting.split for run in study.runs})) > 1:
+        done.append(f"splits by {listed(ways)}")
     if study.leakage.permuted:
         done.append("training on labels permuted by subject")
     return f"Done: {listed(done)}." if done else Answer(NOT_DONE)
@@ -280,42 +278,9 @@ def _differences(study: Study, facts: Facts) -> str:
 
 
 def _imbalance(study: Study, facts: Facts) -> str:
-    used = [f"{words}." for key, (value, words) in CHOICES.items() if value in study.values(key)]
-    text = CITATION.sub("", " ".join(used)) or "No class was weighted or drawn more often."
+    text = balancing_words(study).strip() or "No class was weighted or drawn more often."
     text += " Balanced accuracies are in the table."
     return f"{text} {larger_class(study, facts)}".strip()
-
-
-def _external(study: Study, facts: Facts) -> str | Answer:
-    """Say what the chosen setting reached on cohorts from elsewhere."""
-    parts, result = [], study.chosen[0]
-    places = (result.architecture, result.name, result.split)
-    for row in study.evaluations.to_dict("records"):
-        if (row["architecture"], row["name"], row["split"]) != places:
-            continue
-        unit = "subject" if row["subjects"] else "slice"
-        of = f"row of {row['evaluation']} and {row['run']}, "
-        count = facts(row[f"{unit}s"], EVALUATIONS, f"{of}{unit}s")
-        name = f"{unit}_accuracy"
-        share = facts(row[name], EVALUATIONS, of + name, "percent")
-        ends = row[f"{name}_low"], row[f"{name}_high"]
-        interval = between(ends, facts, EVALUATIONS, of + name)
-        parts.append(f"{share}%{interval} of {count} {unit}s of {row['evaluation']}")
-    if not parts:
-        return Answer(NOT_DONE)
-    return f"{result.key} predicts correctly {listed(parts)}."
-
-
-def _clusters(study: Study, facts: Facts) -> str | Answer:
-    """Say what was done about sites, where they are on record."""
-    done = []
-    if any(run.setting.split == "site" for run in study.runs):
-        done.append("Each site was tested once, by networks that never saw it.")
-    if "site" in study.strata:
-        done.append(
-            "The report has the accuracy within each site, and tests whether sites explain it."
-        )
-    return " ".join(done) or Answer(NOT_DONE, "Sites are not on record.")
 
 
 def _prediction(study: Study, facts: Facts) -> str:
@@ -337,6 +302,22 @@ def _diagnosis(study: Study, facts: Facts) -> str | Answer:
     return f"{text} Sensitivity is to {positive}." if positive else text
 
 
+def _external(study: Study, facts: Facts) -> str | Answer:
+    names = [evaluation.name for evaluation in find_evaluations(study.folder)[0]]
+    if not names:
+        return Answer(NOT_DONE)
+    shown = facts.listed(names, "evaluations", "folders")
+    return f"Networks were tested on cohorts from elsewhere: {shown}; evaluations.tsv has scores."
+
+
+def _clusters(study: Study, facts: Facts) -> str | Answer:
+    if "site" not in study.participants:
+        return Answer(NOT_DONE, "Sites are not on record.")
+    if any(run.setting.split == "site" for run in study.runs):
+        return f"Data were split {methods.SPLITS['site']}; the table has that split."
+    return Answer(AUTHOR, "Sites are on record, in participants.tsv.")
+
+
 def _flow(study: Study, facts: Facts) -> str:
     return f"The flow diagram (flow). {methods.PARAGRAPHS['Data'](study, facts)}"
 
@@ -346,7 +327,7 @@ def _explanation(study: Study, facts: Facts) -> str:
     number = facts(mapped, "runs/*/maps.npz", "files")
     return (
         "Weights of the final layer beside a null model; the share of each position in a decision "
-        f"from the last feature maps, recorded for {number} networks."
+        f"from the last feature maps, recorded for {number} network{'' if mapped == 1 else 's'}."
     )
 
 

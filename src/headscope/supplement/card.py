@@ -3,6 +3,7 @@
 from typing import Final
 
 from headscope.analysis.results.table import full_table
+from headscope.grouping import KEYS
 from headscope.supplement.answers import cautions, larger_class, performance
 from headscope.supplement.methods import PARAGRAPHS
 from headscope.supplement.prose import CITATION, Facts, escape_markdown, listed
@@ -31,7 +32,7 @@ def model_card(study: Study, facts: Facts) -> str:
             escape_markdown(larger_class(study, facts)),
             full_table(study.table).to_markdown(),
         ],
-        "Groups of subjects": [f"{_strata(study)} Table 1 says who the subjects are."],
+        "Groups of subjects": [_groups(study)],
         "Cautions": [
             "\n".join(f"* {escape_markdown(line)}" for line in cautions(study, facts))
             or "None on record."
@@ -59,12 +60,13 @@ def _networks(study: Study) -> str:
     return Table("", columns, rows).to_markdown()
 
 
-def _strata(study: Study) -> str:
-    """Say within which groups scores were computed."""
-    if not study.strata:
-        return "Scores by sex, age or site were not computed."
-    names = escape_markdown(listed([name.replace("_", " ") for name in study.strata]))
-    return f"The report has scores within groups by {names}, of the setting that validation chose."
+def _groups(study: Study) -> str:
+    """Say where scores by group are; the report has them of settings that keep subjects apart."""
+    names = [str(name) for name in study.participants if name not in KEYS]
+    text = "Scores by sex, age or site were not computed."
+    if names and any(result.apart for result in study.results):
+        text = f"The report has scores by {listed(names)}, of groups with subjects of two classes."
+    return escape_markdown(f"{text} Table 1 says who the subjects are.")
 
 
 def _use(study: Study) -> str:

@@ -1,6 +1,5 @@
 """The way from scans to subsets, with what was left out and why: in rows, and drawn."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -16,8 +15,6 @@ from headscope.supplement.study import Study, count_classes
 from headscope.text import count
 
 Kind = Literal["step", "left out", "subset"]
-LEFT_OUT: Final = re.compile(r"left out|without a|have no |has no |not \w+ taken|, not ", re.I)
-NAMED_AS_UNUSABLE: Final = "could not be used"
 MOST_REASONS: Final = 4
 REASON: Final = 90  # characters of a reason
 TITLES: Final = {"train": "Training", "val": "Validation", "test": "Test"}
@@ -44,14 +41,12 @@ def flow(study: Study) -> list[Box]:
     run, table = study.main, study.main.predictions
     boxes: list[Box] = []
     scans, failed = study.slices.get("scans"), len(study.problems)
-    before = [note for note in study.notes
-              if LEFT_OUT.search(note) and NAMED_AS_UNUSABLE not in note]  # fmt: skip
     layout = study.slices.get("layout")
     source = "Pictures" if (run.settings.get("slicing") or {}).get("of") == "pictures" else "Scans"
     if layout:
         boxes.append(Box("step", f"Data: {layout}"))
-    if before:
-        boxes.append(Box("left out", "Left out", tuple(before)))
+    if study.left_out:
+        boxes.append(Box("left out", "Left out", tuple(study.left_out)))
     taken = Box("step", f"{source}: their number is not on record")
     if scans is not None:
         number = (source.lower(), int(scans))
@@ -60,7 +55,7 @@ def flow(study: Study) -> list[Box]:
     if failed:
         boxes.append(_unusable(study, failed, source.lower()))
     counts = _units_of(run, table)
-    text = ", ".join(f"{count(value)} {unit}" for unit, value in counts)
+    text = ", ".join(_amount(value, unit) for unit, value in counts)
     boxes.append(Box("step", "Slices taken", (text,), tuple(counts)))
     boxes += [_subset(study, name) for name in SUBSETS]
     return boxes
@@ -99,6 +94,12 @@ def _unusable(study: Study, failed: int, unit: str) -> Box:
     return Box("left out", title, tuple(lines), ((unit, failed),))
 
 
+def _amount(value: int, unit: str) -> str:
+    """Return '1 subject of AD', '2 subjects of AD'."""
+    noun, of, of_what = unit.partition(" ")
+    return f"{count(value)} {noun.removesuffix('s') if value == 1 else noun}{of}{of_what}"
+
+
 def _shorten(text: object) -> str:
     words = str(text)
     return words if len(words) <= REASON else f"{words[: REASON - 1]}…"
@@ -109,7 +110,7 @@ def _subset(study: Study, subset: str) -> Box:
     counts = _units_of(run, rows)
     unit = "subjects" if run.named else "slices"
     classes = [(f"{unit} of {name}", n) for name, n in count_classes(run, rows).items()]
-    lines = [f"{count(value)} {unit}" for unit, value in [*counts, *classes]]
+    lines = [_amount(value, unit) for unit, value in [*counts, *classes]]
     fold = f", fold {run.setting.fold_text}" if run.setting.fold_text else ""
     return Box("subset", f"{TITLES[subset]}{fold}", tuple(lines), (*counts, *classes))
 

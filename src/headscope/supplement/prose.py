@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from math import isnan
 from pathlib import Path
 
 import pandas as pd
@@ -129,17 +128,6 @@ def _author(key: str) -> str:
     surnames = [name.partition(",")[0] for name in names[1].split(" and ")] if names else [key]
     who = " and ".join(surnames) if len(surnames) < 3 else f"{surnames[0]} et al."
     return f"{who} {year[1]}" if year else who
-
-
-def between(
-    ends: tuple[float, float], facts: Facts, file: str, key: str, form: str = "percent"
-) -> str:
-    """Return an interval in words; nothing where there is none."""
-    if isnan(ends[0]):
-        return ""
-    low, high = (facts(end, file, f"{key}_{side}", form)
-                 for end, side in zip(ends, ("low", "high"), strict=True))  # fmt: skip
-    return f" (95% interval {low} to {high})"
 
 
 def listed(words: Sequence[str], last: str = "and") -> str:

@@ -29,26 +29,32 @@ AGGREGATES: Final = {
 }
 
 
-def varied(study: Study, facts: Facts, key: str, words: str, form: str = "g") -> str:
+def varied(study: Study, facts: Facts, key: str, words: str) -> str:
     """Return a setting with its words: one value, or those of the rows."""
     values = study.values(key)
     if not values:
         return ""
     if values == [1]:
         words = re.sub(r"\{\} (\w+)s\b", r"{} \1", words)  # 1 epoch
-    shown = listed([facts(v, "runs/*/run.toml", key, form) for v in sorted(values)], "or")
+    shown = listed([facts(v, "runs/*/run.toml", key, "g") for v in sorted(values)], "or")
     return words.format(shown) + (" (by row of the table of results)" if len(values) > 1 else "")
 
 
 def loss_words(study: Study, facts: Facts) -> str:
     """Say how slices are weighed, drawn and smoothed, and when training ends, where it is said."""
+    text = balancing_words(study)
+    for key, words in AMOUNTS.items():
+        text += f"{varied(study, facts, key, words)}." if any(study.values(key)) else ""
+    return text
+
+
+def balancing_words(study: Study) -> str:
+    """Say how slices are weighed and drawn by class, where they are."""
     text = ""
     for key, (value, words) in CHOICES.items():
         values = study.values(key)
         if value in values:
             text += f" {words}{' (by row)' if len(values) > 1 else ''}."
-    for key, words in AMOUNTS.items():
-        text += f"{varied(study, facts, key, words)}." if any(study.values(key)) else ""
     return text
 
 

@@ -12,8 +12,6 @@ from typing import Any
 import pandas as pd
 
 from headscope.analysis import setting_results, settings_table
-from headscope.analysis.explanations.covariates import read_covariates
-from headscope.analysis.explanations.external import TABLE as EVALUATIONS
 from headscope.analysis.leakage.analysis import Leakage
 from headscope.analysis.leakage.stored import stored_leakage
 from headscope.analysis.results.markers import mark_table
@@ -77,18 +75,6 @@ class Study:
         return result, by if candidates > 1 else ""
 
     @cached_property
-    def strata(self) -> list[str]:
-        """The covariates within whose values the page gives scores of the chosen setting."""
-        covariates = read_covariates(self.folder)
-        apart = any(result.apart for result in self.results)
-        return [*covariates.columns] if covariates is not None and apart else []
-
-    @cached_property
-    def evaluations(self) -> pd.DataFrame:
-        """What the settings reached on cohorts from elsewhere, `evaluations.tsv`; or no row."""
-        return _table(self.folder / EVALUATIONS, [])
-
-    @cached_property
     def leakage(self) -> Leakage:
         """The leakage analysis, as `leakage.json` keeps it."""
         return stored_leakage(self.folder)
@@ -148,9 +134,15 @@ class Study:
         return {name: str(value) for name, value in (machine | packages).items()}
 
     @property
-    def notes(self) -> list[str]:
-        """What the slices say of how they were taken."""
-        return [str(note) for note in self.slices.get("notes") or []]
+    def left_out(self) -> list[str]:
+        """What the slices say of what was left out before them, and why."""
+        unknown = ["Not on record: an earlier version took the slices."] if self.slices else []
+        return [str(note) for note in self.slices.get("left_out", unknown)]
+
+    @property
+    def classes_by(self) -> list[str]:
+        """What the slices say of where the classes come from."""
+        return [str(note) for note in self.slices.get("classes_by", [])]
 
     def values(self, key: str) -> list[Any]:
         """Return the values that a setting has over the runs, in order, where they have it."""

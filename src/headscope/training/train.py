@@ -77,8 +77,8 @@ def train(
         Slices (N, H, W), their labels (N,) in 0 to K − 1, and "train", "val" or "test" (N,).
     recipe
         How it is trained.
-    seed
-        Seed of the order of slices and of the random numbers of each step.
+    seed, device
+        Seed of the order of slices and of the random numbers of each step; where it trains.
     resume_path, resume_every_s
         The file from which an interrupted training continues, and the seconds between writes of it
         within an epoch.

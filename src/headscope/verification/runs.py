@@ -28,7 +28,6 @@ ROUNDED: Final = 1e-3  # logits, of the sum of their products' sizes: matrix pro
 RANKS: Final = 5e-3  # ends of intervals of very many ranks: each version rounds those in its way
 MANY: Final = 4096  # ranks that no version rounded
 RANKED: Final = re.compile(r"(auc|average_precision)\.(low|high)$")
-FROZEN: Final = ("frozen", "layerwise")  # how the names of regimes begin that freeze something
 
 
 def run_problems(run: Run) -> list[str]:
@@ -135,10 +134,9 @@ def _network(run: Run) -> Iterator[str]:
     """Hold the stored network against `head.npz` and the freeze certificate."""
     certificate: dict[str, Any] = run.metrics.get("freeze_certificate") or {}
     classifier = run.settings.get("classifier")
-    regime = str(run.settings["regime"])
     if certificate:
         same = certificate["before"] == certificate["after"]
-        if certificate["identical"] != same or (regime.startswith(FROZEN) and not same):
+        if certificate["identical"] != same or (run.setting.freezes and not same):
             yield "the freeze certificate contradicts itself or the regime"
     if not run.keeps_network or not classifier:
         return

@@ -170,7 +170,7 @@ def _open_store(folder: Path, problems: list[str], notes: list[str]) -> SliceSet
         return None
     if not (folder / NAME).is_file():
         notes.append("slices have no manifest: they were taken by an earlier version.")
-    differing = [f"slices/{text}" for text in folder_problems(folder)]
+    differing = [f"slices/{name}: {problem}" for name, problem in folder_problems(folder).items()]
     try:
         slices = open_slices(folder)
         slices.check_pixels()
@@ -179,7 +179,7 @@ def _open_store(folder: Path, problems: list[str], notes: list[str]) -> SliceSet
             differing.append("slices: labels.npy and slices.tsv have different labels")
     except DAMAGE as error:
         differing = differing or [f"slices: {reason_of(error)}"]
-    problems += [text.replace(" ", ": ", 1) if ": " not in text else text for text in differing]
+    problems += differing
     return None if differing else slices
 
 
@@ -201,8 +201,8 @@ def _check_splits(
     files = split_files(folder.parent)
     if files and not (folder / NAME).is_file():
         notes.append("splits have no manifest: they were made by an earlier version.")
-    differing = folder_problems(folder) if folder.is_dir() else []
-    problems += [f"splits/{text.replace(' ', ': ', 1)}" for text in differing]
+    differing = folder_problems(folder) if folder.is_dir() else {}
+    problems += [f"splits/{name}: {problem}" for name, problem in differing.items()]
     hashes = set()
     for path in files:
         if sets is None:
@@ -259,7 +259,7 @@ def _check_runs(
 ) -> list[Run]:
     """Return the runs in which nothing differs."""
     problems += [f"runs/{name}: {reason}" for name, reason in records.left_out.items()]
-    notes += [note for note in records.notes if note.startswith("No manifest")]
+    notes += records.unchecked_notes
     whole, finished = [], records.all
     for run in track(finished, "Verifying runs", len(finished)) if finished else ():
         slices = None if sets is None else sets.get(run.setting.subjects)

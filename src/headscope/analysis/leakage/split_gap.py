@@ -89,10 +89,10 @@ class Gap:
         return "of these networks" if self.one_seed else f"over {len(set(self.seeds))} seeds"
 
 
-def clearest_gap(gaps: Sequence[Gap], name: str = "slice_accuracy") -> Gap | None:
-    """Return the measurable gap that is most certain to be above 0; None where none is."""
+def clearest_gap(gaps: Sequence[Gap]) -> Gap | None:
+    """Return the measurable gap of slice accuracy most certain to be above 0; None without."""
     measurable = [gap for gap in gaps if gap.measurable]
-    return max(measurable, key=lambda gap: _order(gap.scores[name]), default=None)
+    return max(measurable, key=lambda gap: _order(gap.scores["slice_accuracy"]), default=None)
 
 
 def _order(score: GapScore) -> tuple[float, float]:

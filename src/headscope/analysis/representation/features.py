@@ -234,6 +234,8 @@ def feature_analysis(
         The analysis of the frozen run, to which separation and dispersion are set in ratio.
     pair
         The classes whose logits are the axes of the ellipses.
+    title, subset
+        The words that name the slices where the analysis shows itself.
 
     Raises
     ------

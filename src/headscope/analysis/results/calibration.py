@@ -207,16 +207,14 @@ def nll(log_probabilities: Array, label: Array) -> float:
     return float(-log_probabilities[np.arange(len(label)), label].mean())
 
 
-def reliability(
-    logits: Array, label: Array, bins: int = BINS, owner: Array | None = None
-) -> Reliability:
+def reliability(logits: Array, label: Array, owner: Array | None = None) -> Reliability:
     """Return the reliability of predictions: logits (N, K), label (N,), owner (N,) the subject."""
     units = slice_units(label, logits, np.arange(len(label)))
     confidence, correct = units.probabilities.max(axis=1), units.correct
-    place = calibration_bins(confidence, bins)
-    count = np.bincount(place, minlength=bins)
+    place = calibration_bins(confidence, BINS)
+    count = np.bincount(place, minlength=BINS)
     with np.errstate(invalid="ignore"):
-        means = [np.bincount(place, part, minlength=bins) / count for part in (confidence, correct)]
+        means = [np.bincount(place, part, minlength=BINS) / count for part in (confidence, correct)]
     brier = ece = nan
     if len(label):
         values = scores(units, np.ones((1, len(label))), names=("brier", "ece"))
@@ -228,18 +226,18 @@ def reliability(
         nll=nll(units.log_probabilities, label),
         brier=brier,
         ece=ece,
-        **_bin_intervals(label, owner, place, correct, bins),
+        **_bin_intervals(label, owner, place, correct),
     )
 
 
 def _bin_intervals(
-    label: Array, owner: Array | None, place: Array, correct: Array, bins: int
+    label: Array, owner: Array | None, place: Array, correct: Array
 ) -> dict[str, tuple[float, ...]]:
     """Return the ends of each bin's accuracy over draws of subjects; NaN below two subjects."""
     if owner is None or not len(label):
         return {}
     subjects = int(owner.max()) + 1
-    cells = subjects, bins
+    cells = subjects, BINS
     held, right = np.zeros(cells), np.zeros(cells)
     np.add.at(held, (owner, place), 1)
     np.add.at(right, (owner, place), correct)
@@ -247,7 +245,7 @@ def _bin_intervals(
     with np.errstate(invalid="ignore"):
         accuracy = (drawn @ right) / (drawn @ held)  # (draws, bins)
     few = (held > 0).sum(axis=0) < FEWEST_SUBJECTS
-    ends = np.full((2, bins), nan)
+    ends = np.full((2, BINS), nan)
     ends[:, ~few] = np.nanquantile(accuracy[:, ~few], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return {"low": tuple(ends[0].tolist()), "high": tuple(ends[1].tolist())}
 

@@ -70,11 +70,13 @@ def _markers(check: SplitCheck | None, audit: Audit) -> list[str]:
     """Return what is to be said of a row: by its split, and of all slices."""
     markers = []
     if check is not None and check.duplicated:
+        verb = "has" if check.duplicated == 1 else "have"
         tested = f"{check.duplicated} of {check.tested} test {audit.unit}"
-        markers.append(f"{tested} have duplicates in training")
+        markers.append(f"{tested} {verb} duplicates in training")
     if check is not None and check.equal_slices:
+        verb = "is" if check.equal_slices == 1 else "are"
         equal = f"{check.equal_slices} of {check.test_slices} test slices"
-        markers.append(f"{equal} are equal to training slices")
+        markers.append(f"{equal} {verb} equal to training slices")
     telling = " or ".join(shortcut.family for shortcut in audit.telling())
     if telling:
         markers.append(f"{telling} alone tells the label")

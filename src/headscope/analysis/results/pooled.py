@@ -272,7 +272,7 @@ def pooled_auc(parts: Sequence[Units], counts: Array, positive: int = 0) -> Arra
     return _mean_known(shares)
 
 
-def permutation_p(pool: Pool, seed: int = 0) -> tuple[float, float]:
+def permutation_p(pool: Pool) -> tuple[float, float]:
     """Return the p of the subject AUC being above, and below, what labels at random give.
 
     Labels are permuted among subjects (within folds, of one seed; among all, of several, where a
@@ -293,7 +293,7 @@ def permutation_p(pool: Pool, seed: int = 0) -> tuple[float, float]:
     observed = _areas(pool, pool.labels[None, :])[0]
     if np.isnan(observed):
         return np.nan, np.nan
-    labels = _permute(pool, draws, seed)
+    labels = _permute(pool, draws)
     parts = np.array_split(labels, -(-labels.size // _BLOCK))  # of which a cache holds one
     permuted = np.concatenate([_areas(pool, part) for part in parts])
     permuted = 0.5 + pool.stretch * (permuted[np.isfinite(permuted)] - 0.5)
@@ -324,16 +324,16 @@ def _exchangeable(pool: Pool) -> list[Array]:
     return [np.arange(len(pool.ids))]
 
 
-def _permute(pool: Pool, draws: int, seed: int) -> Array:
+def _permute(pool: Pool, draws: int) -> Array:
     """Return labels (P, S), permuted among the subjects of a fold, or of all seeds."""
     kind = np.min_scalar_type(pool.class_count).str
     groups = tuple(members.astype(np.int64).tobytes() for members in _exchangeable(pool))
-    return _permuted(pool.labels.astype(kind).tobytes(), kind, groups, draws, seed)
+    return _permuted(pool.labels.astype(kind).tobytes(), kind, groups, draws)
 
 
 @lru_cache(maxsize=2)  # settings of the same split
-def _permuted(labels: bytes, kind: str, groups: tuple[bytes, ...], draws: int, seed: int) -> Array:
-    rng = np.random.default_rng(seed)
+def _permuted(labels: bytes, kind: str, groups: tuple[bytes, ...], draws: int) -> Array:
+    rng = np.random.default_rng(0)
     permuted = np.tile(np.frombuffer(labels, dtype=kind), (draws, 1))
     for members in (np.frombuffer(group, dtype=np.int64) for group in groups):
         permuted[:, members] = rng.permuted(permuted[:, members], axis=1)

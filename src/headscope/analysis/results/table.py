@@ -120,23 +120,23 @@ def logit_scatter(run: Run, pair: tuple[int, int] = (0, 1), subset: str = "test"
     )
 
 
-def all_slices(run: Run, subset: str = "test") -> LogitScatter:
-    """Return every slice of a subset once: the pair of logits, or those that decide among several.
+def all_slices(run: Run) -> LogitScatter:
+    """Return every test slice once: the pair of logits, or those that decide among several.
 
     Of two classes it is `logit_scatter`; of more, a slice is misclassified where the largest other
     logit is above that of its class, so that errors are those of Table 2.
     """
     names = run.class_names
     if len(names) == 2:
-        return logit_scatter(run, subset=subset)
+        return logit_scatter(run)
     stored = run.features
-    inside = stored["subset"] == subset
+    inside = stored["subset"] == "test"
     logits, label = stored["logits"][inside].astype(np.float64), stored["label"][inside]
     rows = np.arange(len(label))
     others = logits.copy()
     others[rows, label] = -np.inf
     return replace(
-        logit_scatter(run, subset=subset),
+        logit_scatter(run),
         class_names=tuple(names),
         logits=np.stack([logits[rows, label], others.max(axis=1)], axis=1),  # (n, 2)
         label=label.astype(np.int64),

@@ -100,10 +100,13 @@ def choose_subject(
     if column is None:
         return None, []
     check_place(path, column, matches[column])
-    notes = [Note(f"Subject ids come from the column {column} of {path.name}, {why}.")]
+    text = f"Subject ids come from the column {column} of {path.name}, {why}."
+    notes = [Note(text, about="ids")]
     if (loose := matches[column].loose) is not None:
         text = "Ids are the same in upper and lower case, with and without leading zeros: "
-        notes.append(Note(f"{text}{loose[0]} is {loose[1]} in a name.", names_ids=True))
+        notes.append(
+            Note(f"{text}{loose[0]} is {loose[1]} in a name.", names_ids=True, about="ids")
+        )
     return column, notes
 
 

@@ -6,13 +6,11 @@ from typing import Final
 
 import pandas as pd
 
-from headscope.cohort.pictures import NO_IDS
 from headscope.cohort.tables import check_subjects, counted, listed, read_any_table
 from headscope.cohort.values import Layout, Note
 from headscope.errors import InputError
 
-INFERRED: Final = "inferred"  # what the id of a subject that was inferred begins with
-ORIGIN: Final = "Subject ids come from"  # what a note on a layout begins with
+INFERRED: Final = "inferred"  # what inferred ids begin with, and names of their partitions
 
 
 def name_by_table(root: Path, layout: Layout, subjects: Path | str | None) -> Layout:
@@ -23,10 +21,10 @@ def name_by_table(root: Path, layout: Layout, subjects: Path | str | None) -> La
     """
     if subjects is None or str(subjects) == "ids":
         return layout
-    notes = [note for note in layout.notes if note.text != NO_IDS and ORIGIN not in note.text]
+    notes = [note for note in layout.notes if note.about != "ids"]
     if str(subjects) == INFERRED:
         text = "Subjects are to be inferred from pixels: a run does so once slices are taken."
-        return replace(layout, notes=[*notes, Note(text)])
+        return replace(layout, notes=[*notes, Note(text, about="ids")])
     path = Path(subjects)
     table = _read(path)
     ids = table.set_index("path")["subject_id"]
@@ -45,12 +43,12 @@ def name_by_table(root: Path, layout: Layout, subjects: Path | str | None) -> La
             f"{lacking.iloc[0]!r}: every scan needs one."
         )
     matches = names.map(ids)
-    notes += [Note(f"{ORIGIN} {path.name}: {counted(matches.nunique(), 'subject')}.")]
+    text = f"Subject ids come from {path.name}: {counted(matches.nunique(), 'subject')}."
+    notes.append(Note(text, about="ids"))
     inferred = matches[matches.str.startswith(f"{INFERRED}-")].nunique()
     if inferred:
-        notes.append(
-            Note(f"Of these {inferred} are named as they were inferred from pixels, not known.")
-        )
+        text = f"Of these {inferred} are named as they were inferred from pixels, not known."
+        notes.append(Note(text, about="ids"))
     scans = layout.scans.assign(subject_id=matches)
     return replace(layout, scans=scans, notes=notes)
 

@@ -85,7 +85,8 @@ def join_participants(
             "subject_id."
         )
     if given is not None:
-        subjects, notes = given, [Note("Subject ids come from the pattern in the names.")]
+        text = "Subject ids come from the pattern in the names."
+        subjects, notes = given, [Note(text, about="ids")]
     return _layout(path, names, join, subjects, column, notes)
 
 
@@ -255,10 +256,10 @@ def _layout(
         if left.any():
             first = scans.loc[left, "path"].iloc[0]
             text = f"Left out, as {why}: {counted(int(left.sum()), 'scan')}, the first {first}."
-            notes.append(Note(text, names_ids=True))
+            notes.append(Note(text, names_ids=True, about="left out"))
     without = len(join.table) - scans["row"].nunique()
     if without:
-        notes.append(Note(f"Rows of {path.name} without a scan: {without}."))
+        notes.append(Note(f"Rows of {path.name} without a scan: {without}.", about="left out"))
     columns = join.table.drop(columns=[*OURS, column or ""], errors="ignore")
     joined = scans[~rowless & ~nameless].merge(columns, left_on="row", right_index=True)
     return Layout("participants table", joined.drop(columns="row"), notes=notes)

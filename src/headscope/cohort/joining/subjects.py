@@ -19,7 +19,8 @@ def apply_pattern(layout: Layout, pattern: str | None) -> Layout:
     if pattern is None:
         return layout
     subjects = subjects_by_pattern(list(layout.scans["path"]), pattern)
-    note = Note("Subject ids come from the pattern in the names, not from the layout.")
+    text = "Subject ids come from the pattern in the names, not from the layout."
+    note = Note(text, about="ids")
     scans = layout.scans.assign(subject_id=subjects)
     return replace(layout, scans=scans, notes=[*layout.notes, note])
 

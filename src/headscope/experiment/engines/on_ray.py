@@ -1,6 +1,7 @@
 """Ray: runs as tasks of a cluster, each with its share of CPUs and GPUs."""
 
 import os
+import socket
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -15,6 +16,7 @@ from headscope.experiment.engines.engine import Engine, prepare
 WAITING: Final = 64  # runs handed over that wait for room, by which a cluster knows what is wanted
 
 RETRIES: Final = 3
+ANSWER_S: Final = 10  # seconds for the node at an address to answer
 KILLED: Final = (
     "A process of Ray that took slices was killed several times, perhaps for lack of memory. The "
     "slices taken so far are kept."
@@ -48,12 +50,14 @@ class OnRay(Engine):
     def _join(self) -> None:
         """Join the cluster, or start one."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        address = self._config.address
+        address = os.environ.get("RAY_ADDRESS") or self._config.address  # as Ray has it
         try:
             with busy("Joining the cluster of Ray"):
+                _look_for(address or "")
                 self._ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-            reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+        except (ConnectionError, ValueError, RuntimeError, OSError, OverflowError) as error:
+            text = getattr(error, "strerror", None) or str(error)
+            reason = text.strip().partition("\n")[0].rstrip(".") or type(error).__name__
             raise InputError(
                 f"The cluster of Ray at {address or 'this machine'} cannot be joined: {reason}. "
                 "--address takes auto or HOST:PORT, as 'ray start' prints it."
@@ -139,6 +143,13 @@ def call(folder: str, threads: int, function: Callable[..., Any], *args: Any) ->
         os.chdir(folder)
     prepare(threads)
     return function(*args)
+
+
+def _look_for(address: str) -> None:
+    """Refuse a HOST:PORT where nothing answers (OSError): Ray would try it for ten minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
 
 
 def _room(total: dict[str, float], wanted: dict[str, float]) -> int:

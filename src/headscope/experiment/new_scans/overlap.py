@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from headscope.auditing.audit import IDS
 from headscope.auditing.duplicates import (
     FEWEST,
     LEAST_SIDE,
@@ -20,7 +21,6 @@ from headscope.record.evaluation import Overlap, SharedHead
 from headscope.slicing.store import SliceSet
 from headscope.threads import one_blas_thread
 
-IDS: Final = ["scan", "subject_id", "session_id", "label"]
 GONE: Final = (
     "The slices that trained the networks are no longer in the experiment: whether heads are in "
     "both cohorts is not known."

@@ -86,8 +86,8 @@ def pass_slices(
     network: Network, pixels: NDArray[np.uint8], run: Run, *, maps: bool = False
 ) -> Passed:
     """Pass slices (n, H, W) through a run's network; RunError where it gives no numbers."""
-    entry, device = network.architecture, network.head.weight.device
-    inputs = SliceInputs(pixels, entry.mean, entry.std, device)
+    architecture, device = network.architecture, network.head.weight.device
+    inputs = SliceInputs(pixels, architecture.mean, architecture.std, device)
     rows, outputs = np.arange(len(pixels)), [network.map_layer] if maps else []
     features, logits, last = [], [], []
     for _, read, activations in extract(

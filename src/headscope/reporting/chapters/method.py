@@ -31,7 +31,6 @@ from headscope.supplement.study import Study
 from headscope.tables import Table
 from headscope.text import significant
 
-FREEZING: Final = ("frozen", "layerwise")  # how the names of regimes begin that freeze something
 CURVES: Final = {"train": "training", "val": "validation"}
 SHOWN_DIGITS: Final = 12  # of a SHA-256
 PAPER: Final = {  # of the paper, by what stands for it here
@@ -76,7 +75,7 @@ def _curve(run: Run, last: float) -> LinePlot:
 
 def freeze_chapter(runs: Sequence[Run]) -> Chapter:
     """Show the fingerprints of what each run froze, before and after training."""
-    frozen = [run for run in runs if run.setting.regime.startswith(FREEZING)]
+    frozen = [run for run in runs if run.setting.freezes]
     blocks: list[Block] = [Text("No run here froze anything.")]
     if frozen:
         meaning = (
