@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from headscope.analysis.results import table
 from headscope.errors import InputError
 from headscope.files import sha256
 from headscope.models import regimes
@@ -20,7 +21,9 @@ from headscope.models.regimes import REGIMES, find_regime, state_hash
 from headscope.models.stages import stage_members
 from headscope.models.state import load_pretrained
 from headscope.models.zoo import Architecture, find_architecture
+from headscope.record import Setting
 from headscope.record.run import RENAMED
+from headscope.supplement import methods
 from headscope.tail import make_tail
 from tests.support.networks import TINY, Payload, tiny
 from tests.support.records import forget
@@ -369,6 +372,14 @@ def test_each_regime_starts_and_trains_as_it_is_defined():
         "lp-ft": ("pretrained", "all", None, False, True, True),
         "layerwise:12": ("pretrained", "stages", 12, False, False, True),
     }
+
+
+def test_table_methods_and_record_know_each_regime():
+    families = {*REGIMES, "layerwise"}
+    assert families == {*table.REGIMES} == {*methods.REGIMES}
+    for name in [*REGIMES, "layerwise:2"]:
+        setting = Setting("resnet101", name, name, "subject", 0)
+        assert setting.freezes == (find_regime(name).trains != "all"), name
 
 
 @pytest.mark.parametrize("name", ["layerwise", "layerwise:", "layerwise:0", "layerwise:-1", "lpft"])

@@ -37,7 +37,7 @@ from headscope.supplement.characteristics import (
     unrecorded,
 )
 from headscope.supplement.checklists import LISTS, checklist
-from headscope.supplement.flow import flow, flow_frame, plot_flow
+from headscope.supplement.flow import _amount, flow, flow_frame, plot_flow
 from headscope.supplement.methods import methods
 from headscope.supplement.pictures import pictures
 from headscope.supplement.prose import CITATION, Facts, Prose, references
@@ -378,6 +378,11 @@ def test_the_flow_counts_what_is_on_record_and_gives_reasons(study, paper):
     assert "Could not be used: 3" in shown
 
 
+def test_one_subject_is_no_subjects():
+    assert [_amount(n, "subjects of AD") for n in (0, 1, 2)] == [
+        "0 subjects of AD", "1 subject of AD", "2 subjects of AD"]  # fmt: skip
+
+
 def test_slices_of_an_earlier_version_do_not_say_what_was_left_out(study):
     slices = {key: value for key, value in study.slices.items() if key != "left_out"}
     box = next(box for box in flow(replace(study, slices=slices)) if box.title == "Left out")
@@ -392,6 +397,7 @@ def test_the_card_says_what_it_is_for_and_what_weakens_it(study):
     assert "no medical device" in card and "The cohort is simulated." in card
     assert "Runs that failed and have no results: 1." in card
     assert f"headscope predict {study.name}/runs/" in card
+    assert "The report has scores by age and sex, of groups" in card
     assert study.chosen[0].apart  # a setting that mixes subjects is not the one to describe
 
 

@@ -61,7 +61,7 @@ def answer(
     results and rivals: of `setting_results`; gaps: of the settings under both splits; audit: None
     where there is none; failures: reasons of the runs that failed, by name; left_out: sentences on
     what has changed since it was written and is no part of the page; explained: what else could
-    explain it (`explain`).
+    explain it.
     """
     runs = [run for result in results for run in result.runs]
     headline, below = _headline(results, shared_heads(audit, runs))

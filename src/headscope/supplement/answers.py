@@ -327,7 +327,7 @@ def _explanation(study: Study, facts: Facts) -> str:
     number = facts(mapped, "runs/*/maps.npz", "files")
     return (
         "Weights of the final layer beside a null model; the share of each position in a decision "
-        f"from the last feature maps, recorded for {number} networks."
+        f"from the last feature maps, recorded for {number} network{'' if mapped == 1 else 's'}."
     )
 
 

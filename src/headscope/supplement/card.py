@@ -3,9 +3,10 @@
 from typing import Final
 
 from headscope.analysis.results.table import full_table
+from headscope.grouping import KEYS
 from headscope.supplement.answers import cautions, larger_class, performance
 from headscope.supplement.methods import PARAGRAPHS
-from headscope.supplement.prose import CITATION, Facts, escape_markdown
+from headscope.supplement.prose import CITATION, Facts, escape_markdown, listed
 from headscope.supplement.study import Study
 from headscope.tables import Table
 
@@ -31,9 +32,7 @@ def model_card(study: Study, facts: Facts) -> str:
             escape_markdown(larger_class(study, facts)),
             full_table(study.table).to_markdown(),
         ],
-        "Groups of subjects": [
-            "Scores by sex, age or site were not computed. Table 1 says who the subjects are."
-        ],
+        "Groups of subjects": [_groups(study)],
         "Cautions": [
             "\n".join(f"* {escape_markdown(line)}" for line in cautions(study, facts))
             or "None on record."
@@ -59,6 +58,15 @@ def _networks(study: Study) -> str:
         rows.append((run.name, *(digest[:SHOWN_DIGITS] for digest in digests), run.keeps_network))
     columns = ["Run", "Weights at the start (SHA-256)", "Slices (SHA-256)", "On record"]
     return Table("", columns, rows).to_markdown()
+
+
+def _groups(study: Study) -> str:
+    """Say where scores by group are; the report has them of settings that keep subjects apart."""
+    names = [str(name) for name in study.participants if name not in KEYS]
+    text = "Scores by sex, age or site were not computed."
+    if names and any(result.apart for result in study.results):
+        text = f"The report has scores by {listed(names)}, of groups with subjects of two classes."
+    return escape_markdown(f"{text} Table 1 says who the subjects are.")
 
 
 def _use(study: Study) -> str:

@@ -55,7 +55,7 @@ def flow(study: Study) -> list[Box]:
     if failed:
         boxes.append(_unusable(study, failed, source.lower()))
     counts = _units_of(run, table)
-    text = ", ".join(f"{count(value)} {unit}" for unit, value in counts)
+    text = ", ".join(_amount(value, unit) for unit, value in counts)
     boxes.append(Box("step", "Slices taken", (text,), tuple(counts)))
     boxes += [_subset(study, name) for name in SUBSETS]
     return boxes
@@ -94,6 +94,12 @@ def _unusable(study: Study, failed: int, unit: str) -> Box:
     return Box("left out", title, tuple(lines), ((unit, failed),))
 
 
+def _amount(value: int, unit: str) -> str:
+    """Return '1 subject of AD', '2 subjects of AD'."""
+    noun, of, of_what = unit.partition(" ")
+    return f"{count(value)} {noun.removesuffix('s') if value == 1 else noun}{of}{of_what}"
+
+
 def _shorten(text: object) -> str:
     words = str(text)
     return words if len(words) <= REASON else f"{words[: REASON - 1]}…"
@@ -104,7 +110,7 @@ def _subset(study: Study, subset: str) -> Box:
     counts = _units_of(run, rows)
     unit = "subjects" if run.named else "slices"
     classes = [(f"{unit} of {name}", n) for name, n in count_classes(run, rows).items()]
-    lines = [f"{count(value)} {unit}" for unit, value in [*counts, *classes]]
+    lines = [_amount(value, unit) for unit, value in [*counts, *classes]]
     fold = f", fold {run.setting.fold_text}" if run.setting.fold_text else ""
     return Box("subset", f"{TITLES[subset]}{fold}", tuple(lines), (*counts, *classes))
 

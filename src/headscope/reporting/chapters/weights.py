@@ -68,10 +68,10 @@ def weights_chapter(runs: Sequence[Run], heads: Mapping[str, HeadAnalysis]) -> C
     ]
     r = spread([heads[run.name].pairs[0].r for run in runs], "correlation")
     departing = sum(any(pair.departs for pair in heads[run.name].pairs) for run in runs)
-    result = (
-        f"r {r}; {departing or 'none'} of "
-        f"{len(runs)} heads depart{'s' if departing < 2 else ''} from what training forces"
-    )
+    depart = f"{departing or 'none'} of {len(runs)} heads depart{'s' if departing < 2 else ''}"
+    if len(runs) == 1:
+        depart = "the head departs" if departing else "the head does not depart"
+    result = f"r {r}; {depart} from what training forces"
     return Chapter("weights", "The final layer in numbers", blocks, result)
 
 
