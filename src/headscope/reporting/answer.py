@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import isnan
+from math import isclose, isnan
 from typing import Final
 
 from markupsafe import Markup
@@ -135,7 +135,7 @@ def _claim(best: SettingResult, apart: Sequence[SettingResult], crossed: bool) -
         "accuracy": value(accuracy.value, quantity="test_subject_accuracy"),
         "share": value(share, quantity="subject_majority"),
         "network": f"{best.architecture} ({best.name})",
-        "larger": "the larger class" if best.majority.class_name else "any one class",
+        "larger": larger_class(best, share),
         "beside": beside_share(accuracy, share),
     }
     standing = best.chance.standing
@@ -173,6 +173,14 @@ def _claim(best: SettingResult, apart: Sequence[SettingResult], crossed: bool) -
             "predicting {larger} for all gives {share}%."
         )
     return say(text, **words)
+
+
+def larger_class(best: SettingResult, *shares: float) -> str:
+    """Name the class of these shares of the majority in words: several may be as large."""
+    if best.majority.class_name:
+        return "the larger class"
+    even = 1 / len(best.runs[0].class_names)
+    return "any one class" if all(isclose(share, even) for share in shares) else "a largest class"
 
 
 def beside_share(accuracy: Score, share: float) -> str:
