@@ -30,7 +30,6 @@ from headscope.reporting.numbers import number, say
 from headscope.reporting.render import Page, render_page
 from headscope.threads import one_blas_thread
 
-
 OF_RUNS: Final = Markup("<code>runs.tsv</code> of each experiment")
 
 
