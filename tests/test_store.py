@@ -293,6 +293,9 @@ def test_an_export_writes_over_nothing_and_goes_on_where_it_was_stopped(copy, tm
         (target / name).unlink()
     assert hs.export(run.path, tmp_path / "alone") == target
     assert hs.verify(tmp_path / "alone").whole
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(hs.InputError, match=r"mine\.txt is a file: name a folder"):
+        hs.export(run.path, tmp_path / "mine.txt")
     with pytest.raises(hs.InputError, match="is an experiment: name one of its runs"):
         hs.export(copy, tmp_path / "other")
     with pytest.raises(hs.InputError, match=r"is no run: it has no run\.toml"):
