@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tomli_w
 
-from headscope.analysis.results.settings import Majority
+from headscope.analysis.results.settings import Majority, setting_results
 from headscope.errors import InputError
 from headscope.files import write_json
 from headscope.record import read_experiment
 from headscope.reporting import write_report
-from headscope.reporting.answer import larger_class
+from headscope.reporting.answer import _headline, forest, larger_class
 from headscope.reporting.plots import DotRow, Dots, Line, Mark
 from headscope.reporting.render import _template
 from tests.support.records import reseal
@@ -70,6 +70,19 @@ def test_noise_beats_nothing(tmp_path):
     words = top(write_report(tmp_path))
     assert "No network is shown to beat chance on" in words
     assert "the one that validation chose predicts" in words
+
+
+def test_of_two_splits_that_keep_subjects_apart_each_is_named(tmp_path):
+    splits = [{"split": "subject"}, *({"split": "site", "fold": (k, 3)} for k in (0, 1))]
+    small = {"width": 8, "epochs": 1, "signal": 0.0, "subjects": 40, "name": "frozen"}
+    write_experiment(tmp_path, splits, **small)
+    results = setting_results(read_experiment(tmp_path))
+    (row,) = forest(results).rows
+    words = re.sub("<[^>]*>", "", row.words)
+    assert words.count(" subject") == words.count(" site") == 1
+    headline = _headline(results, crossed=False)[0]
+    # the only setting of its split: validation chose nothing
+    assert "(frozen) is not shown to beat chance" in headline and "it predicts" in headline
 
 
 def test_one_class_networks_are_counted_and_have_no_skill(tmp_path):
