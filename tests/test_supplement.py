@@ -609,6 +609,18 @@ def test_pictures_without_ids_are_described_without_subjects(tmp_path):
     assert "roc" not in {picture.name for picture in pictures(study)}
 
 
+def test_visits_of_inferred_subjects_are_not_counted(tmp_path):
+    write_experiment(tmp_path, [{"regime": "frozen"}], **SMALL)
+    said = dict(methods(read_study(tmp_path), Facts()).paragraphs)["Data"]
+    assert "of 24 subjects in 24 sessions." in said
+    run = read_experiment(tmp_path)[0]
+    with (run.path / "run.toml").open("a") as file:
+        file.write('subjects = "inferred-loose"\n')
+    reseal(run.path)
+    said = dict(methods(read_study(tmp_path), Facts()).paragraphs)["Data"]
+    assert "of 24 subjects." in said and "sessions" not in said and "inferred" in said
+
+
 def test_networks_that_predict_one_class_are_named(tmp_path):
     write_experiment(tmp_path, [{"regime": "frozen"}], **SMALL)
     run = read_experiment(tmp_path)[0]

@@ -77,11 +77,14 @@ def _data(study: Study, facts: Facts) -> str:
             "unknown which slices show the same subject."
         )
         return " ".join([*sentences, _classes(table, "slices", predictions, facts)])
-    visits = named.drop_duplicates(["subject_id", "session_id"])
     subjects = facts(named["subject_id"].nunique(), predictions, "distinct subject_id")
-    sessions = facts(len(visits), predictions, "distinct subject_id and session_id")
+    held = f"{slices} slices of {subjects} subjects"
+    if not run.setting.subjects:  # visits of inferred subjects are not known
+        visits = named.drop_duplicates(["subject_id", "session_id"])
+        key = "distinct subject_id and session_id"
+        held += f" in {facts(len(visits), predictions, key)} sessions"
     sentences += [
-        f"The data{of} were {slices} slices of {subjects} subjects in {sessions} sessions.",
+        f"The data{of} were {held}.",
         _classes(table, "subjects", predictions, facts),
     ]
     if run.setting.subjects:
