@@ -9,7 +9,7 @@ from headscope.metrics import DRAWS
 from headscope.metrics.intervals import LEVEL
 from headscope.record import Run
 from headscope.supplement.prose import Facts, Prose, listed
-from headscope.supplement.recipes import OPTIMIZERS, aggregates, loss_words, varied
+from headscope.supplement.recipes import OPTIMIZERS, aggregates, loss_words, missing_words, varied
 from headscope.supplement.study import Study
 
 NETWORKS: Final = {  # how names of architectures begin, and who described them
@@ -285,6 +285,7 @@ def _beside(study: Study, facts: Facts) -> str:
     row = "scan" if NO_ID not in set(study.main.predictions["subject_id"]) else "picture"
     return (
         f"{text} Regressions have one row per {row} and an L2 penalty, chosen on validation {row}s."
+        f"{missing_words(study)}"
     )
 
 
