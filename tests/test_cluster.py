@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import socket
 import subprocess
 from concurrent.futures import Future
@@ -215,9 +216,20 @@ def test_a_cluster_that_does_not_answer_is_named_at_once(data, tmp_path, monkeyp
     words = f"at {address} cannot be joined: Connection refused. --address takes auto or"
     with pytest.raises(InputError, match=words), find_engine(config):
         pass
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:70000")  # Ray lets it win
-    with pytest.raises(InputError, match=r"at 127\.0\.0\.1:70000 cannot be joined"):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:70000")
+    with pytest.raises(InputError, match=words):
         find_engine(config).__enter__()
+    with pytest.raises(InputError, match=r"at 127\.0\.0\.1:70000 cannot be joined"):
+        find_engine(settings(data, tmp_path, engine="ray", address="auto")).__enter__()
+
+
+def test_sigterm_stays_with_headscope_when_ray_is_joined(data, tmp_path, monkeypatch):
+    """Slurm sends it: Ray answered with a trace of its own, and nothing said how to continue."""
+    ray = SimpleNamespace(init=lambda **_: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+    monkeypatch.setitem(__import__("sys").modules, "ray", ray)
+    before = signal.getsignal(signal.SIGTERM)
+    find_engine(settings(data, tmp_path, engine="ray"))._join()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_ray_is_named_where_it_is_missing(data, tmp_path, monkeypatch):
