@@ -8,6 +8,7 @@ several ids counts as one subject, or the forest would know it again and seem to
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -209,32 +210,28 @@ def _shortcut(
 ) -> Shortcut:
     holds, anatomical = FAMILIES[family]
     numbers = _numbers(facts)
-    varying = list(numbers.columns)
-
-    def untried(outcome: str, note: str) -> Shortcut:
-        return Shortcut(
-            family, holds, anatomical, varying, None, None, None, False, False, outcome, note
-        )
-
+    shortcut = partial(Shortcut, family, holds, anatomical, list(numbers.columns))
+    untried = partial(shortcut, auc=None, low=None, high=None, raised=False, serious=False)
     if facts.empty or facts.isna().all(axis=None):
-        return untried("unknown", "not known: the files do not say it, or are not at hand")
-    if not varying:
-        return untried("constant", "the same in every scan")
+        note = "not known: the files do not say it, or are not at hand"
+        return untried(outcome="unknown", note=note)
+    if not len(numbers.columns):
+        return untried(outcome="constant", note="the same in every scan")
     subjects = pd.DataFrame({"label": label, "subject": subject}).drop_duplicates()
     sizes = subjects["label"].value_counts()
     if len(sizes) < 2:
-        return untried("too few", "not tried: there is one class")
+        return untried(outcome="too few", note="not tried: there is one class")
     if sizes.min() < FEWEST:
         note = (
             f"not tried: a class has {sizes.min()} subjects, duplicates counted once, "
             f"and {FEWEST} are needed"
         )
-        return untried("too few", note)
+        return untried(outcome="too few", note=note)
     probabilities = _cross_validated(numbers.to_numpy(float), label, subject)
     auc, low, high = _auc_of_subjects(probabilities, label, subject)
     raised = low > 0.5 + MARGIN
     serious = raised and low > (STRONG if anatomical else 0.0)
-    return Shortcut(family, holds, anatomical, varying, auc, low, high, raised, serious, "tried")
+    return shortcut(auc=auc, low=low, high=high, raised=raised, serious=serious, outcome="tried")
 
 
 def _numbers(facts: pd.DataFrame) -> pd.DataFrame:

@@ -113,9 +113,9 @@ def plan_runs(config: Config, sites: int = 1) -> list[Plan]:
             architectures[setting.architecture],
             regimes[row.regime],
             (row.recipe or config.recipe).applied(regimes[row.regime]),
-            row.weights or config.weights,
-            row.pretraining_cohorts or config.pretraining_cohorts,
-            row.head_init or config.head_init,
+            weights=row.weights or config.weights,
+            pretraining_cohorts=row.pretraining_cohorts or config.pretraining_cohorts,
+            head_init=row.head_init or config.head_init,
         )
         for row, setting in grid
     ]

@@ -155,15 +155,16 @@ def _gather(
     scans["distance"] = scans["scan"].map(shares)
     far = far_warning(shares, familiarity.reference.subjects)
     matches = {scan.name: scan.match for scan in seen if scan.match}
+    notes = summarise_remarks([scan.remarks for scan in seen])
     return Prediction(
-        run.name,
-        run.class_names,
-        aggregate,
-        slices,
-        scans,
-        [*summarise_remarks([scan.remarks for scan in seen]), *filter(None, [familiarity.note])],
-        failures,
-        [*([far] if far else []), *trained_warning(matches)],
+        run=run.name,
+        class_names=run.class_names,
+        aggregate=aggregate,
+        slices=slices,
+        scans=scans,
+        notes=[*notes, *filter(None, [familiarity.note])],
+        failures=failures,
+        warnings=[*([far] if far else []), *trained_warning(matches)],
     )
 
 

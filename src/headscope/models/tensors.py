@@ -207,14 +207,10 @@ def _choose(path: Path, places: Mapping[str, Mapping[str, StoredTensor]]) -> Sto
     ]
     counts = Counter(short for short, *_ in named)
     alone = len([place for place in rivals if len(places[place]) > 1]) == 1
-    plain = {
-        full: full
-        if counts[short] > 1
-        else short
-        if alone or rivals[place]
-        else strip_wrappers(full)
-        for short, full, place, _ in named
-    }
+    plain = {}
+    for short, full, place, _ in named:
+        name = short if alone or rivals[place] else strip_wrappers(full)
+        plain[full] = full if counts[short] > 1 else name
     chosen = [place for place in rivals if rivals[place]]
     notes = [_note(path, place, rivals[place]) for place in chosen]
     if nameless:

@@ -215,7 +215,18 @@ def read_series_header(path: Path) -> tuple[Header, list[list[Frame]]]:
     shape = (*first.size[:2], len(depths), len(depths[0]))
     notes += geometry_notes(affine, shape, oriented=True)
     numbers = np.dtype(np.float64 if first.item_bytes == 8 else np.float32)
-    return Header(path, shape, numbers, 0, affine, True, 1.0, 0.0, notes=tuple(notes)), depths
+    header = Header(
+        path,
+        shape,
+        numbers,
+        offset=0,
+        affine=affine,
+        oriented=True,
+        slope=1.0,
+        intercept=0.0,
+        notes=tuple(notes),
+    )
+    return header, depths
 
 
 def read_series(path: Path, volume: int | None) -> tuple[Header, NDArray[Any]]:

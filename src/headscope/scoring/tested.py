@@ -109,9 +109,16 @@ def test_rows(table: Predictions) -> Tested:
     if hard is None and soft is None:
         raise InputError(f"{table.name} has neither predicted classes nor probabilities.")
     return Tested(
-        table.name, subset, table.class_names, table.positive, hard or soft, soft,  # type: ignore[arg-type]
-        table.rank_only, ids, tuple(notes),
-    )  # fmt: skip
+        name=table.name,
+        subset=subset,
+        class_names=table.class_names,
+        positive=table.positive,
+        hard=hard or soft,  # type: ignore[arg-type]
+        soft=soft,
+        rank_only=table.rank_only,
+        ids=ids,
+        notes=tuple(notes),
+    )
 
 
 test_rows.__test__ = False  # type: ignore[attr-defined]

@@ -204,7 +204,7 @@ def _measured(
     pad = 0.0 if log else 0.04 * (high - low) or 0.5
     caption = f"{COLLAPSE[name].name}; {limit:.0f} is full collapse."
     kinds = [f"{title} slices" for title in SUBSETS.values()]
-    return Dots(rows, caption, low - pad, high + pad, "", kinds, log, "collapse")
+    return Dots(rows, caption, low - pad, high + pad, unit="", kinds=kinds, log=log, key="collapse")
 
 
 def layers_chapter(runs: Sequence[Run]) -> Chapter | None:
