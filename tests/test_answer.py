@@ -3,15 +3,18 @@
 import base64
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tomli_w
 
+from headscope.analysis.results.settings import Majority, setting_results
 from headscope.errors import InputError
 from headscope.files import write_json
 from headscope.record import read_experiment
 from headscope.reporting import write_report
+from headscope.reporting.answer import _headline, forest, larger_class
 from headscope.reporting.plots import DotRow, Dots, Line, Mark
 from headscope.reporting.render import _template
 from tests.support.records import reseal
@@ -69,6 +72,19 @@ def test_noise_beats_nothing(tmp_path):
     assert "the one that validation chose predicts" in words
 
 
+def test_of_two_splits_that_keep_subjects_apart_each_is_named(tmp_path):
+    splits = [{"split": "subject"}, *({"split": "site", "fold": (k, 3)} for k in (0, 1))]
+    small = {"width": 8, "epochs": 1, "signal": 0.0, "subjects": 40, "name": "frozen"}
+    write_experiment(tmp_path, splits, **small)
+    results = setting_results(read_experiment(tmp_path))
+    (row,) = forest(results).rows
+    words = re.sub("<[^>]*>", "", row.words)
+    assert words.count(" subject") == words.count(" site") == 1
+    headline = _headline(results, crossed=False)[0]
+    # the only setting of its split: validation chose nothing
+    assert "(frozen) is not shown to beat chance" in headline and "it predicts" in headline
+
+
 def test_one_class_networks_are_counted_and_have_no_skill(tmp_path):
     run = write_synthetic_run(tmp_path, width=8, epochs=1, subjects=40)
     _call_all(run, "NC")
@@ -92,6 +108,17 @@ def _call_all(run, name):
     )
     np.savez(run.path / "features.npz", **arrays)
     reseal(run.path)
+
+
+def test_any_one_class_is_said_only_where_all_are_as_large():
+    """Of 4, 4 and 3 subjects it said that any one class gives 36.4%: the third gives 27.3%."""
+    three = SimpleNamespace(class_names=["AD", "CV", "NC"])
+    best = SimpleNamespace(majority=Majority("", 0.4, 4 / 11), runs=[three])
+    assert larger_class(best, 4 / 11) == "a largest class"
+    assert larger_class(best, 1 / 3) == "any one class"
+    assert larger_class(best, 1 / 3, 0.4) == "a largest class"  # of slices one is larger
+    best.majority = Majority("AD", 0.4, 5 / 11)
+    assert larger_class(best, 5 / 11) == "the larger class"
 
 
 def test_only_mixed_splits_claim_no_unseen_subject(tmp_path):

@@ -16,6 +16,7 @@ from headscope.analysis.results.calibration import (
 )
 from headscope.figures.reliability import plot_reliability
 from headscope.metrics import slice_units, softmax
+from headscope.reporting.chapters.calibration import _sure
 from tests.support.synthetic import write_synthetic_run
 
 
@@ -184,3 +185,17 @@ def test_intervals_of_bins_are_those_of_the_bootstrap_over_subjects():
     assert reliability(logits, label).low == ()
     lone = reliability(logits[:12], label[:12], owner=owner[:12])
     assert np.isnan(lone.low).all()
+
+
+@pytest.mark.parametrize(
+    ("temperatures", "words"),
+    [
+        ([2.0, 3.0], "too sure: T = 2.00 to 3.00"),
+        ([2.0, np.nan, 3.0], "too sure: T = 2.00 to 3.00, of 2 of 3 runs"),
+        ([0.5, 2.0], "not all too sure: T = 0.500 to 2.00"),
+        ([0.5, np.nan], "too unsure: T = 0.500, of 1 of 2 runs"),
+        ([np.nan], "no temperature could be fitted"),
+    ],
+)
+def test_a_network_without_a_temperature_does_not_count_as_unsure(temperatures, words):
+    assert _sure(temperatures) == words

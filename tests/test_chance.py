@@ -6,6 +6,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 from headscope.analysis.results.chance import against_chance
 from headscope.analysis.results.pooled import (
@@ -211,3 +212,26 @@ def test_a_stretched_null_is_less_easily_left():
     pool = drawn_pool(rng, 5, 12, 0.7)
     plain, wide = permutation_p(pool), permutation_p(replace(pool, stretch=np.sqrt(2)))
     assert plain[0] < wide[0] < 0.5 and plain[1] > wide[1] > 0.5
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_wilson_of_subjects_tested_once_is_that_of_statsmodels(classes):
+    rng = np.random.default_rng(classes)
+    labels, owner = np.arange(24) % classes, np.arange(24)
+    slices = slice_units(
+        labels, rng.normal(size=(24, classes)) + 2 * np.eye(classes)[labels], owner
+    )
+    test = Test(slices, subject_level(slices))
+    pool = Pool(((test,),), owner.astype(str), labels, 0.5)
+    correct = test.subjects.correct
+    expected = proportion_confint(correct.sum(), 24, method="wilson")
+    assert pool.wilson("subject_accuracy", 1) == pytest.approx(expected, abs=1e-12)
+    positive = correct[test.subjects.labels == 1]
+    expected = proportion_confint(positive.sum(), len(positive), method="wilson")
+    if classes > 2:  # of several classes it is a mean over them, and no share
+        expected = np.nan, np.nan
+    shown = pool.wilson("subject_sensitivity", 1)
+    assert shown == pytest.approx(expected, abs=1e-12, nan_ok=True)
+    twice = Pool(((test,), (test,)), owner.astype(str), labels, 0.5)
+    assert np.isnan(twice.wilson("subject_accuracy", 1)).all()
+    assert np.isnan(pool.wilson("slice_accuracy", 1)).all()

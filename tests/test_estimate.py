@@ -13,6 +13,7 @@ from headscope.experiment.estimate import estimate
 from headscope.experiment.plan import plan_runs
 from headscope.experiment.run import run
 from headscope.models.network import build_network
+from headscope.record import find_runs
 from tests.support.commands import headscope_here
 from tests.support.experiments import fail, settings, write_cohort
 
@@ -90,6 +91,10 @@ def test_what_stands_costs_nothing(data, tmp_path, monkeypatch):
     more = estimate(config.model_copy(update={"regimes": ("frozen", "scratch")}))
     assert more.runs["finished"].tolist() == [True, False]
     assert (more.runs["seconds"] > 0).tolist() == [False, True]
+    # what a finished run stored is there for the next head
+    both = estimate(config.model_copy(update={"splits": ("subject", "slice")})).runs
+    backbone = find_runs(config.out).runs[0].place("backbone.safetensors").stat().st_size
+    assert both["finished"].tolist() == [True, False] and both["bytes"].sum() < backbone / 2
     # a finished run that continues to more epochs costs those alone
     seconds = []
     for epochs in (10_001, 20_001):

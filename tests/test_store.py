@@ -236,6 +236,8 @@ def test_an_exported_run_stands_alone(copy, scans, monkeypatch, capsys, tmp_path
     record = tmp_path / "alone" / "runs" / run.name
     assert (done.returncode, done.stdout) == (0, f"{record}\n")
     hs.export(other.path, tmp_path / "alone")
+    with pytest.raises(hs.InputError, match="alone holds runs without their slices: audit the exp"):
+        hs.audit(tmp_path / "alone")  # it was taken for a cohort without scans
     shutil.rmtree(copy)
     assert {name: (record / name).read_bytes() for name in SHARED} == stored
     assert (record / "manifest.json").read_bytes() == manifest and not folder_problems(record)
@@ -293,7 +295,10 @@ def test_an_export_writes_over_nothing_and_goes_on_where_it_was_stopped(copy, tm
         (target / name).unlink()
     assert hs.export(run.path, tmp_path / "alone") == target
     assert hs.verify(tmp_path / "alone").whole
-    with pytest.raises(hs.InputError, match="is an experiment: name one of its runs"):
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(hs.InputError, match=r"mine\.txt is a file: name a folder"):
+        hs.export(run.path, tmp_path / "mine.txt")
+    with pytest.raises(hs.InputError, match=r"is an experiment: name one of its runs, .*: timm-t"):
         hs.export(copy, tmp_path / "other")
     with pytest.raises(hs.InputError, match=r"is no run: it has no run\.toml"):
         hs.export(copy / "slices", tmp_path / "other")

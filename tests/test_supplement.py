@@ -18,6 +18,7 @@ from scipy import stats
 
 from headscope.analysis.leakage.stored import stored_leakage
 from headscope.analysis.results.comparisons import compare_runs
+from headscope.analysis.results.settings import choose_apart
 from headscope.errors import InputError
 from headscope.figures.style import COLUMN, MM, PAGE
 from headscope.files import read_table, write_json, write_table
@@ -553,6 +554,18 @@ def test_the_methods_name_the_tests_by_which_settings_are_compared(seeds, folds,
     text = methods(study, Facts()).to_text()
     assert ("DeLong" in text) == (row.subject_auc.test == "DeLong's test")
     assert ("With seed 0, " in text) == (len(seeds) > 1)
+
+
+def test_card_and_checklists_speak_of_the_setting_that_the_page_chose(tmp_path):
+    fits = [{"split": "site", "fold": (k, 3), "name": "frozen"} for k in (0, 1)]
+    write_experiment(tmp_path, [{"split": "subject"}, *fits], **SMALL)
+    study = read_study(tmp_path)
+    apart = [result for result in study.results if result.apart]
+    assert len(apart) == 2
+    assert study.chosen == (choose_apart(apart)[0], "")  # the only one of its split
+    assert study.chosen[0].split == "site"
+    said = ANSWERS["performance"](study, Facts())
+    assert study.chosen[0].key in said and "validation chooses" not in said
 
 
 def test_how_slices_make_a_subject_is_said_of_each_kind_of_head():

@@ -149,4 +149,5 @@ def test_times_read_as_in_table_2(seconds, text):
 def test_fractions_read_as_printed():
     assert percent(0.9321) == "93.2"
     assert fraction(0.98765) == "0.988"
+    assert fraction(float("inf")) == "∞"  # as a log-loss where a true class has probability 0
     assert percent(float("nan")) == "–"

@@ -125,7 +125,7 @@ def percent(fraction: float | None) -> str:
 
 def fraction(value: float | None) -> str:
     """Return a fraction with three decimals, as areas under the curve are printed."""
-    return MISSING if value is None or not isfinite(value) else fixed(value, 3)
+    return MISSING if value is None or isnan(value) else fixed(value, 3)
 
 
 def minutes(seconds: float | None) -> str:

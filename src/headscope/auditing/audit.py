@@ -107,8 +107,9 @@ def audit(
     Raises
     ------
     InputError
-        `path` is none of the three, the threshold is outside 0.9 to 1, the key is none,
-        stored slices are to be pseudonymised, or `write_subjects` is a folder.
+        `path` is none of the three, or holds exported runs without slices; the threshold is
+        outside 0.9 to 1, the key is none, stored slices are to be pseudonymised, or
+        `write_subjects` is a folder.
 
     Examples
     --------
@@ -133,6 +134,10 @@ def audit(
                 slices.check_pixels()
                 write_table(Path(write_subjects), infer_subjects(slices))
             return _audit_stored(path, slices, copy_threshold)
+    if not (path / "experiment.toml").is_file() and any(path.glob("runs/*/metrics.json")):
+        raise InputError(
+            f"{path} holds runs without their slices: audit the experiment that trained them."
+        )
     cohort = find_cohort(path, plane=plane, **options)
     with tempfile.TemporaryDirectory(prefix="headscope-") as temporary:
         folder = Path(temporary) if out is None else Path(out)

@@ -391,4 +391,5 @@ def _place(loc: tuple[int | str, ...], settings: Mapping[str, Any]) -> tuple[str
 
 
 def _ordinal(number: int) -> str:
-    return str(number) + {1: "st", 2: "nd", 3: "rd"}.get(number, "th")
+    last = 0 if number % 100 in (11, 12, 13) else number % 10
+    return str(number) + {1: "st", 2: "nd", 3: "rd"}.get(last, "th")

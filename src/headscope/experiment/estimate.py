@@ -119,7 +119,9 @@ def estimate(config: Config, only: Iterable[str] | None = None) -> Estimate:
         except torch.OutOfMemoryError:
             notes.append(f"Batches of {batch_size} do not fit into {device}'s memory: {name}.")
     # 4. the runs, each with its share
-    rows = _rows(chosen, {plan.name for plan in todo}, costs, slices, config)
+    stored_by = [plan for plan in plans if Run(config.out / "runs" / plan.name).finished]
+    passed = {plan.features_of for plan in stored_by}
+    rows = _rows(chosen, {plan.name for plan in todo}, costs, slices, config, passed)
     rivals = plan_rivals(config, plans, described=len(cohort.described.columns) > 1)
     beside = _rival_rows(rivals, unfinished(config, rivals), slices, config)
     patient = []
@@ -281,9 +283,13 @@ def _rows(
     costs: dict[Network, Cost],
     slices: int,
     config: Config,
+    passed: set[tuple[str, ...] | None],
 ) -> pd.DataFrame:
-    """Return one row per run; the pass that several share is the first one's."""
-    rows, passed = [], set()
+    """Return one row per run; a pass that several share is the first one's, unless it is stored.
+
+    passed: what features are stored, as `Plan.features_of`.
+    """
+    rows, passed = [], set(passed)
     for plan in plans:
         taken: tuple[float | None, int | None] = (0.0, 0)
         if plan.name in todo:

@@ -14,7 +14,13 @@ from headscope.console import console, track
 from headscope.errors import InputError
 from headscope.experiment.config import Config
 from headscope.experiment.plan import Plan, under_subjects
-from headscope.experiment.shared import Shared, environment, shared_facts, slice_predictions
+from headscope.experiment.shared import (
+    Shared,
+    environment,
+    shared_facts,
+    slice_features,
+    slice_predictions,
+)
 from headscope.files import NO_ID, read_table
 from headscope.grouping import KEYS, Scans, scans_of
 from headscope.metrics import run_scores, slice_units
@@ -157,14 +163,7 @@ def fit_rival(rival: Setting, material: Material, path: Path) -> Run:
             "bias": fitted.bias,
             "class_names": np.array(slices.class_names),
         },
-        features={
-            "features": features,
-            "logits": logits,
-            "label": slices.labels,
-            "subject_id": slices.table["subject_id"].to_numpy(str),
-            "subset": subsets,
-            "slice": np.arange(len(subsets)),
-        },
+        features=slice_features(slices, slices.labels, subsets, features, logits),
         layers=nothing,
         maps=nothing,
         model=None,

@@ -35,6 +35,7 @@ from headscope.experiment.shared import (
     Shared,
     environment,
     shared_facts,
+    slice_features,
     slice_predictions,
     stored_network,
 )
@@ -313,14 +314,9 @@ def _write(path: Path, plan: Plan, shared: Shared, outcome: Outcome, aggregate: 
             "environment": environment(shared.device),
         },
         head=outcome.head | {"class_names": np.array(slices.class_names)},
-        features={
-            "features": outcome.extracted.features,
-            "logits": outcome.logits,
-            "label": labels,
-            "subject_id": slices.table["subject_id"].to_numpy(str),
-            "subset": subsets,
-            "slice": np.arange(len(subsets)),
-        },
+        features=slice_features(
+            slices, labels, subsets, outcome.extracted.features, outcome.logits
+        ),
         layers=outcome.extracted.layers,
         maps=outcome.extracted.maps,
         **stored_network(outcome, plan, config, str(Run(path).settings["classifier"])),

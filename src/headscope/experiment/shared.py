@@ -198,6 +198,24 @@ def stored_network(outcome: Outcome, plan: Plan, config: Config, classifier: str
     }
 
 
+def slice_features(
+    slices: SliceSet,
+    labels: NDArray[np.int64],
+    subsets: Subsets,
+    features: NDArray[np.float32],
+    logits: NDArray[np.float32],
+) -> dict[str, NDArray[Any]]:
+    """Return features.npy and features.npz: by slice what the final layer reads and gives."""
+    return {
+        "features": features,
+        "logits": logits,
+        "label": labels,
+        "subject_id": slices.table["subject_id"].to_numpy(str),
+        "subset": subsets,
+        "slice": np.arange(len(subsets)),
+    }
+
+
 def slice_predictions(
     slices: SliceSet,
     labels: NDArray[np.int64],

@@ -32,8 +32,8 @@ def export_run(run: Path | str, out: Path | str) -> Path:
     ------
     InputError
         `run` is no finished run or its record has changed since it was written; or the record is
-        there already, or `out` holds runs on other slices, or on a split of the same name that
-        assigns other subjects.
+        there already, or `out` is a file, or holds runs on other slices, or on a split of the same
+        name that assigns other subjects.
 
     Examples
     --------
@@ -44,6 +44,8 @@ def export_run(run: Path | str, out: Path | str) -> Path:
     """
     source = Run(finished_run(Path(run), "written").path.resolve())
     target = Path(out) / "runs" / str(source.settings.get("name", source.name))
+    if Path(out).is_file():
+        raise InputError(f"{out} is a file: name a folder.")
     if Run(target).finished or (target / "checkpoint").exists():
         raise InputError(f"{target} is there already: choose another folder than {out}.")
     _check_alike(source, Path(out))

@@ -7,6 +7,7 @@ import numpy as np
 from headscope.errors import InputError
 from headscope.manifest import DAMAGE, MISSING, NAME, folder_problems, read_manifest, reason_of
 from headscope.record.run import FEATURES, NETWORK, SUBSETS, Run, moved
+from headscope.record.setting import RIVAL
 
 # of the record, in metrics.json: 2 has features in features.npz, an earlier one no manifest
 FORMAT = 3
@@ -20,7 +21,8 @@ def finished_run(path: Path, aim: str = "predicted") -> Run:
     """Return the run at `path`, or say what `path` is instead, so that nothing is `aim`."""
     run = Run(path)
     if (path / "runs").is_dir():
-        runs = sorted(run.name for run in map(Run, (path / "runs").iterdir()) if run.finished)
+        runs = [run.name for run in map(Run, (path / "runs").iterdir()) if run.finished]
+        runs.sort(key=lambda name: (f"-{RIVAL}-" in name, name))  # networks first
         named = f": {', '.join(runs[:6])}{', …' if len(runs) > 6 else ''}" if runs else ""
         raise InputError(f"{path} is an experiment: name one of its runs, {path / 'runs'}/…{named}")
     if not (path / "run.toml").is_file():

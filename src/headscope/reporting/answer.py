@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import isnan
+from math import isclose, isnan
 from typing import Final
 
 from markupsafe import Markup
@@ -118,7 +118,8 @@ def _headline(results: Sequence[SettingResult], crossed: bool) -> tuple[Markup, 
         area = say("{} ({:.3f} to {:.3f})", area, *auc.interval)
     if isnan(auc.value):
         text = "{}."
-    return _claim(best, apart, crossed), say(text, below, best.subjects, area)
+    ranked = apart if candidates > 1 else [best]  # of another split, validation chose none
+    return _claim(best, ranked, crossed), say(text, below, best.subjects, area)
 
 
 def _claim(best: SettingResult, apart: Sequence[SettingResult], crossed: bool) -> Markup:
@@ -134,7 +135,7 @@ def _claim(best: SettingResult, apart: Sequence[SettingResult], crossed: bool) -
         "accuracy": value(accuracy.value, quantity="test_subject_accuracy"),
         "share": value(share, quantity="subject_majority"),
         "network": f"{best.architecture} ({best.name})",
-        "larger": "the larger class" if best.majority.class_name else "any one class",
+        "larger": larger_class(best, share),
         "beside": beside_share(accuracy, share),
     }
     standing = best.chance.standing
@@ -172,6 +173,14 @@ def _claim(best: SettingResult, apart: Sequence[SettingResult], crossed: bool) -
             "predicting {larger} for all gives {share}%."
         )
     return say(text, **words)
+
+
+def larger_class(best: SettingResult, *shares: float) -> str:
+    """Name the class of these shares of the majority in words: several may be as large."""
+    if best.majority.class_name:
+        return "the larger class"
+    even = 1 / len(best.runs[0].class_names)
+    return "any one class" if all(isclose(share, even) for share in shares) else "a largest class"
 
 
 def beside_share(accuracy: Score, share: float) -> str:
@@ -291,21 +300,21 @@ def forest(results: Sequence[SettingResult]) -> Dots:
 
 def _row(place: tuple[str, str], sides: Sequence[SettingResult], score: str) -> DotRow:
     sides = sorted(sides, key=lambda result: not result.apart)
-    kinds = {result.split for result in sides if not result.apart}
+    kinds = {kind: {one.split for one in sides if one.apart == kind} for kind in (True, False)}
     marks, words = [], []
     for result in sides:
         if not isnan(result.scores[score].value):
             constant = len(result.constant) == len(result.runs)
             marks.append(bar(result.scores[score], int(not result.apart), constant))
-            words.append(_words(result, score, constant, named=len(kinds) > 1))
+            words.append(_words(result, score, constant, named=len(kinds[result.apart]) > 1))
     share = sides[0].majority
     majority = share.subject_share if score.startswith("subject") else share.slice_share
     return DotRow(*place, marks, 100 * majority, Markup(" ").join(words))
 
 
 def _words(result: SettingResult, score: str, constant: bool, *, named: bool) -> Markup:
-    """Return an accuracy with its interval, or behind an arrow that of a mixed split, of several
-    with its name.
+    """Return an accuracy with its interval, or behind an arrow that of a mixed split; of several
+    splits that keep subjects apart, or that mix them, with the name of each.
     """
     value = number(result.scores[score].value, result.key, f"test_{score}", "percent")
     ends = result.scores[score].interval
@@ -313,6 +322,6 @@ def _words(result: SettingResult, score: str, constant: bool, *, named: bool) ->
     classes = sorted(set(result.constant.values()))
     one = f" all {' or '.join(classes)}" if constant else ""
     text = "<b>{}</b><small>{}{}</small>" if result.apart else "<small>▲ {}{}{}</small>"
-    if named and not result.apart:
-        interval = f" {result.split}"
+    if named:
+        interval = f"{interval} {result.split}"
     return say(text, value, interval, one)

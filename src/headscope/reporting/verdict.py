@@ -11,7 +11,7 @@ from headscope.analysis.leakage.split_gap import Gap, GapScore, clearest_gap
 from headscope.analysis.results.chance import area_words
 from headscope.analysis.results.comparisons import Comparison, Comparisons
 from headscope.analysis.results.settings import SettingResult, choose_apart
-from headscope.reporting.answer import beside_share
+from headscope.reporting.answer import beside_share, larger_class
 from headscope.reporting.numbers import CONFIDENCE, ends_of, number, say, subject_accuracy
 from headscope.supplement.prose import listed
 
@@ -85,7 +85,8 @@ def _chosen(candidates: int, by: str) -> Markup:
 def _reached(best: SettingResult, crossed: bool) -> Markup:
     """Say what the chosen setting reached, beside what the larger class alone gives."""
     percent = partial(number, run=best.key, form="percent")
-    larger = best.majority.class_name
+    larger, shares = best.majority.class_name, best.majority
+    words = larger_class(best, shares.subject_share, shares.slice_share)
     return say(
         "{over}{network} predicted the class of {subject}% of subjects{subject_interval} and of "
         "{slice}% of their slices{slice_interval} correctly; predicting {larger} for all "
@@ -96,9 +97,9 @@ def _reached(best: SettingResult, crossed: bool) -> Markup:
         subject_interval=_interval(best, "subject_accuracy"),
         slice=percent(best.scores["slice_accuracy"].value, quantity="test_slice_accuracy"),
         slice_interval=_interval(best, "slice_accuracy"),
-        larger=f"{larger}, the larger class," if larger else "any one class",
-        subject_share=percent(best.majority.subject_share, quantity="subject_majority"),
-        slice_share=percent(best.majority.slice_share, quantity="slice_majority"),
+        larger=f"{larger}, the larger class," if larger else words,
+        subject_share=percent(shares.subject_share, quantity="subject_majority"),
+        slice_share=percent(shares.slice_share, quantity="slice_majority"),
         one_class=_one_class(best),
         labels=_labels(best),
     )
@@ -167,7 +168,7 @@ def _standing(best: SettingResult) -> Markup:
     share, beside = best.majority.subject_share, ""
     above = accuracy.interval is not None and accuracy.interval[0] > share
     if chance.better and not isnan(share) and not above:
-        larger = "the larger class" if best.majority.class_name else "any one class"
+        larger = larger_class(best, share)
         beside = f" Its accuracy {beside_share(accuracy, share)} that of {larger}."
     return say(
         "{area} is {auc}{interval}, {standing}{p}.{beside}",

@@ -64,7 +64,7 @@ def performance(study: Study, facts: Facts, *names: str) -> str:
         parts.append(text)
     if not parts:
         return f"No score of {result.key} is defined on its test."
-    chosen = f", which validation chooses by {by}" if by and len(study.results) > 1 else ""
+    chosen = f", which validation chooses by {by}" if by else ""
     runs = f"{len(result.constant)} of {len(result.runs)} runs predict"
     one = "The network predicts" if len(result.runs) == 1 else runs
     constant = f" {one} one class for all test slices." if result.constant else ""
@@ -203,7 +203,7 @@ def _weights(study: Study, facts: Facts) -> str:
 def _selection(study: Study, facts: Facts) -> str:
     result, by = study.chosen
     text = methods.kept_weights(study)
-    if len(study.results) > 1 and by:
+    if by:
         text += f" Among settings, validation chooses {result.key} by {by}; test plays no part."
     return text.strip()
 

@@ -15,7 +15,7 @@ from headscope.analysis import setting_results, settings_table
 from headscope.analysis.leakage.analysis import Leakage
 from headscope.analysis.leakage.stored import stored_leakage
 from headscope.analysis.results.markers import mark_table
-from headscope.analysis.results.settings import SettingResult, choose
+from headscope.analysis.results.settings import SettingResult, choose_apart
 from headscope.audit_record import Audit, read_audit
 from headscope.files import read_table
 from headscope.manifest import DAMAGE
@@ -66,10 +66,13 @@ class Study:
 
     @cached_property
     def chosen(self) -> tuple[SettingResult, str]:
-        """The setting that validation chooses, and by which score; of those that keep subjects
-        apart, where there are any."""
+        """The setting that validation chooses, as on the page, and by which score among several.
+
+        Of those that keep subjects apart, where there are any, and of one split.
+        """
         apart = [result for result in self.results if result.apart]
-        return choose(apart or self.results)
+        result, by, candidates = choose_apart(apart or self.results)
+        return result, by if candidates > 1 else ""
 
     @cached_property
     def leakage(self) -> Leakage:

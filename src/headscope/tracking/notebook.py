@@ -21,6 +21,10 @@ from headscope.tables import Shown, Table
 
 FILES: Final = ("table.tsv", "runs.tsv", "audit.json", "evaluations.tsv", "paper")
 STALE: Final = "No report shows these runs yet; hs.report({!r}) writes it."
+OLDER: Final = (
+    "The report is older than what is here now (runs, an ablation, an evaluation, or headscope "
+    "itself); hs.report({!r}) writes it again."
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -90,7 +94,8 @@ class Experiment(Shown):
                 f"Not finished: {', '.join(self.unfinished)}; 'headscope run' continues them."
             )
         if self.runs and not self.headline:
-            notes.append(STALE.format(str(self.path)))
+            written = (self.path / "report.html").is_file()
+            notes.append((OLDER if written else STALE).format(str(self.path)))
         return notes
 
     @cached_property

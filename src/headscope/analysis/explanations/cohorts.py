@@ -22,7 +22,7 @@ from headscope.analysis.explanations.external import (
 from headscope.analysis.explanations.recalibration import recalibrate
 from headscope.analysis.results.pooled import Pool, Test, pool_runs
 from headscope.analysis.results.settings import SettingResult, setting_results
-from headscope.analysis.results.table import SHARES, TESTED
+from headscope.analysis.results.table import TESTED
 from headscope.analysis.units import Array
 from headscope.metrics import (
     EXTERNAL_SEED,
@@ -37,7 +37,6 @@ from headscope.metrics import (
     subject_level,
     subset_scores,
     way_of,
-    wilson,
 )
 from headscope.record import Run, find_runs
 from headscope.record.evaluation import Evaluation, Overlap, find_evaluations, run_hash
@@ -193,23 +192,12 @@ def _score(pool: Pool, there: _Sample, name: str, inside: SettingResult, positiv
     low = high = drop_low = drop_high = nan
     if there.pool.named:
         low, high = drawn.interval(way, pool.ratio, bounds=(0.0, 1.0))
-        if isnan(low) and name in SHARES:
-            low, high = _wilson(there, name, positive)
+        if isnan(low):
+            low, high = there.pool.wilson(name, positive)
     if there.pool.named and pool.named:
         difference = drop_between(pool.draw(name, positive), drawn)
         drop_low, drop_high = difference.interval(way, pool.ratio, SHARED_GAP, (-1.0, 1.0))
     return External(drawn.mean, low, high, at_home, at_home - drawn.mean, drop_low, drop_high)
-
-
-def _wilson(there: _Sample, name: str, positive: int) -> tuple[float, float]:
-    """Return Wilson's interval of a share of subjects that were scored once, under one label."""
-    if len(there.pool.tests) > 1 or not there.pool.once_each or there.pool.class_count > 2:
-        return nan, nan
-    units = there.pool.tests[0].subjects
-    inside = np.ones(len(units.labels), dtype=bool)
-    if name != "subject_accuracy":
-        inside = (units.labels == positive) == (name == "subject_sensitivity")
-    return wilson(int(units.correct[inside].sum()), int(inside.sum()))
 
 
 def _calibration(there: _Sample, pool: Pool, k: int, name: str) -> Recalibration:

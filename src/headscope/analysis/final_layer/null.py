@@ -185,8 +185,8 @@ def residual_interval(W: Array, mean_row: Array, pair: Pair) -> tuple[float, flo
     learned = W[list(pair)] - W.mean(axis=0)
     rows = np.stack([W[pair[0]], W[pair[1]], mean_row, learned[0], learned[1]])
     rows = rows - rows.mean(axis=1, keepdims=True)  # (5, D), against cancellation
-    observed = _Moments(np.full((1, D), 1 / D), rows)
-    drawn = _Moments(_shares(D), rows)
+    observed = _moments(np.full((1, D), 1 / D), rows)
+    drawn = _moments(_shares(D), rows)
     if not len(drawn.r):
         return NAN, NAN
     if len(W) > 2:
@@ -201,30 +201,39 @@ def residual_interval(W: Array, mean_row: Array, pair: Pair) -> tuple[float, flo
     return _zeroed(at_bend + at_drift - low), _zeroed(at_bend + at_drift + high)
 
 
-class _Moments:
-    """Correlations of weighted features: one per row of `share` (draws, D), where all are defined.
+class _Moments(NamedTuple):
+    """Correlations of weighted features: r as drawn, r_null, r_sum and kappa, one per draw.
 
-    r as drawn; r_null; r_sum, the null with the observed sum of two rows; kappa.
+    r_sum is the null with the observed sum of two rows.
     """
 
-    def __init__(self, share: Array, rows: Array) -> None:
-        upper = np.triu_indices(5)
-        product = np.zeros((5, 5), dtype=np.int64)
-        product[upper] = 5 + np.arange(15)
-        means = share @ np.vstack([rows, rows[upper[0]] * rows[upper[1]]]).T  # (draws, 5 + 15)
+    r: Array
+    r_null: Array
+    r_sum: Array
+    kappa: Array
 
-        def moment(i: int, j: int) -> Array:
-            value: Array = means[:, product[i, j]] - means[:, i] * means[:, j]
-            return value
 
-        conserved, total = moment(2, 2), moment(0, 0) + moment(1, 1)
-        observed = moment(0, 0) * moment(1, 1)
-        expected = (conserved + moment(3, 3)) * (conserved + moment(4, 4))
-        usable = (observed > 0) & (expected > 0)
-        self.r = np.clip(moment(0, 1)[usable] / np.sqrt(observed[usable]), -1, 1)
-        self.r_null = np.clip((conserved + moment(3, 4))[usable] / np.sqrt(expected[usable]), -1, 1)
-        self.r_sum = 2 * moment(0, 1)[usable] / total[usable]
-        self.kappa = (moment(0, 0) - moment(1, 1))[usable] / total[usable]
+def _moments(share: Array, rows: Array) -> _Moments:
+    """Return the correlations for each row of `share` (draws, D) in which all are defined."""
+    upper = np.triu_indices(5)
+    product = np.zeros((5, 5), dtype=np.int64)
+    product[upper] = 5 + np.arange(15)
+    means = share @ np.vstack([rows, rows[upper[0]] * rows[upper[1]]]).T  # (draws, 5 + 15)
+
+    def moment(i: int, j: int) -> Array:
+        value: Array = means[:, product[i, j]] - means[:, i] * means[:, j]
+        return value
+
+    conserved, total = moment(2, 2), moment(0, 0) + moment(1, 1)
+    observed = moment(0, 0) * moment(1, 1)
+    expected = (conserved + moment(3, 3)) * (conserved + moment(4, 4))
+    usable = (observed > 0) & (expected > 0)
+    return _Moments(
+        r=np.clip(moment(0, 1)[usable] / np.sqrt(observed[usable]), -1, 1),
+        r_null=np.clip((conserved + moment(3, 4))[usable] / np.sqrt(expected[usable]), -1, 1),
+        r_sum=2 * moment(0, 1)[usable] / total[usable],
+        kappa=(moment(0, 0) - moment(1, 1))[usable] / total[usable],
+    )
 
 
 def _bend_interval(observed: _Moments, drawn: _Moments, D: int) -> tuple[float, float]:

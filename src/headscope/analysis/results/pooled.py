@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import gammaln
 
+from headscope.analysis.results.table import SHARES
 from headscope.analysis.units import Array, run_units
 from headscope.files import NO_ID
 from headscope.metrics import (
@@ -24,6 +25,7 @@ from headscope.metrics import (
     resample,
     scores,
     strata,
+    wilson,
 )
 from headscope.record import Run
 
@@ -177,6 +179,17 @@ class Pool:
             return {name: self.grouped.score(name, counts, positive)}
 
         return self.resampled.apply(score)[name]
+
+    def wilson(self, name: str, positive: int) -> tuple[float, float]:
+        """Return Wilson's interval of a share of subjects that were each tested once; else NaN."""
+        shares = SHARES if self.class_count == 2 else ("subject_accuracy",)
+        if name not in shares or not self.once_each:
+            return np.nan, np.nan
+        units = concatenate([test.subjects for test in self.tests])
+        inside = np.ones(len(units.labels), dtype=bool)
+        if name != "subject_accuracy":
+            inside = (units.labels == positive) == (name == "subject_sensitivity")
+        return wilson(int(units.correct[inside].sum()), int(inside.sum()))
 
 
 def pool_runs(runs: Sequence[Run]) -> Pool:

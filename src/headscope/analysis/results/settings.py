@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 
 from headscope.analysis.results.chance import AgainstChance, against_chance
-from headscope.analysis.results.pooled import Pool, concatenate, pool_runs
+from headscope.analysis.results.pooled import Pool, pool_runs
 from headscope.analysis.results.table import (
-    SHARES,
     SLICE_KEYS,
     TESTED,
     Score,
@@ -28,7 +27,7 @@ from headscope.analysis.results.table import (
     shared_subjects,
 )
 from headscope.errors import InputError
-from headscope.metrics import positive_class, way_of, wilson
+from headscope.metrics import positive_class, way_of
 from headscope.record import RIVAL, Run
 
 VALIDATION = {
@@ -194,20 +193,7 @@ def pooled_score(pool: Pool, name: str, class_names: Sequence[str]) -> Score:
     ends = nan, nan
     if pool.named:
         ends = drawn.interval(way_of(name), pool.ratio, bounds=(0.0, 1.0))
-    return Score(drawn.mean, *ends, *_wilson(pool, name, class_names), sd=sd)
-
-
-def _wilson(pool: Pool, name: str, class_names: Sequence[str]) -> tuple[float, float]:
-    """Return Wilson's interval of a share of subjects that were each tested once; else NaN."""
-    if name not in SHARES or not pool.once_each:
-        return nan, nan
-    units = concatenate([test.subjects for test in pool.tests])
-    inside = np.ones(len(units.labels), dtype=bool)
-    if name != "subject_accuracy":
-        if len(class_names) > 2:
-            return nan, nan
-        inside = (units.labels == positive_class(class_names)) == (name == "subject_sensitivity")
-    return wilson(int(units.correct[inside].sum()), int(inside.sum()))
+    return Score(drawn.mean, *ends, *pool.wilson(name, positive_class(class_names)), sd=sd)
 
 
 def _majority(pool: Pool, class_names: Sequence[str]) -> Majority:

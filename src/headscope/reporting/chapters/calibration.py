@@ -1,6 +1,7 @@
 """Chapters on probabilities: how they rank subjects, whether they are right, where to cut them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import isnan
 from typing import Final
 
 from headscope.analysis.results.calibration import Calibration, Reliability, analyse_calibration
@@ -38,13 +39,23 @@ def calibration_chapter(runs: Sequence[Run]) -> Chapter:
     fold = Fold("Reliability, run by run", [diagrams, Text(RELIABILITY, style="notes")])
     blocks: list[Block] = [Text(meaning), _temperatures(runs, results), *points, fold]
     title = "Calibration and thresholds" if points else "Calibration"
-    temperatures = [result.temperature for result in results.values()]
-    sure = "too sure" if all(T > 1 for T in temperatures) else "not all too sure"
-    if all(T < 1 for T in temperatures):
+    return Chapter("calibration", title, blocks, _sure([r.temperature for r in results.values()]))
+
+
+def _sure(temperatures: Sequence[float]) -> str:
+    """Say whether networks are too sure; of those with a temperature, which may be some only."""
+    defined = [T for T in temperatures if not isnan(T)]
+    if not defined:
+        return "no temperature could be fitted"
+    sure = "too sure" if all(T > 1 for T in defined) else "not all too sure"
+    if all(T < 1 for T in defined):
         sure = "too unsure"
-    return Chapter(
-        "calibration", title, blocks, f"{sure}: T = {spread(temperatures, 'significant')}"
+    some = (
+        f", of {len(defined)} of {len(temperatures)} runs"
+        if len(defined) < len(temperatures)
+        else ""
     )
+    return f"{sure}: T = {spread(defined, 'significant')}{some}"
 
 
 def _diagram(run: Run, calibration: Calibration) -> LinePlot:
@@ -83,7 +94,8 @@ def _temperatures(runs: Sequence[Run], results: Mapping[str, Calibration]) -> Ta
     caption = (
         "Temperature T fitted on validation, and what it does on test slices (negative "
         f"log-likelihood, Brier score, expected calibration error in {BINS} bins). T above 1 means "
-        "that the network was too sure."
+        "that the network was too sure; undefined where none is likeliest, as validation is "
+        "predicted without an error, or no better than at random."
     )
     first = "Run", Column("T", "", "significant")
     return TableBlock("temperatures", Table(caption, [*first, *columns], rows))

@@ -1,9 +1,10 @@
 """The chapter on the cohort: how many subjects, sessions and slices each subset holds."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from markupsafe import Markup
 
@@ -20,6 +21,7 @@ UNITS: Final = ("subjects", "sessions", "slices")
 MOST_BESIDE: Final = 3  # classes above which they stand below each other: beside, they run off
 
 
+@dataclass(frozen=True)
 class Split:
     """One split, fold and seed, by the first run that trained by it.
 
@@ -27,21 +29,30 @@ class Split:
     class, of pictures without ids none; shared the subjects in training and test.
     """
 
-    def __init__(self, run: Run) -> None:
-        """Count what the subsets of a run hold."""
-        named = run.predictions[run.predictions["subject_id"] != NO_ID]
-        subjects = named.groupby("label")["subject_id"].nunique()
-        self.run, self.shared = run, shared_subjects(run)
-        rows = cohort_table(run).to_dict("records")
-        self.counts = {(row["subset"], row["label"]): row for row in rows}
-        self.subjects = int(named["subject_id"].nunique())
-        self.subjects_of = {name: int(subjects.get(name, 0)) for name in run.class_names}
+    run: Run
+    shared: int
+    counts: Mapping[tuple[str, str], Mapping[Any, Any]]
+    subjects: int
+    subjects_of: Mapping[str, int]
+
+
+def split_of(run: Run) -> Split:
+    """Count what the subsets of a run hold."""
+    named = run.predictions[run.predictions["subject_id"] != NO_ID]
+    subjects = named.groupby("label")["subject_id"].nunique()
+    return Split(
+        run=run,
+        shared=shared_subjects(run),
+        counts={(row["subset"], row["label"]): row for row in cohort_table(run).to_dict("records")},
+        subjects=int(named["subject_id"].nunique()),
+        subjects_of={name: int(subjects.get(name, 0)) for name in run.class_names},
+    )
 
 
 def cohort_chapter(runs: Sequence[Run], slices: Path | None) -> Chapter:
     """Count what each subset holds; `slices` is the file of settings of the slices, with notes."""
     groups = group_by(runs, lambda run: (run.setting.split, *run.setting.fit))
-    splits = [Split(group[0]) for _, group in groups]
+    splits = [split_of(group[0]) for _, group in groups]
     notes = []
     if slices is not None and slices.is_file():
         notes = json.loads(slices.read_text(encoding="utf-8")).get("notes", [])

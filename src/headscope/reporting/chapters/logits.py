@@ -82,10 +82,10 @@ def _separation(runs: Sequence[Run], features: Mapping[str, FeatureAnalysis]) ->
     caption = (
         "Test slices in the space of the logits and in that of the features. Scatter is mean "
         "squared distance; overlap is the area that two classes share along their discriminant, "
-        f"fitted on other subjects{_over_pairs(runs)}; ratios are to the frozen run of the same "
-        "split. The intraclass correlation (of the margin for logits) says how alike the slices of "
-        "one subject are within their class: near 1, the network distinguishes subjects, not "
-        "slices."
+        f"fitted on other subjects{_over_pairs(runs)}; ratios, of roots of scatter, are to the "
+        "frozen run of the same split. The intraclass correlation (of the margin for logits) says "
+        "how alike the slices of one subject are within their class: near 1, the network "
+        "distinguishes subjects, not slices."
     )
     alike_column = Column("Intraclass correlation", "", "fraction")
     columns = *map(Column, ("Run", "Space")), *(SPREAD | RATIOS).values(), alike_column
