@@ -1,6 +1,7 @@
 """A cohort from elsewhere: scores, the drop, calibration and planted heads, against oracles."""
 
 import json
+import re
 import shutil
 import warnings
 from types import SimpleNamespace
@@ -393,3 +394,6 @@ def test_of_pictures_without_ids_no_drop_is_claimed():
     assert _drop(none, "evaluations/there", "subject_accuracy") == (
         "where its own test names no subjects"
     )
+    slices = External(0.5, np.nan, np.nan, 0.6, 0.1, np.nan, np.nan)
+    words = re.sub("<[^>]*>", "", _drop(slices, "evaluations/there", "slice_accuracy"))
+    assert words == "10.0 points below its own test (no interval can be given)"

@@ -37,6 +37,8 @@ def header(page):
 
 def test_settings_of_both_are_compared_on_their_common_subjects(both, tmp_path):
     page = write_side_by_side(both, tmp_path / "page.html")
+    files = "<code>page.tsv</code>, those of each run in <code>runs.tsv</code> of each experiment"
+    assert files in page.read_text(encoding="utf-8") and (tmp_path / "page.tsv").is_file()
     table = pd.read_csv(tmp_path / "page.tsv", sep="\t")
     table = table.set_index("name").loc[["frozen, strong", "frozen, noise"]]
     singly = [read_experiment(folder)[0] for folder in both]

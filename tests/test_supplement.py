@@ -649,6 +649,12 @@ def test_table_1_takes_sex_from_the_classes_where_they_are_the_sexes(tmp_path):
     assert "Age, years" in text and "not recorded" not in text
     rows = characteristics(study.main, people)
     assert unrecorded(rows, ["AD", "NC"]) == ["Sex"] and unrecorded(rows, ["Male", "female"]) == []
+    gaps = people.assign(age=people["age"].where(people.index > 2), sex=None)
+    gaps.loc[4:, "sex"] = "F"
+    text = characteristics_table(study.main, gaps).to_markdown()
+    assert "Missing: age of 3 and sex of 4 subjects; shares and means are of the others." in text
+    assert f"{len(ids) - 4} (100%)" in text  # of those whose sex is known
+    assert "Missing" not in characteristics_table(study.main, people).to_markdown()
     rows = characteristics(study.main, people.assign(sex=np.resize(["F", "M"], len(ids))))
     assert unrecorded(rows, ["AD", "NC"]) == []
     assert unrecorded([], ["AD", "NC"]) == ["Age", "Sex"]

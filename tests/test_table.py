@@ -15,7 +15,7 @@ from headscope.analysis import (
 )
 from headscope.errors import InputError
 from headscope.record import read_experiment
-from headscope.text import fraction, minutes, percent
+from headscope.text import FORMATS, fraction, minutes, percent
 from tests.support.synthetic import write_experiment, write_synthetic_run
 
 
@@ -149,5 +149,7 @@ def test_times_read_as_in_table_2(seconds, text):
 def test_fractions_read_as_printed():
     assert percent(0.9321) == "93.2"
     assert fraction(0.98765) == "0.988"
+    shown = [FORMATS["threshold"](value) for value in (0.0, 3e-9, 0.0123, 0.99999, 1.0)]
+    assert shown == ["0.000", "< 0.001", "0.012", "> 0.999", "1.000"]
     assert fraction(float("inf")) == "∞"  # as a log-loss where a true class has probability 0
     assert percent(float("nan")) == "–"

@@ -16,6 +16,7 @@ from headscope.analysis.final_layer.layer import null_obstacle
 from headscope.analysis.retrain import head_recipe, train_heads
 from headscope.figures import plot_weights
 from headscope.record import Run, start_run, write_history
+from headscope.reporting.chapters.method import curves_chapter
 from headscope.reporting.chapters.weights import weights_chapter
 from headscope.reporting.forced import forced
 from headscope.reporting.scatters import weight_panels
@@ -214,3 +215,12 @@ def test_pairs_of_rows_are_counted_in_words(related, withheld, words, monkeypatc
     assert ("the only" in text) == (len(related) == 1)
     assert ("for 1 other pair. No heads." in text) == (withheld == 1)
     assert ("for 2 other pairs. No heads." in text) == (withheld == 2)
+
+
+def test_curves_of_a_head_on_scans_are_said_to_be_over_scans(tmp_path):
+    run = write_synthetic_run(tmp_path, width=8, slices_each=2, epochs=1)
+    assert not any("over scans" in text for text in curves_chapter([run]).blocks[0].sentences)
+    settings = (run.path / "run.toml").read_text(encoding="utf-8")
+    (run.path / "run.toml").write_text(settings + 'unit = "scan"\n', encoding="utf-8")
+    (words, *_) = curves_chapter([reseal(run.path)]).blocks
+    assert words.sentences[-1].startswith("Of frozen all is over scans")

@@ -128,6 +128,13 @@ def fraction(value: float | None) -> str:
     return MISSING if value is None or isnan(value) else fixed(value, 3)
 
 
+def threshold(value: float) -> str:
+    """Return a probability to cut at; what would round to 0 or 1 cuts elsewhere: '< 0.001'."""
+    if 0 < value < 0.0005:
+        return "< 0.001"
+    return "> 0.999" if 0.9995 <= value < 1 else fraction(value)
+
+
 def minutes(seconds: float | None) -> str:
     """Return a duration as min:sec, as in Table 2: 244 s is '4:04'."""
     if seconds is None or not isfinite(seconds):
@@ -163,6 +170,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "points": points,
     "signed": signed_points,
     "fraction": fraction,
+    "threshold": threshold,
     "time": minutes,
     "count": count,
     "correlation": lambda value: fixed(value, 4),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from os.path import relpath
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 import pandas as pd
@@ -28,6 +29,8 @@ from headscope.reporting.explanations.provenance import provenance
 from headscope.reporting.numbers import number, say
 from headscope.reporting.render import Page, render_page
 from headscope.threads import one_blas_thread
+
+OF_RUNS: Final = Markup("<code>runs.tsv</code> of each experiment")
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,9 @@ def write_side_by_side(experiments: Sequence[Path | str], out: Path | str) -> Pa
     runs = [run for result in results for run in result.runs]  # type: ignore[misc]
     audits = {folder: read_audit(folder) for folder in folders}
     table = _marked(settings_table(results), results, audits)
+    beside = out.with_suffix(".tsv")
     chapters = [
-        results_chapter(table, results, {}, []),
+        results_chapter(table, results, {}, [], (beside.name, OF_RUNS)),
         subjects_chapter(runs),
         ranking_chapter(results),
         scores_chapter(results, compared),
@@ -104,7 +108,7 @@ def write_side_by_side(experiments: Sequence[Path | str], out: Path | str) -> Pa
         footer="Made by headscope. This page needs no network and no other file.",
         answer=_answer(results, compared, names, _flags(results, audits, out)),
     )
-    write_table(out.with_suffix(".tsv"), table)
+    write_table(beside, table)
     write_text(out, render_page(page))
     return out
 

@@ -310,7 +310,7 @@ def _constant(results: Sequence[SettingResult], best: SettingResult) -> Markup:
     elif len(constant) < len(results) - 1:
         subject = "{} of the {} other settings predict"
     return say(
-        "{} one class for every slice of a test: {}{}. {} accuracy is that class's share.",
+        "{} one class for every slice of a test: {}{}. {} accuracy there is that class's share.",
         say(
             subject,
             number(len(constant), "all", "one_class_settings", "count"),

@@ -130,8 +130,11 @@ def unrecorded(rows: list[Characteristic], class_names: Sequence[str]) -> list[s
 
 
 def _notes(rows: list[Characteristic], run: Run) -> list[str]:
-    notes = ["Counts with shares of the subset's subjects; age is the mean (standard deviation) in "
-             "years at the first session. p tests whether the three subsets differ."]  # fmt: skip
+    notes = [
+        "Counts with shares of the subset's subjects; age is the mean (standard deviation) in "
+        "years at the first session that has one. p tests whether the three subsets differ."
+    ]
+    notes += _without(rows)
     missing = unrecorded(rows, run.class_names)
     if missing and run.named:
         notes.append(f"{' and '.join(missing)}: {NOT_RECORDED}.")
@@ -140,6 +143,21 @@ def _notes(rows: list[Characteristic], run: Run) -> list[str]:
     if twice and run.named:
         notes.append(f"Subjects whose label changes between sessions count under each: {twice}.")
     return notes
+
+
+def _without(rows: list[Characteristic]) -> list[str]:
+    """Say how many subjects have no age or sex, over which shares and means are not taken."""
+    subjects = rows[0].entries["all"].count or 0
+    entries = {row.name.partition(",")[0].lower(): row.entries["all"] for row in rows}
+    counts = {name: entry.of or entry.count or 0 for name, entry in entries.items()}
+    lacking = [
+        f"{name} of {subjects - counts[name]}"
+        for name in ("age", "sex")
+        if 0 < counts.get(name, 0) < subjects
+    ]
+    if not lacking:
+        return []
+    return [f"Missing: {' and '.join(lacking)} subjects; shares and means are of the others."]
 
 
 def _count(

@@ -19,7 +19,7 @@ from headscope.tables import Cell, Column, Table
 
 SCORES = {"nll": ("NLL", "nats"), "brier": ("Brier score", ""), "ece": ("Calibration error", "")}
 POINT = {
-    "threshold": Column("Threshold", "", "fraction"),
+    "threshold": Column("Threshold", "", "threshold"),
     "sensitivity": Column("Sensitivity, test", "%", "percent"),
     "specificity": Column("Specificity, test", "%", "percent"),
 }

@@ -21,7 +21,7 @@ from headscope.reporting.blocks import (
     label_blocks,
     refer,
 )
-from headscope.reporting.chapters.runs import named, spread
+from headscope.reporting.chapters.runs import named, scan_notes, spread
 from headscope.reporting.numbers import CONFIDENCE, say
 from headscope.reporting.plots import Line, LinePlot
 from headscope.supplement.methods import methods
@@ -56,7 +56,8 @@ def curves_chapter(runs: Sequence[Run]) -> Chapter:
         for subset, name in CURVES.items()
     )
     result = f"slice accuracy: {', '.join(ends)}"
-    return Chapter("curves", "Training curves", [Text(meaning), Box("curves", curves)], result)
+    words = Text(meaning, *scan_notes(runs))
+    return Chapter("curves", "Training curves", [words, Box("curves", curves)], result)
 
 
 def _curve(run: Run, last: float) -> LinePlot:

@@ -68,8 +68,7 @@ COMPARED: Final = (
 MEANING: Final = (
     "Slice accuracy counts slices, subject accuracy counts subjects: a subject's probability is "
     "{}{}. With more than two classes an area under the ROC curve is the mean of each class "
-    "against the rest. Full digits are in <code>table.tsv</code>, those of each run in "
-    "<code>runs.tsv</code>."
+    "against the rest. Full digits are in <code>{}</code>, those of each run in {}."
 )
 OF_GROUPS: Final = (
     f"Of more than {MOST_DRAWN:,} test subjects, intervals are of draws of {GROUPS} groups of "
@@ -96,10 +95,12 @@ def results_chapter(
     results: Sequence[SettingResult],
     failures: Mapping[str, str],
     left_out: Sequence[str],
+    files: tuple[str, Markup] = ("table.tsv", Markup("<code>runs.tsv</code>")),
 ) -> Chapter:
     """Show what each setting reached: `table` is that of `settings_table`, with its markers.
 
-    left_out holds a sentence on each run, or other part of the record, that has changed.
+    left_out holds a sentence on each run, or other part of the record, that has changed; files
+    name where the table is written, and that of the runs.
     """
     runs = [run for result in results for run in result.runs]
     names = dict.fromkeys(str(run.settings.get("aggregate", "mean")) for run in runs)
@@ -109,7 +110,7 @@ def results_chapter(
     grouped += [Markup(OF_SEEDS)] if _seeds_disagree(table) else []  # noqa: S704
     blocks = [
         _settings_table(table),
-        Text(say(MEANING, aggregate, rivals), *grouped, style="notes"),
+        Text(say(MEANING, aggregate, rivals, *files), *grouped, style="notes"),
         *_failures(failures),
         *([Text(*left_out, style="notes")] if left_out else []),
         *precision_folds(results),

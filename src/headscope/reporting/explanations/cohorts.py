@@ -144,6 +144,8 @@ def _drop(score: External, key: str, quantity: str) -> Markup:
         return say("as in its own test{}", ends)
     way, points = "below" if score.drop > 0 else "above", number(100 * abs(score.drop), *place)
     clear = "" if score.drop_low > 0 or score.drop_high < 0 else ", not told from none"
+    if isnan(score.drop_low):
+        clear = " (no interval can be given)"
     return say("{} points {} its own test{}{}", points, way, ends, clear)
 
 
