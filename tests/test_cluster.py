@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import socket
 import subprocess
 from concurrent.futures import Future
@@ -125,6 +126,20 @@ def test_each_process_sees_one_device_and_a_killed_one_is_replaced(tmp_path, mon
         assert len(Pool.made) == 5 and len(Pool.made[4].futures) == 1
 
 
+def test_processes_load_before_their_first_run_no_more_than_there_are_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(Pool, "made", [])
+    monkeypatch.setattr(engines, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(engines, "visible_devices", lambda device: [])
+    config = make_config(data=tmp_path, engine="processes", workers=3)
+    with Processes(config, runs=2) as engine:
+        assert [len(pool.futures) for pool in Pool.made] == [1, 1]
+        for _ in range(3):
+            engine.submit(print)
+        assert [len(pool.futures) for pool in Pool.made] == [2, 2, 1]
+    with find_engine(config, needed=False) as engine:
+        assert engine.here
+
+
 def test_a_claim_is_one_process_and_outlives_no_run(tmp_path):
     path = tmp_path / "runs" / "one"
     with claim(path) as mine:
@@ -177,7 +192,7 @@ def test_a_run_whose_process_is_always_killed_fails(data, tmp_path, monkeypatch,
     class Killing(engines.Here):
         here = False
 
-        def __init__(self, config, needed):
+        def __init__(self, config, **needed):
             super().__init__(config)
 
         def submit(self, function, *args):
@@ -215,9 +230,20 @@ def test_a_cluster_that_does_not_answer_is_named_at_once(data, tmp_path, monkeyp
     words = f"at {address} cannot be joined: Connection refused. --address takes auto or"
     with pytest.raises(InputError, match=words), find_engine(config):
         pass
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:70000")  # Ray lets it win
-    with pytest.raises(InputError, match=r"at 127\.0\.0\.1:70000 cannot be joined"):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:70000")
+    with pytest.raises(InputError, match=words):
         find_engine(config).__enter__()
+    with pytest.raises(InputError, match=r"at 127\.0\.0\.1:70000 cannot be joined"):
+        find_engine(settings(data, tmp_path, engine="ray", address="auto")).__enter__()
+
+
+def test_sigterm_stays_with_headscope_when_ray_is_joined(data, tmp_path, monkeypatch):
+    """Slurm sends it: Ray answered with a trace of its own, and nothing said how to continue."""
+    ray = SimpleNamespace(init=lambda **_: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+    monkeypatch.setitem(__import__("sys").modules, "ray", ray)
+    before = signal.getsignal(signal.SIGTERM)
+    find_engine(settings(data, tmp_path, engine="ray"))._join()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_ray_is_named_where_it_is_missing(data, tmp_path, monkeypatch):

@@ -126,6 +126,16 @@ def test_a_dry_run_holds_a_split_file_against_pseudonyms(tmp_path, capsys):
     assert "sub-A0" not in "".join(capsys.readouterr())
 
 
+def test_pictures_that_headscope_wrote_are_met_with_their_table(tmp_path):
+    touch(tmp_path, *(f"{label}/{number}.png" for label in "AB" for number in range(3)))
+    config = make_config(data=tmp_path, out=tmp_path / "out")
+    with pytest.raises(InputError, match="with --subjects inferred, or use --splits slice"):
+        find_scans(config, plan_runs(config), write=False)
+    (tmp_path / "pictures.tsv").touch()
+    with pytest.raises(InputError, match=f"their table with --subjects {tmp_path}/pictures.tsv"):
+        find_scans(config, plan_runs(config), write=False)
+
+
 def test_other_folds_beside_those_of_an_experiment_are_refused(tmp_path):
     """They were one row of the table, in which subjects of both counted twice."""
     write_synthetic_run(tmp_path / "out", width=8, epochs=1, architecture="timm/test_resnet")

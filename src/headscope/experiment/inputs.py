@@ -72,7 +72,7 @@ def find_scans(config: Config, plans: Iterable[Plan], *, write: bool = True) -> 
         scans, note = limit_subjects(cohort.scans, config.limit)
         cohort = replace(cohort, scans=scans, notes=[*cohort.notes, note])
     for split in () if config.infers_subjects else splits:
-        check_ids(cohort.scans, split)
+        check_ids(cohort.scans, split, config.data / "pictures.tsv")
         if split == "subject" and not (config.folds or config.split_file):
             make_split(cohort.scans, kind="subject", ratio=config.ratio)
         if split == "subject" and config.folds:

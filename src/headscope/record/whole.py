@@ -1,5 +1,6 @@
 """Whether a finished run is whole: its files are those that were written, and fit together."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,6 @@ import numpy as np
 from headscope.errors import InputError
 from headscope.manifest import DAMAGE, MISSING, NAME, folder_problems, read_manifest, reason_of
 from headscope.record.run import FEATURES, NETWORK, SUBSETS, Run, moved
-from headscope.record.setting import RIVAL
 
 # of the record, in metrics.json: 2 has features in features.npz, an earlier one no manifest
 FORMAT = 3
@@ -21,8 +21,8 @@ def finished_run(path: Path, aim: str = "predicted") -> Run:
     """Return the run at `path`, or say what `path` is instead, so that nothing is `aim`."""
     run = Run(path)
     if (path / "runs").is_dir():
-        runs = [run.name for run in map(Run, (path / "runs").iterdir()) if run.finished]
-        runs.sort(key=lambda name: (f"-{RIVAL}-" in name, name))  # networks first
+        finished = [run for run in map(Run, (path / "runs").iterdir()) if run.finished]
+        runs = [run.name for run in sorted(finished, key=lambda run: (_is_rival(run), run.name))]
         named = f": {', '.join(runs[:6])}{', …' if len(runs) > 6 else ''}" if runs else ""
         raise InputError(f"{path} is an experiment: name one of its runs, {path / 'runs'}/…{named}")
     if not (path / "run.toml").is_file():
@@ -33,6 +33,13 @@ def finished_run(path: Path, aim: str = "predicted") -> Run:
     if problem:
         raise InputError(f"{path} is not whole, so nothing is {aim}: {problem}.")
     return run
+
+
+def _is_rival(run: Run) -> bool:
+    """Whether a run is no network, as far as its settings can be read."""
+    with suppress(InputError):
+        return run.setting.is_rival
+    return False
 
 
 def run_problem(run: Run) -> str:

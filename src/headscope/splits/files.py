@@ -147,11 +147,16 @@ def _given(given: NDArray[Any] | pd.Series | None, table: pd.DataFrame) -> NDArr
     return np.full(len(table), "") if given is None else np.asarray(given, dtype=object)
 
 
-def check_ids(table: pd.DataFrame, kind: str) -> None:
-    """Refuse a split by subject of slices that name no subjects (InputError)."""
+def check_ids(table: pd.DataFrame, kind: str, named: Path | None = None) -> None:
+    """Refuse a split by subject of slices that name no subjects (InputError).
+
+    named: the table that `headscope slice` writes beside pictures, where there may be one.
+    """
     if kind == "subject" and (table["subject_id"] == NO_ID).any():
         offered = GIVEN in table and (table[GIVEN] != "").any()
         given = "take the partition of the folders with --splits given, " if offered else ""
+        if named is not None and named.is_file():
+            given = f"take those of their table with --subjects {named}, {given}"
         raise InputError(
             "The pictures name no subjects, so they cannot be split by subject: give the place of "
             "ids in the names with --subject-pattern, infer subjects from pixels with --subjects "

@@ -1,11 +1,13 @@
 """Ray: runs as tasks of a cluster, each with its share of CPUs and GPUs."""
 
 import os
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any, Final, Self
 
 from headscope.console import busy
@@ -50,9 +52,11 @@ class OnRay(Engine):
     def _join(self) -> None:
         """Join the cluster, or start one."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        address = os.environ.get("RAY_ADDRESS") or self._config.address  # as Ray has it
+        address = self._config.address
+        if address in (None, "auto"):
+            address = os.environ.get("RAY_ADDRESS") or address
         try:
-            with busy("Joining the cluster of Ray"):
+            with busy("Joining the cluster of Ray"), _own_end():
                 _look_for(address or "")
                 self._ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, ValueError, RuntimeError, OSError, OverflowError) as error:
@@ -143,6 +147,17 @@ def call(folder: str, threads: int, function: Callable[..., Any], *args: Any) ->
         os.chdir(folder)
     prepare(threads)
     return function(*args)
+
+
+@contextmanager
+def _own_end() -> Iterator[None]:
+    """Give SIGTERM back to who had it: Ray ends the process with a trace and exit code 15."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and current_thread() is main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _look_for(address: str) -> None:
