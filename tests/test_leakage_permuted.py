@@ -207,6 +207,34 @@ def test_few_permutations_are_not_judged():
     assert split_finding("net", "slice", 3, 5).level == "notice"
 
 
+def test_a_split_by_site_is_checked_as_one_by_subject(monkeypatch):
+    monkeypatch.setattr(leakage_module, "shared_subjects", lambda run: 0)
+    metrics = {"test": {"subjects": 9}}
+    runs = [
+        SimpleNamespace(setting=Setting("net", "frozen", "frozen", split, 0), metrics=metrics)
+        for split in ("site", "subject", "given")
+    ]
+    parts = leakage_module._by_split(runs)
+    assert [part[0].setting.split for part in parts] == ["subject", "given", "site"]
+    # the false alarms are shared by all that would be called serious, and each is held against
+    # its permuted labels
+    null = PermutedScore(0.6, tuple(np.linspace(0.4, 0.6, 40)))
+    scores = dict.fromkeys(("slice_balanced_accuracy", "subject_balanced_accuracy"), null)
+    tests = [
+        PermutationTest("r", "net", "frozen", split, 0, 2, 40, "", scores)
+        for split in ("site", "subject", "slice")
+    ]
+    groups = []
+    permuted = leakage_module.permuted_finding
+    monkeypatch.setattr(
+        leakage_module, "permuted_finding", lambda one, n: groups.append(n) or permuted(one, n)
+    )
+    findings = leakage_module._permuted_findings([[test] for test in tests])
+    assert groups == [2, 2, 2]
+    against = [finding.text for finding in findings if finding.kind == "observed"]
+    assert ["site split" in text for text in against] == [True, False]
+
+
 def test_both_counts_of_shared_subjects_are_of_one_test(monkeypatch):
     shared = {"a": 38, "b": 32}
     monkeypatch.setattr(leakage_module, "shared_subjects", lambda run: shared[run.name])

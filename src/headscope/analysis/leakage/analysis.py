@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from headscope.analysis.leakage.dose_response import DoseResponse, dose_response
 from headscope.analysis.leakage.findings import (
+    APART,
     gap_finding,
     neighbour_finding,
     observed_finding,
@@ -149,7 +150,7 @@ def _of_split(group: Sequence[Run], split: str) -> list[Run]:
 
 
 def _by_split(group: Sequence[Run]) -> list[list[Run]]:
-    return [part for split in (*SPLITS, "given") if (part := _of_split(group, split))]
+    return [part for split in (*SPLITS, "given", "site") if (part := _of_split(group, split))]
 
 
 def _gap(group: Sequence[Run]) -> Gap | None:
@@ -226,9 +227,9 @@ def _duplicated(run: Run, audit: Audit | None) -> int:
 
 
 def _permuted_findings(groups: Sequence[Sequence[PermutationTest]]) -> list[Finding]:
-    by_subject = [tests for tests in groups if tests[0].split == "subject"]
-    findings = [permuted_finding(tests, max(len(by_subject), 1)) for tests in groups]
-    return findings + [observed_finding(tests) for tests in by_subject]
+    apart = [tests for tests in groups if tests[0].split in APART]
+    findings = [permuted_finding(tests, max(len(apart), 1)) for tests in groups]
+    return findings + [observed_finding(tests) for tests in apart]
 
 
 def _untested(runs: Sequence[Run]) -> list[str]:

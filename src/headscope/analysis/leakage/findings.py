@@ -21,7 +21,8 @@ CHECKS = {
     "observed": "Against permuted labels",
     "reidentification": "Re-identification",
 }
-ALARM = 0.001  # false alarms to be had from all runs under a split by subject together
+APART = ("subject", "site")  # the splits that keep subjects apart
+ALARM = 0.001  # false alarms to be had from all runs under such a split together
 FEWEST = 20  # permutations of which the mean is judged
 FEWEST_P = 19  # permutations of which the least p is 0.05
 
@@ -116,7 +117,7 @@ def split_finding(
     """
     if shared:
         text = f"slices of {shared} of {subjects} test subjects are in training{most}"
-        if split in ("subject", "site"):
+        if split in APART:
             return _finding("split", name, "serious", f"{text}, although the split is by subject")
         by = "the given partition" if split == "given" else "a split by slice"
         return _finding("split", name, "notice", f"{text}, as {by} has it")
@@ -177,7 +178,7 @@ def permuted_finding(tests: Sequence[PermutationTest], groups: int) -> Finding:
         return _finding("permuted", name, "not checked", f"{text}: too few to judge")
     if mean.mean <= mean.limit(ALARM / groups) + 1e-9:
         return _finding("permuted", name, "fine", text)
-    if first.split in ("subject", "site"):
+    if first.split in APART:
         return _finding("permuted", name, "serious", f"{text}: something other than subjects leaks")
     return _finding("permuted", name, "notice", f"{text}: it recognises subjects, not classes")
 
