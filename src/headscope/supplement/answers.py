@@ -9,7 +9,7 @@ from headscope.record.evaluation import find_evaluations
 from headscope.supplement import methods
 from headscope.supplement.characteristics import characteristics, unrecorded
 from headscope.supplement.prose import Facts, listed
-from headscope.supplement.recipes import aggregates, balancing_words
+from headscope.supplement.recipes import aggregates, balancing_words, missing_words
 from headscope.supplement.study import Study, count_classes
 
 UNCHANGED: Final = (
@@ -143,7 +143,8 @@ def _missing(study: Study, facts: Facts) -> str:
     if not study.slices:
         return ""
     count = facts(len(study.problems), "slices/problems.tsv", "rows")
-    return f"Scans that could not be used were left out: {count}. No image was imputed."
+    text = f"Scans that could not be used were left out: {count}. No image was imputed."
+    return text + missing_words(study)
 
 
 def _labels(study: Study, facts: Facts) -> Answer:
