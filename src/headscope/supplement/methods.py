@@ -324,9 +324,8 @@ def _evaluation(study: Study, facts: Facts) -> str:
     text = (
         f"A subject's prediction was {aggregates(study)}. Accuracy, sensitivity, specificity and "
         "the area under the ROC curve are given over slices and over subjects; slices and subjects "
-        "are "
-        f"ranked by log-odds. Intervals at {level}% resample test subjects within class ({draws} "
-        "draws) [@efron1987; @hesterberg2015]; shares of subjects that were tested once each have "
+        f"are ranked by log-odds. Intervals at {level}% resample test subjects within class "
+        f"({draws} draws) [@efron1987; @hesterberg2015]; shares of subjects that were tested once each have "
         "Wilson's interval where the bootstrap has none [@wilson1927]."
     )
     if len(study.main.class_names) > 2:
