@@ -17,6 +17,7 @@ from headscope.analysis.results.calibration import (
 from headscope.figures.reliability import plot_reliability
 from headscope.metrics import slice_units, softmax
 from headscope.reporting.chapters.calibration import _sure
+from headscope.reporting.chapters.results import _further_scores
 from tests.support.synthetic import write_synthetic_run
 
 
@@ -199,3 +200,17 @@ def test_intervals_of_bins_are_those_of_the_bootstrap_over_subjects():
 )
 def test_a_network_without_a_temperature_does_not_count_as_unsure(temperatures, words):
     assert _sure(temperatures) == words
+
+
+@pytest.mark.parametrize("names", [("NC", "AD"), ("NC", "MCI", "AD")])
+def test_the_brier_score_of_several_classes_is_said_to_reach_2(names, tmp_path):
+    run = write_synthetic_run(tmp_path, class_names=names, width=8, slices_each=2, epochs=1)
+    (table,) = _further_scores([run]).blocks
+    assert ("Brier score: to 2" in table.table.title) == (len(names) > 2)
+    rows = run.predictions[run.predictions["subset"] == "test"]
+    wrong = rows[[f"probability_{name}" for name in names]].to_numpy() - np.stack(
+        [rows["label"] == name for name in names], axis=1
+    )
+    terms = wrong**2 if len(names) > 2 else wrong[:, :1] ** 2
+    value = run.metrics["test"]["slice_brier"]["value"]
+    assert value == pytest.approx(terms.sum(axis=1).mean(), abs=1e-6)

@@ -94,6 +94,7 @@ def test_time_that_is_left_is_of_epochs_alike(shown):
     assert runs.left() == "0:14"  # 3 epochs here and 4 there, of 2 s
     runs.lines[1].kind = "another network"
     assert runs.left() == "> 0:06"
+    assert runs._progress() == "0 of 2 runs ended; more than 0:06 left"  # it read 'about > 0:06'
 
 
 def test_a_long_table_shows_the_run_that_trains(shown):

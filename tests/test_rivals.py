@@ -357,6 +357,14 @@ def test_the_verdict_names_the_rivals_of_its_own_split_alone(monkeypatch):
     assert "60.0" in words
     assert "90.0" not in words  # that of other subjects, under the other split
     assert words.count("32 × 32 pixels") == 2
+    # nor those of subjects that were inferred otherwise
+    networks, rivals = (
+        [Result(*names, way) for way in ("inferred-loose", "inferred-strict")]
+        for names in (("net", "a"), ("pixels", "b"))
+    )
+    monkeypatch.setattr(worded, "choose_apart", lambda apart: (networks[0], "AUC", 1))
+    (words,) = worded.explain_by_rivals(networks, rivals, SimpleNamespace(rivals=rows)).sentences
+    assert "inferred-loose" in words and "inferred-strict" not in words
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ from headscope.supplement.flow import _amount, flow, flow_frame, plot_flow
 from headscope.supplement.methods import methods
 from headscope.supplement.pictures import pictures
 from headscope.supplement.prose import CITATION, Facts, Prose, references
-from headscope.supplement.recipes import aggregates, varied
+from headscope.supplement.recipes import aggregates, missing_words, varied
 from headscope.supplement.study import read_study
 from headscope.text import percent
 from tests.support.commands import headscope_here
@@ -619,6 +619,27 @@ def test_pictures_without_ids_are_described_without_subjects(tmp_path):
     for picture in pictures(study):
         assert legible(picture.draw(COLUMN)), picture.name
     assert "roc" not in {picture.name for picture in pictures(study)}
+
+
+def test_what_is_missing_of_covariates_is_said():
+    def study(*columns):
+        runs = [SimpleNamespace(settings={"covariates": list(columns)})]
+        return SimpleNamespace(rivals=[SimpleNamespace(runs=runs)])
+
+    assert missing_words(study("age", "sex=F")) == missing_words(SimpleNamespace(rivals=[])) == ""
+    assert "median of the training scans" in missing_words(study("age", "age missing"))
+
+
+def test_visits_of_inferred_subjects_are_not_counted(tmp_path):
+    write_experiment(tmp_path, [{"regime": "frozen"}], **SMALL)
+    said = dict(methods(read_study(tmp_path), Facts()).paragraphs)["Data"]
+    assert "of 24 subjects in 24 sessions." in said
+    run = read_experiment(tmp_path)[0]
+    with (run.path / "run.toml").open("a") as file:
+        file.write('subjects = "inferred-loose"\n')
+    reseal(run.path)
+    said = dict(methods(read_study(tmp_path), Facts()).paragraphs)["Data"]
+    assert "of 24 subjects." in said and "sessions" not in said and "inferred" in said
 
 
 def test_networks_that_predict_one_class_are_named(tmp_path):

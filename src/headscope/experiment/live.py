@@ -142,13 +142,19 @@ class Board:
         if not line.last:
             return line.state
         _, loss, val_loss, share, val_share, seconds = line.cells
-        left = self.left()
-        about = left.replace(">", "more than") if left.startswith(">") else f"about {left}"
+        about = self._about()
         return (
             f"{line.state} after {counted(line.last['epoch'], 'epoch')}: loss {loss} "
             f"(validation {val_loss}), slice accuracy {share}% (validation {val_share}%), "
-            f"in {seconds}" + (f"; {about} left" if left not in ("", "> 0:00") else "")
+            f"in {seconds}" + (f"; {about}" if about else "")
         )
+
+    def _about(self) -> str:
+        """Say in words how long all will take, where it says anything."""
+        left = self.left()
+        if left in ("", "> 0:00"):
+            return ""
+        return (left.replace(">", "more than") if ">" in left else f"about {left}") + " left"
 
     def left(self, lines: Sequence[Line] | None = None) -> str:
         """Say about how long the lines, or all, will take; nothing before the first epoch."""
@@ -192,9 +198,9 @@ class Board:
 
     def _progress(self, *more: str) -> str:
         ended = sum(line.state not in GOING_ON for line in self.lines)
-        left = "" if self.over else self.left()
+        about = "" if self.over else self._about()
         words = [f"{ended} of {len(self.lines)} runs ended", *more]
-        return "; ".join([*words, *([f"about {left} left"] if left else [])])
+        return "; ".join([*words, *([about] if about else [])])
 
 
 def _cut(name: str, room: int) -> str:

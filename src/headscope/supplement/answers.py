@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Final
 
-from headscope.cohort.selection import GIVEN
 from headscope.record.evaluation import find_evaluations
 from headscope.supplement import methods
 from headscope.supplement.characteristics import characteristics, unrecorded
 from headscope.supplement.prose import Facts, listed
-from headscope.supplement.recipes import aggregates, balancing_words
+from headscope.supplement.recipes import aggregates, balancing_words, missing_words
 from headscope.supplement.study import UNKNOWN, Study, count_classes
 
 UNCHANGED: Final = (
@@ -144,7 +143,8 @@ def _missing(study: Study, facts: Facts) -> str:
     if not study.slices:
         return ""
     count = facts(len(study.problems), "slices/problems.tsv", "rows")
-    return f"Scans that could not be used were left out: {count}. No image was imputed."
+    text = f"Scans that could not be used were left out: {count}. No image was imputed."
+    return text + missing_words(study)
 
 
 def _labels(study: Study, facts: Facts) -> Answer:
@@ -217,7 +217,7 @@ def _robustness(study: Study, facts: Facts) -> str | Answer:
         done.append(f"{facts(len(seeds), 'runs/*/run.toml', 'distinct seed')} seeds")
     done += [f"{facts(number, 'runs/*/run.toml', 'folds')} folds" for number in sorted(folds)]
     if len(ways := sorted({run.setting.split for run in study.runs})) > 1:
-        named = (f"by {way}" if way != GIVEN else "as the data give it" for way in ways)
+        named = (f"by {way}" if way != "given" else "as the data give it" for way in ways)
         done.append(f"splits {listed([*named])}")
     if study.leakage.permuted:
         done.append("training on labels permuted by subject")

@@ -9,7 +9,7 @@ from headscope.metrics import DRAWS
 from headscope.metrics.intervals import LEVEL
 from headscope.record import Run
 from headscope.supplement.prose import Facts, Prose, listed
-from headscope.supplement.recipes import OPTIMIZERS, aggregates, loss_words, varied
+from headscope.supplement.recipes import OPTIMIZERS, aggregates, loss_words, missing_words, varied
 from headscope.supplement.study import Study
 
 NETWORKS: Final = {  # how names of architectures begin, and who described them
@@ -77,11 +77,14 @@ def _data(study: Study, facts: Facts) -> str:
             "unknown which slices show the same subject."
         )
         return " ".join([*sentences, _classes(table, "slices", predictions, facts)])
-    visits = named.drop_duplicates(["subject_id", "session_id"])
     subjects = facts(named["subject_id"].nunique(), predictions, "distinct subject_id")
-    sessions = facts(len(visits), predictions, "distinct subject_id and session_id")
+    held = f"{slices} slices of {subjects} subjects"
+    if not run.setting.subjects:  # visits of inferred subjects are not known
+        visits = named.drop_duplicates(["subject_id", "session_id"])
+        key = "distinct subject_id and session_id"
+        held += f" in {facts(len(visits), predictions, key)} sessions"
     sentences += [
-        f"The data{of} were {slices} slices of {subjects} subjects in {sessions} sessions.",
+        f"The data{of} were {held}.",
         _classes(table, "subjects", predictions, facts),
     ]
     if run.setting.subjects:
@@ -282,6 +285,7 @@ def _beside(study: Study, facts: Facts) -> str:
     row = "scan" if NO_ID not in set(study.main.predictions["subject_id"]) else "picture"
     return (
         f"{text} Regressions have one row per {row} and an L2 penalty, chosen on validation {row}s."
+        f"{missing_words(study)}"
     )
 
 
@@ -325,8 +329,8 @@ def _evaluation(study: Study, facts: Facts) -> str:
         f"A subject's prediction was {aggregates(study)}. Accuracy, sensitivity, specificity and "
         "the area under the ROC curve are given over slices and over subjects; slices and subjects "
         f"are ranked by log-odds. Intervals at {level}% resample test subjects within class "
-        f"({draws} draws) [@efron1987; @hesterberg2015]; shares of subjects that were tested once each have "
-        "Wilson's interval where the bootstrap has none [@wilson1927]."
+        f"({draws} draws) [@efron1987; @hesterberg2015]; shares of subjects that were tested once "
+        "each have Wilson's interval where the bootstrap has none [@wilson1927]."
     )
     if len(study.main.class_names) > 2:
         text += " Of several classes, the area is the mean of each class against the rest."

@@ -76,3 +76,19 @@ def aggregates(study: Study) -> str:
         if way != main and names
     ]
     return ", ".join([AGGREGATES.get(main, main), *others])
+
+
+def missing_words(study: Study) -> str:
+    """Say how a regression on covariates takes what is missing; nothing where nothing is."""
+    columns = {
+        name
+        for result in study.rivals
+        for run in result.runs
+        for name in run.settings.get("covariates", [])
+    }
+    if not any(name.endswith(" missing") for name in columns):
+        return ""
+    return (
+        " A missing number was set to the median of the training scans, and a column of its own "
+        "says of which scans a covariate is missing."
+    )

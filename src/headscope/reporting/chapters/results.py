@@ -243,7 +243,9 @@ def _further_scores(runs: Sequence[Run]) -> Fold:
     """Show what the first table has no room for: further scores of each run, at both levels."""
     positive = {str(run.metrics.get("test", {}).get("positive_class")) for run in runs} - {"None"}
     meaning = f"; sensitivity is the share of {', '.join(sorted(positive))}" if positive else ""
-    if not positive and any(len(run.class_names) > 2 for run in runs):
+    several = any(len(run.class_names) > 2 for run in runs)
+    brier = " (Brier score: to 2, as it sums over the classes)" if several else ""
+    if not positive and several:
         meaning = (
             "; sensitivity, specificity, F1 and average precision are means of each class against "
             "the rest"
@@ -257,8 +259,8 @@ def _further_scores(runs: Sequence[Run]) -> Fold:
     caption = (
         f"Further scores of the test, over subjects and over slices{meaning}. F1, Matthews "
         "correlation (MCC), average precision, Brier score and expected calibration error run "
-        "from 0 (MCC: −1) to 1. Wilson's interval takes subjects as independent and slices not at "
-        "all."
+        f"from 0 (MCC: −1) to 1{brier}. Wilson's interval takes subjects as independent and "
+        "slices not at all."
     )
     wilson = Column("Accuracy, Wilson", "%", "percent")
     table = Table(caption, ["Run", "Over", wilson, *FURTHER.values()], rows)

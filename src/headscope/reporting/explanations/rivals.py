@@ -22,8 +22,9 @@ def explain_by_rivals(
     if not apart:
         return Explanation(sentences=rival_sentences(standing))
     best = choose_apart(apart)[0]
-    # the verdict speaks of one split: under another the rivals were tested on other subjects
-    beside = [place for place in standing if place.rival.split == best.split]
+    # the verdict speaks of one split, under which others, or inferred otherwise, were not tested
+    same = best.split, _subjects(best)
+    beside = [one for one in standing if (one.rival.split, _subjects(one.rival)) == same]
     return Explanation(headline=unbeaten(standing, best), sentences=rival_sentences(beside))
 
 
