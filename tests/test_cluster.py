@@ -215,6 +215,9 @@ def test_names_of_runs_that_there_are_not(data, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="did you mean 'timm-test_resnet-frozen-subject-seed0'"):
         run(config, only=["timm-test_resnet-frozen-subject-seed1"])
     assert not config.out.exists()
+    by_site = settings(data, tmp_path / "out", rows=[{"regime": "frozen", "splits": ["site"]}])
+    with pytest.raises(InputError, match="needs the site of every subject"):  # not: no such run
+        run(by_site, only=["timm-test_resnet-frozen-fold1of3-site-seed0"])
     monkeypatch.setattr(module, "find_scans", None)  # which takes minutes of a large cohort
     with pytest.raises(InputError, match="did you mean 'timm-test_resnet-frozen-subject-seed0'"):
         run(config, only=["timm-test_resnet-frozen-subject-seed1"])

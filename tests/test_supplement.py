@@ -386,8 +386,13 @@ def test_one_subject_is_no_subjects():
 
 def test_slices_of_an_earlier_version_do_not_say_what_was_left_out(study):
     slices = {key: value for key, value in study.slices.items() if key != "left_out"}
-    box = next(box for box in flow(replace(study, slices=slices)) if box.title == "Left out")
+    earlier = replace(study, slices=slices)
+    box = next(box for box in flow(earlier) if box.title == "Left out")
     assert box.lines == ("Not on record: an earlier version took the slices.",)
+    statuses = [answers.answer("eligibility", one, Facts()).status for one in (study, earlier)]
+    assert statuses == ["record", "author"]
+    damaged = replace(study, slices=dict.fromkeys(study.slices))
+    assert damaged.left_out == damaged.classes_by == []
 
 
 def test_the_card_says_what_it_is_for_and_what_weakens_it(study):
@@ -536,12 +541,19 @@ def test_every_kind_of_experiment_is_described_and_drawn(case, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("seeds", "folds"), [((0,), [None]), ((0, 1), [None]), ((0,), [(0, 3), (1, 3)])]
+    ("seeds", "folds", "split"),
+    [
+        ((0,), [None], "subject"),
+        ((0, 1), [None], "subject"),
+        ((0,), [(0, 3), (1, 3)], "subject"),
+        ((0,), [(0, 3), (1, 3)], "slice"),  # each subject is tested in both folds
+    ],
 )
-def test_the_methods_name_the_tests_by_which_settings_are_compared(seeds, folds, tmp_path):
+def test_the_methods_name_the_tests_by_which_settings_are_compared(seeds, folds, split, tmp_path):
     fits = [{"seed": seed} | ({"fold": fold} if fold else {}) for seed in seeds for fold in folds]
     regimes = ({"regime": regime} for regime in ("frozen", "finetune"))
     runs = [regime | fit | {"same_split": True} for regime in regimes for fit in fits]
+    runs = [run | {"split": split} for run in runs]
     write_experiment(tmp_path, runs, **SMALL)
     study = read_study(tmp_path)
     (row,) = compare_runs(study.runs).rows
@@ -676,6 +688,8 @@ def test_table_1_takes_sex_from_the_classes_where_they_are_the_sexes(tmp_path):
     assert "Missing: age of 3 and sex of 4 subjects; shares and means are of the others." in text
     assert f"{len(ids) - 4} (100%)" in text  # of those whose sex is known
     assert "Missing" not in characteristics_table(study.main, people).to_markdown()
+    one = people.assign(age=people["age"].where(people.index > 0))
+    assert "Missing: age of 1 subject;" in characteristics_table(study.main, one).to_markdown()
     rows = characteristics(study.main, people.assign(sex=np.resize(["F", "M"], len(ids))))
     assert unrecorded(rows, ["AD", "NC"]) == []
     assert unrecorded([], ["AD", "NC"]) == ["Age", "Sex"]

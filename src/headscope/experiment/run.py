@@ -152,7 +152,7 @@ def run(config: Config, *, only: Sequence[str] | None = None) -> Path:
     device = find_device("auto" if config.engine == "ray" else config.device)
     followers = Followers(config.track, config.out)
     check_places(config, plans)
-    if SITE not in config.splits:  # of which the scans tell the names of runs
+    if all(plan.setting.split != SITE for plan in plans):  # of which scans tell the names of runs
         choose_runs(plans, only)
     # 2. the scans, and whether they can be split as asked; then the networks
     cohort = find_scans(config, plans)

@@ -10,7 +10,7 @@ from headscope.supplement import methods
 from headscope.supplement.characteristics import characteristics, unrecorded
 from headscope.supplement.prose import Facts, listed
 from headscope.supplement.recipes import aggregates, balancing_words, missing_words
-from headscope.supplement.study import Study, count_classes
+from headscope.supplement.study import UNKNOWN, Study, count_classes
 
 UNCHANGED: Final = (
     "The temperature of validation is reported beside the network, whose weights stay as they are."
@@ -123,14 +123,14 @@ def _source(study: Study, facts: Facts) -> str:
     if not layout:
         return ""
     text = f"Layout of the data: {facts(layout, 'slices/slices.json', 'layout')}."
-    return " ".join([text, *(str(note) for note in study.slices.get("notes", [])[:1])])
+    return " ".join([text, *(str(note) for note in (study.slices.get("notes") or [])[:1])])
 
 
-def _eligibility(study: Study, facts: Facts) -> str:
+def _eligibility(study: Study, facts: Facts) -> str | Answer:
     notes = [*study.classes_by, *study.left_out]
     if where := study.settings.get("where"):
         notes.insert(0, f"Scans were taken where {facts(where, 'experiment.toml', 'where')}.")
-    return " ".join(notes)
+    return Answer(AUTHOR, " ".join(notes)) if UNKNOWN in notes else " ".join(notes)
 
 
 def _pseudonyms(study: Study, facts: Facts) -> str | Answer:
@@ -217,7 +217,8 @@ def _robustness(study: Study, facts: Facts) -> str | Answer:
         done.append(f"{facts(len(seeds), 'runs/*/run.toml', 'distinct seed')} seeds")
     done += [f"{facts(number, 'runs/*/run.toml', 'folds')} folds" for number in sorted(folds)]
     if len(ways := sorted({run.setting.split for run in study.runs})) > 1:
-        done.append(f"splits by {listed(ways)}")
+        named = (f"by {way}" if way != "given" else "as the data give it" for way in ways)
+        done.append(f"splits {listed([*named])}")
     if study.leakage.permuted:
         done.append("training on labels permuted by subject")
     return f"Done: {listed(done)}." if done else Answer(NOT_DONE)

@@ -157,7 +157,8 @@ def _without(rows: list[Characteristic]) -> list[str]:
     ]
     if not lacking:
         return []
-    return [f"Missing: {' and '.join(lacking)} subjects; shares and means are of the others."]
+    noun = "subject" if lacking[-1].endswith(" 1") else "subjects"
+    return [f"Missing: {' and '.join(lacking)} {noun}; shares and means are of the others."]
 
 
 def _count(

@@ -328,10 +328,9 @@ def _evaluation(study: Study, facts: Facts) -> str:
     text = (
         f"A subject's prediction was {aggregates(study)}. Accuracy, sensitivity, specificity and "
         "the area under the ROC curve are given over slices and over subjects; slices and subjects "
-        "are "
-        f"ranked by log-odds. Intervals at {level}% resample test subjects within class ({draws} "
-        "draws) [@efron1987; @hesterberg2015]; shares of subjects that were tested once each have "
-        "Wilson's interval where the bootstrap has none [@wilson1927]."
+        f"are ranked by log-odds. Intervals at {level}% resample test subjects within class "
+        f"({draws} draws) [@efron1987; @hesterberg2015]; shares of subjects that were tested once "
+        "each have Wilson's interval where the bootstrap has none [@wilson1927]."
     )
     if len(study.main.class_names) > 2:
         text += " Of several classes, the area is the mean of each class against the rest."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
@@ -15,11 +15,14 @@ from headscope.analysis import setting_results, settings_table
 from headscope.analysis.leakage.analysis import Leakage
 from headscope.analysis.leakage.stored import stored_leakage
 from headscope.analysis.results.markers import mark_table
+from headscope.analysis.results.pooled import pool_runs
 from headscope.analysis.results.settings import SettingResult, choose_apart
 from headscope.audit_record import Audit, read_audit
 from headscope.files import read_table
 from headscope.manifest import DAMAGE
 from headscope.record import Run, Setting, read_experiment, read_failures
+
+UNKNOWN: Final = "Not on record: an earlier version took the slices."
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,17 @@ class Study:
         Two settings are compared, a simple rival with networks only, where both were trained under
         the same split, seed and fold; both lists are empty where no two were.
         """
+
+        def split_of(result: SettingResult) -> tuple[str, str | None]:
+            return result.split, result.runs[0].setting.subjects
+
         accuracies, areas = set(), set()
         for one, other in combinations(self.everything, 2):  # networks come first
-            shared = one.fits & other.fits if one.split == other.split else frozenset()
-            if not shared or one.is_rival:
+            shared = one.fits & other.fits
+            if not shared or one.is_rival or split_of(one) != split_of(other):
                 continue
-            once = len({seed for seed, _ in shared}) == 1 and one.subjects == one.subject_labels
+            # of a split by slice in folds, a subject is tested in several
+            once = pool_runs([run for run in one.runs if run.setting.fit in shared]).once_each
             alone = once and len(shared) == 1 and len(self.class_names) == 2
             accuracies.add("mcnemar" if once else "bootstrap")
             areas.add("delong" if alone else "bootstrap")
@@ -136,13 +144,14 @@ class Study:
     @property
     def left_out(self) -> list[str]:
         """What the slices say of what was left out before them, and why."""
-        unknown = ["Not on record: an earlier version took the slices."] if self.slices else []
-        return [str(note) for note in self.slices.get("left_out", unknown)]
+        if self.slices and "left_out" not in self.slices:
+            return [UNKNOWN]
+        return [str(note) for note in self.slices.get("left_out") or []]
 
     @property
     def classes_by(self) -> list[str]:
         """What the slices say of where the classes come from."""
-        return [str(note) for note in self.slices.get("classes_by", [])]
+        return [str(note) for note in self.slices.get("classes_by") or []]
 
     def values(self, key: str) -> list[Any]:
         """Return the values that a setting has over the runs, in order, where they have it."""
