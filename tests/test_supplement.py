@@ -442,9 +442,13 @@ def test_a_checklist_tells_what_balances_classes_sites_and_other_cohorts(study, 
     assert said("imbalance")[1].startswith("No class was weighted")
     of_sites = replace(study, participants=study.participants.assign(site="site 1"))
     assert said("clusters", of_sites) == ("author", "Sites are on record, in participants.tsv.")
-    elsewhere = [SimpleNamespace(name="adni")]
+    elsewhere = [
+        SimpleNamespace(name=name, overlap=SimpleNamespace(heads=heads))
+        for name, heads in (("adni", ()), ("mine", ("one",)))
+    ]
     monkeypatch.setattr(answers, "find_evaluations", lambda folder: (elsewhere, {}))
-    assert "cohorts from elsewhere: adni;" in said("external")[1]
+    assert "cohorts from elsewhere: adni and mine;" in said("external")[1]
+    assert said("external")[1].endswith("Heads of mine are in the experiment too.")
     monkeypatch.setattr(type(study), "values", lambda self, key: ["balanced", "weighted"])
     assert said("imbalance")[1].startswith("Slices were weighed so that classes count alike")
 

@@ -305,11 +305,13 @@ def _diagnosis(study: Study, facts: Facts) -> str | Answer:
 
 
 def _external(study: Study, facts: Facts) -> str | Answer:
-    names = [evaluation.name for evaluation in find_evaluations(study.folder)[0]]
-    if not names:
+    cohorts = find_evaluations(study.folder)[0]
+    if not cohorts:
         return Answer(NOT_DONE)
-    shown = facts.listed(names, "evaluations", "folders")
-    return f"Networks were tested on cohorts from elsewhere: {shown}; evaluations.tsv has scores."
+    shown = facts.listed([cohort.name for cohort in cohorts], "evaluations", "folders")
+    text = f"Networks were tested on cohorts from elsewhere: {shown}; evaluations.tsv has scores."
+    shared = [cohort.name for cohort in cohorts if cohort.overlap.heads]
+    return f"{text} Heads of {listed(shared)} are in the experiment too." if shared else text
 
 
 def _clusters(study: Study, facts: Facts) -> str | Answer:
