@@ -404,6 +404,8 @@ def test_the_card_says_what_it_is_for_and_what_weakens_it(study):
     assert "Runs that failed and have no results: 1." in card
     assert f"headscope predict {study.name}/runs/" in card
     assert "The report has scores by age and sex, of groups" in card
+    one = replace(study, participants=study.participants.assign(age=70.0, site=None))
+    assert "The report has scores by sex, of groups" in model_card(one, Facts())
     assert study.chosen[0].apart  # a setting that mixes subjects is not the one to describe
 
 
@@ -578,6 +580,8 @@ def test_card_and_checklists_speak_of_the_setting_that_the_page_chose(tmp_path):
     assert study.chosen[0].split == "site"
     said = ANSWERS["performance"](study, Facts())
     assert study.chosen[0].key in said and "validation chooses" not in said
+    clusters = ANSWERS["clusters"](replace(study, participants=pd.DataFrame()), Facts())
+    assert "were split by site" in clusters
 
 
 def test_how_slices_make_a_subject_is_said_of_each_kind_of_head():

@@ -313,10 +313,10 @@ def _external(study: Study, facts: Facts) -> str | Answer:
 
 
 def _clusters(study: Study, facts: Facts) -> str | Answer:
-    if "site" not in study.participants:
-        return Answer(NOT_DONE, "Sites are not on record.")
     if any(run.setting.split == "site" for run in study.runs):
         return f"Data were split {methods.SPLITS['site']}; the table has that split."
+    if "site" not in study.participants:
+        return Answer(NOT_DONE, "Sites are not on record.")
     return Answer(AUTHOR, "Sites are on record, in participants.tsv.")
 
 

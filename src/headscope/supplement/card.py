@@ -62,7 +62,8 @@ def _networks(study: Study) -> str:
 
 def _groups(study: Study) -> str:
     """Say where scores by group are; the report has them of settings that keep subjects apart."""
-    names = [str(name) for name in study.participants if name not in KEYS]
+    table = study.participants
+    names = [str(name) for name in table if name not in KEYS and table[name].nunique() > 1]
     text = "Scores by sex, age or site were not computed."
     if names and any(result.apart for result in study.results):
         text = f"The report has scores by {listed(names)}, of groups with subjects of two classes."
