@@ -140,6 +140,15 @@ def test_processes_load_before_their_first_run_no_more_than_there_are_runs(tmp_p
         assert engine.here
 
 
+def test_settings_of_ray_are_said_not_to_be_used_by_others(tmp_path, capsys):
+    with find_engine(make_config(data=tmp_path, address="auto", num_cpus=2, num_gpus=0)):
+        pass
+    said = capsys.readouterr().err
+    assert "address, num_cpus and num_gpus: of the engine ray, and not used by" in said
+    with find_engine(make_config(data=tmp_path)):
+        assert not capsys.readouterr().err
+
+
 def test_a_claim_is_one_process_and_outlives_no_run(tmp_path):
     path = tmp_path / "runs" / "one"
     with claim(path) as mine:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -90,6 +91,14 @@ def test_a_folder_of_scans_is_each_of_them(data, record):
     found = predict(record.path, data / "AD")
     names = [str(data / "AD" / f"sub-AD{n}_T1w.nii.gz") for n in range(4)]
     assert found.scans["scan"].tolist() == names
+
+
+def test_a_scan_that_is_given_twice_is_one(data, record, tmp_path):
+    nib.save(nib.load(data / "AD" / "sub-AD0_T1w.nii.gz"), tmp_path / "pair.hdr")
+    once = predict(record.path, [data / "AD", tmp_path / "pair.hdr"])
+    again = [data / "AD", data / "AD" / "sub-AD1_T1w.nii.gz", *sorted(tmp_path.glob("pair.*"))]
+    pd.testing.assert_frame_equal(predict(record.path, again).slices, once.slices)
+    assert once.scans["scan"].tolist()[-1] == str(tmp_path / "pair.hdr") and len(once.scans) == 5
 
 
 def test_a_folder_of_pictures_is_one_subject(data, tmp_path, capsys):

@@ -260,7 +260,7 @@ def test_a_place_that_is_something_else_is_refused(experiment, tmp_path):
     with pytest.raises(hs.InputError, match=r"notes.db cannot be the SQLite file of MLflow"):
         hs.track(experiment, f"mlflow:{tmp_path / 'notes.db'}")
     assert (tmp_path / "notes.db").read_text() == "mine"
-    with pytest.raises(hs.RunError, match=r"TensorBoard could not write: .*notes.db"):
+    with pytest.raises(hs.InputError, match=r"notes.db cannot be the folder of TensorBoard: "):
         hs.track(experiment, f"tensorboard:{tmp_path / 'notes.db'}")
 
 

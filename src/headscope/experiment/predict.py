@@ -6,7 +6,7 @@ there, tell more surely whether a scan was trained on.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from headscope.experiment.new_scans.trained import (
 from headscope.metrics import slice_units, softmax, subject_level
 from headscope.record import Run, finished_run
 from headscope.scans.discovery import ScanFile, find_scans
+from headscope.scans.header import scan_files
 from headscope.scans.volume import ScanError, with_plane
 from headscope.slicing.extract import count_empty
 from headscope.slicing.notes import Remarks, summarise_remarks
@@ -116,7 +117,7 @@ def predict(
     # 2. the scans
     given = [scans] if isinstance(scans, str | Path) else scans
     failures: dict[str, str] = {}
-    groups = [group for path in given for group in _find_groups(Path(path), of, failures)]
+    groups = _once(group for path in given for group in _find_groups(Path(path), of, failures))
     hidden = bool(record.settings.get("pseudonymised"))
     # 3. the slices of each, what the network makes of them, and whether it was trained on them
     seen: list[_Scan] = []
@@ -198,6 +199,14 @@ def _find_groups(path: Path, of: str, failures: dict[str, str]) -> list[tuple[st
     except InputError as error:
         failures[str(path)] = str(error)
         return []
+
+
+def _once(groups: Iterable[tuple[str, list[ScanFile]]]) -> list[tuple[str, list[ScanFile]]]:
+    """Return each scan once, though it be given twice, or as the .hdr and the .img of a pair."""
+    distinct: dict[tuple[tuple[Path, Path], ...], tuple[str, list[ScanFile]]] = {}
+    for scan, files in groups:
+        distinct.setdefault(tuple(scan_files(file.path.resolve()) for file in files), (scan, files))
+    return [*distinct.values()]
 
 
 def _failure(error: Exception, hidden: bool) -> str:

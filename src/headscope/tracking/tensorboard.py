@@ -18,6 +18,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from headscope.analysis.stored import record_hash
 from headscope.audit_record import changed_inputs
+from headscope.errors import InputError
 from headscope.files import atomic_path, write_json, write_table, write_text
 from headscope.manifest import DAMAGE
 from headscope.record import Run
@@ -52,7 +53,11 @@ class TensorboardTracker:
         folder = Path(target.place) if target.place else experiment / "tensorboard"
         self.place = str(folder)
         self.folder = folder / experiment.resolve().name if target.place else folder
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"{folder} cannot be the folder of TensorBoard: {reason}.") from None
         self.thumbnails = thumbnails
         self._open: dict[str, EventFileWriter] = {}
 

@@ -14,6 +14,7 @@ from headscope.experiment.config import Config
 from headscope.threads import end_with, starting_helpers
 
 SETTINGS: Final = ("engine", "workers", "threads", "address", "num_cpus", "num_gpus")
+OF_RAY: Final = ("address", "num_cpus", "num_gpus")
 CORES: Final = 4  # for each process on a machine without GPU, where neither number is given
 
 
@@ -58,6 +59,10 @@ def find_engine(config: Config, *, needed: bool = True, runs: int = 0) -> Engine
     InputError
         Ray is asked for and not installed, or its cluster cannot be reached.
     """
+    unused = [name for name in OF_RAY if getattr(config, name) is not None]
+    if needed and unused and config.engine != "ray":
+        names = " and ".join([", ".join(unused[:-1]), unused[-1]] if unused[1:] else unused)
+        console.print(f"{names}: of the engine ray, and not used by the engine {config.engine}.")
     if config.engine == "processes" and needed:
         return Processes(config, runs)
     if config.engine == "ray" and needed:
