@@ -205,6 +205,7 @@ def test_few_permutations_are_not_judged():
     )
     assert permuted_finding([test], 1).level == "not checked"
     assert split_finding("net", "slice", 3, 5).level == "notice"
+    assert split_finding("net", "site", 3, 5).text.endswith("although the split is by site")
 
 
 def test_a_split_by_site_is_checked_as_one_by_subject(monkeypatch):

@@ -584,6 +584,7 @@ def test_card_and_checklists_speak_of_the_setting_that_the_page_chose(tmp_path):
     assert study.chosen[0].split == "site"
     said = ANSWERS["performance"](study, Facts())
     assert study.chosen[0].key in said and "validation chooses" not in said
+    assert ANSWERS["robustness"](study, Facts()).startswith("Done: 3 folds; splits by site and by")
     clusters = ANSWERS["clusters"](replace(study, participants=pd.DataFrame()), Facts())
     assert "were split by site" in clusters
 

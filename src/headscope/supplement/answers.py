@@ -162,13 +162,17 @@ def _apart(study: Study, facts: Facts) -> str:
         elif shared := max(result.shared_subjects for result in results):
             number = facts(shared, "table.tsv", f"shared_subjects of {way}")
             text = f"none: up to {number} test subjects are in training too"
-        parts.append(f"Split by {way}: {text}.")
+        parts.append(f"Split {_way(way)}: {text}.")
     if study.audit is not None:
         worst = max((check.duplicated for check in study.audit.splits), default=0)
         number = facts(worst, "audit.json", "splits.duplicated, the most")
         unit = study.audit.unit
         parts.append(f"Test {unit} with a duplicate under another id in training: {number}.")
     return " ".join(parts)
+
+
+def _way(split: str) -> str:
+    return "as the data give it" if split == "given" else f"by {split}"
 
 
 def _sample_size(study: Study, facts: Facts) -> Answer:
@@ -217,11 +221,10 @@ def _robustness(study: Study, facts: Facts) -> str | Answer:
         done.append(f"{facts(len(seeds), 'runs/*/run.toml', 'distinct seed')} seeds")
     done += [f"{facts(number, 'runs/*/run.toml', 'folds')} folds" for number in sorted(folds)]
     if len(ways := sorted({run.setting.split for run in study.runs})) > 1:
-        named = (f"by {way}" if way != "given" else "as the data give it" for way in ways)
-        done.append(f"splits {listed([*named])}")
+        done.append(f"splits {listed([*map(_way, ways)])}")
     if study.leakage.permuted:
         done.append("training on labels permuted by subject")
-    return f"Done: {listed(done)}." if done else Answer(NOT_DONE)
+    return f"Done: {'; '.join(done)}." if done else Answer(NOT_DONE)
 
 
 def _internal(study: Study, facts: Facts) -> str:

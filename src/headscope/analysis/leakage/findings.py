@@ -118,7 +118,7 @@ def split_finding(
     if shared:
         text = f"slices of {shared} of {subjects} test subjects are in training{most}"
         if split in APART:
-            return _finding("split", name, "serious", f"{text}, although the split is by subject")
+            return _finding("split", name, "serious", f"{text}, although the split is by {split}")
         by = "the given partition" if split == "given" else "a split by slice"
         return _finding("split", name, "notice", f"{text}, as {by} has it")
     if duplicated:
