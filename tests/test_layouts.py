@@ -402,7 +402,10 @@ def test_oasis2_as_slices_and_as_volumes(tmp_path):
         ("cor/OAS2_0001_MR1_cor.nii.gz", "OAS2_0001", "MR1", "NC"),
         ("cor/OAS2_0002_MR1_cor.nii.gz", "OAS2_0002", "MR1", "AD"),
     ]
-    assert "Left out by Group: Converted (1 scan)." in texts(cohort)
+    left_out = [note.text for note in cohort.notes if note.about == "left out"]
+    assert "Left out by Group: Converted (1 scan)." in left_out
+    assert any(text.startswith("Not taken, of other processing or planes") for text in left_out)
+    assert any("of the table" in text and "no coronal scan" in text for text in left_out)
     by_cdr = find_cohort(ready, label="CDR", threshold=0)
     assert by_cdr.scans["label"].tolist() == ["CDR<=0", "CDR>0", "CDR>0"]
     whole = oasis2(

@@ -362,7 +362,7 @@ def test_oasis1_counts_what_it_does_not_take(tmp_path):
     (tmp_path / "disc1" / "loose.nii").touch()
     cohort = find_cohort(tmp_path)
     assert all("sbj_111" in path for path in paths(cohort))
-    notes = texts(cohort)
+    notes = [note.text for note in cohort.notes if note.about == "left out"]
     assert "Left out, as their names hold no session: 1 scan." in notes
     assert any("Not taken, of other processing" in note and "4 scans" in note for note in notes)
     assert "Left out by their names: masks and label maps (2)." in notes

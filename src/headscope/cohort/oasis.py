@@ -43,23 +43,24 @@ def read_oasis1(path: Path, table: pd.DataFrame, names: list[str]) -> Layout:
     scans = scans[scans["path"].notna()]
     counts = Counter(map(_processing, scans["path"]))
     taken = ", ".join(f"{part.strip('_.')} ({n})" for part, n in counts.items() if part)
-    notes = [f"Subject and session ids and CDR come from {path.name}."]
+    notes = [Note(f"Subject and session ids and CDR come from {path.name}.", about="ids")]
     if taken:
-        notes.append(f"Of the scans of a session the best processed is taken: {taken}.")
+        notes.append(Note(f"Of the scans of a session the best processed is taken: {taken}."))
     if without:
-        notes.append(f"Sessions of {path.name} without a scan: {without}.")
+        notes.append(Note(f"Sessions of {path.name} without a scan: {without}.", about="left out"))
     unlisted = len(set(by_session) - set(table["ID"]))
     if unlisted:
-        sessions = counted(unlisted, "session")
-        notes.append(f"Left out, as {path.name} has no row for them: {sessions}.")
+        text = f"Left out, as {path.name} has no row for them: {counted(unlisted, 'session')}."
+        notes.append(Note(text, about="left out"))
     notes += _note_rest(names, scans["path"], OASIS1)
     rescans = int((scans["session_id"] != "MR1").sum())
     if rescans:
-        notes.append(f"{counted(rescans, 'rescan')} (MR2) count as sessions of the same subject.")
+        text = f"{counted(rescans, 'rescan')} (MR2) count as sessions of the same subject."
+        notes.append(Note(text))
     values = pd.Series(sorted(scans["CDR"].unique()), dtype=str)
     cdr = numbers_in(values)
     classes = {"AD": values[cdr > 0].tolist(), "NC": values[cdr == 0].tolist()}
-    return Layout("OASIS-1", scans, "CDR", classes, [*map(Note, notes)])
+    return Layout("OASIS-1", scans, "CDR", classes, notes)
 
 
 def read_oasis2(path: Path, table: pd.DataFrame, names: list[str], plane: str) -> Layout:
@@ -76,34 +77,35 @@ def read_oasis2(path: Path, table: pd.DataFrame, names: list[str], plane: str) -
         if by_session or not ready:
             chosen[name] = by_session
     parts = []
-    notes = [f"Subject and session ids and classes come from {path.name}."]
+    notes = [Note(f"Subject and session ids and classes come from {path.name}.", about="ids")]
     for name, by_session in chosen.items():
         part = table.assign(path=table["MRI ID"].map(by_session))
         without = int(part["path"].isna().sum())
         if without:
             verb = "has" if without == 1 else "have"
             what = f"{name or plane} scan" if name or plane != "all" else "scan"
-            notes.append(f"{counted(without, 'session')} of the table {verb} no {what}.")
+            text = f"{counted(without, 'session')} of the table {verb} no {what}."
+            notes.append(Note(text, about="left out"))
         part = part[part["path"].notna()]
         parts.append(part.assign(plane=name) if ready and plane == "all" else part)
     scans = pd.concat(parts) if parts else table.assign(path="").iloc[:0]
     notes += _note_rest(names, scans["path"], OASIS2)
     ids = scans["MRI ID"].str.extract(OASIS2)
     scans = scans.assign(subject_id=ids[0], session_id=ids[1])
-    return Layout("OASIS-2", scans, "Group", DEFAULT, [*map(Note, notes)])
+    return Layout("OASIS-2", scans, "Group", DEFAULT, notes)
 
 
-def _note_rest(names: list[str], taken: pd.Series, pattern: re.Pattern[str]) -> list[str]:
+def _note_rest(names: list[str], taken: pd.Series, pattern: re.Pattern[str]) -> list[Note]:
     """Count the scans that are not taken: whose names hold no id, and the others."""
     rest = set(names) - set(taken)
     nameless = sum(pattern.search(name) is None for name in rest)
-    notes = []
+    texts = []
     if nameless:
-        notes.append(f"Left out, as their names hold no session: {counted(nameless, 'scan')}.")
+        texts.append(f"Left out, as their names hold no session: {counted(nameless, 'scan')}.")
     if len(rest) > nameless:
         others = counted(len(rest) - nameless, "scan")
-        notes.append(f"Not taken, of other processing or planes or without a row: {others}.")
-    return notes
+        texts.append(f"Not taken, of other processing or planes or without a row: {others}.")
+    return [Note(text, about="left out") for text in texts]
 
 
 def _processing(name: str) -> str:
