@@ -126,20 +126,6 @@ def test_each_process_sees_one_device_and_a_killed_one_is_replaced(tmp_path, mon
         assert len(Pool.made) == 5 and len(Pool.made[4].futures) == 1
 
 
-def test_processes_load_before_their_first_run_no_more_than_there_are_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(Pool, "made", [])
-    monkeypatch.setattr(engines, "ProcessPoolExecutor", Pool)
-    monkeypatch.setattr(engines, "visible_devices", lambda device: [])
-    config = make_config(data=tmp_path, engine="processes", workers=3)
-    with Processes(config, runs=2) as engine:
-        assert [len(pool.futures) for pool in Pool.made] == [1, 1]
-        for _ in range(3):
-            engine.submit(print)
-        assert [len(pool.futures) for pool in Pool.made] == [2, 2, 1]
-    with find_engine(config, needed=False) as engine:
-        assert engine.here
-
-
 def test_settings_of_ray_are_said_not_to_be_used_by_others(tmp_path, capsys):
     with find_engine(make_config(data=tmp_path, address="auto", num_cpus=2, num_gpus=0)):
         pass
@@ -201,7 +187,7 @@ def test_a_run_whose_process_is_always_killed_fails(data, tmp_path, monkeypatch,
     class Killing(engines.Here):
         here = False
 
-        def __init__(self, config, **needed):
+        def __init__(self, config, needed):
             super().__init__(config)
 
         def submit(self, function, *args):

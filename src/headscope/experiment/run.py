@@ -158,10 +158,8 @@ def run(config: Config, *, only: Sequence[str] | None = None) -> Path:
     cohort = find_scans(config, plans)
     plans = plan_runs(config, count_sites(cohort))
     chosen = choose_runs(plans, only)
-    todo = unfinished(config, chosen)
-    check_networks(todo, config.size)
-    needed = bool(unfinished(config, plans))  # by slicing too
-    with find_engine(config, needed=needed, runs=len(todo)) as engine:
+    check_networks(unfinished(config, chosen), config.size)
+    with find_engine(config, needed=bool(unfinished(config, plans))) as engine:
         with locked(config.out, wait=True):
             clear_leftovers(config.out)
             finish_longer(config.out)

@@ -48,11 +48,8 @@ class Engine:
         return False
 
 
-def find_engine(config: Config, *, needed: bool = True, runs: int = 0) -> Engine:
+def find_engine(config: Config, *, needed: bool = True) -> Engine:
     """Return the engine of the settings, which ends with the block; this process if none is needed.
-
-    Where so many runs are sure to be trained, as many processes load what they need as the block
-    begins.
 
     Raises
     ------
@@ -64,7 +61,7 @@ def find_engine(config: Config, *, needed: bool = True, runs: int = 0) -> Engine
         names = " and ".join([", ".join(unused[:-1]), unused[-1]] if unused[1:] else unused)
         console.print(f"{names}: of the engine ray, and not used by the engine {config.engine}.")
     if config.engine == "processes" and needed:
-        return Processes(config, runs)
+        return Processes(config)
     if config.engine == "ray" and needed:
         from headscope.experiment.engines.on_ray import OnRay
 
@@ -106,26 +103,18 @@ class Processes(Engine):
     A process that is killed takes no other along: each is the only one of its pool.
     """
 
-    def __init__(self, config: Config, runs: int = 0) -> None:
-        """Divide devices and cores; a process starts with the block or with its first run."""
+    def __init__(self, config: Config) -> None:
+        """Divide devices and cores; a process starts with its first run."""
         devices = visible_devices(config.device)
         workers, self.threads = divide(config.workers, config.threads, len(devices), cpu_count())
         self.devices = assign(workers, devices)
         self.slots = workers
-        self._first = min(workers, runs)
         self._pools: dict[int, ProcessPoolExecutor] = {}
         self._last: dict[int, Future[Any]] = {}
         names = [f"GPU {name}" for name in dict.fromkeys(self.devices) if name is not None]
         where = f" on {', '.join(names)}" if names else ""
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
         self.text = f"{workers} processes{where}, {threads} each."
-
-    def __enter__(self) -> Self:
-        """Let processes load what trains a network while slices are taken and looked at."""
-        with starting_helpers():
-            for place in range(self._first):
-                self._start(place).submit(load)
-        return self
 
     def __exit__(self, *error: object) -> None:
         """End the processes."""
@@ -159,13 +148,6 @@ class Processes(Engine):
         pool = ProcessPoolExecutor(1, env=env, timeout=None, **begin)
         self._pools[place] = pool
         return pool
-
-
-def load() -> None:
-    """Import what trains a network: some seconds that the first run need not wait for."""
-    import timm  # noqa: F401
-
-    import headscope.training.train  # noqa: F401
 
 
 def begin_process(parent: int, threads: int) -> None:
