@@ -93,16 +93,16 @@ class Study:
         def split_of(result: SettingResult) -> tuple[str, str | None]:
             return result.split, result.runs[0].setting.subjects
 
+        tested = {  # pairs that share split, seeds and folds were tested on the same subjects
+            (split_of(one), one.fits & other.fits): one
+            for one, other in combinations(self.everything, 2)  # networks come first
+            if not one.is_rival and split_of(one) == split_of(other) and one.fits & other.fits
+        }
         accuracies, areas = set(), set()
-        for one, other in combinations(self.everything, 2):  # networks come first
-            shared = one.fits & other.fits
-            if not shared or one.is_rival or split_of(one) != split_of(other):
-                continue
-            # of a split by slice in folds, a subject is tested in several
-            once = pool_runs([run for run in one.runs if run.setting.fit in shared]).once_each
-            alone = once and len(shared) == 1 and len(self.class_names) == 2
-            accuracies.add("mcnemar" if once else "bootstrap")
-            areas.add("delong" if alone else "bootstrap")
+        for (_, shared), result in tested.items():
+            pool = pool_runs([run for run in result.runs if run.setting.fit in shared])
+            accuracies.add("mcnemar" if pool.once_each else "bootstrap")
+            areas.add("delong" if pool.ranked_once else "bootstrap")
         return sorted(accuracies, reverse=True), sorted(areas, reverse=True)
 
     @cached_property

@@ -274,8 +274,7 @@ def _compare(
         for name in SCORES
     }
     ranked = [pool.tests[0].subjects for pool in pools]
-    areas = first.once_each and first.class_count == 2 and len(first.tests) == 1
-    differences = exactly_tested(differences, counts, ranked if areas else None)
+    differences = exactly_tested(differences, counts, ranked if first.ranked_once else None)
     tested = pd.concat([run.predicted("test")[SLICE_KEYS] for run in sides[0]]).drop_duplicates()
     return Comparison(
         first=names[0],

@@ -81,6 +81,11 @@ class Pool:
         owners = np.concatenate([test.subjects.owner for test in self.tests])
         return len(np.unique(owners)) == len(owners)
 
+    @property
+    def ranked_once(self) -> bool:
+        """Whether one test ranked each subject once, of two classes, as DeLong needs it."""
+        return self.once_each and self.class_count == 2 and len(self.tests) == 1
+
     @cached_property
     def one_label_each(self) -> bool:
         """Whether each subject has one label."""
