@@ -300,13 +300,13 @@ def forest(results: Sequence[SettingResult]) -> Dots:
 
 def _row(place: tuple[str, str], sides: Sequence[SettingResult], score: str) -> DotRow:
     sides = sorted(sides, key=lambda result: not result.apart)
-    kinds = {kind: {one.split for one in sides if one.apart == kind} for kind in (True, False)}
+    splits = {apart: {one.split for one in sides if one.apart == apart} for apart in (True, False)}
     marks, words = [], []
     for result in sides:
         if not isnan(result.scores[score].value):
             constant = len(result.constant) == len(result.runs)
             marks.append(bar(result.scores[score], int(not result.apart), constant))
-            words.append(_words(result, score, constant, named=len(kinds[result.apart]) > 1))
+            words.append(_words(result, score, constant, named=len(splits[result.apart]) > 1))
     share = sides[0].majority
     majority = share.subject_share if score.startswith("subject") else share.slice_share
     return DotRow(*place, marks, 100 * majority, Markup(" ").join(words))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from headscope.analysis.leakage.findings import APART
 from headscope.audit_record import MOST_NAMED, Audit, Shortcut, SplitCheck
 from headscope.record import Run
 from headscope.reporting.numbers import ends_of, number, say
@@ -53,7 +54,7 @@ def unaudited(audit: Audit | None, runs: Sequence[Run]) -> Markup | str:
 
 def _checks(audit: Audit, runs: Sequence[Run]) -> list[SplitCheck]:
     """Return the checks of the splits by subject, if there are any, else of all."""
-    apart = [run for run in runs if run.setting.split in ("subject", "site")] or runs
+    apart = [run for run in runs if run.setting.split in APART] or runs
     splits = [audit.split(run.settings.get("split_sha256")) for run in apart]
     return list({check.name: check for check in splits if check is not None}.values())
 
