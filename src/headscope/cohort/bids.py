@@ -56,8 +56,7 @@ def find_bids(data: Path, names: list[str]) -> Layout | None:
         unlisted = scans.loc[scans[ID].isna(), "subject_id"]
         if len(unlisted):
             text = f"{counted(unlisted.nunique(), 'subject')} of {counted(len(unlisted), 'scan')}"
-            text = f"Without a row in the table of participants: {text}."
-            notes.append(Note(text))
+            notes.append(Note(f"Without a row in the table of participants: {text}."))
             text = (
                 f"The first of them is {unlisted.iloc[0]}, the first row {participants[ID].iloc[0]}"
             )

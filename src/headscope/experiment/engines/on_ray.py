@@ -56,7 +56,7 @@ class OnRay(Engine):
         if address in (None, "auto"):
             address = os.environ.get("RAY_ADDRESS") or address
         try:
-            with busy("Joining the cluster of Ray"), _own_end():
+            with busy("Joining the cluster of Ray"), _restored_sigterm():
                 _look_for(address or "")
                 self._ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, ValueError, RuntimeError, OSError, OverflowError) as error:
@@ -150,7 +150,7 @@ def call(folder: str, threads: int, function: Callable[..., Any], *args: Any) ->
 
 
 @contextmanager
-def _own_end() -> Iterator[None]:
+def _restored_sigterm() -> Iterator[None]:
     """Give SIGTERM back to who had it: Ray ends the process with a trace and exit code 15."""
     before = signal.getsignal(signal.SIGTERM)
     try:
